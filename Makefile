@@ -1,0 +1,60 @@
+# Everything a contributor runs. Each target makes .venv itself when it is missing or older than pyproject.toml.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Tried in this order; PYTHON=/path/to/python puts another one first.
+PYTHON ?=
+CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench schemas build clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(STAMP)  ## replay a recorded event stream and show one task's history
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: $(STAMP)  ## run the tests and the doctests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## check rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)  ## check the types with mypy (strict) and pyright
+	$(BIN)/python -m mypy
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP)  ## run the benchmarks beside their rivals
+	$(BIN)/python -m benchmarks
+
+schemas: $(STAMP)  ## write schemas/ anew from the types
+	$(BIN)/python -m taskfold.codecs.schema --write schemas
+
+build: $(STAMP)  ## build the wheel and the sdist into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist
+
+clean:  ## remove what the other targets made, except .venv
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find engine tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A name on PATH may be a stub that fails when run, or a Python without venv: a candidate has to prove itself.
+$(STAMP): pyproject.toml
+	@for candidate in $(CANDIDATES); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        python="$$candidate"; break; \
+	    fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "taskfold needs Python 3.11 or newer with the venv module; none of these runs: $(strip $(CANDIDATES))." >&2; \
+	    echo "Name one with: make PYTHON=/path/to/python ..." >&2; \
+	    exit 1; \
+	fi; \
+	if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$($$python --version)" && "$$python" -m venv --clear $(VENV); \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

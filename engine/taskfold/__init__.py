@@ -1,0 +1,74 @@
+"""taskfold folds typed task events into allocation state, as HashiCorp Nomad does.
+
+`replay` reads what a Nomad said, or a log of taskfold's own, and gives the state at any index or time; `Engine` keeps
+the state of live tasks; `Snapshot` reads and writes the allocation JSON; `events` holds every task event.
+"""
+
+from taskfold import events
+from taskfold.allocation import AllocationState, Fold, client_status
+from taskfold.codecs.allocation import Snapshot
+from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
+from taskfold.errors import (
+    DecodeError,
+    DialectError,
+    IllegalEvent,
+    LogError,
+    Refused,
+    SourceError,
+    TaskfoldError,
+    UnknownAllocation,
+    VersionConflict,
+)
+from taskfold.events import TaskEvent
+from taskfold.lifecycle import Lifecycle, lifecycle_of
+from taskfold.log import EventLog, MemoryLog, NdjsonLog
+from taskfold.messages import details, display_message
+from taskfold.nomad.importer import Importer
+from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.record import Record
+from taskfold.replay import At, Replay, parse_at, replay
+from taskfold.ring import EventRing
+from taskfold.task import TaskState, evolve
+from taskfold.verify import Divergence, Report, verify
+
+__all__ = [
+    "DEFAULT_DIALECT",
+    "DIALECTS",
+    "AllocationState",
+    "At",
+    "DecodeError",
+    "Dialect",
+    "DialectError",
+    "Divergence",
+    "EventLog",
+    "EventRing",
+    "Fold",
+    "IllegalEvent",
+    "Importer",
+    "Lifecycle",
+    "LogError",
+    "MemoryLog",
+    "NdjsonLog",
+    "Observation",
+    "Record",
+    "Refused",
+    "Replay",
+    "Report",
+    "Snapshot",
+    "SourceError",
+    "TaskEvent",
+    "TaskState",
+    "TaskfoldError",
+    "UnknownAllocation",
+    "VersionConflict",
+    "client_status",
+    "details",
+    "display_message",
+    "events",
+    "evolve",
+    "lifecycle_of",
+    "observation_from_json",
+    "parse_at",
+    "replay",
+    "verify",
+]

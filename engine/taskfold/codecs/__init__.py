@@ -1,0 +1,1 @@
+"""Nomad's JSON: reading and writing it byte for byte, in every dialect."""

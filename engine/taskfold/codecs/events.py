@@ -1,0 +1,329 @@
+"""Task events on the wire: Nomad's flat object with all 20, 21 or 24 fields, and back, without loss.
+
+Reading is strict first. `WireEvent` is a tagged union made from the registry: per event type one struct with every
+field of the wire, in which a field that does not belong to the type must be zero, and no other field may be. What it
+refuses takes the tolerant path, `event_from_object`: types and fields nobody knows, fields set although they do not
+belong to the type, floats for integers, nulls. Both give the same typed event where both accept.
+
+Writing has two paths with one result as well: `event_to_object` says which fields an event has, and is used for
+events that carry fields nobody knows; for all others a template per type and dialect, made from the same field list,
+writes the JSON directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache, reduce
+from operator import attrgetter, or_
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from taskfold.dialect import Dialect, version_key
+from taskfold.errors import DecodeError
+from taskfold.events import (
+    BY_WIRE_TYPE,
+    Kept,
+    SiblingTaskFailed,
+    TaskEvent,
+    Terminated,
+    UnknownEvent,
+    wire_type,
+)
+from taskfold.messages import derived_details, derived_message, details, display_message
+
+__all__ = ["EVENT_FIELDS", "WireEvent", "event_fields", "event_from_object", "event_from_wire", "event_to_json", "event_to_object",
+    "wrong_type",
+]
+
+
+class WireField(NamedTuple):
+    """A field of an event on the wire."""
+
+    zero: str | int | bool | dict[str, str]
+    """Go's zero value, which is written when nothing is set (for Details, what a new event has)."""
+    since: str
+
+
+EVENT_FIELDS: Final[dict[str, WireField]] = {
+    "Details": WireField({}, "0.7.1"),
+    "DiskLimit": WireField(0, "0.5.0"),
+    "DisplayMessage": WireField("", "0.7.1"),
+    "DownloadError": WireField("", "0.3.1"),
+    "DriverError": WireField("", "0.2.0"),
+    "DriverMessage": WireField("", "0.5.2"),
+    "ExitCode": WireField(0, "0.2.0"),
+    "FailedSibling": WireField("", "0.5.0"),
+    "FailsTask": WireField(False, "0.5.0"),  # noqa: FBT003 - a value, not a switch
+    "GenericSource": WireField("", "0.6.1"),
+    "KillError": WireField("", "0.2.0"),
+    "KillReason": WireField("", "0.5.0"),
+    "KillTimeout": WireField(0, "0.4.1"),
+    "Message": WireField("", "0.2.0"),
+    "RestartReason": WireField("", "0.3.2"),
+    "SetupError": WireField("", "0.5.0"),
+    "Signal": WireField(0, "0.2.0"),
+    "StartDelay": WireField(0, "0.3.1"),
+    "TaskSignal": WireField("", "0.5.0"),
+    "TaskSignalReason": WireField("", "0.5.0"),
+    "Time": WireField(0, "0.2.0"),
+    "Type": WireField("", "0.2.0"),
+    "ValidationError": WireField("", "0.3.2"),
+    "VaultError": WireField("", "0.5.0"),
+}
+"""Every field of an event on the wire, in the order in which it is sent. Source: structs.go TaskEvent."""
+
+
+@lru_cache(maxsize=None)
+def event_fields(dialect: Dialect) -> tuple[str, ...]:
+    """Return the fields that events have in a dialect, in the order of the wire: 20, 21 or 24.
+
+    >>> from taskfold.dialect import DIALECTS
+    >>> [len(event_fields(dialect)) for dialect in DIALECTS.values()]
+    [20, 21, 24]
+    """
+    version = version_key(dialect.name)
+    return tuple(name for name, field in EVENT_FIELDS.items() if version_key(field.since) <= version)
+
+
+_TYPED: Final = ("Type", "Time", "FailsTask", "Details", "DisplayMessage")
+"""The fields that are not annotations of some type."""
+
+
+@lru_cache(maxsize=None)
+def _annotations(cls: type[TaskEvent]) -> dict[str, str]:
+    """Return the attribute of each annotation of a type, by wire name, in the order of the wire."""
+    attributes = dict(zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True))
+    return {name: attributes[name] for name in EVENT_FIELDS if name in attributes and name not in _TYPED}
+
+
+# --- reading, strictly -------------------------------------------------------------------------------------------------
+
+
+def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
+    """Return the strict wire struct of an event type: what belongs to it may be set, whatever else must be zero."""
+    fields: list[tuple[str, Any, Any]] = [
+        ("Details", dict[str, str] | None | UnsetType, UNSET),
+        ("DisplayMessage", str | UnsetType, UNSET),
+        ("FailsTask", bool, False),
+        ("Time", int, 0),
+    ]
+    for name, field in EVENT_FIELDS.items():
+        if name not in _TYPED:
+            kind = type(field.zero) if name in _annotations(cls) else Literal[field.zero]
+            fields.append((name, kind, field.zero))
+    return msgspec.defstruct(
+        f"Wire{cls.__name__}", fields, tag_field="Type", tag=spelling, forbid_unknown_fields=True, frozen=True, gc=False
+    )
+
+
+_WIRE_STRUCTS: Final = {spelling: _wire_struct(spelling, cls) for spelling, cls in BY_WIRE_TYPE.items()}
+
+WireEvent: TypeAlias = reduce(or_, _WIRE_STRUCTS.values())  # type: ignore[valid-type]  # made from the registry
+"""What the strict path decodes: a union with one struct per spelling of a type."""
+
+
+def _reader(cls: type[TaskEvent]) -> tuple[type[TaskEvent], tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """Return what `event_from_wire` needs for a type: struct, its attributes, and where their values stand."""
+    pairs = {"Time": "time_ns", "FailsTask": "fails_task", **_annotations(cls)}
+    return cls, tuple(pairs.values()), attrgetter(*pairs)
+
+
+_READERS: Final = {wire: _reader(BY_WIRE_TYPE[spelling]) for spelling, wire in _WIRE_STRUCTS.items()}
+
+
+def event_from_wire(wire: Any) -> TaskEvent:
+    """Return the typed event of a strictly decoded one. O(fields of the type)."""
+    cls, attributes, values = _READERS[type(wire)]
+    event = cls(**dict(zip(attributes, values(wire), strict=True)))
+    if wire.Details is UNSET and wire.DisplayMessage is UNSET:
+        return event
+    return _keep(event, wire.Details, wire.DisplayMessage, {})
+
+
+def _keep(
+    event: TaskEvent,
+    said_details: dict[str, str] | None | UnsetType,
+    said_message: str | UnsetType,
+    fields: dict[str, Any],
+) -> TaskEvent:
+    """Return the event with whatever the wire said that does not follow from its annotations."""
+    if type(event) is Terminated and said_details:
+        if said_details.get("oom_killed") == "true":
+            event = msgspec.structs.replace(event, oom_killed=True)
+        if said_details.get("exit_code") == "unknown" and not event.exit_code:
+            event = msgspec.structs.replace(event, exit_code=None)
+    if fields:
+        event = msgspec.structs.replace(event, kept=Kept(fields=fields))
+    message = UNSET if said_message is UNSET or said_message == derived_message(event) else said_message
+    kept_details = UNSET if said_details is UNSET or said_details == derived_details(event) else said_details
+    if message is UNSET and kept_details is UNSET:
+        return event
+    return msgspec.structs.replace(event, kept=Kept(display_message=message, details=kept_details, fields=fields))
+
+
+# --- reading, tolerantly -----------------------------------------------------------------------------------------------
+
+
+def event_from_object(value: Any, path: str = "$") -> TaskEvent:
+    """Return the typed event of any JSON object, keeping whatever its type does not tell.
+
+    Nulls and missing fields are zero, floats with an integral value are integers (the documented API writes ``1e+10``).
+    Raises DecodeError, naming the JSON path, where a field is of a wrong type.
+
+    >>> event = event_from_object({"Type": "Restarting", "StartDelay": 1e10, "New": [1]})
+    >>> event.start_delay_ns, event.kept.fields
+    (10000000000, {'New': [1]})
+    """
+    if not isinstance(value, Mapping):
+        raise wrong_type(path, "an object", value)
+    spelling = _typed_field(value, "Type", path)
+    cls = BY_WIRE_TYPE.get(spelling, UnknownEvent)
+    known = _annotations(cls)
+    attributes: dict[str, Any] = {"wire_type": spelling} if cls is UnknownEvent else {}
+    fields: dict[str, Any] = {}
+    for name, said in value.items():
+        if name not in EVENT_FIELDS:
+            fields[name] = said
+        elif name in known:
+            attributes[known[name]] = _typed_field(value, name, path)
+        elif name not in _TYPED:
+            typed = _typed_field(value, name, path)
+            if typed != EVENT_FIELDS[name].zero:
+                fields[name] = typed
+    event = cls(
+        time_ns=_typed_field(value, "Time", path), fails_task=_typed_field(value, "FailsTask", path), **attributes
+    )
+    message = _typed_field(value, "DisplayMessage", path) if value.get("DisplayMessage") is not None else UNSET
+    return _keep(event, _details(value, path), message, fields)
+
+
+def _details(value: Mapping[str, Any], path: str) -> dict[str, str] | None | UnsetType:
+    """Return the Details that an object says: null is told apart from a missing field."""
+    said = value.get("Details", UNSET)
+    if said is UNSET or said is None:
+        return said
+    if not isinstance(said, dict):
+        raise wrong_type(f"{path}.Details", "an object of texts", said)
+    for key, text in said.items():
+        if not isinstance(text, str):
+            raise wrong_type(f"{path}.Details.{key}", "a text", text)
+    return said
+
+
+def _typed_field(value: Mapping[str, Any], name: str, path: str) -> Any:
+    """Return a field as the type that the wire gives it."""
+    said, zero = value.get(name), EVENT_FIELDS[name].zero
+    if said is None:
+        return zero
+    if type(zero) is int and type(said) is float and said.is_integer():
+        return int(said)
+    if type(said) is not type(zero):
+        expected = {str: "a text", int: "an integer", bool: "true or false"}[type(zero)]
+        raise wrong_type(f"{path}.{name}", expected, said)
+    return said
+
+
+def wrong_type(path: str, expected: str, found: Any) -> DecodeError:
+    """Return the error that names the path, what belongs there, and what was found."""
+    text = msgspec.json.encode(found).decode()
+    return DecodeError(f"{path}: expected {expected}, found {text if len(text) <= 60 else text[:57] + '...'}")
+
+
+# --- writing -----------------------------------------------------------------------------------------------------------
+
+
+def event_to_object(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
+    """Return the event as the wire's object, with every field that the dialect has, in the order of the wire.
+
+    What the dialect cannot express (say, Details in 0.5.6) is left out; `event_losses` names it.
+    """
+    said = _values(event, dialect)
+    fields = {name: said.get(name, EVENT_FIELDS[name].zero) for name in event_fields(dialect)}
+    if event.kept is None or not event.kept.fields:
+        return fields
+    known = {n: v for n, v in event.kept.fields.items() if n in fields or n not in EVENT_FIELDS}
+    return dict(sorted((fields | known).items()))
+
+
+def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
+    """Return the wire names of what a dialect cannot express of an event."""
+    fields = event_fields(dialect)
+    said = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero} - _DERIVED
+    if event.kept is not None:
+        said |= set(event.kept.fields) & set(EVENT_FIELDS)
+        said |= {n for n, v in (("Details", event.kept.details), ("DisplayMessage", event.kept.display_message)) if v is not UNSET}
+    if type(event) is Terminated and (event.oom_killed or event.exit_code is None):
+        said.add("Details")
+    return sorted(said.difference(fields))
+
+
+_DERIVED: Final = {"Details", "DisplayMessage"}
+"""Fields that are not lost with a dialect that does not have them, as long as they follow from the annotations."""
+
+
+def _values(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
+    """Return what the typed event says, by wire name."""
+    values = {name: getattr(event, attribute) for name, attribute in _annotations(type(event)).items()}
+    if values.get("ExitCode", 0) is None:
+        values["ExitCode"] = 0
+    return values | {
+        "Details": details(event),
+        "DisplayMessage": display_message(event),
+        "FailsTask": event.fails_task,
+        "Time": event.time_ns,
+        "Type": _spelling(event, dialect),
+    }
+
+
+def _spelling(event: TaskEvent, dialect: Dialect) -> str:
+    return dialect.sibling_type if type(event) is SiblingTaskFailed else wire_type(event)
+
+
+_encode = msgspec.json.encode
+
+
+class _Template(NamedTuple):
+    """How events of one type are written in one dialect: the constant text, and what goes into its places."""
+
+    text: bytes
+    values: tuple[Callable[[Any], Any], ...]
+
+
+@lru_cache(maxsize=None)
+def _template(cls: type[TaskEvent], dialect: Dialect) -> _Template:
+    """Return the template of a type, made from the field list."""
+    sources: dict[str, Callable[[Any], Any]] = {
+        name: attrgetter(attribute) for name, attribute in _annotations(cls).items()
+    } | {
+        "Details": details,
+        "DisplayMessage": display_message,
+        "FailsTask": attrgetter("fails_task"),
+        "Time": attrgetter("time_ns"),
+    }
+    if cls is Terminated:
+        sources["ExitCode"] = lambda event: event.exit_code or 0
+    constants = {name: field.zero for name, field in EVENT_FIELDS.items()} | {"Type": _spelling(cls(), dialect)}
+    parts, values = [], []
+    for name in event_fields(dialect):
+        if name in sources:
+            parts.append(b'"%b":%%b' % name.encode())
+            values.append(sources[name])
+        else:
+            parts.append(b'"%b":%b' % (name.encode(), _encode(constants[name]).replace(b"%", b"%%")))
+    return _Template(b"{" + b",".join(parts) + b"}", tuple(values))
+
+
+def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
+    """Return the event as the wire's JSON text, with every field that the dialect has. O(fields).
+
+    >>> from taskfold.dialect import DIALECTS
+    >>> from taskfold.events import Started
+    >>> event_to_json(Started(time_ns=5), DIALECTS["0.5.6"])[:64]
+    b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
+    """
+    if type(event) is UnknownEvent or (event.kept is not None and event.kept.fields):
+        return _encode(event_to_object(event, dialect))
+    text, values = _template(type(event), dialect)
+    return text % tuple([_encode(value(event)) for value in values])

@@ -1,0 +1,208 @@
+"""Task states on the wire: the ``TaskStates`` map of an allocation, read into `ToldTask` and written from `TaskState`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from taskfold.codecs.events import (
+    WireEvent,
+    event_from_object,
+    event_from_wire,
+    event_losses,
+    event_to_json,
+    wrong_type,
+)
+from taskfold.dialect import Dialect
+from taskfold.duration import parse_time_ns, time_text
+from taskfold.errors import DecodeError
+from taskfold.events import TaskEvent
+from taskfold.task import TaskState
+
+__all__ = ["ToldTask", "task_losses", "task_state_to_json", "task_states_from_json", "task_states_to_json"]
+
+
+class ToldTask(Struct, frozen=True, kw_only=True):
+    """A task state as an answer tells it; what it does not tell is unset."""
+
+    state: str = "pending"
+    failed: bool = False
+    restarts: int | UnsetType = UNSET
+    last_restart_ns: int | None | UnsetType = UNSET
+    started_at_ns: int | None | UnsetType = UNSET
+    finished_at_ns: int | None | UnsetType = UNSET
+    events: tuple[TaskEvent, ...] = ()
+    fields: Mapping[str, bytes] = {}
+    """TaskHandle and whatever nobody knows, where they are not null: JSON text by name."""
+
+
+class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
+    """A task state as the strict path decodes it."""
+
+    Events: list[WireEvent] | None = None
+    Failed: bool = False
+    FinishedAt: str | None | UnsetType = UNSET
+    LastRestart: str | None | UnsetType = UNSET
+    Restarts: int | UnsetType = UNSET
+    StartedAt: str | None | UnsetType = UNSET
+    State: str = ""
+    TaskHandle: Raw | UnsetType = UNSET
+
+
+_decode_strictly: Final = msgspec.json.Decoder(dict[str, WireTaskState] | None).decode
+_TIMES: Final = ("FinishedAt", "LastRestart", "StartedAt")
+_NULL: Final = b"null"
+
+
+def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict[str, ToldTask] | None:
+    """Return the task states that the text tells, by task; None for ``null``.
+
+    Raises DecodeError, naming the JSON path, where a field is of a wrong type.
+
+    >>> task_states_from_json(b'{"web": {"State": "running", "Failed": false, "Events": null}}')["web"].state
+    'running'
+    """
+    try:
+        states = _decode_strictly(text)
+    except msgspec.ValidationError:
+        return _tolerantly(text, path)
+    if states is None:
+        return None
+    try:
+        return {name: _told(state) for name, state in states.items()}
+    except ValueError:  # a time that is none
+        return _tolerantly(text, path)
+
+
+def _told(wire: WireTaskState) -> ToldTask:
+    """Return what a strictly decoded task state tells."""
+    handle = wire.TaskHandle
+    return ToldTask(
+        state=wire.State,
+        failed=wire.Failed,
+        restarts=wire.Restarts,
+        last_restart_ns=_time(wire.LastRestart),
+        started_at_ns=_time(wire.StartedAt),
+        finished_at_ns=_time(wire.FinishedAt),
+        events=tuple([event_from_wire(event) for event in wire.Events]) if wire.Events else (),
+        fields={} if handle is UNSET or bytes(handle) == _NULL else {"TaskHandle": bytes(handle)},
+    )
+
+
+def _time(text: str | None | UnsetType) -> int | None | UnsetType:
+    return parse_time_ns(text) if isinstance(text, str) else text
+
+
+def _tolerantly(text: bytes | Raw, path: str) -> dict[str, ToldTask] | None:
+    """Return the task states of any JSON that can be understood, keeping what nobody knows."""
+    value = msgspec.json.decode(text)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise wrong_type(path, "an object", value)
+    return {name: _told_tolerantly(state, f"{path}.{name}") for name, state in value.items()}
+
+
+def _told_tolerantly(value: Any, path: str) -> ToldTask:
+    """Return what an object tells of a task."""
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise wrong_type(path, "an object", value)
+    events = value.get("Events") or []
+    if not isinstance(events, list):
+        raise wrong_type(f"{path}.Events", "an array", events)
+    told: dict[str, Any] = {
+        "state": _checked(value, "State", str, "", path),
+        "failed": _checked(value, "Failed", bool, False, path),
+        "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
+    }
+    if "Restarts" in value:
+        told["restarts"] = _checked(value, "Restarts", int, 0, path)
+    for name, attribute in zip(_TIMES, ("finished_at_ns", "last_restart_ns", "started_at_ns"), strict=True):
+        if name in value:
+            told[attribute] = _checked_time(value[name], f"{path}.{name}")
+    others = {name: said for name, said in value.items() if name not in _KNOWN and said is not None}
+    return ToldTask(**told, fields={name: msgspec.json.encode(said) for name, said in others.items()})
+
+
+_KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
+
+
+def _checked(value: dict[str, Any], name: str, kind: type, zero: Any, path: str) -> Any:
+    """Return a field as the type that the wire gives it; null is zero, and a float may stand for an integer."""
+    said = value.get(name)
+    if said is None:
+        return zero
+    if kind is int and type(said) is float and said.is_integer():
+        return int(said)
+    if type(said) is not kind:
+        raise wrong_type(f"{path}.{name}", {str: "a text", bool: "true or false", int: "an integer"}[kind], said)
+    return said
+
+
+def _checked_time(said: Any, path: str) -> int | None:
+    if said is None:
+        return None
+    if not isinstance(said, str):
+        raise wrong_type(path, "an instant", said)
+    try:
+        return parse_time_ns(said)
+    except ValueError as error:
+        raise DecodeError(f"{path}: {error}") from None
+
+
+def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:
+    """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random)."""
+    return b"{%b}" % b",".join(
+        [
+            b"%b:%b" % (msgspec.json.encode(name), task_state_to_json(task, dialect))
+            for name, task in sorted(tasks.items())
+            if not task.hidden
+        ]
+    )
+
+
+def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
+    """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
+    events = b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events]) if task.events else _NULL
+    parts = [b'"Events":%b' % events, b'"Failed":true' if task.failed else b'"Failed":false']
+    if dialect.has_times:
+        parts.append(b'"FinishedAt":%b' % _time_json(task.finished_at_ns, dialect))
+    if dialect.has_restarts:
+        parts.append(b'"LastRestart":%b' % _time_json(task.last_restart_ns, dialect))
+        parts.append(b'"Restarts":%d' % task.restarts)
+    if dialect.has_times:
+        parts.append(b'"StartedAt":%b' % _time_json(task.started_at_ns, dialect))
+    parts.append(b'"State":%b' % msgspec.json.encode(task.state))
+    if dialect.has_restarts:
+        parts.append(b'"TaskHandle":%b' % task.fields.get("TaskHandle", _NULL))
+    others = [b"%b:%b" % (msgspec.json.encode(n), text) for n, text in task.fields.items() if n != "TaskHandle"]
+    if others:
+        parts = sorted(parts + others)
+    return b"{%b}" % b",".join(parts)
+
+
+def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:
+    """Return an instant as JSON; the zero time as the dialect writes it."""
+    if time_ns is None:
+        return _NULL if dialect.zero_time is None else b'"%b"' % dialect.zero_time.encode()
+    return b'"%b"' % time_text(time_ns).encode()
+
+
+def task_losses(task: TaskState, dialect: Dialect) -> list[str]:
+    """Return the JSON paths, inside the task state, of what a dialect cannot express of it."""
+    told = {
+        ".StartedAt": not dialect.has_times and task.started_at_ns is not None,
+        ".FinishedAt": not dialect.has_times and task.finished_at_ns is not None,
+        ".Restarts": not dialect.has_restarts and task.restarts > 0,
+        ".LastRestart": not dialect.has_restarts and task.last_restart_ns is not None,
+        ".TaskHandle": not dialect.has_restarts and "TaskHandle" in task.fields,
+    }
+    lost = [path for path, is_lost in told.items() if is_lost]
+    for place, event in enumerate(task.events):
+        lost.extend(f".Events[{place}].{name}" for name in event_losses(event, dialect))
+    return lost

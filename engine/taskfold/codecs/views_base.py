@@ -1,0 +1,57 @@
+"""What all views share: how an attribute is spelled on the wire, and how a field says which Nomads have it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+__all__ = ["View", "since", "until"]
+
+_UNITS: Final = ("_ns", "_mhz")
+"""Units of our own at the end of an attribute's name, which Nomad's name lacks. `_mb` stays: Nomad writes it too."""
+
+_CAPITALS: Final = {
+    "cpu": "CPU",
+    "csi": "CSI",
+    "dns": "DNS",
+    "fs": "FS",
+    "grpc": "GRPC",
+    "id": "ID",
+    "ids": "IDs",
+    "iops": "IOPS",
+    "ip": "IP",
+    "ipv6": "IPv6",
+    "mb": "MB",
+    "tls": "TLS",
+}
+"""Words that Nomad capitalises in its own way."""
+
+
+def wire_name(attribute: str) -> str:
+    """Return Nomad's name of an attribute.
+
+    >>> wire_name("kill_timeout_ns"), wire_name("max_file_size_mb"), wire_name("job_id")
+    ('KillTimeout', 'MaxFileSizeMB', 'JobID')
+    """
+    for unit in _UNITS:
+        attribute = attribute.removesuffix(unit)
+    return "".join(_CAPITALS.get(word, word.capitalize()) for word in attribute.split("_"))
+
+
+class View(msgspec.Struct, frozen=True, rename=wire_name):
+    """The base of every view: read-only, unknown keys are ignored, and each field has a default.
+
+    A number, text or flag that is absent reads as zero; what Nomad may send as null (pointers, lists, maps) reads as
+    None when it is null or absent. Lists read as tuples.
+    """
+
+
+def since(version: str) -> msgspec.Meta:
+    """Say that a field exists since this Nomad: the JSON Schema of an older dialect leaves it out."""
+    return msgspec.Meta(extra_json_schema={"x-since": version})
+
+
+def until(version: str) -> msgspec.Meta:
+    """Say that this Nomad was the last to have a field: the JSON Schema of a newer dialect leaves it out."""
+    return msgspec.Meta(extra_json_schema={"x-until": version})

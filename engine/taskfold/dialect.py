@@ -1,0 +1,108 @@
+"""The dialects: what one Nomad's JSON and lifecycle look like, as facts.
+
+A dialect is named after the Nomad it was checked against. ``0.5.0`` is the documented API, ``0.5.6`` and ``1.1.2``
+were recorded. Everything that differs between them is a field of `Dialect`; no other module compares versions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from taskfold.errors import DialectError
+
+__all__ = ["DEFAULT_DIALECT", "DIALECTS", "EVENTS_PER_TASK", "NEWEST_DIALECT", "Dialect", "dialect_of", "version_key"]
+
+EVENTS_PER_TASK: Final = 10
+"""How many of a task's newest events Nomad shows. Source: the documented API; the same in every version."""
+
+
+class Dialect(Struct, frozen=True):
+    """One Nomad's spelling of the JSON and its rules for the fields of a task state."""
+
+    name: str
+    omits_empty: bool
+    """Leave empty top-level keys of an allocation out (since Nomad 0.10.0); before, every key is sent."""
+    zero_time: str | None
+    """How a time that was never set is written."""
+    has_times: bool
+    """TaskState has StartedAt and FinishedAt (since Nomad 0.5.6)."""
+    has_restarts: bool
+    """TaskState has Restarts and LastRestart (since Nomad 0.6.0), and TaskHandle (1.1.0)."""
+    sibling_type: str
+    """How `Sibling Task Failed` is spelled: the documented spelling ended with Nomad 0.5.4."""
+    finished_at_moves: bool
+    """Every update to dead sets FinishedAt, if the task ever started (0.5.6); else the first one does, and it stays."""
+    describes_status: bool
+    """ClientDescription follows from the task states (since Nomad 0.9.0)."""
+
+
+DIALECTS: Final[dict[str, Dialect]] = {
+    dialect.name: dialect
+    for dialect in (
+        Dialect(
+            name="0.5.0",
+            omits_empty=False,
+            zero_time="0001-01-01T00:00:00Z",
+            has_times=False,
+            has_restarts=False,
+            sibling_type="Sibling task failed",
+            finished_at_moves=True,
+            describes_status=False,
+        ),
+        Dialect(
+            name="0.5.6",
+            omits_empty=False,
+            zero_time="0001-01-01T00:00:00Z",
+            has_times=True,
+            has_restarts=False,
+            sibling_type="Sibling Task Failed",
+            finished_at_moves=True,
+            describes_status=False,
+        ),
+        Dialect(
+            name="1.1.2",
+            omits_empty=True,
+            zero_time=None,
+            has_times=True,
+            has_restarts=True,
+            sibling_type="Sibling Task Failed",
+            finished_at_moves=False,
+            describes_status=True,
+        ),
+    )
+}
+
+DEFAULT_DIALECT: Final = "0.5.0"
+"""The documented API: what a new engine speaks unless told otherwise."""
+
+NEWEST_DIALECT: Final = "1.1.2"
+"""What a Nomad newer than we know is read with."""
+
+
+def dialect_of(name: str | Dialect) -> Dialect:
+    """Return the dialect of this name.
+
+    Raises DialectError, naming those that exist.
+
+    >>> dialect_of("1.1.2").omits_empty
+    True
+    """
+    if isinstance(name, Dialect):
+        return name
+    try:
+        return DIALECTS[name]
+    except KeyError:
+        known = ", ".join(DIALECTS)
+        msg = f"{name!r} is not a dialect of taskfold; it speaks {known}"
+        raise DialectError(msg) from None
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return a version such as ``0.11.2`` as numbers that compare.
+
+    >>> version_key("0.11.2") > version_key("0.5.6")
+    True
+    """
+    return tuple(int(part) for part in version.split("."))

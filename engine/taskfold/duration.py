@@ -1,0 +1,133 @@
+"""Go's text forms of durations and instants, as Nomad's messages and JSON write them.
+
+Source: Go's ``time.Duration.String`` and RFC 3339 with up to nine digits of fraction, zeros trimmed.
+Python's ``datetime`` cuts nanoseconds, so instants are handled as integers of nanoseconds here.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+
+__all__ = ["ZERO_TIME", "duration_text", "parse_duration_ns", "parse_time_ns", "time_text"]
+
+NS_PER_SECOND = 1_000_000_000
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""How Nomad before 0.10.0 writes an instant that was never set; later versions write ``null``."""
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "µs": 1_000,
+    "μs": 1_000,  # noqa: RUF001 - Go reads both micro signs, U+00B5 and U+03BC
+    "ms": 1_000_000,
+    "s": NS_PER_SECOND,
+    "m": 60 * NS_PER_SECOND,
+    "h": 3_600 * NS_PER_SECOND,
+}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")  # noqa: RUF001 - as above
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?")
+_MAX_NS = 2**63 - 1
+
+
+def duration_text(duration_ns: int) -> str:
+    """Return a duration in nanoseconds as Go prints it, largest unit first.
+
+    >>> duration_text(0), duration_text(1_500), duration_text(90_000_000_000), duration_text(86_400_000_000_000)
+    ('0s', '1.5µs', '1m30s', '24h0m0s')
+    """
+    if duration_ns == 0:
+        return "0s"
+    sign, rest = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    if rest < NS_PER_SECOND:
+        unit, size = next((u, _UNITS_NS[u]) for u in ("ms", "µs", "ns") if rest >= _UNITS_NS[u])
+        return f"{sign}{_decimal(rest, size)}{unit}"
+    minutes, second_part = divmod(rest, 60 * NS_PER_SECOND)
+    text = f"{_decimal(second_part, NS_PER_SECOND)}s"
+    if minutes:
+        hours, minute = divmod(minutes, 60)
+        text = f"{hours}h{minute}m{text}" if hours else f"{minute}m{text}"
+    return sign + text
+
+
+def _decimal(value: int, unit: int) -> str:
+    """Return ``value / unit`` in decimal, exact, without trailing zeros."""
+    whole, fraction = divmod(value, unit)
+    if not fraction:
+        return str(whole)
+    digits = len(str(unit)) - 1
+    return f"{whole}.{fraction:0{digits}d}".rstrip("0")
+
+
+def parse_duration_ns(text: str) -> int:
+    """Return the nanoseconds of a duration in Go's syntax, such as ``1m30s``, ``.5s`` or ``-1.5h``.
+
+    Raises ValueError where Go's ``time.ParseDuration`` refuses the text: a missing unit, days, over 292 years.
+
+    >>> parse_duration_ns("1m30s"), parse_duration_ns("0")
+    (90000000000, 0)
+    """
+    body = text[1:] if text[:1] in {"+", "-"} else text
+    if body == "0":
+        return 0
+    total, position = 0, 0
+    while position < len(body):
+        part = _PART.match(body, position)
+        if part is None:
+            break
+        whole, _, fraction = part[1].partition(".")
+        unit = _UNITS_NS[part[2]]
+        total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+        position = part.end()
+    if not body or position < len(body) or total > _MAX_NS:
+        msg = f"{text!r} is not a duration such as 10s, 1m30s or 250ms"
+        raise ValueError(msg)
+    return -total if text[0] == "-" else total
+
+
+@lru_cache(maxsize=1024)
+def _seconds_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@lru_cache(maxsize=1024)
+def _parse_seconds(text: str) -> int:
+    return int(datetime.fromisoformat(text + "+00:00").timestamp())
+
+
+def time_text(time_ns: int) -> str:
+    """Return an instant (unix nanoseconds) as RFC 3339 in UTC, zeros of the fraction trimmed, as Go writes it.
+
+    >>> time_text(1_447_806_038_427_841_000), time_text(1_795_422_850_000_000_000)
+    ('2015-11-18T00:20:38.427841Z', '2026-11-23T08:34:10Z')
+    """
+    seconds, fraction = divmod(time_ns, NS_PER_SECOND)
+    text = _seconds_text(seconds)
+    return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
+
+
+def parse_time_ns(text: str) -> int | None:
+    """Return the unix nanoseconds of an RFC 3339 instant, or None for Go's zero time.
+
+    Raises ValueError when the text is no instant.
+
+    >>> parse_time_ns("2026-11-23T08:34:10.519993802Z")
+    1795422850519993802
+    >>> parse_time_ns("0001-01-01T00:00:00Z") is None
+    True
+    """
+    if text == ZERO_TIME:
+        return None
+    match = _TIME.fullmatch(text)
+    if match is None:
+        msg = f"{text!r} is not an instant such as 2026-11-23T08:34:10.519993802Z"
+        raise ValueError(msg)
+    seconds = _parse_seconds(match[1].upper())
+    fraction = int((match[2] or "0")[:9].ljust(9, "0"))
+    zone = match[3] or "Z"
+    if zone not in "Zz":
+        offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
+        seconds -= offset if zone[0] == "+" else -offset
+    return seconds * NS_PER_SECOND + fraction

@@ -1,0 +1,80 @@
+"""Every error that taskfold raises on purpose: each names what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DecodeError",
+    "DialectError",
+    "IllegalEvent",
+    "LogError",
+    "Refused",
+    "SourceError",
+    "TaskfoldError",
+    "UnknownAllocation",
+    "VersionConflict",
+]
+
+
+class TaskfoldError(Exception):
+    """The base of every error that taskfold raises on purpose."""
+
+
+class IllegalEvent(TaskfoldError):
+    """The lifecycle table refuses this event in this state; nothing was changed."""
+
+    def __init__(self, *, task: str, state: str, event: str, allowed: tuple[str, ...], dialect: str) -> None:
+        self.task = task
+        self.state = state
+        self.event = event
+        self.allowed = allowed
+        self.dialect = dialect
+        name = f"task {task!r}" if task else "the task"
+        super().__init__(
+            f"{name} is {state}: {event!r} is not legal there in dialect {dialect}; legal are {', '.join(allowed)}"
+        )
+
+
+class Refused(TaskfoldError):
+    """A bound model's condition was false, or its callback before the append raised; nothing was changed."""
+
+
+class UnknownAllocation(TaskfoldError, KeyError):
+    """No allocation of this ID (or no task of this name in it) is known."""
+
+    def __str__(self) -> str:
+        """Return the sentence itself: KeyError would print its repr."""
+        return str(self.args[0])
+
+
+class DialectError(TaskfoldError, ValueError):
+    """A dialect that taskfold does not speak, or two dialects in one log."""
+
+
+class DecodeError(TaskfoldError, ValueError):
+    """A value is not what the format says; the message names its JSON path."""
+
+
+class LogError(TaskfoldError):
+    """A log cannot be read or written as asked."""
+
+
+class VersionConflict(LogError):
+    """Another writer appended to this allocation first."""
+
+    def __init__(self, *, allocation: str, expected: int, found: int) -> None:
+        self.allocation = allocation
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"allocation {allocation} is at version {found}, not {expected}: read it again and decide anew"
+        )
+
+
+class SourceError(TaskfoldError):
+    """A source of observations or records cannot be read; the message names the file and the line."""
+
+    def __init__(self, name: str, message: str, *, line: int | None = None) -> None:
+        self.name = name
+        self.line = line
+        where = name if line is None else f"{name}, line {line}"
+        super().__init__(f"{where}: {message}")

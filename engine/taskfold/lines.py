@@ -1,0 +1,88 @@
+"""Reading lines of JSON: from files, gzip or not, and standard input, in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from taskfold.errors import SourceError
+
+__all__ = ["BLOCK_BYTES", "MAX_LINE_BYTES", "blocks", "lines", "open_bytes", "readable"]
+
+BLOCK_BYTES: Final = 1 << 20
+"""How much is read at once."""
+
+MAX_LINE_BYTES: Final = 32 << 20
+"""The longest line that is read: an allocation with its job is 5 to 50 kB, a list of a thousand of them 10 MB."""
+
+_GZIP: Final = b"\x1f\x8b"
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn what the system and gzip say while reading into a SourceError that names the file."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(name, f"the gzip data is cut off or damaged ({error})") from None
+    except IsADirectoryError:
+        raise SourceError(name, "is a directory; name a file in it, or a folder of JSON files") from None
+    except FileNotFoundError:
+        raise SourceError(name, "no such file") from None
+    except OSError as error:
+        raise SourceError(name, f"cannot be read: {error.strerror or error}") from None
+
+
+@contextmanager
+def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError."""
+    name = str(path)
+    with readable(name):
+        raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(path).open("rb")
+        try:
+            buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
+            if buffered.peek(2)[:2] == _GZIP:
+                with gzip.GzipFile(fileobj=buffered) as unpacked:
+                    yield unpacked  # type: ignore[misc]
+            else:
+                yield buffered
+        finally:
+            if name != "-":
+                raw.close()
+
+
+def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield blocks of whole lines, each with the number of its first line; the last may lack its newline.
+
+    Raises SourceError for a line that is longer than `MAX_LINE_BYTES`.
+    """
+    number, rest = 1, b""
+    with readable(name):
+        # read1 returns what there is, so that a stream that grows slowly is seen as it grows.
+        while block := stream.read1(BLOCK_BYTES) if hasattr(stream, "read1") else stream.read(BLOCK_BYTES):
+            cut = block.rfind(b"\n") + 1
+            if cut == 0:
+                rest += block
+                if len(rest) > MAX_LINE_BYTES:
+                    raise SourceError(name, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", line=number)
+                continue
+            whole = rest + block[:cut]
+            yield number, whole
+            number += whole.count(b"\n")
+            rest = block[cut:]
+    if rest:
+        yield number, rest
+
+
+def lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """Yield each line that is not blank, without its newline, and its number. Raises SourceError as `blocks` does."""
+    for first, block in blocks(stream, name):
+        for number, line in enumerate(block.split(b"\n"), start=first):
+            if line.strip():
+                yield number, line

@@ -1,0 +1,7 @@
+"""Logs: append-only records behind one contract, in memory and as NDJSON files."""
+
+from taskfold.log.contract import EventLog
+from taskfold.log.memory import MemoryLog
+from taskfold.log.ndjson import NdjsonLog
+
+__all__ = ["EventLog", "MemoryLog", "NdjsonLog"]

@@ -1,0 +1,118 @@
+"""What every log promises, and the checks that all of them make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from taskfold.dialect import Dialect, dialect_of
+from taskfold.errors import DialectError, LogError, VersionConflict
+from taskfold.lifecycle import lifecycle_of
+from taskfold.record import FORMAT, LogHeader, Record
+
+__all__ = ["EventLog", "Ledger", "check_header", "new_header"]
+
+
+class EventLog(Protocol):
+    """An append-only log of records, of one cluster and one dialect.
+
+    ``Seq`` counts 1, 2, 3 … without a hole; ``Version`` counts 1, 2, 3 … inside each allocation; an append is whole or
+    not at all; what was appended once is not appended again.
+    """
+
+    header: LogHeader
+
+    def append(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
+        """Append records to an allocation that is at this version; return those that were new, with their Seq.
+
+        Raises VersionConflict when the allocation is at another version, and LogError when the records are not of it.
+        """
+        ...
+
+    def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
+        """Yield the records of one allocation after a version, in order."""
+        ...
+
+    def read_all(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield all records after a position, in order."""
+        ...
+
+
+def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
+    """Return the header of a new log of this dialect, written with the present lifecycle table."""
+    lifecycle = lifecycle_of(dialect)
+    return LogHeader(
+        taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint
+    )
+
+
+def check_header(header: LogHeader) -> None:
+    """Check that a log can be read here. Raises LogError or DialectError, saying why not."""
+    if header.taskfold != FORMAT:
+        msg = f"the log has record format {header.taskfold}; this taskfold reads format {FORMAT}"
+        raise LogError(msg)
+    dialect_of(header.dialect)
+
+
+def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
+    """Check that a log is of this dialect. Raises DialectError."""
+    name = dialect_of(dialect).name
+    if header.dialect != name:
+        msg = f"the log holds dialect {header.dialect}, not {name}: a log holds one dialect"
+        raise DialectError(msg)
+
+
+class Ledger:
+    """What a log must remember to keep its promises: O(1) memory per allocation, and one text per record with an ID."""
+
+    def __init__(self) -> None:
+        self.seq = 0
+        self.versions: dict[str, int] = {}
+        self._imported: dict[str, tuple[int, int]] = {}
+        self._ids: set[str] = set()
+
+    def is_repeat(self, record: Record) -> bool:
+        """Tell whether a record of this ID was appended before."""
+        if isinstance(record.id, str):
+            return record.id in self._ids
+        if isinstance(record.id, int):
+            return (record.index, record.id) <= self._imported.get(record.alloc, (0, -1))
+        return False
+
+    def place(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
+        """Return the new ones of these records with their Seq; nothing is remembered until `note` is told.
+
+        Raises VersionConflict, and LogError when they are not the next records of this allocation.
+        """
+        new = [record for record in records if not self.is_repeat(record)]
+        found = self.versions.get(alloc, 0)
+        if new and expected_version != found:
+            raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
+        placed = []
+        for place, record in enumerate(new, start=1):
+            if record.alloc != alloc or record.version != found + place:
+                msg = (
+                    f"allocation {alloc} is at version {found}: record {place} must be its version {found + place}, "
+                    f"found version {record.version} of {record.alloc}"
+                )
+                raise LogError(msg)
+            placed.append(msgspec.structs.replace(record, seq=self.seq + place))
+        return placed
+
+    def note(self, record: Record) -> None:
+        """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""
+        version = self.versions.get(record.alloc, 0)
+        if record.seq != self.seq + 1 or record.version != version + 1:
+            msg = (
+                f"expected Seq {self.seq + 1} and Version {version + 1} of allocation {record.alloc}, "
+                f"found Seq {record.seq} and Version {record.version}"
+            )
+            raise LogError(msg)
+        self.seq = record.seq
+        self.versions[record.alloc] = record.version
+        if isinstance(record.id, str):
+            self._ids.add(record.id)
+        elif isinstance(record.id, int):
+            self._imported[record.alloc] = (record.index, record.id)

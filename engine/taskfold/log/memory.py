@@ -1,0 +1,38 @@
+"""A log in memory: for tests, and for engines that need no history after their end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from taskfold.dialect import DEFAULT_DIALECT, Dialect
+from taskfold.log.contract import Ledger, new_header
+from taskfold.record import Record
+
+__all__ = ["MemoryLog"]
+
+
+class MemoryLog:
+    """A log that ends with its process."""
+
+    def __init__(self, dialect: str | Dialect = DEFAULT_DIALECT, region: str = "global") -> None:
+        self.header = new_header(dialect, region)
+        self._ledger = Ledger()
+        self._records: list[Record] = []
+        self._by_allocation: dict[str, list[Record]] = {}
+
+    def append(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
+        """Append records to an allocation that is at this version; return those that were new. O(records)."""
+        placed = self._ledger.place(alloc, expected_version, records)
+        for record in placed:
+            self._ledger.note(record)
+            self._records.append(record)
+            self._by_allocation.setdefault(alloc, []).append(record)
+        return placed
+
+    def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
+        """Yield the records of one allocation after a version. O(records that are read)."""
+        yield from self._by_allocation.get(alloc, [])[after_version:]
+
+    def read_all(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield all records after a position. O(records that are read)."""
+        yield from self._records[after_seq:]

@@ -1,0 +1,96 @@
+"""Whether the folded state is what was observed: at one index of one allocation, key by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from msgspec import UNSET
+
+from taskfold.allocation import CLIENT_DESCRIPTIONS, Allocation, client_status
+from taskfold.codecs.allocation import current_fields, is_empty, same_json
+from taskfold.codecs.task_states import ToldTask
+from taskfold.dialect import Dialect
+from taskfold.lifecycle import PENDING
+from taskfold.nomad.observation import Observation
+from taskfold.task import Task
+
+__all__ = ["Difference", "derived_fields", "divergences"]
+
+
+class Difference(NamedTuple):
+    """A place where the folded state is not what was observed."""
+
+    path: str
+    """The JSON path inside the allocation."""
+    expected: Any
+    """What was observed."""
+    found: Any
+    """What the records fold to."""
+
+
+def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:
+    """Return the top-level fields that follow from the tasks, as JSON text."""
+    status = client_status(tasks.values()) or PENDING
+    described = dialect.describes_status and bool(tasks)
+    return {
+        "ClientStatus": b'"%b"' % status.encode(),
+        "ClientDescription": b'"%b"' % (CLIENT_DESCRIPTIONS[status] if described else "").encode(),
+    }
+
+
+def divergences(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:
+    """Yield each place where the folded state differs from an observation; what is not told is not compared.
+
+    O(length of the observation), without a copy of the state.
+    """
+    if known.modify_index != observation.index:
+        yield Difference("$.ModifyIndex", observation.index, known.modify_index)
+    yield from _fields(known, observation, dialect)
+    if observation.tasks is not None:
+        yield from _tasks(known.tasks, observation.tasks)
+
+
+def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:
+    tasks = {name: task for name, task in known.tasks.items() if not task.hidden}
+    found = derived_fields(tasks, dialect) | current_fields(known.placed, known.updates)
+    found["ModifyIndex"] = observation.fields.get("ModifyIndex", b"")
+    for name, text in observation.fields.items():
+        had = found.get(name)
+        if had is None:
+            # A stub writes what is empty, where a body leaves it out.
+            if not (dialect.omits_empty and is_empty(name, text)):
+                yield Difference(f"$.{name}", text.decode(), None)
+        elif not same_json(text, had):
+            yield Difference(f"$.{name}", text.decode(), had.decode())
+    if dialect.omits_empty and observation.kind != "stub":
+        for name, had in found.items():
+            if name not in observation.fields and name not in observation.untold and not is_empty(name, had):
+                yield Difference(f"$.{name}", None, had.decode())
+
+
+_TOLD: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns", "finished_at_ns")
+
+
+def _tasks(known: Mapping[str, Task], told: Mapping[str, ToldTask]) -> Iterator[Difference]:
+    for name, task in known.items():
+        if name not in told and not task.hidden:
+            yield Difference(f"$.TaskStates.{name}", None, task.state)
+    for name, expected in told.items():
+        path = f"$.TaskStates.{name}"
+        found = known.get(name)
+        if found is None or found.hidden:
+            yield Difference(path, expected.state, None)
+            continue
+        for attribute in _TOLD:
+            value, had = getattr(expected, attribute), getattr(found, attribute)
+            if value is not UNSET and value != had:
+                yield Difference(f"{path}.{attribute}", value, had)
+        events = found.ring.events() if found.shown is None else found.shown
+        if events != expected.events:
+            yield Difference(f"{path}.events", expected.events, events)
+        fields = found.fields or {}
+        for key in fields.keys() | expected.fields.keys():
+            one, other = expected.fields.get(key), fields.get(key)
+            if one is None or other is None or not same_json(one, other):
+                yield Difference(f"{path}.{key}", one, other)

@@ -1,0 +1,286 @@
+"""From what a real Nomad says to records: the importer.
+
+Nomad's event stream and its answers carry state (task states with the 10 newest events each), and they repeat, skip
+and at times roll back. The importer compares each observation with what it has folded so far, and writes down what
+must have happened in between, as records that fold to exactly what was seen:
+
+1. an observation whose ModifyIndex is not newer than the last one of its allocation adds nothing;
+2. events that are new in the ring become records (`taskfold.nomad.rings`), in order;
+3. a ring of before is `Observed` as an older copy, and its events are not appended again later;
+4. a ring that begins anew with Received belongs to a task that was created anew: `Placed` for the task;
+5. any other ring means that events were lost: `Gap`, which anchors the fold at a state that explains what is seen;
+6. a task that is dead with no event that says so is `Finished`; a time that moved alone is a `Finished` that leaves
+   the state; whatever still differs is `Observed`, with exactly the fields that differ;
+7. other fields are `Placed` at first sight and `Updated` when they change. ClientStatus and ClientDescription follow
+   from the tasks, and are stored only while they do not.
+
+So the number of `Observed` records measures how well the lifecycle table knows Nomad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from taskfold.allocation import Allocation, Fold
+from taskfold.codecs.allocation import current_fields, fields_to_json, is_empty, same_json
+from taskfold.codecs.task_states import ToldTask
+from taskfold.dialect import Dialect
+from taskfold.events import Restarting, TaskEvent
+from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
+from taskfold.nomad.compare import derived_fields, divergences
+from taskfold.nomad.observation import Observation
+from taskfold.nomad.rings import compare, is_whole
+from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.task import Task
+
+__all__ = ["Importer"]
+
+_TIMES: Final = ("last_restart_ns", "started_at_ns", "finished_at_ns")
+_SETTLED: Final = ("state", "failed", "restarts")
+
+
+class Importer:
+    """Turns observations of allocations into records, and folds them as it goes.
+
+    It needs memory for the live state only, not for what it has read. It may go on from a fold that a log gave.
+    """
+
+    def __init__(self, dialect: str | Dialect, fold: Fold | None = None) -> None:
+        self.fold = Fold(dialect, on_illegal="keep") if fold is None else fold
+        self.fold.on_illegal = "keep"
+        self.observations = 0
+        self.repeats = 0
+        """Observations that were not newer than what was known."""
+        self.conflicts_total = 0
+        """Observations that repeat an index, but say something else than before."""
+        self.conflicts: list[Observation] = []
+        """The last 100 of them."""
+
+    def observe(self, observation: Observation) -> list[Record]:
+        """Return the records that explain this observation, in order; none when it says nothing new.
+
+        They have no ``Seq`` yet, share the observation's index, and are folded already. O(length of the observation).
+        """
+        self.observations += 1
+        known = self.fold.allocations.get(observation.alloc)
+        if known is not None and observation.index <= known.modify_index:
+            self.repeats += 1
+            if observation.index == known.modify_index and any(divergences(known, observation, self.fold.dialect)):
+                self.conflicts_total += 1
+                self.conflicts = [*self.conflicts[-99:], observation]
+            return []
+        return _Step(self.fold, observation).records()
+
+
+class _Step:
+    """One observation on its way into records."""
+
+    def __init__(self, fold: Fold, observation: Observation) -> None:
+        self.fold = fold
+        self.seen = observation
+        self.known = fold.allocations.get(observation.alloc)
+        self.version = 0 if self.known is None else self.known.version
+        self.time_ns = 0 if self.known is None else self.known.time_ns
+        self.written: list[Record] = []
+
+    def records(self) -> list[Record]:
+        """Return the records, folded."""
+        if self.known is None:
+            self._write("", Placed(body=Raw(fields_to_json(self._first_fields()))), self._number("CreateTime"))
+            self.known = self.fold.allocations[self.seen.alloc]
+            self._tasks(self.known)
+        else:
+            changed = self._changes(self.known)
+            self._tasks(self.known)
+            if changed is not None or not self.written:
+                self._write("", changed or Updated(), self._number("ModifyTime"))
+        return self.written
+
+    def _write(self, task: str, event: Event, time_ns: int | None) -> None:
+        """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
+        self.version += 1
+        self.time_ns = max(self.time_ns, time_ns or 0)
+        record = Record(
+            index=self.seen.index,
+            alloc=self.seen.alloc,
+            version=self.version,
+            task=task,
+            time_ns=time_ns or self.time_ns,
+            id=len(self.written),
+            event=event,
+        )
+        self.fold.apply(record)
+        self.written.append(record)
+
+    def _number(self, name: str) -> int | None:
+        """Return a top-level field that is an integer."""
+        text = self.seen.fields.get(name)
+        return None if text is None else msgspec.json.decode(text, type=int | None, strict=False)
+
+    # --- the other fields ----------------------------------------------------------------------------------------------
+
+    def _first_fields(self) -> dict[str, bytes]:
+        """Return the fields to be placed: without what follows from the index and from the tasks."""
+        derived = derived_fields(self.seen.tasks or {}, self.fold.dialect)
+        return {
+            name: text
+            for name, text in self.seen.fields.items()
+            if name != "ModifyIndex"
+            and derived.get(name) != text
+            and not (self.seen.kind == "stub" and self.fold.dialect.omits_empty and is_empty(name, text))
+        }
+
+    def _changes(self, known: Allocation) -> Updated | None:
+        """Return what changed in the other fields; None when nothing did."""
+        current = current_fields(known.placed, known.updates)
+        seen, dialect = self.seen, self.fold.dialect
+        tasks: Mapping[str, Any] = known.tasks if seen.tasks is None else seen.tasks
+        derived = derived_fields(tasks, dialect)
+        fields: dict[str, bytes] = {}
+        cleared: list[str] = []
+        for name, text in seen.fields.items():
+            had = current.get(name)
+            if name == "ModifyIndex" or text == had:
+                if derived.get(name) == text and had is not None:
+                    cleared.append(name)
+            elif derived.get(name) == text or (seen.kind == "stub" and dialect.omits_empty and is_empty(name, text)):
+                if had is not None:
+                    cleared.append(name)
+            elif had is None or not same_json(text, had):
+                fields[name] = text
+        if dialect.omits_empty and seen.kind != "stub":
+            told = seen.fields
+            cleared += [name for name in current if name not in told and name not in seen.untold]
+        elif "TaskStates" in current and "TaskStates" not in seen.fields:
+            cleared.append("TaskStates")
+        if not fields and not cleared:
+            return None
+        return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(cleared))
+
+    # --- the tasks -----------------------------------------------------------------------------------------------------
+
+    def _tasks(self, known: Allocation) -> None:
+        """Write what happened to each task."""
+        told = self.seen.tasks
+        if told is None:
+            return
+        for name in sorted(told):
+            self._task(name, known.tasks.get(name), told[name])
+        for name, task in sorted(known.tasks.items()):
+            if name not in told and not task.hidden:
+                self._write(name, Observed(hidden=True), None)
+
+    def _task(self, name: str, task: Task | None, told: ToldTask) -> None:
+        """Write what happened to one task, up to what is told of it now."""
+        old = () if task is None else task.ring.events()
+        restarts = None if told.restarts is UNSET else told.restarts - (0 if task is None else task.restarts)
+        if task is None:
+            kind, new = ("grown" if is_whole(told.events) else "gap"), told.events
+        else:
+            kind, new = compare(old, told.events, restarts)
+        if kind == "anew":
+            self._write(name, Placed(), new[0].time_ns)
+        elif kind == "gap":
+            self._write(name, _gap(task or Task(), told, self.fold.lifecycle), None)
+        shown: dict[str, Any] = {}
+        if kind == "rolled back":
+            shown["shown"] = new
+        else:
+            self._events(name, new, told)
+        self._settle(name, told, shown)
+
+    def _events(self, name: str, new: tuple[TaskEvent, ...], told: ToldTask) -> None:
+        """Write the new events; those that start or end the task take the times that are told."""
+        allocation = self.fold.allocations[self.seen.alloc]
+        task = allocation.tasks.get(name)
+        states = _states(PENDING if task is None else task.state, new, self.fold.lifecycle)
+        starts = [n for n, (before, after) in enumerate(states) if after == RUNNING != before]
+        for n, event in enumerate(new):
+            time_ns: int | None = event.time_ns
+            if states[n][1] == DEAD and isinstance(told.finished_at_ns, int):
+                time_ns = told.finished_at_ns
+            elif starts and n == starts[-1] and isinstance(told.started_at_ns, int):
+                time_ns = told.started_at_ns
+            self._write(name, event, time_ns)  # type: ignore[arg-type]  # a member of the union, by the registry
+
+    def _settle(self, name: str, told: ToldTask, shown: dict[str, Any]) -> None:
+        """Write what no event explains: the end of the task, its times, and whatever else differs."""
+        task = self.fold.allocations[self.seen.alloc].tasks.get(name) or Task()
+        if told.state == DEAD != task.state and not shown:
+            time_ns = told.finished_at_ns if isinstance(told.finished_at_ns, int) else None
+            self._write(name, Finished(), time_ns)
+            task = self.fold.allocations[self.seen.alloc].tasks[name]
+        times = _differences(task, told, _TIMES)
+        others = _differences(task, told, _SETTLED) | shown
+        if task.hidden:
+            others["hidden"] = False
+        if task.shown is not None and not shown and task.shown != told.events:
+            others["shown"] = None
+        if others:
+            self._write(name, Observed(**others, **times), None)
+        elif times or name not in self.fold.allocations[self.seen.alloc].tasks:
+            self._write(name, Finished(dies=False, **times), None)
+        had = task.fields or {}
+        fields = {key: Raw(text) for key, text in told.fields.items() if key not in had or not same_json(text, had[key])}
+        cleared = tuple(key for key in had if key not in told.fields)
+        if fields or cleared:
+            self._write(name, Updated(fields=fields, cleared=cleared), None)
+
+
+def _differences(task: Task, told: ToldTask, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return which of these fields are told, and differ from what was folded."""
+    found = {}
+    for name in names:
+        value = getattr(told, name)
+        if value is not UNSET and value != getattr(task, name):
+            found[name] = value
+    return found
+
+
+def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> list[tuple[str, str]]:
+    """Return the state before and after each event; one that the table refuses leaves it."""
+    states = []
+    for event in events:
+        after = lifecycle.target(state, event) or state
+        states.append((state, after))
+        state = after
+    return states
+
+
+def _gap(task: Task, told: ToldTask, lifecycle: Lifecycle) -> Gap:
+    """Return the gap after which the visible events explain what is told now."""
+    events = told.events
+    state = next((s for s in STATES if _explains(s, told, lifecycle)), PENDING)
+    states = _states(state, events, lifecycle)
+    restarting = sum(type(event) is Restarting for event in events)
+    starts = any(after == RUNNING != before for before, after in states)
+    dies = told.state == DEAD and state != DEAD
+    after = told.restarts if isinstance(told.restarts, int) else None
+    return Gap(
+        restarts_before=task.restarts if after is not None else 0,
+        restarts_after=after or 0,
+        state=state,
+        failed=told.failed and not any(event.fails_task for event in events),
+        restarts=task.restarts if after is None else max(after - restarting, 0),
+        last_restart_ns=None if restarting else _told_time(told.last_restart_ns),
+        started_at_ns=None if starts else _told_time(told.started_at_ns),
+        finished_at_ns=None if dies else _told_time(told.finished_at_ns),
+    )
+
+
+def _told_time(time_ns: Any) -> int | None:
+    return time_ns if isinstance(time_ns, int) else None
+
+
+def _explains(state: str, told: ToldTask, lifecycle: Lifecycle) -> bool:
+    """Tell whether the visible events, from this state, are all legal and lead to what is told."""
+    for event in told.events:
+        after = lifecycle.target(state, event)
+        if after is None:
+            return False
+        state = after
+    return told.state in {state, DEAD}

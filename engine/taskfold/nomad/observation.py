@@ -1,0 +1,91 @@
+"""An observation: what one answer of a real Nomad, or one event of its stream, says of one allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskfold.codecs.allocation import ALLOCATION_FIELDS, fields_from_json
+from taskfold.codecs.task_states import ToldTask, task_states_from_json
+from taskfold.errors import DecodeError
+
+__all__ = ["Kind", "Observation", "observation_from_json"]
+
+Kind: TypeAlias = Literal["body", "stream", "stub"]
+"""Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
+
+What a missing key means depends on it: in a body it is empty (or, where the dialect sends every key, untold); a payload
+of the stream never has the Job, so that nothing is told of it; a stub tells only what stubs have.
+"""
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """What is told of one allocation at one index."""
+
+    kind: Kind
+    alloc: str
+    index: int
+    """The ModifyIndex of the allocation."""
+    fields: Mapping[str, bytes]
+    """The top-level fields but the task states: JSON text by Nomad's name."""
+    tasks: Mapping[str, ToldTask] | None
+    """The task states; None where nothing is told of them."""
+    name: str = ""
+    """The file it was read from."""
+    line: int = 0
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """The keys that are missing because this kind of observation never has them."""
+        return ("Job", *_DERIVED_OR_STUB) if self.kind == "stream" else _DERIVED_OR_STUB
+
+
+_BODY_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_stub) - {
+    "AllocatedResources",  # stubs have it where it was asked for
+}
+_DERIVED_OR_STUB: Final = ("ClientStatus", "ClientDescription", "JobVersion", "JobType")
+
+
+def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str = "", line: int = 0) -> Observation:
+    """Return what an allocation's JSON tells. O(length). A body or a stub is told by its keys.
+
+    Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
+    """
+    fields = fields_from_json(text)
+    alloc, index = _text(fields, "ID"), _index(fields)
+    if kind is None:
+        kind = "body" if _BODY_ONLY & fields.keys() else "stub"
+    states = fields.pop("TaskStates", None)
+    tasks = None if states is None else task_states_from_json(states)
+    if tasks is None:
+        # A stub may be asked for without task states; elsewhere null, or no key, says that there are none.
+        tasks = None if kind == "stub" else {}
+    elif not tasks:
+        # Told to be empty, which is not the same text as null.
+        fields["TaskStates"] = b"{}"
+    return Observation(kind=kind, alloc=alloc, index=index, fields=fields, tasks=tasks, name=name, line=line)
+
+
+_decode_index: Callable[[bytes], int] = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)], strict=False).decode
+
+
+def _text(fields: Mapping[str, bytes], name: str) -> str:
+    """Return a field that must be a text."""
+    try:
+        return msgspec.json.decode(fields.get(name, b""), type=str)
+    except msgspec.DecodeError:
+        msg = f"$.{name}: expected the text that every allocation has, found {fields.get(name, b'nothing')[:60].decode()}"
+        raise DecodeError(msg) from None
+
+
+def _index(fields: Mapping[str, bytes]) -> int:
+    """Return the ModifyIndex; the documented API has integers as floats, too."""
+    text = fields.get("ModifyIndex", b"0")
+    try:
+        return _decode_index(text)
+    except msgspec.DecodeError:
+        msg = f"$.ModifyIndex: expected a number that counts writes, found {text[:60].decode()}"
+        raise DecodeError(msg) from None

@@ -1,0 +1,65 @@
+"""What is new in a ring of events: the newest 10 of a task, seen again later.
+
+Nomad sends the ring, not the events. Which of them are new follows from comparing both rings by position, as parsed
+events: equal events do occur, times are not in order, and the text of an event differs from one answer to the next.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from taskfold.dialect import EVENTS_PER_TASK
+from taskfold.events import Received, Restarting, TaskEvent
+
+__all__ = ["Growth", "compare"]
+
+
+class Growth(NamedTuple):
+    """How a ring grew."""
+
+    kind: Literal["grown", "rolled back", "anew", "gap"]
+    new: tuple[TaskEvent, ...]
+    """The events that were not known before; for ``rolled back``, the older ones that are shown again."""
+
+
+def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> Growth:
+    """Return how the ring that was known grew into the one that is seen now. O(events²), with at most 10 of them.
+
+    ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it.
+
+    >>> from taskfold.events import Started, Terminated
+    >>> compare((Started(time_ns=1),), (Started(time_ns=1), Terminated(time_ns=2)), None).new == (Terminated(time_ns=2),)
+    True
+    """
+    if new == old and not restarts:
+        return Growth("grown", ())
+    is_full = len(new) == EVENTS_PER_TASK
+    for known in range(min(len(old), len(new)), -1, -1):
+        if known == len(old) or (is_full and known > 0):
+            rest = new[known:]
+            if old[len(old) - known :] == new[:known] and (restarts is None or restarts == _restarts(rest)):
+                return Growth("grown", rest)
+    if _is_older_copy(old, new):
+        return Growth("rolled back", new)
+    if not is_full and new and type(new[0]) is Received:
+        return Growth("anew", new)
+    return Growth("gap", new)
+
+
+def _restarts(events: tuple[TaskEvent, ...]) -> int:
+    return sum(type(event) is Restarting for event in events)
+
+
+def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...]) -> bool:
+    """Tell whether the new ring is one that was shown before: it ends inside the old one, or before it began.
+
+    A scheduler of Nomad 0.5.x writes back the copy of the task states that it had read (fixed in 0.6.0).
+    """
+    if len(new) < EVENTS_PER_TASK:
+        return new == old[: len(new)]
+    return any(new[-shared:] == old[:shared] for shared in range(1, len(old)))
+
+
+def is_whole(events: tuple[TaskEvent, ...]) -> bool:
+    """Tell whether a ring that is seen for the first time can hold all events of its task."""
+    return not events or (len(events) < EVENTS_PER_TASK and type(events[0]) is Received)

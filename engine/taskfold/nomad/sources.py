@@ -1,0 +1,174 @@
+"""What a source holds, told by its content: a Nomad event stream, answers of its API, or a log of taskfold's own.
+
+* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) and other topics are passed over;
+* one allocation body, or one list of bodies or stubs, a line;
+* one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
+* a taskfold NDJSON log.
+
+Any of them may be gzip. The last line of a stream may be cut off: whoever recorded it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskfold.errors import DecodeError, SourceError
+from taskfold.lines import MAX_LINE_BYTES, lines, readable
+from taskfold.log.ndjson import is_header, read_records
+from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.record import LogHeader, Record
+
+__all__ = ["MAX_DOCUMENT_BYTES", "Source", "files_of"]
+
+MAX_DOCUMENT_BYTES: Final = 256 << 20
+"""The largest document over several lines that is read: it is held in memory."""
+
+_PEEK_BYTES: Final = 64
+_SQLITE: Final = b"SQLite format 3\0"
+_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
+
+
+class _StreamEvent(Struct):
+    Topic: str = ""
+    Payload: _Payload | None = None
+
+
+class _Payload(Struct):
+    Allocation: Raw = Raw(b"null")
+
+
+class _Line(Struct):
+    """What tells a frame of the stream from an allocation."""
+
+    Events: list[_StreamEvent] | None = None
+    ID: Raw = Raw(b"")
+
+
+_decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).decode
+_decode_list: Final[Callable[[bytes], list[Raw]]] = msgspec.json.Decoder(list[Raw]).decode
+_NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def files_of(path: str) -> list[str]:
+    """Return the files that a source names: itself, or the JSON files of a folder, by name.
+
+    Raises SourceError for a folder without any.
+    """
+    folder = Path(path)
+    if path == "-" or not folder.is_dir():
+        return [path]
+    found = sorted(str(f) for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_SUFFIXES))
+    if not found:
+        raise SourceError(path, f"the folder has no file that ends in {', '.join(_SUFFIXES)} (or these with .gz)")
+    return found
+
+
+class Source:
+    """One file (or standard input, ``-``) that is being read."""
+
+    def __init__(self, stream: BinaryIO, name: str, on_note: Callable[[str], None]) -> None:
+        """Look at the beginning. Raises SourceError when nothing that can be read begins like that."""
+        self.name = name
+        self._stream = stream
+        self._on_note = on_note
+        with readable(name):
+            start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
+        if start.startswith(_SQLITE):
+            raise SourceError(name, "is an SQLite database; this taskfold reads NDJSON logs")
+        self.is_log = is_header(start)
+        """Whether it is a log of taskfold's own, which has records; else it has observations."""
+
+    def log(self) -> tuple[LogHeader, Iterator[Record]]:
+        """Return the header of a log, and its records. Raises SourceError, naming the line, for what is no record."""
+        return read_records(self._stream, self.name)
+
+    def observations(self) -> Iterator[Observation]:
+        """Yield what is told of allocations, in order. Raises SourceError, naming the line, for what cannot be read."""
+        following = lines(self._stream, self.name)
+        number, line = next(following, (0, b""))
+        if not line:
+            raise SourceError(self.name, "is empty")
+        if line.lstrip()[:1] not in {b"{", b"["}:
+            raise SourceError(self.name, _not_json(line), line=number)
+        if not _is_json(line):
+            yield from self._document(number, line, following)
+            return
+        yield from self._of_line(number, line)
+        held: tuple[int, bytes] | None = None
+        for number, line in following:
+            if held is not None:
+                yield from self._of_line(*held)
+            held = number, line
+        if held is not None:
+            number, line = held
+            if _is_json(line):
+                yield from self._of_line(number, line)
+            else:
+                self._on_note(f"{self.name}, line {number}: the last line is cut off, and was passed over")
+
+    def _of_line(self, number: int, line: bytes) -> Iterator[Observation]:
+        """Yield what one line tells."""
+        try:
+            if line.lstrip()[:1] == b"[":
+                yield from self._of_list(_decode_list(line), number)
+                return
+            decoded = _decode_line(line)
+            if decoded.ID:
+                yield observation_from_json(line, None, self.name, number)
+                return
+            for event in decoded.Events or ():
+                if event.Topic == "Allocation" and event.Payload is not None and bytes(event.Payload.Allocation) != b"null":
+                    yield observation_from_json(event.Payload.Allocation, "stream", self.name, number)
+        except DecodeError as error:
+            raise SourceError(self.name, str(error), line=number) from None
+        except _NOT_JSON as error:
+            raise SourceError(self.name, f"{_not_json(line)} ({error})", line=number) from None
+
+    def _of_list(self, items: list[Raw], number: int) -> Iterator[Observation]:
+        for place, item in enumerate(items):
+            try:
+                yield observation_from_json(item, None, self.name, number)
+            except DecodeError as error:
+                raise SourceError(self.name, f"entry {place} of the list: {error}", line=number) from None
+
+    def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Observation]:
+        """Yield what a document over several lines tells."""
+        whole = [line]
+        size = len(line)
+        for _, rest in following:
+            whole.append(rest)
+            size += len(rest)
+            if size > MAX_DOCUMENT_BYTES:
+                raise SourceError(self.name, f"the document is larger than {MAX_DOCUMENT_BYTES >> 20} MiB", line=number)
+        try:
+            compact = msgspec.json.format(b"\n".join(whole), indent=-1)
+        except _NOT_JSON as error:
+            raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
+        yield from self._of_line(number, compact)
+
+
+def _is_json(line: bytes) -> bool:
+    """Tell whether a line is JSON by itself."""
+    try:
+        msgspec.json.decode(line, type=Raw)
+    except _NOT_JSON:
+        return False
+    return True
+
+
+def _not_json(line: bytes) -> str:
+    """Say what a line is instead of JSON."""
+    start = line.lstrip()[:200].lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
+        return "is an HTML or XML page, not JSON; was it an answer of a proxy?"
+    if b"\0" in line[:4096] or any(byte < 9 for byte in line[:200]):
+        return "is binary data, not JSON"
+    if len(line) > MAX_LINE_BYTES:
+        return f"is longer than {MAX_LINE_BYTES >> 20} MiB"
+    shown = line[:40].decode(errors="replace")
+    return f"is not the JSON of a stream frame, an allocation or a list of them: {shown!r}"

@@ -1,0 +1,185 @@
+"""The record: one line of a log, and the internal events that the wire never shows.
+
+A record says which allocation (and which of its tasks) an event belongs to, in which order, since which index, and
+when it was applied. Records are append-only; `taskfold.allocation.Fold` turns them into state.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from taskfold import events as ev
+from taskfold.events import wire_name
+
+__all__ = [
+    "FORMAT",
+    "INTERNAL_EVENTS",
+    "Collected",
+    "Event",
+    "Finished",
+    "Gap",
+    "InternalEvent",
+    "LogHeader",
+    "Observed",
+    "Placed",
+    "Record",
+    "TaskEventUnion",
+    "Updated",
+]
+
+FORMAT: Final = 1
+"""The version of the record format, written in the header of every log."""
+
+
+TaskEventUnion: TypeAlias = (
+    ev.Received
+    | ev.Started
+    | ev.Terminated
+    | ev.Restarting
+    | ev.NotRestarting
+    | ev.Killing
+    | ev.Killed
+    | ev.SetupFailure
+    | ev.DriverFailure
+    | ev.FailedValidation
+    | ev.DownloadingArtifacts
+    | ev.FailedArtifactDownload
+    | ev.RestartSignaled
+    | ev.Signaling
+    | ev.SiblingTaskFailed
+    | ev.TaskSetup
+    | ev.LeaderTaskDead
+    | ev.Driver
+    | ev.DiskResourcesExceeded
+    | ev.BuildingTaskDirectory
+    | ev.Generic
+    | ev.Template
+    | ev.AllocUnhealthy
+    | ev.TaskHookFailed
+    | ev.FailedRestoringTask
+    | ev.PluginBecameHealthy
+    | ev.PluginBecameUnhealthy
+    | ev.MainTasksDead
+    | ev.Reconnected
+    | ev.TaskHookMessage
+    | ev.WaitingForShutdownDelay
+    | ev.SkippingShutdownDelay
+    | ev.Pausing
+    | ev.Running
+    | ev.UnknownEvent
+)
+"""Every task event as a closed union, for decoders and type checkers; a test holds it equal to the registry."""
+
+
+class InternalEvent(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    rename=wire_name,
+    tag_field="Type",
+):
+    """An event of the log that is no task event: it fills no place in the ring of a task."""
+
+
+class Placed(InternalEvent, frozen=True, tag="Placed"):
+    """The allocation as first seen, without task states; for a task: it was created anew, with an empty history."""
+
+    body: Raw | UnsetType = UNSET
+    """The allocation's other top-level fields: a JSON object in Nomad's names."""
+
+
+class Updated(InternalEvent, frozen=True, tag="Updated"):
+    """Top-level fields of the allocation that changed (DesiredStatus and ModifyTime among them).
+
+    For a task: fields of its state that no event explains, such as TaskHandle.
+    """
+
+    fields: dict[str, Raw] = {}
+    """The fields that are now different, as JSON, by Nomad's name."""
+    cleared: tuple[str, ...] = ()
+    """The fields that are no longer there; ClientStatus and ClientDescription follow from the tasks again."""
+
+
+class Finished(InternalEvent, frozen=True, tag="Finished"):
+    """A task became dead with no task event, or one of its times moved with none."""
+
+    dies: bool = True
+    """False when only the times moved: the state stays."""
+    started_at_ns: int | None | UnsetType = UNSET
+    finished_at_ns: int | None | UnsetType = UNSET
+    last_restart_ns: int | None | UnsetType = UNSET
+
+
+class Observed(InternalEvent, frozen=True, tag="Observed"):
+    """A correction: exactly the fields of a task that the records before cannot explain."""
+
+    state: str | UnsetType = UNSET
+    failed: bool | UnsetType = UNSET
+    restarts: int | UnsetType = UNSET
+    last_restart_ns: int | None | UnsetType = UNSET
+    started_at_ns: int | None | UnsetType = UNSET
+    finished_at_ns: int | None | UnsetType = UNSET
+    shown: tuple[TaskEventUnion, ...] | None | UnsetType = UNSET
+    """The events that were shown instead of the newest ones (an older copy); None shows the newest again."""
+    hidden: bool | UnsetType = UNSET
+    """The task was missing from the task states; False when it is there again."""
+
+
+class Gap(InternalEvent, frozen=True, tag="Gap"):
+    """Events of a task were lost before this point; the fold is anchored anew."""
+
+    restarts_before: int = 0
+    restarts_after: int = 0
+    """Restarts as told on both sides of the gap (0 where the dialect does not tell)."""
+    state: str = "pending"
+    """The state from which the events that are visible explain what is seen now."""
+    failed: bool = False
+    restarts: int = 0
+    last_restart_ns: int | None = None
+    started_at_ns: int | None = None
+    finished_at_ns: int | None = None
+
+
+class Collected(InternalEvent, frozen=True, tag="Collected"):
+    """The allocation was collected; its last state is what the records before say."""
+
+
+InternalEventUnion: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected
+INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = (Placed, Updated, Finished, Observed, Gap, Collected)
+
+Event: TypeAlias = TaskEventUnion | InternalEventUnion
+
+
+class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+    """A line of the log."""
+
+    seq: int = 0
+    """The position in the log: 1, 2, 3 … without a hole; 0 before the log has given one."""
+    index: int
+    """The write it belongs to: Nomad's ModifyIndex when imported; the records of one atomic append share it."""
+    alloc: str
+    version: int
+    """1, 2, 3 … inside the allocation."""
+    task: str = ""
+    """The task, or empty for the allocation itself."""
+    time_ns: int = 0
+    """When it was applied (unix nanoseconds)."""
+    id: int | str | UnsetType = field(name="ID", default=UNSET)
+    """What makes a repeat known: a text of the embedder's, or, when imported, the ordinal inside the index."""
+    event: Event
+
+
+class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first line of an NDJSON log."""
+
+    taskfold: int
+    """The record format version."""
+    dialect: str
+    region: str = "global"
+    lifecycle: str = ""
+    """The hash of the lifecycle table that the log was written with."""
+

@@ -1,0 +1,225 @@
+"""Replay: the state of every allocation at any index or time, from any source."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
+
+from taskfold.allocation import Fold
+from taskfold.codecs.allocation import Snapshot
+from taskfold.dialect import NEWEST_DIALECT
+from taskfold.duration import parse_time_ns
+from taskfold.errors import DialectError, SourceError
+from taskfold.lines import open_bytes
+from taskfold.nomad.detect import detect, unknown_names
+from taskfold.nomad.importer import Importer
+from taskfold.nomad.observation import Observation
+from taskfold.nomad.sources import Source, files_of
+from taskfold.record import LogHeader, Record
+
+__all__ = ["At", "Replay", "parse_at", "replay"]
+
+
+class At(Struct, frozen=True, kw_only=True):
+    """Up to where to fold: an index (of a write, Nomad's ModifyIndex), a time, or, with neither, the end.
+
+    An index is never split: all records of it are folded. A time folds, per allocation, the longest run of records from
+    its beginning of which none is later.
+    """
+
+    index: int | None = None
+    time_ns: int | None = None
+
+
+def parse_at(text: str) -> At:
+    """Return the point that a text names: a number is an index, an RFC 3339 instant a time.
+
+    Raises ValueError for a text that is neither.
+
+    >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns
+    (1042, 1795422850000000000)
+    """
+    if text.isascii() and text.isdigit():
+        return At(index=int(text))
+    try:
+        return At(time_ns=parse_time_ns(text))
+    except ValueError:
+        msg = f"{text!r} is neither an index such as 1042 nor a time such as 2026-11-23T08:34:10Z"
+        raise ValueError(msg) from None
+
+
+def _ignore(_: str) -> None:
+    """Take a note, and do nothing with it."""
+
+
+class Replay:
+    """A source that is being read, as records; iterate over it once, or fold it."""
+
+    def __init__(
+        self,
+        *sources: str | Path,
+        dialect: str | None = None,
+        at: At | int | str | None = None,
+        on_note: Callable[[str], None] = _ignore,
+    ) -> None:
+        """Name the sources: files, folders, or ``-`` for standard input; see `taskfold.nomad.sources`.
+
+        ``on_note`` is told, in a sentence, of what was passed over, and of a Nomad that is newer than we know.
+        """
+        self.sources = [file for source in sources for file in files_of(str(source))]
+        self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
+        self.dialect = dialect
+        """The dialect: as named, else, once it is being read, as detected."""
+        self.importer: Importer | None = None
+        """The importer, once what a Nomad said is being read."""
+        self._on_note = on_note
+        self.header: LogHeader | None = None
+        """The header, once a log of taskfold's own is being read."""
+        self._told: set[str] = set()
+        self._stream: BinaryIO | None = None
+        self._done_bytes = 0
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records up to the point that was asked for, in the order of the source.
+
+        Raises SourceError, naming file and line, for what cannot be read, and DialectError for two dialects.
+        """
+        late: set[str] = set()
+        for record in self._records():
+            if self.at.index is not None and record.index > self.at.index:
+                continue
+            if self.at.time_ns is not None:
+                if record.time_ns > self.at.time_ns:
+                    late.add(record.alloc)
+                if record.alloc in late:
+                    continue
+            yield record
+
+    def fold(self) -> Fold:
+        """Return the state after all records. O(records); memory for the live state only."""
+        records = iter(self)
+        first = next(records, None)
+        if first is None:
+            return Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+        if self.importer is not None and self.at == At():
+            for _ in records:
+                pass
+            return self.importer.fold
+        fold = Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+        fold.apply(first)
+        apply = fold.apply
+        for record in records:
+            apply(record)
+        return fold
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield each allocation as it is after all records, sorted by ID."""
+        fold = self.fold()
+        for alloc in sorted(fold):
+            yield Snapshot.of(fold[alloc], fold.dialect)
+
+    def observations(self) -> Iterator[Observation]:
+        """Yield what the sources tell of allocations, with the dialect detected before the first.
+
+        Raises SourceError when a source is a log of taskfold's own, which holds records instead.
+        """
+        return self._observations(self._open())
+
+    def _observations(self, sources: Iterator[Source]) -> Iterator[Observation]:
+        found: Iterator[Observation] = (o for source in sources for o in _of_nomad(source))
+        if self.dialect is None:
+            self.dialect, found = detect(found)
+        for observation in found:
+            self._note_unknown(observation)
+            yield observation
+
+    def _open(self) -> Iterator[Source]:
+        """Open one source after the other, and close each when the next is asked for."""
+        for name in self.sources:
+            with open_bytes(name) as stream:
+                self._done_bytes = sum(_size(done) for done in self.sources[: self.sources.index(name)])
+                self._stream = stream
+                yield Source(stream, name, self._on_note)
+
+    def progress(self) -> float | None:
+        """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""
+        total = sum(_size(name) for name in self.sources)
+        if not total or "-" in self.sources or self._stream is None or self._stream.closed:
+            return None
+        raw = self._stream.fileobj if isinstance(self._stream, gzip.GzipFile) else self._stream
+        return min((self._done_bytes + raw.tell()) / total, 1.0)
+
+    def steps(self) -> Iterator[tuple[Observation | None, list[Record]]]:
+        """Yield each observation with the records that explain it; for a log, None with each record.
+
+        This is all that the sources hold, whatever point was asked for.
+        """
+        sources = self._open()
+        first = next(sources)
+        if first.is_log:
+            for record in self._of_log(first):
+                yield None, [record]
+            return
+        for observation in self._observations(chain([first], sources)):
+            if self.importer is None:
+                self.importer = Importer(self.dialect or NEWEST_DIALECT)
+            yield observation, self.importer.observe(observation)
+        if self.importer is None:
+            self._on_note("the source tells of no allocation")
+
+    def _records(self) -> Iterator[Record]:
+        """Yield all records of the sources."""
+        return (record for _, records in self.steps() for record in records)
+
+    def _of_log(self, source: Source) -> Iterator[Record]:
+        if len(self.sources) > 1:
+            raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
+        header, records = source.log()
+        self.header = header
+        if self.dialect not in {None, header.dialect}:
+            msg = f"{source.name} is of dialect {header.dialect}, not {self.dialect}"
+            raise DialectError(msg)
+        self.dialect = header.dialect
+        return records
+
+    def _note_unknown(self, observation: Observation) -> None:
+        """Tell once of each name that no dialect knows."""
+        for name in unknown_names(observation):
+            if name not in self._told:
+                self._told.add(name)
+                self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
+
+
+def _of_nomad(source: Source) -> Iterator[Observation]:
+    if source.is_log:
+        raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
+    return source.observations()
+
+
+def _size(name: str) -> int:
+    try:
+        return Path(name).stat().st_size
+    except OSError:
+        return 0
+
+
+def replay(
+    *sources: str | Path,
+    at: At | int | str | None = None,
+    dialect: str | None = None,
+    on_note: Callable[[str], None] = _ignore,
+) -> Replay:
+    """Return the replay of a source: iterate over its records, fold it, or ask for snapshots.
+
+    >>> log = getfixture("tmp_path") / "log.jsonl"
+    >>> from taskfold.log import NdjsonLog
+    >>> NdjsonLog(log, "0.5.6").close()
+    >>> list(replay(log).snapshots())
+    []
+    """
+    return Replay(*sources, dialect=dialect, at=at, on_note=on_note)

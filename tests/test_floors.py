@@ -1,0 +1,269 @@
+"""Imports go down only, the lower floors are pure, and every third-party name stays where its extra is.
+
+The checker works on source text, so that the small sources at the end of this file prove that it is able to fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
+
+# From low to high. A name stands for the module, or the folder with all that is in it.
+FLOORS = {
+    "words": ("events", "record", "dialect", "errors", "clock", "duration"),
+    "core": ("lifecycle", "ring", "task", "allocation", "restart", "decide", "counts"),
+    "wire": ("codecs", "messages"),
+    "memory": ("log", "directory", "watch"),
+    "uses": ("engine", "replay", "verify", "nomad"),
+    "faces": ("cli", "http", "testing"),
+}
+# These gather what the package offers, from wherever it is.
+UNBOUND = ("taskfold", "taskfold.__main__")
+# The only faces that a face may import, and only inside a function.
+LAZY_FACES = {("cli", "http"), ("cli", "testing")}
+
+PURE_FLOORS = ("words", "core")
+IMPURE_MODULES = {
+    "asyncio",
+    "io",
+    "logging",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "socket",
+    "sqlite3",
+    "subprocess",
+    "threading",
+    "time",
+}
+IMPURE_CALLS = {"input", "open", "print"}
+CLOCK_METHODS = {"now", "today", "utcnow"}
+# clock.py is where the one clock that asks the machine is written; whoever needs it is handed it as an argument.
+IMPURE_BUT_ALLOWED = {("clock", "time")}
+
+BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
+FACE_DEPENDENCIES = {"cli": {"click", "rich"}, "testing": {"hypothesis"}}
+
+FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
+HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}
+
+
+class Import(NamedTuple):
+    """One imported module: its full name, the line, and whether it is imported only when a function runs."""
+
+    module: str
+    line: int
+    lazy: bool
+
+
+def part_of(module: str) -> str:
+    """Return the name by which FLOORS knows a module: `log` for `taskfold.log.sqlite`, empty for `taskfold`."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+class ImportCollector(ast.NodeVisitor):
+    """Collects every import of a module, wherever it stands."""
+
+    def __init__(self, module: str, *, is_package: bool) -> None:
+        self.package = module if is_package else module.rpartition(".")[0]
+        self.function_depth = 0
+        self.imports: list[Import] = []
+
+    def add(self, module: str, node: ast.stmt | ast.expr) -> None:
+        self.imports.append(Import(module, node.lineno, self.function_depth > 0))
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self.add(alias.name, node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        source = node.module or ""
+        if node.level:
+            ancestors = self.package.split(".")
+            source = ".".join([*ancestors[: len(ancestors) + 1 - node.level], *filter(None, [source])])
+        for alias in node.names:
+            # `from taskfold import events` imports a module; `from taskfold import Engine` the package itself.
+            is_module = source == "taskfold" and alias.name in FLOOR_OF
+            self.add(f"taskfold.{alias.name}" if is_module else source, node)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name = ast.unparse(node.func).rpartition(".")[2]
+        if name in {"import_module", "__import__"} and node.args and isinstance(node.args[0], ast.Constant):
+            self.add(str(node.args[0].value), node)
+        self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self.visit_function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.visit_function(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self.visit_function(node)
+
+    def visit_function(self, node: ast.AST) -> None:
+        self.function_depth += 1
+        self.generic_visit(node)
+        self.function_depth -= 1
+
+
+def floor_problem(part: str, imported: Import) -> str | None:
+    """Say why a module of `part` may not import another module of taskfold, or None when it may."""
+    target = part_of(imported.module)
+    if not target:
+        faces_only = "`import taskfold` stands above every floor but the faces: import the module that is meant"
+        return None if FLOOR_OF[part] == "faces" else faces_only
+    if target not in FLOOR_OF:
+        return f"{imported.module} belongs to no floor"
+    floor, target_floor = FLOOR_OF[part], FLOOR_OF[target]
+    if HEIGHT[target_floor] > HEIGHT[floor]:
+        return f"imports {imported.module}, which is higher: {floor} may not import {target_floor}"
+    if floor == "faces" and target_floor == "faces" and part != target:
+        if (part, target) not in LAZY_FACES:
+            return f"the face {part} may not import the face {target}"
+        if not imported.lazy:
+            return f"the face {part} may import the face {target} only inside a function"
+    return None
+
+
+def dependency_problem(part: str, imported: Import) -> str | None:
+    """Say why a module of `part` may not import something from outside, or None when it may."""
+    top = imported.module.partition(".")[0]
+    if FLOOR_OF[part] in PURE_FLOORS and top in IMPURE_MODULES and (part, top) not in IMPURE_BUT_ALLOWED:
+        return f"the floor {FLOOR_OF[part]} is pure and may not import {imported.module}"
+    known = sys.stdlib_module_names | BASE_DEPENDENCIES | FACE_DEPENDENCIES.get(part, set())
+    return None if top in known else f"{part} may not import {top}: it is neither in the base nor in an extra of {part}"
+
+
+def datetime_names(tree: ast.Module) -> set[str]:
+    """Return the names under which a module knows datetime and its classes."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name for alias in node.names if alias.name == "datetime"}
+        elif isinstance(node, ast.ImportFrom) and node.module == "datetime":
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
+
+
+def purity_problems(tree: ast.Module) -> list[tuple[int, str]]:
+    """Find what a pure module may not do: touch files or the terminal, or read the machine's clock."""
+    problems = []
+    clocks = datetime_names(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
+            problems.append((node.lineno, f"a pure module may not call {node.func.id}()"))
+        # A reference is enough: `default_factory=datetime.now` reads the clock as well.
+        if isinstance(node, ast.Attribute) and node.attr in CLOCK_METHODS:
+            written = ast.unparse(node)
+            if written.partition(".")[0] in clocks:
+                problems.append((node.lineno, f"a pure module may not use {written}"))
+    return problems
+
+
+def check_source(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """Return every breach of the floors in the source of one module, each as `module:line: sentence`."""
+    if module in UNBOUND:
+        return []
+    part = part_of(module)
+    if part not in FLOOR_OF:
+        return [f"{module}:1: belongs to no floor: place {part!r} in FLOORS of tests/test_floors.py"]
+    tree = ast.parse(source)
+    collector = ImportCollector(module, is_package=is_package)
+    collector.visit(tree)
+    found = purity_problems(tree) if FLOOR_OF[part] in PURE_FLOORS else []
+    for imported in collector.imports:
+        is_ours = imported.module.partition(".")[0] == "taskfold"
+        problem = floor_problem(part, imported) if is_ours else dependency_problem(part, imported)
+        if problem:
+            found.append((imported.line, problem))
+    return [f"{module}:{line}: {problem}" for line, problem in sorted(set(found))]
+
+
+def module_name(path: Path) -> str:
+    parts = ["taskfold", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def test_there_are_modules_to_check() -> None:
+    assert SOURCES
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_every_module_keeps_to_its_floor(module: str) -> None:
+    path = SOURCES[module]
+    problems = check_source(module, path.read_text("utf-8"), is_package=path.name == "__init__.py")
+    assert not problems, "\n".join(problems)
+
+
+def test_no_part_stands_on_two_floors() -> None:
+    assert len(FLOOR_OF) == sum(len(parts) for parts in FLOORS.values())
+
+
+FORBIDDEN = [
+    ("taskfold.somewhere", "", "place 'somewhere' in FLOORS"),
+    ("taskfold.task", "from taskfold import engine", "core may not import uses"),
+    ("taskfold.task", "import taskfold.codecs.allocation", "core may not import wire"),
+    ("taskfold.log.sqlite", "from ..nomad import stream", "memory may not import uses"),
+    ("taskfold.log", "from .sqlite import x\nfrom .. import cli", "taskfold.log:2: imports taskfold.cli"),
+    ("taskfold.engine", "def f():\n    from taskfold.http import server", "uses may not import faces"),
+    ("taskfold.events", "if TYPE_CHECKING:\n    from taskfold.task import Task", "words may not import core"),
+    ("taskfold.replay", "import_module('taskfold.cli.table')", "uses may not import faces"),
+    ("taskfold.replay", "from taskfold.attic import x", "taskfold.attic belongs to no floor"),
+    ("taskfold.decide", "from taskfold import Engine", "stands above every floor"),
+    ("taskfold.engine", "import taskfold", "stands above every floor"),
+    ("taskfold.cli.main", "from taskfold.http import server", "only inside a function"),
+    ("taskfold.http.server", "def f():\n    from taskfold.cli import main", "may not import the face cli"),
+    ("taskfold.testing.rules", "async def f():\n    import taskfold.cli", "may not import the face cli"),
+    ("taskfold.ring", "import os.path", "pure and may not import os.path"),
+    ("taskfold.decide", "if TYPE_CHECKING:\n    from random import Random", "pure and may not import random"),
+    ("taskfold.events", "def f():\n    import time", "pure and may not import time"),
+    ("taskfold.clock", "import asyncio", "pure and may not import asyncio"),
+    ("taskfold.task", "print('here')", "may not call print()"),
+    ("taskfold.task", "with open('x') as file: pass", "may not call open()"),
+    ("taskfold.task", "from datetime import datetime as when\nwhen.now()", "may not use when.now"),
+    ("taskfold.task", "import datetime\nf = datetime.datetime.utcnow", "may not use datetime.datetime.utcnow"),
+    ("taskfold.task", "from datetime import date\ndate.today()", "may not use date.today"),
+    ("taskfold.engine", "import click", "engine may not import click"),
+    ("taskfold.http.server", "def f():\n    import rich.table", "http may not import rich"),
+    ("taskfold.cli.main", "import hypothesis", "cli may not import hypothesis"),
+    ("taskfold.log.columns", "import numpy", "log may not import numpy"),
+]
+
+ALLOWED = [
+    ("taskfold", "from taskfold.cli import main\nimport numpy"),
+    ("taskfold.__main__", "from taskfold.cli import main"),
+    ("taskfold.task", "from taskfold import events\nfrom taskfold.ring import Ring\nfrom .record import Record"),
+    (
+        "taskfold.log.sqlite",
+        "import sqlite3, os, time\nfrom . import memory\nfrom ..codecs import allocation\nopen('x')",
+    ),
+    ("taskfold.clock", "import time"),
+    ("taskfold.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
+    ("taskfold.task", "clock.now()"),
+    ("taskfold.engine", "from taskfold.nomad import stream\nimport msgspec, transitions, sortedcontainers"),
+    ("taskfold.cli.main", "import click, rich.table, taskfold\ndef serve():\n    from taskfold.http import server"),
+    ("taskfold.testing.rules", "import hypothesis.strategies\nfrom taskfold.engine import Engine"),
+]
+
+
+@pytest.mark.parametrize(("module", "source", "expected"), FORBIDDEN)
+def test_the_checker_refuses(module: str, source: str, expected: str) -> None:
+    problems = check_source(module, source, is_package=module == "taskfold.log")
+    assert len(problems) == 1
+    assert expected in problems[0]
+
+
+@pytest.mark.parametrize(("module", "source"), ALLOWED)
+def test_the_checker_allows(module: str, source: str) -> None:
+    assert check_source(module, source) == []

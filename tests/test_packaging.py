@@ -1,0 +1,97 @@
+"""What a user gets: one package in the wheel, three requirements, and an import that pulls in no extra."""
+
+from __future__ import annotations
+
+import email.parser
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from email.message import Message
+
+ROOT = Path(__file__).parent.parent
+
+# What only an extra brings, and what of the standard library is too heavy for every user.
+NOT_IMPORTED = ("click", "rich", "hypothesis", "pytest", "pyarrow", "numpy", "ssl", "http.server")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    folder = tmp_path_factory.mktemp("wheel")
+    # Without isolation the build needs no network: hatchling is among the development requirements.
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = folder.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def dist_info_text(wheel: zipfile.ZipFile, name: str) -> str:
+    (path,) = (path for path in wheel.namelist() if path.endswith(f".dist-info/{name}"))
+    return wheel.read(path).decode("utf-8")
+
+
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    return email.parser.Parser().parsestr(dist_info_text(wheel, "METADATA"))
+
+
+def test_the_wheel_installs_taskfold_and_nothing_generic(wheel: zipfile.ZipFile) -> None:
+    version = metadata(wheel)["Version"]
+    top_level = {name.partition("/")[0] for name in wheel.namelist()}
+    assert top_level == {"taskfold", f"taskfold-{version}.dist-info"}
+
+
+def test_the_wheel_says_that_it_is_typed(wheel: zipfile.ZipFile) -> None:
+    assert "taskfold/py.typed" in wheel.namelist()
+
+
+def test_every_module_and_every_schema_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    modules = {str(path.relative_to(ROOT / "engine")) for path in (ROOT / "engine" / "taskfold").rglob("*.py")}
+    schemas = {f"taskfold/schemas/{path.name}" for path in (ROOT / "schemas").glob("*.json")}
+    assert modules
+    assert schemas
+    assert modules | schemas <= set(wheel.namelist())
+
+
+def test_a_shipped_schema_is_the_one_in_the_repository(wheel: zipfile.ZipFile) -> None:
+    for path in (ROOT / "schemas").glob("*.json"):
+        assert wheel.read(f"taskfold/schemas/{path.name}") == path.read_bytes()
+
+
+def test_without_extras_three_distributions_are_required(wheel: zipfile.ZipFile) -> None:
+    required = [text for text in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in text]
+    assert sorted(required) == ["msgspec>=0.19", "sortedcontainers>=2.4", "transitions>=0.9.2"]
+
+
+def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:
+    lines = dist_info_text(wheel, "entry_points.txt").splitlines()
+    assert lines[lines.index("[console_scripts]") + 1] == "taskfold = taskfold.cli:main"
+
+
+def imported_by(statement: str) -> set[str]:
+    """Return the names of the modules that a statement imports in a process of its own."""
+    # The site's .pth files may import what they like before the statement runs; that is not its doing.
+    program = (
+        f"import json, sys; before = set(sys.modules); {statement}; print(json.dumps([*set(sys.modules) - before]))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout))
+
+
+def test_import_taskfold_imports_no_extra() -> None:
+    imported = imported_by("import taskfold")
+    assert "taskfold" in imported
+    assert imported.isdisjoint(NOT_IMPORTED), sorted(imported.intersection(NOT_IMPORTED))
+
+
+def test_what_a_statement_imports_is_seen() -> None:
+    assert "http.server" in imported_by("import http.server")
