@@ -153,7 +153,8 @@ def apply(task: Task, record: Record, lifecycle: Lifecycle, on_illegal: OnIllega
     is kept and counted as irregular instead, and the state stays.
     """
     event: Any = record.event  # a task event from here on, which mypy cannot see in the look-up
-    rule = lifecycle.rules.get(type(event))
+    cls = type(event)
+    rule = lifecycle.rules.get(cls)
     if rule is None:
         _apply_other(task, event)
         return
@@ -171,10 +172,11 @@ def apply(task: Task, record: Record, lifecycle: Lifecycle, on_illegal: OnIllega
     # Nothing above changes the state; nothing below fails.
     task.counts += unit
     task.ring.append(event)
-    task.shown = None
+    if task.shown is not None:
+        task.shown = None
     if event.fails_task:
         task.failed = True
-    if type(event) is Restarting:
+    if cls is Restarting:
         task.restarts += 1
         task.last_restart_ns = event.time_ns
     if target is not state:

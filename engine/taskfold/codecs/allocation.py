@@ -270,11 +270,20 @@ class Snapshot:
         Fields that the other dialect does not have are left out (`losses` names them), and those that only it has are
         written as zero; opaque parts are copied.
         """
-        return fields_to_json(self._written(self.dialect if dialect is None else dialect_of(dialect), stub=False))
+        return fields_to_json(self._written(self.dialect if dialect is None else dialect_of(dialect)))
 
-    def to_stub_json(self, dialect: str | Dialect | None = None) -> bytes:
-        """Return the allocation's entry in the list of ``/v1/allocations``, in a dialect. O(fields and events)."""
-        return fields_to_json(self._written(self.dialect if dialect is None else dialect_of(dialect), stub=True))
+    def to_stub_json(self, dialect: str | Dialect | None = None, *, resources: bool = False) -> bytes:
+        """Return the allocation's entry in the list of ``/v1/allocations``, in a dialect. O(fields and events).
+
+        With ``resources=True`` it has its AllocatedResources, as a request with that parameter gets them (since 1.0.0).
+        """
+        target = self.dialect if dialect is None else dialect_of(dialect)
+        names = allocation_fields(target, stub=True)
+        told = self._converted(target)
+        fields = {name: told.get(name, ALLOCATION_FIELDS[name].zero) for name in names} | self._of_job(names)
+        if resources and "AllocatedResources" in allocation_fields(target):
+            fields["AllocatedResources"] = told.get("AllocatedResources", b"null")
+        return fields_to_json(fields)
 
     def losses(self, dialect: str | Dialect) -> list[str]:
         """Return the JSON paths of what a dialect cannot express of this allocation."""
@@ -290,26 +299,29 @@ class Snapshot:
             lost.extend(f"$.TaskStates.{name}{path}" for path in task_losses(task, target))
         return lost
 
-    def _written(self, target: Dialect, *, stub: bool) -> Mapping[str, bytes]:
-        """Return the fields that are written in a dialect, with the text of each."""
-        names = allocation_fields(target, stub=stub)
+    def _converted(self, target: Dialect) -> dict[str, bytes]:
+        """Return the fields with the task states, and with a status as the dialect tells it."""
         fields = dict(self.fields)
         if self.tasks:
             fields["TaskStates"] = task_states_to_json(self.tasks, target)
-        if stub:
-            return {name: fields.get(name, ALLOCATION_FIELDS[name].zero) for name in names} | self._of_job(fields, names)
         if target is not self.dialect:
             if fields.get("ClientDescription") in _DERIVED_DESCRIPTIONS:
                 del fields["ClientDescription"]
             derive_status(fields, self.tasks, target)
-        if target.omits_empty:
-            return {n: t for n, t in fields.items() if not is_empty(n, t) and _is_written(n, names)}
-        zeros = {name: ALLOCATION_FIELDS[name].zero for name in names if name not in fields}
-        return {name: text for name, text in fields.items() if _is_written(name, names)} | zeros
+        return fields
 
-    def _of_job(self, fields: Mapping[str, bytes], names: tuple[str, ...]) -> dict[str, bytes]:
+    def _written(self, target: Dialect) -> dict[str, bytes]:
+        """Return the fields that a body has in a dialect."""
+        names = allocation_fields(target)
+        # What nobody knows is written; what only other dialects have is not.
+        told = {n: text for n, text in self._converted(target).items() if n in names or n not in ALLOCATION_FIELDS}
+        if target.omits_empty:
+            return {name: text for name, text in told.items() if not is_empty(name, text)}
+        return {name: ALLOCATION_FIELDS[name].zero for name in names} | told
+
+    def _of_job(self, names: tuple[str, ...]) -> dict[str, bytes]:
         """Return what a stub tells of the job, where the job is known."""
-        job = fields.get("Job", b"null")
+        job = self.fields.get("Job", b"null")
         if job == b"null" or "JobVersion" not in names:
             return {}
         told = fields_from_json(job)
@@ -334,11 +346,6 @@ class Snapshot:
 
 _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLIENT_DESCRIPTIONS.values()))
 """Descriptions that a dialect writes by itself, or not: they are not carried to another dialect."""
-
-
-def _is_written(name: str, names: tuple[str, ...]) -> bool:
-    """Tell whether a field is written: what nobody knows is, what only other dialects have is not."""
-    return name in names or name not in ALLOCATION_FIELDS
 
 
 def derive_status(fields: dict[str, bytes], tasks: Mapping[str, TaskState], dialect: Dialect) -> None:

@@ -5,9 +5,8 @@ field of the wire, in which a field that does not belong to the type must be zer
 refuses takes the tolerant path, `event_from_object`: types and fields nobody knows, fields set although they do not
 belong to the type, floats for integers, nulls. Both give the same typed event where both accept.
 
-Writing has two paths with one result as well: `event_to_object` says which fields an event has, and is used for
-events that carry fields nobody knows; for all others a template per type and dialect, made from the same field list,
-writes the JSON directly.
+Writing is `event_to_object`, which says which fields an event has in a dialect; since most events differ in their time
+alone, `event_to_json` remembers the text around it.
 """
 
 from __future__ import annotations
@@ -124,22 +123,58 @@ WireEvent: TypeAlias = reduce(or_, _WIRE_STRUCTS.values())  # type: ignore[valid
 """What the strict path decodes: a union with one struct per spelling of a type."""
 
 
-def _reader(cls: type[TaskEvent]) -> tuple[type[TaskEvent], tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """Return what `event_from_wire` needs for a type: struct, its attributes, and where their values stand."""
-    pairs = {"Time": "time_ns", "FailsTask": "fails_task", **_annotations(cls)}
-    return cls, tuple(pairs.values()), attrgetter(*pairs)
+class _Shape(NamedTuple):
+    """Where the values of a type stand that decide its texts: on the wire, or in the event, all but the time."""
+
+    cls: type[TaskEvent]
+    attributes: tuple[str, ...]
+    values: Callable[[Any], tuple[Any, ...]]
 
 
-_READERS: Final = {wire: _reader(BY_WIRE_TYPE[spelling]) for spelling, wire in _WIRE_STRUCTS.items()}
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what gets these attributes as a tuple, also when there is only one."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    get = attrgetter(*names)
+    return lambda value: (get(value),)
+
+
+def _wire_shape(cls: type[TaskEvent]) -> _Shape:
+    """Return where the values of a type stand on the wire."""
+    names = {"FailsTask": "fails_task", **_annotations(cls)}
+    return _Shape(cls, tuple(names.values()), _getter(tuple(names)))
+
+
+@lru_cache(maxsize=None)
+def _shape(cls: type[TaskEvent]) -> _Shape:
+    """Return where the values of a type stand in the event."""
+    attributes = tuple(name for name in cls.__struct_fields__ if name not in {"time_ns", "kept"})
+    return _Shape(cls, attributes, _getter(attributes))
+
+
+_WIRE_SHAPES: Final = {wire: _wire_shape(BY_WIRE_TYPE[spelling]) for spelling, wire in _WIRE_STRUCTS.items()}
+
+
+@lru_cache(maxsize=4096)
+def _derived(
+    cls: type[TaskEvent], attributes: tuple[str, ...], values: tuple[Any, ...]
+) -> tuple[str, dict[str, str]]:
+    """Return the message and the Details of an event of these values: few events differ in more than their time."""
+    event = cls(**dict(zip(attributes, values, strict=True)))
+    return derived_message(event), derived_details(event)
 
 
 def event_from_wire(wire: Any) -> TaskEvent:
     """Return the typed event of a strictly decoded one. O(fields of the type)."""
-    cls, attributes, values = _READERS[type(wire)]
-    event = cls(**dict(zip(attributes, values(wire), strict=True)))
-    if wire.Details is UNSET and wire.DisplayMessage is UNSET:
+    cls, attributes, of_wire = _WIRE_SHAPES[type(wire)]
+    values = of_wire(wire)
+    event = cls(time_ns=wire.Time, **dict(zip(attributes, values, strict=True)))
+    said_details, said_message = wire.Details, wire.DisplayMessage
+    if said_details is UNSET and said_message is UNSET:
         return event
-    return _keep(event, wire.Details, wire.DisplayMessage, {})
+    if (said_message, said_details) == _derived(cls, attributes, values):
+        return event
+    return _keep(event, said_details, said_message, {})
 
 
 def _keep(
@@ -281,38 +316,18 @@ def _spelling(event: TaskEvent, dialect: Dialect) -> str:
     return dialect.sibling_type if type(event) is SiblingTaskFailed else wire_type(event)
 
 
-_encode = msgspec.json.encode
+_encode: Final = msgspec.json.encode
 
 
-class _Template(NamedTuple):
-    """How events of one type are written in one dialect: the constant text, and what goes into its places."""
+@lru_cache(maxsize=4096)
+def _frame(cls: type[TaskEvent], values: tuple[Any, ...], dialect: Dialect) -> tuple[bytes, bytes]:
+    """Return the text before and after the time of an event with these values.
 
-    text: bytes
-    values: tuple[Callable[[Any], Any], ...]
-
-
-@lru_cache(maxsize=None)
-def _template(cls: type[TaskEvent], dialect: Dialect) -> _Template:
-    """Return the template of a type, made from the field list."""
-    sources: dict[str, Callable[[Any], Any]] = {
-        name: attrgetter(attribute) for name, attribute in _annotations(cls).items()
-    } | {
-        "Details": details,
-        "DisplayMessage": display_message,
-        "FailsTask": attrgetter("fails_task"),
-        "Time": attrgetter("time_ns"),
-    }
-    if cls is Terminated:
-        sources["ExitCode"] = lambda event: event.exit_code or 0
-    constants = {name: field.zero for name, field in EVENT_FIELDS.items()} | {"Type": _spelling(cls(), dialect)}
-    parts, values = [], []
-    for name in event_fields(dialect):
-        if name in sources:
-            parts.append(b'"%b":%%b' % name.encode())
-            values.append(sources[name])
-        else:
-            parts.append(b'"%b":%b' % (name.encode(), _encode(constants[name]).replace(b"%", b"%%")))
-    return _Template(b"{" + b",".join(parts) + b"}", tuple(values))
+    Most events of a cluster differ in their time alone: the exit codes, reasons and timeouts are few.
+    """
+    event = cls(**dict(zip(_shape(cls).attributes, values, strict=True)))
+    before, _, after = _encode(event_to_object(event, dialect)).rpartition(b'"Time":0')
+    return before + b'"Time":', after
 
 
 def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
@@ -323,7 +338,8 @@ def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
     >>> event_to_json(Started(time_ns=5), DIALECTS["0.5.6"])[:64]
     b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
     """
-    if type(event) is UnknownEvent or (event.kept is not None and event.kept.fields):
+    if event.kept is not None:
         return _encode(event_to_object(event, dialect))
-    text, values = _template(type(event), dialect)
-    return text % tuple([_encode(value(event)) for value in values])
+    cls = type(event)
+    before, after = _frame(cls, _shape(cls).values(event), dialect)
+    return b"%b%d%b" % (before, event.time_ns, after)

@@ -31,6 +31,10 @@ class EventLog(Protocol):
         """
         ...
 
+    def knows(self, id: str) -> bool:
+        """Tell whether a record of this ID was appended."""
+        ...
+
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version, in order."""
         ...
@@ -71,12 +75,12 @@ class Ledger:
         self.seq = 0
         self.versions: dict[str, int] = {}
         self._imported: dict[str, tuple[int, int]] = {}
-        self._ids: set[str] = set()
+        self.ids: set[str] = set()
 
     def is_repeat(self, record: Record) -> bool:
         """Tell whether a record of this ID was appended before."""
         if isinstance(record.id, str):
-            return record.id in self._ids
+            return record.id in self.ids
         if isinstance(record.id, int):
             return (record.index, record.id) <= self._imported.get(record.alloc, (0, -1))
         return False
@@ -113,6 +117,6 @@ class Ledger:
         self.seq = record.seq
         self.versions[record.alloc] = record.version
         if isinstance(record.id, str):
-            self._ids.add(record.id)
+            self.ids.add(record.id)
         elif isinstance(record.id, int):
             self._imported[record.alloc] = (record.index, record.id)

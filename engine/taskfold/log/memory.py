@@ -29,6 +29,10 @@ class MemoryLog:
             self._by_allocation.setdefault(alloc, []).append(record)
         return placed
 
+    def knows(self, id: str) -> bool:
+        """Tell whether a record of this ID was appended. O(1)."""
+        return id in self._ledger.ids
+
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(records that are read)."""
         yield from self._by_allocation.get(alloc, [])[after_version:]

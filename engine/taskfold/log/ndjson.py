@@ -195,6 +195,10 @@ class NdjsonLog:
             self.sync()
             self._file.close()
 
+    def knows(self, id: str) -> bool:
+        """Tell whether a record of this ID was appended. O(1)."""
+        return id in self._ledger.ids
+
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(records of the log)."""
         return (r for r in self.read_all() if r.alloc == alloc and r.version > after_version)
