@@ -110,9 +110,7 @@ class AllocationState(Struct, frozen=True, kw_only=True):
         return client_status(self.tasks.values())
 
 
-def apply_record(
-    allocation: Allocation, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise"
-) -> None:
+def apply_record(allocation: Allocation, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise") -> None:
     """Change the allocation by one record of it. O(1), or O(fields that changed).
 
     Raises IllegalEvent, and changes nothing, when the table refuses the event.

@@ -295,7 +295,9 @@ class Lifecycle:
     @property
     def fingerprint(self) -> str:
         """A hash of the table: a log or a checkpoint carries it, so that another table is noticed."""
-        rows = sorted((trigger_name(cls), *(rule.targets[s] or "-" for s in STATES)) for cls, rule in self.rules.items())
+        rows = sorted(
+            (trigger_name(cls), *(rule.targets[s] or "-" for s in STATES)) for cls, rule in self.rules.items()
+        )
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
 

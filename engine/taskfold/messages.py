@@ -86,7 +86,9 @@ def _signaling(event: ev.Signaling) -> str:
 
 
 def _sibling(event: ev.SiblingTaskFailed) -> str:
-    return f"Task's sibling {go_quoted(event.failed_sibling)} failed" if event.failed_sibling else "Task's sibling failed"
+    return (
+        f"Task's sibling {go_quoted(event.failed_sibling)} failed" if event.failed_sibling else "Task's sibling failed"
+    )
 
 
 def _message(event: Any) -> str:
@@ -200,4 +202,3 @@ def details(event: TaskEvent) -> dict[str, str] | None:
     if event.kept is not None and event.kept.details is not UNSET:
         return event.kept.details
     return derived_details(event)
-

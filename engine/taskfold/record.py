@@ -182,4 +182,3 @@ class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     region: str = "global"
     lifecycle: str = ""
     """The hash of the lifecycle table that the log was written with."""
-

@@ -88,7 +88,9 @@ class EventRing(Struct, gc=False):
         try:
             assert len(self.slots) <= EVENTS_PER_TASK, "more events than the capacity"
             assert -1 <= self.oldest < EVENTS_PER_TASK, "the oldest place is outside the slots"
-            assert (self.oldest >= 0) == (len(self.slots) == EVENTS_PER_TASK), "wrapped before it was full, or not after"
+            assert (self.oldest >= 0) == (len(self.slots) == EVENTS_PER_TASK), (
+                "wrapped before it was full, or not after"
+            )
             assert self.total >= len(self.slots), "fewer events ever than are shown"
             assert all(isinstance(event, TaskEvent) for event in self.slots), "something that is no task event"
         except AssertionError as error:

@@ -237,9 +237,7 @@ def _set_fields(task: Task, event: Finished | Observed | Gap, names: tuple[str, 
             setattr(task, name, _INTERNED.get(value, value) if name == "state" else value)
 
 
-def evolve(
-    state: TaskState, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise"
-) -> TaskState:
+def evolve(state: TaskState, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise") -> TaskState:
     """Return the state after one record; the state that was given stays as it was. O(1).
 
     >>> from taskfold.events import Started
@@ -254,4 +252,3 @@ def evolve(
     task = Task.thaw(state)
     apply(task, record, lifecycle, on_illegal)
     return task.freeze()
-

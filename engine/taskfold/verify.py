@@ -85,9 +85,7 @@ class Report(Struct, kw_only=True):
             self.divergences.append(divergence)
 
 
-def verify(
-    *sources: str | Path, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None
-) -> Report:
+def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None) -> Report:
     """Return what is wrong with a source, if anything.
 
     What a Nomad said is imported, each record is written and read as a log would, and folded; then the fold is compared

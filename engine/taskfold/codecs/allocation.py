@@ -126,7 +126,9 @@ _EMPTY: Final = frozenset((b'""', b"0", b"null", b"false", b"[]", b"{}"))
 
 def same_json(one: bytes, other: bytes) -> bool:
     """Tell whether two JSON texts say the same: the order of keys, which Go's maps have at random, aside."""
-    return one == other or msgspec.json.decode(one) == msgspec.json.decode(other)
+    if one == other or (one.isdigit() and other.isdigit()):
+        return one == other
+    return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
 
 
 _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -292,7 +294,9 @@ class Snapshot:
         lost = [
             f"$.{name}"
             for name, text in sorted(self.fields.items())
-            if name in ALLOCATION_FIELDS and name not in names and not is_empty(name, text)
+            if name in ALLOCATION_FIELDS
+            and name not in names
+            and not is_empty(name, text)
             and ALLOCATION_FIELDS[name].in_body
         ]
         for name, task in sorted(self.tasks.items()):

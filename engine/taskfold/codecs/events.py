@@ -32,7 +32,15 @@ from taskfold.events import (
 )
 from taskfold.messages import derived_details, derived_message, details, display_message
 
-__all__ = ["EVENT_FIELDS", "WireEvent", "event_fields", "event_from_object", "event_from_wire", "event_to_json", "event_to_object",
+__all__ = [
+    "EVENT_FIELDS",
+    "WireEvent",
+    "event_fields",
+    "event_from_json",
+    "event_from_object",
+    "event_from_wire",
+    "event_to_json",
+    "event_to_object",
     "wrong_type",
 ]
 
@@ -156,9 +164,7 @@ _WIRE_SHAPES: Final = {wire: _wire_shape(BY_WIRE_TYPE[spelling]) for spelling, w
 
 
 @lru_cache(maxsize=4096)
-def _derived(
-    cls: type[TaskEvent], attributes: tuple[str, ...], values: tuple[Any, ...]
-) -> tuple[str, dict[str, str]]:
+def _derived(cls: type[TaskEvent], attributes: tuple[str, ...], values: tuple[Any, ...]) -> tuple[str, dict[str, str]]:
     """Return the message and the Details of an event of these values: few events differ in more than their time."""
     event = cls(**dict(zip(attributes, values, strict=True)))
     return derived_message(event), derived_details(event)
@@ -175,6 +181,19 @@ def event_from_wire(wire: Any) -> TaskEvent:
     if (said_message, said_details) == _derived(cls, attributes, values):
         return event
     return _keep(event, said_details, said_message, {})
+
+
+_decode_wire: Final = msgspec.json.Decoder(WireEvent).decode
+
+
+@lru_cache(maxsize=8192)
+def event_from_json(text: bytes) -> TaskEvent:
+    """Return the typed event of its JSON text, strictly; the last few thousand texts are remembered.
+
+    Nomad sends an event again with each of the next nine, so most texts of a stream were seen just before.
+    Raises msgspec.ValidationError for what only the tolerant path can read.
+    """
+    return event_from_wire(_decode_wire(text))
 
 
 def _keep(
@@ -288,7 +307,11 @@ def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
     said = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero} - _DERIVED
     if event.kept is not None:
         said |= set(event.kept.fields) & set(EVENT_FIELDS)
-        said |= {n for n, v in (("Details", event.kept.details), ("DisplayMessage", event.kept.display_message)) if v is not UNSET}
+        said |= {
+            n
+            for n, v in (("Details", event.kept.details), ("DisplayMessage", event.kept.display_message))
+            if v is not UNSET
+        }
     if type(event) is Terminated and (event.oom_killed or event.exit_code is None):
         said.add("Details")
     return sorted(said.difference(fields))

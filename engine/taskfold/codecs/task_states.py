@@ -9,9 +9,8 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from taskfold.codecs.events import (
-    WireEvent,
+    event_from_json,
     event_from_object,
-    event_from_wire,
     event_losses,
     event_to_json,
     wrong_type,
@@ -42,7 +41,7 @@ class ToldTask(Struct, frozen=True, kw_only=True):
 class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
     """A task state as the strict path decodes it."""
 
-    Events: list[WireEvent] | None = None
+    Events: list[Raw] | None = None
     Failed: bool = False
     FinishedAt: str | None | UnsetType = UNSET
     LastRestart: str | None | UnsetType = UNSET
@@ -73,7 +72,7 @@ def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict
         return None
     try:
         return {name: _told(state) for name, state in states.items()}
-    except ValueError:  # a time that is none
+    except ValueError:  # an event or a time that the strict path refuses
         return _tolerantly(text, path)
 
 
@@ -87,7 +86,7 @@ def _told(wire: WireTaskState) -> ToldTask:
         last_restart_ns=_time(wire.LastRestart),
         started_at_ns=_time(wire.StartedAt),
         finished_at_ns=_time(wire.FinishedAt),
-        events=tuple([event_from_wire(event) for event in wire.Events]) if wire.Events else (),
+        events=tuple([event_from_json(bytes(event)) for event in wire.Events]) if wire.Events else (),
         fields={} if handle is UNSET or bytes(handle) == _NULL else {"TaskHandle": bytes(handle)},
     )
 

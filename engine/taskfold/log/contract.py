@@ -47,9 +47,7 @@ class EventLog(Protocol):
 def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
     """Return the header of a new log of this dialect, written with the present lifecycle table."""
     lifecycle = lifecycle_of(dialect)
-    return LogHeader(
-        taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint
-    )
+    return LogHeader(taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint)
 
 
 def check_header(header: LogHeader) -> None:

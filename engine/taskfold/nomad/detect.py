@@ -52,9 +52,7 @@ def _told(observation: Observation) -> str | None:
 
 def unknown_names(observation: Observation) -> Iterator[str]:
     """Yield the fields and event types of an observation that no dialect knows: a newer Nomad wrote them."""
-    for name in observation.fields:
-        if name not in ALLOCATION_FIELDS:
-            yield name
+    yield from sorted(observation.fields.keys() - ALLOCATION_FIELDS.keys())
     for task in (observation.tasks or {}).values():
         for name in task.fields:
             if name != "TaskHandle":

@@ -119,6 +119,8 @@ class _Step:
     def _number(self, name: str) -> int | None:
         """Return a top-level field that is an integer."""
         text = self.seen.fields.get(name)
+        if text is not None and text.isdigit():
+            return int(text)
         return None if text is None else msgspec.json.decode(text, type=int | None, strict=False)
 
     # --- the other fields ----------------------------------------------------------------------------------------------
@@ -144,10 +146,9 @@ class _Step:
         cleared: list[str] = []
         for name, text in seen.fields.items():
             had = current.get(name)
-            if name == "ModifyIndex" or text == had:
-                if derived.get(name) == text and had is not None:
-                    cleared.append(name)
-            elif derived.get(name) == text or (seen.kind == "stub" and dialect.omits_empty and is_empty(name, text)):
+            if text == had or name == "ModifyIndex":
+                continue
+            if text == derived.get(name) or (seen.kind == "stub" and dialect.omits_empty and is_empty(name, text)):
                 if had is not None:
                     cleared.append(name)
             elif had is None or not same_json(text, had):
@@ -225,7 +226,9 @@ class _Step:
         elif times or name not in self.fold.allocations[self.seen.alloc].tasks:
             self._write(name, Finished(dies=False, **times), None)
         had = task.fields or {}
-        fields = {key: Raw(text) for key, text in told.fields.items() if key not in had or not same_json(text, had[key])}
+        fields = {
+            key: Raw(text) for key, text in told.fields.items() if key not in had or not same_json(text, had[key])
+        }
         cleared = tuple(key for key in had if key not in told.fields)
         if fields or cleared:
             self._write(name, Updated(fields=fields, cleared=cleared), None)

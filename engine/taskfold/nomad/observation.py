@@ -54,10 +54,19 @@ def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str
 
     Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
     """
-    fields = fields_from_json(text)
-    alloc, index = _text(fields, "ID"), _index(fields)
+    return observation_from_fields(fields_from_json(text), kind, name, line)
+
+
+def observation_from_fields(
+    fields: dict[str, bytes], kind: Kind | None = None, name: str = "", line: int = 0
+) -> Observation:
+    """Return what the top-level fields of an allocation tell; it takes the dictionary. O(length).
+
+    Raises DecodeError, naming the JSON path, where a value is of a wrong type.
+    """
     if kind is None:
         kind = "body" if _BODY_ONLY & fields.keys() else "stub"
+    alloc, index = _id(fields), _index(fields)
     states = fields.pop("TaskStates", None)
     tasks = None if states is None else task_states_from_json(states)
     if tasks is None:
@@ -69,23 +78,28 @@ def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str
     return Observation(kind=kind, alloc=alloc, index=index, fields=fields, tasks=tasks, name=name, line=line)
 
 
-_decode_index: Callable[[bytes], int] = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)], strict=False).decode
-
-
-def _text(fields: Mapping[str, bytes], name: str) -> str:
-    """Return a field that must be a text."""
+def _id(fields: Mapping[str, bytes]) -> str:
+    """Return the ID, which must be a text that is not empty."""
+    text = fields.get("ID", b"")
     try:
-        return msgspec.json.decode(fields.get(name, b""), type=str)
-    except msgspec.DecodeError:
-        msg = f"$.{name}: expected the text that every allocation has, found {fields.get(name, b'nothing')[:60].decode()}"
+        return _decode_id(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        found = text[:60].decode(errors="replace") or "nothing"
+        msg = f"$.ID: expected the ID that every allocation has, found {found}"
         raise DecodeError(msg) from None
 
 
 def _index(fields: Mapping[str, bytes]) -> int:
-    """Return the ModifyIndex; the documented API has integers as floats, too."""
+    """Return the ModifyIndex; the documented API may have it as a float."""
     text = fields.get("ModifyIndex", b"0")
+    if text.isdigit():
+        return int(text)
     try:
         return _decode_index(text)
     except msgspec.DecodeError:
-        msg = f"$.ModifyIndex: expected a number that counts writes, found {text[:60].decode()}"
+        msg = f"$.ModifyIndex: expected a number that counts writes, found {text[:60].decode(errors='replace')}"
         raise DecodeError(msg) from None
+
+
+_decode_id: Callable[[bytes], str] = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1)]).decode
+_decode_index: Callable[[bytes], int] = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)], strict=False).decode

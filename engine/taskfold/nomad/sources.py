@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, lines, readable
 from taskfold.log.ndjson import is_header, read_records
-from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
 
 __all__ = ["MAX_DOCUMENT_BYTES", "Source", "files_of"]
@@ -39,7 +39,7 @@ class _StreamEvent(Struct):
 
 
 class _Payload(Struct):
-    Allocation: Raw = Raw(b"null")
+    Allocation: dict[str, Raw] | None = None
 
 
 class _Line(Struct):
@@ -122,8 +122,9 @@ class Source:
                 yield observation_from_json(line, None, self.name, number)
                 return
             for event in decoded.Events or ():
-                if event.Topic == "Allocation" and event.Payload is not None and bytes(event.Payload.Allocation) != b"null":
-                    yield observation_from_json(event.Payload.Allocation, "stream", self.name, number)
+                if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
+                    fields = {name: bytes(text) for name, text in event.Payload.Allocation.items()}
+                    yield observation_from_fields(fields, "stream", self.name, number)
         except DecodeError as error:
             raise SourceError(self.name, str(error), line=number) from None
         except _NOT_JSON as error:
