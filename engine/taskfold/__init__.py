@@ -6,8 +6,12 @@ the state of live tasks; `Snapshot` reads and writes the allocation JSON; `event
 
 from taskfold import events
 from taskfold.allocation import AllocationState, Fold, client_status
+from taskfold.binding import Binding
+from taskfold.clock import Clock, ManualClock, SystemClock
 from taskfold.codecs.allocation import Snapshot
+from taskfold.diagram import diagram
 from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
+from taskfold.engine import Engine
 from taskfold.errors import (
     DecodeError,
     DialectError,
@@ -20,12 +24,13 @@ from taskfold.errors import (
     VersionConflict,
 )
 from taskfold.events import TaskEvent
+from taskfold.ingest import Ingested, ingest
 from taskfold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.log import EventLog, MemoryLog, NdjsonLog
 from taskfold.messages import details, display_message
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
-from taskfold.record import Record
+from taskfold.record import Finished, Record
 from taskfold.replay import At, Replay, parse_at, replay
 from taskfold.ring import EventRing
 from taskfold.task import TaskState, evolve
@@ -36,17 +41,23 @@ __all__ = [
     "DIALECTS",
     "AllocationState",
     "At",
+    "Binding",
+    "Clock",
     "DecodeError",
     "Dialect",
     "DialectError",
     "Divergence",
+    "Engine",
     "EventLog",
     "EventRing",
+    "Finished",
     "Fold",
     "IllegalEvent",
     "Importer",
+    "Ingested",
     "Lifecycle",
     "LogError",
+    "ManualClock",
     "MemoryLog",
     "NdjsonLog",
     "Observation",
@@ -56,6 +67,7 @@ __all__ = [
     "Report",
     "Snapshot",
     "SourceError",
+    "SystemClock",
     "TaskEvent",
     "TaskState",
     "TaskfoldError",
@@ -63,9 +75,11 @@ __all__ = [
     "VersionConflict",
     "client_status",
     "details",
+    "diagram",
     "display_message",
     "events",
     "evolve",
+    "ingest",
     "lifecycle_of",
     "observation_from_json",
     "parse_at",

@@ -25,6 +25,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import Refused, TaskfoldError
 from taskfold.events import TaskEvent, wire_type
 from taskfold.lifecycle import STATES, Lifecycle, build_machine, lifecycle_of, trigger_name
+from taskfold.record import Finished
 
 __all__ = ["Binding", "Condition"]
 
@@ -71,7 +72,8 @@ class Binding:
         self._appended: str | None = None
         for name in (*(conditions or {}), *(unless or {})):
             if name not in self.machine.events:
-                msg = f"{name!r} is no trigger of dialect {self._lifecycle.dialect.name}; there are {', '.join(self.machine.events)}"
+                known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
+                msg = f"{name!r} is no trigger of dialect {found}; there are {known}"
                 raise TaskfoldError(msg)
         self._set_state(state)
         self._connect(conditions or {}, unless or {})
@@ -122,7 +124,7 @@ class Binding:
         assert self._append is not None
         self._appended = self._append()
 
-    def run(self, task: str, event: TaskEvent, append: Callable[[], str]) -> None:
+    def run(self, task: str, event: TaskEvent | Finished, append: Callable[[], str]) -> None:
         """Record an event, with the model's callbacks around it; ``append`` records it, and returns the task's state.
 
         An event type that the table does not know has no callbacks: it is recorded.

@@ -21,13 +21,13 @@ _UNITS_NS = {
     "ns": 1,
     "us": 1_000,
     "µs": 1_000,
-    "μs": 1_000,  # noqa: RUF001 - Go reads both micro signs, U+00B5 and U+03BC
+    "μs": 1_000,
     "ms": 1_000_000,
     "s": NS_PER_SECOND,
     "m": 60 * NS_PER_SECOND,
     "h": 3_600 * NS_PER_SECOND,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")  # noqa: RUF001 - as above
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?")
 _MAX_NS = 2**63 - 1
 

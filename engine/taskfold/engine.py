@@ -17,7 +17,7 @@ from taskfold.errors import DecodeError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent
 from taskfold.log.contract import EventLog
 from taskfold.log.memory import MemoryLog
-from taskfold.record import Event, Placed, Record
+from taskfold.record import Event, Finished, Placed, Record
 from taskfold.task import TaskState
 
 __all__ = ["Engine"]
@@ -74,7 +74,7 @@ class Engine:
         self,
         alloc: str,
         task: str,
-        event: TaskEvent,
+        event: TaskEvent | Finished,
         *,
         time_ns: int | None = None,
         id: str | None = None,
@@ -82,6 +82,8 @@ class Engine:
     ) -> Record | None:
         """Record that an event happened to a task; return its record, or None when its ID was recorded before.
 
+        A task that is dead with no event that says so (a batch task that ended well, a task that was killed) is
+        `Finished`.
         The time is the clock's unless given; an event without a time of its own takes it, too.
         Raises UnknownAllocation, IllegalEvent, Refused (by a bound model) and VersionConflict: then nothing changed.
         """
@@ -92,7 +94,7 @@ class Engine:
             raise VersionConflict(allocation=alloc, expected=expected_version, found=known.version)
         if time_ns is None:
             time_ns = self._clock.time_ns()
-        if not event.time_ns:
+        if isinstance(event, TaskEvent) and not event.time_ns:
             event = msgspec.structs.replace(event, time_ns=time_ns)
         binding = self._bindings.get((alloc, task)) if self._bindings else None
         if binding is None:

@@ -75,7 +75,7 @@ class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_na
 
     display_message: str | UnsetType = UNSET
     """DisplayMessage, where it is not the text that follows from the annotations."""
-    details: dict[str, str] | None | UnsetType = UNSET
+    details: dict[str, str] | UnsetType | None = UNSET
     """Details, where they are not what follows from the annotations."""
     fields: dict[str, Any] = {}
     """Fields set although they do not belong to the type, and fields nobody knows, by wire name."""
@@ -366,8 +366,8 @@ BY_WIRE_TYPE: Final[dict[str, type[TaskEvent]]] = {
 """Every spelling that is read, and the struct it becomes."""
 
 
-def wire_type(event: TaskEvent) -> str:
-    """Return the type's string on the wire, in its newest spelling.
+def wire_type(event: Struct) -> str:
+    """Return the type's string on the wire, in its newest spelling; for an internal event, its type in the log.
 
     >>> wire_type(SiblingTaskFailed()), wire_type(UnknownEvent(wire_type="Something New"))
     ('Sibling Task Failed', 'Something New')

@@ -13,13 +13,14 @@ from taskfold.dialect import NEWEST_DIALECT
 from taskfold.errors import LogError, TaskfoldError
 from taskfold.log.ndjson import NdjsonLog
 from taskfold.nomad.importer import Importer
+from taskfold.nomad.observation import Observation
 from taskfold.record import Record
 from taskfold.replay import Replay
 
 __all__ = ["Ingested", "ingest", "open_log"]
 
 _SUFFIXES: Final = (".jsonl", ".ndjson")
-_RECORDS_PER_SYNC: Final = 10_000
+_RECORDS_PER_STEP: Final = 10_000
 
 
 class Ingested(Struct, frozen=True, kw_only=True):
@@ -58,47 +59,76 @@ def ingest(
     """Import sources into a log, and return what was done. Memory for the live state only.
 
     A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, nothing
-    is added; when the import is interrupted (Ctrl-C), what was read so far stays, and importing again goes on from there.
+    is added; when the import is interrupted (Ctrl-C), what was read stays, and importing again goes on from there.
 
     ``on_progress`` is called now and then with the replay and the number of records so far.
     Raises SourceError, LogError and DialectError.
     """
-    log = open_log(into) if Path(into).exists() and Path(into).stat().st_size else None
-    replay = Replay(*sources, dialect=dialect or (log.header.dialect if log else None), on_note=on_note)
-    if log is not None:
-        replay.importer = Importer(log.header.dialect, _fold(log))
-    count = 0
+    replay = Replay(*sources, dialect=dialect, on_note=on_note)
+    target = _Target(Path(into), replay)
+    told = 0
     try:
         for observation, records in replay.steps():
-            if log is None:
-                log = open_log(into, replay.dialect or NEWEST_DIALECT)
-            if observation is None:
-                count += _copy(log, records)
-            elif records:
-                log.append(observation.alloc, records[0].version - 1, records, sync=False)
-                count += len(records)
-            if count % _RECORDS_PER_SYNC < len(records):
-                on_progress(replay, count)
+            target.append(observation, records)
+            if target.count - told >= _RECORDS_PER_STEP:
+                told = target.count
+                on_progress(replay, told)
     except TaskfoldError:
-        if log is not None:
-            log.roll_back()
+        target.roll_back()
         raise
-    except BaseException:
-        if log is not None:
-            log.close()
-        raise
-    if log is None:
-        log = open_log(into, replay.dialect or NEWEST_DIALECT)
-    log.close()
+    finally:
+        target.close()
     importer = replay.importer
     return Ingested(
         log=str(into),
-        dialect=log.header.dialect,
+        dialect=target.log.header.dialect,
         observations=importer.observations if importer else 0,
-        records=count,
+        records=target.count,
         repeats=importer.repeats if importer else 0,
         log_bytes=Path(into).stat().st_size,
     )
+
+
+class _Target:
+    """The log that is imported into: gone on with, or begun when the first observation tells the dialect."""
+
+    def __init__(self, path: Path, replay: Replay) -> None:
+        self.path = path
+        self.replay = replay
+        self.count = 0
+        self._log: NdjsonLog | None = None
+        self._is_over = False
+        if path.exists() and (path.is_dir() or path.stat().st_size):
+            self._log = open_log(path)
+            replay.dialect = replay.dialect or self._log.header.dialect
+            replay.importer = Importer(self._log.header.dialect, _fold(self._log))
+
+    @property
+    def log(self) -> NdjsonLog:
+        """The log; it is begun when it is needed."""
+        if self._log is None:
+            self._log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
+        return self._log
+
+    def append(self, observation: Observation | None, records: list[Record]) -> None:
+        """Append the records of one observation, or, without one, a record of another log."""
+        if observation is None:
+            new = [self.log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
+            self.count += sum(map(len, new))
+        elif records:
+            self.log.append(observation.alloc, records[0].version - 1, records, sync=False)
+            self.count += len(records)
+
+    def roll_back(self) -> None:
+        """Leave the log as it was, or none where there was none."""
+        self._is_over = True
+        if self._log is not None:
+            self._log.roll_back()
+
+    def close(self) -> None:
+        """Acknowledge what was appended."""
+        if not self._is_over:
+            self.log.close()
 
 
 def _fold(log: NdjsonLog) -> Fold:
@@ -107,8 +137,3 @@ def _fold(log: NdjsonLog) -> Fold:
     for record in log.read_all():
         fold.apply(record)
     return fold
-
-
-def _copy(log: NdjsonLog, records: list[Record]) -> int:
-    """Append the records of another log; those that are here already are passed over."""
-    return sum(len(log.append(record.alloc, record.version - 1, [record], sync=False)) for record in records)

@@ -39,7 +39,7 @@ together with recordings of 1.1.2), or "seen" where a recording of a real Nomad 
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -71,6 +71,7 @@ class Row(NamedTuple):
 
 EventClass: TypeAlias = type[TaskEvent] | type[InternalEvent]
 Table: TypeAlias = dict[EventClass, Row]
+LifecycleEvent: TypeAlias = TaskEvent | Finished | type[TaskEvent] | type[Finished]
 
 _TABLE_0_5_6: Final[Table] = {
     # To be run: the client has the task and prepares it.
@@ -235,7 +236,7 @@ class Lifecycle:
             for cls in TABLES[dialect.name]
         }
 
-    def target(self, state: str, event: TaskEvent | type[TaskEvent]) -> str | None:
+    def target(self, state: str, event: LifecycleEvent) -> str | None:
         """Return the state after this event; None when it is illegal there. An unknown type keeps the state. O(1).
 
         >>> from taskfold import events
@@ -245,7 +246,7 @@ class Lifecycle:
         rule = self.rules.get(event if isinstance(event, type) else type(event))
         return state if rule is None else rule.targets[state]
 
-    def may(self, state: str, event: TaskEvent | type[TaskEvent]) -> bool:
+    def may(self, state: str, event: LifecycleEvent) -> bool:
         """Tell whether the event is legal (or unknown, which is never refused) in this state. O(1)."""
         return self.target(state, event) is not None
 
@@ -261,7 +262,7 @@ class Lifecycle:
             if rule.targets[state] is not None and issubclass(cls, TaskEvent)
         )
 
-    def explain(self, state: str, event: TaskEvent | type[TaskEvent]) -> str:
+    def explain(self, state: str, event: LifecycleEvent) -> str:
         """Say in a sentence what the event does in this state, and where the rule comes from.
 
         >>> from taskfold import events
@@ -282,7 +283,7 @@ class Lifecycle:
             return f"{name} leaves a {state} task {state} {source}."
         return f"{name} moves a {state} task to {target} {source}."
 
-    def illegal(self, task: str, state: str, event: TaskEvent) -> IllegalEvent:
+    def illegal(self, task: str, state: str, event: TaskEvent | Finished) -> IllegalEvent:
         """Return the error that names the task, its state, the event and what would be allowed."""
         return IllegalEvent(
             task=task,
@@ -306,7 +307,7 @@ def _interned(state: str | None) -> str | None:
     return None if state is None else STATES[STATES.index(state)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lifecycle(name: str) -> Lifecycle:
     return Lifecycle(dialect_of(name))
 

@@ -44,7 +44,7 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError."""
     name = str(path)
     with readable(name):
-        raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(path).open("rb")
+        raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(path).open("rb")  # noqa: SIM115 - closed below
         try:
             buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
             if buffered.peek(2)[:2] == _GZIP:

@@ -20,6 +20,7 @@ __all__ = ["derived_details", "derived_message", "details", "display_message", "
 WITHIN_POLICY: Final = "Restart within policy"
 """The one restart reason that the message leaves out."""
 
+_LAST_OF_16_BITS: Final = 0xFFFF
 _ESCAPES: Final = {
     '"': '\\"',
     "\\": "\\\\",
@@ -49,9 +50,9 @@ def _escaped(character: str) -> str:
     code = ord(character)
     if character in _ESCAPES:
         return _ESCAPES[character]
-    if code < 0x80:
+    if character.isascii():
         return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code <= _LAST_OF_16_BITS else f"\\U{code:08x}"
 
 
 def _terminated(event: ev.Terminated) -> str:
@@ -198,7 +199,7 @@ def derived_details(event: TaskEvent) -> dict[str, str]:
 
 
 def details(event: TaskEvent) -> dict[str, str] | None:
-    """Return the Details of an event: what the wire said (None for ``null``), else what follows from the annotations."""
+    """Return the Details of an event: what the wire said (None for ``null``), else what its annotations tell."""
     if event.kept is not None and event.kept.details is not UNSET:
         return event.kept.details
     return derived_details(event)

@@ -109,9 +109,9 @@ class Finished(InternalEvent, frozen=True, tag="Finished"):
 
     dies: bool = True
     """False when only the times moved: the state stays."""
-    started_at_ns: int | None | UnsetType = UNSET
-    finished_at_ns: int | None | UnsetType = UNSET
-    last_restart_ns: int | None | UnsetType = UNSET
+    started_at_ns: int | UnsetType | None = UNSET
+    finished_at_ns: int | UnsetType | None = UNSET
+    last_restart_ns: int | UnsetType | None = UNSET
 
 
 class Observed(InternalEvent, frozen=True, tag="Observed"):
@@ -120,10 +120,10 @@ class Observed(InternalEvent, frozen=True, tag="Observed"):
     state: str | UnsetType = UNSET
     failed: bool | UnsetType = UNSET
     restarts: int | UnsetType = UNSET
-    last_restart_ns: int | None | UnsetType = UNSET
-    started_at_ns: int | None | UnsetType = UNSET
-    finished_at_ns: int | None | UnsetType = UNSET
-    shown: tuple[TaskEventUnion, ...] | None | UnsetType = UNSET
+    last_restart_ns: int | UnsetType | None = UNSET
+    started_at_ns: int | UnsetType | None = UNSET
+    finished_at_ns: int | UnsetType | None = UNSET
+    shown: tuple[TaskEventUnion, ...] | UnsetType | None = UNSET
     """The events that were shown instead of the newest ones (an older copy); None shows the newest again."""
     hidden: bool | UnsetType = UNSET
     """The task was missing from the task states; False when it is there again."""

@@ -47,14 +47,14 @@ class EventRing(Struct, gc=False):
             self.slots[oldest] = event
             self.oldest = _AFTER[oldest]
             return
-        self.slots = slots = self.slots + [event]  # noqa: RUF005 - unpacking keeps more room than adding lists
+        self.slots = slots = self.slots + [event]  # noqa: RUF005 - unpacking keeps room for 16
         if len(slots) == EVENTS_PER_TASK:
             self.oldest = 0
 
     def events(self) -> tuple[TaskEvent, ...]:
         """Return the events that are shown, oldest first. O(1), as there are at most 10."""
         slots, oldest = self.slots, self.oldest
-        return tuple(slots[oldest:] + slots[:oldest]) if oldest > 0 else tuple(slots)
+        return (*slots[oldest:], *slots[:oldest]) if oldest > 0 else tuple(slots)
 
     @property
     def newest(self) -> TaskEvent | None:

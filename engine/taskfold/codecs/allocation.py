@@ -11,7 +11,7 @@ or none that is empty (1.1.2), zero values and zero times as that Nomad writes t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 import msgspec
@@ -92,10 +92,10 @@ ALLOCATION_FIELDS: Final[dict[str, AllocationField]] = {
     "TaskResources": AllocationField(b"null", "0.1.0"),
     "TaskStates": AllocationField(b"null", "0.2.0", "0.2.0"),
 }
-"""Every top-level field that the dialects have, in the order of the wire. Source: structs.go Allocation, AllocListStub."""
+"""Every top-level field of the dialects, in the order of the wire. Source: structs.go Allocation and AllocListStub."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...]:
     """Return the top-level fields that a dialect's allocations (or its stubs in a list) have, in the order of the wire.
 
@@ -197,7 +197,7 @@ class Snapshot:
 
     Reading from text costs O(length), writing O(fields and events).
 
-    >>> text = b'{"ID": "203266e5", "JobID": "example", "ModifyIndex": 9, "TaskStates": {"redis": {"State": "running"}}}'
+    >>> text = b'{"ID": "2032", "JobID": "example", "ModifyIndex": 9, "TaskStates": {"redis": {"State": "running"}}}'
     >>> snapshot = Snapshot.from_json(text, dialect="1.1.2")
     >>> snapshot.job_id, snapshot.modify_index, snapshot.tasks["redis"].state, snapshot.client_status
     ('example', 9, 'running', 'running')
@@ -261,7 +261,7 @@ class Snapshot:
         Raises DecodeError, naming the JSON path, where a value is of a wrong type, and KeyError for a name that is no
         part: `taskfold.codecs.views.VIEWS` has them all.
         """
-        from taskfold.codecs.views import VIEWS, view  # noqa: PLC0415 - the views are many, and rarely asked for
+        from taskfold.codecs.views import VIEWS, view
 
         kind, text = VIEWS[name], self.fields.get(name)
         return None if text is None or text == b"null" else view(text, kind)

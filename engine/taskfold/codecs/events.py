@@ -11,8 +11,9 @@ alone, `event_to_json` remembers the text around it.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import attrgetter, or_
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -62,7 +63,7 @@ EVENT_FIELDS: Final[dict[str, WireField]] = {
     "DriverMessage": WireField("", "0.5.2"),
     "ExitCode": WireField(0, "0.2.0"),
     "FailedSibling": WireField("", "0.5.0"),
-    "FailsTask": WireField(False, "0.5.0"),  # noqa: FBT003 - a value, not a switch
+    "FailsTask": WireField(zero=False, since="0.5.0"),
     "GenericSource": WireField("", "0.6.1"),
     "KillError": WireField("", "0.2.0"),
     "KillReason": WireField("", "0.5.0"),
@@ -82,7 +83,7 @@ EVENT_FIELDS: Final[dict[str, WireField]] = {
 """Every field of an event on the wire, in the order in which it is sent. Source: structs.go TaskEvent."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def event_fields(dialect: Dialect) -> tuple[str, ...]:
     """Return the fields that events have in a dialect, in the order of the wire: 20, 21 or 24.
 
@@ -98,14 +99,14 @@ _TYPED: Final = ("Type", "Time", "FailsTask", "Details", "DisplayMessage")
 """The fields that are not annotations of some type."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _annotations(cls: type[TaskEvent]) -> dict[str, str]:
     """Return the attribute of each annotation of a type, by wire name, in the order of the wire."""
     attributes = dict(zip(cls.__struct_encode_fields__, cls.__struct_fields__, strict=True))
     return {name: attributes[name] for name in EVENT_FIELDS if name in attributes and name not in _TYPED}
 
 
-# --- reading, strictly -------------------------------------------------------------------------------------------------
+# --- reading, strictly ---
 
 
 def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
@@ -153,7 +154,7 @@ def _wire_shape(cls: type[TaskEvent]) -> _Shape:
     return _Shape(cls, tuple(names.values()), _getter(tuple(names)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(cls: type[TaskEvent]) -> _Shape:
     """Return where the values of a type stand in the event."""
     attributes = tuple(name for name in cls.__struct_fields__ if name not in {"time_ns", "kept"})
@@ -198,7 +199,7 @@ def event_from_json(text: bytes) -> TaskEvent:
 
 def _keep(
     event: TaskEvent,
-    said_details: dict[str, str] | None | UnsetType,
+    said_details: dict[str, str] | UnsetType | None,
     said_message: str | UnsetType,
     fields: dict[str, Any],
 ) -> TaskEvent:
@@ -217,7 +218,7 @@ def _keep(
     return msgspec.structs.replace(event, kept=Kept(display_message=message, details=kept_details, fields=fields))
 
 
-# --- reading, tolerantly -----------------------------------------------------------------------------------------------
+# --- reading, tolerantly ---
 
 
 def event_from_object(value: Any, path: str = "$") -> TaskEvent:
@@ -253,7 +254,7 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
     return _keep(event, _details(value, path), message, fields)
 
 
-def _details(value: Mapping[str, Any], path: str) -> dict[str, str] | None | UnsetType:
+def _details(value: Mapping[str, Any], path: str) -> dict[str, str] | UnsetType | None:
     """Return the Details that an object says: null is told apart from a missing field."""
     said = value.get("Details", UNSET)
     if said is UNSET or said is None:
@@ -281,11 +282,11 @@ def _typed_field(value: Mapping[str, Any], name: str, path: str) -> Any:
 
 def wrong_type(path: str, expected: str, found: Any) -> DecodeError:
     """Return the error that names the path, what belongs there, and what was found."""
-    text = msgspec.json.encode(found).decode()
-    return DecodeError(f"{path}: expected {expected}, found {text if len(text) <= 60 else text[:57] + '...'}")
+    text = textwrap.shorten(msgspec.json.encode(found).decode(), 60, placeholder=" …")
+    return DecodeError(f"{path}: expected {expected}, found {text}")
 
 
-# --- writing -----------------------------------------------------------------------------------------------------------
+# --- writing ---
 
 
 def event_to_object(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Task states on the wire: the ``TaskStates`` map of an allocation, read into `ToldTask` and written from `TaskState`."""
+"""Task states on the wire: the ``TaskStates`` of an allocation, read into `ToldTask` and written from `TaskState`."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class ToldTask(Struct, frozen=True, kw_only=True):
     state: str = "pending"
     failed: bool = False
     restarts: int | UnsetType = UNSET
-    last_restart_ns: int | None | UnsetType = UNSET
-    started_at_ns: int | None | UnsetType = UNSET
-    finished_at_ns: int | None | UnsetType = UNSET
+    last_restart_ns: int | UnsetType | None = UNSET
+    started_at_ns: int | UnsetType | None = UNSET
+    finished_at_ns: int | UnsetType | None = UNSET
     events: tuple[TaskEvent, ...] = ()
     fields: Mapping[str, bytes] = {}
     """TaskHandle and whatever nobody knows, where they are not null: JSON text by name."""
@@ -43,10 +43,10 @@ class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
 
     Events: list[Raw] | None = None
     Failed: bool = False
-    FinishedAt: str | None | UnsetType = UNSET
-    LastRestart: str | None | UnsetType = UNSET
+    FinishedAt: str | UnsetType | None = UNSET
+    LastRestart: str | UnsetType | None = UNSET
     Restarts: int | UnsetType = UNSET
-    StartedAt: str | None | UnsetType = UNSET
+    StartedAt: str | UnsetType | None = UNSET
     State: str = ""
     TaskHandle: Raw | UnsetType = UNSET
 
@@ -91,7 +91,7 @@ def _told(wire: WireTaskState) -> ToldTask:
     )
 
 
-def _time(text: str | None | UnsetType) -> int | None | UnsetType:
+def _time(text: str | UnsetType | None) -> int | UnsetType | None:
     return parse_time_ns(text) if isinstance(text, str) else text
 
 
@@ -115,12 +115,12 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
     if not isinstance(events, list):
         raise wrong_type(f"{path}.Events", "an array", events)
     told: dict[str, Any] = {
-        "state": _checked(value, "State", str, "", path),
-        "failed": _checked(value, "Failed", bool, False, path),
+        "state": _checked(value, "State", str, zero="", path=path),
+        "failed": _checked(value, "Failed", bool, zero=False, path=path),
         "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
     }
     if "Restarts" in value:
-        told["restarts"] = _checked(value, "Restarts", int, 0, path)
+        told["restarts"] = _checked(value, "Restarts", int, zero=0, path=path)
     for name, attribute in zip(_TIMES, ("finished_at_ns", "last_restart_ns", "started_at_ns"), strict=True):
         if name in value:
             told[attribute] = _checked_time(value[name], f"{path}.{name}")
@@ -131,7 +131,7 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
 _KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
 
 
-def _checked(value: dict[str, Any], name: str, kind: type, zero: Any, path: str) -> Any:
+def _checked(value: dict[str, Any], name: str, kind: type, *, zero: Any, path: str) -> Any:
     """Return a field as the type that the wire gives it; null is zero, and a float may stand for an integer."""
     said = value.get(name)
     if said is None:

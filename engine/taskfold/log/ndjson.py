@@ -121,12 +121,7 @@ class NdjsonLog:
         name = str(self.path)
         try:
             with open_bytes(self.path) as stream:
-                if isinstance(stream, gzip.GzipFile):
-                    msg = "a compressed log can be read, not appended to"
-                    raise SourceError(name, msg)
-                if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
-                    msg = "is not a taskfold log, and nothing is ever overwritten"
-                    raise SourceError(name, msg)
+                _check_appendable(stream, name)
                 self.header, records = read_records(stream, name)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
@@ -212,6 +207,14 @@ class NdjsonLog:
             for record in records:
                 if record.seq > after_seq:
                     yield record
+
+
+def _check_appendable(stream: BinaryIO, name: str) -> None:
+    """Refuse to append to anything but a plain log. Raises SourceError."""
+    if isinstance(stream, gzip.GzipFile):
+        raise SourceError(name, "a compressed log can be read, not appended to")
+    if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
+        raise SourceError(name, "is not a taskfold log, and nothing is ever overwritten")
 
 
 def _whole_lines(path: Path) -> int:

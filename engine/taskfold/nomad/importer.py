@@ -123,7 +123,7 @@ class _Step:
             return int(text)
         return None if text is None else msgspec.json.decode(text, type=int | None, strict=False)
 
-    # --- the other fields ----------------------------------------------------------------------------------------------
+    # --- the other fields ---
 
     def _first_fields(self) -> dict[str, bytes]:
         """Return the fields to be placed: without what follows from the index and from the tasks."""
@@ -162,7 +162,7 @@ class _Step:
             return None
         return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(cleared))
 
-    # --- the tasks -----------------------------------------------------------------------------------------------------
+    # --- the tasks ---
 
     def _tasks(self, known: Allocation) -> None:
         """Write what happened to each task."""

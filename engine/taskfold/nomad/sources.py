@@ -167,7 +167,7 @@ def _not_json(line: bytes) -> str:
     start = line.lstrip()[:200].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "is an HTML or XML page, not JSON; was it an answer of a proxy?"
-    if b"\0" in line[:4096] or any(byte < 9 for byte in line[:200]):
+    if not line[:4096].isascii() or b"\0" in line[:4096]:
         return "is binary data, not JSON"
     if len(line) > MAX_LINE_BYTES:
         return f"is longer than {MAX_LINE_BYTES >> 20} MiB"
