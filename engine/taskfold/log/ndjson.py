@@ -10,9 +10,10 @@ import gzip
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 
 import msgspec
 
@@ -104,7 +105,8 @@ class NdjsonLog:
             self._read(dialect)
         self._size = self._first_size = 0 if self._is_new else _whole_lines(self.path)
         with self._told():
-            self._file = self.path.open("wb" if self._is_new else "r+b")
+            # Unbuffered: what a failing disk did not take must not wait in a buffer for the next write.
+            self._file = self.path.open("wb" if self._is_new else "r+b", buffering=0)
             _lock(self._file, self.path)
             self._file.seek(self._size)
         if self._is_new:
@@ -160,9 +162,11 @@ class NdjsonLog:
         """Write after the last whole line; on failure leave the file as it was."""
         with self._told():
             try:
-                self._file.write(data)
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
                 if sync:
-                    self.sync()
+                    os.fsync(self._file.fileno())
             except OSError:
                 self._file.seek(self._size)
                 self._file.truncate()
@@ -172,7 +176,6 @@ class NdjsonLog:
     def sync(self) -> None:
         """Acknowledge what was appended: have the system write it to disk. Raises LogError when it cannot."""
         with self._told():
-            self._file.flush()
             os.fsync(self._file.fileno())
 
     def roll_back(self) -> None:
@@ -190,6 +193,12 @@ class NdjsonLog:
             self.sync()
             self._file.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(1)."""
         return id in self._ledger.ids
@@ -200,8 +209,6 @@ class NdjsonLog:
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(records of the log), in constant memory."""
-        with self._told():
-            self._file.flush()
         with open_bytes(self.path) as stream:
             _, records = read_records(stream, str(self.path))
             for record in records:
@@ -231,7 +238,7 @@ def _whole_lines(path: Path) -> int:
     return 0
 
 
-def _lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: FileIO, path: Path) -> None:
     """Refuse a log that another process writes, where the system can tell."""
     if fcntl is None:
         return

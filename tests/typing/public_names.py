@@ -1,0 +1,40 @@
+"""The public names, as type checkers see them: each line's comment says what they must reveal."""
+
+import taskfold as tf
+
+engine = tf.Engine(dialect="1.1.2")
+reveal_type(engine)  # reveal: taskfold.engine.Engine
+record = engine.record("a", "web", tf.events.Started(), id="x", time_ns=5, expected_version=1)
+reveal_type(record)  # reveal: taskfold.record.Record | None
+state = engine.task("a", "web")
+reveal_type(state)  # reveal: taskfold.task.TaskState
+reveal_type(state.state)  # reveal: str
+reveal_type(state.started_at_ns)  # reveal: int | None
+reveal_type(state.events)  # reveal: tuple[taskfold.events.TaskEvent, ...]
+reveal_type(state.counts)  # reveal: dict[str, int]
+snapshot = engine.snapshot("a")
+reveal_type(snapshot)  # reveal: taskfold.codecs.allocation.Snapshot
+reveal_type(snapshot.job_id)  # reveal: str | None
+reveal_type(snapshot.modify_index)  # reveal: int | None
+reveal_type(snapshot.to_json("0.5.0"))  # reveal: bytes
+reveal_type(snapshot.losses("0.5.0"))  # reveal: list[str]
+replay = tf.replay("stream.ndjson", at=1042)
+reveal_type(replay)  # reveal: taskfold.replay.Replay
+for one in replay:
+    reveal_type(one)  # reveal: taskfold.record.Record
+fold = replay.fold()
+reveal_type(fold)  # reveal: taskfold.allocation.Fold
+reveal_type(fold["a"])  # reveal: taskfold.allocation.AllocationState
+for found in replay.snapshots():
+    reveal_type(found)  # reveal: taskfold.codecs.allocation.Snapshot
+reveal_type(tf.verify("stream.ndjson"))  # reveal: taskfold.verify.Report
+reveal_type(tf.ingest("stream.ndjson", into="log.jsonl"))  # reveal: taskfold.ingest.Ingested
+lifecycle = tf.lifecycle_of("0.5.6")
+reveal_type(lifecycle.target("running", tf.events.Restarting()))  # reveal: str | None
+reveal_type(lifecycle.allowed("dead"))  # reveal: tuple[str, ...]
+reveal_type(lifecycle.may("dead", tf.events.Killed))  # reveal: bool
+reveal_type(tf.display_message(tf.events.Started()))  # reveal: str
+reveal_type(tf.details(tf.events.Started()))  # reveal: dict[str, str] | None
+reveal_type(tf.events.Terminated().exit_code)  # reveal: int | None
+reveal_type(tf.events.Restarting().start_delay_ns)  # reveal: int
+reveal_type(engine.bind("a", "web", object()))  # reveal: taskfold.binding.Binding
