@@ -227,7 +227,7 @@ def test_what_the_strict_path_accepts_it_reads_as_the_tolerant_one_does(said: di
 @given(OBJECTS.map(event_from_object), st.sampled_from(list(DIALECTS.values())))
 @example(ev.Terminated(exit_code=None, oom_killed=True), DIALECTS["0.5.0"])
 @example(ev.UnknownEvent(wire_type='"Time":0', message='"Time":0', time_ns=5), DIALECTS["0.5.6"])
-def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> None:  # noqa: ANN401 - any dialect
+def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> None:
     written = event_to_object(event, dialect)
     assert json.loads(event_to_json(event, dialect)) == written
     assert list(json.loads(event_to_json(event, dialect))) == list(written)
@@ -239,7 +239,7 @@ def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> N
 @example(ev.Terminated(exit_code=None), DIALECTS["0.5.6"])
 @example(ev.Driver(driver_message="pulling"), DIALECTS["0.5.0"])
 @example(ev.Generic(generic_source="Template", message="text"), DIALECTS["0.5.6"])
-def test_what_is_no_loss_comes_back(event: TaskEvent, dialect: Any) -> None:  # noqa: ANN401 - any dialect
+def test_what_is_no_loss_comes_back(event: TaskEvent, dialect: Any) -> None:
     lost = event_losses(event, dialect)
     back = event_from_object(event_to_object(event, dialect))
     assert (back == event) == (not lost), lost
@@ -262,12 +262,11 @@ WRONG = [
     ({"Type": "New", "Message": {}}, "$.Message: expected a text, found {}"),
     ({"Type": "Started", "Details": []}, "$.Details: expected an object of texts, found []"),
     ({"Type": "Started", "Details": {"signal": 9}}, "$.Details.signal: expected a text, found 9"),
-    ({"Type": ["x" * 99]}, f'$.Type: expected a text, found ["{"x" * 55}...'),
 ]
 
 
 @pytest.mark.parametrize(("said", "message"), WRONG)
-def test_a_wrong_type_is_named_with_its_path(said: Any, message: str) -> None:  # noqa: ANN401 - any JSON
+def test_a_wrong_type_is_named_with_its_path(said: Any, message: str) -> None:
     with pytest.raises(DecodeError) as caught:
         event_from_object(said)
     assert str(caught.value) == message
@@ -276,13 +275,21 @@ def test_a_wrong_type_is_named_with_its_path(said: Any, message: str) -> None:  
     assert str(caught.value) == "$.TaskStates.web.Events[3]" + message.removeprefix("$")
 
 
+def test_what_was_found_is_shown_only_so_far() -> None:
+    with pytest.raises(DecodeError, match=r"^\$\.Type: expected a text, found ") as caught:
+        event_from_object({"Type": ["x" * 99] * 99})
+    assert len(str(caught.value)) < 120
+
+
 @given(JSON)
-def test_nothing_but_a_decode_error_is_ever_raised(said: Any) -> None:  # noqa: ANN401 - any JSON
+def test_nothing_but_a_decode_error_is_ever_raised(said: Any) -> None:
     for name in EVENT_FIELDS:
         value = {"Type": "Terminated", name: said}
         try:
             event = event_from_object(value)
         except DecodeError as error:
-            assert str(error).startswith(f"$.{name}")
+            message = str(error)
         else:
+            message = f"$.{name}"
             assert event == event_from_object(event_to_object(event, NEWEST))
+        assert message.startswith(f"$.{name}")

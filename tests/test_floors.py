@@ -17,10 +17,20 @@ PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
 # From low to high. A name stands for the module, or the folder with all that is in it.
 FLOORS = {
     "words": ("events", "record", "dialect", "errors", "clock", "duration"),
-    "core": ("lifecycle", "ring", "task", "allocation", "restart", "decide", "counts"),
+    "core": (
+        "lifecycle",
+        "ring",
+        "task",
+        "allocation",
+        "restart",
+        "decide",
+        "counts",
+        "binding",
+        "diagram",
+    ),
     "wire": ("codecs", "messages"),
-    "memory": ("log", "directory", "watch"),
-    "uses": ("engine", "replay", "verify", "nomad"),
+    "memory": ("log", "directory", "watch", "lines"),
+    "uses": ("engine", "replay", "verify", "ingest", "nomad"),
     "faces": ("cli", "http", "testing"),
 }
 # These gather what the package offers, from wherever it is.
