@@ -195,7 +195,7 @@ def lived_task(state: str) -> Task:
     """Return a task with a past, in this state."""
     task = Task(state=state, restarts=3, last_restart_ns=5, started_at_ns=6, finished_at_ns=4)
     for second in range(12):
-        task.ring.append(ev.Started(time_ns=second))
+        task.append(ev.Started(time_ns=second))
     return task
 
 

@@ -267,7 +267,7 @@ def test_evolve_is_pure_and_does_what_apply_does(
             apply(task, record, lifecycle, on_illegal)
         assert state == before
         assert task.freeze() == after
-        task.ring._check()
+        task._check()
         handed_out.append((after, copy.deepcopy(after)))
         state = after
     assert all(snapshot == as_it_was for snapshot, as_it_was in handed_out)

@@ -15,8 +15,8 @@ from taskfold.errors import SourceError
 
 __all__ = ["BLOCK_BYTES", "MAX_LINE_BYTES", "blocks", "lines", "open_bytes", "readable"]
 
-BLOCK_BYTES: Final = 1 << 20
-"""How much is read at once."""
+BLOCK_BYTES: Final = 1 << 18
+"""How much is read at once: what is decoded from it still fits the cache when it is folded."""
 
 MAX_LINE_BYTES: Final = 32 << 20
 """The longest line that is read: an allocation with its job is 5 to 50 kB, a list of a thousand of them 10 MB."""

@@ -81,6 +81,7 @@ class InternalEvent(
     forbid_unknown_fields=True,
     rename=wire_name,
     tag_field="Type",
+    gc=False,  # events and records never take part in a cycle
 ):
     """An event of the log that is no task event: it fills no place in the ring of a task."""
 
@@ -154,7 +155,9 @@ INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = (Placed, Updated, Fini
 Event: TypeAlias = TaskEventUnion | InternalEventUnion
 
 
-class Record(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+class Record(
+    Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name, gc=False
+):
     """A line of the log."""
 
     seq: int = 0

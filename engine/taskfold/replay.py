@@ -102,20 +102,17 @@ class Replay:
 
     def fold(self) -> Fold:
         """Return the state after all records. O(records); memory for the live state only."""
-        records = iter(self)
-        first = next(records, None)
-        if first is None:
-            return Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+        fold: Fold | None = None
+        blocks = (records for _, records in self.steps()) if self.at == At() else ([record] for record in self)
+        for records in blocks:
+            # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
+            if self.importer is not None and self.at == At():
+                continue
+            fold = fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+            fold.apply_all(records)
         if self.importer is not None and self.at == At():
-            for _ in records:
-                pass
             return self.importer.fold
-        fold = Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
-        fold.apply(first)
-        apply = fold.apply
-        for record in records:
-            apply(record)
-        return fold
+        return fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
 
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield each allocation as it is after all records, sorted by ID."""
@@ -155,15 +152,15 @@ class Replay:
         return min((self._done_bytes + raw.tell()) / total, 1.0)
 
     def steps(self) -> Iterator[tuple[Observation | None, list[Record]]]:
-        """Yield each observation with the records that explain it; for a log, None with each record.
+        """Yield each observation with the records that explain it; for a log, None with each block of records.
 
         This is all that the sources hold, whatever point was asked for.
         """
         sources = self._open()
         first = next(sources)
         if first.is_log:
-            for record in self._of_log(first):
-                yield None, [record]
+            for block in self._of_log(first):
+                yield None, block
             return
         for observation in self._observations(chain([first], sources)):
             if self.importer is None:
@@ -176,7 +173,7 @@ class Replay:
         """Yield all records of the sources."""
         return (record for _, records in self.steps() for record in records)
 
-    def _of_log(self, source: Source) -> Iterator[Record]:
+    def _of_log(self, source: Source) -> Iterator[list[Record]]:
         if len(self.sources) > 1:
             raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
         header, records = source.log()

@@ -20,10 +20,12 @@ and every recording.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET, Struct
+from msgspec.structs import force_setattr
 
 from taskfold.counts import UNITS, counts_by_type
 from taskfold.events import Restarting, TaskEvent
@@ -88,10 +90,10 @@ class TaskState(Struct, frozen=True, kw_only=True):
         return counts_by_type(self.packed_counts)
 
 
-class Task(Struct, gc=False):
-    """A task's state as the folder owns it: changed in place by `apply`, never handed out.
+class Task(EventRing, gc=False):
+    """A task's state as the folder owns it, and the ring of its events: changed in place by `apply`, never handed out.
 
-    It keeps no more than what the next record needs: 216 bytes without events.
+    It is one object with its ring, since a fold of many tasks waits for memory more than for anything else.
     """
 
     state: str = PENDING
@@ -100,7 +102,6 @@ class Task(Struct, gc=False):
     last_restart_ns: int | None = None
     started_at_ns: int | None = None
     finished_at_ns: int | None = None
-    ring: EventRing = field(default_factory=EventRing)
     counts: int = 0
     irregular: int = 0
     shown: tuple[TaskEvent, ...] | None = None
@@ -109,7 +110,7 @@ class Task(Struct, gc=False):
 
     def freeze(self) -> TaskState:
         """Return the state as it is now. O(1)."""
-        recorded = self.ring.events()
+        recorded = self.events()
         return TaskState(
             state=self.state,
             failed=self.failed,
@@ -119,7 +120,7 @@ class Task(Struct, gc=False):
             finished_at_ns=self.finished_at_ns,
             events=recorded if self.shown is None else self.shown,
             recorded=None if self.shown is None else recorded,
-            events_total=self.ring.total,
+            events_total=self.total,
             irregular=self.irregular,
             packed_counts=self.counts,
             hidden=self.hidden,
@@ -130,14 +131,17 @@ class Task(Struct, gc=False):
     def thaw(cls, state: TaskState) -> Task:
         """Return a task of its own that goes on from this state. O(1)."""
         recorded = state.events if state.recorded is None else state.recorded
+        ring = EventRing.of(recorded, state.events_total)
         return cls(
+            slots=ring.slots,
+            oldest=ring.oldest,
+            total=ring.total,
             state=_INTERNED.get(state.state, state.state),
             failed=state.failed,
             restarts=state.restarts,
             last_restart_ns=state.last_restart_ns,
             started_at_ns=state.started_at_ns,
             finished_at_ns=state.finished_at_ns,
-            ring=EventRing.of(recorded, state.events_total),
             counts=state.packed_counts,
             irregular=state.irregular,
             shown=None if state.recorded is None else state.events,
@@ -173,7 +177,7 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
         target = state
     # Nothing above changes the state; nothing below fails.
     task.counts += unit
-    task.ring.append(event)
+    task.append(event)
     if task.shown is not None:
         task.shown = None
     if event.fails_task:
@@ -181,6 +185,8 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
     if cls is Restarting:
         task.restarts += 1
         task.last_restart_ns = event.time_ns
+        # The few reasons of a cluster are shared: a task may hold five, and a log has each as a text of its own.
+        force_setattr(event, "restart_reason", sys.intern(event.restart_reason))
     if target is not state:
         task.state = target
         if target is RUNNING:
@@ -213,17 +219,17 @@ def _apply_other(task: Task, event: Event) -> None:
     if isinstance(event, TaskEvent):
         # A type that this dialect does not know never moves the state; it counts as itself where another knows it.
         task.counts += UNITS[type(event)]
-        task.ring.append(event)
+        task.append(event)
         task.shown = None
         task.failed = task.failed or event.fails_task
     elif isinstance(event, Observed):
         _set_fields(task, event, _FIELDS)
     elif isinstance(event, Gap):
-        task.ring.clear()
+        task.clear()
         _set_fields(task, event, _FIELDS)
     elif isinstance(event, Placed):
         # Created anew: a fresh state, but what was counted stays counted.
-        task.ring.clear()
+        task.clear()
         task.fields = None
         _set_fields(task, _ANEW, _FIELDS)
     elif isinstance(event, Updated):

@@ -50,8 +50,8 @@ def read_header(line: bytes, name: str) -> LogHeader:
     return header
 
 
-def read_records(stream: BinaryIO, name: str) -> tuple[LogHeader, Iterator[Record]]:
-    """Return the header of an NDJSON log, and its records, which are read as they are asked for. O(records).
+def read_records(stream: BinaryIO, name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+    """Return the header of an NDJSON log, and its records in blocks, read as they are asked for. O(records).
 
     It needs constant memory. Raises SourceError, naming the line, for a line that is neither; the last line may be cut
     off, and then is not read.
@@ -62,14 +62,14 @@ def read_records(stream: BinaryIO, name: str) -> tuple[LogHeader, Iterator[Recor
     return read_header(line, name), _decoded(rest, of_blocks, name)
 
 
-def _decoded(rest: bytes, of_blocks: Iterator[tuple[int, bytes]], name: str) -> Iterator[Record]:
-    """Yield the records of the blocks of a log."""
+def _decoded(rest: bytes, of_blocks: Iterator[tuple[int, bytes]], name: str) -> Iterator[list[Record]]:
+    """Yield the records of each block of a log."""
     for number, block in chain([(2, rest)], of_blocks):
         whole = block[: block.rfind(b"\n") + 1]
         try:
-            yield from _records.decode_lines(whole)
+            yield _records.decode_lines(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield from _one_by_one(whole, name, number)
+            yield from ([record] for record in _one_by_one(whole, name, number))
 
 
 def _one_by_one(block: bytes, name: str, number: int) -> Iterator[Record]:
@@ -127,7 +127,7 @@ class NdjsonLog:
                 self.header, records = read_records(stream, name)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
-                for record in records:
+                for record in chain.from_iterable(records):
                     self._ledger.note(record)
         except SourceError as error:
             raise LogError(str(error)) from None
@@ -211,7 +211,7 @@ class NdjsonLog:
         """Yield all records after a position. O(records of the log), in constant memory."""
         with open_bytes(self.path) as stream:
             _, records = read_records(stream, str(self.path))
-            for record in records:
+            for record in chain.from_iterable(records):
                 if record.seq > after_seq:
                     yield record
 

@@ -86,7 +86,7 @@ def _tasks(known: Mapping[str, Task], told: Mapping[str, ToldTask]) -> Iterator[
             value, had = getattr(expected, attribute), getattr(found, attribute)
             if value is not UNSET and value != had:
                 yield Difference(f"{path}.{attribute}", value, had)
-        events = found.ring.events() if found.shown is None else found.shown
+        events = found.events() if found.shown is None else found.shown
         if events != expected.events:
             yield Difference(f"{path}.events", expected.events, events)
         fields = found.fields or {}

@@ -177,7 +177,7 @@ class _Step:
 
     def _task(self, name: str, task: Task | None, told: ToldTask) -> None:
         """Write what happened to one task, up to what is told of it now."""
-        old = () if task is None else task.ring.events()
+        old = () if task is None else task.events()
         restarts = None if told.restarts is UNSET else told.restarts - (0 if task is None else task.restarts)
         if task is None:
             kind, new = ("grown" if is_whole(told.events) else "gap"), told.events
