@@ -7,13 +7,12 @@ with fewer than ten events since the last look nothing is lost, with more than t
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -32,6 +31,7 @@ from taskfold.task import Task, TaskState, apply
 
 RING = 10
 SECOND = 1_000_000_000
+FAILS = ev.Kept(fields={"FailsTask": True})
 
 
 def told_of(state: TaskState, dialect: str) -> ToldTask:
@@ -104,13 +104,13 @@ class History:
         for pick in picks:
             self.clock += 1
             legal = [cls for cls in self.lifecycle.rules if self.lifecycle.may(self.task.state, cls)]
-            cls = legal[pick % len(legal)] if self.events or self.clock % 4 else ev.Received
+            cls = legal[pick % len(legal)]  # 0 is Received, as long as that is legal
             if cls is Finished:
                 event: TaskEvent | Finished = Finished()
             else:
                 # Events are made before they are stored, so that their times are neither in order nor all different.
                 time_ns = self.clock * SECOND if self.unique_times else pick % 3 * SECOND
-                event = cls(time_ns=time_ns, fails_task=pick % 11 == 0)
+                event = cls(time_ns=time_ns, kept=FAILS if pick % 11 == 0 else None)
                 self.events.append(event)
             # When it is applied is another time, a little later.
             record = Record(index=1, alloc="a", version=1, task="web", time_ns=self.clock * SECOND + 7, event=event)
@@ -197,10 +197,10 @@ def test_more_than_ten_new_events_are_a_gap(dialect: str, first: list[int], skip
     assert types_of(observer.look(history.told()))[Gap] == 0
 
 
-@given(DIALECT_NAMES, st.lists(PICKS, max_size=30))
-def test_a_first_sight_is_whole_only_if_it_shows_the_beginning(dialect: str, picks: list[int]) -> None:
+@given(DIALECT_NAMES, st.lists(PICKS, max_size=1), st.lists(PICKS, max_size=15))
+def test_a_first_sight_is_whole_only_if_it_shows_the_beginning(dialect: str, first: list[int], more: list[int]) -> None:
     history, observer = History(dialect), Observer(dialect)
-    history.live(picks)
+    history.live([*(first or [0]), *more])
     new = types_of(observer.look(history.told()))
     events = history.told().events
     is_whole = not events or (len(events) < RING and isinstance(events[0], ev.Received))
@@ -229,9 +229,6 @@ def test_a_task_created_anew_is_placed_and_no_gap(
     assert types_of(new)[Gap] == types_of(new)[Observed] == 0
     other.live(later)
     assert types_of(observer.look(other.told()))[Gap] == 0
-    state = observer.read_back["a"].tasks["web"]
-    assert state.irregular >= 0
-    assert state.events_total == observer.counts.total()
     if len(first) < RING:
         # Nothing was lost of the first life either; what was counted stays counted.
         assert observer.counts == history.counts + other.counts
@@ -243,7 +240,6 @@ def test_a_task_created_anew_is_placed_and_no_gap(
     st.lists(PICKS, max_size=4),
     st.booleans(),
 )
-@example([1, 2], [3, 4], [], True)
 def test_an_older_copy_is_shown_and_its_events_are_not_recorded_again(
     before: list[int], since: list[int], later: list[int], comes_back_alone: bool
 ) -> None:
@@ -299,7 +295,7 @@ RINGS = [
     ("it begins anew", ring(1, 2), (RECEIVED,), None, "anew", (RECEIVED,)),
     ("other events, without a beginning", ring(1, 2), ring(3), None, "gap", ring(3)),
     ("a full ring that begins anew", FULL, (RECEIVED, *ring(*range(10, 19))), None, "gap", None),
-    ("restarts that no new event tells", ring(1), ring(1), 1, "gap", ring(1)),
+    ("restarts that no event tells", FULL, FULL, 3, "gap", FULL),
     ("a restart that is told", ring(1), (*ring(1), RESTARTING), 1, "grown", (RESTARTING,)),
     ("fewer restarts than shown", ring(1), (*ring(1), RESTARTING), 0, "gap", (*ring(1), RESTARTING)),
     ("a full turn of equal events, told by restarts", (RESTARTING,) * RING, (RESTARTING,) * RING, 3, "grown", 3),

@@ -33,6 +33,13 @@ def record_of(event: Event, time_ns: int) -> Record:
     return Record(index=1, alloc="a", version=1, task="web", time_ns=time_ns, event=event)
 
 
+def event_of(cls: type[TaskEvent], time_ns: int = 0, *, fails: bool = False) -> TaskEvent:
+    """Return an event that fails its task or not: some types have a field for it, others keep what the wire said."""
+    if "fails_task" in cls.__struct_fields__:
+        return cls(time_ns=time_ns, fails_task=fails)
+    return cls(time_ns=time_ns, kept=ev.Kept(fields={"FailsTask": True}) if fails else None)
+
+
 def nanoseconds(second: int | None) -> int | None:
     return None if second is None else second * SECOND
 
@@ -149,7 +156,8 @@ def test_failed_is_set_by_any_event_that_says_so_and_never_reset(dialect: str) -
     assert fold_of(dialect, *STARTED, ev.Killing(fails_task=True)).failed
     assert fold_of(dialect, *STARTED, ev.Killing(fails_task=True), ev.Restarting(), ev.Started()).failed
     assert not fold_of(dialect, *STARTED, ev.NotRestarting(fails_task=False)).failed
-    assert fold_of(dialect, ev.UnknownEvent(wire_type="New", fails_task=True)).failed
+    assert fold_of(dialect, event_of(ev.UnknownEvent, fails=True)).failed
+    assert fold_of(dialect, *STARTED, event_of(ev.Terminated, fails=True)).failed
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -205,7 +213,7 @@ def test_a_gap_anchors_the_fold_anew_and_keeps_the_counts() -> None:
 
 def test_a_task_created_anew_is_fresh_but_for_its_counts() -> None:
     fields = {"TaskHandle": msgspec.Raw(b'{"ID":1}')}
-    lived = (*STARTED, Updated(fields=fields), ev.Restarting(fails_task=True), Observed(hidden=True))
+    lived = (*STARTED, Updated(fields=fields), event_of(ev.Restarting, fails=True), Observed(hidden=True))
     state = fold_of("1.1.2", *lived, Placed())
     assert state == TaskState(events_total=3, packed_counts=state.packed_counts)
     assert state.counts == {"Received": 1, "Started": 1, "Restarting": 1}
@@ -222,10 +230,7 @@ def test_other_fields_of_a_task_are_kept_and_cleared() -> None:
 
 TIMES = st.integers(0, 30)
 TASK_EVENTS = st.builds(
-    lambda cls, time_ns, fails: cls(time_ns=time_ns, fails_task=fails),
-    st.sampled_from([*(row.cls for row in EVENT_TYPES), ev.UnknownEvent]),
-    TIMES,
-    st.booleans(),
+    event_of, st.sampled_from([*(row.cls for row in EVENT_TYPES), ev.UnknownEvent]), TIMES, fails=st.booleans()
 )
 OBSERVED = st.builds(
     Observed,

@@ -40,6 +40,16 @@ CLIENT_DESCRIPTIONS: Final[Mapping[str, str]] = {
 """ClientDescription by ClientStatus. Source: client/allocrunner/alloc_runner.go getClientStatus, since Nomad 0.9.0."""
 
 
+def newest_time_ns(tasks: Iterable[Task | TaskState]) -> int:
+    """Return the newest time that tasks tell (unix nanoseconds): of an event, a start or an end; 0 without any."""
+    newest = 0
+    for task in tasks:
+        events = task.slots if isinstance(task, Task) else task.events
+        of_events = max((event.time_ns for event in events), default=0)
+        newest = max(newest, of_events, task.started_at_ns or 0, task.finished_at_ns or 0)
+    return newest
+
+
 def client_status(tasks: Iterable[Task | TaskState]) -> str | None:
     """Return the ClientStatus that follows from the task states; None without tasks. O(tasks).
 
@@ -62,7 +72,7 @@ def client_status(tasks: Iterable[Task | TaskState]) -> str | None:
     return status
 
 
-class Allocation(Struct):
+class Allocation(Struct, gc=False):
     """An allocation's state as the folder owns it: changed in place, never handed out."""
 
     id: str
@@ -70,8 +80,6 @@ class Allocation(Struct):
     """How many records it has."""
     modify_index: int = 0
     """The index of its newest record."""
-    time_ns: int = 0
-    """The time of its newest record (unix nanoseconds)."""
     placed: bytes = b"{}"
     """The top-level fields as first seen: a JSON object in Nomad's names."""
     updates: dict[str, bytes | None] | None = None
@@ -85,7 +93,6 @@ class Allocation(Struct):
             id=self.id,
             version=self.version,
             modify_index=self.modify_index,
-            time_ns=self.time_ns,
             placed=self.placed,
             updates={} if self.updates is None else self.updates.copy(),
             tasks={name: task.freeze() for name, task in self.tasks.items()},
@@ -99,11 +106,15 @@ class AllocationState(Struct, frozen=True, kw_only=True):
     id: str
     version: int
     modify_index: int
-    time_ns: int
     placed: bytes
     updates: Mapping[str, bytes | None]
     tasks: Mapping[str, TaskState]
     collected: bool = False
+
+    @property
+    def time_ns(self) -> int:
+        """The newest time that its tasks tell (unix nanoseconds); 0 without any."""
+        return newest_time_ns(self.tasks.values())
 
     @property
     def client_status(self) -> str | None:
@@ -130,7 +141,6 @@ def apply_record(allocation: Allocation, record: Record, lifecycle: Lifecycle, o
         _apply_fields(allocation, record)
     allocation.version = record.version
     allocation.modify_index = record.index
-    allocation.time_ns = record.time_ns
 
 
 def _apply_fields(allocation: Allocation, record: Record) -> None:
@@ -198,7 +208,6 @@ class Fold:
             apply(task, record, lifecycle, on_illegal)
             allocation.version = record.version
             allocation.modify_index = record.index
-            allocation.time_ns = record.time_ns
 
     def __getitem__(self, alloc_id: str) -> AllocationState:
         """Return an allocation as it is now. Raises UnknownAllocation."""

@@ -95,9 +95,15 @@ class TaskEvent(
 
     time_ns: int = 0
     """When it happened (unix nanoseconds, the clock of whoever made the event); 0 lets the recorder fill it in."""
-    fails_task: bool = False
-    """The task is marked failed when this event is appended (since Nomad 0.5.0)."""
     kept: Kept | None = None
+
+    @property
+    def fails_task(self) -> bool:
+        """Whether the task is marked failed when this event is appended (since Nomad 0.5.0).
+
+        The types that Nomad sets it for have it as a field; for another one it is kept as the wire said it.
+        """
+        return self.kept is not None and self.kept.fields.get("FailsTask") is True
 
 
 class Received(TaskEvent, frozen=True, tag="Received"):
@@ -113,12 +119,14 @@ class TaskSetup(TaskEvent, frozen=True, tag="Task Setup"):
 class SetupFailure(TaskEvent, frozen=True, tag="Setup Failure"):
     """The task could not be started because setting it up failed."""
 
+    fails_task: bool = False  # a field in place of the property
     setup_error: str = ""
 
 
 class FailedValidation(TaskEvent, frozen=True, tag="Failed Validation"):
     """The task is not valid and was not run."""
 
+    fails_task: bool = False  # a field in place of the property
     validation_error: str = ""
 
 
@@ -163,7 +171,7 @@ class Restarting(TaskEvent, frozen=True, tag="Restarting"):
 class NotRestarting(TaskEvent, frozen=True, tag="Not Restarting"):
     """The task failed and will not be started again."""
 
-    fails_task: bool = True
+    fails_task: bool = True  # a field in place of the property
     restart_reason: str = ""
 
 
@@ -184,6 +192,7 @@ class Signaling(TaskEvent, frozen=True, tag="Signaling"):
 class Killing(TaskEvent, frozen=True, tag="Killing"):
     """The task has been asked to end, and will be killed after the timeout."""
 
+    fails_task: bool = False  # a field in place of the property
     kill_timeout_ns: int = 0
     kill_reason: str = ""
 
@@ -290,6 +299,7 @@ class Running(TaskEvent, frozen=True, tag="Running"):
 class UnknownEvent(TaskEvent, frozen=True, tag="Unknown"):
     """An event of a type nobody knows: kept with all its fields, and it never moves the state."""
 
+    fails_task: bool = False  # a field in place of the property
     wire_type: str = ""
     message: str = ""
 
@@ -318,7 +328,7 @@ class EventType(Struct, frozen=True):
     @property
     def annotations(self) -> tuple[str, ...]:
         """The wire names of its annotations, without Time and FailsTask, which every event has."""
-        common = set(TaskEvent.__struct_encode_fields__)
+        common = {*TaskEvent.__struct_encode_fields__, "FailsTask"}
         return tuple(name for name in self.cls.__struct_encode_fields__ if name not in common)
 
 

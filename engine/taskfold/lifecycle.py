@@ -219,6 +219,8 @@ class Rule(Struct, frozen=True):
     """The state that follows, by the state it arrives in; None where it is illegal."""
     unit: int
     """What one such event adds to the packed counts of a task; 0 for an internal event."""
+    may_fail: bool
+    """Whether events of this type have FailsTask as a field; for others it can only be kept."""
 
 
 class Lifecycle:
@@ -232,6 +234,7 @@ class Lifecycle:
                 # Interned, so that states can be told apart with `is`, which is faster.
                 {state: _interned(_ask(self.machine, trigger_name(cls), state)) for state in STATES},
                 UNITS[cls] if issubclass(cls, TaskEvent) else 0,
+                "fails_task" in cls.__struct_fields__,
             )
             for cls in TABLES[dialect.name]
         }

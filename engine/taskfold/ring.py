@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from taskfold.dialect import EVENTS_PER_TASK
 from taskfold.events import TaskEvent
@@ -13,6 +13,10 @@ __all__ = ["EventRing"]
 
 _AFTER = (*range(1, EVENTS_PER_TASK), 0)
 """The place after each place, around the ring."""
+
+
+_NO_EVENTS: list[TaskEvent] = []
+"""The slots of every ring without events: shared, and never changed."""
 
 
 class EventRing(Struct, gc=False):
@@ -28,7 +32,7 @@ class EventRing(Struct, gc=False):
     ([2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 12, 2)
     """
 
-    slots: list[TaskEvent] = []
+    slots: list[TaskEvent] = field(default_factory=lambda: _NO_EVENTS)
     oldest: int = -1
     """The place of the oldest event in `slots` once they are full, and -1 before."""
     total: int = 0
@@ -47,7 +51,8 @@ class EventRing(Struct, gc=False):
             self.slots[oldest] = event
             self.oldest = _AFTER[oldest]
             return
-        self.slots = slots = self.slots + [event]  # noqa: RUF005 - unpacking keeps room for 16
+        # A new list of the exact size: list.append would keep room for 16.
+        self.slots = slots = [*self.slots, event]
         if len(slots) == EVENTS_PER_TASK:
             self.oldest = 0
 
@@ -63,17 +68,17 @@ class EventRing(Struct, gc=False):
 
     def clear(self) -> None:
         """Show no event; the total stays, so that what is no longer shown counts as dropped."""
-        self.slots = []
+        self.slots = _NO_EVENTS
         self.oldest = -1
 
     @classmethod
     def of(cls, events: tuple[TaskEvent, ...], total: int) -> EventRing:
         """Return a ring that shows these events (at most 10) and has seen so many in all."""
-        return cls(list(events), 0 if len(events) == EVENTS_PER_TASK else -1, total)
+        return cls(list(events) or _NO_EVENTS, 0 if len(events) == EVENTS_PER_TASK else -1, total)
 
     def copy(self) -> EventRing:
         """Return a ring of its own with the same events."""
-        return EventRing(self.slots.copy(), self.oldest, self.total)
+        return EventRing.of(self.events(), self.total)
 
     def __len__(self) -> int:
         """Return how many events are shown."""

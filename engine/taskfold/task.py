@@ -180,7 +180,7 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
     task.append(event)
     if task.shown is not None:
         task.shown = None
-    if event.fails_task:
+    if (rule.may_fail or event.kept is not None) and event.fails_task:
         task.failed = True
     if cls is Restarting:
         task.restarts += 1

@@ -141,16 +141,16 @@ class _Shape(NamedTuple):
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return what gets these attributes as a tuple, also when there is only one."""
+    """Return what gets these attributes as a tuple, also when there is only one, or none."""
     if len(names) > 1:
         return attrgetter(*names)
-    get = attrgetter(*names)
-    return lambda value: (get(value),)
+    return lambda value: tuple([getattr(value, name) for name in names])
 
 
 def _wire_shape(cls: type[TaskEvent]) -> _Shape:
     """Return where the values of a type stand on the wire."""
-    names = {"FailsTask": "fails_task", **_annotations(cls)}
+    failing = {"FailsTask": "fails_task"} if "fails_task" in cls.__struct_fields__ else {}
+    names = failing | _annotations(cls)
     return _Shape(cls, tuple(names.values()), _getter(tuple(names)))
 
 
@@ -177,6 +177,8 @@ def event_from_wire(wire: Any) -> TaskEvent:
     values = of_wire(wire)
     event = cls(time_ns=wire.Time, **dict(zip(attributes, values, strict=True)))
     said_details, said_message = wire.Details, wire.DisplayMessage
+    if wire.FailsTask and not event.fails_task:
+        return _keep(event, said_details, said_message, {"FailsTask": True})
     if said_details is UNSET and said_message is UNSET:
         return event
     if (said_message, said_details) == _derived(cls, attributes, values):
@@ -247,9 +249,11 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
             typed = _typed_field(value, name, path)
             if typed != EVENT_FIELDS[name].zero:
                 fields[name] = typed
-    event = cls(
-        time_ns=_typed_field(value, "Time", path), fails_task=_typed_field(value, "FailsTask", path), **attributes
-    )
+    if "fails_task" in cls.__struct_fields__:
+        attributes["fails_task"] = _typed_field(value, "FailsTask", path)
+    elif _typed_field(value, "FailsTask", path):
+        fields["FailsTask"] = True
+    event = cls(time_ns=_typed_field(value, "Time", path), **attributes)
     message = _typed_field(value, "DisplayMessage", path) if value.get("DisplayMessage") is not None else UNSET
     return _keep(event, _details(value, path), message, fields)
 

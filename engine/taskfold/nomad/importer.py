@@ -25,7 +25,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw
 
-from taskfold.allocation import Allocation, Fold
+from taskfold.allocation import Allocation, Fold, newest_time_ns
 from taskfold.codecs.allocation import current_fields, fields_to_json, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
@@ -84,7 +84,7 @@ class _Step:
         self.seen = observation
         self.known = fold.allocations.get(observation.alloc)
         self.version = 0 if self.known is None else self.known.version
-        self.time_ns = 0 if self.known is None else self.known.time_ns
+        self.time_ns = 0 if self.known is None else newest_time_ns(self.known.tasks.values())
         self.written: list[Record] = []
 
     def records(self) -> list[Record]:
