@@ -1,5 +1,6 @@
 """What the documents show is what the code does today."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def test_every_module_has_its_floor_in_the_table():
 
     for name in names - {"__init__", "__main__", "py", "__pycache__/"}:
         assert f"`{name}`" in table, f"{name} has no floor in ARCHITECTURE.md"
+
+
+def test_what_readme_shows_in_python_is_what_happens():
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+    failed, attempted = doctest.testfile(str(ROOT / "README.md"), module_relative=False, optionflags=flags)
+
+    assert attempted > 10
+    assert failed == 0

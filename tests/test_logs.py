@@ -1,0 +1,390 @@
+"""One contract for every log, and what a file adds to it: reopening, torn lines, damage, and disks that fail."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import itertools
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from taskfold import events as ev
+from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
+from taskfold.lifecycle import lifecycle_of
+from taskfold.log import EventLog, MemoryLog, NdjsonLog
+from taskfold.record import FORMAT, Placed, Record
+from taskfold.replay import replay
+
+Make = Callable[..., EventLog]
+
+
+@pytest.fixture(params=["memory", "ndjson"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Return what makes a new, empty log; each is closed in the end."""
+    made: list[NdjsonLog] = []
+
+    def make_log(dialect: str = "1.1.2", region: str = "global") -> EventLog:
+        if request.param == "memory":
+            return MemoryLog(dialect, region)
+        made.append(NdjsonLog(tmp_path / f"{len(made)}.jsonl", dialect, region))
+        return made[-1]
+
+    yield make_log
+    for log in made:
+        log.close()
+
+
+def record_of(alloc: str, version: int, *, index: int = 1, id: Any = UNSET) -> Record:
+    event = Placed() if version == 1 else ev.Started(time_ns=version)
+    return Record(index=index, alloc=alloc, version=version, task="" if version == 1 else "web", id=id, event=event)
+
+
+def records_of(alloc: str, first: int, last: int) -> list[Record]:
+    return [record_of(alloc, version, index=version) for version in range(first, last + 1)]
+
+
+def placed(record: Record, seq: int) -> Record:
+    return msgspec.structs.replace(record, seq=seq)
+
+
+# --- the contract -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_appended_is_read_back_in_order_with_its_place(make: Make) -> None:
+    log = make()
+    assert list(log.read_all()) == list(log.read("a")) == []
+    assert log.append("a", 0, records_of("a", 1, 3)) == [placed(r, r.version) for r in records_of("a", 1, 3)]
+    assert log.append("b", 0, records_of("b", 1, 1)) == [placed(record_of("b", 1), 4)]
+    log.append("a", 3, records_of("a", 4, 4))
+    assert [(r.seq, r.alloc, r.version) for r in log.read_all()] == [
+        (1, "a", 1),
+        (2, "a", 2),
+        (3, "a", 3),
+        (4, "b", 1),
+        (5, "a", 4),
+    ]
+    assert [r.seq for r in log.read_all(after_seq=3)] == [4, 5]
+    assert list(log.read_all(after_seq=5)) == []
+    assert [r.version for r in log.read("a", after_version=2)] == [3, 4]
+    assert list(log.read("a", after_version=4)) == list(log.read("nobody")) == []
+    assert [msgspec.structs.replace(r, seq=0) for r in log.read("a")] == records_of("a", 1, 4)
+
+
+def test_appending_nothing_is_nothing(make: Make) -> None:
+    log = make()
+    assert log.append("a", 0, []) == []
+    assert log.append("a", 7, []) == []
+    assert list(log.read_all()) == []
+
+
+def test_the_header_says_what_the_log_holds(make: Make) -> None:
+    header = make("0.5.6", "west").header
+    assert (header.taskfold, header.dialect, header.region) == (FORMAT, "0.5.6", "west")
+    assert header.lifecycle == lifecycle_of("0.5.6").fingerprint
+
+
+def test_of_two_writers_who_saw_the_same_version_one_wins(make: Make) -> None:
+    log = make()
+    log.append("a", 0, records_of("a", 1, 2))
+    before = list(log.read_all())
+    for expected in (0, 1, 3):
+        with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {expected}") as caught:
+            log.append("a", expected, records_of("a", expected + 1, expected + 2))
+        assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", expected, 2)
+    with pytest.raises(VersionConflict):
+        log.append("new", 1, records_of("new", 2, 2))
+    assert list(log.read_all()) == before
+    assert [r.seq for r in log.append("a", 2, records_of("a", 3, 3))] == [3]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [record_of("a", 1), record_of("b", 2)],
+        [record_of("a", 2)],
+        [record_of("a", 1), record_of("a", 3)],
+        [record_of("a", 1), record_of("a", 1)],
+    ],
+)
+def test_records_that_do_not_follow_are_refused_all_together(make: Make, wrong: list[Record]) -> None:
+    log = make()
+    with pytest.raises(LogError, match="must be its version"):
+        log.append("a", 0, wrong)
+    assert list(log.read_all()) == []
+    assert [r.seq for r in log.append("a", 0, records_of("a", 1, 1))] == [1]
+
+
+def test_a_text_id_is_appended_once(make: Make) -> None:
+    log = make()
+    first = [record_of("a", 1), record_of("a", 2, id="report-7")]
+    log.append("a", 0, first)
+    assert log.knows("report-7")
+    assert not log.knows("report-8")
+    # Whatever version and allocation the repeat claims: it was said before.
+    assert log.append("a", 1, [record_of("a", 2, id="report-7")]) == []
+    assert log.append("b", 0, [record_of("b", 1, id="report-7")]) == []
+    assert len(list(log.read_all())) == 2
+    again = [record_of("a", 2, id="report-7"), record_of("a", 3, id="report-8")]
+    assert [(r.seq, r.id) for r in log.append("a", 2, again)] == [(3, "report-8")]
+
+
+def test_an_imported_record_is_known_by_its_index_and_ordinal(make: Make) -> None:
+    log = make()
+    step = [record_of("a", n + 1, index=10, id=n) for n in range(3)]
+    assert len(log.append("a", 0, step)) == 3
+    assert log.append("a", 0, step) == []
+    assert log.append("a", 3, [record_of("a", 4, index=9, id=5)]) == [], "an older index was imported before"
+    assert len(log.append("a", 3, [*step, record_of("a", 4, index=10, id=3)])) == 1
+    assert len(log.append("a", 4, [record_of("a", 5, index=11, id=0)])) == 1
+    assert len(log.append("b", 0, [record_of("b", 1, index=2, id=0)])) == 1, "another allocation has its own indexes"
+    assert [r.seq for r in log.read_all()] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_seq_has_no_hole_and_versions_count_whatever_is_tried(make: Make, seed: int) -> None:
+    log, chance = make(), random.Random(seed)
+    model: list[Record] = []
+    versions = dict.fromkeys("abc", 0)
+    for n in range(150):
+        alloc = chance.choice("abc")
+        expected = max(versions[alloc] + chance.choice([0, 0, 0, -1, 1]), 0)
+        new = records_of(alloc, expected + 1, expected + chance.randrange(1, 4))
+        new[-1] = msgspec.structs.replace(new[-1], id=f"id-{n}" if chance.random() < 0.5 else UNSET)
+        if expected != versions[alloc]:
+            with pytest.raises(VersionConflict):
+                log.append(alloc, expected, new)
+            continue
+        model += [placed(record, len(model) + place) for place, record in enumerate(new, start=1)]
+        assert log.append(alloc, expected, new) == model[-len(new) :]
+        versions[alloc] += len(new)
+    assert list(log.read_all()) == model
+    assert [record.seq for record in model] == list(range(1, len(model) + 1))
+    for alloc in "abc":
+        assert list(log.read(alloc)) == [record for record in model if record.alloc == alloc]
+
+
+# --- a file -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a log of four records."""
+    path = tmp_path / "tasks.jsonl"
+    with_four_records(path)
+    return path
+
+
+def with_four_records(path: Path) -> None:
+    log = NdjsonLog(path, "0.5.6", "west")
+    log.append("a", 0, records_of("a", 1, 3))
+    log.append("b", 0, [record_of("b", 1, index=9, id="report-7")])
+    log.close()
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_a_log_is_opened_again_and_goes_on(path: Path) -> None:
+    log = NdjsonLog(path)
+    assert (log.header.dialect, log.header.region, log.seq) == ("0.5.6", "west", 4)
+    assert log.knows("report-7")
+    with pytest.raises(VersionConflict):
+        log.append("a", 0, records_of("a", 1, 1))
+    assert [r.seq for r in log.append("a", 3, records_of("a", 4, 4))] == [5]
+    log.close()
+    log.close()
+    assert [r.seq for r in replay(path)] == [1, 2, 3, 4, 5]
+    assert [r.alloc for r in replay(path)] == ["a", "a", "a", "b", "a"]
+
+
+def test_a_new_log_needs_a_dialect_and_an_empty_file_is_a_new_log(tmp_path: Path) -> None:
+    path = tmp_path / "new.jsonl"
+    with pytest.raises(LogError, match="a new one needs a dialect"):
+        NdjsonLog(path)
+    assert not path.exists()
+    path.touch()
+    NdjsonLog(path, "1.1.2").close()
+    assert len(lines_of(path)) == 1
+
+
+def test_two_writers_cannot_open_one_file(path: Path) -> None:
+    first = NdjsonLog(path)
+    before = path.read_bytes()
+    with pytest.raises(LogError, match="another process is writing this log"):
+        NdjsonLog(path)
+    assert path.read_bytes() == before
+    first.close()
+    NdjsonLog(path).close()
+
+
+def test_another_dialect_is_refused(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(DialectError, match=r"the log holds dialect 0\.5\.6, not 1\.1\.2: a log holds one dialect"):
+        NdjsonLog(path, "1.1.2")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"hello\n",
+        b"{}\n",
+        b'{"ID":"a","ModifyIndex":1}\n',
+        b"\x00\x01",
+        b'{"taskfold":99,"dialect":"0.5.6","region":"","lifecycle":""}\n',
+        b'{"taskfold":1,"dialect":"7.0","region":"","lifecycle":""}\n',
+        b'{"taskfold":1}\n',
+        b'{"taskfold":1,"dial',
+    ],
+)
+def test_what_is_no_log_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(LogError, match=r"other\.jsonl"):
+        NdjsonLog(path, "0.5.6")
+    assert path.read_bytes() == content
+
+
+def test_a_folder_is_no_log(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="is a directory"):
+        NdjsonLog(tmp_path, "0.5.6")
+
+
+def test_a_compressed_log_can_be_read_but_not_appended_to(path: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed.jsonl"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    before = packed.read_bytes()
+    assert list(replay(packed)) == list(replay(path))
+    with pytest.raises(LogError, match="a compressed log can be read, not appended to"):
+        NdjsonLog(packed)
+    assert packed.read_bytes() == before
+
+
+def test_a_torn_last_line_is_not_read_and_its_place_is_taken(path: Path) -> None:
+    whole = lines_of(path)
+    for size in range(1, len(whole[-1])):
+        path.write_bytes(b"".join(whole[:-1]) + whole[-1][:size])
+        assert [r.seq for r in replay(path)] == [1, 2, 3]
+        log = NdjsonLog(path)
+        assert log.seq == 3
+        assert not log.knows("report-7")
+        assert [r.seq for r in log.read_all()] == [1, 2, 3]
+        log.append("a", 3, records_of("a", 4, 4))
+        log.append("a", 4, records_of("a", 5, 5))
+        assert [r.seq for r in log.read_all()] == [1, 2, 3, 4, 5]
+        log.close()
+        assert [r.version for r in replay(path)] == [1, 2, 3, 4, 5]
+        log = NdjsonLog(path)
+        assert log.seq == 5
+        log.close()
+
+
+def test_a_damaged_line_in_the_middle_is_named(path: Path) -> None:
+    whole = path.read_bytes()
+    lines = lines_of(path)
+    start = sum(len(line) for line in lines[:2])
+    for offset in range(len(lines[2])):  # every byte of the third line, its newline too
+        path.write_bytes(whole[: start + offset] + b"\x01" + whole[start + offset + 1 :])
+        with pytest.raises(LogError, match=r"tasks\.jsonl, line 3: "):
+            NdjsonLog(path)
+        with pytest.raises(SourceError, match=r"tasks\.jsonl, line 3: ") as caught:
+            list(replay(path))
+        assert caught.value.line == 3
+
+
+def test_a_line_that_is_missing_or_twice_is_named(path: Path) -> None:
+    lines = lines_of(path)
+    for wrong in ([*lines[:2], *lines[3:]], [*lines[:3], *lines[2:]], [*lines[:2], lines[3], lines[2], lines[4]]):
+        path.write_bytes(b"".join(wrong))
+        with pytest.raises(LogError, match=r"tasks\.jsonl, line [34]: expected Seq [23] "):
+            NdjsonLog(path)
+
+
+def test_rolling_back_leaves_the_file_as_it_was_opened(path: Path, tmp_path: Path) -> None:
+    before = path.read_bytes()
+    log = NdjsonLog(path)
+    log.append("a", 3, records_of("a", 4, 9))
+    log.append("c", 0, records_of("c", 1, 2), sync=False)
+    assert path.read_bytes() != before
+    log.roll_back()
+    assert path.read_bytes() == before
+    new = NdjsonLog(tmp_path / "new.jsonl", "0.5.6")
+    new.append("a", 0, records_of("a", 1, 2))
+    new.roll_back()
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+def test_what_was_not_acknowledged_at_once_is_with_the_next_sync(path: Path) -> None:
+    log = NdjsonLog(path)
+    log.append("a", 3, records_of("a", 4, 5), sync=False)
+    assert [r.version for r in log.read("a", after_version=3)] == [4, 5]
+    log.sync()
+    assert len(lines_of(path)) == 7
+    log.close()
+
+
+# --- a disk that fails ------------------------------------------------------------------------------------------------
+
+
+class Disk:
+    """What stands between a log and its file: writes only half of what it is given, and fails at one call."""
+
+    def __init__(self, file: BinaryIO, fails_at: int) -> None:
+        self.file = file
+        self.fails_at = fails_at
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def called(self) -> None:
+        self.calls += 1
+        if self.calls == self.fails_at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fsync(self, _: int) -> None:
+        self.called()
+
+    def write(self, data: bytes) -> int:
+        self.called()
+        return self.file.write(data[: max(len(data) // 2, 1)])
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_write_that_fails_at_any_call_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, sync: bool
+) -> None:
+    failures = 0
+    for fails_at in itertools.count(1):
+        path.unlink()
+        with_four_records(path)
+        before = path.read_bytes()
+        log = NdjsonLog(path)
+        disk = Disk(log._file, fails_at)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "_file", disk)
+            patch.setattr(os, "fsync", disk.fsync)
+            try:
+                log.append("a", 3, records_of("a", 4, 6), sync=sync)
+            except LogError as error:
+                failure = str(error)
+            else:
+                break
+        failures += 1
+        assert failure == f"{path}: cannot be written: No space left on device"
+        assert path.read_bytes() == before
+        # Nothing was appended, so that the same may be tried again; and then it is there once.
+        assert [r.seq for r in log.read_all()] == [1, 2, 3, 4]
+        assert [r.seq for r in log.append("a", 3, records_of("a", 4, 6))] == [5, 6, 7]
+        log.close()
+        assert [r.seq for r in replay(path)] == [1, 2, 3, 4, 5, 6, 7]
+    log.close()
+    assert failures > 5, "a short write is gone on with, and each part may fail"
