@@ -163,9 +163,11 @@ def test_events_of_different_types_are_never_equal() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_an_event_needs_no_argument_and_no_event_takes_another_ones(cls: type[TaskEvent]) -> None:
+def test_an_event_needs_no_argument_and_takes_names_only(cls: type[TaskEvent]) -> None:
     assert cls().time_ns == 0
     assert cls().fails_task is (cls is ev.NotRestarting)
+    with pytest.raises(TypeError):
+        cls(5)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         cls(no_such_field=1)
 
@@ -224,7 +226,7 @@ def test_a_record_is_one_readable_line() -> None:
     record = record_of(ev.Restarting(time_ns=MOMENT, start_delay_ns=5, restart_reason="Restart within policy"))
     assert msgspec.json.encode(record).decode() == (
         '{"Seq":3,"Index":9,"Alloc":"a","Version":2,"Task":"web","Time":1447806038427841000,"ID":0,"Event":'
-        '{"Type":"Restarting","StartDelay":5,"RestartReason":"Restart within policy","Time":1447806038427841000}}'
+        '{"Type":"Restarting","Time":1447806038427841000,"StartDelay":5,"RestartReason":"Restart within policy"}}'
     )
 
 

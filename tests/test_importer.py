@@ -153,6 +153,8 @@ def test_a_second_source_of_the_same_story_changes_no_state(scenario: Scenario, 
     before = {alloc: importer.fold[alloc].tasks for alloc in importer.fold}
     added = imported(importer, observations(scenario, second))
     assert {(type(record.event), record.task) for record in added} <= {(Updated, "")}
+    # What the stream never tells of is not gone.
+    assert not [record for record in added if "Job" in record.event.cleared]
     assert {alloc: importer.fold[alloc].tasks for alloc in importer.fold} == before
     # Both tell the same at the same index, but for the job, which the stream never tells.
     for observation in importer.conflicts:
@@ -218,6 +220,57 @@ def test_what_was_conflicting_is_counted_and_kept() -> None:
     assert Snapshot.of(importer.fold["a"], "1.1.2").desired_status == "run"
 
 
+def test_an_observation_that_cannot_be_read_changes_nothing() -> None:
+    body = {"ID": "a", "ModifyIndex": 5, "Job": None}
+    importer = Importer("1.1.2")
+    imported(importer, [observation_from_json(encode(body))])
+    before = importer.fold["a"]
+    tasks = {"web": {"State": "pending", "Events": [{"Type": "Received"}]}}
+    wrong = body | {"ModifyIndex": 6, "ModifyTime": "x", "DesiredStatus": "stop", "TaskStates": tasks}
+    with pytest.raises(DecodeError, match=r"^\$\.ModifyTime: "):
+        importer.observe(observation_from_json(encode(wrong)))
+    assert importer.fold["a"] == before
+
+
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("$.TaskStates.web.state", {"State": "dead"}),
+    ("$.TaskStates.web.failed", {"Failed": True}),
+    ("$.TaskStates.web.restarts", {"Restarts": 8}),
+    ("$.TaskStates.web.last_restart_ns", {"LastRestart": None}),
+    ("$.TaskStates.web.started_at_ns", {"StartedAt": "2026-11-23T08:34:10.519993803Z"}),
+    ("$.TaskStates.web.finished_at_ns", {"FinishedAt": "2026-11-23T08:34:10Z"}),
+    ("$.TaskStates.web.events", {"Events": [{"Type": "Started", "Time": 6}]}),
+    ("$.TaskStates.web.events", {"Events": None}),
+    ("$.TaskStates.web.TaskHandle", {"TaskHandle": {"Version": 2}}),
+    ("$.TaskStates.web.TaskHandle", {"TaskHandle": None}),
+    ("$.TaskStates.web.Paused", {"Paused": "force_run"}),
+]
+
+
+@pytest.mark.parametrize(("path", "change"), CHANGES)
+def test_every_difference_of_a_task_is_named(path: str, change: dict[str, Any]) -> None:
+    task = {
+        "State": "running",
+        "Restarts": 7,
+        "LastRestart": "2026-11-23T08:34:09Z",
+        "StartedAt": "2026-11-23T08:34:10.519993802Z",
+        "TaskHandle": {"Version": 1},
+        "Events": [{"Type": "Started", "Time": 5}],
+    }
+    body = {"ID": "a", "ModifyIndex": 5, "Job": None, "TaskStates": {"web": task}}
+    importer = Importer("1.1.2")
+    imported(importer, [observation_from_json(encode(body))])
+    assert different_paths(importer, observation_from_json(encode(body))) == set()
+    changed = observation_from_json(encode(body | {"TaskStates": {"web": task | change}}))
+    assert path in different_paths(importer, changed)
+    # The status follows from the state, and nothing else differs.
+    assert different_paths(importer, changed) <= {path, "$.ClientStatus", "$.ClientDescription"}
+    other = observation_from_json(encode(body | {"TaskStates": {"web": task, "db": task}}))
+    assert different_paths(importer, other) == {"$.TaskStates.db"}
+    none = observation_from_json(encode(body | {"TaskStates": None, "ModifyIndex": 6}))
+    assert different_paths(importer, none) == {"$.TaskStates.web", "$.ModifyIndex"}
+
+
 def test_no_event_at_all_still_moves_the_index() -> None:
     importer = Importer("1.1.2")
     imported(importer, [observation_from_json(b'{"ID":"a","ModifyIndex":5,"Job":null}')])
@@ -250,6 +303,7 @@ def test_a_task_that_is_missing_is_hidden_and_comes_back() -> None:
         (b'{"ID":"a","ModifyIndex":-1}', r"\$\.ModifyIndex: expected a number that counts writes, found -1"),
         (b'{"ID":"a","ModifyIndex":"x"}', r'\$\.ModifyIndex: .* found "x"'),
         (b'{"ID":"a","TaskStates":7}', r"\$\.TaskStates: expected an object, found 7"),
+        (b'{"ID":"a","TaskStates":{"\xff":{}}}', r"\$\.TaskStates: "),
         (b"[]", "not the JSON of an allocation"),
     ],
 )

@@ -135,6 +135,11 @@ def test_a_text_id_is_appended_once(make: Make) -> None:
     assert [(r.seq, r.id) for r in log.append("a", 2, again)] == [(3, "report-8")]
 
 
+def test_a_text_id_is_appended_once_also_within_one_append(make: Make) -> None:
+    log = make()
+    assert [r.seq for r in log.append("a", 0, [record_of("a", 1, id="x"), record_of("a", 2, id="x")])] == [1]
+
+
 def test_an_imported_record_is_known_by_its_index_and_ordinal(make: Make) -> None:
     log = make()
     step = [record_of("a", n + 1, index=10, id=n) for n in range(3)]
@@ -270,8 +275,8 @@ def test_a_compressed_log_can_be_read_but_not_appended_to(path: Path, tmp_path: 
 
 def test_a_torn_last_line_is_not_read_and_its_place_is_taken(path: Path) -> None:
     whole = lines_of(path)
-    for size in range(1, len(whole[-1])):
-        path.write_bytes(b"".join(whole[:-1]) + whole[-1][:size])
+    for torn in [*(whole[-1][:size] for size in range(1, len(whole[-1]))), b"{" + b"x" * 2_000]:
+        path.write_bytes(b"".join(whole[:-1]) + torn)
         assert [r.seq for r in replay(path)] == [1, 2, 3]
         log = NdjsonLog(path)
         assert log.seq == 3
@@ -279,6 +284,7 @@ def test_a_torn_last_line_is_not_read_and_its_place_is_taken(path: Path) -> None
         assert [r.seq for r in log.read_all()] == [1, 2, 3]
         log.append("a", 3, records_of("a", 4, 4))
         log.append("a", 4, records_of("a", 5, 5))
+        assert len(lines_of(path)) == 6
         assert [r.seq for r in log.read_all()] == [1, 2, 3, 4, 5]
         log.close()
         assert [r.version for r in replay(path)] == [1, 2, 3, 4, 5]

@@ -186,7 +186,7 @@ DURATIONS = [
     (86_400 * SECOND, "24h0m0s"),
     (-90 * SECOND - 500_000_000, "-1m30.5s"),
     (2**63 - 1, "2562047h47m16.854775807s"),
-    (1 - 2**63, "-2562047h47m16.854775807s"),
+    (-(2**63), "-2562047h47m16.854775808s"),
 ]
 
 
@@ -196,8 +196,7 @@ def test_a_duration_is_written_and_read_as_go_does(duration_ns: int, text: str) 
     assert parse_duration_ns(text) == duration_ns
 
 
-# Go's smallest duration, -2**63, is the one that Go's own reader refused for long; it is not asked for.
-@given(st.integers(1 - 2**63, 2**63 - 1) | st.integers(-(10**12), 10**12))
+@given(st.integers(-(2**63), 2**63 - 1) | st.integers(-(10**12), 10**12))
 def test_every_duration_of_64_bits_comes_back(duration_ns: int) -> None:
     assert parse_duration_ns(duration_text(duration_ns)) == duration_ns
 
@@ -239,6 +238,7 @@ NO_DURATIONS = [
     "1.5.5s",
     "2562048h",
     "1S",
+    "\u0663s",  # another script's digit
 ]
 
 
@@ -284,6 +284,9 @@ NO_INSTANTS = [
     "2015-13-18T00:20:38Z",
     "2015-11-18T25:20:38Z",
     "0000-01-01T00:00:00Z",
+    "\u0662026-11-23T08:34:10Z",
+    "2026-11-23T08:34:10+99:99",
+    "9999-12-31T23:59:59-01:00",
 ]
 
 

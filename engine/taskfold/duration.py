@@ -27,8 +27,8 @@ _UNITS_NS = {
     "m": 60 * NS_PER_SECOND,
     "h": 3_600 * NS_PER_SECOND,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?", re.ASCII)
 _MAX_NS = 2**63 - 1
 
 
@@ -81,7 +81,7 @@ def parse_duration_ns(text: str) -> int:
         unit = _UNITS_NS[part[2]]
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
-    if not body or position < len(body) or total > _MAX_NS:
+    if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):
         msg = f"{text!r} is not a duration such as 10s, 1m30s or 250ms"
         raise ValueError(msg)
     return -total if text[0] == "-" else total
@@ -94,7 +94,10 @@ def _seconds_text(seconds: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _parse_seconds(text: str) -> int:
-    return int(datetime.fromisoformat(text + "+00:00").timestamp())
+    return int((datetime.fromisoformat(text).astimezone(UTC) - _EPOCH).total_seconds())
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_text(time_ns: int) -> str:
@@ -124,10 +127,9 @@ def parse_time_ns(text: str) -> int | None:
     if match is None:
         msg = f"{text!r} is not an instant such as 2026-11-23T08:34:10.519993802Z"
         raise ValueError(msg)
-    seconds = _parse_seconds(match[1].upper())
-    fraction = int((match[2] or "0")[:9].ljust(9, "0"))
-    zone = match[3] or "Z"
-    if zone not in "Zz":
-        offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
-        seconds -= offset if zone[0] == "+" else -offset
-    return seconds * NS_PER_SECOND + fraction
+    try:
+        seconds = _parse_seconds(match[1].upper() + (match[3] or "Z").upper())
+    except OverflowError:
+        msg = f"{text!r} is outside the years 1 to 9999"
+        raise ValueError(msg) from None
+    return seconds * NS_PER_SECOND + int((match[2] or "0")[:9].ljust(9, "0"))

@@ -106,51 +106,51 @@ class TaskEvent(
         return self.kept is not None and self.kept.fields.get("FailsTask") is True
 
 
-class Received(TaskEvent, frozen=True, tag="Received"):
+class Received(TaskEvent, frozen=True, kw_only=True, tag="Received"):
     """The client has received the task."""
 
 
-class TaskSetup(TaskEvent, frozen=True, tag="Task Setup"):
+class TaskSetup(TaskEvent, frozen=True, kw_only=True, tag="Task Setup"):
     """The client prepares the task; the message says what it is doing."""
 
     message: str = ""
 
 
-class SetupFailure(TaskEvent, frozen=True, tag="Setup Failure"):
+class SetupFailure(TaskEvent, frozen=True, kw_only=True, tag="Setup Failure"):
     """The task could not be started because setting it up failed."""
 
     fails_task: bool = False  # a field in place of the property
     setup_error: str = ""
 
 
-class FailedValidation(TaskEvent, frozen=True, tag="Failed Validation"):
+class FailedValidation(TaskEvent, frozen=True, kw_only=True, tag="Failed Validation"):
     """The task is not valid and was not run."""
 
     fails_task: bool = False  # a field in place of the property
     validation_error: str = ""
 
 
-class DownloadingArtifacts(TaskEvent, frozen=True, tag="Downloading Artifacts"):
+class DownloadingArtifacts(TaskEvent, frozen=True, kw_only=True, tag="Downloading Artifacts"):
     """The client downloads the artifacts that the task names."""
 
 
-class FailedArtifactDownload(TaskEvent, frozen=True, tag="Failed Artifact Download"):
+class FailedArtifactDownload(TaskEvent, frozen=True, kw_only=True, tag="Failed Artifact Download"):
     """An artifact that the task names could not be downloaded."""
 
     download_error: str = ""
 
 
-class DriverFailure(TaskEvent, frozen=True, tag="Driver Failure"):
+class DriverFailure(TaskEvent, frozen=True, kw_only=True, tag="Driver Failure"):
     """The driver could not start the task."""
 
     driver_error: str = ""
 
 
-class Started(TaskEvent, frozen=True, tag="Started"):
+class Started(TaskEvent, frozen=True, kw_only=True, tag="Started"):
     """The task was started, for the first time or again."""
 
 
-class Terminated(TaskEvent, frozen=True, tag="Terminated"):
+class Terminated(TaskEvent, frozen=True, kw_only=True, tag="Terminated"):
     """The process of the task ended."""
 
     exit_code: int | None = 0
@@ -161,27 +161,27 @@ class Terminated(TaskEvent, frozen=True, tag="Terminated"):
     """The kernel killed it for want of memory; only Details carries it (since Nomad 0.9.0)."""
 
 
-class Restarting(TaskEvent, frozen=True, tag="Restarting"):
+class Restarting(TaskEvent, frozen=True, kw_only=True, tag="Restarting"):
     """The task ended or could not start, and will be started again after a delay."""
 
     start_delay_ns: int = 0
     restart_reason: str = ""
 
 
-class NotRestarting(TaskEvent, frozen=True, tag="Not Restarting"):
+class NotRestarting(TaskEvent, frozen=True, kw_only=True, tag="Not Restarting"):
     """The task failed and will not be started again."""
 
     fails_task: bool = True  # a field in place of the property
     restart_reason: str = ""
 
 
-class RestartSignaled(TaskEvent, frozen=True, tag="Restart Signaled"):
+class RestartSignaled(TaskEvent, frozen=True, kw_only=True, tag="Restart Signaled"):
     """Somebody asked for the task to be restarted."""
 
     restart_reason: str = ""
 
 
-class Signaling(TaskEvent, frozen=True, tag="Signaling"):
+class Signaling(TaskEvent, frozen=True, kw_only=True, tag="Signaling"):
     """The task is being sent a signal."""
 
     task_signal: str = ""
@@ -189,7 +189,7 @@ class Signaling(TaskEvent, frozen=True, tag="Signaling"):
     task_signal_reason: str = ""
 
 
-class Killing(TaskEvent, frozen=True, tag="Killing"):
+class Killing(TaskEvent, frozen=True, kw_only=True, tag="Killing"):
     """The task has been asked to end, and will be killed after the timeout."""
 
     fails_task: bool = False  # a field in place of the property
@@ -197,106 +197,106 @@ class Killing(TaskEvent, frozen=True, tag="Killing"):
     kill_reason: str = ""
 
 
-class Killed(TaskEvent, frozen=True, tag="Killed"):
+class Killed(TaskEvent, frozen=True, kw_only=True, tag="Killed"):
     """The task was killed, whoever asked for it: a user, a failed sibling, a dead leader, a restart."""
 
     kill_error: str = ""
 
 
-class SiblingTaskFailed(TaskEvent, frozen=True, tag="Sibling Task Failed"):
+class SiblingTaskFailed(TaskEvent, frozen=True, kw_only=True, tag="Sibling Task Failed"):
     """Another task of the group failed."""
 
     failed_sibling: str = ""
 
 
-class LeaderTaskDead(TaskEvent, frozen=True, tag="Leader Task Dead"):
+class LeaderTaskDead(TaskEvent, frozen=True, kw_only=True, tag="Leader Task Dead"):
     """The leader of the group is dead."""
 
 
-class Driver(TaskEvent, frozen=True, tag="Driver"):
+class Driver(TaskEvent, frozen=True, kw_only=True, tag="Driver"):
     """A message of the driver."""
 
     driver_message: str = ""
 
 
-class DiskResourcesExceeded(TaskEvent, frozen=True, tag="Disk Resources Exceeded"):
+class DiskResourcesExceeded(TaskEvent, frozen=True, kw_only=True, tag="Disk Resources Exceeded"):
     """The task used more disk than it may; defined by Nomad, emitted by no version."""
 
     disk_limit: int = 0
 
 
-class BuildingTaskDirectory(TaskEvent, frozen=True, tag="Building Task Directory"):
+class BuildingTaskDirectory(TaskEvent, frozen=True, kw_only=True, tag="Building Task Directory"):
     """The directory of the task is being built; defined by Nomad, used as the message of Task Setup only."""
 
 
-class Generic(TaskEvent, frozen=True, tag="Generic"):
+class Generic(TaskEvent, frozen=True, kw_only=True, tag="Generic"):
     """A message of a named source (Nomad 0.6.1 to 0.7.0; later the source is the type)."""
 
     generic_source: str = ""
     message: str = ""
 
 
-class Template(TaskEvent, frozen=True, tag="Template"):
+class Template(TaskEvent, frozen=True, kw_only=True, tag="Template"):
     """A template waits for something that is missing."""
 
 
-class AllocUnhealthy(TaskEvent, frozen=True, tag="Alloc Unhealthy"):
+class AllocUnhealthy(TaskEvent, frozen=True, kw_only=True, tag="Alloc Unhealthy"):
     """The allocation did not become healthy in time for its deployment."""
 
     message: str = ""
 
 
-class TaskHookFailed(TaskEvent, frozen=True, tag="Task hook failed"):
+class TaskHookFailed(TaskEvent, frozen=True, kw_only=True, tag="Task hook failed"):
     """A hook of the client failed for this task."""
 
     message: str = ""
 
 
-class FailedRestoringTask(TaskEvent, frozen=True, tag="Failed Restoring Task"):
+class FailedRestoringTask(TaskEvent, frozen=True, kw_only=True, tag="Failed Restoring Task"):
     """After a restart of the client the task could not be re-attached."""
 
 
-class PluginBecameHealthy(TaskEvent, frozen=True, tag="Plugin became healthy"):
+class PluginBecameHealthy(TaskEvent, frozen=True, kw_only=True, tag="Plugin became healthy"):
     """The plugin that this task runs became healthy."""
 
     message: str = ""
 
 
-class PluginBecameUnhealthy(TaskEvent, frozen=True, tag="Plugin became unhealthy"):
+class PluginBecameUnhealthy(TaskEvent, frozen=True, kw_only=True, tag="Plugin became unhealthy"):
     """The plugin that this task runs became unhealthy."""
 
     message: str = ""
 
 
-class MainTasksDead(TaskEvent, frozen=True, tag="Main Tasks Dead"):
+class MainTasksDead(TaskEvent, frozen=True, kw_only=True, tag="Main Tasks Dead"):
     """All main tasks of the group are dead, so that its sidecars end."""
 
 
-class Reconnected(TaskEvent, frozen=True, tag="Reconnected"):
+class Reconnected(TaskEvent, frozen=True, kw_only=True, tag="Reconnected"):
     """The client reached its servers again."""
 
 
-class TaskHookMessage(TaskEvent, frozen=True, tag="Task hook message"):
+class TaskHookMessage(TaskEvent, frozen=True, kw_only=True, tag="Task hook message"):
     """A hook of the client has something to say of this task."""
 
 
-class WaitingForShutdownDelay(TaskEvent, frozen=True, tag="Waiting for shutdown delay"):
+class WaitingForShutdownDelay(TaskEvent, frozen=True, kw_only=True, tag="Waiting for shutdown delay"):
     """The kill waits for the shutdown delay of the task."""
 
 
-class SkippingShutdownDelay(TaskEvent, frozen=True, tag="Skipping shutdown delay"):
+class SkippingShutdownDelay(TaskEvent, frozen=True, kw_only=True, tag="Skipping shutdown delay"):
     """The kill was told not to wait for the shutdown delay of the task."""
 
 
-class Pausing(TaskEvent, frozen=True, tag="Pausing"):
+class Pausing(TaskEvent, frozen=True, kw_only=True, tag="Pausing"):
     """The schedule of the task pauses it (Nomad Enterprise)."""
 
 
-class Running(TaskEvent, frozen=True, tag="Running"):
+class Running(TaskEvent, frozen=True, kw_only=True, tag="Running"):
     """The schedule of the task lets it run (Nomad Enterprise)."""
 
 
-class UnknownEvent(TaskEvent, frozen=True, tag="Unknown"):
+class UnknownEvent(TaskEvent, frozen=True, kw_only=True, tag="Unknown"):
     """An event of a type nobody knows: kept with all its fields, and it never moves the state."""
 
     fails_task: bool = False  # a field in place of the property

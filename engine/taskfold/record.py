@@ -86,14 +86,14 @@ class InternalEvent(
     """An event of the log that is no task event: it fills no place in the ring of a task."""
 
 
-class Placed(InternalEvent, frozen=True, tag="Placed"):
+class Placed(InternalEvent, frozen=True, kw_only=True, tag="Placed"):
     """The allocation as first seen, without task states; for a task: it was created anew, with an empty history."""
 
     body: Raw | UnsetType = UNSET
     """The allocation's other top-level fields: a JSON object in Nomad's names."""
 
 
-class Updated(InternalEvent, frozen=True, tag="Updated"):
+class Updated(InternalEvent, frozen=True, kw_only=True, tag="Updated"):
     """Top-level fields of the allocation that changed (DesiredStatus and ModifyTime among them).
 
     For a task: fields of its state that no event explains, such as TaskHandle.
@@ -105,7 +105,7 @@ class Updated(InternalEvent, frozen=True, tag="Updated"):
     """The fields that are no longer there; ClientStatus and ClientDescription follow from the tasks again."""
 
 
-class Finished(InternalEvent, frozen=True, tag="Finished"):
+class Finished(InternalEvent, frozen=True, kw_only=True, tag="Finished"):
     """A task became dead with no task event, or one of its times moved with none."""
 
     dies: bool = True
@@ -115,7 +115,7 @@ class Finished(InternalEvent, frozen=True, tag="Finished"):
     last_restart_ns: int | UnsetType | None = UNSET
 
 
-class Observed(InternalEvent, frozen=True, tag="Observed"):
+class Observed(InternalEvent, frozen=True, kw_only=True, tag="Observed"):
     """A correction: exactly the fields of a task that the records before cannot explain."""
 
     state: str | UnsetType = UNSET
@@ -130,7 +130,7 @@ class Observed(InternalEvent, frozen=True, tag="Observed"):
     """The task was missing from the task states; False when it is there again."""
 
 
-class Gap(InternalEvent, frozen=True, tag="Gap"):
+class Gap(InternalEvent, frozen=True, kw_only=True, tag="Gap"):
     """Events of a task were lost before this point; the fold is anchored anew."""
 
     restarts_before: int = 0
@@ -145,7 +145,7 @@ class Gap(InternalEvent, frozen=True, tag="Gap"):
     finished_at_ns: int | None = None
 
 
-class Collected(InternalEvent, frozen=True, tag="Collected"):
+class Collected(InternalEvent, frozen=True, kw_only=True, tag="Collected"):
     """The allocation was collected; its last state is what the records before say."""
 
 

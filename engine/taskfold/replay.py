@@ -14,7 +14,7 @@ from taskfold.allocation import Fold
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.duration import parse_time_ns
-from taskfold.errors import DialectError, SourceError
+from taskfold.errors import DecodeError, DialectError, SourceError
 from taskfold.lines import open_bytes
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
@@ -165,7 +165,11 @@ class Replay:
         for observation in self._observations(chain([first], sources)):
             if self.importer is None:
                 self.importer = Importer(self.dialect or NEWEST_DIALECT)
-            yield observation, self.importer.observe(observation)
+            try:
+                records = self.importer.observe(observation)
+            except DecodeError as error:
+                raise SourceError(observation.name, str(error), line=observation.line) from None
+            yield observation, records
         if self.importer is None:
             self._on_note("the source tells of no allocation")
 

@@ -326,7 +326,7 @@ class Snapshot:
     def _of_job(self, names: tuple[str, ...]) -> dict[str, bytes]:
         """Return what a stub tells of the job, where the job is known."""
         job = self.fields.get("Job", b"null")
-        if job == b"null" or "JobVersion" not in names:
+        if not job.startswith(b"{") or "JobVersion" not in names:
             return {}
         told = fields_from_json(job)
         return {"JobVersion": told.get("Version", b"0"), "JobType": told.get("Type", b'""')}
@@ -345,7 +345,8 @@ class Snapshot:
 
     def __repr__(self) -> str:
         """Return a short text that tells which allocation it is, and at which index."""
-        return f"<Snapshot of {self.id} at index {self.modify_index}, {self.client_status}>"
+        told = (self.fields.get(name, b"null").decode() for name in ("ID", "ModifyIndex", "ClientStatus"))
+        return "<Snapshot of {} at index {}, {}>".format(*told)
 
 
 _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLIENT_DESCRIPTIONS.values()))

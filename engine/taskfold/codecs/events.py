@@ -11,7 +11,6 @@ alone, `event_to_json` remembers the text around it.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, reduce
 from operator import attrgetter, or_
@@ -233,6 +232,8 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
     >>> event.start_delay_ns, event.kept.fields
     (10000000000, {'New': [1]})
     """
+    if value is None:
+        value = {}
     if not isinstance(value, Mapping):
         raise wrong_type(path, "an object", value)
     spelling = _typed_field(value, "Type", path)
@@ -266,9 +267,9 @@ def _details(value: Mapping[str, Any], path: str) -> dict[str, str] | UnsetType 
     if not isinstance(said, dict):
         raise wrong_type(f"{path}.Details", "an object of texts", said)
     for key, text in said.items():
-        if not isinstance(text, str):
+        if text is not None and not isinstance(text, str):
             raise wrong_type(f"{path}.Details.{key}", "a text", text)
-    return said
+    return {key: text or "" for key, text in said.items()}
 
 
 def _typed_field(value: Mapping[str, Any], name: str, path: str) -> Any:
@@ -286,8 +287,13 @@ def _typed_field(value: Mapping[str, Any], name: str, path: str) -> Any:
 
 def wrong_type(path: str, expected: str, found: Any) -> DecodeError:
     """Return the error that names the path, what belongs there, and what was found."""
-    text = textwrap.shorten(msgspec.json.encode(found).decode(), 60, placeholder=" …")
-    return DecodeError(f"{path}: expected {expected}, found {text}")
+    text = msgspec.json.encode(found).decode()
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return DecodeError(f"{path}: expected {expected}, found {shown}")
+
+
+_SHOWN: Final = 60
+"""How much of a wrong value an error shows."""
 
 
 # --- writing ---

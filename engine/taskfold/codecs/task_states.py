@@ -54,6 +54,7 @@ class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
 _decode_strictly: Final = msgspec.json.Decoder(dict[str, WireTaskState] | None).decode
 _TIMES: Final = ("FinishedAt", "LastRestart", "StartedAt")
 _NULL: Final = b"null"
+_NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict[str, ToldTask] | None:
@@ -68,6 +69,9 @@ def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict
         states = _decode_strictly(text)
     except msgspec.ValidationError:
         return _tolerantly(text, path)
+    except _NOT_JSON as error:
+        msg = f"{path}: {error}"
+        raise DecodeError(msg) from None
     if states is None:
         return None
     try:
@@ -97,7 +101,11 @@ def _time(text: str | UnsetType | None) -> int | UnsetType | None:
 
 def _tolerantly(text: bytes | Raw, path: str) -> dict[str, ToldTask] | None:
     """Return the task states of any JSON that can be understood, keeping what nobody knows."""
-    value = msgspec.json.decode(text)
+    try:
+        value = msgspec.json.decode(text)
+    except _NOT_JSON as error:
+        msg = f"{path}: {error}"
+        raise DecodeError(msg) from None
     if value is None:
         return None
     if not isinstance(value, dict):

@@ -88,7 +88,7 @@ class Ledger:
 
         Raises VersionConflict, and LogError when they are not the next records of this allocation.
         """
-        new = [record for record in records if not self.is_repeat(record)]
+        new = list(self._new(records))
         found = self.versions.get(alloc, 0)
         if new and expected_version != found:
             raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
@@ -102,6 +102,15 @@ class Ledger:
                 raise LogError(msg)
             placed.append(msgspec.structs.replace(record, seq=self.seq + place))
         return placed
+
+    def _new(self, records: Sequence[Record]) -> Iterator[Record]:
+        """Yield the records that are no repeats, also not of one another."""
+        ids: set[str] = set()
+        for record in records:
+            if not self.is_repeat(record) and record.id not in ids:
+                if isinstance(record.id, str):
+                    ids.add(record.id)
+                yield record
 
     def note(self, record: Record) -> None:
         """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""

@@ -109,6 +109,8 @@ class NdjsonLog:
             self._file = self.path.open("wb" if self._is_new else "r+b", buffering=0)
             _lock(self._file, self.path)
             self._file.seek(self._size)
+            # What follows was cut off while it was written, and never acknowledged.
+            self._file.truncate()
         if self._is_new:
             self.header = new_header(dialect or "", region)
             self._write(_encode(self.header) + b"\n", sync=True)

@@ -19,7 +19,7 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +29,7 @@ from taskfold.allocation import Allocation, Fold, newest_time_ns
 from taskfold.codecs.allocation import current_fields, fields_to_json, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
+from taskfold.errors import DecodeError
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import derived_fields, divergences
@@ -39,6 +40,7 @@ from taskfold.task import Task
 
 __all__ = ["Importer"]
 
+_decode_number: Callable[[bytes], int | None] = msgspec.json.Decoder(int | None, strict=False).decode
 _TIMES: Final = ("last_restart_ns", "started_at_ns", "finished_at_ns")
 _SETTLED: Final = ("state", "failed", "restarts")
 
@@ -86,18 +88,19 @@ class _Step:
         self.version = 0 if self.known is None else self.known.version
         self.time_ns = 0 if self.known is None else newest_time_ns(self.known.tasks.values())
         self.written: list[Record] = []
+        self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
     def records(self) -> list[Record]:
         """Return the records, folded."""
         if self.known is None:
-            self._write("", Placed(body=Raw(fields_to_json(self._first_fields()))), self._number("CreateTime"))
+            self._write("", Placed(body=Raw(fields_to_json(self._first_fields()))), self.created_ns)
             self.known = self.fold.allocations[self.seen.alloc]
             self._tasks(self.known)
         else:
             changed = self._changes(self.known)
             self._tasks(self.known)
             if changed is not None or not self.written:
-                self._write("", changed or Updated(), self._number("ModifyTime"))
+                self._write("", changed or Updated(), self.modified_ns)
         return self.written
 
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
@@ -118,10 +121,14 @@ class _Step:
 
     def _number(self, name: str) -> int | None:
         """Return a top-level field that is an integer."""
-        text = self.seen.fields.get(name)
-        if text is not None and text.isdigit():
+        text = self.seen.fields.get(name, b"null")
+        if text.isdigit():
             return int(text)
-        return None if text is None else msgspec.json.decode(text, type=int | None, strict=False)
+        try:
+            return _decode_number(text)
+        except msgspec.DecodeError:
+            msg = f"$.{name}: expected a time in nanoseconds, found {text[:60].decode(errors='replace')}"
+            raise DecodeError(msg) from None
 
     # --- the other fields ---
 
@@ -182,7 +189,7 @@ class _Step:
         if task is None:
             kind, new = ("grown" if is_whole(told.events) else "gap"), told.events
         else:
-            kind, new = compare(old, told.events, restarts)
+            kind, new = compare(old, told.events, restarts, task.dropped)
         if kind == "anew":
             self._write(name, Placed(), new[0].time_ns)
         elif kind == "gap":

@@ -22,10 +22,11 @@ class Growth(NamedTuple):
     """The events that were not known before; for ``rolled back``, the older ones that are shown again."""
 
 
-def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> Growth:
-    """Return how the ring that was known grew into the one that is seen now. O(events²), with at most 10 of them.
+def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None, dropped: int = 0) -> Growth:
+    """Return how the ring that was known grew into the one that is seen now. O(events²), of which there are 10.
 
-    ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it.
+    ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it; ``dropped`` is how
+    many events came before the ring that was known.
 
     >>> from taskfold.events import Started, Terminated
     >>> known = (Started(time_ns=1),)
@@ -40,7 +41,10 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
             rest = new[known:]
             if old[len(old) - known :] == new[:known] and (restarts is None or restarts == _restarts(rest)):
                 return Growth("grown", rest)
-    if _is_older_copy(old, new):
+    if new == old:
+        # No number of new events explains what Restarts tells, and none is seen.
+        return Growth("grown", ())
+    if _is_older_copy(old, new, dropped):
         return Growth("rolled back", new)
     if not is_full and new and type(new[0]) is Received:
         return Growth("anew", new)
@@ -51,14 +55,19 @@ def _restarts(events: tuple[TaskEvent, ...]) -> int:
     return sum(type(event) is Restarting for event in events)
 
 
-def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...]) -> bool:
-    """Tell whether the new ring is one that was shown before: it ends inside the old one, or before it began.
+def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropped: int) -> bool:
+    """Tell whether the new ring is one that was shown before: it ends inside the old one, or before that begins.
 
     A scheduler of Nomad 0.5.x writes back the copy of the task states that it had read (fixed in 0.6.0).
     """
-    if len(new) < EVENTS_PER_TASK:
-        return new == old[: len(new)]
-    return any(new[-shared:] == old[:shared] for shared in range(1, len(old)))
+    for shared in range(min(len(old), len(new)), -1, -1):
+        before = len(new) - shared
+        # A ring that is not full begins with the task's first event: then we know how many came before the old ring.
+        is_possible = before <= dropped if len(new) == EVENTS_PER_TASK else before == dropped
+        if is_possible and shared > 0 and new[before:] == old[:shared]:
+            return True
+    # Nothing is shared: then time must tell, since what comes before the old ring is not kept.
+    return not new or (dropped >= len(new) and max(e.time_ns for e in new) <= min(e.time_ns for e in old))
 
 
 def is_whole(events: tuple[TaskEvent, ...]) -> bool:

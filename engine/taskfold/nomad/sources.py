@@ -84,7 +84,7 @@ class Source:
         """Whether it is a log of taskfold's own, which has records; else it has observations."""
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
-        """Return the header of a log, and its records in blocks. Raises SourceError, naming the line, for what is no record."""
+        """Return the header of a log, and its records in blocks. Raises SourceError for what is no record."""
         return read_records(self._stream, self.name)
 
     def observations(self) -> Iterator[Observation]:

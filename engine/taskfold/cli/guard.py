@@ -1,0 +1,117 @@
+"""What keeps the promise of the exit status: one sentence on standard error, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+import click
+
+from taskfold.cli.wording import one_line
+from taskfold.errors import TaskfoldError
+
+__all__ = ["NO", "Face", "Notes", "Unanswerable", "say"]
+
+NO: Final = 1
+"""The exit status of an answer that is no."""
+_BAD: Final = 2
+_INTERRUPTED: Final = 130  # 128 and the number of the signal, as shells count
+_OUTPUT_CLOSED: Final = 141
+_TRACEBACK_VARIABLE: Final = "TASKFOLD_TRACEBACK"
+_SENTENCES: Final[dict[type[Exception], str]] = {
+    MemoryError: "there is not enough memory for this",
+    RecursionError: "the input is nested too deeply",
+    UnicodeError: "the input is not UTF-8",
+}
+
+
+class Unanswerable(TaskfoldError):
+    """A question that cannot be answered as it was asked."""
+
+
+def say(sentence: str) -> None:
+    """Write one line to standard error."""
+    with suppress(OSError):
+        click.echo(f"taskfold: {one_line(sentence)}", err=True)
+
+
+class Notes:
+    """Passes notes on to standard error, each once."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, note: str) -> None:
+        """Pass one note on."""
+        if note not in self._told:
+            self._told.add(note)
+            say(f"note: {note}")
+
+
+class Face(click.Group):
+    """A group of commands whose return values are exit statuses, and whose failures are one sentence."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # it never returns
+        """Run the command that the arguments name, and exit."""
+        given = list(sys.argv[1:] if args is None else args)
+        sys.exit(_guarded(lambda: self._run(given, prog_name or "taskfold")))
+
+    def _run(self, args: list[str], prog_name: str) -> int:
+        with suppress(AttributeError, ValueError):
+            # What an old terminal cannot show is escaped: no text of a log may end the command.
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if not args:
+            click.echo(self.get_help(click.Context(self, info_name=prog_name)))
+            say("a command is missing")
+            return _BAD
+        with self.make_context(prog_name, args) as context:
+            status = self.invoke(context)
+        sys.stdout.flush()
+        return int(status or 0)
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Return the exit status, and say what went wrong if anything did."""
+    try:
+        return run()
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        _close_output()
+        return _OUTPUT_CLOSED
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted")
+        return _INTERRUPTED
+    except Exception as error:  # the promise is: never a traceback
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        if isinstance(error, OSError):
+            _close_output()
+        say(_sentence(error))
+        return _BAD
+
+
+def _sentence(error: Exception) -> str:
+    """Say in a sentence what an error means to whoever ran the command."""
+    if isinstance(error, click.ClickException):
+        message = error.format_message().rstrip(".")
+        return message[:1].lower() + message[1:]
+    if isinstance(error, TaskfoldError):
+        return str(error)
+    if isinstance(error, OSError):
+        what = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "reading or writing failed"
+        return f"{what}: {error.strerror or error}"
+    for kind, sentence in _SENTENCES.items():
+        if isinstance(error, kind):
+            return sentence
+    name = type(error).__name__
+    return f"this is a bug of taskfold ({name}: {error}); please report it, with what {_TRACEBACK_VARIABLE}=1 shows"
+
+
+def _close_output() -> None:
+    """Let what could not be written vanish, so that the interpreter does not try again while it exits."""
+    with suppress(Exception):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

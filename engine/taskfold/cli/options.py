@@ -1,0 +1,89 @@
+"""Options that several commands share, and the kinds of values they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
+
+import click
+from msgspec import Struct
+
+from taskfold.dialect import DIALECTS
+from taskfold.duration import parse_time_ns
+from taskfold.replay import At, parse_at
+
+__all__ = [
+    "Wanted",
+    "alloc_option",
+    "at_option",
+    "dialect_option",
+    "format_option",
+    "since_option",
+    "source_argument",
+    "sources_argument",
+    "task_option",
+    "until_option",
+]
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """Which allocations, tasks and records are asked for; None asks for all."""
+
+    alloc: str | None = None
+    task: str | None = None
+    job: str | None = None
+    node: str | None = None
+    status: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def has_time(self, time_ns: int) -> bool:
+        """Tell whether a time lies in the range that is asked for; both ends belong to it."""
+        return (self.since is None or time_ns >= self.since) and (self.until is None or time_ns <= self.until)
+
+
+class _Point(click.ParamType[At]):
+    name = "INDEX|TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> At:
+        """Return the point that a text names."""
+        try:
+            return value if isinstance(value, At) else parse_at(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Instant(click.ParamType[int]):
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the unix nanoseconds that a text names."""
+        try:
+            return value if isinstance(value, int) else parse_time_ns(value) or 0
+        except ValueError:
+            self.fail(f"{value!r} is not a time such as 2026-11-23T08:34:10Z", param, ctx)
+
+
+Decorator: TypeAlias = Callable[[Callable[..., int]], Callable[..., int]]
+
+_dialects: Final = click.Choice(tuple(DIALECTS))
+
+sources_argument = click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+source_argument = click.argument("source", metavar="SOURCE")
+at_option = click.option("--at", type=_Point(), help="The state at this index (never split) or time, not at the end.")
+alloc_option = click.option("--alloc", metavar="PREFIX", help="One allocation: its ID, or enough of its beginning.")
+task_option = click.option("--task", metavar="NAME", help="Only tasks of this name.")
+since_option = click.option("--since", type=_Instant(), help="Last record (log: record) not before this time.")
+until_option = click.option("--until", type=_Instant(), help="Last record (log: record) not after this time.")
+
+
+def format_option(*formats: str) -> Decorator:
+    """Return the option that picks one of these formats; the first is the default."""
+    return click.option(
+        "--format", "format", type=click.Choice(formats), default=formats[0], show_default=True, help="How to write it."
+    )
+
+
+def dialect_option(help: str) -> Decorator:
+    """Return the option that names a dialect."""
+    return click.option("--dialect", type=_dialects, help=help)

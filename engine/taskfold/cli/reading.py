@@ -1,0 +1,119 @@
+"""Reading sources for the commands: folding them, and picking what is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from taskfold.allocation import Fold, newest_time_ns
+from taskfold.cli.guard import Unanswerable
+from taskfold.cli.options import Wanted
+from taskfold.codecs.allocation import Snapshot
+from taskfold.dialect import NEWEST_DIALECT
+from taskfold.record import Gap, Record
+from taskfold.replay import At, Replay
+
+__all__ = ["Folded", "NumberedReplay", "fold_of", "matching_ids", "records_of_one"]
+
+_CANDIDATES: Final = 5
+
+
+class NumberedReplay(Replay):
+    """A replay whose records have the Seq that an import into a new log would give them."""
+
+    def _records(self) -> Iterator[Record]:
+        for seq, record in enumerate(super()._records(), start=1):
+            yield record if record.seq else msgspec.structs.replace(record, seq=seq)
+
+
+class Folded(NamedTuple):
+    """What a source folds to."""
+
+    fold: Fold
+    gaps: Counter[str]
+    """How often events were lost, by allocation."""
+    last_ns: dict[str, int]
+    """The time of the last record, by allocation."""
+
+    @property
+    def newest_ns(self) -> int:
+        """The newest time that anything tells of: the clock of the machine would change what is shown. O(tasks)."""
+        tasks = (task for allocation in self.fold.allocations.values() for task in allocation.tasks.values())
+        return max(newest_time_ns(tasks), max(self.last_ns.values(), default=0))
+
+
+def fold_of(replay: Replay) -> Folded:
+    """Return what the records up to the point that was asked for fold to. O(records)."""
+    gaps: Counter[str] = Counter()
+    last_ns: dict[str, int] = {}
+    is_whole = replay.at == At()
+    blocks = (records for _, records in replay.steps()) if is_whole else ([record] for record in replay)
+    fold: Fold | None = None
+    for records in blocks:
+        for record in records:
+            last_ns[record.alloc] = record.time_ns
+            if type(record.event) is Gap:
+                gaps[record.alloc] += 1
+        # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
+        if not is_whole or replay.importer is None:
+            fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
+            fold.apply_all(records)
+    if is_whole and replay.importer is not None:
+        fold = replay.importer.fold
+    return Folded(fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep"), gaps, last_ns)
+
+
+def matching_ids(folded: Folded, wanted: Wanted) -> list[str]:
+    """Return the IDs of the allocations that are asked for, sorted. O(allocations).
+
+    Raises Unanswerable when several allocations begin like the one that is asked for.
+    """
+    fold = folded.fold
+    if wanted.alloc is None:
+        return sorted(alloc for alloc in fold if _matches(folded, alloc, wanted))
+    found = _the_one(fold, wanted.alloc)
+    return [found] if found is not None and _matches(folded, found, wanted) else []
+
+
+def _matches(folded: Folded, alloc: str, wanted: Wanted) -> bool:
+    fold = folded.fold
+    if not wanted.has_time(folded.last_ns[alloc]):
+        return False
+    allocation = fold.owned(alloc)
+    task = None if wanted.task is None else allocation.tasks.get(wanted.task)
+    if wanted.task is not None and (task is None or task.hidden):
+        return False
+    if wanted.job is wanted.node is wanted.status is None:
+        return True
+    snapshot = Snapshot.of(fold[alloc], fold.dialect)
+    return (
+        wanted.job in {None, snapshot.job_id}
+        and wanted.status in {None, snapshot.client_status}
+        and (snapshot.node_id or "").startswith(wanted.node or "")
+    )
+
+
+def records_of_one(replay: Replay, prefix: str) -> list[Record]:
+    """Return the records of the one allocation whose ID begins like this; none when there is no such allocation.
+
+    Raises Unanswerable when there are several. O(records); memory for the records of those that begin like this.
+    """
+    found: dict[str, list[Record]] = {}
+    for record in replay:
+        if record.alloc.startswith(prefix):
+            found.setdefault(record.alloc, []).append(record)
+    one = _the_one(found, prefix)
+    return [] if one is None else found[one]
+
+
+def _the_one(ids: Iterable[str], prefix: str) -> str | None:
+    """Return the one ID that begins like this, or is this. Raises Unanswerable when there are several."""
+    found = sorted(alloc for alloc in ids if alloc.startswith(prefix))
+    if len(found) <= 1 or prefix == found[0]:
+        return found[0] if found else None
+    shown = ", ".join(found[:_CANDIDATES]) + (" …" if len(found) > _CANDIDATES else "")
+    msg = f"{len(found)} allocations begin with {prefix!r}: {shown}"
+    raise Unanswerable(msg)

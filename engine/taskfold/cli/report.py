@@ -1,0 +1,112 @@
+"""The report of `verify`, as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from taskfold.cli.screen import Cell, Column, Screen, Table
+from taskfold.cli.wording import count_text, one_line
+from taskfold.verify import Divergence, Report
+
+__all__ = ["report_to_json", "show_report"]
+
+_COLUMNS: Final = (
+    Column("AT", least=16),
+    Column("INDEX", right=True),
+    Column("ALLOC", least=8),
+    Column("PATH", least=12),
+    Column("EXPECTED", least=12),
+    Column("FOUND"),
+)
+
+
+def show_report(screen: Screen, report: Report) -> None:
+    """Write what was found, each divergence, and a last line that says in words whether it agrees."""
+    for name, value, remark in _lines(report):
+        screen.line(f"{name:<26}{value}{'  ' if remark else ''}{remark}")
+    if report.divergences:
+        screen.line("")
+        Table(screen, _COLUMNS, wraps=True).show(map(_row, report.divergences))
+        left = report.divergences_total - len(report.divergences)
+        if left:
+            screen.caption(f"and {left:,} more")
+    screen.line("")
+    screen.line(_verdict(report), style="green" if report.agrees else "bold red")
+
+
+def _lines(report: Report) -> list[tuple[str, int | str, str]]:
+    """Return each number with its name, and what is worth saying of it."""
+    lines: list[tuple[str, int | str, str]] = [
+        ("dialect", report.dialect or "-", ""),
+        ("allocations", report.allocations, ""),
+        ("tasks", report.tasks, ""),
+    ]
+    if report.observations:
+        lines += [
+            ("observations", report.observations, ""),
+            ("  compared", report.compared, "with the fold, every key"),
+            ("  repeats", report.repeats, "told nothing new"),
+            ("  conflicts", report.conflicts, "of the repeats say something else than before"),
+        ]
+    lines.append(("records", report.records.total(), ""))
+    lines += [(f"  {name}", number, "") for name, number in sorted(report.records.items(), key=_common_first)]
+    return [
+        *lines,
+        ("gaps", report.gaps, "places where events were lost"),
+        ("corrections (Observed)", report.observed, "that the lifecycle table cannot explain"),
+        ("irregular events", report.irregular, "that the lifecycle table refuses"),
+        ("divergences", report.divergences_total, ""),
+    ]
+
+
+def _common_first(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]
+
+
+def _row(divergence: Divergence) -> list[Cell]:
+    expected, found = _value_text(divergence.expected), _value_text(divergence.found)
+    return [
+        one_line(divergence.position),
+        str(divergence.index),
+        one_line(divergence.alloc),
+        one_line(divergence.path),
+        expected,
+        found,
+    ]
+
+
+def _value_text(value: Any) -> str:
+    if value is None or value is msgspec.UNSET:
+        return "nothing"
+    return one_line(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+
+
+def _verdict(report: Report) -> str:
+    if not report.agrees:
+        return f"It does not agree: {count_text(report.divergences_total, 'divergence')} found."
+    if report.observations:
+        return "It agrees: at every index the records fold to exactly what was observed."
+    return "It agrees: every position, version and index of the log follows the one before."
+
+
+def report_to_json(report: Report) -> bytes:
+    """Return the report as a JSON object."""
+    told = {
+        "dialect": report.dialect,
+        "agrees": report.agrees,
+        "allocations": report.allocations,
+        "tasks": report.tasks,
+        "observations": report.observations,
+        "compared": report.compared,
+        "repeats": report.repeats,
+        "conflicts": report.conflicts,
+        "records": dict(sorted(report.records.items())),
+        "gaps": report.gaps,
+        "observed": report.observed,
+        "irregular": report.irregular,
+        "divergences_total": report.divergences_total,
+        "divergences": report.divergences,
+    }
+    return msgspec.json.format(msgspec.json.encode(told, enc_hook=str), indent=4)

@@ -1,0 +1,126 @@
+"""Tables: coloured and cut to the width of a terminal, or plain and whole for pipes and ``NO_COLOR``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple, TypeAlias
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+__all__ = ["Cell", "Column", "Screen", "Table"]
+
+Cell: TypeAlias = str | Text
+
+_BETWEEN: Final = "  "
+_ROWS_AT_ONCE: Final = 500
+"""The first rows decide the widths; later ones may only widen a column, so that a long log shows at once."""
+_LEAST_OF_LAST: Final = 24
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    title: str
+    right: bool = False
+    least: int = 0
+    """How narrow it may become where the terminal is; 0 keeps its width."""
+
+
+class Screen:
+    """Standard output, as a terminal or not."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, markup=False, emoji=False)
+        self.is_plain = not self.console.is_terminal or self.console.no_color or self.console.is_dumb_terminal
+        self.arrow = "->" if self.is_plain else "→"
+
+    def line(self, text: Cell, style: str = "") -> None:
+        """Write one line as it is."""
+        if self.is_plain:
+            sys.stdout.write(f"{str(text).rstrip()}\n")
+        else:
+            self.console.print(text, style=style, no_wrap=True, crop=False, overflow="ignore")
+
+    def caption(self, text: str) -> None:
+        """Write the line below a table."""
+        if self.is_plain:
+            self.line(text)
+        else:
+            self.console.print(text, style="dim")
+
+
+class Table:
+    """Columns side by side; the last takes the room that is left, and is cut off or, with ``wraps``, folded."""
+
+    def __init__(self, screen: Screen, columns: Sequence[Column], *, wraps: bool = False) -> None:
+        self._screen = screen
+        self._columns = columns
+        self._wraps = wraps
+        self._widths = [len(column.title) for column in columns]
+
+    def show(self, rows: Iterable[Sequence[Cell]]) -> None:
+        """Write the rows, with the titles before the first. O(rows), in constant memory."""
+        rest = iter(rows)
+        is_first = True
+        while block := list(islice(rest, _ROWS_AT_ONCE)):
+            for row in block:
+                self._widths = [max(width, cell_len(str(cell))) for width, cell in zip(self._widths, row, strict=True)]
+            widths = self._widths if self._screen.is_plain else self._fitted()
+            if is_first:
+                is_first = False
+                self._row([Text(column.title, style="bold") for column in self._columns], widths)
+            for row in block:
+                self._row(row, widths)
+
+    def _fitted(self) -> list[int]:
+        """Return the widths that the terminal has room for."""
+        widths = self._widths.copy()
+        room = self._screen.console.width - sum(widths[:-1]) - len(_BETWEEN) * (len(widths) - 1)
+        for place, column in enumerate(self._columns):
+            least = max(column.least, len(column.title))
+            if column.least and room < _LEAST_OF_LAST and widths[place] > least:
+                given = min(widths[place] - least, _LEAST_OF_LAST - room)
+                widths[place] -= given
+                room += given
+        widths[-1] = max(room, _LEAST_OF_LAST // 2)
+        return widths
+
+    def _row(self, row: Sequence[Cell], widths: list[int]) -> None:
+        if self._screen.is_plain:
+            cells = [
+                _padded(str(cell), width, column)
+                for cell, width, column in zip(row, widths, self._columns, strict=True)
+            ]
+            self._screen.line(_BETWEEN.join(cells))
+            return
+        cells_of_terminal = [Text(cell) if isinstance(cell, str) else cell for cell in row]
+        line = Text()
+        for cell, width, column in zip(cells_of_terminal[:-1], widths, self._columns, strict=False):
+            cell.truncate(width, overflow="ellipsis")
+            if column.right:
+                cell.pad_left(width - cell.cell_len)
+            else:
+                cell.pad_right(width - cell.cell_len)
+            line.append_text(cell).append(_BETWEEN)
+        self._last(line, cells_of_terminal[-1], widths[-1])
+
+    def _last(self, line: Text, cell: Text, width: int) -> None:
+        """Write a line with its last cell, folded onto lines of its own where it wraps."""
+        if not self._wraps:
+            cell.truncate(width, overflow="ellipsis")
+            self._screen.line(line.append_text(cell))
+            return
+        indent = line.cell_len
+        for part in cell.wrap(self._screen.console, width) or [Text()]:
+            part.rstrip()
+            self._screen.line(line.append_text(part))
+            line = Text(" " * indent)
+
+
+def _padded(cell: str, width: int, column: Column) -> str:
+    room = " " * (width - cell_len(cell))
+    return room + cell if column.right else cell + room
