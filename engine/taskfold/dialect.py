@@ -6,6 +6,7 @@ were recorded. Everything that differs between them is a field of `Dialect`; no 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
@@ -18,8 +19,11 @@ EVENTS_PER_TASK: Final = 10
 """How many of a task's newest events Nomad shows. Source: the documented API; the same in every version."""
 
 
-class Dialect(Struct, frozen=True):
-    """One Nomad's spelling of the JSON and its rules for the fields of a task state."""
+class Dialect(Struct, frozen=True, eq=False):
+    """One Nomad's spelling of the JSON and its rules for the fields of a task state.
+
+    There is one object for each dialect, also after copying and pickling, so that it can be compared by identity.
+    """
 
     name: str
     omits_empty: bool
@@ -36,6 +40,15 @@ class Dialect(Struct, frozen=True):
     """Every update to dead sets FinishedAt, if the task ever started (0.5.6); else the first one does, and it stays."""
     describes_status: bool
     """ClientDescription follows from the task states (since Nomad 0.9.0)."""
+
+    def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
+        return dialect_of, (self.name,)
+
+    def __copy__(self) -> Dialect:
+        return self
+
+    def __deepcopy__(self, _: object) -> Dialect:
+        return self
 
 
 DIALECTS: Final[dict[str, Dialect]] = {

@@ -328,7 +328,8 @@ class EventType(Struct, frozen=True):
     @property
     def annotations(self) -> tuple[str, ...]:
         """The wire names of its annotations, without Time and FailsTask, which every event has."""
-        common = {*TaskEvent.__struct_encode_fields__, "FailsTask"}
+        # Every event has the first three in some way, and only Details carries the last.
+        common = {*TaskEvent.__struct_encode_fields__, "FailsTask", "OomKilled"}
         return tuple(name for name in self.cls.__struct_encode_fields__ if name not in common)
 
 

@@ -174,7 +174,6 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
         if on_illegal != "keep":
             raise lifecycle.illegal(record.task, state, event)
         task.irregular += 1
-        target = state
     # Nothing above changes the state; nothing below fails.
     task.counts += unit
     task.append(event)
@@ -187,7 +186,7 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
         task.last_restart_ns = event.time_ns
         # The few reasons of a cluster are shared: a task may hold five, and a log has each as a text of its own.
         force_setattr(event, "restart_reason", sys.intern(event.restart_reason))
-    if target is not state:
+    if target is not state and target is not None:
         task.state = target
         if target is RUNNING:
             task.started_at_ns = record.time_ns

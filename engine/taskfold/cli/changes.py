@@ -8,21 +8,18 @@ from typing import Final, NamedTuple
 from rich.text import Text
 
 from taskfold.allocation import Fold, client_status
+from taskfold.cli.reading import naming
 from taskfold.cli.styles import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
-from taskfold.cli.wording import count_text, instant_text, scalar_text, visible
+from taskfold.cli.wording import count_text, instant_text, scalar_text, telling_fields, visible
 from taskfold.codecs.allocation import Snapshot, current_fields
-from taskfold.record import Finished, Gap, Observed, Record, Updated
+from taskfold.record import Finished, Observed, Record, Updated
 from taskfold.task import Task, TaskState
 
 __all__ = ["Changes"]
 
 _LONGEST_VALUE: Final = 32
 _DATE_LENGTH: Final = len("2026-11-23 ")
-_BORING: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
-"""Fields that change with every write."""
 _TIMES: Final = {"started_at_ns": "started", "finished_at_ns": "finished", "last_restart_ns": "last restart"}
-_TELLS_TIMES: Final = (Finished, Observed, Gap)
-"""Events that set times by themselves; elsewhere the times follow from what is shown anyway."""
 
 
 class _Part(NamedTuple):
@@ -33,9 +30,11 @@ class _Part(NamedTuple):
 class Changes:
     """Folds the records of one allocation, one after the other, and tells what each changed."""
 
-    def __init__(self, fold: Fold, arrow: str) -> None:
+    def __init__(self, fold: Fold, arrow: str, task: str | None = None) -> None:
+        """Begin with a fold that knows nothing; ``task`` is the only task that matters, if there is one."""
         self._fold = fold
         self._arrow = arrow
+        self._task = task
         self._status: str | None = None
         self._id = ""
 
@@ -50,23 +49,36 @@ class Changes:
         after = self._fold.apply(record).tasks[record.task].freeze()
         return _text([*self._of_task(before, after, record), *self._of_status()])
 
-    def irregular(self, task: str | None) -> int:
-        """Return how many events the lifecycle table refused, of one task or of all."""
-        return sum(found.irregular for found in self._tasks(task))
+    @property
+    def irregular(self) -> int:
+        """How many events the lifecycle table refused."""
+        return sum(task.irregular for task in self._tasks())
 
-    def now(self, task: str | None) -> str:
-        """Say what the task, or the allocation, is after the records so far."""
-        if task is None:
-            snapshot = Snapshot.of(self._fold[self._id], self._fold.dialect)
-            return f"{visible(snapshot.client_status or '-')}, job {visible(snapshot.job_id or '-')}"
+    def title(self) -> str:
+        """Say which allocation, or task, this is."""
+        snapshot = self._snapshot()
+        with naming(self._id):
+            parts = (("job", snapshot.job_id), ("group", snapshot.task_group), ("task", self._task))
         return ", ".join(
-            f"{found.state}{', failed' if found.failed else ''}, {count_text(found.restarts, 'restart')}"
-            for found in self._tasks(task)
+            [f"allocation {visible(self._id)}", *(f"{word} {visible(name)}" for word, name in parts if name)]
         )
 
-    def _tasks(self, name: str | None) -> list[Task]:
+    def now(self) -> str:
+        """Say what the allocation, or the task, is after the records so far."""
+        if self._task is None:
+            with naming(self._id):
+                return visible(self._snapshot().client_status or "-")
+        return ", ".join(
+            f"{task.state}{', failed' if task.failed else ''}, {count_text(task.restarts, 'restart')}"
+            for task in self._tasks()
+        )
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot.of(self._fold[self._id], self._fold.dialect)
+
+    def _tasks(self) -> list[Task]:
         tasks = self._fold.owned(self._id).tasks
-        return list(tasks.values()) if name is None else [tasks[name]]
+        return list(tasks.values()) if self._task is None else [tasks[self._task]]
 
     def _of_task(self, before: TaskState, after: TaskState, record: Record) -> Iterator[_Part]:
         if after.state != before.state:
@@ -75,7 +87,7 @@ class Changes:
             yield _Part("failed", FAILED_STYLE) if after.failed else _Part("no longer failed")
         if after.restarts != before.restarts:
             yield _Part(f"restarts {after.restarts}")
-        if isinstance(record.event, _TELLS_TIMES):
+        if isinstance(record.event, Observed) or (isinstance(record.event, Finished) and not record.event.dies):
             yield from _of_times(before, after)
         if after.hidden != before.hidden:
             yield _Part("hidden" if after.hidden else "shown again")
@@ -90,6 +102,8 @@ class Changes:
 
     def _of_status(self) -> Iterator[_Part]:
         """Tell when the status of the allocation follows the task to another one."""
+        if self._task is not None:
+            return
         status = client_status(t for t in self._fold.owned(self._id).tasks.values() if not t.hidden)
         if status is not None and status != self._status:
             self._status = status
@@ -102,7 +116,7 @@ class Changes:
         if not isinstance(record.event, Updated):
             return
         after = current_fields(allocation.placed, allocation.updates)
-        for name in sorted({*record.event.fields, *record.event.cleared} - _BORING):
+        for name in telling_fields(record.event):
             yield _Part(visible(name) + self._of_value(before.get(name), after.get(name)))
 
     def _of_value(self, before: bytes | None, after: bytes | None) -> str:

@@ -110,7 +110,7 @@ def _write(line: bytes) -> None:
 
 def _nothing(total: int, noun: str) -> int:
     """Say that nothing matched."""
-    say(f"nothing matched: {'there is no' if not total else 'none of'} {count_text(total, noun) if total else noun}")
+    say(f"nothing matched: none of {count_text(total, noun)}" if total else f"nothing matched: no {noun}")
     return NO
 
 
@@ -177,13 +177,13 @@ def log(source: str, at: At | None, format: str, **filters: Any) -> int:
             for record in found:
                 _write(msgspec.json.encode(record))
         else:
-            from taskfold.cli.screen import Screen, Table
-            from taskfold.cli.views import LOG_COLUMNS, log_rows
+            from taskfold.cli.screen import Screen
+            from taskfold.cli.views import counts_text, show_log
 
             screen = Screen()
-            Table(screen, LOG_COLUMNS).show(log_rows(found))
+            show_log(screen, found)
             if counts.records:
-                screen.caption(counts.text())
+                screen.caption(counts_text(counts.texts(), gaps=counts.gaps))
     return 0 if counts.records else _nothing(0, "record")
 
 
@@ -203,10 +203,9 @@ class _Counts:
             self.allocations.add(record.alloc)
             yield record
 
-    def text(self) -> str:
+    def texts(self) -> list[str]:
         """Say how many there were."""
-        text = f"{count_text(self.records, 'record')} of {count_text(len(self.allocations), 'allocation')}"
-        return f"{text}, {count_text(self.gaps, 'gap')} where events were lost" if self.gaps else text
+        return [count_text(self.records, "record"), count_text(len(self.allocations), "allocation")]
 
 
 @taskfold.command()
@@ -234,7 +233,7 @@ def history(source: str, alloc: str, task: str | None) -> int:
         return NO
     screen = Screen()
     fold = Fold(reading.dialect or NEWEST_DIALECT, on_illegal="keep")
-    show_history(screen, records, Changes(fold, screen.arrow), task)
+    show_history(screen, records, Changes(fold, screen.arrow, task), task)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import msgspec
@@ -13,12 +14,23 @@ from taskfold.cli.guard import Unanswerable
 from taskfold.cli.options import Wanted
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
+from taskfold.errors import DecodeError
 from taskfold.record import Gap, Record
 from taskfold.replay import At, Replay
 
-__all__ = ["Folded", "NumberedReplay", "fold_of", "matching_ids", "records_of_one"]
+__all__ = ["Folded", "NumberedReplay", "fold_of", "matching_ids", "naming", "records_of_one"]
 
 _CANDIDATES: Final = 5
+
+
+@contextmanager
+def naming(alloc: str) -> Iterator[None]:
+    """Say of which allocation a value is of a wrong type: opaque parts are decoded only when they are asked for."""
+    try:
+        yield
+    except DecodeError as error:
+        msg = f"allocation {alloc}: {error}"
+        raise Unanswerable(msg) from None
 
 
 class NumberedReplay(Replay):
@@ -89,11 +101,12 @@ def _matches(folded: Folded, alloc: str, wanted: Wanted) -> bool:
     if wanted.job is wanted.node is wanted.status is None:
         return True
     snapshot = Snapshot.of(fold[alloc], fold.dialect)
-    return (
-        wanted.job in {None, snapshot.job_id}
-        and wanted.status in {None, snapshot.client_status}
-        and (snapshot.node_id or "").startswith(wanted.node or "")
-    )
+    with naming(alloc):
+        return (
+            wanted.job in {None, snapshot.job_id}
+            and wanted.status in {None, snapshot.client_status}
+            and (snapshot.node_id or "").startswith(wanted.node or "")
+        )
 
 
 def records_of_one(replay: Replay, prefix: str) -> list[Record]:

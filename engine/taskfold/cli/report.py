@@ -24,8 +24,10 @@ _COLUMNS: Final = (
 
 def show_report(screen: Screen, report: Report) -> None:
     """Write what was found, each divergence, and a last line that says in words whether it agrees."""
-    for name, value, remark in _lines(report):
-        screen.line(f"{name:<26}{value}{'  ' if remark else ''}{remark}")
+    lines = _lines(report)
+    width = max(len(name) for name, _, _ in lines)
+    for name, value, remark in lines:
+        screen.line(f"{name:<{width}}  {value}{'  ' if remark else ''}{remark}")
     if report.divergences:
         screen.line("")
         Table(screen, _COLUMNS, wraps=True).show(map(_row, report.divergences))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final, NamedTuple, TypeAlias
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Cell", "Column", "Screen", "Table"]
+__all__ = ["Cell", "Column", "Row", "Screen", "Table"]
 
 Cell: TypeAlias = str | Text
+Row: TypeAlias = Sequence[Cell] | Text
+"""The cells of a row, or a heading that stands across all columns."""
 
 _BETWEEN: Final = "  "
+_NARROW: Final = 130
 _ROWS_AT_ONCE: Final = 500
 """The first rows decide the widths; later ones may only widen a column, so that a long log shows at once."""
-_LEAST_OF_LAST: Final = 24
+_LEAST_OF_LAST: Final = 32
+"""How wide the last column should be, before other columns are narrowed for it."""
 
 
 class Column(NamedTuple):
@@ -38,6 +42,11 @@ class Screen:
         self.is_plain = not self.console.is_terminal or self.console.no_color or self.console.is_dumb_terminal
         self.arrow = "->" if self.is_plain else "→"
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a terminal on which a wide table would be cut to pieces."""
+        return not self.is_plain and self.console.width < _NARROW
+
     def line(self, text: Cell, style: str = "") -> None:
         """Write one line as it is."""
         if self.is_plain:
@@ -47,6 +56,7 @@ class Screen:
 
     def caption(self, text: str) -> None:
         """Write the line below a table."""
+        self.line("")
         if self.is_plain:
             self.line(text)
         else:
@@ -54,7 +64,10 @@ class Screen:
 
 
 class Table:
-    """Columns side by side; the last takes the room that is left, and is cut off or, with ``wraps``, folded."""
+    """Columns side by side; the last takes the room that is left.
+
+    What is too wide for a terminal is cut off or, with ``wraps``, folded.
+    """
 
     def __init__(self, screen: Screen, columns: Sequence[Column], *, wraps: bool = False) -> None:
         self._screen = screen
@@ -62,19 +75,25 @@ class Table:
         self._wraps = wraps
         self._widths = [len(column.title) for column in columns]
 
-    def show(self, rows: Iterable[Sequence[Cell]]) -> None:
+    def show(self, rows: Iterable[Row]) -> None:
         """Write the rows, with the titles before the first. O(rows), in constant memory."""
         rest = iter(rows)
         is_first = True
         while block := list(islice(rest, _ROWS_AT_ONCE)):
             for row in block:
-                self._widths = [max(width, cell_len(str(cell))) for width, cell in zip(self._widths, row, strict=True)]
+                if not isinstance(row, Text):
+                    self._widths = [
+                        max(width, cell_len(str(cell))) for width, cell in zip(self._widths, row, strict=True)
+                    ]
             widths = self._widths if self._screen.is_plain else self._fitted()
             if is_first:
                 is_first = False
                 self._row([Text(column.title, style="bold") for column in self._columns], widths)
             for row in block:
-                self._row(row, widths)
+                if isinstance(row, Text):
+                    self._screen.line(row)
+                else:
+                    self._row(row, widths)
 
     def _fitted(self) -> list[int]:
         """Return the widths that the terminal has room for."""
@@ -86,7 +105,7 @@ class Table:
                 given = min(widths[place] - least, _LEAST_OF_LAST - room)
                 widths[place] -= given
                 room += given
-        widths[-1] = max(room, _LEAST_OF_LAST // 2)
+        widths[-1] = max(room, len(self._columns[-1].title))
         return widths
 
     def _row(self, row: Sequence[Cell], widths: list[int]) -> None:
@@ -97,28 +116,32 @@ class Table:
             ]
             self._screen.line(_BETWEEN.join(cells))
             return
-        cells_of_terminal = [Text(cell) if isinstance(cell, str) else cell for cell in row]
-        line = Text()
-        for cell, width, column in zip(cells_of_terminal[:-1], widths, self._columns, strict=False):
-            cell.truncate(width, overflow="ellipsis")
-            if column.right:
-                cell.pad_left(width - cell.cell_len)
-            else:
-                cell.pad_right(width - cell.cell_len)
-            line.append_text(cell).append(_BETWEEN)
-        self._last(line, cells_of_terminal[-1], widths[-1])
+        parts = [self._fitting(Text(c) if isinstance(c, str) else c, w) for c, w in zip(row, widths, strict=True)]
+        for texts in zip_longest(*parts, fillvalue=Text()):
+            line = Text()
+            for text, width, column in zip(texts, widths, self._columns, strict=True):
+                line.append_text(_aligned(text.copy(), width, column)).append(_BETWEEN)
+            line.rstrip()
+            self._screen.line(line)
 
-    def _last(self, line: Text, cell: Text, width: int) -> None:
-        """Write a line with its last cell, folded onto lines of its own where it wraps."""
-        if not self._wraps:
-            cell.truncate(width, overflow="ellipsis")
-            self._screen.line(line.append_text(cell))
-            return
-        indent = line.cell_len
-        for part in cell.wrap(self._screen.console, width) or [Text()]:
-            part.rstrip()
-            self._screen.line(line.append_text(part))
-            line = Text(" " * indent)
+    def _fitting(self, cell: Text, width: int) -> list[Text]:
+        """Return the lines of a cell, none wider than this."""
+        if cell.cell_len <= width:
+            return [cell]
+        if self._wraps:
+            return list(cell.wrap(self._screen.console, width))
+        cell.truncate(width, overflow="ellipsis")
+        return [cell]
+
+
+def _aligned(cell: Text, width: int, column: Column) -> Text:
+    cell.rstrip()
+    room = max(width - cell.cell_len, 0)
+    if column.right:
+        cell.pad_left(room)
+    else:
+        cell.pad_right(room)
+    return cell
 
 
 def _padded(cell: str, width: int, column: Column) -> str:

@@ -1,95 +1,101 @@
-"""What the commands show in tables: allocations with their tasks, records, and what each record changed."""
+"""What `replay`, `log` and `history` show in tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from rich.text import Text
 
 from taskfold.cli.changes import Changes
-from taskfold.cli.reading import Folded
-from taskfold.cli.screen import Cell, Column, Screen, Table
+from taskfold.cli.reading import Folded, naming
+from taskfold.cli.screen import Cell, Column, Row, Screen, Table
 from taskfold.cli.styles import STATUS_STYLES, state_cell
 from taskfold.cli.wording import age_text, count_text, event_text, instant_text, message_text, short_ids, visible
 from taskfold.codecs.allocation import Snapshot
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
-from taskfold.record import Gap, InternalEvent, Record
+from taskfold.record import Gap, InternalEvent, Record, Updated
 from taskfold.replay import At
 from taskfold.task import TaskState
 
+__all__ = ["counts_text", "show_history", "show_log", "show_replay"]
+
 T = TypeVar("T")
 
-__all__ = ["log_rows", "show_history", "show_replay"]
-
-_REPLAY: Final = (
-    Column("ALLOC"),
-    Column("JOB / GROUP", least=12),
-    Column("STATUS"),
+_ALLOCATION: Final = (Column("ALLOC"), Column("JOB / GROUP", least=16), Column("STATUS"))
+_TASKS: Final = (
     Column("TASK", least=8),
     Column("STATE"),
     Column("RESTARTS", right=True),
     Column("AGE", right=True),
     Column("LAST EVENT"),
 )
-LOG_COLUMNS: Final = (
+_LOG: Final = (
     Column("SEQ", right=True),
     Column("INDEX", right=True),
     Column("TIME (UTC)"),
     Column("ALLOC"),
     Column("VERSION", right=True),
     Column("TASK", least=8),
-    Column("EVENT"),
-    Column("MESSAGE"),
 )
 _HISTORY: Final = (
     Column("VERSION", right=True),
     Column("INDEX", right=True),
     Column("TIME (UTC)"),
     Column("TASK", least=8),
-    Column("EVENT"),
     Column("CHANGED", least=20),
-    Column("MESSAGE"),
 )
+_EVENT: Final = (Column("EVENT"), Column("MESSAGE"))
+_NARROW_EVENT: Final = (Column("EVENT"),)
 _TASK: Final = 3
 """The place of the task among the columns of a history."""
+_DATE_LENGTH: Final = len("2026-11-23")
+_INDENT: Final = "  "
+_UUID_LENGTH: Final = 36
+_SHORT_LENGTH: Final = 8
 
 
 def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task: str | None) -> None:
     """Write a table of these allocations, one row for each of their tasks, and a line that counts them."""
-    fold = folded.fold
-    newest_ns = folded.newest_ns
-    short = short_ids(fold)
-    groups: list[tuple[tuple[str, int, str], list[list[Cell]]]] = []
+    fold, newest_ns, short = folded.fold, folded.newest_ns, short_ids(folded.fold)
+    groups: list[tuple[tuple[str, int, str], list[Row]]] = []
     tasks_total = irregular = 0
     for alloc in ids:
         snapshot = Snapshot.of(fold[alloc], fold.dialect)
         shown = {name: state for name, state in sorted(snapshot.tasks.items()) if task in {None, name}}
         tasks_total += len(shown)
         irregular += sum(state.irregular for state in shown.values())
-        head = _allocation_cells(snapshot, short[alloc], is_collected=fold.owned(alloc).collected)
-        rows = _task_rows(screen, head, shown, newest_ns)
-        groups.append(((snapshot.job_id or "", snapshot.create_index or 0, alloc), rows))
+        with naming(alloc):
+            head = _allocation_cells(snapshot, short[alloc], is_collected=fold.owned(alloc).collected)
+            key = (snapshot.job_id or "", snapshot.create_index or 0, alloc)
+        rows = [_task_cells(name, state, newest_ns) for name, state in shown.items()] or [_NO_TASK]
+        groups.append((key, list(_grouped(screen, head, rows))))
     groups.sort(key=lambda group: group[0])
-    Table(screen, _REPLAY).show(row for _, rows in groups for row in rows)
-    counts = [
-        count_text(len(ids), "allocation")
-        if len(ids) == len(fold)
-        else f"{len(ids):,} of {count_text(len(fold), 'allocation')}"
-    ]
-    counts.append(count_text(tasks_total, "task"))
-    gaps = sum(folded.gaps[alloc] for alloc in ids)
-    if gaps:
-        counts.append(f"{count_text(gaps, 'gap')} where events were lost")
-    if irregular:
-        counts.append(count_text(irregular, "irregular event"))
-    where = f"index {max(fold.owned(alloc).modify_index for alloc in fold)}"
+    columns = _TASKS if screen.is_narrow else (*_ALLOCATION, *_TASKS)
+    Table(screen, columns).show(row for _, rows in groups for row in rows)
+    of_all = "" if len(ids) == len(fold) else f"{len(ids):,} of "
+    counted = counts_text(
+        [of_all + count_text(len(fold), "allocation"), count_text(tasks_total, "task")],
+        gaps=sum(folded.gaps[alloc] for alloc in ids),
+        irregular=irregular,
+    )
+    newest_index = max(fold.owned(alloc).modify_index for alloc in fold)
+    ages = f"ages at {instant_text(newest_ns)}Z; " if newest_ns else ""
+    screen.caption(f"{counted}; {_asked_text(at)}newest index {newest_index}; {ages}dialect {fold.dialect.name}")
+
+
+def counts_text(counts: list[str], *, gaps: int, irregular: int = 0) -> str:
+    """Return counts as one text, with those that should not be overlooked where there are any."""
+    found = [count_text(gaps, "gap") + " where events were lost"] if gaps else []
+    found += [count_text(irregular, "irregular event")] if irregular else []
+    return ", ".join([*counts, *found])
+
+
+def _asked_text(at: At) -> str:
     if at.index is not None:
-        where = f"asked for index {at.index}, the newest until then is {where}"
-    elif at.time_ns is not None:
-        where = f"asked for {instant_text(at.time_ns)}Z, the newest until then is {where}"
-    screen.caption(f"{', '.join(counts)}; {where}; ages at {instant_text(newest_ns)}Z; dialect {fold.dialect.name}")
+        return f"as of index {at.index}, "
+    return "" if at.time_ns is None else f"as of {instant_text(at.time_ns)}Z, "
 
 
 def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> tuple[str, str, Text]:
@@ -100,22 +106,13 @@ def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> 
     return visible(short), name, cell.append(", collected") if is_collected else cell
 
 
-def _task_rows(
-    screen: Screen, head: tuple[str, str, Text], tasks: dict[str, TaskState], newest_ns: int
-) -> list[list[Cell]]:
-    """Return one row for each task; the allocation is named once on a terminal, and on every row of plain text."""
-    if not tasks:
-        return [[*head, "-", "-", "-", "-", "no task state yet"]]
-    rows: list[list[Cell]] = []
-    for name, state in tasks.items():
-        first: tuple[Cell, ...] = head if screen.is_plain or not rows else ("", "", "")
-        event = state.events[-1] if state.events else None
-        age = "-" if event is None or not event.time_ns else age_text(newest_ns - event.time_ns)
-        restarts = str(state.restarts)
-        rows.append(
-            [*first, visible(name), state_cell(state.state, failed=state.failed), restarts, age, _event_cell(event)]
-        )
-    return rows
+def _task_cells(name: str, state: TaskState, newest_ns: int) -> list[Cell]:
+    event = state.events[-1] if state.events else None
+    age = age_text(newest_ns - event.time_ns) if event is not None and event.time_ns else "-"
+    return [visible(name), state_cell(state.state, failed=state.failed), str(state.restarts), age, _event_cell(event)]
+
+
+_NO_TASK: Final[list[Cell]] = ["-", "-", "-", "-", "no task state yet"]
 
 
 def _event_cell(event: TaskEvent | None) -> Text:
@@ -125,29 +122,46 @@ def _event_cell(event: TaskEvent | None) -> Text:
     return cell.append(f": {message}", style="dim") if message else cell
 
 
-def log_rows(records: Iterator[Record]) -> Iterator[list[Cell]]:
-    """Yield a row of `LOG_COLUMNS` for each record."""
-    for record in records:
-        style = _style(record)
-        yield [
+def _grouped(screen: Screen, head: tuple[str, str, Text], rows: list[list[Cell]]) -> Iterator[Row]:
+    """Yield the rows of one allocation: named in a line above them, in the first, or, in plain text, in each."""
+    if screen.is_narrow:
+        yield Text(_INDENT).join([Text(head[0], style="bold"), Text(head[1]), head[2]])
+        yield from ([f"{_INDENT}{row[0]}", *row[1:]] for row in rows)
+        return
+    for place, row in enumerate(rows):
+        yield [*(head if screen.is_plain or not place else ("", "", "")), *row]
+
+
+def show_log(screen: Screen, records: Iterable[Record]) -> None:
+    """Write a row for each record, as the records come."""
+    columns = (*_LOG, *(_NARROW_EVENT if screen.is_narrow else _EVENT))
+    Table(screen, columns).show(
+        [
             str(record.seq),
             str(record.index),
             instant_text(record.time_ns),
             visible(_short(record.alloc)),
             str(record.version),
             visible(record.task) or "-",
-            Text(event_text(record), style=style),
-            Text(message_text(record), style=style),
+            *_event_cells(screen, record, message_text(record)),
         ]
+        for record in records
+    )
 
 
-_UUID_LENGTH: Final = 36
-_SHORT_LENGTH: Final = 8
+def _event_cells(screen: Screen, record: Record, message: str) -> list[Cell]:
+    """Return the event and what it says: side by side, or one after the other where there is no room."""
+    style = _style(record)
+    event = Text(event_text(record), style=style)
+    if not screen.is_narrow:
+        return [event, Text(message, style=style)]
+    return [event.append(f": {message}", style="" if style else "dim")] if message else [event]
 
 
-def _short(id: str) -> str:
+def _short(alloc: str) -> str:
     """Return the first part of a UUID, and any other ID whole: a log that is still being read knows no better."""
-    return id[:_SHORT_LENGTH] if len(id) == _UUID_LENGTH and id[_SHORT_LENGTH] == "-" else id
+    is_uuid = len(alloc) == _UUID_LENGTH and alloc[_SHORT_LENGTH] == "-"
+    return alloc[:_SHORT_LENGTH] if is_uuid else alloc
 
 
 def _style(record: Record) -> str:
@@ -159,39 +173,34 @@ def _style(record: Record) -> str:
 
 def show_history(screen: Screen, records: Sequence[Record], changes: Changes, task: str | None) -> None:
     """Write every record of one allocation (or of one of its tasks), what each changed, and a line that counts them."""
-    screen.line(Text(f"allocation {visible(records[0].alloc)}", style="bold"))
-    columns = _without_task(_HISTORY) if task else _HISTORY
-    shown: list[Record] = []
-
-    def rows() -> Iterator[list[Cell]]:
-        for record in records:
-            changed = changes.apply(record)
-            if task in {None, record.task}:
-                shown.append(record)
-                row = _history_row(record, changed)
-                yield _without_task(row) if task else row
-
-    Table(screen, columns, wraps=True).show(rows())
-    counts = [count_text(sum(isinstance(record.event, TaskEvent) for record in shown), "event")]
-    counts.append(count_text(len(shown), "record"))
-    gaps = sum(isinstance(record.event, Gap) for record in shown)
-    if gaps:
-        counts.append(f"{count_text(gaps, 'gap')} where events were lost")
-    if changes.irregular(task):
-        counts.append(count_text(changes.irregular(task), "irregular event"))
-    screen.caption(f"{', '.join(counts)}; now {changes.now(task)}")
+    told = [(record, changes.apply(record)) for record in records]
+    shown = [(record, changed) for record, changed in told if task in {None, record.task}]
+    days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in shown}
+    # On a terminal the day is said once, where it is the same for all.
+    day = min(days) if len(days) == 1 and not screen.is_plain else ""
+    screen.line(Text(changes.title() + (f", {day}" if day else ""), style="bold"))
+    rows = [_history_row(screen, record, changed, len(day) + 1 if day else 0) for record, changed in shown]
+    columns = (*_HISTORY, *(_NARROW_EVENT if screen.is_narrow else _EVENT))
+    if task:
+        Table(screen, _without_task(columns), wraps=True).show(map(_without_task, rows))
+    else:
+        Table(screen, columns, wraps=True).show(rows)
+    events = sum(isinstance(record.event, TaskEvent) for record, _ in shown)
+    gaps = sum(isinstance(record.event, Gap) for record, _ in shown)
+    counts = [count_text(events, "event"), count_text(len(shown), "record")]
+    screen.caption(f"{counts_text(counts, gaps=gaps, irregular=changes.irregular)}; now {changes.now()}")
 
 
-def _history_row(record: Record, changed: Text) -> list[Cell]:
-    style = _style(record)
+def _history_row(screen: Screen, record: Record, changed: Text, date_length: int) -> list[Cell]:
+    # The fields that an update changed stand among what changed.
+    message = "" if isinstance(record.event, Updated) and changed else message_text(record)
     return [
         str(record.version),
         str(record.index),
-        instant_text(record.time_ns),
+        instant_text(record.time_ns)[date_length:],
         visible(record.task) or "-",
-        Text(event_text(record), style=style),
         changed,
-        Text(message_text(record), style=style),
+        *_event_cells(screen, record, message),
     ]
 
 

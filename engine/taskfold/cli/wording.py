@@ -24,6 +24,7 @@ __all__ = [
     "one_line",
     "scalar_text",
     "short_ids",
+    "telling_fields",
     "visible",
 ]
 
@@ -33,6 +34,7 @@ _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
 _TEN_SECONDS: Final = 10
+_CHANGES_ALWAYS: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
 _KILO: Final = 1000
 _ID_LENGTHS: Final = (8, 13, 18, 23)
 """Where a UUID may be cut off: before its dashes."""
@@ -142,6 +144,11 @@ def scalar_text(text: bytes | None) -> str:
     return visible(text.strip(b'"').decode(errors="replace"))
 
 
+def telling_fields(event: Updated) -> list[str]:
+    """Return the fields that changed, without those that change with every write."""
+    return sorted({*event.fields, *event.cleared} - _CHANGES_ALWAYS)
+
+
 _INTERNAL_NAMES: Final = {
     Placed: "placed",
     Updated: "updated",
@@ -181,32 +188,25 @@ def _placed_text(event: Placed) -> str:
 
 
 def _updated_text(event: Updated) -> str:
-    parts = []
-    if event.fields:
-        parts.append("now different: " + ", ".join(map(visible, event.fields)))
-    if event.cleared:
-        parts.append("no longer there: " + ", ".join(map(visible, event.cleared)))
-    return "; ".join(parts) or "written again, nothing changed"
-
-
-def _finished_text(event: Finished) -> str:
-    return "it ended without an event" if event.dies else "with no event"
+    names = telling_fields(event)
+    return ", ".join(map(visible, names)) if names else "written again, with nothing new"
 
 
 def _observed_text(event: Observed) -> str:
     names = [name for name in event.__struct_fields__ if getattr(event, name) is not UNSET]
     words = ", ".join(name.removesuffix("_ns").replace("_", " ") for name in names)
-    return f"to what was seen, which no event explains: {words}"
+    return f"to what was seen and no event explains: {words}"
 
 
 def _gap_text(event: Gap) -> str:
-    return f"events were lost here ({event.restarts_before} restarts before, {event.restarts_after} after)"
+    lost = event.restarts - event.restarts_before
+    return f"events were lost here, {count_text(lost, 'restart')} among them" if lost > 0 else "events were lost here"
 
 
 _INTERNAL_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     Placed: _placed_text,
     Updated: _updated_text,
-    Finished: _finished_text,
+    Finished: lambda _: "without an event",
     Observed: _observed_text,
     Gap: _gap_text,
     Collected: lambda _: "the allocation was collected",

@@ -11,7 +11,7 @@ or none that is empty (1.1.2), zero values and zero times as that Nomad writes t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 import msgspec
@@ -111,6 +111,12 @@ def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...
     return tuple(name for name, field in ALLOCATION_FIELDS.items() if has(field))
 
 
+@cache
+def _zeros(dialect: Dialect) -> dict[str, bytes]:
+    """Return the zero value of each field that a dialect's bodies have."""
+    return {name: ALLOCATION_FIELDS[name].zero for name in allocation_fields(dialect)}
+
+
 def is_empty(name: str, text: bytes) -> bool:
     """Tell whether this JSON text is an empty value of the field: what 1.1.2 leaves out.
 
@@ -122,6 +128,7 @@ def is_empty(name: str, text: bytes) -> bool:
 
 
 _EMPTY: Final = frozenset((b'""', b"0", b"null", b"false", b"[]", b"{}"))
+_EMPTY_LENGTH: Final = max(map(len, _EMPTY)) + 1
 
 
 def same_json(one: bytes, other: bytes) -> bool:
@@ -148,14 +155,14 @@ def fields_from_json(text: bytes | str | Raw) -> dict[str, bytes]:
 
 def fields_to_json(fields: Mapping[str, bytes]) -> bytes:
     """Return the JSON object of these fields, keys in alphabetical order, with what Go escapes escaped."""
-    out = b"{%b}" % b",".join([b"%b:%b" % (_key(name), fields[name]) for name in sorted(fields)])
-    # Go escapes U+2028 and U+2029, msgspec does not. One byte is searched: that is 30 times faster than three.
+    out = _encode_sorted({name: Raw(text) for name, text in fields.items()})
+    # Go escapes U+2028 and U+2029, msgspec does not. One byte is searched first: that is 30 times faster than three.
     if b"\xe2" in out:
         out = out.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return out
 
 
-_key: Final = lru_cache(maxsize=1024)(msgspec.json.encode)
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
@@ -315,13 +322,15 @@ class Snapshot:
         return fields
 
     def _written(self, target: Dialect) -> dict[str, bytes]:
-        """Return the fields that a body has in a dialect."""
-        names = allocation_fields(target)
-        # What nobody knows is written; what only other dialects have is not.
-        told = {n: text for n, text in self._converted(target).items() if n in names or n not in ALLOCATION_FIELDS}
-        if target.omits_empty:
-            return {name: text for name, text in told.items() if not is_empty(name, text)}
-        return {name: ALLOCATION_FIELDS[name].zero for name in names} | told
+        """Return the fields that a body has in a dialect: what nobody knows, and what that dialect has."""
+        told, zeros = self._converted(target), _zeros(target)
+        for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
+            del told[name]
+        if not target.omits_empty:
+            return zeros | told
+        if told.get("DesiredTransition") == _NO_TRANSITION:
+            del told["DesiredTransition"]
+        return {name: text for name, text in told.items() if len(text) >= _EMPTY_LENGTH or text not in _EMPTY}
 
     def _of_job(self, names: tuple[str, ...]) -> dict[str, bytes]:
         """Return what a stub tells of the job, where the job is known."""

@@ -143,7 +143,11 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     """Return what gets these attributes as a tuple, also when there is only one, or none."""
     if len(names) > 1:
         return attrgetter(*names)
-    return lambda value: tuple([getattr(value, name) for name in names])
+    if not names:
+        return lambda _: ()
+    (name,) = names
+    get = attrgetter(name)
+    return lambda value: (get(value),)
 
 
 def _wire_shape(cls: type[TaskEvent]) -> _Shape:
@@ -354,12 +358,18 @@ _encode: Final = msgspec.json.encode
 
 
 @lru_cache(maxsize=4096)
-def _frame(cls: type[TaskEvent], values: tuple[Any, ...], dialect: Dialect) -> tuple[bytes, bytes]:
+def _frame(
+    cls: type[TaskEvent], values: tuple[Any, ...], kept: tuple[Any, ...] | None, dialect: Dialect
+) -> tuple[bytes, bytes]:
     """Return the text before and after the time of an event with these values.
 
     Most events of a cluster differ in their time alone: the exit codes, reasons and timeouts are few.
     """
     event = cls(**dict(zip(_shape(cls).attributes, values, strict=True)))
+    if kept is not None:
+        message, items = kept
+        said = dict(items) if isinstance(items, tuple) else items
+        event = msgspec.structs.replace(event, kept=Kept(display_message=message, details=said))
     before, _, after = _encode(event_to_object(event, dialect)).rpartition(b'"Time":0')
     return before + b'"Time":', after
 
@@ -372,8 +382,10 @@ def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
     >>> event_to_json(Started(time_ns=5), DIALECTS["0.5.6"])[:64]
     b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
     """
-    if event.kept is not None:
-        return _encode(event_to_object(event, dialect))
-    cls = type(event)
-    before, after = _frame(cls, _shape(cls).values(event), dialect)
+    cls, said, kept = type(event), event.kept, None
+    if said is not None:
+        if said.fields:
+            return _encode(event_to_object(event, dialect))
+        kept = said.display_message, tuple(said.details.items()) if isinstance(said.details, dict) else said.details
+    before, after = _frame(cls, _shape(cls).values(event), kept, dialect)
     return b"%b%d%b" % (before, event.time_ns, after)

@@ -175,22 +175,33 @@ def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> byt
 
 def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
     """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
-    events = b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events]) if task.events else _NULL
-    parts = [b'"Events":%b' % events, b'"Failed":true' if task.failed else b'"Failed":false']
+    if task.fields:
+        return _encode_sorted({name: Raw(text) for name, text in (_texts(task, dialect) | task.fields).items()})
+    return b"{%b}" % b",".join([b'"%b":%b' % (name.encode(), text) for name, text in _texts(task, dialect).items()])
+
+
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+def _texts(task: TaskState, dialect: Dialect) -> dict[str, bytes]:
+    """Return the text of every key that the dialect has, in the order of the wire."""
+    texts = {
+        "Events": b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events])
+        if task.events
+        else _NULL,
+        "Failed": b"true" if task.failed else b"false",
+    }
     if dialect.has_times:
-        parts.append(b'"FinishedAt":%b' % _time_json(task.finished_at_ns, dialect))
+        texts["FinishedAt"] = _time_json(task.finished_at_ns, dialect)
     if dialect.has_restarts:
-        parts.append(b'"LastRestart":%b' % _time_json(task.last_restart_ns, dialect))
-        parts.append(b'"Restarts":%d' % task.restarts)
+        texts["LastRestart"] = _time_json(task.last_restart_ns, dialect)
+        texts["Restarts"] = b"%d" % task.restarts
     if dialect.has_times:
-        parts.append(b'"StartedAt":%b' % _time_json(task.started_at_ns, dialect))
-    parts.append(b'"State":%b' % msgspec.json.encode(task.state))
+        texts["StartedAt"] = _time_json(task.started_at_ns, dialect)
+    texts["State"] = b'"%b"' % task.state.encode()
     if dialect.has_restarts:
-        parts.append(b'"TaskHandle":%b' % task.fields.get("TaskHandle", _NULL))
-    others = [b"%b:%b" % (msgspec.json.encode(n), text) for n, text in task.fields.items() if n != "TaskHandle"]
-    if others:
-        parts = sorted(parts + others)
-    return b"{%b}" % b",".join(parts)
+        texts["TaskHandle"] = _NULL
+    return texts
 
 
 def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:

@@ -113,7 +113,11 @@ class NdjsonLog:
             self._file.truncate()
         if self._is_new:
             self.header = new_header(dialect or "", region)
-            self._write(_encode(self.header) + b"\n", sync=True)
+            try:
+                self._write(_encode(self.header) + b"\n", sync=True)
+            except LogError:
+                self._file.close()
+                raise
 
     @property
     def seq(self) -> int:

@@ -71,11 +71,16 @@ class Importer:
         known = self.fold.allocations.get(observation.alloc)
         if known is not None and observation.index <= known.modify_index:
             self.repeats += 1
-            if observation.index == known.modify_index and any(divergences(known, observation, self.fold.dialect)):
+            if observation.index == known.modify_index and _contradicts(known, observation, self.fold.dialect):
                 self.conflicts_total += 1
                 self.conflicts = [*self.conflicts[-99:], observation]
             return []
         return _Step(self.fold, observation).records()
+
+
+def _contradicts(known: Allocation, observation: Observation, dialect: Dialect) -> bool:
+    """Tell whether an observation says something else of what is known; another source may tell more, or less."""
+    return any(d.expected is not None and d.found is not None for d in divergences(known, observation, dialect))
 
 
 class _Step:

@@ -23,7 +23,7 @@ class Growth(NamedTuple):
 
 
 def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None, dropped: int = 0) -> Growth:
-    """Return how the ring that was known grew into the one that is seen now. O(events²), of which there are 10.
+    """Return how the ring that was known grew into the one that is seen now. O(events²), of which there are ten.
 
     ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it; ``dropped`` is how
     many events came before the ring that was known.
@@ -33,22 +33,27 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     >>> compare(known, (*known, Terminated(time_ns=2)), None).new == (Terminated(time_ns=2),)
     True
     """
-    if new == old and not restarts:
-        return Growth("grown", ())
-    is_full = len(new) == EVENTS_PER_TASK
-    for known in range(min(len(old), len(new)), -1, -1):
-        if known == len(old) or (is_full and known > 0):
-            rest = new[known:]
-            if old[len(old) - known :] == new[:known] and (restarts is None or restarts == _restarts(rest)):
-                return Growth("grown", rest)
+    known = len(old) if new == old and not restarts else _known(old, new, restarts)
+    if known is not None:
+        return Growth("grown", new[known:])
     if new == old:
         # No number of new events explains what Restarts tells, and none is seen.
         return Growth("grown", ())
     if _is_older_copy(old, new, dropped):
         return Growth("rolled back", new)
-    if not is_full and new and type(new[0]) is Received:
-        return Growth("anew", new)
-    return Growth("gap", new)
+    is_anew = len(new) < EVENTS_PER_TASK and type(new[0]) is Received
+    return Growth("anew" if is_anew else "gap", new)
+
+
+def _known(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> int | None:
+    """Return how many of the events that are seen were known, at most; None when no number of them fits."""
+    is_full = len(new) == EVENTS_PER_TASK
+    for known in range(min(len(old), len(new)), -1, -1):
+        # A ring that is not full has dropped nothing, so that all that was known must be there.
+        is_possible = known > 0 if is_full else known == len(old)
+        if is_possible and old[len(old) - known :] == new[:known] and restarts in {None, _restarts(new[known:])}:
+            return known
+    return None
 
 
 def _restarts(events: tuple[TaskEvent, ...]) -> int:

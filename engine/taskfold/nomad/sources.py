@@ -113,6 +113,9 @@ class Source:
 
     def _of_line(self, number: int, line: bytes) -> Iterator[Observation]:
         """Yield what one line tells."""
+        # Opaque parts are not looked into while they are read, so that nothing else would notice.
+        if not line.isascii() and not _is_utf8(line):
+            raise SourceError(self.name, "is not UTF-8", line=number)
         try:
             if line.lstrip()[:1] == b"[":
                 yield from self._of_list(_decode_list(line), number)
@@ -158,6 +161,14 @@ def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line, type=Raw)
     except _NOT_JSON:
+        return False
+    return True
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
         return False
     return True
 

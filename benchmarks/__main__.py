@@ -1,0 +1,54 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks import report
+
+
+def main() -> None:
+    """Run the subjects that are named, all without one; show and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="taskfold beside its rivals.")
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"one of {', '.join(report.SUBJECTS)}; all if none")
+    parser.add_argument("--quick", action="store_true", help="a smoke test at a hundredth of the sizes")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where the results are (default: benchmarks/results)")
+    parser.add_argument("--table", action="store_true", help="only print the table of the results that are there")
+    parser.add_argument(
+        "--write-readme", type=Path, nargs="?", const=report.ROOT / "README.md", metavar="FILE",
+        help="only put that table between the markers in README.md, or in FILE",
+    )  # fmt: skip
+    asked = parser.parse_args()
+    if unknown := set(asked.subjects) - set(report.SUBJECTS):
+        parser.error(f"there is no subject {', '.join(sorted(unknown))}")
+    folder: Path | None = asked.results or (None if asked.quick else report.RESULTS)
+    if asked.table:
+        print(report.table(folder or report.RESULTS), end="")
+    elif asked.write_readme:
+        report.write_readme(asked.write_readme, folder or report.RESULTS)
+    else:
+        run(asked.subjects or list(report.SUBJECTS), folder, quick=asked.quick)
+
+
+def run(subjects: list[str], folder: Path | None, *, quick: bool) -> None:
+    """Measure; without a folder nothing is written."""
+    for subject in subjects:
+        start = perf_counter()
+        module = importlib.import_module(f"benchmarks.{subject}")
+        print(f"\n== {subject}: {(module.__doc__ or '').splitlines()[0]}", flush=True)
+        rows = []
+        for row in module.measure(quick=quick):
+            report.show(row)
+            rows.append(row)
+        print(f"\n   {perf_counter() - start:.0f} s", flush=True)
+        if folder is not None:
+            report.write(subject, rows, folder, quick=quick)
+    if folder is not None:
+        report.write_table(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Lives of tasks as lines of a taskfold log: legal, the same on every machine, and with the texts of a real cluster.
+
+A task is received, set up, and then starts, terminates and is restarted for ever; so that after 2, 5, 8, 11 … records
+it waits (pending) for its next start, and after 11 its ring is full.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from taskfold.allocation import Fold
+from taskfold.log.contract import new_header
+from taskfold.record import Record
+
+DIALECT: Final = "1.1.2"
+FULL: Final = 11
+"""After so many records the ring of a task is full, and the task waits for its next start."""
+
+decode_lines: Final[Callable[[bytes], list[Record]]] = msgspec.json.Decoder(Record).decode_lines
+
+_BEGIN_NS: Final = 1_795_422_000_000_000_000
+_TASKS: Final = (b"web", b"sidecar", b"log-shipper", b"metrics")
+_EXITS: Final = (
+    b"",
+    b',"ExitCode":1,"Message":"Docker container exited with non-zero exit code: 1"',
+    b',"ExitCode":2,"Message":"Docker container exited with non-zero exit code: 2"',
+    b',"ExitCode":137,"Message":"Docker container exited with non-zero exit code: 137"',
+    b',"ExitCode":143,"Message":"Docker container exited with non-zero exit code: 143"',
+)
+
+
+def alloc_id(number: int) -> bytes:
+    """Return the ID of an allocation, which looks like Nomad's."""
+    return b"%08x-5c1e-4d0a-9b7f-%012x" % (number * 2654435761 & 0xFFFFFFFF, number)
+
+
+def _event(step: int, time_ns: int, dice: int) -> bytes:
+    """Return the event of a step in a task's life; delays and exits differ as they do in a cluster."""
+    if step == 0:
+        return b'{"Type":"Received","Time":%d}' % time_ns
+    if step == 1:
+        return b'{"Type":"Task Setup","Time":%d,"Message":"Building Task Directory"}' % time_ns
+    if step % 3 == 2:
+        return b'{"Type":"Started","Time":%d}' % time_ns
+    if step % 3 == 0:
+        return b'{"Type":"Terminated","Time":%d%b}' % (time_ns, _EXITS[dice % 5])
+    return b'{"Type":"Restarting","Time":%d,"StartDelay":%d,"RestartReason":"Restart within policy"}' % (
+        time_ns,
+        15_000_000_000 + dice,
+    )
+
+
+class Population:
+    """So many tasks, each at some step of its life, in allocations of one to four tasks."""
+
+    def __init__(self, count: int, tasks_each: int = 1, seed: int = 1) -> None:
+        self.count = count
+        self.tasks_each = tasks_each
+        self.random = random.Random(seed)
+        self.seq = 0
+        self._steps = array("L", [0]) * count
+        self._versions = array("L", [0]) * -(-count // tasks_each)
+
+    def lines(self, tasks: Iterable[int]) -> bytes:
+        """Return the next record of each of these tasks, a line each."""
+        seq, steps, versions, dice = self.seq, self._steps, self._versions, self.random.randrange
+        out = []
+        for task in tasks:
+            seq += 1
+            alloc, place = divmod(task, self.tasks_each)
+            step, version = steps[task], versions[alloc] + 1
+            steps[task], versions[alloc] = step + 1, version
+            time_ns = _BEGIN_NS + seq * 1_000_003
+            out.append(
+                b'{"Seq":%d,"Index":%d,"Alloc":"%b","Version":%d,"Task":"%b","Time":%d,"ID":0,"Event":%b}\n'
+                % (seq, seq, alloc_id(alloc), version, _TASKS[place], time_ns, _event(step, time_ns - 50_021, dice(3 * 10**9)))
+            )
+        self.seq = seq
+        return b"".join(out)
+
+    def filling(self, steps: int = FULL) -> Iterator[bytes]:
+        """Yield the first records of all tasks in blocks; the lives of a thousand tasks go on side by side."""
+        for first in range(0, self.count, 1_000):
+            for _ in range(steps):
+                yield self.lines(range(first, min(first + 1_000, self.count)))
+
+    def filled(self) -> Fold:
+        """Return a fold of all tasks with full rings."""
+        fold = Fold(DIALECT)
+        for block in self.filling():
+            fold.apply_all(decode_lines(block))
+        return fold
+
+    def records(self, count: int, burst: int = 1) -> list[Record]:
+        """Return the next records of tasks picked at random, each decoded from a line of its own.
+
+        With a burst, so many records of a task come together.
+        """
+        picks = (pick for _ in range(count // burst) for pick in [self.random.randrange(self.count)] * burst)
+        return decode_lines(self.lines(picks))
+
+
+def write_log(path: Path, records: int, tasks: int) -> None:
+    """Write a log of so many records: two tasks to an allocation, the records of all tasks in random order."""
+    population = Population(tasks, tasks_each=2)
+    order = [task for _ in range(records // tasks) for task in range(tasks)]
+    population.random.shuffle(order)
+    with path.open("wb") as file:
+        file.write(msgspec.json.encode(new_header(DIALECT, "global")) + b"\n")
+        for first in range(0, len(order), 10_000):
+            file.write(population.lines(order[first : first + 10_000]))

@@ -1,0 +1,65 @@
+"""Replaying a taskfold NDJSON log: reading, decoding and folding every record.
+
+Rival: msgspec decoding the whole file at once into the same types, which folds nothing; and, as the floor, the same
+with one dict update per record. Budget: at most 3.5 times the rival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import taskfold as tf
+from benchmarks.harness import Budget, Row, named, seconds, take_turns
+from benchmarks.histories import decode_lines, write_log
+from taskfold.record import Record
+
+DECODE = named("msgspec", "decode_lines of the whole file at once")
+FLOOR = named("msgspec", "the same and one dict update per record")
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Measure a log of a million records of 50,000 tasks."""
+    records, tasks = (10_000, 500) if quick else (1_000_000, 50_000)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "log.jsonl"
+        write_log(path, records, tasks)
+        yield of_log(path, records, tasks)
+
+
+def of_log(path: Path, count: int, tasks: int) -> Row:
+    """Measure the contestants on one log."""
+
+    def fold() -> tf.Fold:
+        return tf.replay(path).fold()
+
+    def iterate() -> int:
+        return sum(1 for _ in tf.replay(path))
+
+    def decode() -> list[Record]:
+        return decode_lines(path.read_bytes().partition(b"\n")[2])
+
+    def floor() -> object:
+        records, newest = decode(), {}
+        for record in records:
+            newest[record.alloc, record.task] = record
+        return records, newest
+
+    assert sum(len(allocation.tasks) for allocation in fold().allocations.values()) == tasks
+    assert iterate() == len(decode()) == count
+    values = take_turns(
+        {
+            "taskfold, replay(path).fold()": lambda: seconds(fold),
+            "taskfold, iterating over replay(path)": lambda: seconds(iterate),
+            DECODE: lambda: seconds(decode),
+            FLOOR: lambda: seconds(floor),
+        }
+    )
+    return Row(
+        f"{count:,} records of {tasks:,} tasks in random order",
+        "s",
+        values,
+        budgets=(Budget("≤", 3.5, DECODE),),
+        note=f"{path.stat().st_size / count:.0f} B a record; decoding at once needs memory for all of them",
+    )
