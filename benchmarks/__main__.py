@@ -13,9 +13,13 @@ from benchmarks import report
 def main() -> None:
     """Run the subjects that are named, all without one; show and write the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="taskfold beside its rivals.")
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"one of {', '.join(report.SUBJECTS)}; all if none")
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help=f"one of {', '.join(report.SUBJECTS)}; all if none"
+    )
     parser.add_argument("--quick", action="store_true", help="a smoke test at a hundredth of the sizes")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="where the results are (default: benchmarks/results)")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="where the results are (default: benchmarks/results)"
+    )
     parser.add_argument("--table", action="store_true", help="only print the table of the results that are there")
     parser.add_argument(
         "--write-readme", type=Path, nargs="?", const=report.ROOT / "README.md", metavar="FILE",

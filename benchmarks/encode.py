@@ -94,7 +94,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
     calls, others = (50, 10) if quick else (5_000, 1_000)
     body = recorded_body()
     snapshot, state, plain = Snapshot.from_json(body), folded(body), json.loads(body)
-    assert snapshot.to_json() == Snapshot.of(state, NEWEST_DIALECT).to_json() == body
+    # Parsed: the order of Details is Go's own, and random.
+    assert json.loads(snapshot.to_json()) == json.loads(Snapshot.of(state, NEWEST_DIALECT).to_json()) == plain
     note = f"{len(body):,} B"
     writers = {
         DUMPS: warm(calls, lambda: json.dumps(plain, separators=(",", ":"))),

@@ -27,7 +27,10 @@ Run = Callable[[], float]
 
 @dataclass(frozen=True)
 class Budget:
-    """What taskfold should reach: in the unit of the row or, with a rival, as a multiple of what the rival reaches."""
+    """What taskfold should reach: in the unit of the row or, with a rival, as a multiple of what the rival reaches.
+
+    At least so many times a rival means so many times as fast; at most so many times, that much of its cost.
+    """
 
     sense: Literal["≥", "≤"]
     limit: float
@@ -61,7 +64,10 @@ class Row:
 
     def measured(self, budget: Budget) -> float:
         """Return the number that a budget is about."""
-        return self.times(budget.against) if budget.against else median(self.values[self.ours])
+        if not budget.against:
+            return median(self.values[self.ours])
+        times = self.times(budget.against)
+        return 1 / times if budget.sense == "≥" and self.better == "lower" else times
 
 
 SIZE: Final = ("smaller", "larger")

@@ -79,7 +79,15 @@ class Population:
             time_ns = _BEGIN_NS + seq * 1_000_003
             out.append(
                 b'{"Seq":%d,"Index":%d,"Alloc":"%b","Version":%d,"Task":"%b","Time":%d,"ID":0,"Event":%b}\n'
-                % (seq, seq, alloc_id(alloc), version, _TASKS[place], time_ns, _event(step, time_ns - 50_021, dice(3 * 10**9)))
+                % (
+                    seq,
+                    seq,
+                    alloc_id(alloc),
+                    version,
+                    _TASKS[place],
+                    time_ns,
+                    _event(step, time_ns - 50_021, dice(3 * 10**9)),
+                )
             )
         self.seq = seq
         return b"".join(out)

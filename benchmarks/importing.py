@@ -158,12 +158,13 @@ def memory(folder: Path, frames: int, allocations: int) -> Row:
             few: lambda: in_child("importing", folder / few) / 1e6,
         }
     )
+    small, large = ((folder / name).stat().st_size / 1e6 for name in (few, many))
     return Row(
         f"peak memory, {allocations:,} allocations",
         "MB",
         values,
         budgets=(Budget("≤", 1.1, few),),
-        note=f"streams of {(folder / few).stat().st_size / 1e6:,.0f} and {(folder / many).stat().st_size / 1e6:,.0f} MB",
+        note=f"streams of {small:,.1f} and {large:,.1f} MB",
         words=SIZE,
     )
 

@@ -1,7 +1,7 @@
 """Memory of live tasks, each built from decoded lines of a log as in a replay, in a process of its own.
 
 Rivals: a plain dict of dicts with a deque of the last ten events as dicts; and a transitions model per task, which
-keeps no history. Budgets: at most 500 B for a task without an event, 1.5 kB for one with a full ring, 2 GB for a million.
+keeps no history. Budgets: 500 B for a task without an event, 1.5 kB for one with a full ring, 2 GB for a million.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks.harness import (
     SIZE,
     Budget,
     Row,
+    Run,
     in_child,
     named,
     peak_bytes,
@@ -31,58 +32,53 @@ from benchmarks.histories import DIALECT, FULL, Population, alloc_id, decode_lin
 from taskfold.allocation import Fold
 from taskfold.lifecycle import build_machine
 
-MODELS = 2_000
+MODELS = 1_000
 DICTS = "dict of dicts, deque of event dicts"
-ADD_MODEL = named("transitions", f"add_model, extrapolated from {MODELS:,}, no history")
+ADD_MODEL = named("transitions", "a model for each, no history")
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure bytes per task, a million of them, and how long creating them takes."""
-    count, traced, million = (400, 200, 10_000) if quick else (20_000, 5_000, 1_000_000)
-    for events, limit in (("no event yet", 500), ("a full ring", 1_500)):
-        steps = FULL if limit > 500 else 0
+    count, traced, million = (1_000, 100, 10_000) if quick else (20_000, 5_000, 1_000_000)
+    models = MODELS // 10 if quick else MODELS
+    for events, steps, limit in (("no event yet", 0, 500), ("a full ring", FULL, 1_500)):
         for tasks_each in (1, 4):
-            yield per_task(f"one task with {events}, {tasks_each} to an allocation", count, steps, tasks_each, limit)
-        allocated = {
-            f"taskfold, {tasks_each} to an allocation": [_child("trace", traced, steps, tasks_each)["bytes"]]
-            for tasks_each in (1, 4)
-        }
-        note = "its own allocation and ID included"
-        yield Row(f"one task with {events}, as allocated (tracemalloc)", "B", allocated, note=note, words=SIZE)
+            what = f"a task with {events}, {tasks_each} to an allocation"
+            sides = [("taskfold", "taskfold"), (DICTS, "dicts")]
+            runs = {name: _bytes(kind, count, steps, tasks_each) for name, kind in sides}
+            if (steps, tasks_each) == (0, 1):
+                runs[ADD_MODEL] = _bytes("models", models, 0, 1)
+            budgets = (Budget("≤", limit),)
+            note = f"growth of the process by {count:,}, their allocations included"
+            yield Row(what, "B", take_turns(runs, 1 if quick else 5), budgets=budgets, note=note, words=SIZE)
+            allocated = {name: [_bytes(kind, traced, steps, tasks_each, "traced")()] for name, kind in sides}
+            yield Row(f"{what}, by tracemalloc", "B", allocated, budgets=budgets, words=SIZE)
     for tasks_each in (1, 4):
-        peak = [_child("taskfold", million, FULL, tasks_each)["peak"] / 1e9]
+        peak = {"taskfold": [in_child("memory", "taskfold", million, FULL, tasks_each)["peak"] / 1e9]}
         what = f"{million:,} tasks with full rings, {tasks_each} to an allocation: peak of the process"
-        yield Row(what, "GB", {"taskfold": peak}, budgets=(Budget("≤", 2),), words=SIZE)
-    yield creating(million)
+        yield Row(what, "GB", peak, budgets=(Budget("≤", 2),), words=SIZE)
+    yield creating(million, models)
 
 
-def _child(kind: str, count: int, steps: int, tasks_each: int = 1) -> dict[str, float]:
-    return in_child("memory", kind, count, steps, tasks_each)
+def _bytes(*arguments: object) -> Run:
+    """Return a run of a child that tells the bytes of a task."""
+    return lambda: in_child("memory", *arguments)["bytes"]
 
 
-def per_task(what: str, count: int, steps: int, tasks_each: int, limit: int) -> Row:
-    """Measure by how much the process grows."""
+def creating(count: int, models: int) -> Row:
+    """Measure how long the first record of so many tasks takes to be applied."""
+
+    def run(kind: str, tasks: int, steps: int) -> Run:
+        return lambda: in_child("memory", kind, tasks, steps, 1)["seconds"] * count / tasks
+
     values = take_turns(
         {
-            "taskfold": lambda: _child("taskfold", count, steps, tasks_each)["bytes"],
-            DICTS: lambda: _child("dicts", count, steps, tasks_each)["bytes"],
-            ADD_MODEL: lambda: _child("models", MODELS, 0)["bytes"],
+            "taskfold, Fold.apply_all": run("taskfold", count, 1),
+            DICTS: run("dicts", count, 1),
+            ADD_MODEL: run("models", models, 0),
         }
     )
-    return Row(what, "B", values, budgets=(Budget("≤", limit),), note=f"growth of the process by {count:,}", words=SIZE)
-
-
-def creating(count: int) -> Row:
-    """Measure how long the first record of so many tasks takes to be applied."""
-    values = take_turns(
-        {
-            "taskfold, Fold.apply_all": lambda: _child("taskfold", count, 1)["seconds"],
-            DICTS: lambda: _child("dicts", count, 1)["seconds"],
-            ADD_MODEL: lambda: _child("models", MODELS, 0)["seconds"] * count / MODELS,
-        },
-        repetitions=3,
-    )
-    note = "one to an allocation, from decoded records; add_model is quadratic, so that the extrapolation flatters it"
+    note = f"from decoded records; add_model extrapolated from {models:,}, which flatters it: it is quadratic"
     return Row(f"creating {count:,} tasks", "s", values, note=note)
 
 
@@ -151,20 +147,20 @@ class Model:
     """A task as transitions knows it."""
 
 
-def child(kind: str, count: int, steps: int, tasks_each: int) -> dict[str, float]:
+def child(kind: str, count: int, steps: int, tasks_each: int, *, traced: bool) -> dict[str, float]:
     """Build the tasks, and return what they cost."""
-    build: Build = {"taskfold": taskfold, "trace": taskfold, "dicts": dicts, "models": models}[kind]
-    build(100, steps, tasks_each)
+    build: Build = {"taskfold": taskfold, "dicts": dicts, "models": models}[kind]
+    build(10, steps, tasks_each)
     gc.collect()
-    if kind == "trace":
+    if traced:
         tracemalloc.start()
     before = resident_bytes()
     kept, taken = build(count, steps, tasks_each)
     gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] if kind == "trace" else resident_bytes() - before
+    grown = tracemalloc.get_traced_memory()[0] if traced else resident_bytes() - before
     assert kept
     return {"bytes": grown / count, "peak": peak_bytes(), "seconds": taken}
 
 
 if __name__ == "__main__":
-    tell(child(sys.argv[2], *map(int, sys.argv[3:])))
+    tell(child(sys.argv[2], *map(int, sys.argv[3:6]), traced="traced" in sys.argv))

@@ -124,7 +124,9 @@ def show(row: Row) -> None:
 
 def table(folder: Path = RESULTS) -> str:
     """Return the markdown table of all results in a folder."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for name in SUBJECTS if (path := folder / f"{name}.json").exists()]
+    results = [
+        json.loads(path.read_text(encoding="utf-8")) for name in SUBJECTS if (path := folder / f"{name}.json").exists()
+    ]
     out = []
     for told in sorted({_told(result) for result in results}):
         names = [result["subject"] for result in results if _told(result) == told]

@@ -71,14 +71,15 @@ def interleaved(path: Path, size: int, at_once: int, seed: int = 1) -> int:
     rng = random.Random(seed)
     stories = [Story(recording) for recording in sorted(RECORDINGS.glob("*/stream.ndjson.gz"))]
     going: list[deque[bytes]] = []
-    written = lines = 0
+    begun = lines = 0
     with path.open("wb") as file:
-        while written < size or going:
-            while len(going) < at_once and written < size:
-                # Fresh ones until the size is reached; then those that go on are told to their end.
-                going.append(deque(rng.choice(stories).copy(rng)))
+        while begun < size or going:
+            while len(going) < at_once and begun < size:
+                story = rng.choice(stories).copy(rng)
+                begun += sum(map(len, story))
+                going.append(deque(story))
             place = rng.randrange(len(going))
-            written += file.write(going[place].popleft())
+            file.write(going[place].popleft())
             lines += 1
             if not going[place]:
                 going[place] = going[-1]
@@ -119,9 +120,13 @@ class Life:
             self.state |= {"State": "running", "StartedAt": time_text(time_ns)}
             return ev.Started(time_ns=time_ns)
         if self.told % 3 == 2:
-            return ev.Terminated(time_ns=time_ns, exit_code=1, message="Docker container exited with non-zero exit code: 1")
+            return ev.Terminated(
+                time_ns=time_ns, exit_code=1, message="Docker container exited with non-zero exit code: 1"
+            )
         self.state |= {"State": "pending", "Restarts": self.state["Restarts"] + 1, "LastRestart": time_text(time_ns)}
-        return ev.Restarting(time_ns=time_ns, start_delay_ns=15_000_000_000 + time_ns % 10**9, restart_reason="Restart within policy")
+        return ev.Restarting(
+            time_ns=time_ns, start_delay_ns=15_000_000_000 + time_ns % 10**9, restart_reason="Restart within policy"
+        )
 
 
 def growing(path: Path, frames: int, allocations: int) -> None:

@@ -35,9 +35,12 @@ _PRETTY_INDENT: Final = 4
 def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:  # noqa: FBT001 - so click calls it
     """Print the version, and exit."""
     if asked:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        click.echo(f"taskfold {version('taskfold')}")
+        try:
+            click.echo(f"taskfold {version('taskfold')}")
+        except PackageNotFoundError:
+            click.echo("taskfold, not installed: run from its source")
         context.exit()
 
 
@@ -104,7 +107,7 @@ def _write_allocations(fold: Fold, ids: list[str], dialect: str | None, *, is_ar
 
 
 def _write(line: bytes) -> None:
-    sys.stdout.flush()
+    """Write a line as it is, whatever the encoding of the terminal."""
     sys.stdout.buffer.write(line + b"\n")
 
 
@@ -128,10 +131,8 @@ def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
 
         done = ingest(*sources, into=into, dialect=dialect, on_note=Notes(), on_progress=show)
         size = _imported_text(done, sources, size_before)
-    click.echo(
-        f"imported {count_text(done.records, 'record')} from {count_text(done.observations, 'observation')} "
-        f"({count_text(done.repeats, 'repeat')}) into {into}: {size}"
-    )
+    told = f" from {count_text(done.observations, 'observation')} ({count_text(done.repeats, 'repeat')})"
+    click.echo(f"imported {count_text(done.records, 'record')}{told if done.observations else ''} into {into}: {size}")
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
@@ -57,6 +58,9 @@ class Face(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # it never returns
         """Run the command that the arguments name, and exit."""
         given = list(sys.argv[1:] if args is None else args)
+        if sys.stdout is None:
+            # It was closed before the start; what is written to it is not wanted.
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
         sys.exit(_guarded(lambda: self._run(given, prog_name or "taskfold")))
 
     def _run(self, args: list[str], prog_name: str) -> int:

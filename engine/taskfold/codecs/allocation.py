@@ -15,11 +15,11 @@ from functools import cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState, client_status
 from taskfold.codecs.task_states import ToldTask, task_losses, task_states_from_json, task_states_to_json
-from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT, Dialect, dialect_of, version_key
+from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect, dialect_of, version_key
 from taskfold.errors import DecodeError
 from taskfold.lifecycle import PENDING
 from taskfold.task import TaskState
@@ -34,6 +34,7 @@ __all__ = [
     "fields_to_json",
     "is_empty",
     "same_json",
+    "told_dialect",
 ]
 
 
@@ -205,7 +206,7 @@ class Snapshot:
     Reading from text costs O(length), writing O(fields and events).
 
     >>> text = b'{"ID": "2032", "JobID": "example", "ModifyIndex": 9, "TaskStates": {"redis": {"State": "running"}}}'
-    >>> snapshot = Snapshot.from_json(text, dialect="1.1.2")
+    >>> snapshot = Snapshot.from_json(text)
     >>> snapshot.job_id, snapshot.modify_index, snapshot.tasks["redis"].state, snapshot.client_status
     ('example', 9, 'running', 'running')
     """
@@ -248,8 +249,10 @@ class Snapshot:
         return cls(fields, tasks, found)
 
     @classmethod
-    def from_json(cls, text: bytes | str, dialect: str | Dialect = NEWEST_DIALECT) -> Snapshot:
+    def from_json(cls, text: bytes | str, dialect: str | Dialect | None = None) -> Snapshot:
         """Return the snapshot that an allocation's JSON tells; nulls and missing keys are fine.
+
+        Unless it is named, the dialect is told by the keys (0.5.6, where they are those of 0.5.0 as well).
 
         Raises DecodeError, naming the JSON path, where a value is of a wrong type.
         """
@@ -258,7 +261,7 @@ class Snapshot:
         if told:
             del fields["TaskStates"]
         tasks = {name: _as_state(task) for name, task in (told or {}).items()}
-        found = dialect_of(dialect)
+        found = dialect_of(dialect or told_dialect(fields, told) or "0.5.6")
         derive_status(fields, tasks, found)
         return cls(fields, tasks, found)
 
@@ -324,8 +327,9 @@ class Snapshot:
     def _written(self, target: Dialect) -> dict[str, bytes]:
         """Return the fields that a body has in a dialect: what nobody knows, and what that dialect has."""
         told, zeros = self._converted(target), _zeros(target)
-        for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
-            del told[name]
+        if target is not self.dialect or "JobVersion" in told:
+            for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
+                del told[name]
         if not target.omits_empty:
             return zeros | told
         if told.get("DesiredTransition") == _NO_TRANSITION:
@@ -360,6 +364,23 @@ class Snapshot:
 
 _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLIENT_DESCRIPTIONS.values()))
 """Descriptions that a dialect writes by itself, or not: they are not carried to another dialect."""
+
+
+_OLD_FIELDS: Final = frozenset(allocation_fields(DIALECTS["0.5.6"]))
+
+
+def told_dialect(fields: Mapping[str, bytes], tasks: Mapping[str, ToldTask] | None) -> str | None:
+    """Return the dialect that an allocation's JSON tells by itself; None where it could be 0.5.0 as well as 0.5.6.
+
+    Fields that 0.5.6 does not have tell the newest dialect; task states with times tell 0.5.6, without them 0.5.0.
+    """
+    if (fields.keys() & ALLOCATION_FIELDS.keys()) - _OLD_FIELDS:
+        return NEWEST_DIALECT
+    for task in (tasks or {}).values():
+        if task.restarts is not UNSET:
+            return NEWEST_DIALECT
+        return "0.5.0" if task.started_at_ns is UNSET else "0.5.6"
+    return None
 
 
 def derive_status(fields: dict[str, bytes], tasks: Mapping[str, TaskState], dialect: Dialect) -> None:

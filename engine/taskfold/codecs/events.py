@@ -164,6 +164,7 @@ def _shape(cls: type[TaskEvent]) -> _Shape:
     return _Shape(cls, attributes, _getter(attributes))
 
 
+_VALUES: Final = {cls: _shape(cls).values for cls in (*BY_WIRE_TYPE.values(), UnknownEvent)}
 _WIRE_SHAPES: Final = {wire: _wire_shape(BY_WIRE_TYPE[spelling]) for spelling, wire in _WIRE_STRUCTS.items()}
 
 
@@ -387,5 +388,5 @@ def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
         if said.fields:
             return _encode(event_to_object(event, dialect))
         kept = said.display_message, tuple(said.details.items()) if isinstance(said.details, dict) else said.details
-    before, after = _frame(cls, _shape(cls).values(event), kept, dialect)
+    before, after = _frame(cls, _VALUES[cls](event), kept, dialect)
     return b"%b%d%b" % (before, event.time_ns, after)

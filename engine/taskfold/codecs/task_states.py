@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -162,11 +163,14 @@ def _checked_time(said: Any, path: str) -> int | None:
         raise DecodeError(f"{path}: {error}") from None
 
 
+_name: Final = lru_cache(maxsize=1024)(msgspec.json.encode)
+
+
 def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:
     """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random)."""
     return b"{%b}" % b",".join(
         [
-            b"%b:%b" % (msgspec.json.encode(name), task_state_to_json(task, dialect))
+            b"%b:%b" % (_name(name), task_state_to_json(task, dialect))
             for name, task in sorted(tasks.items())
             if not task.hidden
         ]
@@ -175,33 +179,41 @@ def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> byt
 
 def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
     """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
+    texts = _texts(task, dialect)
     if task.fields:
-        return _encode_sorted({name: Raw(text) for name, text in (_texts(task, dialect) | task.fields).items()})
-    return b"{%b}" % b",".join([b'"%b":%b' % (name.encode(), text) for name, text in _texts(task, dialect).items()])
+        told = dict(zip(_keys(dialect), texts, strict=True)) | task.fields
+        return _encode_sorted({name: Raw(text) for name, text in told.items()})
+    return _template(dialect) % texts
 
 
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 
 
-def _texts(task: TaskState, dialect: Dialect) -> dict[str, bytes]:
-    """Return the text of every key that the dialect has, in the order of the wire."""
-    texts = {
-        "Events": b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events])
-        if task.events
-        else _NULL,
-        "Failed": b"true" if task.failed else b"false",
-    }
-    if dialect.has_times:
-        texts["FinishedAt"] = _time_json(task.finished_at_ns, dialect)
-    if dialect.has_restarts:
-        texts["LastRestart"] = _time_json(task.last_restart_ns, dialect)
-        texts["Restarts"] = b"%d" % task.restarts
-    if dialect.has_times:
-        texts["StartedAt"] = _time_json(task.started_at_ns, dialect)
-    texts["State"] = b'"%b"' % task.state.encode()
-    if dialect.has_restarts:
-        texts["TaskHandle"] = _NULL
-    return texts
+@cache
+def _keys(dialect: Dialect) -> tuple[str, ...]:
+    """Return the keys of a task state in a dialect, in the order of the wire."""
+    restarts = ("LastRestart", "Restarts", "TaskHandle") if dialect.has_restarts else ()
+    times = ("FinishedAt", "StartedAt") if dialect.has_times else ()
+    return tuple(sorted(("Events", "Failed", "State", *restarts, *times)))
+
+
+@cache
+def _template(dialect: Dialect) -> bytes:
+    return b"{%b}" % b",".join(b'"%b":%%b' % key.encode() for key in _keys(dialect))
+
+
+def _texts(task: TaskState, dialect: Dialect) -> tuple[bytes, ...]:
+    """Return the text of each key, in their order."""
+    events = b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events]) if task.events else _NULL
+    failed = b"true" if task.failed else b"false"
+    state = b'"%b"' % task.state.encode()
+    if not dialect.has_times:
+        return events, failed, state
+    started, finished = _time_json(task.started_at_ns, dialect), _time_json(task.finished_at_ns, dialect)
+    if not dialect.has_restarts:
+        return events, failed, finished, started, state
+    last = _time_json(task.last_restart_ns, dialect)
+    return events, failed, finished, last, b"%d" % task.restarts, started, state, _NULL
 
 
 def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:

@@ -25,8 +25,8 @@ class Growth(NamedTuple):
 def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None, dropped: int = 0) -> Growth:
     """Return how the ring that was known grew into the one that is seen now. O(events²), of which there are ten.
 
-    ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it; ``dropped`` is how
-    many events came before the ring that was known.
+    ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it; ``dropped``
+    is how many events came before the ring that was known.
 
     >>> from taskfold.events import Started, Terminated
     >>> known = (Started(time_ns=1),)
@@ -72,7 +72,7 @@ def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropp
         if is_possible and shared > 0 and new[before:] == old[:shared]:
             return True
     # Nothing is shared: then time must tell, since what comes before the old ring is not kept.
-    return not new or (dropped >= len(new) and max(e.time_ns for e in new) <= min(e.time_ns for e in old))
+    return not new or (bool(old) and dropped >= len(new) and max(e.time_ns for e in new) <= min(e.time_ns for e in old))
 
 
 def is_whole(events: tuple[TaskEvent, ...]) -> bool:
