@@ -91,7 +91,7 @@ def cold(count: int, call: Callable[[], object]) -> Run:
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure one allocation, warm and cold, and a thousand different ones."""
-    calls, others = (50, 10) if quick else (5_000, 1_000)
+    calls, others = (50, 10) if quick else (2_000, 1_000)
     body = recorded_body()
     snapshot, state, plain = Snapshot.from_json(body), folded(body), json.loads(body)
     # Parsed: the order of Details is Go's own, and random.

@@ -11,17 +11,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 ROOT: Final = Path(__file__).parent.parent
 REPETITIONS: Final = 5
 
+T = TypeVar("T")
 Run = Callable[[], float]
 
 
@@ -88,6 +89,17 @@ def seconds(work: Callable[[], object]) -> float:
     return taken
 
 
+def seconds_of_blocks(blocks: Iterable[T], work: Callable[[T], object]) -> float:
+    """Return how long the work takes in all; making the blocks is not counted."""
+    gc.collect()
+    taken = 0.0
+    for block in blocks:
+        start = perf_counter()
+        work(block)
+        taken += perf_counter() - start
+    return taken
+
+
 def millions_a_second(count: int, work: Callable[[], object]) -> Run:
     """Return a run of work that handles so many things."""
     return lambda: count / seconds(work) / 1e6
@@ -98,10 +110,13 @@ def microseconds_each(count: int, work: Callable[[], object]) -> Run:
     return lambda: seconds(work) / count * 1e6
 
 
-def take_turns(runs: Mapping[str, Run], repetitions: int = REPETITIONS) -> dict[str, list[float]]:
-    """Return what every contestant reached, after a warm-up of each."""
-    for run in runs.values():
-        run()
+def take_turns(
+    runs: Mapping[str, Run], repetitions: int = REPETITIONS, *, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Return what every contestant reached, after a warm-up of each; a process of its own needs none."""
+    if warm_up:
+        for run in runs.values():
+            run()
     values: dict[str, list[float]] = {who: [] for who in runs}
     for _ in range(repetitions):
         for who, run in runs.items():

@@ -69,7 +69,7 @@ class Population:
 
     def lines(self, tasks: Iterable[int]) -> bytes:
         """Return the next record of each of these tasks, a line each."""
-        seq, steps, versions, dice = self.seq, self._steps, self._versions, self.random.randrange
+        seq, steps, versions, dice = self.seq, self._steps, self._versions, self.random.random
         out = []
         for task in tasks:
             seq += 1
@@ -86,7 +86,7 @@ class Population:
                     version,
                     _TASKS[place],
                     time_ns,
-                    _event(step, time_ns - 50_021, dice(3 * 10**9)),
+                    _event(step, time_ns - 50_021, int(dice() * 3e9)),
                 )
             )
         self.seq = seq
@@ -105,13 +105,15 @@ class Population:
             fold.apply_all(decode_lines(block))
         return fold
 
-    def records(self, count: int, burst: int = 1) -> list[Record]:
-        """Return the next records of tasks picked at random, each decoded from a line of its own.
+    def blocks(self, count: int, burst: int = 1) -> Iterator[list[Record]]:
+        """Yield the next records of tasks picked at random, decoded from lines of their own.
 
+        They come in blocks of a thousand, as in a replay: what is to be measured finds them in the processor's caches.
         With a burst, so many records of a task come together.
         """
-        picks = (pick for _ in range(count // burst) for pick in [self.random.randrange(self.count)] * burst)
-        return decode_lines(self.lines(picks))
+        for _ in range(0, count, 1_000):
+            picks = [self.random.randrange(self.count) for _ in range(1_000 // burst)]
+            yield decode_lines(self.lines(task for task in picks for _ in range(burst)))
 
 
 def write_log(path: Path, records: int, tasks: int) -> None:

@@ -87,7 +87,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
             yield speed(path, lines, at_once)
         yield from into_log(path)
         path.unlink()
-        yield memory(Path(folder), frames=100 if quick else 5_000, allocations=10 if quick else 200)
+        yield memory(Path(folder), frames=100 if quick else 10_000, allocations=10 if quick else 200)
 
 
 def _rate(path: Path, work: Callable[[], object]) -> Callable[[], float]:
@@ -156,11 +156,13 @@ def memory(folder: Path, frames: int, allocations: int) -> Row:
         {
             many: lambda: in_child("importing", folder / many) / 1e6,
             few: lambda: in_child("importing", folder / few) / 1e6,
-        }
+        },
+        repetitions=2,
+        warm_up=False,
     )
     small, large = ((folder / name).stat().st_size / 1e6 for name in (few, many))
     return Row(
-        f"peak memory, {allocations:,} allocations",
+        f"peak memory of the process, {allocations:,} allocations",
         "MB",
         values,
         budgets=(Budget("≤", 1.1, few),),

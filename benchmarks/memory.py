@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from benchmarks.harness import (
+    REPETITIONS,
     SIZE,
     Budget,
     Row,
@@ -40,7 +41,7 @@ ADD_MODEL = named("transitions", "a model for each, no history")
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure bytes per task, a million of them, and how long creating them takes."""
     count, traced, million = (1_000, 100, 10_000) if quick else (20_000, 5_000, 1_000_000)
-    models = MODELS // 10 if quick else MODELS
+    models, repetitions = (MODELS // 20, 1) if quick else (MODELS, REPETITIONS)
     for events, steps, limit in (("no event yet", 0, 500), ("a full ring", FULL, 1_500)):
         for tasks_each in (1, 4):
             what = f"a task with {events}, {tasks_each} to an allocation"
@@ -50,14 +51,14 @@ def measure(*, quick: bool) -> Iterator[Row]:
                 runs[ADD_MODEL] = _bytes("models", models, 0, 1)
             budgets = (Budget("≤", limit),)
             note = f"growth of the process by {count:,}, their allocations included"
-            yield Row(what, "B", take_turns(runs, 1 if quick else 5), budgets=budgets, note=note, words=SIZE)
+            yield Row(what, "B", take_turns(runs, repetitions, warm_up=False), budgets=budgets, note=note, words=SIZE)
             allocated = {name: [_bytes(kind, traced, steps, tasks_each, "traced")()] for name, kind in sides}
             yield Row(f"{what}, by tracemalloc", "B", allocated, budgets=budgets, words=SIZE)
     for tasks_each in (1, 4):
         peak = {"taskfold": [in_child("memory", "taskfold", million, FULL, tasks_each)["peak"] / 1e9]}
         what = f"{million:,} tasks with full rings, {tasks_each} to an allocation: peak of the process"
         yield Row(what, "GB", peak, budgets=(Budget("≤", 2),), words=SIZE)
-    yield creating(million, models)
+    yield creating(million, models, repetitions)
 
 
 def _bytes(*arguments: object) -> Run:
@@ -65,7 +66,7 @@ def _bytes(*arguments: object) -> Run:
     return lambda: in_child("memory", *arguments)["bytes"]
 
 
-def creating(count: int, models: int) -> Row:
+def creating(count: int, models: int, repetitions: int) -> Row:
     """Measure how long the first record of so many tasks takes to be applied."""
 
     def run(kind: str, tasks: int, steps: int) -> Run:
@@ -76,7 +77,9 @@ def creating(count: int, models: int) -> Row:
             "taskfold, Fold.apply_all": run("taskfold", count, 1),
             DICTS: run("dicts", count, 1),
             ADD_MODEL: run("models", models, 0),
-        }
+        },
+        repetitions,
+        warm_up=False,
     )
     note = f"from decoded records; add_model extrapolated from {models:,}, which flatters it: it is quadratic"
     return Row(f"creating {count:,} tasks", "s", values, note=note)

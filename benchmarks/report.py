@@ -106,7 +106,7 @@ def _ratio(row: Row, rival: str) -> str:
 
 
 def lines(row: Row) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield, for each contestant: its name, median, minimum and maximum, what taskfold is beside it, the budgets."""
+    """Yield, for each contestant: its name, median, minimum and maximum, what the first is beside it, the budgets."""
     for name, values in row.values.items():
         spread = f"{_number(min(values))} – {_number(max(values))}" if len(values) > 1 else "once"
         is_ours = name == row.ours
@@ -118,7 +118,7 @@ def show(row: Row) -> None:
     """Print one row, as it is measured."""
     print(f"\n{row.what}" + (f" ({row.note})" if row.note else ""))
     for name, middle, spread, ratio, budgets in lines(row):
-        beside = f"taskfold is {ratio}" if ratio else budgets.replace("**", "")
+        beside = f"the first is {ratio}" if ratio else budgets.replace("**", "")
         print(f"  {name:<58} {middle:>14}  {spread:<19} {beside}".rstrip(), flush=True)
 
 
@@ -131,7 +131,7 @@ def table(folder: Path = RESULTS) -> str:
     for told in sorted({_told(result) for result in results}):
         names = [result["subject"] for result in results if _told(result) == told]
         out.append(told + ("" if len(names) == len(results) else f" ({', '.join(names)})") + "\n")
-    out.append("| | median | min – max | taskfold is | budget |\n|---|---|---|---|---|")
+    out.append("| | median | min – max | the first is | budget |\n|---|---|---|---|---|")
     for result in results:
         for row in map(_from_json, result["rows"]):
             note = f" ({row.note})" if row.note else ""

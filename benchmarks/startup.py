@@ -1,6 +1,7 @@
 """``import taskfold`` in a fresh process.
 
-Rivals: importing nothing, and importing only what taskfold depends on (transitions, msgspec, sortedcontainers). Budget: less than 100 ms.
+Rivals: importing nothing, and importing only what taskfold depends on: transitions, msgspec and sortedcontainers.
+Budget: less than 100 ms.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ from msgspec import Struct
 
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
-from taskfold.errors import LogError, TaskfoldError
+from taskfold.errors import LogError
+from taskfold.log.contract import check_dialect
 from taskfold.log.ndjson import NdjsonLog
+from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.record import Record
@@ -73,15 +75,18 @@ def ingest(
             if target.count - told >= _RECORDS_PER_STEP:
                 told = target.count
                 on_progress(replay, told)
-    except TaskfoldError:
+    except Exception:
         target.roll_back()
         raise
-    finally:
+    except BaseException:  # Ctrl-C: what was read is whole, and stays
         target.close()
+        raise
+    target.begin()
+    target.close()
     importer = replay.importer
     return Ingested(
         log=str(into),
-        dialect=target.log.header.dialect,
+        dialect=target.begin().header.dialect,
         observations=importer.observations if importer else 0,
         records=target.count,
         repeats=importer.repeats if importer else 0,
@@ -97,38 +102,43 @@ class _Target:
         self.replay = replay
         self.count = 0
         self._log: NdjsonLog | None = None
-        self._is_over = False
+        self._is_named = replay.dialect is not None
+        """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
         if path.exists() and (path.is_dir() or path.stat().st_size):
-            self._log = open_log(path)
-            replay.dialect = replay.dialect or self._log.header.dialect
+            self._log = open_log(path, replay.dialect)
+            replay.dialect = self._log.header.dialect
             replay.importer = Importer(self._log.header.dialect, _fold(self._log))
 
-    @property
-    def log(self) -> NdjsonLog:
-        """The log; it is begun when it is needed."""
+    def begin(self) -> NdjsonLog:
+        """Return the log; it is begun when it is needed first."""
         if self._log is None:
             self._log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
         return self._log
 
     def append(self, observation: Observation | None, records: list[Record]) -> None:
         """Append the records of one observation, or, without one, a record of another log."""
+        log = self.begin()
         if observation is None:
-            new = [self.log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
+            new = [log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
             self.count += sum(map(len, new))
-        elif records:
-            self.log.append(observation.alloc, records[0].version - 1, records, sync=False)
+            return
+        told = None if self._is_named else told_by(observation)
+        if told is not None:
+            check_dialect(log.header, told)
+            self._is_named = True
+        if records:
+            log.append(observation.alloc, records[0].version - 1, records, sync=False)
             self.count += len(records)
 
     def roll_back(self) -> None:
         """Leave the log as it was, or none where there was none."""
-        self._is_over = True
         if self._log is not None:
             self._log.roll_back()
 
     def close(self) -> None:
         """Acknowledge what was appended."""
-        if not self._is_over:
-            self.log.close()
+        if self._log is not None:
+            self._log.close()
 
 
 def _fold(log: NdjsonLog) -> Fold:

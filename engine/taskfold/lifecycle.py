@@ -232,12 +232,17 @@ class Lifecycle:
         self.rules: dict[type[Any], Rule] = {
             cls: Rule(
                 # Interned, so that states can be told apart with `is`, which is faster.
-                {state: _interned(_ask(self.machine, trigger_name(cls), state)) for state in STATES},
+                self._targets(cls),
                 UNITS[cls] if issubclass(cls, TaskEvent) else 0,
                 "fails_task" in cls.__struct_fields__,
             )
             for cls in TABLES[dialect.name]
         }
+
+    def _targets(self, cls: EventClass) -> dict[str, str | None]:
+        """Return what the machine does with this event in each state; one that is not told is pending, as in Nomad."""
+        targets = {state: _interned(_ask(self.machine, trigger_name(cls), state)) for state in STATES}
+        return targets | {"": targets[PENDING]}
 
     def target(self, state: str, event: LifecycleEvent) -> str | None:
         """Return the state after this event; None when it is illegal there. An unknown type keeps the state. O(1).

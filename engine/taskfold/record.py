@@ -6,7 +6,7 @@ when it was applied. Records are append-only; `taskfold.allocation.Fold` turns t
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
@@ -73,6 +73,10 @@ TaskEventUnion: TypeAlias = (
 """Every task event as a closed union, for decoders and type checkers; a test holds it equal to the registry."""
 
 
+State: TypeAlias = Literal["", "pending", "running", "dead"]
+"""The state of a task as the wire may tell it: empty where a Nomad has not set it yet."""
+
+
 class InternalEvent(
     Struct,
     frozen=True,
@@ -118,7 +122,7 @@ class Finished(InternalEvent, frozen=True, kw_only=True, tag="Finished"):
 class Observed(InternalEvent, frozen=True, kw_only=True, tag="Observed"):
     """A correction: exactly the fields of a task that the records before cannot explain."""
 
-    state: str | UnsetType = UNSET
+    state: State | UnsetType = UNSET
     failed: bool | UnsetType = UNSET
     restarts: int | UnsetType = UNSET
     last_restart_ns: int | UnsetType | None = UNSET
@@ -136,7 +140,7 @@ class Gap(InternalEvent, frozen=True, kw_only=True, tag="Gap"):
     restarts_before: int = 0
     restarts_after: int = 0
     """Restarts as told on both sides of the gap (0 where the dialect does not tell)."""
-    state: str = "pending"
+    state: State = "pending"
     """The state from which the events that are visible explain what is seen now."""
     failed: bool = False
     restarts: int = 0

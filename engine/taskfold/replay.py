@@ -137,11 +137,12 @@ class Replay:
 
     def _open(self) -> Iterator[Source]:
         """Open one source after the other, and close each when the next is asked for."""
+        self._done_bytes = 0
         for name in self.sources:
             with open_bytes(name) as stream:
-                self._done_bytes = sum(_size(done) for done in self.sources[: self.sources.index(name)])
                 self._stream = stream
                 yield Source(stream, name, self._on_note)
+            self._done_bytes += _size(name)
 
     def progress(self) -> float | None:
         """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""

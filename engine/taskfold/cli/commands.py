@@ -15,7 +15,7 @@ from taskfold.cli import options
 from taskfold.cli.guard import NO, Face, Notes, say
 from taskfold.cli.options import Wanted
 from taskfold.cli.progress import Progress
-from taskfold.cli.reading import NumberedReplay, fold_of, matching_ids, records_of_one
+from taskfold.cli.reading import fold_of, matching_ids, records_of_one
 from taskfold.cli.wording import bytes_text, count_text
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
@@ -95,7 +95,8 @@ def _write_allocations(fold: Fold, ids: list[str], dialect: str | None, *, is_ar
     bodies: list[bytes] = []
     for alloc in ids:
         snapshot = Snapshot.of(fold[alloc], fold.dialect)
-        lost += snapshot.losses(target)
+        if target != fold.dialect.name:
+            lost += snapshot.losses(target)
         if is_array:
             bodies.append(snapshot.to_json(target))
         else:
@@ -168,7 +169,7 @@ def log(source: str, at: At | None, format: str, **filters: Any) -> int:
     jsonl prints one record a line, as a log writes it.
     """
     wanted = Wanted(**filters)
-    reading = NumberedReplay(source, at=at, on_note=Notes())
+    reading = Replay(source, at=at, on_note=Notes())
     counts = _Counts()
     # Records are written as they are read: a bar would run through them on a terminal.
     with Progress("reading", reading, shown=not sys.stdout.isatty() or wanted.alloc is not None):

@@ -60,7 +60,7 @@ class Face(click.Group):
         given = list(sys.argv[1:] if args is None else args)
         if sys.stdout is None:
             # It was closed before the start; what is written to it is not wanted.
-            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
         sys.exit(_guarded(lambda: self._run(given, prog_name or "taskfold")))
 
     def _run(self, args: list[str], prog_name: str) -> int:

@@ -6,9 +6,7 @@ import sys
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Final, Self
-
-from taskfold.replay import Replay
+from typing import Final, Protocol, Self
 
 __all__ = ["Progress"]
 
@@ -17,13 +15,21 @@ _PATIENCE_S: Final = 0.5
 _STEP_S: Final = 0.1
 
 
+class Readable(Protocol):
+    """What is being read, such as a `Replay`."""
+
+    def progress(self) -> float | None:
+        """Return how much has been read, from 0 to 1; None where nobody knows how much there is."""
+        ...
+
+
 class Progress:
     """Shows, while its block runs, how much of the sources has been read; on a terminal only.
 
     A thread of its own asks ten times a second, so that the loop that reads pays nothing.
     """
 
-    def __init__(self, label: str, replay: Replay | None = None, *, shown: bool = True) -> None:
+    def __init__(self, label: str, replay: Readable | None = None, *, shown: bool = True) -> None:
         self.replay = replay
         """What is being read, once it is known."""
         self._label = label

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-import msgspec
-
 from taskfold.allocation import Fold, newest_time_ns
 from taskfold.cli.guard import Unanswerable
 from taskfold.cli.options import Wanted
@@ -18,7 +16,7 @@ from taskfold.errors import DecodeError
 from taskfold.record import Gap, Record
 from taskfold.replay import At, Replay
 
-__all__ = ["Folded", "NumberedReplay", "fold_of", "matching_ids", "naming", "records_of_one"]
+__all__ = ["Folded", "fold_of", "matching_ids", "naming", "records_of_one"]
 
 _CANDIDATES: Final = 5
 
@@ -31,14 +29,6 @@ def naming(alloc: str) -> Iterator[None]:
     except DecodeError as error:
         msg = f"allocation {alloc}: {error}"
         raise Unanswerable(msg) from None
-
-
-class NumberedReplay(Replay):
-    """A replay whose records have the Seq that an import into a new log would give them."""
-
-    def _records(self) -> Iterator[Record]:
-        for seq, record in enumerate(super()._records(), start=1):
-            yield record if record.seq else msgspec.structs.replace(record, seq=seq)
 
 
 class Folded(NamedTuple):

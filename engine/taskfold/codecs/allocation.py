@@ -29,6 +29,7 @@ __all__ = [
     "AllocationField",
     "Snapshot",
     "allocation_fields",
+    "compact",
     "current_fields",
     "fields_from_json",
     "fields_to_json",
@@ -112,6 +113,9 @@ def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...
     return tuple(name for name, field in ALLOCATION_FIELDS.items() if has(field))
 
 
+_STUB_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_body)
+
+
 @cache
 def _zeros(dialect: Dialect) -> dict[str, bytes]:
     """Return the zero value of each field that a dialect's bodies have."""
@@ -139,6 +143,17 @@ def same_json(one: bytes, other: bytes) -> bool:
     return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
 
 
+def compact(text: bytes | str | Raw) -> bytes:
+    """Return a JSON text without the white space between its parts, which Nomad does not write. O(length).
+
+    Raises msgspec.DecodeError where the text is no JSON; text that is compact already is not looked at closely.
+    """
+    raw = text.encode() if isinstance(text, str) else bytes(text)
+    if b'": ' in raw or b', "' in raw or b"\n" in raw:
+        return msgspec.json.format(raw, indent=-1)
+    return raw
+
+
 _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -148,7 +163,7 @@ def fields_from_json(text: bytes | str | Raw) -> dict[str, bytes]:
     Raises DecodeError when the text is not a JSON object.
     """
     try:
-        return {name: bytes(raw) for name, raw in _decode_object(text).items()}
+        return {name: bytes(raw) for name, raw in _decode_object(compact(text)).items()}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         msg = f"not the JSON of an allocation: {error}"
         raise DecodeError(msg) from None
@@ -274,7 +289,7 @@ class Snapshot:
         from taskfold.codecs.views import VIEWS, view
 
         kind, text = VIEWS[name], self.fields.get(name)
-        return None if text is None or text == b"null" else view(text, kind)
+        return None if text is None or text == b"null" else view(text, kind, path=f"$.{name}")
 
     def to_json(self, dialect: str | Dialect | None = None) -> bytes:
         """Return the body of ``/v1/allocation/<id>`` in a dialect (its own unless named). O(fields and events).
@@ -300,6 +315,8 @@ class Snapshot:
     def losses(self, dialect: str | Dialect) -> list[str]:
         """Return the JSON paths of what a dialect cannot express of this allocation."""
         target = dialect_of(dialect)
+        if target is self.dialect:
+            return []
         names = allocation_fields(target)
         lost = [
             f"$.{name}"
@@ -327,7 +344,7 @@ class Snapshot:
     def _written(self, target: Dialect) -> dict[str, bytes]:
         """Return the fields that a body has in a dialect: what nobody knows, and what that dialect has."""
         told, zeros = self._converted(target), _zeros(target)
-        if target is not self.dialect or "JobVersion" in told:
+        if target is not self.dialect or not _STUB_ONLY.isdisjoint(told):
             for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
                 del told[name]
         if not target.omits_empty:

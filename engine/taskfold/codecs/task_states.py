@@ -20,6 +20,8 @@ from taskfold.dialect import Dialect
 from taskfold.duration import parse_time_ns, time_text
 from taskfold.errors import DecodeError
 from taskfold.events import TaskEvent
+from taskfold.lifecycle import STATES
+from taskfold.record import State
 from taskfold.task import TaskState
 
 __all__ = ["ToldTask", "task_losses", "task_state_to_json", "task_states_from_json", "task_states_to_json"]
@@ -48,7 +50,7 @@ class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
     LastRestart: str | UnsetType | None = UNSET
     Restarts: int | UnsetType = UNSET
     StartedAt: str | UnsetType | None = UNSET
-    State: str = ""
+    State: State = ""
     TaskHandle: Raw | UnsetType = UNSET
 
 
@@ -79,6 +81,16 @@ def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict
         return {name: _told(state) for name, state in states.items()}
     except ValueError:  # an event or a time that the strict path refuses
         return _tolerantly(text, path)
+
+
+def _check_state(state: str, path: str) -> str:
+    """Return a state that a task can have. Raises DecodeError."""
+    if state not in _STATES:
+        raise wrong_type(f"{path}.State", "pending, running or dead", state)
+    return state
+
+
+_STATES: Final = ("", *STATES)
 
 
 def _told(wire: WireTaskState) -> ToldTask:
@@ -124,7 +136,7 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
     if not isinstance(events, list):
         raise wrong_type(f"{path}.Events", "an array", events)
     told: dict[str, Any] = {
-        "state": _checked(value, "State", str, zero="", path=path),
+        "state": _check_state(_checked(value, "State", str, zero="", path=path), path),
         "failed": _checked(value, "Failed", bool, zero=False, path=path),
         "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
     }
@@ -181,7 +193,7 @@ def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
     """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
     texts = _texts(task, dialect)
     if task.fields:
-        told = dict(zip(_keys(dialect), texts, strict=True)) | task.fields
+        told = {**dict(zip(_keys(dialect), texts, strict=True)), **task.fields}
         return _encode_sorted({name: Raw(text) for name, text in told.items()})
     return _template(dialect) % texts
 

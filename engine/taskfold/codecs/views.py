@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import inspect
 
+from taskfold.codecs.views_allocation import AllocationView, TaskEventView, TaskStateView, part_types
 from taskfold.codecs.views_base import View
 from taskfold.codecs.views_job import (
     Artifact,
@@ -83,6 +84,7 @@ __all__ = [
     "AllocatedResources",
     "AllocatedSharedResources",
     "AllocatedTaskResources",
+    "AllocationView",
     "Artifact",
     "CheckRestart",
     "Constraint",
@@ -120,8 +122,10 @@ __all__ = [
     "Spread",
     "SpreadTarget",
     "Task",
+    "TaskEventView",
     "TaskGroup",
     "TaskHandle",
+    "TaskStateView",
     "Template",
     "UpdateStrategy",
     "Vault",
@@ -135,21 +139,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-VIEWS: Final[dict[str, type[Any]]] = {
-    "AllocStates": tuple[AllocState, ...],
-    "AllocatedResources": AllocatedResources,
-    "DeploymentStatus": DeploymentStatus,
-    "DesiredTransition": DesiredTransition,
-    "Job": Job,
-    "Metrics": Metrics,
-    "NetworkStatus": NetworkStatus,
-    "PreemptedAllocations": tuple[str, ...],
-    "RescheduleTracker": RescheduleTracker,
-    "Resources": Resources,
-    "SharedResources": Resources,
-    "TaskResources": dict[str, Resources | None],
-}
-"""The type of every top-level key of an allocation that is not plain text or a number, TaskStates aside."""
+VIEWS: Final[dict[str, type[Any]]] = part_types()
+"""The type of every top-level key of an allocation that is not plain text or a number, TaskStates aside.
+
+`AllocationView` has them all."""
 
 
 # What msgspec raises for a text it cannot read: ValidationError (a DecodeError) for a wrong type.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["View", "since", "until"]
+__all__ = ["Instant", "View", "one_of", "since", "until"]
+
+Instant: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""A point in time as RFC 3339 text, up to nanoseconds: more than Python's datetime can hold."""
 
 _UNITS: Final = ("_ns", "_mhz")
 """Units of our own at the end of an attribute's name, which Nomad's name lacks. `_mb` stays: Nomad writes it too."""
@@ -55,3 +59,12 @@ def since(version: str) -> msgspec.Meta:
 def until(version: str) -> msgspec.Meta:
     """Say that this Nomad was the last to have a field: the JSON Schema of a newer dialect leaves it out."""
     return msgspec.Meta(extra_json_schema={"x-until": version})
+
+
+def one_of(meanings: Mapping[str, str]) -> msgspec.Meta:
+    """Say which texts a field may have, and what each means; the JSON Schema refuses others, reading does not.
+
+    Empty is fine as well: some write it while nothing is known.
+    """
+    described = "\n".join(f"{text}: {meaning}" for text, meaning in meanings.items())
+    return msgspec.Meta(description=described, extra_json_schema={"enum": ["", *meanings]})

@@ -168,7 +168,7 @@ class ScalingPolicy(View, frozen=True, kw_only=True):
     type: str = ""
     target: dict[str, str] | None = None
     policy: dict[str, msgspec.Raw] | None = None
-    """Whatever the autoscaler understands, as JSON texts."""
+    """Whatever the autoscaler understands: any JSON."""
     min: int = 0
     max: int = 0
     enabled: bool = False
@@ -221,7 +221,7 @@ class Task(View, frozen=True, kw_only=True):
     user: str = ""
     kind: Annotated[str, since("1.1.2")] = ""
     config: dict[str, msgspec.Raw] | None = None
-    """The driver's own settings as JSON texts: Nomad writes their numbers as floats (`3.0`, `1E+30`)."""
+    """The driver's own settings, any JSON: Nomad writes their numbers as floats (`3.0`, `1E+30`)."""
     env: dict[str, str] | None = None
     services: tuple[Service, ...] | None = None
     vault: Vault | None = None

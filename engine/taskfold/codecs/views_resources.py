@@ -63,7 +63,7 @@ class NetworkResource(View, frozen=True, kw_only=True):
 
 
 class Constraint(View, frozen=True, kw_only=True):
-    """A condition that a node must meet: `l_target operand r_target`."""
+    """A condition that a node must meet: `l_target`, `operand`, `r_target`, in this order."""
 
     l_target: str = ""
     r_target: str = ""

@@ -67,7 +67,7 @@ class Service(View, frozen=True, kw_only=True):
     canary_tags: Annotated[tuple[str, ...] | None, since("1.1.2")] = None
     checks: tuple[ServiceCheck, ...] | None = None
     connect: Annotated[dict[str, msgspec.Raw] | None, since("1.1.2")] = None
-    """How the service takes part in a service mesh, as JSON texts."""
+    """How the service takes part in a service mesh: any JSON."""
     meta: Annotated[dict[str, str] | None, since("1.1.2")] = None
     canary_meta: Annotated[dict[str, str] | None, since("1.1.2")] = None
     on_update: Annotated[str, since("1.1.2")] = ""

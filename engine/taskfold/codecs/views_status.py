@@ -5,12 +5,15 @@ Fields without a mark are as old as the object they stand in.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from taskfold.codecs.views_base import View, since
+from taskfold.codecs.views_base import Instant, View, since
 from taskfold.codecs.views_resources import DnsConfig, Resources
 
 __all__ = [
+    "CLIENT_STATUSES",
+    "DESIRED_STATUSES",
+    "TASK_STATES",
     "AllocState",
     "DeploymentStatus",
     "DesiredTransition",
@@ -21,6 +24,30 @@ __all__ = [
     "ScoreMetaData",
     "TaskHandle",
 ]
+
+TASK_STATES: Final = {
+    "pending": "it waits to be started, for the first time or again",
+    "running": "its process runs, or has ended just now",
+    "dead": "it ended and will not be started again",
+}
+"""The states of a task, and what each means. Source: structs.go TaskStatePending and its neighbours."""
+
+CLIENT_STATUSES: Final = {
+    "pending": "no task has started, or one waits to be started again",
+    "running": "a task runs",
+    "complete": "every task is dead, and none failed",
+    "failed": "a task is dead and failed",
+    "lost": "the node is down, says a server (since Nomad 0.4.1)",
+    "unknown": "the node is disconnected, says a server (since Nomad 1.3.0)",
+}
+"""The values of ClientStatus, and what each means. Source: structs.go AllocClientStatusPending and its neighbours."""
+
+DESIRED_STATUSES: Final = {
+    "run": "it should run",
+    "stop": "it should stop",
+    "evict": "it should stop to make room for another one",
+}
+"""The values of DesiredStatus, and what each means. Source: structs.go AllocDesiredStatusRun and its neighbours."""
 
 
 class ScoreMetaData(View, frozen=True, kw_only=True):
@@ -57,11 +84,11 @@ class Metrics(View, frozen=True, kw_only=True):
 
 
 class DeploymentStatus(View, frozen=True, kw_only=True):
-    """How the allocation does in its deployment (since Nomad 0.6.0); healthy is None until it is known."""
+    """How the allocation does in its deployment (since Nomad 0.6.0); `healthy` is None until it is known."""
 
     healthy: bool | None = None
-    timestamp: Annotated[str | None, since("1.1.2")] = None
-    """When the client set `healthy` (RFC 3339)."""
+    timestamp: Annotated[Instant | None, since("1.1.2")] = None
+    """When the client set `healthy`."""
     canary: Annotated[bool, since("1.1.2")] = False
     modify_index: int = 0
 
@@ -108,7 +135,7 @@ class AllocState(View, frozen=True, kw_only=True):
     field: int = 0
     """What changed: 0 is ClientStatus."""
     value: str = ""
-    time: str | None = None
+    time: Instant | None = None
 
 
 class TaskHandle(View, frozen=True, kw_only=True):

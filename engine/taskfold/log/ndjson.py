@@ -67,9 +67,16 @@ def _decoded(rest: bytes, of_blocks: Iterator[tuple[int, bytes]], name: str) -> 
     for number, block in chain([(2, rest)], of_blocks):
         whole = block[: block.rfind(b"\n") + 1]
         try:
+            _check_utf8(whole)
             yield _records.decode_lines(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield from ([record] for record in _one_by_one(whole, name, number))
+
+
+def _check_utf8(text: bytes) -> None:
+    """Check what is not decoded, since it stays JSON text, as well. Raises UnicodeDecodeError."""
+    if not text.isascii():
+        text.decode()
 
 
 def _one_by_one(block: bytes, name: str, number: int) -> Iterator[Record]:
@@ -77,6 +84,7 @@ def _one_by_one(block: bytes, name: str, number: int) -> Iterator[Record]:
     for place, line in enumerate(block.split(b"\n"), start=number):
         if line.strip():
             try:
+                _check_utf8(line)
                 record = _records.decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise SourceError(name, f"not a record of a taskfold log: {error}", line=place) from None

@@ -11,7 +11,7 @@ from taskfold.dialect import NEWEST_DIALECT
 from taskfold.events import UnknownEvent
 from taskfold.nomad.observation import Observation
 
-__all__ = ["detect", "unknown_names"]
+__all__ = ["detect", "told_by", "unknown_names"]
 
 _LOOK_AHEAD: Final = 100
 """How many observations are looked at before the dialect must be decided."""
@@ -26,13 +26,18 @@ def detect(observations: Iterable[Observation]) -> tuple[str, Iterator[Observati
     seen: list[Observation] = []
     for observation in rest:
         seen.append(observation)
-        name = NEWEST_DIALECT if observation.kind == "stream" else told_dialect(observation.fields, observation.tasks)
+        name = told_by(observation)
         if name is not None:
             return name, chain(seen, rest)
         if len(seen) == _LOOK_AHEAD:
             break
     # No task states anywhere: 0.5.6 reads 0.5.0 as well.
     return "0.5.6", chain(seen, rest)
+
+
+def told_by(observation: Observation) -> str | None:
+    """Return the dialect that one observation tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
+    return NEWEST_DIALECT if observation.kind == "stream" else told_dialect(observation.fields, observation.tasks)
 
 
 def unknown_names(observation: Observation) -> Iterator[str]:

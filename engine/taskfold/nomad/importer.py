@@ -35,7 +35,7 @@ from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import derived_fields, divergences
 from taskfold.nomad.observation import Observation
 from taskfold.nomad.rings import compare, is_whole
-from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.task import Task
 
 __all__ = ["Importer"]
@@ -55,6 +55,8 @@ class Importer:
         self.fold = Fold(dialect, on_illegal="keep") if fold is None else fold
         self.fold.on_illegal = "keep"
         self.observations = 0
+        self.seq = 0
+        """How many records were written."""
         self.repeats = 0
         """Observations that were not newer than what was known."""
         self.conflicts_total = 0
@@ -65,7 +67,8 @@ class Importer:
     def observe(self, observation: Observation) -> list[Record]:
         """Return the records that explain this observation, in order; none when it says nothing new.
 
-        They have no ``Seq`` yet, share the observation's index, and are folded already. O(length of the observation).
+        Their ``Seq`` counts what this importer wrote; a log gives its own. They share the observation's index, and are
+        folded already. O(length of the observation).
         """
         self.observations += 1
         known = self.fold.allocations.get(observation.alloc)
@@ -75,7 +78,9 @@ class Importer:
                 self.conflicts_total += 1
                 self.conflicts = [*self.conflicts[-99:], observation]
             return []
-        return _Step(self.fold, observation).records()
+        records = _Step(self.fold, observation, self.seq).records()
+        self.seq += len(records)
+        return records
 
 
 def _contradicts(known: Allocation, observation: Observation, dialect: Dialect) -> bool:
@@ -86,8 +91,9 @@ def _contradicts(known: Allocation, observation: Observation, dialect: Dialect) 
 class _Step:
     """One observation on its way into records."""
 
-    def __init__(self, fold: Fold, observation: Observation) -> None:
+    def __init__(self, fold: Fold, observation: Observation, seq: int) -> None:
         self.fold = fold
+        self.seq = seq
         self.seen = observation
         self.known = fold.allocations.get(observation.alloc)
         self.version = 0 if self.known is None else self.known.version
@@ -111,8 +117,10 @@ class _Step:
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
         """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
         self.version += 1
+        self.seq += 1
         self.time_ns = max(self.time_ns, time_ns or 0)
         record = Record(
+            seq=self.seq,
             index=self.seen.index,
             alloc=self.seen.alloc,
             version=self.version,
@@ -269,7 +277,7 @@ def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> 
 def _gap(task: Task, told: ToldTask, lifecycle: Lifecycle) -> Gap:
     """Return the gap after which the visible events explain what is told now."""
     events = told.events
-    state = next((s for s in STATES if _explains(s, told, lifecycle)), PENDING)
+    state: State = next((s for s in STATES if _explains(s, told, lifecycle)), PENDING)
     states = _states(state, events, lifecycle)
     restarting = sum(type(event) is Restarting for event in events)
     starts = any(after == RUNNING != before for before, after in states)

@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from taskfold.codecs.allocation import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, lines, readable
 from taskfold.log.ndjson import is_header, read_records
@@ -51,6 +52,7 @@ class _Line(Struct):
 
 _decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).decode
 _decode_list: Final[Callable[[bytes], list[Raw]]] = msgspec.json.Decoder(list[Raw]).decode
+_decode_raw: Final = msgspec.json.Decoder(Raw).decode
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -118,9 +120,9 @@ class Source:
             raise SourceError(self.name, "is not UTF-8", line=number)
         try:
             if line.lstrip()[:1] == b"[":
-                yield from self._of_list(_decode_list(line), number)
+                yield from self._of_list(_decode_list(compact(line)), number)
                 return
-            decoded = _decode_line(line)
+            decoded = _decode_line(compact(line))
             if decoded.ID:
                 yield observation_from_json(line, None, self.name, number)
                 return
@@ -150,16 +152,17 @@ class Source:
             if size > MAX_DOCUMENT_BYTES:
                 raise SourceError(self.name, f"the document is larger than {MAX_DOCUMENT_BYTES >> 20} MiB", line=number)
         try:
-            compact = msgspec.json.format(b"\n".join(whole), indent=-1)
+            document = compact(b"\n".join(whole))
+            _decode_raw(document)
         except _NOT_JSON as error:
             raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
-        yield from self._of_line(number, compact)
+        yield from self._of_line(number, document)
 
 
 def _is_json(line: bytes) -> bool:
     """Tell whether a line is JSON by itself."""
     try:
-        msgspec.json.decode(line, type=Raw)
+        _decode_raw(line)
     except _NOT_JSON:
         return False
     return True

@@ -1,0 +1,80 @@
+"""The benchmarks run, and write down what they should; how fast anything is, no test says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SUBJECTS = ("apply", "encode", "growth", "importing", "memory", "replay", "startup")
+
+
+def run(*arguments):
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "engine")}
+    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    done = run("--quick", "--results", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_subject_writes_all_that_it_measured(results, subject):
+    text = (results / f"{subject}.json").read_text(encoding="utf-8")
+    result = json.loads(text)
+
+    assert text == json.dumps(result, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+    assert result["subject"] == subject
+    assert result["quick"] is True
+    assert result["machine"].keys() == {"cpu", "cpus", "libraries", "platform", "python"}
+    assert result["rows"]
+    for row in result["rows"]:
+        assert row["contestants"][0]["name"].removeprefix("python -c '").startswith(("taskfold", "import taskfold"))
+        for contestant in row["contestants"]:
+            assert contestant["values"]
+            assert all(value > 0 for value in contestant["values"])
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_a_subject_has_a_rival_and_a_budget(results, subject):
+    rows = json.loads((results / f"{subject}.json").read_text(encoding="utf-8"))["rows"]
+
+    assert any(len(row["contestants"]) > 1 for row in rows)
+    assert any(row["budgets"] for row in rows)
+
+
+def test_the_table_has_every_row_and_every_contestant(results):
+    table = (results / "README.md").read_text(encoding="utf-8")
+
+    for subject in SUBJECTS:
+        for row in json.loads((results / f"{subject}.json").read_text(encoding="utf-8"))["rows"]:
+            assert f"**{subject}: {row['what']}**" in table
+            for contestant in row["contestants"]:
+                assert f"| {contestant['name']} |" in table
+
+
+def test_the_readme_gets_the_table_between_its_markers(results, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n", encoding="utf-8")
+
+    for _ in range(2):
+        assert run("--write-readme", readme, "--results", results).returncode == 0
+
+    table = run("--table", "--results", results).stdout
+    expected = f"before\n<!-- benchmarks -->\n{table}<!-- /benchmarks -->\nafter\n"
+    assert readme.read_text(encoding="utf-8") == expected
+
+
+def test_a_subject_that_nobody_knows_is_refused():
+    done = run("nothing")
+
+    assert done.returncode == 2
+    assert "there is no subject nothing" in done.stderr
