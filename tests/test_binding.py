@@ -216,7 +216,7 @@ def test_an_unbound_task_builds_no_machine_and_triggers_nothing(engine, monkeypa
     assert engine.task("a", "web").state == "running"
 
 
-def test_callbacks_never_run_in_replay(engine, tmp_path):
+def test_callbacks_never_run_when_a_log_is_read_again(engine):
     model = Watcher()
     engine.bind("a", "web", model)
     engine.record("a", "web", ev.Started())
@@ -257,4 +257,3 @@ def test_a_model_that_cannot_carry_a_state_is_refused():
 
     with pytest.raises(TaskfoldError, match="Closed cannot carry the attribute 'state'"):
         Binding(Closed(), "1.1.2", state="pending")
-

@@ -31,7 +31,7 @@ def test_every_legal_event_is_in_the_picture_once_for_each_state(dialect, form):
     for state in STATES:
         for name in lifecycle_of(dialect).allowed(state):
             assert name in picture
-    assert picture.count("(no event)") == (3 if form == "dot" else 3)
+    assert picture.count("(no event)") == 3
 
 
 def test_an_unknown_format_is_refused_with_those_that_exist():

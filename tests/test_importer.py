@@ -110,7 +110,7 @@ def test_records_are_numbered_as_a_log_needs_them(scenario: Scenario, source: st
             versions[record.alloc] += 1
             assert (record.alloc, record.index, record.id) == (observation.alloc, observation.index, ordinal)
             assert record.version == versions[record.alloc]
-            assert record.seq == 0
+            assert record.seq == versions.total()
             assert record.time_ns > 0
         if records:
             assert len(log.append(observation.alloc, records[0].version - 1, records)) == len(records)
@@ -142,7 +142,13 @@ def test_an_importer_goes_on_from_what_a_log_holds(scenario: Scenario, source: s
         fold = Fold(scenario.version, on_illegal="keep")
         fold.apply_all(as_logged(first))
         # Whoever goes on does not know what was read already, and begins with it again.
-        assert first + imported(Importer(scenario.version, fold), found) == whole
+        rest = imported(Importer(scenario.version, fold), found)
+        assert unnumbered(first + rest) == unnumbered(whole)
+
+
+def unnumbered(records: list[Record]) -> list[Record]:
+    """Leave out the position, which a log gives: an importer counts what it wrote itself."""
+    return [msgspec.structs.replace(record, seq=0) for record in records]
 
 
 @pytest.mark.parametrize("scenario", recordings.scenarios("1.1.2"), ids=str)

@@ -90,7 +90,7 @@ def test_a_time_folds_the_longest_run_of_records_of_which_none_is_later(tmp_path
     assert seen(50) == ["Received", "Started", "Signaling", "Terminated"]
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "-1", "1.5", "2026-13-01T00:00:00Z", "１"])
+@pytest.mark.parametrize("text", ["", "yesterday", "-1", "1.5", "2026-13-01T00:00:00Z", "\uff11"])
 def test_a_point_that_is_neither_an_index_nor_a_time_is_refused(text):
     with pytest.raises(ValueError, match="neither an index such as 1042 nor a time"):
         parse_at(text)
@@ -135,7 +135,7 @@ def test_a_folder_is_read_file_by_file_in_the_order_of_names(tmp_path):
 @pytest.mark.parametrize(
     ("body", "dialect"),
     [
-        (lambda: recordings.repaired_sample(), "0.5.0"),
+        (recordings.repaired_sample, "0.5.0"),
         (lambda: next(recordings.bodies(scenario("0.5.6", "batch_ok_raw"))).body, "0.5.6"),
         (lambda: list(recordings.bodies(scenario("0.5.6", "batch_ok_raw")))[-1].body, "0.5.6"),
         (lambda: next(recordings.bodies(scenario("1.1.2", "batch_ok_raw"))).body, "1.1.2"),
@@ -158,7 +158,11 @@ def test_a_newer_nomad_is_read_with_the_newest_table_and_told_once_a_name(tmp_pa
 
     (snapshot,) = replay(write(tmp_path / "b", json.dumps(body), json.dumps(later)), on_note=notes.append).snapshots()
 
-    assert sorted(note.split(" is unknown")[0] for note in notes) == ["NewKey", "TaskStates.Paused", "event 'Brand New'"]
+    assert sorted(note.split(" is unknown")[0] for note in notes) == [
+        "NewKey",
+        "TaskStates.Paused",
+        "event 'Brand New'",
+    ]
     assert msgspec.json.decode(snapshot.fields["NewKey"]) == 1
     assert snapshot.tasks["web"].fields == {"Paused": b'""'}
     assert json.loads(snapshot.to_json())["TaskStates"]["web"]["Events"][1]["Type"] == "Brand New"
@@ -190,7 +194,7 @@ def test_a_log_is_read_alone_and_in_its_own_dialect(tmp_path):
         list(replay(log, body))
     with pytest.raises(SourceError, match="is a taskfold log: it holds records"):
         list(replay(body, log))
-    with pytest.raises(DialectError, match="is of dialect 0.5.6, not 1.1.2"):
+    with pytest.raises(DialectError, match=r"is of dialect 0\.5\.6, not 1\.1\.2"):
         list(replay(log, dialect="1.1.2"))
 
 
