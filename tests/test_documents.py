@@ -2,6 +2,8 @@
 
 import doctest
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from taskfold.record import INTERNAL_EVENTS, LogHeader, Record
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = re.search(r"```json\n(.*?)```", ARCHITECTURE, re.DOTALL)[1].splitlines()
 
 
@@ -51,3 +54,30 @@ def test_what_readme_shows_in_python_is_what_happens():
 
     assert attempted > 10
     assert failed == 0
+
+
+def shown_runs() -> list[tuple[str, str]]:
+    """Return each command that README shows with its output, and that output."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    parts = (part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part)
+    runs = (part.partition("\n") for part in parts)
+    return [(command, output.strip()) for command, _, output in runs if output.strip()]
+
+
+def test_readme_shows_replay_history_and_verify():
+    assert [command.split()[:2] for command, _ in shown_runs()] == [
+        ["taskfold", "replay"],
+        ["taskfold", "history"],
+        ["taskfold", "verify"],
+    ]
+
+
+@pytest.mark.parametrize(("command", "output"), shown_runs())
+def test_what_readme_shows_on_the_command_line_is_what_is_printed(command, output):
+    arguments, _, tail = command.partition(" | tail -n ")
+    ran = subprocess.run(
+        [sys.executable, "-m", *arguments.split()], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = ran.stdout.splitlines()
+
+    assert "\n".join(lines[-int(tail) :] if tail else lines).strip() == output
