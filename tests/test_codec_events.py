@@ -16,10 +16,9 @@ import recordings
 from taskfold import events as ev
 from taskfold.codecs.events import (
     EVENT_FIELDS,
-    WireEvent,
     event_fields,
+    event_from_json,
     event_from_object,
-    event_from_wire,
     event_losses,
     event_to_json,
     event_to_object,
@@ -89,7 +88,7 @@ def recorded_events(version: str) -> frozenset[bytes]:
 
 
 def read_strictly(text: bytes) -> TaskEvent:
-    return event_from_wire(msgspec.json.decode(text, type=WireEvent))
+    return event_from_json(text if isinstance(text, bytes) else text.encode())
 
 
 def escaped(text: bytes) -> bytes:

@@ -38,7 +38,6 @@ together with recordings of 1.1.2), or "seen" where a recording of a real Nomad 
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -304,6 +303,8 @@ class Lifecycle:
     @property
     def fingerprint(self) -> str:
         """A hash of the table: a log or a checkpoint carries it, so that another table is noticed."""
+        import hashlib
+
         rows = sorted(
             (trigger_name(cls), *(rule.targets[s] or "-" for s in STATES)) for cls, rule in self.rules.items()
         )

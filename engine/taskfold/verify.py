@@ -111,13 +111,9 @@ def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[
     return report
 
 
-_write: Final = msgspec.json.Encoder().encode
-_read: Final = msgspec.json.Decoder(Record).decode
-
-
 def _as_read_back(record: Record) -> Record:
     """Return the record as a log would give it back."""
-    return _read(_write(record))
+    return msgspec.json.decode(msgspec.json.encode(record), type=Record)
 
 
 def _type_name(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Task events on the wire: Nomad's flat object with all 20, 21 or 24 fields, and back, without loss.
 
-Reading is strict first. `WireEvent` is a tagged union made from the registry: per event type one struct with every
-field of the wire, in which a field that does not belong to the type must be zero, and no other field may be. What it
+Reading is strict first: into a tagged union made from the registry, per event type one struct with every field of the
+wire, in which a field that does not belong to the type must be zero, and no other field may be. What it
 refuses takes the tolerant path, `event_from_object`: types and fields nobody knows, fields set although they do not
 belong to the type, floats for integers, nulls. Both give the same typed event where both accept.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache, lru_cache, reduce
 from operator import attrgetter, or_
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -34,11 +34,9 @@ from taskfold.messages import derived_details, derived_message, details, display
 
 __all__ = [
     "EVENT_FIELDS",
-    "WireEvent",
     "event_fields",
     "event_from_json",
     "event_from_object",
-    "event_from_wire",
     "event_to_json",
     "event_to_object",
     "wrong_type",
@@ -125,12 +123,6 @@ def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
     )
 
 
-_WIRE_STRUCTS: Final = {spelling: _wire_struct(spelling, cls) for spelling, cls in BY_WIRE_TYPE.items()}
-
-WireEvent: TypeAlias = reduce(or_, _WIRE_STRUCTS.values())  # type: ignore[valid-type]  # made from the registry
-"""What the strict path decodes: a union with one struct per spelling of a type."""
-
-
 class _Shape(NamedTuple):
     """Where the values of a type stand that decide its texts: on the wire, or in the event, all but the time."""
 
@@ -165,7 +157,23 @@ def _shape(cls: type[TaskEvent]) -> _Shape:
 
 
 _VALUES: Final = {cls: _shape(cls).values for cls in (*BY_WIRE_TYPE.values(), UnknownEvent)}
-_WIRE_SHAPES: Final = {wire: _wire_shape(BY_WIRE_TYPE[spelling]) for spelling, wire in _WIRE_STRUCTS.items()}
+
+
+class _Strict(NamedTuple):
+    """What the strict path is made of."""
+
+    decode: Callable[[bytes], Any]
+    """Decodes into a tagged union with one struct per spelling of a type."""
+    shapes: dict[type[Struct], _Shape]
+
+
+@cache
+def _strict() -> _Strict:
+    """Return the strict path, made when it is needed first: an import of this module should not wait for it."""
+    structs = {spelling: _wire_struct(spelling, cls) for spelling, cls in BY_WIRE_TYPE.items()}
+    union: Any = reduce(or_, structs.values())
+    shapes = {wire: _wire_shape(BY_WIRE_TYPE[spelling]) for spelling, wire in structs.items()}
+    return _Strict(msgspec.json.Decoder(union).decode, shapes)
 
 
 @lru_cache(maxsize=4096)
@@ -175,9 +183,16 @@ def _derived(cls: type[TaskEvent], attributes: tuple[str, ...], values: tuple[An
     return derived_message(event), derived_details(event)
 
 
-def event_from_wire(wire: Any) -> TaskEvent:
-    """Return the typed event of a strictly decoded one. O(fields of the type)."""
-    cls, attributes, of_wire = _WIRE_SHAPES[type(wire)]
+@lru_cache(maxsize=8192)
+def event_from_json(text: bytes) -> TaskEvent:
+    """Return the typed event of its JSON text, strictly; the last few thousand texts are remembered.
+
+    Nomad sends an event again with each of the next nine, so most texts of a stream were seen just before.
+    Raises msgspec.ValidationError for what only the tolerant path can read.
+    """
+    decode, shapes = _strict()
+    wire = decode(text)
+    cls, attributes, of_wire = shapes[type(wire)]
     values = of_wire(wire)
     event = cls(time_ns=wire.Time, **dict(zip(attributes, values, strict=True)))
     said_details, said_message = wire.Details, wire.DisplayMessage
@@ -188,19 +203,6 @@ def event_from_wire(wire: Any) -> TaskEvent:
     if (said_message, said_details) == _derived(cls, attributes, values):
         return event
     return _keep(event, said_details, said_message, {})
-
-
-_decode_wire: Final = msgspec.json.Decoder(WireEvent).decode
-
-
-@lru_cache(maxsize=8192)
-def event_from_json(text: bytes) -> TaskEvent:
-    """Return the typed event of its JSON text, strictly; the last few thousand texts are remembered.
-
-    Nomad sends an event again with each of the next nine, so most texts of a stream were seen just before.
-    Raises msgspec.ValidationError for what only the tolerant path can read.
-    """
-    return event_from_wire(_decode_wire(text))
 
 
 def _keep(
@@ -309,18 +311,28 @@ def event_to_object(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
 
     What the dialect cannot express (say, Details in 0.5.6) is left out; `event_losses` names it.
     """
-    said = _values(event, dialect)
-    fields = {name: said.get(name, EVENT_FIELDS[name].zero) for name in event_fields(dialect)}
+    zeros = _zeros(dialect)
+    fields = zeros | _values(event, dialect)
+    if "Details" in zeros:
+        fields["Details"], fields["DisplayMessage"] = details(event), display_message(event)
+    elif len(fields) > len(zeros):
+        fields = {name: value for name, value in fields.items() if name in zeros}
     if event.kept is None or not event.kept.fields:
         return fields
     known = {n: v for n, v in event.kept.fields.items() if n in fields or n not in EVENT_FIELDS}
     return dict(sorted((fields | known).items()))
 
 
+@cache
+def _zeros(dialect: Dialect) -> dict[str, Any]:
+    """Return the zero value of each field that the dialect has, in the order of the wire."""
+    return {name: EVENT_FIELDS[name].zero for name in event_fields(dialect)}
+
+
 def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
     """Return the wire names of what a dialect cannot express of an event."""
     fields = event_fields(dialect)
-    said = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero} - _DERIVED
+    said = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero}
     if event.kept is not None:
         said |= set(event.kept.fields) & set(EVENT_FIELDS)
         said |= {
@@ -333,22 +345,15 @@ def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
     return sorted(said.difference(fields))
 
 
-_DERIVED: Final = {"Details", "DisplayMessage"}
-"""Fields that are not lost with a dialect that does not have them, as long as they follow from the annotations."""
-
-
 def _values(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
-    """Return what the typed event says, by wire name."""
-    values = {name: getattr(event, attribute) for name, attribute in _annotations(type(event)).items()}
+    """Return what the typed event says itself, by wire name; what follows from it is not lost with a dialect."""
+    values: dict[str, Any] = {name: getattr(event, attribute) for name, attribute in _annotations(type(event)).items()}
     if values.get("ExitCode", 0) is None:
         values["ExitCode"] = 0
-    return values | {
-        "Details": details(event),
-        "DisplayMessage": display_message(event),
-        "FailsTask": event.fails_task,
-        "Time": event.time_ns,
-        "Type": _spelling(event, dialect),
-    }
+    values["FailsTask"] = event.fails_task
+    values["Time"] = event.time_ns
+    values["Type"] = _spelling(event, dialect)
+    return values
 
 
 def _spelling(event: TaskEvent, dialect: Dialect) -> str:

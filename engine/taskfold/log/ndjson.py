@@ -10,6 +10,7 @@ import gzip
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -31,8 +32,13 @@ from taskfold.record import LogHeader, Record
 __all__ = ["NdjsonLog", "is_header", "read_header", "read_records"]
 
 _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
-_records: Final = msgspec.json.Decoder(Record)
 _encode: Final = msgspec.json.Encoder().encode
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Record]:
+    """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
+    return msgspec.json.Decoder(Record)
 
 
 def is_header(line: bytes) -> bool:
@@ -68,7 +74,7 @@ def _decoded(rest: bytes, of_blocks: Iterator[tuple[int, bytes]], name: str) -> 
         whole = block[: block.rfind(b"\n") + 1]
         try:
             _check_utf8(whole)
-            yield _records.decode_lines(whole)
+            yield _decoder().decode_lines(whole)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             yield from ([record] for record in _one_by_one(whole, name, number))
 
@@ -85,7 +91,7 @@ def _one_by_one(block: bytes, name: str, number: int) -> Iterator[Record]:
         if line.strip():
             try:
                 _check_utf8(line)
-                record = _records.decode(line)
+                record = _decoder().decode(line)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise SourceError(name, f"not a record of a taskfold log: {error}", line=place) from None
             yield record
