@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from msgspec import UNSET, Struct
 from msgspec.structs import force_setattr
@@ -90,6 +90,21 @@ class TaskState(Struct, frozen=True, kw_only=True):
         return counts_by_type(self.packed_counts)
 
 
+class Rest(Struct, gc=False):
+    """What few tasks have: kept apart, so that a million of them stay small."""
+
+    irregular: int = 0
+    """How many events the lifecycle table refused."""
+    shown: tuple[TaskEvent, ...] | None = None
+    """An older copy of the ring that was observed instead of the newest events."""
+    hidden: bool = False
+    fields: Mapping[str, bytes] = {}
+    """Replaced, and never changed, so that snapshots may share it."""
+
+
+_NO_REST: Final = Rest()
+
+
 class Task(EventRing, gc=False):
     """A task's state as the folder owns it, and the ring of its events: changed in place by `apply`, never handed out.
 
@@ -103,14 +118,22 @@ class Task(EventRing, gc=False):
     started_at_ns: int | None = None
     finished_at_ns: int | None = None
     counts: int = 0
-    irregular: int = 0
-    shown: tuple[TaskEvent, ...] | None = None
-    hidden: bool = False
-    fields: dict[str, bytes] | None = None
+    rest: Rest | None = None
+
+    @property
+    def seldom(self) -> Rest:
+        """What few tasks have; to be read only."""
+        return _NO_REST if self.rest is None else self.rest
+
+    def own_rest(self) -> Rest:
+        """Return what few tasks have, to be changed."""
+        if self.rest is None:
+            self.rest = Rest()
+        return self.rest
 
     def freeze(self) -> TaskState:
         """Return the state as it is now. O(1)."""
-        recorded = self.events()
+        recorded, rest = self.events(), self.seldom
         return TaskState(
             state=self.state,
             failed=self.failed,
@@ -118,13 +141,13 @@ class Task(EventRing, gc=False):
             last_restart_ns=self.last_restart_ns,
             started_at_ns=self.started_at_ns,
             finished_at_ns=self.finished_at_ns,
-            events=recorded if self.shown is None else self.shown,
-            recorded=None if self.shown is None else recorded,
+            events=recorded if rest.shown is None else rest.shown,
+            recorded=None if rest.shown is None else recorded,
             events_total=self.total,
-            irregular=self.irregular,
+            irregular=rest.irregular,
             packed_counts=self.counts,
-            hidden=self.hidden,
-            fields={} if self.fields is None else self.fields.copy(),
+            hidden=rest.hidden,
+            fields=rest.fields,
         )
 
     @classmethod
@@ -132,6 +155,8 @@ class Task(EventRing, gc=False):
         """Return a task of its own that goes on from this state. O(1)."""
         recorded = state.events if state.recorded is None else state.recorded
         ring = EventRing.of(recorded, state.events_total)
+        shown = None if state.recorded is None else state.events
+        rest = Rest(irregular=state.irregular, shown=shown, hidden=state.hidden, fields=state.fields)
         return cls(
             slots=ring.slots,
             oldest=ring.oldest,
@@ -143,10 +168,7 @@ class Task(EventRing, gc=False):
             started_at_ns=state.started_at_ns,
             finished_at_ns=state.finished_at_ns,
             counts=state.packed_counts,
-            irregular=state.irregular,
-            shown=None if state.recorded is None else state.events,
-            hidden=state.hidden,
-            fields=dict(state.fields) or None,
+            rest=None if rest == _NO_REST else rest,
         )
 
 
@@ -173,12 +195,12 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
     if target is None:
         if on_illegal != "keep":
             raise lifecycle.illegal(record.task, state, event)
-        task.irregular += 1
+        task.own_rest().irregular += 1
     # Nothing above changes the state; nothing below fails.
     task.counts += unit
     task.append(event)
-    if task.shown is not None:
-        task.shown = None
+    if task.rest is not None:
+        task.rest.shown = None
     if (rule.may_fail or event.kept is not None) and event.fails_task:
         task.failed = True
     if cls is Restarting:
@@ -219,7 +241,8 @@ def _apply_other(task: Task, event: Event) -> None:
         # A type that this dialect does not know never moves the state; it counts as itself where another knows it.
         task.counts += UNITS[type(event)]
         task.append(event)
-        task.shown = None
+        if task.rest is not None:
+            task.rest.shown = None
         task.failed = task.failed or event.fails_task
     elif isinstance(event, Observed):
         _set_fields(task, event, _FIELDS)
@@ -229,11 +252,11 @@ def _apply_other(task: Task, event: Event) -> None:
     elif isinstance(event, Placed):
         # Created anew: a fresh state, but what was counted stays counted.
         task.clear()
-        task.fields = None
+        task.own_rest().fields = {}
         _set_fields(task, _ANEW, _FIELDS)
     elif isinstance(event, Updated):
-        fields = {name: text for name, text in (task.fields or {}).items() if name not in event.cleared}
-        task.fields = fields | {name: bytes(text) for name, text in event.fields.items()}
+        fields = {name: text for name, text in task.seldom.fields.items() if name not in event.cleared}
+        task.own_rest().fields = fields | {name: bytes(text) for name, text in event.fields.items()}
 
 
 def _set_fields(task: Task, event: Finished | Observed | Gap, names: tuple[str, ...]) -> None:
@@ -241,7 +264,8 @@ def _set_fields(task: Task, event: Finished | Observed | Gap, names: tuple[str, 
     for name in names:
         value = getattr(event, name, UNSET)
         if value is not UNSET:
-            setattr(task, name, _INTERNED.get(value, value) if name == "state" else value)
+            owner = task.own_rest() if name in {"shown", "hidden"} else task
+            setattr(owner, name, _INTERNED.get(value, value) if name == "state" else value)
 
 
 def evolve(state: TaskState, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise") -> TaskState:

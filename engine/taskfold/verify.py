@@ -192,7 +192,7 @@ def _count(replay: Replay, fold: Fold | None, report: Report) -> None:
         report.allocations = len(fold)
         for allocation in fold.allocations.values():
             report.tasks += len(allocation.tasks)
-            report.irregular += sum(task.irregular for task in allocation.tasks.values())
+            report.irregular += sum(task.seldom.irregular for task in allocation.tasks.values())
     if replay.importer is not None:
         report.observations = replay.importer.observations
         report.repeats = replay.importer.repeats

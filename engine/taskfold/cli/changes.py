@@ -52,7 +52,7 @@ class Changes:
     @property
     def irregular(self) -> int:
         """How many events the lifecycle table refused."""
-        return sum(task.irregular for task in self._tasks())
+        return sum(task.seldom.irregular for task in self._tasks())
 
     def title(self) -> str:
         """Say which allocation, or task, this is."""
@@ -104,7 +104,7 @@ class Changes:
         """Tell when the status of the allocation follows the task to another one."""
         if self._task is not None:
             return
-        status = client_status(t for t in self._fold.owned(self._id).tasks.values() if not t.hidden)
+        status = client_status(t for t in self._fold.owned(self._id).tasks.values() if not t.seldom.hidden)
         if status is not None and status != self._status:
             self._status = status
             yield _Part(f"allocation {status}", STATUS_STYLES.get(status, ""))

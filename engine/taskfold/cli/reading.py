@@ -86,7 +86,7 @@ def _matches(folded: Folded, alloc: str, wanted: Wanted) -> bool:
         return False
     allocation = fold.owned(alloc)
     task = None if wanted.task is None else allocation.tasks.get(wanted.task)
-    if wanted.task is not None and (task is None or task.hidden):
+    if wanted.task is not None and (task is None or task.seldom.hidden):
         return False
     if wanted.job is wanted.node is wanted.status is None:
         return True

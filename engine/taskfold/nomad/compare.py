@@ -52,7 +52,7 @@ def divergences(known: Allocation, observation: Observation, dialect: Dialect) -
 
 
 def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:
-    tasks = {name: task for name, task in known.tasks.items() if not task.hidden}
+    tasks = {name: task for name, task in known.tasks.items() if not task.seldom.hidden}
     found = derived_fields(tasks, dialect) | current_fields(known.placed, known.updates)
     found["ModifyIndex"] = observation.fields.get("ModifyIndex", b"")
     for name, text in observation.fields.items():
@@ -74,22 +74,22 @@ _TOLD: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns
 
 def _tasks(known: Mapping[str, Task], told: Mapping[str, ToldTask]) -> Iterator[Difference]:
     for name, task in known.items():
-        if name not in told and not task.hidden:
+        if name not in told and not task.seldom.hidden:
             yield Difference(f"$.TaskStates.{name}", None, task.state)
     for name, expected in told.items():
         path = f"$.TaskStates.{name}"
         found = known.get(name)
-        if found is None or found.hidden:
+        if found is None or found.seldom.hidden:
             yield Difference(path, expected.state, None)
             continue
         for attribute in _TOLD:
             value, had = getattr(expected, attribute), getattr(found, attribute)
             if value is not UNSET and value != had:
                 yield Difference(f"{path}.{attribute}", value, had)
-        events = found.events() if found.shown is None else found.shown
+        events = found.events() if found.seldom.shown is None else found.seldom.shown
         if events != expected.events:
             yield Difference(f"{path}.events", expected.events, events)
-        fields = found.fields or {}
+        fields = found.seldom.fields
         for key in fields.keys() | expected.fields.keys():
             one, other = expected.fields.get(key), fields.get(key)
             if one is None or other is None or not same_json(one, other):

@@ -192,7 +192,7 @@ class _Step:
         for name in sorted(told):
             self._task(name, known.tasks.get(name), told[name])
         for name, task in sorted(known.tasks.items()):
-            if name not in told and not task.hidden:
+            if name not in told and not task.seldom.hidden:
                 self._write(name, Observed(hidden=True), None)
 
     def _task(self, name: str, task: Task | None, told: ToldTask) -> None:
@@ -237,15 +237,15 @@ class _Step:
             task = self.fold.allocations[self.seen.alloc].tasks[name]
         times = _differences(task, told, _TIMES)
         others = _differences(task, told, _SETTLED) | shown
-        if task.hidden:
+        if task.seldom.hidden:
             others["hidden"] = False
-        if task.shown is not None and not shown and task.shown != told.events:
+        if not shown and task.seldom.shown is not None and task.seldom.shown != told.events:
             others["shown"] = None
         if others:
             self._write(name, Observed(**others, **times), None)
         elif times or name not in self.fold.allocations[self.seen.alloc].tasks:
             self._write(name, Finished(dies=False, **times), None)
-        had = task.fields or {}
+        had = task.seldom.fields
         fields = {
             key: Raw(text) for key, text in told.fields.items() if key not in had or not same_json(text, had[key])
         }
