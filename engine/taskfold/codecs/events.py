@@ -24,6 +24,7 @@ from taskfold.errors import DecodeError
 from taskfold.events import (
     BY_WIRE_TYPE,
     Kept,
+    Restarting,
     SiblingTaskFailed,
     TaskEvent,
     Terminated,
@@ -389,9 +390,10 @@ def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
     b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
     """
     cls, said, kept = type(event), event.kept, None
+    if cls is Restarting or (said is not None and said.fields):
+        # A delay has jitter, so that hardly two of its texts are alike.
+        return _encode(event_to_object(event, dialect))
     if said is not None:
-        if said.fields:
-            return _encode(event_to_object(event, dialect))
         kept = said.display_message, tuple(said.details.items()) if isinstance(said.details, dict) else said.details
     before, after = _frame(cls, _VALUES[cls](event), kept, dialect)
     return b"%b%d%b" % (before, event.time_ns, after)
