@@ -12,8 +12,9 @@ import pytest
 
 import recordings
 from taskfold import events as ev
-from taskfold.codecs.allocation import Snapshot, allocation_fields, is_empty
+from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.events import event_fields
+from taskfold.codecs.fields import allocation_fields, is_empty
 from taskfold.dialect import DIALECTS
 from taskfold.errors import DecodeError
 

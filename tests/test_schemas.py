@@ -18,8 +18,8 @@ from jsonschema import Draft202012Validator
 import recordings
 from taskfold import Engine, Importer, Snapshot, observation_from_json
 from taskfold.allocation import CLIENT_DESCRIPTIONS
-from taskfold.codecs.allocation import ALLOCATION_FIELDS
 from taskfold.codecs.events import EVENT_FIELDS, event_fields
+from taskfold.codecs.fields import ALLOCATION_FIELDS
 from taskfold.codecs.schema import documents, main
 from taskfold.codecs.task_states import task_state_to_json
 from taskfold.codecs.views import VIEWS, AllocationView, TaskEventView, TaskStateView, unknown_keys, view

@@ -11,7 +11,8 @@ from msgspec import Raw
 from taskfold.allocation import Fold
 from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock, SystemClock
-from taskfold.codecs.allocation import Snapshot, fields_from_json, fields_to_json
+from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.fields import fields_from_json, fields_to_json
 from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.errors import DecodeError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent

@@ -11,7 +11,8 @@ from taskfold.allocation import Fold, client_status
 from taskfold.cli.reading import naming
 from taskfold.cli.styles import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli.wording import count_text, instant_text, scalar_text, telling_fields, visible
-from taskfold.codecs.allocation import Snapshot, current_fields
+from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.fields import current_fields
 from taskfold.record import Finished, Observed, Record, Updated
 from taskfold.task import Task, TaskState
 

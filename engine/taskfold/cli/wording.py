@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from taskfold.codecs.allocation import fields_from_json
+from taskfold.codecs.fields import fields_from_json
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
 from taskfold.record import Collected, Finished, Gap, Observed, Placed, Record, Updated

@@ -4,192 +4,37 @@ An allocation is its task states, which are decoded, and its other top-level fie
 until somebody asks. So whatever a Nomad sends survives a round trip to the letter (floats, 64-bit integers, keys that
 nobody knows), and reading costs no more than finding the keys. `Snapshot` gives typed access on demand.
 
-What a dialect sends is one table, `ALLOCATION_FIELDS`. Writing is exact: keys in alphabetical order, every key (0.5.x)
-or none that is empty (1.1.2), zero values and zero times as that Nomad writes them.
+Which fields a dialect sends, and how, is the table of `taskfold.codecs.fields`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from typing import Any, Final, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState, client_status
+from taskfold.codecs.fields import (
+    ALLOCATION_FIELDS,
+    allocation_fields,
+    current_fields,
+    fields_from_json,
+    fields_to_json,
+    is_empty,
+    written,
+)
 from taskfold.codecs.task_states import ToldTask, task_losses, task_states_from_json, task_states_to_json
-from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect, dialect_of, version_key
+from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.errors import DecodeError
 from taskfold.lifecycle import PENDING
 from taskfold.task import TaskState
 
-__all__ = [
-    "ALLOCATION_FIELDS",
-    "AllocationField",
-    "Snapshot",
-    "allocation_fields",
-    "compact",
-    "current_fields",
-    "fields_from_json",
-    "fields_to_json",
-    "is_empty",
-    "same_json",
-    "told_dialect",
-]
+__all__ = ["Snapshot", "derive_status", "told_dialect"]
 
 
 T = TypeVar("T")
-
-
-class AllocationField(NamedTuple):
-    """A top-level field of an allocation."""
-
-    zero: bytes
-    """Go's zero value as JSON."""
-    since: str
-    in_stub: str = ""
-    """Since which Nomad the stubs of a list have it; empty when they do not."""
-    in_body: bool = True
-
-
-_NO_TRANSITION: Final = b'{"ForceReschedule":null,"Migrate":null,"Reschedule":null}'
-
-ALLOCATION_FIELDS: Final[dict[str, AllocationField]] = {
-    "AllocModifyIndex": AllocationField(b"0", "0.3.0"),
-    "AllocStates": AllocationField(b"null", "0.11.2"),
-    "AllocatedResources": AllocationField(b"null", "0.9.0"),
-    "ClientDescription": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "ClientStatus": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "CreateIndex": AllocationField(b"0", "0.1.0", "0.1.0"),
-    "CreateTime": AllocationField(b"0", "0.3.0", "0.3.0"),
-    "DeploymentID": AllocationField(b'""', "0.6.0"),
-    "DeploymentStatus": AllocationField(b"null", "0.6.0", "0.6.0"),
-    "DesiredDescription": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "DesiredStatus": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "DesiredTransition": AllocationField(_NO_TRANSITION, "0.8.0", "0.8.4"),
-    "EvalID": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "FollowupEvalID": AllocationField(b'""', "0.8.0", "0.8.0"),
-    "ID": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "Job": AllocationField(b"null", "0.1.0"),
-    "JobID": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "JobType": AllocationField(b'""', "0.9.0", "0.9.0", in_body=False),
-    "JobVersion": AllocationField(b"0", "0.6.0", "0.6.0", in_body=False),
-    "Metrics": AllocationField(b"null", "0.1.0"),
-    "ModifyIndex": AllocationField(b"0", "0.1.0", "0.1.0"),
-    "ModifyTime": AllocationField(b"0", "0.7.1", "0.7.1"),
-    "Name": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "Namespace": AllocationField(b'""', "0.7.0", "0.9.0"),
-    "NetworkStatus": AllocationField(b"null", "1.0.0"),
-    "NextAllocation": AllocationField(b'""', "0.8.0"),
-    "NodeID": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "NodeName": AllocationField(b'""', "0.9.2", "0.9.2"),
-    "PreemptedAllocations": AllocationField(b"null", "0.9.0", "0.9.2"),
-    "PreemptedByAllocation": AllocationField(b'""', "0.9.0", "0.9.2"),
-    "PreviousAllocation": AllocationField(b'""', "0.5.0"),
-    "RescheduleTracker": AllocationField(b"null", "0.8.0", "0.8.4"),
-    "Resources": AllocationField(b"null", "0.1.0"),
-    "SharedResources": AllocationField(b"null", "0.5.0"),
-    "TaskGroup": AllocationField(b'""', "0.1.0", "0.1.0"),
-    "TaskResources": AllocationField(b"null", "0.1.0"),
-    "TaskStates": AllocationField(b"null", "0.2.0", "0.2.0"),
-}
-"""Every top-level field of the dialects, in the order of the wire. Source: structs.go Allocation and AllocListStub."""
-
-
-@cache
-def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...]:
-    """Return the top-level fields that a dialect's allocations (or its stubs in a list) have, in the order of the wire.
-
-    >>> len(allocation_fields(dialect_of("0.5.6"))), len(allocation_fields(dialect_of("0.5.6"), stub=True))
-    (21, 14)
-    """
-    version = version_key(dialect.name)
-
-    def has(field: AllocationField) -> bool:
-        since = field.in_stub if stub else field.since
-        return (field.in_body or stub) and since != "" and version_key(since) <= version
-
-    return tuple(name for name, field in ALLOCATION_FIELDS.items() if has(field))
-
-
-_STUB_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_body)
-
-
-@cache
-def _zeros(dialect: Dialect) -> dict[str, bytes]:
-    """Return the zero value of each field that a dialect's bodies have."""
-    return {name: ALLOCATION_FIELDS[name].zero for name in allocation_fields(dialect)}
-
-
-def is_empty(name: str, text: bytes) -> bool:
-    """Tell whether this JSON text is an empty value of the field: what 1.1.2 leaves out.
-
-    >>> is_empty("NodeName", b'""'), is_empty("NodeName", b'"a"'), is_empty("PreemptedAllocations", b"[]")
-    (True, False, True)
-    """
-    field = ALLOCATION_FIELDS.get(name)
-    return text in _EMPTY or (field is not None and text == field.zero)
-
-
-_EMPTY: Final = frozenset((b'""', b"0", b"null", b"false", b"[]", b"{}"))
-_EMPTY_LENGTH: Final = max(map(len, _EMPTY)) + 1
-
-
-def same_json(one: bytes, other: bytes) -> bool:
-    """Tell whether two JSON texts say the same: the order of keys, which Go's maps have at random, aside."""
-    if one == other or (one.isdigit() and other.isdigit()):
-        return one == other
-    return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
-
-
-def compact(text: bytes | str | Raw) -> bytes:
-    """Return a JSON text without the white space between its parts, which Nomad does not write. O(length).
-
-    Raises msgspec.DecodeError where the text is no JSON; text that is compact already is not looked at closely.
-    """
-    raw = text.encode() if isinstance(text, str) else bytes(text)
-    if b'": ' in raw or b', "' in raw or b"\n" in raw:
-        return msgspec.json.format(raw, indent=-1)
-    return raw
-
-
-_decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-def fields_from_json(text: bytes | str | Raw) -> dict[str, bytes]:
-    """Return the top-level fields of an allocation's JSON: the text of each, by name. O(length).
-
-    Raises DecodeError when the text is not a JSON object.
-    """
-    try:
-        return {name: bytes(raw) for name, raw in _decode_object(compact(text)).items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        msg = f"not the JSON of an allocation: {error}"
-        raise DecodeError(msg) from None
-
-
-def fields_to_json(fields: Mapping[str, bytes]) -> bytes:
-    """Return the JSON object of these fields, keys in alphabetical order, with what Go escapes escaped."""
-    out = _encode_sorted({name: Raw(text) for name, text in fields.items()})
-    # Go escapes U+2028 and U+2029, msgspec does not. One byte is searched first: that is 30 times faster than three.
-    if b"\xe2" in out:
-        out = out.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return out
-
-
-_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
-
-
-def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
-    """Return the top-level fields of an allocation as they are after its updates. O(fields)."""
-    fields = fields_from_json(placed)
-    for name, text in (updates or {}).items():
-        if text is None:
-            fields.pop(name, None)
-        else:
-            fields[name] = text
-    return fields
 
 
 class _Told(Generic[T]):
@@ -297,7 +142,8 @@ class Snapshot:
         Fields that the other dialect does not have are left out (`losses` names them), and those that only it has are
         written as zero; opaque parts are copied.
         """
-        return fields_to_json(self._written(self.dialect if dialect is None else dialect_of(dialect)))
+        target = self.dialect if dialect is None else dialect_of(dialect)
+        return fields_to_json(written(self._converted(target), target, is_foreign=target is not self.dialect))
 
     def to_stub_json(self, dialect: str | Dialect | None = None, *, resources: bool = False) -> bytes:
         """Return the allocation's entry in the list of ``/v1/allocations``, in a dialect. O(fields and events).
@@ -340,18 +186,6 @@ class Snapshot:
                 del fields["ClientDescription"]
             derive_status(fields, self.tasks, target)
         return fields
-
-    def _written(self, target: Dialect) -> dict[str, bytes]:
-        """Return the fields that a body has in a dialect: what nobody knows, and what that dialect has."""
-        told, zeros = self._converted(target), _zeros(target)
-        if target is not self.dialect or not _STUB_ONLY.isdisjoint(told):
-            for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
-                del told[name]
-        if not target.omits_empty:
-            return zeros | told
-        if told.get("DesiredTransition") == _NO_TRANSITION:
-            del told["DesiredTransition"]
-        return {name: text for name, text in told.items() if len(text) >= _EMPTY_LENGTH or text not in _EMPTY}
 
     def _of_job(self, names: tuple[str, ...]) -> dict[str, bytes]:
         """Return what a stub tells of the job, where the job is known."""

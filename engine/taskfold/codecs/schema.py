@@ -28,8 +28,9 @@ from msgspec import Struct
 from msgspec import inspect as types
 
 from taskfold.allocation import AllocationState
-from taskfold.codecs.allocation import ALLOCATION_FIELDS, Snapshot, allocation_fields
+from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.events import event_fields
+from taskfold.codecs.fields import ALLOCATION_FIELDS, allocation_fields
 from taskfold.codecs.task_states import task_state_to_json
 from taskfold.codecs.views import AllocationView
 from taskfold.dialect import DIALECTS, Dialect, version_key

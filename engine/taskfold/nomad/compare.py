@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from msgspec import UNSET
 
 from taskfold.allocation import CLIENT_DESCRIPTIONS, Allocation, client_status
-from taskfold.codecs.allocation import current_fields, is_empty, same_json
+from taskfold.codecs.fields import current_fields, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.lifecycle import PENDING

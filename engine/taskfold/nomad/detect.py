@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from taskfold.codecs.allocation import ALLOCATION_FIELDS, told_dialect
+from taskfold.codecs.allocation import told_dialect
+from taskfold.codecs.fields import ALLOCATION_FIELDS
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.events import UnknownEvent
 from taskfold.nomad.observation import Observation

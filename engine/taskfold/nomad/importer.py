@@ -26,7 +26,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation, Fold, newest_time_ns
-from taskfold.codecs.allocation import current_fields, fields_to_json, is_empty, same_json
+from taskfold.codecs.fields import current_fields, fields_to_json, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.errors import DecodeError

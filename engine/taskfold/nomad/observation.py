@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.codecs.allocation import ALLOCATION_FIELDS, fields_from_json
+from taskfold.codecs.fields import ALLOCATION_FIELDS, fields_from_json
 from taskfold.codecs.task_states import ToldTask, task_states_from_json
 from taskfold.errors import DecodeError
 

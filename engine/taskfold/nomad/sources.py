@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.codecs.allocation import compact
+from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, lines, readable
 from taskfold.log.ndjson import is_header, read_records
