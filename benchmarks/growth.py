@@ -63,7 +63,7 @@ class Crowd:
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure the three sizes in turns, first at random, then in bursts."""
-    sizes, events = ((100, 1_000, 10_000), 1_000) if quick else ((10_000, 100_000, 1_000_000), 200_000)
+    sizes, events = ((30, 100, 1_000), 1_000) if quick else ((10_000, 100_000, 1_000_000), 100_000)
     crowds = {size: Crowd(size) for size in sizes}
     yield row(crowds, events, 1, "at random", 2.5)
     yield row(crowds, events, TOGETHER, f"{TOGETHER} records of an allocation at a time", 1.3)

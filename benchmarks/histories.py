@@ -25,35 +25,33 @@ FULL: Final = 11
 decode_lines: Final[Callable[[bytes], list[Record]]] = msgspec.json.Decoder(Record).decode_lines
 
 _BEGIN_NS: Final = 1_795_422_000_000_000_000
-_TASKS: Final = (b"web", b"sidecar", b"log-shipper", b"metrics")
+_TASKS: Final = ("web", "sidecar", "log-shipper", "metrics")
 _EXITS: Final = (
-    b"",
-    b',"ExitCode":1,"Message":"Docker container exited with non-zero exit code: 1"',
-    b',"ExitCode":2,"Message":"Docker container exited with non-zero exit code: 2"',
-    b',"ExitCode":137,"Message":"Docker container exited with non-zero exit code: 137"',
-    b',"ExitCode":143,"Message":"Docker container exited with non-zero exit code: 143"',
+    "",
+    ',"ExitCode":1,"Message":"Docker container exited with non-zero exit code: 1"',
+    ',"ExitCode":2,"Message":"Docker container exited with non-zero exit code: 2"',
+    ',"ExitCode":137,"Message":"Docker container exited with non-zero exit code: 137"',
+    ',"ExitCode":143,"Message":"Docker container exited with non-zero exit code: 143"',
 )
 
 
-def alloc_id(number: int) -> bytes:
+def alloc_id(number: int) -> str:
     """Return the ID of an allocation, which looks like Nomad's."""
-    return b"%08x-5c1e-4d0a-9b7f-%012x" % (number * 2654435761 & 0xFFFFFFFF, number)
+    return f"{number * 2654435761 & 0xFFFFFFFF:08x}-5c1e-4d0a-9b7f-{number:012x}"
 
 
-def _event(step: int, time_ns: int, dice: int) -> bytes:
+def _event(step: int, time_ns: int, dice: float) -> str:
     """Return the event of a step in a task's life; delays and exits differ as they do in a cluster."""
     if step == 0:
-        return b'{"Type":"Received","Time":%d}' % time_ns
+        return f'{{"Type":"Received","Time":{time_ns}}}'
     if step == 1:
-        return b'{"Type":"Task Setup","Time":%d,"Message":"Building Task Directory"}' % time_ns
+        return f'{{"Type":"Task Setup","Time":{time_ns},"Message":"Building Task Directory"}}'
     if step % 3 == 2:
-        return b'{"Type":"Started","Time":%d}' % time_ns
+        return f'{{"Type":"Started","Time":{time_ns}}}'
     if step % 3 == 0:
-        return b'{"Type":"Terminated","Time":%d%b}' % (time_ns, _EXITS[dice % 5])
-    return b'{"Type":"Restarting","Time":%d,"StartDelay":%d,"RestartReason":"Restart within policy"}' % (
-        time_ns,
-        15_000_000_000 + dice,
-    )
+        return f'{{"Type":"Terminated","Time":{time_ns}{_EXITS[int(dice * 5)]}}}'
+    delay_ns = 15_000_000_000 + int(dice * 3_750_000_000)
+    return f'{{"Type":"Restarting","Time":{time_ns},"StartDelay":{delay_ns},"RestartReason":"Restart within policy"}}'
 
 
 class Population:
@@ -77,20 +75,13 @@ class Population:
             step, version = steps[task], versions[alloc] + 1
             steps[task], versions[alloc] = step + 1, version
             time_ns = _BEGIN_NS + seq * 1_000_003
+            event = _event(step, time_ns - 50_021, dice())
             out.append(
-                b'{"Seq":%d,"Index":%d,"Alloc":"%b","Version":%d,"Task":"%b","Time":%d,"ID":0,"Event":%b}\n'
-                % (
-                    seq,
-                    seq,
-                    alloc_id(alloc),
-                    version,
-                    _TASKS[place],
-                    time_ns,
-                    _event(step, time_ns - 50_021, int(dice() * 3e9)),
-                )
+                f'{{"Seq":{seq},"Index":{seq},"Alloc":"{alloc_id(alloc)}","Version":{version},"Task":"{_TASKS[place]}",'
+                f'"Time":{time_ns},"ID":0,"Event":{event}}}\n'
             )
         self.seq = seq
-        return b"".join(out)
+        return "".join(out).encode()
 
     def filling(self, steps: int = FULL) -> Iterator[bytes]:
         """Yield the first records of all tasks in blocks; the lives of a thousand tasks go on side by side."""

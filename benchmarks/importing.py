@@ -79,7 +79,7 @@ class Frame(Struct):
 
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure speed with few and with many stories at once, the import into a log, and memory."""
-    size = 1_000_000 if quick else 100_000_000
+    size = 300_000 if quick else 100_000_000
     with TemporaryDirectory() as folder:
         path = Path(folder) / "stream.ndjson"
         for at_once in (10, 20) if quick else (100, 2_000):
