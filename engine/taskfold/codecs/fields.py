@@ -89,7 +89,8 @@ ALLOCATION_FIELDS: Final[dict[str, AllocationField]] = {
 def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...]:
     """Return the top-level fields that a dialect's allocations (or its stubs in a list) have, in the order of the wire.
 
-    >>> len(allocation_fields(dialect_of("0.5.6"))), len(allocation_fields(dialect_of("0.5.6"), stub=True))
+    >>> from taskfold.dialect import DIALECTS
+    >>> len(allocation_fields(DIALECTS["0.5.6"])), len(allocation_fields(DIALECTS["0.5.6"], stub=True))
     (21, 14)
     """
     version = version_key(dialect.name)
