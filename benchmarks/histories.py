@@ -107,11 +107,13 @@ class Population:
             yield decode_lines(self.lines(task for task in picks for _ in range(burst)))
 
 
-def write_log(path: Path, records: int, tasks: int) -> None:
-    """Write a log of so many records: two tasks to an allocation, the records of all tasks in random order."""
+def write_log(path: Path, records: int, tasks: int, *, together: bool = False) -> None:
+    """Write a log of so many records, two tasks to an allocation: in random order, or each allocation's together."""
     population = Population(tasks, tasks_each=2)
-    order = [task for _ in range(records // tasks) for task in range(tasks)]
-    population.random.shuffle(order)
+    rounds = records // tasks
+    order = [task for first in range(0, tasks, 2) for _ in range(rounds) for task in (first, first + 1)]
+    if not together:
+        population.random.shuffle(order)
     with path.open("wb") as file:
         file.write(msgspec.json.encode(new_header(DIALECT, "global")) + b"\n")
         for first in range(0, len(order), 10_000):
