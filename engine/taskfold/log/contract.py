@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -12,7 +12,15 @@ from taskfold.errors import DialectError, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
 from taskfold.record import FORMAT, LogHeader, Record
 
-__all__ = ["EventLog", "Ledger", "check_header", "new_header"]
+__all__ = ["Append", "EventLog", "Ledger", "check_header", "new_header"]
+
+
+class Append(NamedTuple):
+    """Records of one allocation that are appended together."""
+
+    alloc: str
+    expected_version: int
+    records: Sequence[Record]
 
 
 class EventLog(Protocol):
@@ -20,9 +28,23 @@ class EventLog(Protocol):
 
     ``Seq`` counts 1, 2, 3 … without a hole; ``Version`` counts 1, 2, 3 … inside each allocation; an append is whole or
     not at all; what was appended once is not appended again.
+
+    One thread at a time appends; any thread may read meanwhile, and gets what was appended before it began.
     """
 
     header: LogHeader
+
+    @property
+    def seq(self) -> int:
+        """The position of the newest record; 0 before the first."""
+        ...
+
+    def append_all(self, appends: Sequence[Append]) -> list[Record]:
+        """Append records to several allocations, all or nothing; return those that were new, with their Seq.
+
+        Each allocation may be named once. Raises as `append` does.
+        """
+        ...
 
     def append(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
         """Append records to an allocation that is at this version; return those that were new, with their Seq.
@@ -41,6 +63,10 @@ class EventLog(Protocol):
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position, in order."""
+        ...
+
+    def close(self) -> None:
+        """Acknowledge what was appended, and let go of what is held. Nothing can be appended afterwards."""
         ...
 
 
@@ -83,29 +109,34 @@ class Ledger:
             return (record.index, record.id) <= self._imported.get(record.alloc, (0, -1))
         return False
 
-    def place(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
+    def place(self, appends: Sequence[Append]) -> list[Record]:
         """Return the new ones of these records with their Seq; nothing is remembered until `note` is told.
 
-        Raises VersionConflict, and LogError when they are not the next records of this allocation.
+        Raises VersionConflict, and LogError when they are not the next records of their allocations.
         """
-        new = list(self._new(records))
-        found = self.versions.get(alloc, 0)
-        if new and expected_version != found:
-            raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
-        placed = []
-        for place, record in enumerate(new, start=1):
-            if record.alloc != alloc or record.version != found + place:
-                msg = (
-                    f"allocation {alloc} is at version {found}: record {place} must be its version {found + place}, "
-                    f"found version {record.version} of {record.alloc}"
-                )
-                raise LogError(msg)
-            placed.append(msgspec.structs.replace(record, seq=self.seq + place))
+        placed: list[Record] = []
+        ids: set[str] = set()
+        named: set[str] = set()
+        for alloc, expected_version, records in appends:
+            if alloc in named:
+                raise LogError(f"allocation {alloc} is named twice in one append")
+            named.add(alloc)
+            new = list(self._new(records, ids))
+            found = self.versions.get(alloc, 0)
+            if new and expected_version != found:
+                raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
+            for place, record in enumerate(new, start=1):
+                if record.alloc != alloc or record.version != found + place:
+                    msg = (
+                        f"allocation {alloc} is at version {found}: record {place} must be its version "
+                        f"{found + place}, found version {record.version} of {record.alloc}"
+                    )
+                    raise LogError(msg)
+                placed.append(msgspec.structs.replace(record, seq=self.seq + len(placed) + 1))
         return placed
 
-    def _new(self, records: Sequence[Record]) -> Iterator[Record]:
+    def _new(self, records: Sequence[Record], ids: set[str]) -> Iterator[Record]:
         """Yield the records that are no repeats, also not of one another."""
-        ids: set[str] = set()
         for record in records:
             if not self.is_repeat(record) and record.id not in ids:
                 if isinstance(record.id, str):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 import msgspec
 
@@ -26,7 +26,8 @@ except ImportError:  # not on Windows
 from taskfold.dialect import Dialect
 from taskfold.errors import DialectError, LogError, SourceError
 from taskfold.lines import BLOCK_BYTES, blocks, open_bytes
-from taskfold.log.contract import Ledger, check_dialect, check_header, new_header
+from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
+from taskfold.log.sparse import Blocks, UpTo
 from taskfold.record import LogHeader, Record
 
 __all__ = ["NdjsonLog", "is_header", "read_header", "read_records"]
@@ -68,7 +69,7 @@ def read_records(stream: BinaryIO, name: str) -> tuple[LogHeader, Iterator[list[
     return read_header(line, name), _decoded(rest, of_blocks, name)
 
 
-def _decoded(rest: bytes, of_blocks: Iterator[tuple[int, bytes]], name: str) -> Iterator[list[Record]]:
+def _decoded(rest: bytes, of_blocks: Iterable[tuple[int, bytes]], name: str) -> Iterator[list[Record]]:
     """Yield the records of each block of a log."""
     for number, block in chain([(2, rest)], of_blocks):
         whole = block[: block.rfind(b"\n") + 1]
@@ -111,6 +112,7 @@ class NdjsonLog:
         """
         self.path = Path(path)
         self._ledger = Ledger()
+        self._blocks = Blocks()
         self._is_new = not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0)
         if self._is_new and dialect is None:
             msg = f"{self.path}: there is no log, and a new one needs a dialect"
@@ -121,14 +123,19 @@ class NdjsonLog:
         with self._told():
             # Unbuffered: what a failing disk did not take must not wait in a buffer for the next write.
             self._file = self.path.open("wb" if self._is_new else "r+b", buffering=0)
-            _lock(self._file, self.path)
-            self._file.seek(self._size)
-            # What follows was cut off while it was written, and never acknowledged.
-            self._file.truncate()
+            try:
+                _lock(self._file, self.path)
+                self._file.seek(self._size)
+                # What follows was cut off while it was written, and never acknowledged.
+                self._file.truncate()
+            except (OSError, LogError):
+                self._file.close()
+                raise
         if self._is_new:
             self.header = new_header(dialect or "", region)
             try:
                 self._write(_encode(self.header) + b"\n", sync=True)
+                self._blocks.begin(self._size)
             except LogError:
                 self._file.close()
                 raise
@@ -144,11 +151,19 @@ class NdjsonLog:
         try:
             with open_bytes(self.path) as stream:
                 _check_appendable(stream, name)
-                self.header, records = read_records(stream, name)
+                of_blocks = blocks(stream, name)
+                _, first = next(of_blocks, (1, b""))
+                line, newline, rest = first.partition(b"\n")
+                self.header = read_header(line, name)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
-                for record in chain.from_iterable(records):
-                    self._ledger.note(record)
+                self._blocks.begin(len(line) + len(newline))
+                for number, block in chain([(2, rest)], of_blocks):
+                    for records in _decoded(b"", [(number, block)], name):
+                        for record in records:
+                            self._ledger.note(record)
+                            self._blocks.note(record)
+                    self._blocks.end(self._ledger.seq, block.rfind(b"\n") + 1)
         except SourceError as error:
             raise LogError(str(error)) from None
         except LogError as error:
@@ -171,11 +186,21 @@ class NdjsonLog:
 
         Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
         """
-        placed = self._ledger.place(alloc, expected_version, records)
+        return self.append_all([Append(alloc, expected_version, records)], sync=sync)
+
+    def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
+        """Append records to several allocations with one write; return those that were new. O(records).
+
+        Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
+        """
+        placed = self._ledger.place(appends)
         if placed:
-            self._write(b"".join([_encode(record) + b"\n" for record in placed]), sync=sync)
+            data = b"".join([_encode(record) + b"\n" for record in placed])
+            self._write(data, sync=sync)
             for record in placed:
+                self._blocks.note(record)
                 self._ledger.note(record)
+            self._blocks.end(self._ledger.seq, len(data))
         return placed
 
     def _write(self, data: bytes, *, sync: bool) -> None:
@@ -224,16 +249,44 @@ class NdjsonLog:
         return id in self._ledger.ids
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
-        """Yield the records of one allocation after a version. O(records of the log)."""
-        return (r for r in self.read_all() if r.alloc == alloc and r.version > after_version)
+        """Yield the records of one allocation after a version. O(bytes from its first record to its last).
+
+        Only the lines that name the allocation are decoded. Any thread may read, as `read_all` says.
+        """
+        newest = self._ledger.seq
+        first, last = self._blocks.span(alloc)
+        named = msgspec.json.encode(alloc)
+        for number, block in self._blocks_from(first, last):
+            lines = [line for line in block.split(b"\n") if named in line] if named in block else []
+            for record in chain.from_iterable(_decoded(b"", [(number, b"\n".join([*lines, b""]))], str(self.path))):
+                if record.alloc == alloc and after_version < record.version and record.seq <= newest:
+                    yield record
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield all records after a position. O(records of the log), in constant memory."""
-        with open_bytes(self.path) as stream:
-            _, records = read_records(stream, str(self.path))
-            for record in chain.from_iterable(records):
+        """Yield all records after a position. O(records that are read), in constant memory.
+
+        Any thread may read while another appends: it gets what was appended before it began, and nothing of what an
+        append that fails leaves in the file for a moment.
+        """
+        newest = self._ledger.seq
+        if after_seq >= newest:
+            return
+        for number, block in self._blocks_from(self._blocks.of(after_seq)):
+            for record in chain.from_iterable(_decoded(b"", [(number, block)], str(self.path))):
+                if record.seq > newest:
+                    return
                 if record.seq > after_seq:
                     yield record
+
+    def _blocks_from(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """Yield the whole lines of the file from one of its blocks to another, a block at a time."""
+        start, seq = self._blocks.start(first)
+        end = self._size if last is None else min(self._blocks.end_of(last), self._size)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            reader: Any = UpTo(file, end - start)
+            for number, block in blocks(reader, str(self.path)):
+                yield seq + number + 1, block  # line 1 is the header
 
 
 def _check_appendable(stream: BinaryIO, name: str) -> None:
@@ -265,6 +318,5 @@ def _lock(file: FileIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
         msg = f"{path}: another process is writing this log"
         raise LogError(msg) from None

@@ -1,0 +1,86 @@
+"""Where the records of a log stand in its file: sparse, so that a log of any size is read from any place at once."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from bisect import bisect_right
+from typing import BinaryIO, Final
+
+from taskfold.lines import BLOCK_BYTES
+from taskfold.record import Record
+
+__all__ = ["Blocks", "UpTo"]
+
+_SPAN_BITS: Final = 32
+_LAST_BLOCK: Final = (1 << _SPAN_BITS) - 1
+
+
+class Blocks:
+    """Where the records stand in the file: a sparse table of positions, and of the blocks of each allocation.
+
+    It keeps two integers for each 256 KiB of file, and one for each allocation.
+    """
+
+    def __init__(self) -> None:
+        self._seqs = array("Q")
+        """The position before each block."""
+        self._offsets = array("Q")
+        self._spans: dict[str, int] = {}
+        """The first and the last block of each allocation, as one integer: smaller than a pair."""
+        self._bytes = 0
+        """How much of the newest block is there."""
+
+    def begin(self, offset: int) -> None:
+        """Begin with the records that stand after the header."""
+        self._seqs.append(0)
+        self._offsets.append(offset)
+
+    def note(self, record: Record) -> None:
+        """Remember that a record stands in the newest block."""
+        block = len(self._seqs) - 1
+        span = self._spans.get(record.alloc)
+        if span is None:
+            self._spans[record.alloc] = block << _SPAN_BITS | block
+        elif span & _LAST_BLOCK != block:
+            self._spans[record.alloc] = span & ~_LAST_BLOCK | block
+
+    def end(self, seq: int, size: int) -> None:
+        """Remember that so many bytes were added, up to a position; a block that is full is followed by another."""
+        self._bytes += size
+        if self._bytes >= BLOCK_BYTES:
+            offset = self._offsets[-1] + self._bytes
+            self._bytes = 0
+            self._offsets.append(offset)
+            self._seqs.append(seq)
+
+    def of(self, seq: int) -> int:
+        """Return the block in which the record after a position stands."""
+        return max(bisect_right(self._seqs, seq) - 1, 0)
+
+    def span(self, alloc: str) -> tuple[int, int]:
+        """Return the first and the last block of an allocation."""
+        span = self._spans.get(alloc, 0)
+        return span >> _SPAN_BITS, span & _LAST_BLOCK
+
+    def start(self, block: int) -> tuple[int, int]:
+        """Return where a block begins, and the position before it."""
+        return self._offsets[block], self._seqs[block]
+
+    def end_of(self, block: int) -> int:
+        """Return where a block ends; the newest one has no end."""
+        return self._offsets[block + 1] if block + 1 < len(self._offsets) else sys.maxsize
+
+
+class UpTo:
+    """A file that ends where it is told to."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def read(self, size: int) -> bytes:
+        """Read so much, or what is left."""
+        data = self._file.read(min(size, self._size))
+        self._size -= len(data)
+        return data
