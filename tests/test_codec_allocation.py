@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 import recordings
+from golden import same_to_the_letter
 from taskfold import events as ev
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.events import event_fields
-from taskfold.codecs.fields import allocation_fields, is_empty
+from taskfold.codecs.fields import allocation_fields, current_fields, is_empty
 from taskfold.dialect import DIALECTS
 from taskfold.errors import DecodeError
 
@@ -48,19 +49,6 @@ def stubs(version: str) -> list[str]:
         for body in recordings.list_bodies(scenario)
         for text in msgspec.json.decode(body, type=list[msgspec.Raw])
     ]
-
-
-def same_to_the_letter(written: str, sent: str) -> bool:
-    """Assert that two texts are the same, and tell whether they are to the letter.
-
-    Go writes maps in random order, so that two answers at one index differ: then the parsed values are the same, and so
-    are the characters, however ordered. Numbers and escapes are spelled alike, that is.
-    """
-    if written == sent:
-        return True
-    assert json.loads(written) == json.loads(sent)
-    assert sorted(written) == sorted(sent)
-    return False
 
 
 # --- to the letter ----------------------------------------------------------------------------------------------------
@@ -352,6 +340,22 @@ def test_what_nobody_knows_survives_at_every_level(dialect: str) -> None:
     assert Snapshot.from_json(json.dumps(written), dialect).tasks["web"].fields == {"Zeta": b"[1.5]", "Alpha": b'"x"'}
 
 
+def test_keys_are_written_whatever_characters_they_have() -> None:
+    told = {"%": 1, "%(x)b %d": 2, 'q"\\': 3, "é": 4, "\u2028": 5, "": 6, "\U0001f642": 7}
+    told |= {"TaskStates": {"%d": {"State": "running", "%b": 1, "100%": [2]}}}
+    written = json.loads(Snapshot.from_json(json.dumps(told), "1.1.2").to_json())
+    assert list(written) == sorted(written)
+    assert written.items() >= {key: value for key, value in told.items() if key != "TaskStates"}.items()
+    assert written["TaskStates"]["%d"].items() >= {"%b": 1, "100%": [2]}.items()
+
+
+def test_what_is_remembered_of_a_body_is_never_handed_out() -> None:
+    placed = b'{"ID":"a","NodeName":"n"}'
+    assert current_fields(placed, {"NodeName": None, "New": b"1"}) == {"ID": b'"a"', "New": b"1"}
+    current_fields(placed, None).clear()
+    assert current_fields(placed, None) == {"ID": b'"a"', "NodeName": b'"n"'}
+
+
 STATUSES: list[tuple[str, dict[str, str], str, str | None]] = [
     # dialect, state by task, ClientStatus, ClientDescription
     ("0.5.6", {"a": "running", "b": "pending"}, "running", None),
@@ -359,6 +363,7 @@ STATUSES: list[tuple[str, dict[str, str], str, str | None]] = [
     ("1.1.2", {"a": "pending"}, "pending", "No tasks have started"),
     ("1.1.2", {"a": "dead"}, "complete", "All tasks have completed"),
     ("1.1.2", {}, "pending", None),
+    ("1.1.2", {"a": ""}, "pending", "No tasks have started"),
 ]
 
 

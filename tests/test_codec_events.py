@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import recordings
 from taskfold import events as ev
+from taskfold.codecs.event_text import event_to_json, events_to_json
 from taskfold.codecs.events import (
     EVENT_FIELDS,
     event_fields,
     event_from_json,
     event_from_object,
     event_losses,
-    event_to_json,
     event_to_object,
 )
 from taskfold.dialect import DIALECTS
@@ -231,6 +232,71 @@ def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> N
     assert json.loads(event_to_json(event, dialect)) == written
     assert list(json.loads(event_to_json(event, dialect))) == list(written)
     assert set(written) - set(event_fields(dialect)) <= set(event.kept.fields if event.kept else {}) - set(EVENT_FIELDS)
+
+
+# --- the text of events -----------------------------------------------------------------------------------------------
+
+CLASSES = [*(row.cls for row in ev.EVENT_TYPES), ev.UnknownEvent]
+SAID = TEXTS | st.sampled_from(
+    ["1234567891", "1.234567891s", "1 234567891s", "%", "%d", "%(delay)d", "{}", "0s", "é<&>"]
+)
+KEPT = st.builds(
+    ev.Kept,
+    display_message=st.just(msgspec.UNSET) | SAID,
+    details=st.just(msgspec.UNSET) | st.none() | st.dictionaries(SAID, SAID, max_size=2),
+)
+
+
+def any_of(cls: type[TaskEvent]) -> st.SearchStrategy[TaskEvent]:
+    """Return the strategy for a type: every annotation may have any value, and what the wire says may be kept."""
+    kinds = {int: INTEGERS, str: SAID, bool: st.booleans(), type(None): st.none() | KEPT}
+    values = {field.name: kinds[type(field.default)] for field in msgspec.structs.fields(cls)}
+    if cls is ev.Terminated:
+        values["exit_code"] = INTEGERS | st.none()
+    return st.builds(cls, **values)
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_the_text_of_an_event_is_that_of_its_object_also_when_it_is_remembered(
+    cls: type[TaskEvent], data: st.DataObject
+) -> None:
+    event = data.draw(any_of(cls))
+    # Whatever differs from event to event: what else they say is the same.
+    others = {name: INTEGERS for name in ("time_ns", "start_delay_ns") if name in cls.__struct_fields__}
+    another = msgspec.structs.replace(event, **data.draw(st.fixed_dictionaries(others)))
+    for dialect in DIALECTS.values():
+        for each in (event, another):
+            assert event_to_json(each, dialect) == msgspec.json.encode(event_to_object(each, dialect))
+
+
+def test_a_restart_says_its_delay_in_each_form_that_a_dialect_has() -> None:
+    event = ev.Restarting(time_ns=7, start_delay_ns=1_035_121_070, restart_reason="Restart within policy")
+    for dialect, forms in (("0.5.0", (1, 0)), ("0.5.6", (1, 0)), ("1.1.2", (2, 1))):
+        text = event_to_json(event, DIALECTS[dialect]).decode()
+        assert (text.count("1035121070"), text.count("1.03512107s")) == forms
+
+
+def test_only_so_many_texts_are_remembered() -> None:
+    events = [ev.DriverFailure(driver_error=f"{number:09}" * 1_000) for number in range(1_000)]
+    tracemalloc.start()
+    try:
+        for event in events:
+            assert event.driver_error in event_to_json(event, NEWEST).decode()
+        remembered, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # Each text says the error thrice, so that all of them would be 27 MB.
+    assert remembered < 10_000_000
+    assert event_to_json(events[0], NEWEST) == msgspec.json.encode(event_to_object(events[0], NEWEST))
+
+
+def test_a_ring_is_the_array_of_its_events() -> None:
+    events = [ev.Received(time_ns=1), ev.Restarting(start_delay_ns=5), ev.UnknownEvent(kept=ev.Kept(fields={"é": "µ"}))]
+    for dialect in DIALECTS.values():
+        assert events_to_json((), dialect) == b"[]"
+        assert events_to_json(events, dialect) == b"[%b]" % b",".join(event_to_json(each, dialect) for each in events)
 
 
 @given(OBJECTS.map(event_from_object), st.sampled_from(list(DIALECTS.values())))

@@ -40,6 +40,16 @@ class Dialect(Struct, frozen=True, eq=False):
     """Every update to dead sets FinishedAt, if the task ever started (0.5.6); else the first one does, and it stays."""
     describes_status: bool
     """ClientDescription follows from the task states (since Nomad 0.9.0)."""
+    has_ui: bool
+    """The agent serves a user interface (since Nomad 0.7.0): its root redirects there, and a 404 has no text."""
+    has_namespaces: bool
+    """Lists are of one namespace, ``default`` unless named (since Nomad 0.7.0)."""
+    has_actions: bool
+    """Allocations are stopped, restarted and signalled below their path (since Nomad 0.9.2)."""
+    has_stub_choices: bool
+    """A list may be asked for with resources, or without task states (since Nomad 1.0.0)."""
+    has_event_stream: bool
+    """There is ``/v1/event/stream`` (since Nomad 1.0.0)."""
 
     def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
         return dialect_of, (self.name,)
@@ -63,6 +73,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
             sibling_type="Sibling task failed",
             finished_at_moves=True,
             describes_status=False,
+            has_ui=False,
+            has_namespaces=False,
+            has_actions=False,
+            has_stub_choices=False,
+            has_event_stream=False,
         ),
         Dialect(
             name="0.5.6",
@@ -73,6 +88,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
             sibling_type="Sibling Task Failed",
             finished_at_moves=True,
             describes_status=False,
+            has_ui=False,
+            has_namespaces=False,
+            has_actions=False,
+            has_stub_choices=False,
+            has_event_stream=False,
         ),
         Dialect(
             name="1.1.2",
@@ -83,6 +103,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
             sibling_type="Sibling Task Failed",
             finished_at_moves=False,
             describes_status=True,
+            has_ui=True,
+            has_namespaces=True,
+            has_actions=True,
+            has_stub_choices=True,
+            has_event_stream=True,
         ),
     )
 }

@@ -13,6 +13,7 @@ from functools import lru_cache
 __all__ = ["ZERO_TIME", "duration_text", "parse_duration_ns", "parse_time_ns", "time_text"]
 
 NS_PER_SECOND = 1_000_000_000
+NS_PER_MINUTE = 60 * NS_PER_SECOND
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """How Nomad before 0.10.0 writes an instant that was never set; later versions write ``null``."""
@@ -24,8 +25,8 @@ _UNITS_NS = {
     "μs": 1_000,
     "ms": 1_000_000,
     "s": NS_PER_SECOND,
-    "m": 60 * NS_PER_SECOND,
-    "h": 3_600 * NS_PER_SECOND,
+    "m": NS_PER_MINUTE,
+    "h": 60 * NS_PER_MINUTE,
 }
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?", re.ASCII)
@@ -38,27 +39,30 @@ def duration_text(duration_ns: int) -> str:
     >>> duration_text(0), duration_text(1_500), duration_text(90_000_000_000), duration_text(86_400_000_000_000)
     ('0s', '1.5µs', '1m30s', '24h0m0s')
     """
-    if duration_ns == 0:
-        return "0s"
-    sign, rest = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
-    if rest < NS_PER_SECOND:
-        unit, size = next((u, _UNITS_NS[u]) for u in ("ms", "µs", "ns") if rest >= _UNITS_NS[u])
-        return f"{sign}{_decimal(rest, size)}{unit}"
-    minutes, second_part = divmod(rest, 60 * NS_PER_SECOND)
-    text = f"{_decimal(second_part, NS_PER_SECOND)}s"
-    if minutes:
-        hours, minute = divmod(minutes, 60)
-        text = f"{hours}h{minute}m{text}" if hours else f"{minute}m{text}"
-    return sign + text
+    if duration_ns < NS_PER_SECOND:
+        return _short_text(duration_ns)
+    if duration_ns < NS_PER_MINUTE:
+        return f"{_decimal(duration_ns, 9)}s"
+    minutes, second_part = divmod(duration_ns, NS_PER_MINUTE)
+    hours, minute = divmod(minutes, 60)
+    text = f"{minute}m{_decimal(second_part, 9)}s"
+    return f"{hours}h{text}" if hours else text
 
 
-def _decimal(value: int, unit: int) -> str:
-    """Return ``value / unit`` in decimal, exact, without trailing zeros."""
-    whole, fraction = divmod(value, unit)
-    if not fraction:
-        return str(whole)
-    digits = len(str(unit)) - 1
-    return f"{whole}.{fraction:0{digits}d}".rstrip("0")
+def _short_text(duration_ns: int) -> str:
+    """Return a duration of less than a second, which may be negative, in the largest unit that it reaches."""
+    if duration_ns <= 0:
+        return f"-{duration_text(-duration_ns)}" if duration_ns else "0s"
+    if duration_ns >= _UNITS_NS["ms"]:
+        return f"{_decimal(duration_ns, 6)}ms"
+    return f"{_decimal(duration_ns, 3)}µs" if duration_ns >= _UNITS_NS["µs"] else f"{duration_ns}ns"
+
+
+def _decimal(value: int, digits: int) -> str:
+    """Return a value with so many digits after the point, exact, without trailing zeros."""
+    text = str(value).zfill(digits + 1)
+    fraction = text[-digits:].rstrip("0")
+    return f"{text[:-digits]}.{fraction}" if fraction else text[:-digits]
 
 
 def parse_duration_ns(text: str) -> int:
@@ -108,7 +112,7 @@ def time_text(time_ns: int) -> str:
     """
     seconds, fraction = divmod(time_ns, NS_PER_SECOND)
     text = _seconds_text(seconds)
-    return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
+    return f"{text}.{str(fraction).zfill(9).rstrip('0')}Z" if fraction else f"{text}Z"
 
 
 def parse_time_ns(text: str) -> int | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
@@ -384,14 +383,3 @@ def wire_type(event: Struct) -> str:
     ('Sibling Task Failed', 'Something New')
     """
     return event.wire_type if isinstance(event, UnknownEvent) else str(type(event).__struct_config__.tag)
-
-
-def _check_registry() -> None:
-    """Check, at import, that no spelling stands for two types."""
-    spellings = [spelling for row in EVENT_TYPES for spelling in (row.wire, *row.aliases)]
-    if len(spellings) != len(set(spellings)):
-        msg = "two event types share a wire string"
-        raise msgspec.ValidationError(msg)
-
-
-_check_registry()

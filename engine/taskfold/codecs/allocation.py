@@ -13,25 +13,26 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
-from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState, client_status
+from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState
 from taskfold.codecs.fields import (
     ALLOCATION_FIELDS,
     allocation_fields,
+    body_to_json,
     current_fields,
+    derived_fields,
     fields_from_json,
     fields_to_json,
     is_empty,
-    written,
+    zero_fields,
 )
 from taskfold.codecs.task_states import ToldTask, task_losses, task_states_from_json, task_states_to_json
 from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.errors import DecodeError
-from taskfold.lifecycle import PENDING
 from taskfold.task import TaskState
 
-__all__ = ["Snapshot", "derive_status", "told_dialect"]
+__all__ = ["UNTOLD_DIALECT", "Snapshot", "told_dialect"]
 
 
 T = TypeVar("T")
@@ -58,6 +59,16 @@ class _Told(Generic[T]):
         except msgspec.ValidationError as error:
             msg = f"$.{self.name}: {error}"
             raise DecodeError(msg) from None
+
+
+class _JobInStub(msgspec.Struct, frozen=True):
+    """What a stub tells of the job."""
+
+    Type: Raw = Raw(ALLOCATION_FIELDS["JobType"].zero)
+    Version: Raw = Raw(ALLOCATION_FIELDS["JobVersion"].zero)
+
+
+_decode_job: Final = msgspec.json.Decoder(_JobInStub).decode
 
 
 class Snapshot:
@@ -99,12 +110,17 @@ class Snapshot:
 
     @classmethod
     def of(cls, state: AllocationState, dialect: str | Dialect = DEFAULT_DIALECT) -> Snapshot:
-        """Return the snapshot of a folded state: the status follows from the tasks, unless it was told otherwise."""
+        """Return the snapshot of a folded state.
+
+        Unless they were told, the status follows from the tasks, and ModifyTime is that of the newest record.
+        """
         found = dialect_of(dialect)
         fields = current_fields(state.placed, state.updates)
         tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
-        derive_status(fields, tasks, found)
+        _fill_in_status(fields, tasks, found)
         fields["ModifyIndex"] = b"%d" % state.modify_index
+        if state.modified_ns and "ModifyTime" in zero_fields(found):
+            fields.setdefault("ModifyTime", b"%d" % state.modified_ns)
         fields.setdefault("ID", msgspec.json.encode(state.id))
         return cls(fields, tasks, found)
 
@@ -112,7 +128,7 @@ class Snapshot:
     def from_json(cls, text: bytes | str, dialect: str | Dialect | None = None) -> Snapshot:
         """Return the snapshot that an allocation's JSON tells; nulls and missing keys are fine.
 
-        Unless it is named, the dialect is told by the keys (0.5.6, where they are those of 0.5.0 as well).
+        Unless it is named, the dialect is told by the keys (`UNTOLD_DIALECT` where they do not tell).
 
         Raises DecodeError, naming the JSON path, where a value is of a wrong type.
         """
@@ -121,8 +137,8 @@ class Snapshot:
         if told:
             del fields["TaskStates"]
         tasks = {name: _as_state(task) for name, task in (told or {}).items()}
-        found = dialect_of(dialect or told_dialect(fields, told) or "0.5.6")
-        derive_status(fields, tasks, found)
+        found = dialect_of(dialect or told_dialect(fields, told) or UNTOLD_DIALECT)
+        _fill_in_status(fields, tasks, found)
         return cls(fields, tasks, found)
 
     def view(self, name: str) -> Any:
@@ -143,20 +159,31 @@ class Snapshot:
         written as zero; opaque parts are copied.
         """
         target = self.dialect if dialect is None else dialect_of(dialect)
-        return fields_to_json(written(self._converted(target), target, is_foreign=target is not self.dialect))
+        return body_to_json(self._converted(target), target, is_foreign=target is not self.dialect)
 
-    def to_stub_json(self, dialect: str | Dialect | None = None, *, resources: bool = False) -> bytes:
+    def to_stream_json(self, dialect: str | Dialect | None = None) -> bytes:
+        """Return the allocation as a payload of ``/v1/event/stream`` has it, in a dialect. O(fields and events).
+
+        It is the body without the Job. Source: every recorded payload; all else is in it as in the body of its index.
+        """
+        target = self.dialect if dialect is None else dialect_of(dialect)
+        return body_to_json(self._converted(target), target, is_foreign=target is not self.dialect, has_job=False)
+
+    def to_stub_json(
+        self, dialect: str | Dialect | None = None, *, resources: bool = False, task_states: bool = True
+    ) -> bytes:
         """Return the allocation's entry in the list of ``/v1/allocations``, in a dialect. O(fields and events).
 
-        With ``resources=True`` it has its AllocatedResources, as a request with that parameter gets them (since 1.0.0).
+        With ``resources=True`` it has its AllocatedResources, with ``task_states=False`` null for its TaskStates, as a
+        request with these parameters gets them; a dialect without such choices sends the same entry to every request.
         """
         target = self.dialect if dialect is None else dialect_of(dialect)
         names = allocation_fields(target, stub=True)
-        told = self._converted(target)
-        fields = {name: told.get(name, ALLOCATION_FIELDS[name].zero) for name in names} | self._of_job(names)
-        if resources and "AllocatedResources" in allocation_fields(target):
-            fields["AllocatedResources"] = told.get("AllocatedResources", b"null")
-        return fields_to_json(fields)
+        told = self._converted(target, task_states=task_states or not target.has_stub_choices)
+        if resources and target.has_stub_choices:
+            names = (*names, "AllocatedResources")
+            told.setdefault("AllocatedResources", b"null")
+        return fields_to_json({**zero_fields(target, stub=True), **told, **self._of_job()}, names)
 
     def losses(self, dialect: str | Dialect) -> list[str]:
         """Return the JSON paths of what a dialect cannot express of this allocation."""
@@ -176,24 +203,26 @@ class Snapshot:
             lost.extend(f"$.TaskStates.{name}{path}" for path in task_losses(task, target))
         return lost
 
-    def _converted(self, target: Dialect) -> dict[str, bytes]:
-        """Return the fields with the task states, and with a status as the dialect tells it."""
+    def _converted(self, target: Dialect, *, task_states: bool = True) -> dict[str, bytes]:
+        """Return the fields with or without the task states, and with a status as the dialect tells it."""
         fields = dict(self.fields)
-        if self.tasks:
+        if not task_states:
+            fields.pop("TaskStates", None)
+        elif self.tasks:
             fields["TaskStates"] = task_states_to_json(self.tasks, target)
         if target is not self.dialect:
             if fields.get("ClientDescription") in _DERIVED_DESCRIPTIONS:
                 del fields["ClientDescription"]
-            derive_status(fields, self.tasks, target)
+            _fill_in_status(fields, self.tasks, target)
         return fields
 
-    def _of_job(self, names: tuple[str, ...]) -> dict[str, bytes]:
+    def _of_job(self) -> dict[str, bytes]:
         """Return what a stub tells of the job, where the job is known."""
         job = self.fields.get("Job", b"null")
-        if not job.startswith(b"{") or "JobVersion" not in names:
+        if not job.startswith(b"{"):
             return {}
-        told = fields_from_json(job)
-        return {"JobVersion": told.get("Version", b"0"), "JobType": told.get("Type", b'""')}
+        told = _decode_job(job)
+        return {"JobVersion": bytes(told.Version), "JobType": bytes(told.Type)}
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the tasks."""
@@ -217,7 +246,10 @@ _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLI
 """Descriptions that a dialect writes by itself, or not: they are not carried to another dialect."""
 
 
-_OLD_FIELDS: Final = frozenset(allocation_fields(DIALECTS["0.5.6"]))
+UNTOLD_DIALECT: Final = "0.5.6"
+"""What JSON is read with that does not tell its dialect: it reads what 0.5.0 wrote as well."""
+
+_OLD_FIELDS: Final = frozenset(allocation_fields(DIALECTS[UNTOLD_DIALECT]))
 
 
 def told_dialect(fields: Mapping[str, bytes], tasks: Mapping[str, ToldTask] | None) -> str | None:
@@ -234,12 +266,11 @@ def told_dialect(fields: Mapping[str, bytes], tasks: Mapping[str, ToldTask] | No
     return None
 
 
-def derive_status(fields: dict[str, bytes], tasks: Mapping[str, TaskState], dialect: Dialect) -> None:
+def _fill_in_status(fields: dict[str, bytes], tasks: Mapping[str, TaskState], dialect: Dialect) -> None:
     """Fill in ClientStatus and ClientDescription where they are not told: they follow from the tasks."""
-    status = client_status(tasks.values()) if tasks else PENDING
-    fields.setdefault("ClientStatus", b'"%b"' % (status or "").encode())
-    if dialect.describes_status and tasks:
-        fields.setdefault("ClientDescription", b'"%b"' % CLIENT_DESCRIPTIONS.get(status or "", "").encode())
+    for name, text in derived_fields(tasks, dialect).items():
+        if not is_empty(name, text):
+            fields.setdefault(name, text)
 
 
 def _as_state(told: ToldTask) -> TaskState:

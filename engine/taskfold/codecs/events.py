@@ -5,8 +5,8 @@ wire, in which a field that does not belong to the type must be zero, and no oth
 refuses takes the tolerant path, `event_from_object`: types and fields nobody knows, fields set although they do not
 belong to the type, floats for integers, nulls. Both give the same typed event where both accept.
 
-Writing is `event_to_object`, which says which fields an event has in a dialect; since most events differ in their time
-alone, `event_to_json` remembers the text around it.
+Writing is `event_to_object`, which says which fields an event has in a dialect; `taskfold.codecs.event_text` makes it
+text, and fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from taskfold.errors import DecodeError
 from taskfold.events import (
     BY_WIRE_TYPE,
     Kept,
-    Restarting,
     SiblingTaskFailed,
     TaskEvent,
     Terminated,
@@ -38,7 +37,7 @@ __all__ = [
     "event_fields",
     "event_from_json",
     "event_from_object",
-    "event_to_json",
+    "event_losses",
     "event_to_object",
     "wrong_type",
 ]
@@ -125,7 +124,7 @@ def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
 
 
 class _Shape(NamedTuple):
-    """Where the values of a type stand that decide its texts: on the wire, or in the event, all but the time."""
+    """Where the values of a type stand on the wire that decide its texts: all but the time."""
 
     cls: type[TaskEvent]
     attributes: tuple[str, ...]
@@ -148,16 +147,6 @@ def _wire_shape(cls: type[TaskEvent]) -> _Shape:
     failing = {"FailsTask": "fails_task"} if "fails_task" in cls.__struct_fields__ else {}
     names = failing | _annotations(cls)
     return _Shape(cls, tuple(names.values()), _getter(tuple(names)))
-
-
-@cache
-def _shape(cls: type[TaskEvent]) -> _Shape:
-    """Return where the values of a type stand in the event."""
-    attributes = tuple(name for name in cls.__struct_fields__ if name not in {"time_ns", "kept"})
-    return _Shape(cls, attributes, _getter(attributes))
-
-
-_VALUES: Final = {cls: _shape(cls).values for cls in (*BY_WIRE_TYPE.values(), UnknownEvent)}
 
 
 class _Strict(NamedTuple):
@@ -359,41 +348,3 @@ def _values(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
 
 def _spelling(event: TaskEvent, dialect: Dialect) -> str:
     return dialect.sibling_type if type(event) is SiblingTaskFailed else wire_type(event)
-
-
-_encode: Final = msgspec.json.encode
-
-
-@lru_cache(maxsize=4096)
-def _frame(
-    cls: type[TaskEvent], values: tuple[Any, ...], kept: tuple[Any, ...] | None, dialect: Dialect
-) -> tuple[bytes, bytes]:
-    """Return the text before and after the time of an event with these values.
-
-    Most events of a cluster differ in their time alone: the exit codes, reasons and timeouts are few.
-    """
-    event = cls(**dict(zip(_shape(cls).attributes, values, strict=True)))
-    if kept is not None:
-        message, items = kept
-        said = dict(items) if isinstance(items, tuple) else items
-        event = msgspec.structs.replace(event, kept=Kept(display_message=message, details=said))
-    before, _, after = _encode(event_to_object(event, dialect)).rpartition(b'"Time":0')
-    return before + b'"Time":', after
-
-
-def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
-    """Return the event as the wire's JSON text, with every field that the dialect has. O(fields).
-
-    >>> from taskfold.dialect import DIALECTS
-    >>> from taskfold.events import Started
-    >>> event_to_json(Started(time_ns=5), DIALECTS["0.5.6"])[:64]
-    b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
-    """
-    cls, said, kept = type(event), event.kept, None
-    if cls is Restarting or (said is not None and said.fields):
-        # A delay has jitter, so that hardly two of its texts are alike.
-        return _encode(event_to_object(event, dialect))
-    if said is not None:
-        kept = said.display_message, tuple(said.details.items()) if isinstance(said.details, dict) else said.details
-    before, after = _frame(cls, _VALUES[cls](event), kept, dialect)
-    return b"%b%d%b" % (before, event.time_ns, after)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, lru_cache
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from taskfold.codecs.events import (
-    event_from_json,
-    event_from_object,
-    event_losses,
-    event_to_json,
-    wrong_type,
-)
+from taskfold.codecs.event_text import events_to_json
+from taskfold.codecs.events import event_from_json, event_from_object, event_losses, wrong_type
+from taskfold.codecs.fields import object_to_json
 from taskfold.dialect import Dialect
 from taskfold.duration import parse_time_ns, time_text
 from taskfold.errors import DecodeError
@@ -175,64 +170,35 @@ def _checked_time(said: Any, path: str) -> int | None:
         raise DecodeError(f"{path}: {error}") from None
 
 
-_name: Final = lru_cache(maxsize=1024)(msgspec.json.encode)
-
-
 def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:
-    """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random)."""
-    return b"{%b}" % b",".join(
-        [
-            b"%b:%b" % (_name(name), task_state_to_json(task, dialect))
-            for name, task in sorted(tasks.items())
-            if not task.hidden
-        ]
-    )
+    """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random). O(events)."""
+    texts = {name: task_state_to_json(task, dialect) for name, task in tasks.items() if not task.hidden}
+    return object_to_json(texts, tuple(texts))
 
 
 def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
     """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
-    texts = _texts(task, dialect)
+    texts = {
+        "Events": events_to_json(task.events, dialect) if task.events else _NULL,
+        "Failed": b"true" if task.failed else b"false",
+        "State": b'"%b"' % task.state.encode(),
+    }
+    if dialect.has_times:
+        texts["FinishedAt"] = _time_json(task.finished_at_ns, dialect)
+        texts["StartedAt"] = _time_json(task.started_at_ns, dialect)
+    if dialect.has_restarts:
+        texts["LastRestart"] = _time_json(task.last_restart_ns, dialect)
+        texts["Restarts"] = b"%d" % task.restarts
+        texts["TaskHandle"] = _NULL
     if task.fields:
-        told = {**dict(zip(_keys(dialect), texts, strict=True)), **task.fields}
-        return _encode_sorted({name: Raw(text) for name, text in told.items()})
-    return _template(dialect) % texts
-
-
-_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
-
-
-@cache
-def _keys(dialect: Dialect) -> tuple[str, ...]:
-    """Return the keys of a task state in a dialect, in the order of the wire."""
-    restarts = ("LastRestart", "Restarts", "TaskHandle") if dialect.has_restarts else ()
-    times = ("FinishedAt", "StartedAt") if dialect.has_times else ()
-    return tuple(sorted(("Events", "Failed", "State", *restarts, *times)))
-
-
-@cache
-def _template(dialect: Dialect) -> bytes:
-    return b"{%b}" % b",".join(b'"%b":%%b' % key.encode() for key in _keys(dialect))
-
-
-def _texts(task: TaskState, dialect: Dialect) -> tuple[bytes, ...]:
-    """Return the text of each key, in their order."""
-    events = b"[%b]" % b",".join([event_to_json(event, dialect) for event in task.events]) if task.events else _NULL
-    failed = b"true" if task.failed else b"false"
-    state = b'"%b"' % task.state.encode()
-    if not dialect.has_times:
-        return events, failed, state
-    started, finished = _time_json(task.started_at_ns, dialect), _time_json(task.finished_at_ns, dialect)
-    if not dialect.has_restarts:
-        return events, failed, finished, started, state
-    last = _time_json(task.last_restart_ns, dialect)
-    return events, failed, finished, last, b"%d" % task.restarts, started, state, _NULL
+        texts |= task.fields
+    return object_to_json(texts, tuple(texts))
 
 
 def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:
     """Return an instant as JSON; the zero time as the dialect writes it."""
-    if time_ns is None:
-        return _NULL if dialect.zero_time is None else b'"%b"' % dialect.zero_time.encode()
-    return b'"%b"' % time_text(time_ns).encode()
+    text = dialect.zero_time if time_ns is None else time_text(time_ns)
+    return _NULL if text is None else f'"{text}"'.encode()
 
 
 def task_losses(task: TaskState, dialect: Dialect) -> list[str]:

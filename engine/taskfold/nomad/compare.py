@@ -7,15 +7,14 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET
 
-from taskfold.allocation import CLIENT_DESCRIPTIONS, Allocation, client_status
-from taskfold.codecs.fields import current_fields, is_empty, same_json
+from taskfold.allocation import Allocation
+from taskfold.codecs.fields import current_fields, derived_fields, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
-from taskfold.lifecycle import PENDING
 from taskfold.nomad.observation import Observation
 from taskfold.task import Task
 
-__all__ = ["Difference", "derived_fields", "divergences"]
+__all__ = ["Difference", "divergences"]
 
 
 class Difference(NamedTuple):
@@ -27,16 +26,6 @@ class Difference(NamedTuple):
     """What was observed."""
     found: Any
     """What the records fold to."""
-
-
-def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:
-    """Return the top-level fields that follow from the tasks, as JSON text."""
-    status = client_status(tasks.values()) or PENDING
-    described = dialect.describes_status and bool(tasks)
-    return {
-        "ClientStatus": b'"%b"' % status.encode(),
-        "ClientDescription": b'"%b"' % (CLIENT_DESCRIPTIONS[status] if described else "").encode(),
-    }
 
 
 def divergences(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:

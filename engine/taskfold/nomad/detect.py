@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Final
 
-from taskfold.codecs.allocation import told_dialect
+from taskfold.codecs.allocation import UNTOLD_DIALECT, told_dialect
 from taskfold.codecs.fields import ALLOCATION_FIELDS
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.events import UnknownEvent
@@ -32,8 +32,8 @@ def detect(observations: Iterable[Observation]) -> tuple[str, Iterator[Observati
             return name, chain(seen, rest)
         if len(seen) == _LOOK_AHEAD:
             break
-    # No task states anywhere: 0.5.6 reads 0.5.0 as well.
-    return "0.5.6", chain(seen, rest)
+    # No task states anywhere.
+    return UNTOLD_DIALECT, chain(seen, rest)
 
 
 def told_by(observation: Observation) -> str | None:

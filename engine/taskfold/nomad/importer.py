@@ -26,13 +26,13 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation, Fold, newest_time_ns
-from taskfold.codecs.fields import current_fields, fields_to_json, is_empty, same_json
+from taskfold.codecs.fields import current_fields, derived_fields, fields_to_json, is_empty, same_json
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.errors import DecodeError
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
-from taskfold.nomad.compare import derived_fields, divergences
+from taskfold.nomad.compare import divergences
 from taskfold.nomad.observation import Observation
 from taskfold.nomad.rings import compare, is_whole
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
