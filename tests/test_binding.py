@@ -3,7 +3,7 @@
 import pytest
 from transitions import EventData
 
-from taskfold import Engine, IllegalEvent, ManualClock, Refused, TaskfoldError
+from taskfold import Engine, IllegalEvent, LogError, ManualClock, Refused, TaskfoldError, Write
 from taskfold import events as ev
 from taskfold.binding import Binding
 from taskfold.record import Finished
@@ -222,7 +222,7 @@ def test_callbacks_never_run_when_a_log_is_read_again(engine):
     engine.record("a", "web", ev.Started())
     calls = list(model.calls)
 
-    again = Engine(engine._log)
+    again = Engine(engine.store.log)
 
     assert again.task("a", "web").state == "running"
     assert model.calls == calls
@@ -257,3 +257,46 @@ def test_a_model_that_cannot_carry_a_state_is_refused():
 
     with pytest.raises(TaskfoldError, match="Closed cannot carry the attribute 'state'"):
         Binding(Closed(), "1.1.2", state="pending")
+
+
+def test_what_the_log_says_reaches_the_caller_as_it_is(engine, monkeypatch):
+    model = Watcher()
+    engine.bind("a", "web", model)
+    state = model.state
+
+    def full(*_):
+        raise LogError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.store.log, "append_all", full)
+        with pytest.raises(LogError, match="the disk is full") as told:
+            engine.record("a", "web", ev.Started())
+
+    assert not isinstance(told.value, Refused)
+    assert model.state == state
+    assert engine.record("a", "web", ev.Started()) is not None
+
+
+def test_a_task_whose_state_nobody_told_is_bound_as_pending():
+    binding = Binding(Watcher(), "1.1.2", state="")
+
+    assert binding.model.state == "pending"
+
+
+def test_models_are_asked_before_an_append_of_several_and_told_after_it(engine):
+    one, other = Watcher(), Watcher()
+    engine.bind("a", "web", one)
+    engine.bind("a", "db", other, conditions={"started": lambda _: False})
+    writes = [Write(alloc="a", task=task, event=ev.Started()) for task in ("web", "db")]
+
+    with pytest.raises(Refused, match="task 'db'"):
+        engine.append(writes)
+    assert engine.index == 2
+    assert one.state == "pending"
+
+    engine.bind("a", "db", other)
+    engine.append(writes)
+    assert (one.state, other.state) == ("running", "running")
+
+    with pytest.raises(Refused, match="one append can have one event of it"):
+        engine.append(Write(alloc="a", task="web", event=event) for event in (ev.Terminated(), ev.Restarting()))

@@ -1,9 +1,12 @@
 """The engine: what the embedder records is in the log, folded, and shown as Nomad's JSON."""
 
+import threading
+
 import msgspec
 import pytest
 
 from taskfold import (
+    AppendRefused,
     DecodeError,
     Engine,
     IllegalEvent,
@@ -11,12 +14,16 @@ from taskfold import (
     ManualClock,
     MemoryLog,
     NdjsonLog,
+    Record,
+    TaskfoldError,
     UnknownAllocation,
     VersionConflict,
+    Write,
+    observation_from_json,
     replay,
 )
 from taskfold import events as ev
-from taskfold.record import Finished
+from taskfold.record import Finished, Placed, Updated
 
 LIFE = (
     ev.Received(),
@@ -170,3 +177,168 @@ def test_a_write_that_fails_changes_nothing(tmp_path, monkeypatch):
     engine.record("a", "web", ev.Received())
     assert [record.version for record in engine.history("a")] == [1, 2]
     log.close()
+
+
+def test_an_append_has_one_index_and_its_repeats_are_left_out():
+    engine = Engine(dialect="1.1.2", clock=ManualClock(7))
+
+    first = engine.append(
+        [
+            Write(alloc="a", event=Placed(body=msgspec.Raw(b'{"JobID":"job"}')), id="p"),
+            Write(alloc="a", task="web", event=ev.Received(), id="r", expected_version=1),
+            Write(alloc="a", task="web", event=ev.Started(), expected_version=2),
+        ]
+    )
+    again = engine.append(
+        [
+            Write(alloc="a", event=Placed(body=msgspec.Raw(b'{"JobID":"job"}')), id="p"),
+            Write(alloc="a", task="web", event=ev.Received(), id="r", expected_version=1),
+            Write(alloc="a", task="db", event=ev.Received(), id="s"),
+        ]
+    )
+
+    assert [(record.seq, record.index, record.version) for record in first] == [(1, 1, 1), (2, 1, 2), (3, 1, 3)]
+    assert again[:2] == [None, None]
+    assert (again[2].seq, again[2].index, again[2].version) == (4, 2, 4)
+    assert engine.task("a", "web").state == "running"
+
+
+def test_an_append_is_refused_whole_and_tells_every_refusal():
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a"})
+    engine.record("a", "web", ev.Received())
+    before = engine.snapshot("a")
+
+    with pytest.raises(AppendRefused, match=r"nothing was appended: write 1: task 'web' is pending.*\(and 5 more\)") as told:
+        engine.append(
+            [
+                Write(alloc="a", task="web", event=ev.TaskSetup()),
+                Write(alloc="a", task="web", event=ev.Signaling()),
+                Write(alloc="b", task="web", event=ev.Started()),
+                Write(alloc="a", event=Placed()),
+                Write(alloc="a", event=ev.Started()),
+                Write(alloc="a", task="web", event=ev.Started(), expected_version=2),
+                Write(alloc="a", task="web", event=ev.Started(), expected_version=3),
+                Write(alloc="a", event=Updated(fields={"ID": msgspec.Raw(b'"b"')})),
+            ]
+        )
+
+    assert [(place, type(error)) for place, error in told.value.refusals] == [
+        (1, IllegalEvent),
+        (2, UnknownAllocation),
+        (3, VersionConflict),
+        (4, TaskfoldError),
+        (5, VersionConflict),
+        (7, DecodeError),
+    ]
+    assert engine.snapshot("a") == before
+    assert engine.index == 2
+
+
+def test_indexes_are_the_engines_and_a_servers_write_moves_its_own():
+    engine = Engine(dialect="1.1.2", clock=ManualClock(50))
+    engine.place({"ID": "x"})
+    engine.place({"ID": "a", "CreateIndex": 900, "ModifyIndex": 901, "AllocModifyIndex": 900, "TaskStates": {"t": {}}})
+
+    def indexes():
+        snapshot = engine.snapshot("a")
+        return snapshot.create_index, snapshot.alloc_modify_index, snapshot.modify_index
+
+    assert indexes() == (2, 2, 2)
+    engine.record("a", "web", ev.Received())
+    assert indexes() == (2, 2, 3)
+    engine.update("a", {"DesiredStatus": "stop"})
+    assert indexes() == (2, 4, 4)
+    snapshot = engine.snapshot("a")
+    assert (snapshot.create_time_ns, snapshot.desired_status, list(snapshot.tasks)) == (50, "stop", ["web"])
+    for name in ("ID", "CreateIndex", "ModifyIndex", "AllocModifyIndex", "TaskStates"):
+        with pytest.raises(DecodeError, match=rf"\$.{name}: follows from what is recorded"):
+            engine.update("a", {name: 1})
+    with pytest.raises(DecodeError, match="found none"):
+        engine.update("a", {})
+
+
+def test_an_engine_opens_a_log_that_keeps_irregular_events():
+    log = MemoryLog("1.1.2")
+    Engine(log).place({"ID": "a"})
+    record = Record(index=2, alloc="a", version=2, task="web", time_ns=1, event=ev.Signaling(time_ns=1))
+    log.append("a", 1, [record])
+
+    engine = Engine(log)
+
+    assert engine.task("a", "web").irregular == 1
+    with pytest.raises(IllegalEvent):
+        engine.record("a", "web", ev.Signaling())
+
+
+def test_an_engine_mirrors_what_a_nomad_says():
+    engine = Engine(dialect="1.1.2")
+    source = Engine(dialect="1.1.2")
+    source.place({"ID": "a", "JobID": "job"})
+    for event in LIFE:
+        source.record("a", "web", event)
+        body = source.snapshot("a").to_json()
+        engine.observe(observation_from_json(body))
+        assert engine.observe(observation_from_json(body)) == [], "a repeat tells nothing new"
+        assert engine.snapshot("a").to_json() == body
+    assert engine.index == source.index
+    engine.store._check()
+
+
+def test_what_is_observed_together_is_written_together(tmp_path, monkeypatch):
+    log = NdjsonLog(tmp_path / "log.jsonl", "1.1.2")
+    engine = Engine(log)
+    told = [observation_from_json(b'{"ID":"%b","JobID":"job","ModifyIndex":5}' % name) for name in (b"a", b"b")]
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(LogError):
+            engine.observe(*told)
+    assert len(engine.allocations()) == 0
+
+    assert [record.index for record in engine.observe(*told)] == [5, 5]
+    assert len(engine.allocations()) == 2
+    engine.close()
+
+
+def test_an_engine_is_opened_and_closed_by_its_file(tmp_path):
+    path = tmp_path / "tasks.jsonl"
+    with Engine.open(path, dialect="1.1.2") as engine:
+        engine.place({"ID": "a"})
+    with pytest.raises(LogError, match="the engine is closed"):
+        engine.record("a", "web", ev.Received())
+
+    with Engine.open(path) as again:
+        assert again.dialect.name == "1.1.2"
+        assert again.snapshot("a").id == "a"
+    with pytest.raises(LogError, match="a log ends in"):
+        Engine.open(tmp_path / "tasks.txt")
+
+
+def test_many_threads_write_and_exactly_one_wins_each_version():
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a"})
+    rounds, writers = 40, 8
+    wins = []
+    barrier = threading.Barrier(writers)
+
+    def race():
+        for version in range(1, rounds + 1):
+            barrier.wait(30)
+            try:
+                engine.record("a", "web", ev.Received(), expected_version=version)
+                wins.append(version)
+            except VersionConflict:
+                pass
+
+    threads = [threading.Thread(target=race) for _ in range(writers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert sorted(wins) == list(range(1, rounds + 1))
+    engine.store._check()

@@ -13,6 +13,7 @@ from taskfold.diagram import diagram
 from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
 from taskfold.engine import Engine
 from taskfold.errors import (
+    AppendRefused,
     DecodeError,
     DialectError,
     IllegalEvent,
@@ -26,13 +27,15 @@ from taskfold.errors import (
 from taskfold.events import TaskEvent
 from taskfold.ingest import Ingested, ingest
 from taskfold.lifecycle import Lifecycle, lifecycle_of
-from taskfold.log import EventLog, MemoryLog, NdjsonLog
+from taskfold.log import MemoryLog, NdjsonLog
+from taskfold.log.contract import Append, EventLog
 from taskfold.messages import details, display_message
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
-from taskfold.record import Finished, Record
+from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.replay import At, Replay, parse_at, replay
 from taskfold.ring import EventRing
+from taskfold.store import View
 from taskfold.task import TaskState, evolve
 from taskfold.verify import Divergence, Report, verify
 
@@ -40,6 +43,8 @@ __all__ = [
     "DEFAULT_DIALECT",
     "DIALECTS",
     "AllocationState",
+    "Append",
+    "AppendRefused",
     "At",
     "Binding",
     "Clock",
@@ -61,6 +66,7 @@ __all__ = [
     "MemoryLog",
     "NdjsonLog",
     "Observation",
+    "Placed",
     "Record",
     "Refused",
     "Replay",
@@ -72,7 +78,10 @@ __all__ = [
     "TaskState",
     "TaskfoldError",
     "UnknownAllocation",
+    "Updated",
     "VersionConflict",
+    "View",
+    "Write",
     "client_status",
     "details",
     "diagram",

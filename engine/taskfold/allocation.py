@@ -80,6 +80,8 @@ class Allocation(Struct, gc=False):
     """How many records it has."""
     modify_index: int = 0
     """The index of its newest record."""
+    modified_ns: int = 0
+    """The time of its newest record (unix nanoseconds)."""
     placed: bytes = b"{}"
     """The top-level fields as first seen: a JSON object in Nomad's names."""
     updates: dict[str, bytes | None] | None = None
@@ -87,12 +89,31 @@ class Allocation(Struct, gc=False):
     tasks: dict[str, Task] = {}
     collected: bool = False
 
+    @property
+    def client_status(self) -> str | None:
+        """The ClientStatus that follows from the tasks that are shown; None without any. O(tasks)."""
+        return client_status(task for task in self.tasks.values() if task.rest is None or not task.rest.hidden)
+
+    def copy(self) -> Allocation:
+        """Return an allocation of its own that goes on from this state. O(tasks)."""
+        return Allocation(
+            id=self.id,
+            version=self.version,
+            modify_index=self.modify_index,
+            modified_ns=self.modified_ns,
+            placed=self.placed,
+            updates=None if self.updates is None else self.updates.copy(),
+            tasks={name: Task.thaw(task.freeze()) for name, task in self.tasks.items()},
+            collected=self.collected,
+        )
+
     def freeze(self) -> AllocationState:
         """Return the state as it is now. O(tasks)."""
         return AllocationState(
             id=self.id,
             version=self.version,
             modify_index=self.modify_index,
+            modified_ns=self.modified_ns,
             placed=self.placed,
             updates={} if self.updates is None else self.updates.copy(),
             tasks={name: task.freeze() for name, task in self.tasks.items()},
@@ -109,6 +130,8 @@ class AllocationState(Struct, frozen=True, kw_only=True):
     placed: bytes
     updates: Mapping[str, bytes | None]
     tasks: Mapping[str, TaskState]
+    modified_ns: int = 0
+    """The time of its newest record (unix nanoseconds)."""
     collected: bool = False
 
     @property
@@ -118,8 +141,8 @@ class AllocationState(Struct, frozen=True, kw_only=True):
 
     @property
     def client_status(self) -> str | None:
-        """The ClientStatus that follows from the tasks; None without tasks."""
-        return client_status(self.tasks.values())
+        """The ClientStatus that follows from the tasks that are shown; None without any."""
+        return client_status(task for task in self.tasks.values() if not task.hidden)
 
 
 def apply_record(allocation: Allocation, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise") -> None:
@@ -141,6 +164,7 @@ def apply_record(allocation: Allocation, record: Record, lifecycle: Lifecycle, o
         _apply_fields(allocation, record)
     allocation.version = record.version
     allocation.modify_index = record.index
+    allocation.modified_ns = record.time_ns
 
 
 def _apply_fields(allocation: Allocation, record: Record) -> None:
@@ -208,6 +232,7 @@ class Fold:
             apply(task, record, lifecycle, on_illegal)
             allocation.version = record.version
             allocation.modify_index = record.index
+            allocation.modified_ns = record.time_ns
 
     def __getitem__(self, alloc_id: str) -> AllocationState:
         """Return an allocation as it is now. Raises UnknownAllocation."""

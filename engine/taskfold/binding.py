@@ -24,7 +24,7 @@ from transitions import EventData, Machine
 from taskfold.dialect import Dialect
 from taskfold.errors import Refused, TaskfoldError
 from taskfold.events import TaskEvent, wire_type
-from taskfold.lifecycle import STATES, Lifecycle, build_machine, lifecycle_of, trigger_name
+from taskfold.lifecycle import PENDING, STATES, Lifecycle, build_machine, lifecycle_of, trigger_name
 from taskfold.record import Finished
 
 __all__ = ["Binding", "Condition"]
@@ -70,12 +70,13 @@ class Binding:
         self.machine: Machine = build_machine(dialect)
         self._append: Callable[[], str] | None = None
         self._appended: str | None = None
+        self._failure: Exception | None = None
         for name in (*(conditions or {}), *(unless or {})):
             if name not in self.machine.events:
                 known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
                 msg = f"{name!r} is no trigger of dialect {found}; there are {known}"
                 raise TaskfoldError(msg)
-        self._set_state(state)
+        self._set_state(state or PENDING)  # a Nomad may not have told it yet
         self._connect(conditions or {}, unless or {})
 
     def _set_state(self, state: str) -> None:
@@ -122,13 +123,18 @@ class Binding:
 
     def _commit(self, _: EventData) -> None:
         assert self._append is not None
-        self._appended = self._append()
+        try:
+            self._appended = self._append()
+        except Exception as error:
+            self._failure = error
+            raise
 
     def run(self, task: str, event: TaskEvent | Finished, append: Callable[[], str]) -> None:
         """Record an event, with the model's callbacks around it; ``append`` records it, and returns the task's state.
 
         An event type that the table does not know has no callbacks: it is recorded.
-        Raises IllegalEvent or Refused, with nothing recorded, and whatever a callback after the append raises.
+        Raises IllegalEvent or Refused, or what ``append`` raises, with nothing recorded, and whatever a callback after
+        the append raises.
         """
         lifecycle = self._lifecycle
         if type(event) not in lifecycle.rules:
@@ -136,19 +142,19 @@ class Binding:
             return
         if not lifecycle.may(self.model.state, event):
             raise lifecycle.illegal(task, self.model.state, event)
-        self._append, self._appended = append, None
+        self._append, self._appended, self._failure = append, None, None
         state = self.model.state
         why = "a condition is not met"
         try:
             trigger = self.machine.events[trigger_name(type(event))]
             trigger.trigger(self.model, event=event, task=task)
         except Exception as error:
-            if self._appended is not None:
+            if self._appended is not None or error is self._failure:
                 raise
             why = f"{type(error).__name__}: {error}"
             raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
         finally:
             self._set_state(state if self._appended is None else self._appended)
-            self._append = None
+            self._append = self._failure = None
         if self._appended is None:
             raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}")

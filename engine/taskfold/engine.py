@@ -1,33 +1,43 @@
-"""The engine: live allocations over a log, where the embedder says which event happened."""
+"""The engine: live allocations over a log, where the embedder says which event happened.
+
+Any thread may call any method. Writers take turns: one append is checked, written to the log and folded before the next
+begins. Readers never wait for the log's disk, and see an append whole or not at all (`taskfold.store`). Callbacks of
+bound models run in the thread that writes, while it has its turn: they may read, and write, too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
-from msgspec import Raw
 
-from taskfold.allocation import Fold
+from taskfold.allocation import AllocationState, Fold
 from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.fields import fields_from_json, fields_to_json
-from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
-from taskfold.errors import DecodeError, UnknownAllocation, VersionConflict
+from taskfold.codecs.fields import fields_from_json
+from taskfold.dialect import DEFAULT_DIALECT, Dialect
+from taskfold.errors import AppendRefused, DecodeError, Refused, UnknownAllocation
 from taskfold.events import TaskEvent
-from taskfold.log.contract import EventLog
+from taskfold.log.contract import Append, EventLog
 from taskfold.log.memory import MemoryLog
-from taskfold.record import Event, Finished, Placed, Record
+from taskfold.nomad.importer import Importer
+from taskfold.nomad.observation import Observation
+from taskfold.record import Finished, Placed, Record, Updated, Write
+from taskfold.store import Store, View
 from taskfold.task import TaskState
+from taskfold.waits import Answered, Query, wait
+from taskfold.watch import WAITERS_PER_KEY
+from taskfold.writing import Draft, placed_body, to_json_fields
 
 __all__ = ["Engine"]
 
 
 class Engine:
     """Keeps the state of allocations, and records what happens to their tasks in a log.
-
-    One thread at a time may use it.
 
     >>> from taskfold import events
     >>> engine = Engine(dialect="1.1.2")
@@ -39,37 +49,57 @@ class Engine:
     """
 
     def __init__(
-        self, log: EventLog | None = None, *, dialect: str | Dialect = DEFAULT_DIALECT, clock: Clock | None = None
+        self,
+        log: EventLog | None = None,
+        *,
+        dialect: str | Dialect = DEFAULT_DIALECT,
+        clock: Clock | None = None,
+        waiters_per_key: int = WAITERS_PER_KEY,
     ) -> None:
         """Go on from a log, or begin in memory. O(records of the log).
 
-        Raises IllegalEvent when the log holds an event that its lifecycle table refuses.
+        The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
         """
-        self._log: EventLog = MemoryLog(dialect) if log is None else log
-        self.dialect = dialect_of(self._log.header.dialect)
-        self._clock: Clock = SystemClock() if clock is None else clock
-        self._fold = Fold(self.dialect)
+        self.store = Store(MemoryLog(dialect) if log is None else log, waiters_per_key=waiters_per_key)
+        """The state behind the engine, for faces that read much."""
+        self.dialect = self.store.dialect
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self._turn = threading.RLock()
         self._bindings: dict[tuple[str, str], Binding] = {}
-        self.index = 0
-        """The index of the newest write."""
-        for record in self._log.read_all():
-            self._fold.apply(record)
-            self.index = max(self.index, record.index)
 
-    def place(self, allocation: Mapping[str, Any] | bytes | str, *, time_ns: int | None = None) -> None:
-        """Place an allocation: its other top-level fields, as Nomad's JSON or as an object of the same names.
+    @classmethod
+    def open(cls, path: str | Path, *, dialect: str | Dialect | None = None, clock: Clock | None = None) -> Self:
+        """Go on from the log in a file, or begin one there (``.jsonl``, ``.ndjson``). O(records).
 
-        Raises DecodeError when it has no ID, and VersionConflict when that ID was placed before.
+        A new log is of the default dialect unless one is named. Raises LogError and DialectError.
         """
-        text = msgspec.json.encode(allocation) if isinstance(allocation, Mapping) else allocation
-        fields = fields_from_json(text)
+        from taskfold.ingest import open_log
+
+        is_new = not Path(path).exists() or not Path(path).stat().st_size
+        name = dialect.name if isinstance(dialect, Dialect) else dialect
+        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new else None)), clock=clock)
+
+    @property
+    def index(self) -> int:
+        """The index of the newest write; 0 before the first."""
+        return self.store.index
+
+    # --- writing ---
+
+    def place(self, allocation: Snapshot | Mapping[str, Any] | bytes | str, *, time_ns: int | None = None) -> None:
+        """Place an allocation: its top-level fields, as Nomad's JSON or as an object of the same names.
+
+        Its indexes are the engine's; its task states follow from events, and are not taken. CreateTime is the clock's
+        unless told. Raises DecodeError when it has no ID, and VersionConflict when that ID was placed before.
+        """
+        fields = dict(allocation.fields) if isinstance(allocation, Snapshot) else fields_from_json(_text(allocation))
         if "ID" not in fields:
             raise DecodeError("$.ID: expected the ID of the allocation, found nothing")
-        alloc = msgspec.json.decode(fields["ID"], type=str)
-        if alloc in self._fold:
-            raise VersionConflict(allocation=alloc, expected=0, found=self._fold.owned(alloc).version)
-        body = {name: text for name, text in fields.items() if name not in {"TaskStates", "ModifyIndex"}}
-        self._append(alloc, "", Placed(body=Raw(fields_to_json(body))), time_ns, None)
+        try:
+            alloc = msgspec.json.decode(fields["ID"], type=str)
+        except msgspec.DecodeError:
+            raise DecodeError(f"$.ID: expected a text, found {fields['ID'][:60].decode(errors='replace')}") from None
+        self._append_one(Write(alloc=alloc, event=Placed(body=placed_body(fields)), time_ns=time_ns))
 
     def record(
         self,
@@ -86,65 +116,227 @@ class Engine:
         A task that is dead with no event that says so (a batch task that ended well, a task that was killed) is
         `Finished`.
         The time is the clock's unless given; an event without a time of its own takes it, too.
-        Raises UnknownAllocation, IllegalEvent, Refused (by a bound model) and VersionConflict: then nothing changed.
+        Raises UnknownAllocation, IllegalEvent, Refused (by a bound model), VersionConflict, and LogError when the log
+        cannot be written: then nothing changed.
         """
-        known = self._fold.owned(alloc)
-        if id is not None and self._log.knows(id):
-            return None
-        if expected_version is not None and expected_version != known.version:
-            raise VersionConflict(allocation=alloc, expected=expected_version, found=known.version)
-        if time_ns is None:
-            time_ns = self._clock.time_ns()
-        if isinstance(event, TaskEvent) and not event.time_ns:
-            event = msgspec.structs.replace(event, time_ns=time_ns)
-        binding = self._bindings.get((alloc, task)) if self._bindings else None
-        if binding is None:
-            found = known.tasks.get(task)
-            state = "pending" if found is None else found.state
-            if not self._fold.lifecycle.may(state, event):
-                raise self._fold.lifecycle.illegal(task, state, event)
-            return self._append(alloc, task, event, time_ns, id)  # type: ignore[arg-type]
-        written: list[Record] = []
+        return self._append_one(
+            Write(
+                alloc=alloc,
+                task=task,
+                event=event,  # type: ignore[arg-type]  # a member of the union, by the registry
+                time_ns=time_ns,
+                id=id,
+                expected_version=expected_version,
+            )
+        )
+
+    def update(
+        self,
+        alloc: str,
+        fields: Mapping[str, Any],
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Record | None:
+        """Change top-level fields of an allocation (DesiredStatus, NextAllocation …), as a server of Nomad does.
+
+        AllocModifyIndex moves with it. Values are what JSON can say, or msgspec.Raw.
+        Raises as `record` does, and DecodeError for a field that follows from the log.
+        """
+        event = Updated(fields=to_json_fields(fields))
+        return self._append_one(
+            Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
+        )
+
+    def append(self, writes: Iterable[Write]) -> list[Record | None]:
+        """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
+
+        Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
+        Then nothing changed.
+        """
+        with self._turn:
+            draft = Draft(self.store, self.clock.time_ns())
+            for write in writes:
+                draft.add(write)
+            if draft.refusals:
+                raise AppendRefused(draft.refusals)
+            self._commit(draft)
+            return draft.records()
+
+    def _append_one(self, write: Write) -> Record | None:
+        """Append one write; what refuses it is raised as it is."""
+        with self._turn:
+            draft = Draft(self.store, self.clock.time_ns())
+            draft.add(write)
+            for _, refusal in draft.refusals:
+                raise refusal
+            self._commit(draft)
+            return draft.records()[0]
+
+    def _commit(self, draft: Draft) -> None:
+        """Write what was drafted, with the callbacks of bound models around it."""
+        run: Callable[[], None] = draft.commit
+        if self._bindings:
+            bound: set[tuple[str, str]] = set()
+            # Each commits inside the one before it, so that all that may refuse comes before the append.
+            for record in reversed(draft.drafted):
+                task = record.alloc, record.task
+                binding = self._bindings.get(task)
+                if binding is None:
+                    continue
+                if task in bound:
+                    raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
+                bound.add(task)
+                run = self._bound(binding, record, run)
+        run()
+
+    def _bound(self, binding: Binding, record: Record, inner: Callable[[], None]) -> Callable[[], None]:
+        """Return what runs ``inner`` between the callbacks that come before the append and those after it."""
 
         def append() -> str:
-            written.append(self._append(alloc, task, event, time_ns, id))  # type: ignore[arg-type]
-            return known.tasks[task].state
+            inner()
+            return self.store.fold.owned(record.alloc).tasks[record.task].state
 
-        binding.run(task, event, append)
-        return written[0]
+        def run() -> None:
+            assert isinstance(record.event, (TaskEvent, Finished))
+            binding.run(record.task, record.event, append)
 
-    def _append(self, alloc: str, task: str, event: Event, time_ns: int | None, id: str | None) -> Record:
-        """Append a record to the log, then fold it."""
-        version = self._fold.owned(alloc).version if alloc in self._fold else 0
-        record = Record(
-            index=self.index + 1,
-            alloc=alloc,
-            version=version + 1,
-            task=task,
-            time_ns=self._clock.time_ns() if time_ns is None else time_ns,
-            id=msgspec.UNSET if id is None else id,
-            event=event,
-        )
-        (placed,) = self._log.append(alloc, version, [record])
-        self._fold.apply(placed)
-        self.index = placed.index
-        return placed
+        return run
+
+    def observe(self, *observations: Observation) -> list[Record]:
+        """Record what a real Nomad said of allocations, as one write; return the records that explain it.
+
+        Those of one call are all recorded or none. They have the observations' own indexes: an engine that observes
+        mirrors a Nomad, and should not be written to otherwise. Raises DecodeError and LogError: then nothing changed.
+        """
+        with self._turn:
+            scratch = Fold(self.dialect, on_illegal="keep")
+            importer = Importer(self.dialect, scratch)
+            records: dict[str, list[Record]] = {}
+            for observation in observations:
+                known = self.store.fold.allocations.get(observation.alloc)
+                if known is not None and observation.alloc not in scratch:
+                    scratch.allocations[observation.alloc] = known.copy()
+                records.setdefault(observation.alloc, []).extend(importer.observe(observation))
+            return self.store.commit(
+                [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
+            )
+
+    # --- reading ---
 
     def task(self, alloc: str, task: str) -> TaskState:
         """Return the state of a task as it is now. O(1). Raises UnknownAllocation."""
-        found = self._fold.owned(alloc).tasks.get(task)
-        if found is None:
-            raise UnknownAllocation(f"allocation {alloc!r} has no task {task!r}")
-        return found.freeze()
+        with self.store.lock:
+            found = self.store.fold.owned(alloc).tasks.get(task)
+            if found is None:
+                raise UnknownAllocation(f"allocation {alloc!r} has no task {task!r}")
+            return found.freeze()
 
     def snapshot(self, alloc: str) -> Snapshot:
         """Return an allocation as it is now: typed access, and JSON in any dialect. Raises UnknownAllocation."""
-        return Snapshot.of(self._fold[alloc], self.dialect)
+        return Snapshot.of(self.store.read(alloc), self.dialect)
 
-    def history(self, alloc: str, task: str | None = None) -> list[Record]:
+    def allocations(
+        self, *, job: str | None = None, node: str | None = None, status: str | None = None, prefix: str = ""
+    ) -> View:
+        """Return the allocations that match everything asked for, sorted by ID, all as they are at this index.
+
+        ``status`` is the client status. The view may be read while writers go on. O(log n + matches).
+        """
+        return self.store.view(prefix=prefix, job=job, node=node, status=status)
+
+    def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
         """Return every record of an allocation, or of one of its tasks. O(records). Raises UnknownAllocation."""
-        self._fold.owned(alloc)
-        return [record for record in self._log.read(alloc) if task is None or record.task == task]
+        with self.store.lock:
+            self.store.fold.owned(alloc)
+        records = self.store.log.read(alloc, after_version)
+        return [record for record in records if task is None or record.task == task]
+
+    def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
+        """Yield every record after a position, none left out, and wait for those to come.
+
+        It ends when none came for ``timeout`` seconds, and when the engine is closed.
+        """
+        while True:
+            for record in self.store.log.read_all(after):
+                after = record.seq
+                yield record
+            if self._wait(self._newest_seq, after, timeout).index <= after:
+                return
+
+    def _newest_seq(self) -> Answered[None]:
+        return Answered(self.store.seq, None, "any")
+
+    # --- waiting ---
+
+    def wait(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:
+        """Block until the ModifyIndex of an allocation is greater than ``after``; return it as it is then.
+
+        After ``timeout`` seconds, or when the engine is closed, return it as it is; None where it does not exist. One
+        that does not exist counts with the index of the store, as in a blocking query of Nomad: after 0 it returns at
+        once. Cost: O(1) for the waiter, whoever else waits.
+        """
+        return self._told(self._wait(self.query(alloc), after, timeout).value)
+
+    def wait_job(self, job: str, *, after: int, timeout: float | None = None) -> int:
+        """Block until an allocation of a job was written after an index; return the newest such index (0: none)."""
+        return self._wait(self.query_job(job), after, timeout).index
+
+    def wait_index(self, *, after: int, timeout: float | None = None) -> int:
+        """Block until anything was written after an index; return the index of the newest write."""
+        return self._wait(self.query_index, after, timeout).index
+
+    async def wait_async(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait` does, on the running event loop. Cancelling it frees the waiter."""
+        from taskfold.waits_async import wait_async
+
+        return self._told((await wait_async(self.store, self.query(alloc), after, timeout, self.clock)).value)
+
+    async def wait_job_async(self, job: str, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait_job` does, on the running event loop."""
+        from taskfold.waits_async import wait_async
+
+        return (await wait_async(self.store, self.query_job(job), after, timeout, self.clock)).index
+
+    async def wait_index_async(self, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait_index` does, on the running event loop."""
+        from taskfold.waits_async import wait_async
+
+        return (await wait_async(self.store, self.query_index, after, timeout, self.clock)).index
+
+    def _wait(self, query: Query[Any], after: int, timeout: float | None) -> Answered[Any]:
+        return wait(self.store, query, after, timeout, self.clock)
+
+    def _told(self, state: AllocationState | None) -> Snapshot | None:
+        return None if state is None else Snapshot.of(state, self.dialect)
+
+    def query(self, alloc: str) -> Query[AllocationState | None]:
+        """Return the question that `wait` asks: an allocation, and its index."""
+
+        def ask() -> Answered[AllocationState | None]:
+            found = self.store.fold.allocations.get(alloc)
+            if found is None:
+                return Answered(self.store.index, None, "any")
+            return Answered(found.modify_index, found.freeze(), "allocation", alloc)
+
+        return ask
+
+    def query_job(self, job: str) -> Query[None]:
+        """Return the question that `wait_job` asks: the newest index of a job's allocations. O(its allocations)."""
+
+        def ask() -> Answered[None]:
+            ids = self.store.directory.ids(job=job)
+            newest = max((self.store.fold.allocations[alloc].modify_index for alloc in ids), default=0)
+            return Answered(newest, None, "job", job)
+
+        return ask
+
+    def query_index(self) -> Answered[None]:
+        """Answer with the index of the newest write."""
+        return Answered(self.store.index, None, "any")
+
+    # --- models of one's own ---
 
     def bind(
         self,
@@ -160,12 +352,37 @@ class Engine:
         A model that was bound to the task before is unbound. Tasks without one pay nothing for it.
         Raises UnknownAllocation.
         """
-        found = self._fold.owned(alloc).tasks.get(task)
-        state = "pending" if found is None else found.state
-        binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
-        self._bindings[alloc, task] = binding
-        return binding
+        with self._turn:
+            found = self.store.fold.owned(alloc).tasks.get(task)
+            state = "pending" if found is None else found.state
+            binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
+            self._bindings[alloc, task] = binding
+            return binding
 
     def unbind(self, alloc: str, task: str) -> None:
         """Let the model of a task go; without one, do nothing."""
-        self._bindings.pop((alloc, task), None)
+        with self._turn:
+            self._bindings.pop((alloc, task), None)
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """End every wait with what is known then, and close the log; nothing can be written afterwards."""
+        with self._turn:
+            if not self.store.is_closed:
+                self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
+    if not isinstance(allocation, Mapping):
+        return allocation
+    try:
+        return msgspec.json.encode(allocation)
+    except TypeError as error:
+        raise DecodeError(f"the allocation cannot be written as JSON: {error}") from None

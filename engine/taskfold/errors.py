@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
+    "AppendRefused",
     "DecodeError",
     "DialectError",
     "IllegalEvent",
@@ -36,6 +39,17 @@ class IllegalEvent(TaskfoldError):
 
 class Refused(TaskfoldError):
     """A bound model's condition was false, or its callback before the append raised; nothing was changed."""
+
+
+class AppendRefused(TaskfoldError):
+    """Some writes of an append are refused; nothing was changed."""
+
+    def __init__(self, refusals: Sequence[tuple[int, TaskfoldError]]) -> None:
+        self.refusals = list(refusals)
+        """The place of each refused write among the others, from 0, and what refuses it."""
+        place, first = self.refusals[0]
+        others = f" (and {len(self.refusals) - 1} more)" if len(self.refusals) > 1 else ""
+        super().__init__(f"nothing was appended: write {place}: {first}{others}")
 
 
 class UnknownAllocation(TaskfoldError, KeyError):

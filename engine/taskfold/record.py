@@ -27,6 +27,8 @@ __all__ = [
     "Record",
     "TaskEventUnion",
     "Updated",
+    "WritableEvent",
+    "Write",
 ]
 
 FORMAT: Final = 1
@@ -178,6 +180,25 @@ class Record(
     id: int | str | UnsetType = field(name="ID", default=UNSET)
     """What makes a repeat known: a text of the embedder's, or, when imported, the ordinal inside the index."""
     event: Event
+
+
+WritableEvent: TypeAlias = TaskEventUnion | Placed | Updated | Finished
+"""What an embedder, or a scheduler through HTTP, may write. The other internal events are the importer's."""
+
+
+class Write(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+    """A record that somebody asks for; the engine gives it its place, index, version and time."""
+
+    alloc: str
+    event: WritableEvent
+    task: str = ""
+    """The task, or empty for the allocation itself."""
+    time_ns: int | None = None
+    """When it happened (unix nanoseconds); the engine's clock unless given."""
+    id: str | None = field(name="ID", default=None)
+    """What makes a repeat known: a write whose ID was recorded before is left out."""
+    expected_version: int | None = None
+    """The version that the allocation must have; writes before it in the same append count."""
 
 
 class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

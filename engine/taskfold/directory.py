@@ -1,0 +1,210 @@
+"""The directory: which allocations there are, by ID, job, node, status, creation and newest write.
+
+Every order is one sorted list of short tuples (sortedcontainers): what a million allocations need grows with their
+number and with nothing else. A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order
+in which the allocation moves; most records move it in one, the order of writes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from itertools import takewhile
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+from sortedcontainers import SortedDict, SortedList
+
+from taskfold.allocation import Allocation
+from taskfold.lifecycle import PENDING
+
+__all__ = ["Directory", "Listed", "heading_of"]
+
+
+class Listed(Struct, frozen=True, gc=False):
+    """What the directory knows of an allocation."""
+
+    namespace: str = ""
+    job: str = ""
+    node: str = ""
+    status: str = PENDING
+    create_index: int = 0
+    modify_index: int = 0
+    told_status: str = ""
+    """The ClientStatus that was told, and does not follow from the tasks; else empty."""
+
+
+class Directory:
+    """The allocations in every order that is asked for.
+
+    >>> directory = Directory()
+    >>> directory.put("b2", Listed(job="example", create_index=1, modify_index=9))
+    >>> directory.put("a1", Listed(job="example", create_index=2, modify_index=3))
+    >>> directory.put("c3", Listed(job="other", create_index=3, modify_index=4))
+    >>> directory.ids(job="example"), directory.ids(prefix="c"), list(directory.written_after(3))
+    (['a1', 'b2'], ['c3'], ['c3', 'b2'])
+    """
+
+    def __init__(self) -> None:
+        self._listed: SortedDict = SortedDict()
+        self._orders: dict[str, SortedList] = {
+            name: SortedList() for name in ("job", "node", "status", "create_index", "modify_index")
+        }
+
+    def __len__(self) -> int:
+        """Return how many allocations there are."""
+        return len(self._listed)
+
+    def __contains__(self, alloc: object) -> bool:
+        """Tell whether an allocation is listed. O(1)."""
+        return alloc in self._listed
+
+    def get(self, alloc: str) -> Listed | None:
+        """Return what is known of an allocation; None when it is not listed. O(1)."""
+        found: Listed | None = self._listed.get(alloc)
+        return found
+
+    def put(self, alloc: str, listed: Listed) -> None:
+        """List an allocation, or list it anew. O(log n) for each order in which it moves."""
+        before = self._listed.get(alloc)
+        self._listed[alloc] = listed
+        for name, order in self._orders.items():
+            key = getattr(listed, name)
+            if before is None:
+                order.add((key, alloc))
+            elif (was := getattr(before, name)) != key:
+                order.remove((was, alloc))
+                order.add((key, alloc))
+
+    def put_all(self, listed: Mapping[str, Listed]) -> None:
+        """List many allocations where there are none. O(n log n), and much faster than one after the other."""
+        assert not self._listed
+        self._listed = SortedDict(listed)
+        for name, order in self._orders.items():
+            order.update((getattr(entry, name), alloc) for alloc, entry in listed.items())
+
+    def ids(
+        self,
+        *,
+        prefix: str = "",
+        job: str | None = None,
+        node: str | None = None,
+        status: str | None = None,
+        namespace: str | None = None,
+    ) -> list[str]:
+        """Return the IDs of the allocations that match all that is asked for, sorted. O(log n + the narrowest)."""
+        wanted = {"job": job, "node": node, "status": status, "namespace": namespace}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        found: Iterator[str] = self._with_prefix(prefix)
+        for name in ("job", "node", "status"):
+            if name in asked and not prefix:
+                found = self._under(name, asked.pop(name))
+                break
+        if not asked:
+            return list(found)
+        listed = self._listed
+        return [
+            alloc for alloc in found if all(getattr(listed[alloc], name) == value for name, value in asked.items())
+        ]
+
+    def _with_prefix(self, prefix: str) -> Iterator[str]:
+        """Yield the IDs that begin with a text, sorted."""
+        if not prefix:
+            return iter(self._listed)
+        return takewhile(lambda alloc: alloc.startswith(prefix), self._listed.irange(prefix))
+
+    def _under(self, name: str, key: str) -> Iterator[str]:
+        """Yield the IDs with this key in an order, sorted."""
+        return (alloc for _, alloc in takewhile(lambda pair: pair[0] == key, self._orders[name].irange((key, ""))))
+
+    def by_creation(self) -> Iterator[str]:
+        """Yield the IDs in order of creation. O(n)."""
+        return (alloc for _, alloc in self._orders["create_index"])
+
+    def written_after(self, index: int) -> Iterator[str]:
+        """Yield the IDs of what was written after an index, oldest write first. O(log n + what is read)."""
+        return (alloc for _, alloc in self._orders["modify_index"].irange((index + 1, "")))
+
+    def count_by_status(self) -> dict[str, int]:
+        """Return how many allocations there are of each client status. O(statuses × log n)."""
+        counts: dict[str, int] = {}
+        order = self._orders["status"]
+        start = 0
+        while start < len(order):
+            status = order[start][0]
+            end = order.bisect_left((status + "\0", ""))
+            counts[status] = end - start
+            start = end
+        return counts
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        for name, order in self._orders.items():
+            order._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+            assert list(order) == sorted((getattr(listed, name), alloc) for alloc, listed in self._listed.items())
+
+
+class _Heading(Struct):
+    """The top-level fields that the directory sorts by."""
+
+    Namespace: str | None = None
+    JobID: str | None = None
+    NodeID: str | None = None
+    ClientStatus: str | None = None
+    CreateIndex: int | None = None
+
+
+# Not strict, since the documented API writes integers as floats.
+_decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading, strict=False).decode
+_FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode for name, kind in (
+    ("Namespace", str), ("JobID", str), ("NodeID", str), ("ClientStatus", str), ("CreateIndex", int),
+)}  # fmt: skip
+
+
+def heading_of(allocation: Allocation) -> Listed:
+    """Return what the directory lists of an allocation, from its fields and tasks. O(length of its fields).
+
+    A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
+    """
+    told: dict[str, Any] = {}
+    try:
+        heading = _decode_heading(allocation.placed)
+        told = {name: getattr(heading, name) for name in _FIELDS}
+    except msgspec.ValidationError:
+        told = {name: _lenient(name, text) for name, text in msgspec.json.decode(allocation.placed).items()}
+    for name, text in (allocation.updates or {}).items():
+        if name in _FIELDS:
+            told[name] = None if text is None else _lenient(name, text, is_text=True)
+    return Listed(
+        namespace=sys.intern(told.get("Namespace") or ""),
+        job=sys.intern(told.get("JobID") or ""),
+        node=sys.intern(told.get("NodeID") or ""),
+        status=told.get("ClientStatus") or allocation.client_status or PENDING,
+        create_index=told.get("CreateIndex") or 0,
+        modify_index=allocation.modify_index,
+        told_status=told.get("ClientStatus") or "",
+    )
+
+
+def _lenient(name: str, value: Any, *, is_text: bool = False) -> Any:
+    """Return a field as its type; None where it is of another."""
+    if name not in _FIELDS:
+        return None
+    try:
+        return _FIELDS[name](value if is_text else msgspec.json.encode(value))
+    except msgspec.ValidationError:
+        return None
+
+
+def moved(listed: Listed, allocation: Allocation) -> Listed:
+    """Return what the directory lists of an allocation of which only tasks changed. O(tasks)."""
+    return Listed(
+        listed.namespace,
+        listed.job,
+        listed.node,
+        listed.told_status or allocation.client_status or PENDING,
+        listed.create_index,
+        allocation.modify_index,
+        listed.told_status,
+    )

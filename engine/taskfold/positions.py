@@ -1,0 +1,52 @@
+"""Where an index begins in a log: a sparse table from index to position."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from typing import Final
+
+__all__ = ["Positions"]
+
+RECORDS_PER_MARK: Final = 1_024
+
+
+class Positions:
+    """From which position on a log must be read to meet every record of an index, and of those after it.
+
+    It keeps two integers for each 1,024 records. Indexes need not be in order (answers of several polls may be imported
+    one after the other): nothing is ever passed over.
+
+    >>> positions = Positions()
+    >>> for seq in range(1, 3000):
+    ...     positions.note(seq, index=seq * 10)
+    >>> positions.before(20_000), positions.before(0), positions.newest
+    (1024, 0, 29990)
+    """
+
+    def __init__(self, records_per_mark: int = RECORDS_PER_MARK) -> None:
+        self._records_per_mark = records_per_mark
+        self._seqs = array("Q")
+        self._newest = array("Q")
+        """The greatest index up to and with that position."""
+        self._count = 0
+        self.oldest = 0
+        """The index of the first record; 0 before there is one."""
+        self.newest = 0
+        """The greatest index of all."""
+
+    def note(self, seq: int, index: int) -> None:
+        """Remember the next record. O(1)."""
+        if not self._count:
+            self.oldest = index
+        if self._count % self._records_per_mark == 0:
+            self._seqs.append(seq - 1)
+            self._newest.append(self.newest)
+        self._count += 1
+        self.newest = max(self.newest, index)
+
+    def before(self, index: int) -> int:
+        """Return a position after which all records of this index and of greater ones stand. O(log n)."""
+        # The last mark before which every index is smaller: the first record of the index comes after it.
+        place = bisect_left(self._newest, index)
+        return self._seqs[place - 1] if place else 0

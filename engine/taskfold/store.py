@@ -1,0 +1,274 @@
+"""The store: the folded state of a log, its directory, and who waits for it, behind one lock.
+
+One thread at a time writes (`Store.commit`; the engine sees to it), any number of them read. A write reaches the log
+first, outside the lock, however long a disk takes; then, under the lock, the state, the directory and the watches move
+together, so that no reader ever sees one without the others. Readers hold the lock while they copy one allocation, or
+the list of the IDs that they want; a `View` stays at its index by keeping what writers are about to change.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from taskfold.allocation import AllocationState, Fold
+from taskfold.codecs.allocation import Snapshot
+from taskfold.dialect import Dialect, dialect_of
+from taskfold.directory import Directory, Listed, heading_of, moved
+from taskfold.errors import UnknownAllocation
+from taskfold.log.contract import Append, EventLog
+from taskfold.positions import Positions
+from taskfold.record import Record
+from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
+
+__all__ = ["Change", "Store", "View"]
+
+_STATES_KEPT: Final = 2_048
+"""How many states of the newest changes are kept for those who follow: what is older is read from the log."""
+
+_VIEW_CHUNK: Final = 64
+"""How many allocations a view copies under one lock."""
+
+
+class Change(Struct, frozen=True, gc=False):
+    """What one write did: its records, and each allocation that it changed, as it was afterwards."""
+
+    first_seq: int
+    last_seq: int
+    index: int
+    allocations: tuple[tuple[AllocationState, tuple[Record, ...]], ...]
+
+
+class Store:
+    """The state that a log tells, for one writer and many readers."""
+
+    def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY) -> None:
+        """Fold a log. O(records). Events that its table refuses are kept, as they were when they were recorded."""
+        self.log = log
+        self.dialect: Dialect = dialect_of(log.header.dialect)
+        self.fold = Fold(self.dialect, on_illegal="keep")
+        """To be read by the writer only, or under the lock."""
+        self.lock = threading.Lock()
+        self.directory = Directory()
+        self.positions = Positions()
+        self.watches = Watches(waiters_per_key)
+        self.is_released = False
+        """Whoever waits is answered with what is known, and nobody waits any more."""
+        self.is_closed = False
+        self.seq = 0
+        """The position of the newest record that is in the state."""
+        self._views: weakref.WeakSet[View] = weakref.WeakSet()
+        self._followers = 0
+        self._recent: deque[Change] = deque()
+        self._recent_after = 0
+        """The position from which on every change is among the recent ones."""
+        self._recent_states = 0
+        for record in log.read_all():
+            self.fold.apply(record)
+            self.positions.note(record.seq, record.index)
+            self.seq = record.seq
+        self.directory.put_all({alloc: heading_of(found) for alloc, found in self.fold.allocations.items()})
+
+    @property
+    def index(self) -> int:
+        """The index of the newest write: the greatest of all; 0 before the first."""
+        return self.positions.newest
+
+    def commit(self, appends: Sequence[Append]) -> list[Record]:
+        """Write to the log, then to the state, and wake who waits for it; return the records that were new.
+
+        One thread at a time. Raises what the log raises: then nothing changed.
+        """
+        placed = self.log.append_all(appends)
+        if placed:
+            with self.lock:
+                woken = self._fold_in(placed)
+            wake(woken)
+        return placed
+
+    def _fold_in(self, placed: list[Record]) -> list[Waiter]:
+        """Move the state, the directory and the positions; return whom to wake."""
+        touched: dict[str, bool] = {}
+        for record in placed:
+            if record.alloc not in touched:
+                self._keep(record.alloc)
+            touched[record.alloc] = touched.get(record.alloc, False) or not record.task
+            self.fold.apply(record)
+            self.positions.note(record.seq, record.index)
+        self.seq = placed[-1].seq
+        woken: list[Waiter] = []
+        for alloc, is_whole in touched.items():
+            allocation = self.fold.allocations[alloc]
+            listed = self.directory.get(alloc)
+            now = heading_of(allocation) if is_whole or listed is None else moved(listed, allocation)
+            self.directory.put(alloc, now)
+            woken += self.watches.take(alloc, now.job)
+        if self._followers:
+            self._remember(placed, touched)
+        return woken
+
+    def _keep(self, alloc: str) -> None:
+        """Have the views keep an allocation as it is now, before it changes."""
+        if self._views:
+            before = self.fold.allocations.get(alloc)
+            for view in self._views:
+                view.keep(alloc, None if before is None else before.freeze())
+
+    # --- reading ---
+
+    def read(self, alloc: str) -> AllocationState:
+        """Return an allocation as it is now. O(tasks). Raises UnknownAllocation."""
+        with self.lock:
+            return self.fold[alloc]
+
+    def listed(self, alloc: str) -> tuple[int, Listed]:
+        """Return the version of an allocation and what the directory knows of it. O(1). Raises UnknownAllocation."""
+        with self.lock:
+            listed = self.directory.get(alloc)
+            if listed is None:
+                raise UnknownAllocation(f"no allocation {alloc!r} is known")
+            return self.fold.allocations[alloc].version, listed
+
+    def view(
+        self,
+        *,
+        prefix: str = "",
+        job: str | None = None,
+        node: str | None = None,
+        status: str | None = None,
+        namespace: str | None = None,
+    ) -> View:
+        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID."""
+        with self.lock:
+            ids = self.directory.ids(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
+            view = View(self, ids, self.index)
+            self._views.add(view)
+        return view
+
+    # --- following ---
+
+    def follow(self) -> None:
+        """Keep the newest changes from now on, until `unfollow` was called as often."""
+        with self.lock:
+            self._followers += 1
+            if self._followers == 1:
+                self._recent_after = self.seq
+
+    def unfollow(self) -> None:
+        """Undo one `follow`."""
+        with self.lock:
+            self._followers -= 1
+            if not self._followers:
+                self._recent.clear()
+                self._recent_states = 0
+
+    def _remember(self, placed: list[Record], touched: dict[str, bool]) -> None:
+        """Keep a change for those who follow, and let the oldest go."""
+        by_allocation: dict[str, list[Record]] = {alloc: [] for alloc in touched}
+        for record in placed:
+            by_allocation[record.alloc].append(record)
+        told = tuple((self.fold[alloc], tuple(records)) for alloc, records in by_allocation.items())
+        self._recent.append(Change(placed[0].seq, placed[-1].seq, placed[0].index, told))
+        self._recent_states += len(told)
+        while self._recent_states > _STATES_KEPT:
+            oldest = self._recent.popleft()
+            self._recent_states -= len(oldest.allocations)
+            self._recent_after = oldest.last_seq
+
+    def recent(self, after_seq: int, limit: int = 64) -> list[Change] | None:
+        """Return the next changes after a position, if they are kept still; None when the log must be read. O(kept)."""
+        with self.lock:
+            if after_seq < self._recent_after:
+                return None
+            # From the right: who follows is near the end.
+            found: list[Change] = []
+            for change in reversed(self._recent):
+                if change.last_seq <= after_seq:
+                    break
+                if change.first_seq <= after_seq:
+                    return None  # a position inside a write
+                found.append(change)
+            found.reverse()
+            return found[:limit]
+
+    def release(self) -> None:
+        """End every wait, also those to come: each returns what is known by then."""
+        with self.lock:
+            self.is_released = True
+            woken = self.watches.take_all()
+        wake(woken)
+
+    def close(self) -> None:
+        """End every wait, and close the log. Nothing can be written afterwards."""
+        self.is_closed = True
+        self.release()
+        self.log.close()
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        with self.lock:
+            self.directory._check()  # noqa: SLF001 - the checks of the parts are parts of the check
+            self.watches._check()  # noqa: SLF001
+            for alloc, allocation in self.fold.allocations.items():
+                assert self.directory.get(alloc) == heading_of(allocation), alloc
+            assert len(self.directory) == len(self.fold)
+            assert self.seq == self.log.seq
+
+
+class View:
+    """Allocations as they were at one index, whatever is written meanwhile; iterate over it once.
+
+    What is about to change is kept as it was until the view is read to its end, closed, or gone.
+    """
+
+    def __init__(self, store: Store, ids: list[str], index: int) -> None:
+        self.index = index
+        """The index of the store at which it was taken."""
+        self._store = store
+        self._ids = ids
+        self._kept: dict[str, AllocationState | None] | None = {}
+
+    def __len__(self) -> int:
+        """Return how many allocations it has."""
+        return len(self._ids)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The IDs, sorted."""
+        return self._ids
+
+    def keep(self, alloc: str, state: AllocationState | None) -> None:
+        """Keep an allocation as it was before a write; the store calls it, under its lock."""
+        if self._kept is not None:
+            self._kept.setdefault(alloc, state)
+
+    def states(self) -> Iterator[AllocationState]:
+        """Yield the folded state of each allocation, sorted by ID."""
+        try:
+            for start in range(0, len(self._ids), _VIEW_CHUNK):
+                with self._store.lock:
+                    states = [self._state(alloc) for alloc in self._ids[start : start + _VIEW_CHUNK]]
+                yield from states
+        finally:
+            self.close()
+
+    def _state(self, alloc: str) -> AllocationState:
+        if self._kept is None:
+            raise RuntimeError("the view is closed, or was read before: take another one")
+        kept = self._kept.get(alloc)
+        return self._store.fold[alloc] if kept is None else kept
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        """Yield the snapshot of each allocation, sorted by ID."""
+        return (Snapshot.of(state, self._store.dialect) for state in self.states())
+
+    def close(self) -> None:
+        """Let go of what was kept."""
+        with self._store.lock:
+            self._kept = None
+            self._store._views.discard(self)  # noqa: SLF001 - the two are one

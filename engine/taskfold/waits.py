@@ -1,0 +1,83 @@
+"""Waiting in a thread until an index has passed; `taskfold.waits_async` waits on an event loop.
+
+A wait asks a question (`Query`) under the store's lock, and registers its waiter under the same lock when the answer is
+not new enough: whatever is written afterwards wakes it. When it is woken it asks again. It ends with the newest answer:
+when that is newer than what the caller knew, when its time is over, or when the store is closed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from taskfold.clock import Timer
+from taskfold.store import Store
+from taskfold.watch import Kind, Waiter
+
+__all__ = ["Answered", "Query", "nanoseconds", "wait"]
+
+T = TypeVar("T")
+
+
+class Answered(Struct, Generic[T], frozen=True):
+    """What a query found, at which index, and whose changes could make it different."""
+
+    index: int
+    value: T
+    kind: Kind
+    key: str = ""
+
+
+Query = Callable[[], Answered[T]]
+"""Something that is asked under the lock of the store: it must neither wait nor lock."""
+
+
+def wait(store: Store, query: Query[T], after: int, timeout: float | None, clock: object) -> Answered[T]:
+    """Block this thread until the query's index is greater than ``after``, for ``timeout`` seconds at most.
+
+    The time is the clock's where it is a `Timer`; else the system's.
+    """
+    woken = threading.Event()
+    waiter = Waiter(woken.set)
+    is_over = threading.Event()
+
+    def end() -> None:
+        is_over.set()
+        woken.set()
+
+    cancel: Callable[[], None] | None = None
+    deadline: float | None = None
+    if timeout is not None:
+        if isinstance(clock, Timer):
+            cancel = clock.call_later(nanoseconds(timeout), end)
+        else:
+            deadline = time.monotonic() + timeout
+    try:
+        while True:
+            with store.lock:
+                woken.clear()
+                answered = query()
+                if answered.index > after or is_over.is_set() or store.is_released:
+                    return answered
+                store.watches.add(waiter, answered.kind, answered.key)
+            remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
+            if not woken.wait(remaining):
+                is_over.set()
+            if waiter.place is not None:
+                with store.lock:
+                    store.watches.remove(waiter)
+    finally:
+        if cancel is not None:
+            cancel()
+        if waiter.place is not None:  # an exception in this thread, such as KeyboardInterrupt
+            with store.lock:
+                store.watches.remove(waiter)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a number of seconds in nanoseconds; none that is negative."""
+    return max(int(seconds * 1_000_000_000), 0)

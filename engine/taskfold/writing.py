@@ -1,0 +1,176 @@
+"""A draft: writes that are checked, one after the other, against the state that the ones before would leave.
+
+Nothing is changed until the draft is committed, and then by one append to the log. What refuses a write is collected
+with its place, and the writes after it are checked as if it were not there, so that a caller sees all that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from taskfold.allocation import Allocation, apply_record
+from taskfold.codecs.fields import fields_from_json, fields_to_json
+from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.events import TaskEvent
+from taskfold.lifecycle import PENDING
+from taskfold.log.contract import Append
+from taskfold.record import Finished, Placed, Record, Updated, Write
+from taskfold.store import Store
+
+__all__ = ["Draft", "placed_body", "to_json_fields"]
+
+_FROM_THE_LOG: Final = ("ModifyIndex", "TaskStates")
+"""Fields that follow from the records."""
+
+_GIVEN: Final = ("AllocModifyIndex", "CreateIndex", "ID", *_FROM_THE_LOG)
+"""Fields that nobody can update."""
+
+
+def placed_body(fields: Mapping[str, bytes]) -> Raw:
+    """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
+    return Raw(fields_to_json({name: text for name, text in fields.items() if name not in _FROM_THE_LOG}))
+
+
+def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
+    """Return fields as JSON text by name. Raises DecodeError for a value that JSON cannot say."""
+    told = {}
+    for name, value in fields.items():
+        try:
+            told[name] = value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
+        except TypeError as error:
+            raise DecodeError(f"$.{name}: {error}") from None
+    return told
+
+
+class Draft:
+    """Writes on their way into the log; they share one index and, unless they tell their own, one time."""
+
+    def __init__(self, store: Store, time_ns: int) -> None:
+        self.refusals: list[tuple[int, TaskfoldError]] = []
+        """Which writes are refused, by their place from 0, and why."""
+        self.drafted: list[Record] = []
+        """The records of the others, in order, without the repeats."""
+        self._store = store
+        self._time_ns = time_ns
+        self._index = store.index + 1
+        self._places: list[int | None] = []
+        """For each write, where its record is among the drafted; None for a repeat or a refusal."""
+        self._scratch: dict[str, Allocation] = {}
+        self._pending: dict[str, list[Record]] = {}
+        """Records that are not folded into the scratch yet."""
+        self._ids: set[str] = set()
+        self._committed: dict[tuple[str, int], Record] = {}
+
+    def add(self, write: Write) -> None:
+        """Check a write, and draft its record. O(tasks of the allocation)."""
+        try:
+            record = self._record(write)
+        except TaskfoldError as refusal:
+            self.refusals.append((len(self._places), refusal))
+            record = None
+        self._places.append(None if record is None else len(self.drafted))
+        if record is not None:
+            self.drafted.append(record)
+
+    def _record(self, write: Write) -> Record | None:
+        """Return the record of a write; None for a repeat. Raises what refuses it."""
+        if self._store.is_closed:
+            raise LogError("the engine is closed")
+        if write.id is not None and (write.id in self._ids or self._store.log.knows(write.id)):
+            return None
+        known = self._known(write.alloc)
+        found = 0 if known is None else known.version
+        if write.expected_version is not None and write.expected_version != found:
+            raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
+        time_ns = self._time_ns if write.time_ns is None else write.time_ns
+        record = Record(
+            index=self._index,
+            alloc=write.alloc,
+            version=found + 1,
+            task=write.task,
+            time_ns=time_ns,
+            id=UNSET if write.id is None else write.id,
+            event=self._event(write, known, time_ns),
+        )
+        self._pending.setdefault(write.alloc, []).append(record)
+        if write.id is not None:
+            self._ids.add(write.id)
+        return record
+
+    def _known(self, alloc: str) -> Allocation | None:
+        """Return the allocation as the writes before leave it: folded into a copy when it is asked for again."""
+        known = self._scratch.get(alloc) or self._store.fold.allocations.get(alloc)
+        pending = self._pending.pop(alloc, ())
+        if not pending:
+            return known
+        if alloc not in self._scratch:
+            known = self._scratch[alloc] = Allocation(alloc, tasks={}) if known is None else known.copy()
+        assert known is not None
+        for record in pending:
+            apply_record(known, record, self._store.fold.lifecycle)
+        return known
+
+    def _event(self, write: Write, known: Allocation | None, time_ns: int) -> Any:
+        """Return the event to record, complete. Raises what refuses it."""
+        event = write.event
+        if isinstance(event, Placed):
+            return self._placed(write, event, known, time_ns)
+        if known is None:
+            raise UnknownAllocation(f"no allocation {write.alloc!r} is known")
+        if isinstance(event, Updated):
+            return self._updated(write, event)
+        if not isinstance(event, (TaskEvent, Finished)):
+            raise TaskfoldError(f"{type(event).__name__} is no event that can be written")
+        if not write.task:
+            raise TaskfoldError(f"{type(event).__name__} happens to a task: name it")
+        if isinstance(event, TaskEvent) and not event.time_ns:
+            event = msgspec.structs.replace(event, time_ns=time_ns)
+        task = known.tasks.get(write.task)
+        state = PENDING if task is None else task.state
+        if not self._store.fold.lifecycle.may(state, event):
+            raise self._store.fold.lifecycle.illegal(write.task, state, event)
+        return event
+
+    def _placed(self, write: Write, event: Placed, known: Allocation | None, time_ns: int) -> Placed:
+        """Return a placing with the indexes that a new allocation gets. Source: UpsertAllocs, in every version."""
+        if write.task:
+            raise TaskfoldError(f"an allocation is placed, not a task: leave {write.task!r} out")
+        if known is not None:
+            raise VersionConflict(allocation=write.alloc, expected=0, found=known.version)
+        fields = {} if event.body is UNSET else fields_from_json(event.body)
+        named = fields.setdefault("ID", msgspec.json.encode(write.alloc))
+        if not write.alloc or msgspec.json.decode(named) != write.alloc:
+            raise DecodeError(f"$.ID: expected {write.alloc!r}, found {named[:60].decode(errors='replace')}")
+        fields["CreateIndex"] = fields["AllocModifyIndex"] = b"%d" % self._index
+        if fields.get("CreateTime", b"0") == b"0":
+            fields["CreateTime"] = b"%d" % time_ns
+        return Placed(body=placed_body(fields))
+
+    def _updated(self, write: Write, event: Updated) -> Updated:
+        """Return an update with the index of a server's write. Source: UpsertAllocs, in every version."""
+        if write.task:
+            raise TaskfoldError(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
+        for name in (*event.fields, *event.cleared):
+            if name in _GIVEN:
+                raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
+        if not event.fields and not event.cleared:
+            raise DecodeError("$: expected a field to update, found none")
+        return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}, cleared=event.cleared)
+
+    def commit(self) -> None:
+        """Append what was drafted. Raises what the log raises: then nothing changed."""
+        by_allocation: dict[str, list[Record]] = {}
+        for record in self.drafted:
+            by_allocation.setdefault(record.alloc, []).append(record)
+        appends = [Append(alloc, records[0].version - 1, records) for alloc, records in by_allocation.items()]
+        for record in self._store.commit(appends):
+            self._committed[record.alloc, record.version] = record
+
+    def records(self) -> list[Record | None]:
+        """Return, for each write, its record as it stands in the log; None for a repeat."""
+        drafted = (None if place is None else self.drafted[place] for place in self._places)
+        return [None if record is None else self._committed[record.alloc, record.version] for record in drafted]
