@@ -1,0 +1,63 @@
+"""What asks a scheduler to act: stopping, restarting and signalling allocations, and registering jobs.
+
+What Nomad checks first is checked here: the ID, whether there is such an allocation, whether the body is JSON. What
+passes is answered with 501: this server records what a scheduler did, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from taskfold.http.allocations import find
+from taskfold.http.answers import Answer, error
+from taskfold.http.go_json import json_error
+from taskfold.http.options import Options
+from taskfold.http.request import Request
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+
+__all__ = ["CLIENT_ACTIONS", "client_allocation", "jobs", "stop"]
+
+CLIENT_ACTIONS: Final = ("restart", "signal")
+
+_ORIGIN: Final = ((b"Vary", b"Origin"),)
+_EMPTY: Final = "EOF"
+_UNDECIDED: Final = "taskfold records what a scheduler did, and does not act by itself: record the events instead"
+
+
+async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
+    """Answer ``PUT /v1/allocation/<id>/stop``."""
+    found = find(app, text)
+    if isinstance(found, Answer):
+        return found
+    if found not in app.engine.store.directory:
+        return error(404, "allocation not found")
+    return error(501, _UNDECIDED)
+
+
+async def client_allocation(app: App, request: Request, _: Options, text: str, action: str) -> Answer:
+    """Answer what is asked of the client that runs an allocation."""
+    if action == "signal" and request.method == "GET":
+        return error(405, "Invalid method", extra=_ORIGIN)
+    wrong = json_error(await request.body(app.limits.body_bytes, app.limits.body_timeout))
+    if wrong is not None and wrong != _EMPTY:
+        status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
+        return error(status, words, extra=_ORIGIN)
+    found = find(app, text)
+    if isinstance(found, Answer):
+        return Answer(found.status, (*found.headers, *_ORIGIN), found.body, found.late)
+    if found not in app.engine.store.directory:
+        return error(404, f'Unknown allocation "{text}"', extra=_ORIGIN)
+    return error(501, _UNDECIDED, extra=_ORIGIN)
+
+
+async def jobs(app: App, request: Request, _: Options) -> Answer:
+    """Answer ``PUT /v1/jobs``: a body that is wrong gets Nomad's answer, and a job is not taken."""
+    if request.method != "GET":
+        wrong = json_error(await request.body(app.limits.body_bytes, app.limits.body_timeout))
+        if wrong == _EMPTY and app.dialect.has_actions:
+            wrong = "Request body is empty"
+        if wrong is not None:
+            return error(400, wrong)
+    return error(501, "taskfold serves allocations, and knows no jobs")

@@ -1,0 +1,229 @@
+"""The reads: one allocation, the list of allocations, and those of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from taskfold.codecs.allocation import Snapshot
+from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.blocking import ask
+from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.options import Options
+from taskfold.http.query import go_bool, is_pretty
+from taskfold.http.request import Request
+from taskfold.messages import go_quoted
+from taskfold.store import View
+from taskfold.waits import Answered, Query
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+
+__all__ = ["allocation", "allocations", "find", "job_allocations"]
+
+NOT_FOUND: Final = "alloc not found"
+ALL_NAMESPACES: Final = "*"
+_DEFAULT_NAMESPACE: Final = "default"
+_STUBS_AT_ONCE: Final = 16
+"""How many entries of a list are written before others have their turn."""
+
+
+def find(app: App, text: str) -> str | Answer:
+    """Return the ID that a text names, or the 500 that Nomad answers when it names none.
+
+    Nomad compares the 16 bytes of an ID: neither case nor the places of hyphens count. An ID of the store that is no
+    UUID is found as it is.
+    """
+    if text in app.engine.store.directory:
+        return text
+    try:
+        key = canonical(uuid_key(text))
+    except InvalidIdentifier as problem:
+        return error(500, f"{LOOKUP_FAILED}{problem}")
+    return key
+
+
+async def allocation(app: App, request: Request, options: Options, text: str) -> Answer:
+    """Answer ``GET /v1/allocation/<id>``."""
+    found = find(app, text)
+    if isinstance(found, Answer):
+        return found
+    alloc: str = found
+    fold = app.engine.store.fold
+
+    if options.index:
+
+        def query() -> Answered[None]:
+            known = fold.allocations.get(alloc)
+            if known is None:
+                return Answered(app.engine.store.index, None, "any")
+            return Answered(known.modify_index, None, "allocation", alloc)
+
+        await ask(app, request, options, query)
+    body = app.bodies.get(alloc, gzipped=request.accepts_gzip)
+    if body is None:
+        return error(404, NOT_FOUND, app.engine.store.index)
+    if request.query and is_pretty(request.query):
+        return json_answer(pretty(body.text), body.index)
+    answer = json_answer(body.text, body.index)
+    return answer if body.gzipped is None else Answer(200, answer.headers, body.text, gzipped=body.gzipped)
+
+
+class _Wanted(Struct, frozen=True):
+    """What a list is asked for."""
+
+    prefix: str = ""
+    job: str | None = None
+    namespace: str | None = None
+    resources: bool = False
+    task_states: bool = True
+
+
+async def allocations(app: App, request: Request, options: Options) -> Answer | None:
+    """Answer ``GET /v1/allocations``."""
+    choices = _choices(app, request)
+    if isinstance(choices, Answer):
+        return choices
+    prefix = ""
+    if options.prefix:
+        try:
+            prefix = canonical(uuid_key(options.prefix, exact=False))
+        except InvalidIdentifier as problem:
+            return error(500, f"{LOOKUP_FAILED}{problem}")
+    resources, task_states = choices
+    wanted = _Wanted(prefix=prefix, namespace=_namespace(app, options), resources=resources, task_states=task_states)
+    return await _list(app, request, options, wanted)
+
+
+async def job_allocations(app: App, request: Request, options: Options, job: str) -> Answer | None:
+    """Answer ``GET /v1/job/<id>/allocations``."""
+    return await _list(app, request, options, _Wanted(job=job, namespace=_namespace(app, options)))
+
+
+def _namespace(app: App, options: Options) -> str | None:
+    """Return the one namespace that is listed; None for all of them."""
+    has_one = app.engine.dialect.has_namespaces and options.namespace != ALL_NAMESPACES
+    return options.namespace if has_one else None
+
+
+def _choices(app: App, request: Request) -> tuple[bool, bool] | Answer:
+    """Return whether resources and task states are listed, or the 500 for a choice that is neither yes nor no."""
+    chosen = []
+    for name, default in (("resources", False), ("task_states", True)):
+        text = request.query.get(name) if app.engine.dialect.has_stub_choices else ""
+        choice = go_bool(text) if text else default
+        if choice is None:
+            why = f"strconv.ParseBool: parsing {go_quoted(text)}: invalid syntax"
+            return error(500, f'Failed to parse value of "{name}" ({text}) as a bool: {why}')
+        chosen.append(choice)
+    return chosen[0], chosen[1]
+
+
+async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -> Answer | None:
+    """Answer with the stubs of what is wanted, all as they are at one index."""
+    if options.index:
+        await ask(app, request, options, _list_query(app, options, wanted))
+    # Allocations without a namespace are in the default one.
+    namespace = None if wanted.namespace == _DEFAULT_NAMESPACE else wanted.namespace
+    view = app.engine.store.view(prefix=wanted.prefix, job=wanted.job, namespace=namespace)
+    answer = _Listing(app, request, wanted, view)
+    return await answer.send()
+
+
+def _list_query(app: App, options: Options, wanted: _Wanted) -> Query[None]:
+    """Return the question of a list: the index of the store; once it waits, only changes of what is listed count."""
+    store = app.engine.store
+    is_first = True
+
+    def query() -> Answered[None]:
+        nonlocal is_first
+        index = store.index
+        if not is_first and not any(_is_listed(app, wanted, a) for a in store.directory.written_after(options.index)):
+            index = min(index, options.index)
+        is_first = False
+        return Answered(index, None, "any") if wanted.job is None else Answered(index, None, "job", wanted.job)
+
+    return query
+
+
+def _is_listed(app: App, wanted: _Wanted, alloc: str) -> bool:
+    """Tell whether an allocation is one of those that are wanted."""
+    listed = app.engine.store.directory.get(alloc)
+    return (
+        listed is not None
+        and alloc.startswith(wanted.prefix)
+        and (wanted.job is None or listed.job == wanted.job)
+        and (wanted.namespace is None or (listed.namespace or _DEFAULT_NAMESPACE) == wanted.namespace)
+    )
+
+
+class _Listing:
+    """A list on its way out: one answer when it is short, else piece by piece, so that it never is in memory whole."""
+
+    def __init__(self, app: App, request: Request, wanted: _Wanted, view: View) -> None:
+        self.app = app
+        self.request = request
+        self.wanted = wanted
+        self.view = view
+        self.is_pretty = bool(request.query) and is_pretty(request.query)
+
+    async def send(self) -> Answer | None:
+        """Send the list; return it instead where it is short."""
+        pieces = self._pieces()
+        first = next(pieces)
+        second = next(pieces, None)
+        if second is None:
+            return json_answer(first, self.view.index)
+        await self._stream(first + second, pieces)
+        return None
+
+    def _stubs(self) -> Iterator[bytes]:
+        """Yield the entries."""
+        for state in self.view.states():
+            if self.wanted.namespace is not None and not _is_listed(self.app, self.wanted, state.id):
+                continue
+            snapshot = Snapshot.of(state, self.app.engine.dialect)
+            yield snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the text of the list, some entries at a time."""
+        # The indented list is the plain one, indented entry by entry: no string holds a newline as it is.
+        opening, between, closing = (b"[\n    ", b",\n    ", b"\n]\n") if self.is_pretty else (b"[", b",", b"]")
+        empty = b"[]\n" if self.is_pretty else b"[]"
+        text, count = b"", 0
+        for stub in self._stubs():
+            shown = pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
+            text += (between if count else opening) + shown
+            count += 1
+            if count % _STUBS_AT_ONCE == 0:
+                yield text
+                text = b""
+        yield text + closing if count else empty
+
+    async def _stream(self, text: bytes, pieces: Iterator[bytes]) -> None:
+        """Send a list that is long."""
+        request = self.request
+        answer = json_answer(b"", self.view.index)
+        headers = answer.headers
+        packer = None
+        if request.accepts_gzip:
+            packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+            headers = ((b"Content-Encoding", b"gzip"), *headers)
+        request.status = answer.status
+        await self.app.send(request, {"type": "http.response.start", "status": answer.status, "headers": headers})
+        for piece in self._with_first(text, pieces):
+            data = piece if packer is None else packer.compress(piece)
+            if data:
+                await self.app.send(request, {"type": "http.response.body", "body": data, "more_body": True})
+            await asyncio.sleep(0)  # others have their turn
+        rest = b"" if packer is None else packer.flush()
+        await self.app.send(request, {"type": "http.response.body", "body": rest})
+
+    @staticmethod
+    def _with_first(text: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        yield text
+        yield from pieces

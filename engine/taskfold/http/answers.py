@@ -1,0 +1,112 @@
+"""Answers: status, headers and body as a Nomad agent writes them, and sending them through ASGI.
+
+Header values, their order and the error texts are those that were recorded; an ASGI server may write the names in lower
+case, which HTTP allows. A body of up to 2,048 bytes has its length told, a longer one is sent in chunks, as Go does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from taskfold.dialect import Dialect
+from taskfold.http.compression import gzip_body, gzip_small
+
+__all__ = [
+    "Answer",
+    "Header",
+    "Receive",
+    "Scope",
+    "Send",
+    "error",
+    "json_answer",
+    "not_found",
+    "pretty",
+    "redirect",
+    "send_answer",
+]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+
+TOLD_LENGTH: Final = 2_048
+"""Up to how many bytes a body's length is told. Source: bufferBeforeChunkingSize of Go's net/http."""
+
+VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
+JSON_TYPE: Final[Header] = (b"Content-Type", b"application/json")
+TEXT_TYPE: Final[Header] = (b"Content-Type", b"text/plain; charset=utf-8")
+HTML_TYPE: Final[Header] = (b"Content-Type", b"text/html; charset=utf-8")
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """A whole answer."""
+
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes = b""
+    late: tuple[Header, ...] = ()
+    """Headers that Go writes after the length: the type of a text that it had to guess."""
+    gzipped: bytes | None = None
+    """The body as gzip, where it is known already."""
+
+
+def index_headers(index: int) -> tuple[Header, ...]:
+    """Return the headers that every read has: there is one server, which leads, and is in contact with itself."""
+    return (
+        (b"X-Nomad-Index", b"%d" % index),
+        (b"X-Nomad-Knownleader", b"true"),
+        (b"X-Nomad-Lastcontact", b"0"),
+    )
+
+
+def json_answer(body: bytes, index: int | None = None, *, status: int = 200, extra: Iterable[Header] = ()) -> Answer:
+    """Return an answer in JSON; reads tell the index that they are of."""
+    return Answer(status, (JSON_TYPE, VARY, *extra, *(() if index is None else index_headers(index))), body)
+
+
+def error(status: int, text: str, index: int | None = None, *, extra: Iterable[Header] = ()) -> Answer:
+    """Return an error as Nomad writes it: its text and nothing else. A 404 of a read tells the index as well."""
+    headers = (VARY, *extra, *(() if index is None else index_headers(index)))
+    return Answer(status, headers, text.encode(errors="surrogateescape"), (TEXT_TYPE,))
+
+
+def not_found(dialect: Dialect) -> Answer:
+    """Return the answer for a path that nobody knows."""
+    if dialect.has_ui:
+        return Answer(404, (VARY,))
+    return Answer(404, (TEXT_TYPE, VARY, (b"X-Content-Type-Options", b"nosniff")), b"404 page not found\n")
+
+
+def redirect(status: int, reason: str, location: str, method: str) -> Answer:
+    """Return a redirect as Go's net/http writes it."""
+    if method not in {"GET", "HEAD"}:
+        return Answer(status, ((b"Location", location.encode()), VARY))
+    escaped = location.replace("&", "&amp;").replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;")
+    body = f'<a href="{escaped}">{reason}</a>.\n\n' if method == "GET" else ""
+    return Answer(status, (HTML_TYPE, (b"Location", location.encode()), VARY), body.encode())
+
+
+def pretty(body: bytes) -> bytes:
+    """Return a JSON text as ``?pretty`` shows it: four spaces, and a newline at its end."""
+    return msgspec.json.format(body, indent=4) + b"\n"
+
+
+async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dialect | None) -> None:
+    """Send a whole answer, compressed as a dialect does it where one is given. O(body)."""
+    body, headers, late = answer.body, answer.headers, answer.late
+    if gzip_as is not None and body:
+        body = answer.gzipped or (gzip_small(body) if len(body) <= TOLD_LENGTH else gzip_body(body))
+        # The type of a text was guessed from its bytes; the old agent did not guess what is compressed.
+        guessed = late if gzip_as.has_ui else ()
+        headers, late = ((b"Content-Encoding", b"gzip"), *guessed, *headers), ()
+    if len(body) <= TOLD_LENGTH or scope.get("http_version") == "1.0":
+        headers = (*headers, (b"Content-Length", b"%d" % len(body)))
+    if late:
+        headers = (*headers, *late)
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -1,0 +1,198 @@
+"""The ASGI application: which endpoint answers a request, who may ask, and what is done when something goes wrong.
+
+It serves one engine, on one event loop. Reads take the store's lock for as long as it takes to copy an allocation;
+writes run in a thread of their own, since a log may wait for its disk. Any ASGI server may serve the application;
+`taskfold.http.server` is the one that comes with it, and sees to time-outs that an application cannot see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, MutableMapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+from taskfold.engine import Engine
+from taskfold.http.answers import Answer, Receive, Scope, Send, error, not_found, redirect, send_answer
+from taskfold.http.bodies import Bodies
+from taskfold.http.limits import Limits, Slots, TooMany
+from taskfold.http.options import parse_options
+from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
+from taskfold.http.routes import INVALID_METHOD, Route, cleaned, match
+from taskfold.http.stream import EventTexts
+
+if TYPE_CHECKING:
+    from taskfold.http.regions import Peers
+
+__all__ = ["App"]
+
+logger = logging.getLogger("taskfold.http")
+
+PERMISSION_DENIED: Final = "Permission denied"
+NO_PATH: Final = "No path to region"
+
+
+class App:
+    """Serves an engine as Nomad's agents serve their allocations.
+
+    ``region`` is its own region, the log's unless named; ``peers`` are the servers of others (`taskfold.http.regions`).
+    With a ``token`` every request but the one for health needs it. ``is_mirror`` says that the engine follows a Nomad:
+    then nothing else may write to it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        region: str | None = None,
+        peers: Peers | None = None,
+        token: str | None = None,
+        limits: Limits | None = None,
+        is_mirror: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self.engine = engine
+        self.dialect = engine.dialect
+        self.region = region or engine.store.log.header.region
+        self.peers = peers
+        self.limits = limits or Limits()
+        self.is_mirror = is_mirror
+        self.clock = engine.clock
+        # Spreads the ends of waits; nothing that must be secret.
+        self.random = random.Random(seed)  # noqa: S311
+        self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
+        self.event_texts = EventTexts(engine.dialect)
+        self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
+        self.streams = Slots("streams", total=self.limits.streams, per_client=self.limits.streams)
+        self.answers: Counter[tuple[str, int]] = Counter()
+        """How many requests were answered, by endpoint and status."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """How long they took in all, by endpoint; blocked queries with their waits."""
+        self.problem = ""
+        """What keeps the server from doing its work; empty when nothing does. Health tells it."""
+        self.is_closing = asyncio.Event()
+        self._token = None if token is None else token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or take part in the life of a server."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._serve(Request(scope, receive, send))
+
+    def close(self) -> None:
+        """Answer every blocked query, and end every stream: the server is about to stop."""
+        self.is_closing.set()
+        self.engine.store.release()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Take part in the lifespan protocol: a server of another kind tells its end by it."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                self.close()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _serve(self, request: Request) -> None:
+        """Answer a request, and count it."""
+        began = perf_counter()
+        try:
+            answer = await self._answer(request)
+            if answer is not None:
+                request.status = answer.status
+                gzip_as = self.dialect if request.accepts_gzip else None
+                await send_answer(request.scope, request.send, answer, gzip_as=gzip_as)
+        except Disconnected:
+            request.status = request.status or 499
+        finally:
+            self.answers[request.route, request.status] += 1
+            self.seconds[request.route] += perf_counter() - began
+
+    async def _answer(self, request: Request) -> Answer | None:
+        """Return the answer to a request, whatever goes wrong; None when it is sent already."""
+        try:
+            return await self._route(request)
+        except TooMany as reason:
+            return error(429, str(reason))
+        except BodyTooLarge:
+            return error(413, f"the body is larger than {self.limits.body_bytes} bytes")
+        except BodyTooSlow:
+            return error(408, f"the body did not come within {self.limits.body_timeout:g} seconds")
+        except Disconnected:
+            raise
+        except Exception:
+            if request.status:  # half of an answer is out: all that is left is to end it
+                raise
+            logger.exception("a request for %s could not be answered", request.route)
+            return error(500, "the server met a defect of its own; its log has the details")
+
+    async def _route(self, request: Request) -> Answer | None:
+        """Find the endpoint, see whether it may be asked so, and run it."""
+        query = request.scope["query_string"]
+        if len(query) > self.limits.query_bytes:
+            return error(414, f"the query is longer than {self.limits.query_bytes} bytes")
+        found = cleaned(request.path, query, request.method) or match(request.path, self.dialect)
+        route = found[0] if isinstance(found, tuple) else None
+        if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
+            return error(403, PERMISSION_DENIED)
+        if found is None:
+            return self._unknown(request)
+        if isinstance(found, Answer):
+            return found
+        route, arguments = found
+        request.route = route.name
+        if request.method not in route.methods:
+            return error(405, INVALID_METHOD, extra=route.extra)
+        return await self._run(request, route, arguments)
+
+    async def _run(self, request: Request, route: Route, arguments: tuple[str, ...]) -> Answer | None:
+        """Run the handler of an endpoint, here or in another region."""
+        if not route.is_regional:
+            return await route.handler(self, request, *arguments)
+        options = parse_options(request.query)
+        if isinstance(options, Answer):
+            return options
+        if options.region and options.region != self.region:
+            return await self.forward(request, options.region)
+        return await route.handler(self, request, options, *arguments)
+
+    async def forward(self, request: Request, region: str) -> Answer | None:
+        """Have the server of another region answer."""
+        if self.peers is None or region not in self.peers:
+            return error(500, NO_PATH)
+        return await self.peers.forward(self, request, region)
+
+    def _unknown(self, request: Request) -> Answer:
+        """Answer for a path that no endpoint has."""
+        if request.path == "/" and self.dialect.has_ui:
+            return redirect(307, "Temporary Redirect", "/ui/", request.method)
+        return not_found(self.dialect)
+
+    def _may(self, request: Request) -> bool:
+        """Tell whether a request has the token; how long that takes tells nothing of it."""
+        assert self._token is not None
+        given = request.header(b"x-nomad-token")
+        if not given:
+            scheme, _, given = request.header(b"authorization").partition(b" ")
+            if scheme.lower() != b"bearer":
+                given = b""
+        return hmac.compare_digest(given.strip(), self._token)
+
+    async def send(self, request: Request, message: MutableMapping[str, Any]) -> None:
+        """Send a part of an answer; a client that takes nothing for too long is left. Raises Disconnected."""
+        try:
+            async with asyncio.timeout(self.limits.send_timeout):
+                await request.send(message)
+        except TimeoutError:
+            raise Disconnected from None
+
+    def regions(self) -> list[str]:
+        """Return the regions that can be asked, sorted."""
+        others: Mapping[str, Any] = self.peers.urls if self.peers is not None else {}
+        return sorted({self.region, *others})

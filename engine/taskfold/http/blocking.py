@@ -1,0 +1,58 @@
+"""Blocking queries: `index` and `wait`, as semantics and limits of Nomad's blockingRPC have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from taskfold.http.options import Options, wait_limit_ns
+from taskfold.http.request import Disconnected, Request
+from taskfold.waits import Answered, Query
+from taskfold.waits_async import wait_async
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+
+__all__ = ["ask", "while_connected"]
+
+T = TypeVar("T")
+
+
+async def ask(app: App, request: Request, options: Options, query: Query[T]) -> Answered[T]:
+    """Return what a query finds: at once, or, where an index is asked for, when it is newer or the wait is over.
+
+    Raises TooMany when the client has as many blocked queries as it may have, and Disconnected when it went away.
+    """
+    store = app.engine.store
+    with store.lock:
+        answered = query()
+    if not options.index or answered.index > options.index or store.is_released:
+        return answered
+    seconds = wait_limit_ns(options.wait_ns, app.random.random()) / 1_000_000_000
+    with app.blocked.taken(request.client):
+        return await while_connected(request, wait_async(store, query, options.index, seconds, app.clock))
+
+
+async def while_connected(request: Request, running: Coroutine[Any, Any, T]) -> T:
+    """Run something as long as the client is there. Raises Disconnected, with it cancelled, when the client is gone."""
+    task = asyncio.current_task()
+    assert task is not None
+    is_running = True
+
+    def end(_: asyncio.Task[None]) -> None:
+        if is_running:
+            task.cancel()
+
+    gone = asyncio.ensure_future(request.until_gone())
+    gone.add_done_callback(end)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            task.uncancel()
+            raise Disconnected from None
+        raise
+    finally:
+        is_running = False
+        gone.cancel()

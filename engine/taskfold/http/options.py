@@ -1,0 +1,74 @@
+"""The parameters that every read takes, in the order in which Nomad looks at them.
+
+Source: command/agent/http.go parse (region, consistency, prefix, namespace, then wait and index, which may be wrong).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from taskfold.duration import parse_duration_ns
+from taskfold.http.answers import Answer, error
+from taskfold.http.query import Query, parse_unsigned
+
+__all__ = ["MAX_WAIT_NS", "Options", "parse_options", "wait_limit_ns"]
+
+MAX_WAIT_NS: Final = 300 * 1_000_000_000
+"""The longest wait, and that of a query that names none. Source: nomad/rpc.go maxQueryTime, in every version."""
+
+_JITTER: Final = 16
+"""A sixteenth of the wait, at most, is added at random. Source: nomad/rpc.go jitterFraction."""
+
+_DEFAULT_NAMESPACE: Final = "default"
+
+
+class Options(Struct, frozen=True, gc=False):
+    """What a read asks for."""
+
+    region: str = ""
+    prefix: str = ""
+    namespace: str = _DEFAULT_NAMESPACE
+    wait_ns: int = 0
+    """How long to wait at most, as asked for; 0 or less means the longest wait."""
+    index: int = 0
+    """Wait for what is newer than this; 0 waits for nothing."""
+
+
+_NONE: Final = Options()
+
+
+def parse_options(query: Query) -> Options | Answer:
+    """Return what a query asks for, or the 400 that says what is wrong with it.
+
+    `stale` and `consistent` are taken, and change nothing: there is one server.
+    """
+    if not query:
+        return _NONE
+    wait_ns = index = 0
+    if wait := query.get("wait"):
+        try:
+            wait_ns = parse_duration_ns(wait)
+        except ValueError:
+            return error(400, "Invalid wait time")
+    if text := query.get("index"):
+        number = parse_unsigned(text)
+        if number is None:
+            return error(400, "Invalid index")
+        index = number
+    return Options(
+        query.get("region"), query.get("prefix"), query.get("namespace") or _DEFAULT_NAMESPACE, wait_ns, index
+    )
+
+
+def wait_limit_ns(wait_ns: int, fraction: float) -> int:
+    """Return how long a query waits (nanoseconds), where ``fraction`` in [0, 1) is how much of the jitter it gets.
+
+    >>> wait_limit_ns(0, 0.0) == wait_limit_ns(10**18, 0.0) == MAX_WAIT_NS
+    True
+    >>> wait_limit_ns(16_000_000_000, 0.5)
+    16500000000
+    """
+    limit = MAX_WAIT_NS if wait_ns <= 0 or wait_ns > MAX_WAIT_NS else wait_ns
+    return limit + int(limit // _JITTER * fraction)

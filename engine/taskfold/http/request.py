@@ -1,0 +1,90 @@
+"""A request as the handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from taskfold.http.answers import Receive, Scope, Send
+from taskfold.http.compression import accepts_gzip
+from taskfold.http.query import Query, parse_query
+
+__all__ = ["BodyTooLarge", "BodyTooSlow", "Disconnected", "Request"]
+
+
+class Disconnected(Exception):
+    """The client is gone: nobody waits for an answer."""
+
+
+class BodyTooLarge(Exception):
+    """The body is larger than the limit."""
+
+
+class BodyTooSlow(Exception):
+    """The body did not come in time."""
+
+
+class Request:
+    """One HTTP request."""
+
+    __slots__ = ("_query", "method", "path", "receive", "route", "scope", "send", "status")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.route = "other"
+        """Which endpoint answers it, for the metrics."""
+        self.status = 0
+        self._query: Query | None = None
+
+    @property
+    def query(self) -> Query:
+        """The parameters."""
+        if self._query is None:
+            self._query = parse_query(self.scope["query_string"])
+        return self._query
+
+    @property
+    def client(self) -> str:
+        """The address that it comes from; empty where the server does not tell."""
+        client = self.scope.get("client")
+        return str(client[0]) if client else ""
+
+    @property
+    def accepts_gzip(self) -> bool:
+        """Whether the answer may be compressed."""
+        return any(name == b"accept-encoding" and accepts_gzip(value) for name, value in self.scope["headers"])
+
+    def header(self, name: bytes) -> bytes:
+        """Return the first header of a name in lower case; empty where there is none."""
+        return next((value for other, value in self.scope["headers"] if other == name), b"")
+
+    async def body(self, limit: int, seconds: float) -> bytes:
+        """Return the whole body. Raises BodyTooLarge, BodyTooSlow and Disconnected."""
+        told = self.header(b"content-length")
+        if told.isdigit() and int(told) > limit:
+            raise BodyTooLarge
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    message = await self.receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > limit:
+                        raise BodyTooLarge
+                    parts.append(part)
+                    if not message.get("more_body"):
+                        return b"".join(parts)
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    async def until_gone(self) -> None:
+        """Return when the client is gone; what it sends until then is not looked at."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass

@@ -1,0 +1,147 @@
+"""Which endpoint a path names. The table is what the OpenAPI document is made from, too."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, TypeAlias
+
+from taskfold.dialect import Dialect
+from taskfold.http import actions, allocations, events, own, stream
+from taskfold.http.answers import Answer, Header, error, redirect
+
+__all__ = ["INVALID_METHOD", "ROUTES", "Route", "cleaned", "match"]
+
+INVALID_METHOD: Final = "Invalid method"
+NO_RESOURCE: Final = "resource not found"
+
+Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]
+
+
+class Route(NamedTuple):
+    """One endpoint."""
+
+    name: str
+    path: str
+    """The path, with its parts in braces."""
+    methods: tuple[str, ...]
+    handler: Handler
+    """Gets the app, the request, the options (if it is regional), and the parts of the path."""
+    summary: str
+    is_regional: bool = True
+    """It takes the parameters of every read, and may be asked of another region."""
+    is_open: bool = False
+    """It needs no token."""
+    extra: tuple[Header, ...] = ()
+    """What its errors have among their headers."""
+
+
+_GET: Final = ("GET",)
+_WRITE: Final = ("PUT", "POST")
+
+ROUTES: Final = {
+    route.name: route
+    for route in (
+        Route("allocation", "/v1/allocation/{id}", _GET, allocations.allocation, "Read one allocation."),
+        Route("allocations", "/v1/allocations", _GET, allocations.allocations, "List allocations."),
+        Route(
+            "job_allocations",
+            "/v1/job/{job}/allocations",
+            _GET,
+            allocations.job_allocations,
+            "List the allocations of a job.",
+        ),
+        Route("history", "/v1/allocation/{id}/history", _GET, events.history, "Read every record of an allocation."),
+        Route("events", "/v1/allocations/events", ("POST",), events.post_events, "Record what happened."),
+        Route(
+            "event_stream",
+            "/v1/event/stream",
+            _GET,
+            stream.event_stream,
+            "Follow every change.",
+            is_regional=False,  # its index is another parameter, with other errors
+        ),
+        Route("stop", "/v1/allocation/{id}/stop", _WRITE, actions.stop, "Stop an allocation."),
+        Route(
+            "client_allocation",
+            "/v1/client/allocation/{id}/{action}",
+            ("GET", *_WRITE),
+            actions.client_allocation,
+            "Restart or signal a task.",
+            extra=((b"Vary", b"Origin"),),
+        ),
+        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Register a job."),
+        Route("regions", "/v1/regions", _GET, own.regions, "List the regions that can be asked.", is_regional=False),
+        Route(
+            "health",
+            "/v1/agent/health",
+            _GET,
+            own.health,
+            "Tell whether the server does its work.",
+            is_regional=False,
+            is_open=True,
+        ),
+        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers for Prometheus.", is_regional=False),
+        Route("openapi", "/v1/openapi.json", _GET, own.openapi, "Describe this interface.", is_regional=False),
+    )
+}
+"""Every endpoint, by name."""
+
+_EXACT: Final = {route.path: route for route in ROUTES.values() if "{" not in route.path}
+_ALLOCATION: Final = "/v1/allocation/"
+_JOB: Final = "/v1/job/"
+_CLIENT: Final = "/v1/client/allocation/"
+_OF_JOB: Final = "/allocations"
+
+Found: TypeAlias = tuple[Route, tuple[str, ...]]
+
+
+def match(path: str, dialect: Dialect) -> Found | Answer | None:
+    """Return the endpoint that a path names and the parts of the path, or what Nomad answers without one.
+
+    >>> from taskfold.dialect import DIALECTS
+    >>> found = match("/v1/job/example/allocations", DIALECTS["1.1.2"])
+    >>> found[0].name, found[1]
+    ('job_allocations', ('example',))
+    """
+    if path.startswith(_ALLOCATION):
+        return _of_allocation(path[len(_ALLOCATION) :], dialect)
+    route = _EXACT.get(path)
+    if route is not None:
+        return route, ()
+    if path.startswith(_CLIENT):
+        return _of_client(path[len(_CLIENT) :], dialect)
+    if path.startswith(_JOB) and path.endswith(_OF_JOB) and len(path) > len(_JOB) + len(_OF_JOB):
+        return ROUTES["job_allocations"], (path[len(_JOB) : -len(_OF_JOB)],)
+    return None
+
+
+def _of_allocation(rest: str, dialect: Dialect) -> Found | Answer:
+    """Return the endpoint below one allocation."""
+    alloc, slash, name = rest.partition("/")
+    if slash and name == "history":
+        return ROUTES["history"], (alloc,)
+    if not slash or not dialect.has_actions:
+        return ROUTES["allocation"], (rest,)
+    if name == "stop":
+        return ROUTES["stop"], (alloc,)
+    return error(404, NO_RESOURCE)
+
+
+def _of_client(rest: str, dialect: Dialect) -> Found | Answer:
+    """Return the endpoint of an allocation on its client."""
+    alloc, _, name = rest.partition("/")
+    if not dialect.has_actions or name not in actions.CLIENT_ACTIONS:
+        return error(404, NO_RESOURCE, extra=ROUTES["client_allocation"].extra if dialect.has_actions else ())
+    return ROUTES["client_allocation"], (alloc, name)
+
+
+def cleaned(path: str, query: bytes, method: str) -> Answer | None:
+    """Return the redirect that Go's router answers with when a path is not clean, or lacks its last slash."""
+    if path == _ALLOCATION[:-1]:
+        clean = _ALLOCATION
+    elif "//" in path or "/./" in path or "/../" in path or path.endswith(("/.", "/..")):
+        clean = posixpath.normpath(path.replace("//", "/")) + ("/" if path.endswith("/") else "")
+    else:
+        return None
+    return redirect(301, "Moved Permanently", clean + (f"?{query.decode('latin-1')}" if query else ""), method)

@@ -1,0 +1,288 @@
+"""``/v1/event/stream``: every change, from the log.
+
+Frames and events look as Nomad's: ``{"Events":[…],"Index":n}`` for each index, ``{}`` at once and then every 30 seconds.
+What is behind them differs. Nomad sends what happens to be in a buffer; here a reader has a position in the log, and
+gets everything after it, however old and however slow it is. So nothing is ever left out silently, and a client that
+cannot be served on is told by a last frame, ``{"Error":{…}}``:
+
+=========  =============================================================================================================
+``gone``   the index that it asks for is older than the log
+``ahead``  the index that it asks for was never given: it knows another log. It must begin again, with ``index=0``
+``slow``   it had caught up, and then fell behind by too much; ``Position`` says with which ``from`` to go on
+=========  =============================================================================================================
+
+``index=n`` begins with the first write of an index that is not smaller, as in Nomad; so ``index=last+1`` goes on after
+the last frame without a repeat. ``from=now`` begins with the next write, ``from=<Seq>`` after a position of the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from taskfold.allocation import AllocationState
+from taskfold.changes import ChangeReader
+from taskfold.clock import Clock, Timer
+from taskfold.codecs.allocation import Snapshot
+from taskfold.dialect import Dialect
+from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
+from taskfold.http.blocking import while_connected
+from taskfold.http.query import Query, parse_signed_error, parse_unsigned
+from taskfold.http.request import Disconnected, Request
+from taskfold.http.topics import TopicError, Topics, parse_topics
+from taskfold.messages import go_quoted
+from taskfold.record import Placed, Record, Updated
+from taskfold.store import Change, Store
+from taskfold.waits import Answered
+from taskfold.waits_async import wait_async
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+
+__all__ = ["EventTexts", "event_stream", "write_type"]
+
+TOPIC: Final = "Allocation"
+HEARTBEAT: Final = b"{}\n"
+HEARTBEAT_SECONDS: Final = 30
+_EVENTS_KEPT: Final = 1_024
+_HEADERS: Final = ((b"Cache-Control", b"no-cache"), JSON_TYPE, VARY)
+_DEFAULT_NAMESPACE: Final = "default"
+_NOW: Final = -1
+"""Stands for the newest position, whatever it is when the stream begins."""
+
+
+_PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
+"""Fields that only a plan moves; a wish moves DesiredTransition alone."""
+
+
+class Event(NamedTuple):
+    """An event as text, with what filters look at."""
+
+    key: str
+    filter_keys: tuple[str, str]
+    namespace: str
+    text: bytes
+
+
+def write_type(records: Sequence[Record]) -> str:
+    """Return what Nomad calls a write that left these records: a plan, a wish, or a report of the client.
+
+    Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
+    """
+    for record in records:
+        event = record.event
+        if isinstance(event, Placed) and not record.task:
+            return "PlanResult"
+        if isinstance(event, Updated) and not record.task:
+            # A write that changed nothing that is shown was a plan that replaced the allocation.
+            if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
+                return "PlanResult"
+            if "DesiredTransition" in event.fields:
+                return "AllocationUpdateDesiredStatus"
+    return "AllocationUpdated"
+
+
+class EventTexts:
+    """Events as text: each is written once, however many clients get it."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._texts: OrderedDict[tuple[str, int], Event] = OrderedDict()
+
+    def get(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+        """Return the event that tells of an allocation after a write."""
+        key = state.id, state.version
+        found = self._texts.get(key)
+        if found is None:
+            found = self._texts[key] = self._event(state, records, index)
+            if len(self._texts) > _EVENTS_KEPT:
+                self._texts.popitem(last=False)
+        return found
+
+    def _event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+        snapshot = Snapshot.of(state, self._dialect)
+        fields = snapshot.fields
+        job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
+        namespace = fields.get("Namespace", b'"default"')
+        text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
+        text %= job, deployment, index, fields["ID"], namespace, snapshot.to_stream_json(), TOPIC.encode()
+        text += b'"Type":"%b"}' % write_type(records).encode()
+        filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
+        return Event(state.id, filter_keys, str(msgspec.json.decode(namespace)), text)
+
+
+class _Wrong(ValueError):
+    """A parameter that cannot be understood; the message is the body of the 400."""
+
+
+async def event_stream(app: App, request: Request) -> Answer | None:
+    """Answer ``GET /v1/event/stream``."""
+    query = request.query
+    if not app.dialect.has_event_stream and not query.has("from"):
+        return not_found(app.dialect)
+    try:
+        index = _index(query)
+        topics = parse_topics(query.all("topic"))
+        position = _position(query, index)
+    except (_Wrong, TopicError) as problem:
+        return error(400, str(problem))
+    region = query.get("region")
+    if region and region != app.region:
+        return await app.forward(request, region)
+    with app.streams.taken(request.client):
+        start = _start(app, index, position)
+        await while_connected(request, _Stream(app, request, topics, start, index).run())
+    return None
+
+
+def _index(query: Query) -> int:
+    """Return the index that is asked for; 0 where there is none. Raises _Wrong, with Nomad's text."""
+    index = parse_signed_error(query.get("index") or "0")
+    if isinstance(index, str):
+        raise _Wrong(f"Unable to parse index: {index}")
+    if index < 0:
+        raise _Wrong("Invalid index")
+    return index
+
+
+def _position(query: Query, index: int) -> int | None:
+    """Return the position that ``from`` asks for: -1 is now, None is nothing that was asked for. Raises _Wrong."""
+    text = query.get("from")
+    if not text or text == "oldest":
+        return None
+    if index:
+        raise _Wrong("from and index exclude each other")
+    if text == "now":
+        return _NOW
+    position = parse_unsigned(text)
+    if position is None:
+        raise _Wrong(f"from must be now, oldest or a position such as 1042, not {go_quoted(text)}")
+    return position
+
+
+def _start(app: App, index: int, position: int | None) -> int | bytes:
+    """Return the position after which to begin, or the frame that says why there is none."""
+    store = app.engine.store
+    if position is not None:
+        if position > store.seq:
+            return _error_frame(store, "ahead", f"the log ends at position {store.seq}")
+        return store.seq if position == _NOW else position
+    if 0 < index < store.positions.oldest:
+        return _error_frame(store, "gone", f"the log begins with index {store.positions.oldest}")
+    if index > store.index + 1 and not app.is_mirror:
+        return _error_frame(store, "ahead", f"the newest index is {store.index}: begin again with index=0")
+    return store.positions.before(index) if index else 0
+
+
+def _error_frame(store: Store, reason: str, message: str, **more: int) -> bytes:
+    """Return the frame that ends a stream."""
+    told = {"Reason": reason, "Message": message, "Oldest": store.positions.oldest, "Newest": store.index, **more}
+    return msgspec.json.encode({"Error": told}) + b"\n"
+
+
+class _Stream:
+    """One client of the stream."""
+
+    def __init__(self, app: App, request: Request, topics: Topics, start: int | bytes, index: int) -> None:
+        self.app = app
+        self.request = request
+        self.topics = topics
+        self.start = start
+        self.index = index
+        """Nothing is sent before the first write of this index."""
+        self.namespace = request.query.get("namespace") or _DEFAULT_NAMESPACE
+        self.seq = 0
+        """The position up to which everything was sent."""
+        self.is_live = False
+        """It has caught up once."""
+        self.next_heartbeat = _now(app.clock)
+
+    async def run(self) -> None:
+        """Send the stream until the client is gone, the server stops, or nothing can be sent any more."""
+        self.request.status = 200
+        await self.app.send(self.request, {"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        if isinstance(self.start, bytes):
+            await self._send(HEARTBEAT + self.start)
+        else:
+            self.seq = self.start
+            reader = ChangeReader(self.app.engine.store, self.start)
+            try:
+                await self._follow(reader)
+            except Disconnected:
+                # It took nothing for too long. What fits into its buffers still tells it so.
+                await self._tell_slow()
+                raise
+            finally:
+                reader.close()
+        await self._end()
+
+    async def _follow(self, reader: ChangeReader) -> None:
+        """Send what the reader reads."""
+        store = self.app.engine.store
+        while not store.is_released:
+            if _now(self.app.clock) >= self.next_heartbeat:
+                await self._send(HEARTBEAT)
+                self.next_heartbeat += HEARTBEAT_SECONDS
+                continue
+            if self.is_live and reader.behind > self.app.limits.slow_records:
+                await self._send(self._slow())
+                return
+            changes = reader.recent()
+            if changes is None:
+                changes = await asyncio.to_thread(reader.read)
+            if changes:
+                for change in changes:
+                    await self._send(self._frame(change))
+                    self.seq = change.last_seq
+                await asyncio.sleep(0)  # others have their turn
+            else:
+                self.is_live = True
+                seconds = max(self.next_heartbeat - _now(self.app.clock), 0)
+                await wait_async(store, lambda: Answered(store.seq, None, "any"), reader.seq, seconds, self.app.clock)
+
+    def _frame(self, change: Change) -> bytes:
+        """Return the frame of a change; empty when nothing of it is wanted."""
+        if self.index:
+            if change.index < self.index:
+                return b""
+            self.index = 0
+        texts = []
+        for state, records in change.allocations if self.topics.wants_allocations else ():
+            event = self.app.event_texts.get(state, records, change.index)
+            if self._wants(event):
+                texts.append(event.text)
+        return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
+
+    def _wants(self, event: Event) -> bool:
+        is_of_namespace = self.namespace == "*" or (event.namespace or _DEFAULT_NAMESPACE) == self.namespace
+        return is_of_namespace and self.topics.matches(TOPIC, event.key, event.filter_keys)
+
+    def _slow(self) -> bytes:
+        """Return the frame that tells a client that it is too slow, and where to go on."""
+        behind = self.app.engine.store.seq - self.seq
+        message = f"{behind} records behind: go on with from={self.seq}"
+        return _error_frame(self.app.engine.store, "slow", message, Position=self.seq)
+
+    async def _tell_slow(self) -> None:
+        try:
+            async with asyncio.timeout(1):
+                await self.request.send({"type": "http.response.body", "body": self._slow(), "more_body": False})
+        except TimeoutError:
+            pass
+
+    async def _send(self, data: bytes) -> None:
+        if data:
+            await self.app.send(self.request, {"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _end(self) -> None:
+        await self.app.send(self.request, {"type": "http.response.body", "body": b""})
+
+
+def _now(clock: Clock) -> float:
+    """Return a time in seconds that never jumps: the clock's where it governs waits, else the system's."""
+    return clock.time_ns() / 1_000_000_000 if isinstance(clock, Timer) else monotonic()
