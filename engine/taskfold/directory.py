@@ -104,9 +104,7 @@ class Directory:
         if not asked:
             return list(found)
         listed = self._listed
-        return [
-            alloc for alloc in found if all(getattr(listed[alloc], name) == value for name, value in asked.items())
-        ]
+        return [alloc for alloc in found if all(getattr(listed[alloc], name) == value for name, value in asked.items())]
 
     def _with_prefix(self, prefix: str) -> Iterator[str]:
         """Yield the IDs that begin with a text, sorted."""

@@ -20,7 +20,7 @@ from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.errors import AppendRefused, DecodeError, Refused, UnknownAllocation
+from taskfold.errors import AppendRefused, DecodeError, Refused, TaskfoldError, UnknownAllocation
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, EventLog
 from taskfold.log.memory import MemoryLog
@@ -163,6 +163,14 @@ class Engine:
                 raise AppendRefused(draft.refusals)
             self._commit(draft)
             return draft.records()
+
+    def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
+        """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
+        with self._turn:
+            draft = Draft(self.store, self.clock.time_ns())
+            for write in writes:
+                draft.add(write)
+            return draft.refusals
 
     def _append_one(self, write: Write) -> Record | None:
         """Append one write; what refuses it is raised as it is."""

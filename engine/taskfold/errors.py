@@ -11,6 +11,7 @@ __all__ = [
     "IllegalEvent",
     "LogError",
     "Refused",
+    "ServeError",
     "SourceError",
     "TaskfoldError",
     "UnknownAllocation",
@@ -92,3 +93,7 @@ class SourceError(TaskfoldError):
         self.line = line
         where = name if line is None else f"{name}, line {line}"
         super().__init__(f"{where}: {message}")
+
+
+class ServeError(TaskfoldError):
+    """A server cannot be run as asked."""

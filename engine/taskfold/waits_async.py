@@ -16,7 +16,13 @@ __all__ = ["wait_async"]
 T = TypeVar("T")
 
 
-async def wait_async(store: Store, query: Query[T], after: int, timeout: float | None, clock: object) -> Answered[T]:
+async def wait_async(
+    store: Store,
+    query: Query[T],
+    after: int,
+    timeout: float | None,  # noqa: ASYNC109 - as in `wait`
+    clock: object,
+) -> Answered[T]:
     """Wait on this event loop until the query's index is greater than ``after``, for ``timeout`` seconds at most.
 
     When the wait is cancelled its waiter is freed.

@@ -16,6 +16,7 @@ from taskfold.cli.guard import NO, Face, Notes, say
 from taskfold.cli.options import Wanted
 from taskfold.cli.progress import Progress
 from taskfold.cli.reading import fold_of, matching_ids, records_of_one
+from taskfold.cli.serve import serve
 from taskfold.cli.wording import bytes_text, count_text
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
@@ -265,3 +266,6 @@ def diagram(dialect: str | None, format: str) -> int:
 
     click.echo(drawn(dialect or DEFAULT_DIALECT, format), nl=False)
     return 0
+
+
+taskfold.add_command(serve)

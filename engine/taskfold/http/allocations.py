@@ -23,7 +23,7 @@ from taskfold.waits import Answered, Query
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["allocation", "allocations", "find", "job_allocations"]
+__all__ = ["NOT_FOUND", "allocation", "allocation_query", "allocations", "find", "job_allocations"]
 
 NOT_FOUND: Final = "alloc not found"
 ALL_NAMESPACES: Final = "*"
@@ -52,25 +52,28 @@ async def allocation(app: App, request: Request, options: Options, text: str) ->
     found = find(app, text)
     if isinstance(found, Answer):
         return found
-    alloc: str = found
-    fold = app.engine.store.fold
-
     if options.index:
-
-        def query() -> Answered[None]:
-            known = fold.allocations.get(alloc)
-            if known is None:
-                return Answered(app.engine.store.index, None, "any")
-            return Answered(known.modify_index, None, "allocation", alloc)
-
-        await ask(app, request, options, query)
-    body = app.bodies.get(alloc, gzipped=request.accepts_gzip)
+        await ask(app, request, options, allocation_query(app, found))
+    body = app.bodies.get(found, gzipped=request.accepts_gzip)
     if body is None:
         return error(404, NOT_FOUND, app.engine.store.index)
     if request.query and is_pretty(request.query):
         return json_answer(pretty(body.text), body.index)
     answer = json_answer(body.text, body.index)
     return answer if body.gzipped is None else Answer(200, answer.headers, body.text, gzipped=body.gzipped)
+
+
+def allocation_query(app: App, alloc: str) -> Query[None]:
+    """Return the question of one allocation: its ModifyIndex, or, where there is none, the index of the store."""
+    store = app.engine.store
+
+    def query() -> Answered[None]:
+        known = store.fold.allocations.get(alloc)
+        if known is None:
+            return Answered(store.index, None, "any")
+        return Answered(known.modify_index, None, "allocation", alloc)
+
+    return query
 
 
 class _Wanted(Struct, frozen=True):

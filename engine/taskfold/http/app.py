@@ -13,6 +13,7 @@ import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +35,9 @@ logger = logging.getLogger("taskfold.http")
 
 PERMISSION_DENIED: Final = "Permission denied"
 NO_PATH: Final = "No path to region"
+
+_POSTS: Final = 64
+"""How many bodies of writes are held at once."""
 
 
 class App:
@@ -67,6 +71,9 @@ class App:
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
         self.event_texts = EventTexts(engine.dialect)
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
+        self.posts = Slots("posts", total=_POSTS, per_client=_POSTS)
+        self.writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
+        """Writes take turns in one thread."""
         self.streams = Slots("streams", total=self.limits.streams, per_client=self.limits.streams)
         self.answers: Counter[tuple[str, int]] = Counter()
         """How many requests were answered, by endpoint and status."""

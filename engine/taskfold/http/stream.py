@@ -1,6 +1,6 @@
 """``/v1/event/stream``: every change, from the log.
 
-Frames and events look as Nomad's: ``{"Events":[…],"Index":n}`` for each index, ``{}`` at once and then every 30 seconds.
+Frames and events look as Nomad's: ``{"Events":[…],"Index":n}`` for each index, ``{}`` at once and every 30 seconds.
 What is behind them differs. Nomad sends what happens to be in a buffer; here a reader has a position in the log, and
 gets everything after it, however old and however slow it is. So nothing is ever left out silently, and a client that
 cannot be served on is told by a last frame, ``{"Error":{…}}``:
@@ -259,7 +259,7 @@ class _Stream:
         return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
 
     def _wants(self, event: Event) -> bool:
-        is_of_namespace = self.namespace == "*" or (event.namespace or _DEFAULT_NAMESPACE) == self.namespace
+        is_of_namespace = self.namespace in {"*", event.namespace or _DEFAULT_NAMESPACE}
         return is_of_namespace and self.topics.matches(TOPIC, event.key, event.filter_keys)
 
     def _slow(self) -> bytes:

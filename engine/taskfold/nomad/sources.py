@@ -24,7 +24,7 @@ from taskfold.log.ndjson import is_header, read_records
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
 
-__all__ = ["MAX_DOCUMENT_BYTES", "Source", "files_of"]
+__all__ = ["MAX_DOCUMENT_BYTES", "Source", "files_of", "observations_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
@@ -100,47 +100,18 @@ class Source:
         if not _is_json(line):
             yield from self._document(number, line, following)
             return
-        yield from self._of_line(number, line)
+        yield from observations_of_line(line, self.name, number)
         held: tuple[int, bytes] | None = None
         for number, line in following:
             if held is not None:
-                yield from self._of_line(*held)
+                yield from observations_of_line(held[1], self.name, held[0])
             held = number, line
         if held is not None:
             number, line = held
             if _is_json(line):
-                yield from self._of_line(number, line)
+                yield from observations_of_line(line, self.name, number)
             else:
                 self._on_note(f"{self.name}, line {number}: the last line is cut off, and was passed over")
-
-    def _of_line(self, number: int, line: bytes) -> Iterator[Observation]:
-        """Yield what one line tells."""
-        # Opaque parts are not looked into while they are read, so that nothing else would notice.
-        if not line.isascii() and not _is_utf8(line):
-            raise SourceError(self.name, "is not UTF-8", line=number)
-        try:
-            if line.lstrip()[:1] == b"[":
-                yield from self._of_list(_decode_list(compact(line)), number)
-                return
-            decoded = _decode_line(compact(line))
-            if decoded.ID:
-                yield observation_from_json(line, None, self.name, number)
-                return
-            for event in decoded.Events or ():
-                if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
-                    fields = {name: bytes(text) for name, text in event.Payload.Allocation.items()}
-                    yield observation_from_fields(fields, "stream", self.name, number)
-        except DecodeError as error:
-            raise SourceError(self.name, str(error), line=number) from None
-        except _NOT_JSON as error:
-            raise SourceError(self.name, f"{_not_json(line)} ({error})", line=number) from None
-
-    def _of_list(self, items: list[Raw], number: int) -> Iterator[Observation]:
-        for place, item in enumerate(items):
-            try:
-                yield observation_from_json(item, None, self.name, number)
-            except DecodeError as error:
-                raise SourceError(self.name, f"entry {place} of the list: {error}", line=number) from None
 
     def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Observation]:
         """Yield what a document over several lines tells."""
@@ -156,7 +127,41 @@ class Source:
             _decode_raw(document)
         except _NOT_JSON as error:
             raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
-        yield from self._of_line(number, document)
+        yield from observations_of_line(document, self.name, number)
+
+
+def observations_of_line(line: bytes, name: str, number: int) -> Iterator[Observation]:
+    """Yield what one line tells of allocations: a frame of the stream, a body, or a list. O(length).
+
+    Raises SourceError, naming the line, for what is none of them.
+    """
+    # Opaque parts are not looked into while they are read, so that nothing else would notice.
+    if not line.isascii() and not _is_utf8(line):
+        raise SourceError(name, "is not UTF-8", line=number)
+    try:
+        if line.lstrip()[:1] == b"[":
+            yield from _of_list(_decode_list(compact(line)), name, number)
+            return
+        decoded = _decode_line(compact(line))
+        if decoded.ID:
+            yield observation_from_json(line, None, name, number)
+            return
+        for event in decoded.Events or ():
+            if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
+                fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
+                yield observation_from_fields(fields, "stream", name, number)
+    except DecodeError as error:
+        raise SourceError(name, str(error), line=number) from None
+    except _NOT_JSON as error:
+        raise SourceError(name, f"{_not_json(line)} ({error})", line=number) from None
+
+
+def _of_list(items: list[Raw], name: str, number: int) -> Iterator[Observation]:
+    for place, item in enumerate(items):
+        try:
+            yield observation_from_json(item, None, name, number)
+        except DecodeError as error:
+            raise SourceError(name, f"entry {place} of the list: {error}", line=number) from None
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,0 +1,165 @@
+"""``taskfold serve``: what the server is run with, and the lines that it says."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from taskfold.cli import options
+from taskfold.cli.guard import Unanswerable, say
+from taskfold.cli.wording import count_text
+from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
+from taskfold.engine import Engine
+from taskfold.errors import LogError, SourceError
+from taskfold.follow import STANDARD_INPUT, Follower
+from taskfold.ingest import open_log
+from taskfold.log.memory import MemoryLog
+from taskfold.replay import Replay
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+    from taskfold.http.server import Server
+
+__all__ = ["serve"]
+
+_EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
+_DEFAULT_BIND: Final = "127.0.0.1:4646"
+
+
+@click.command()
+@click.argument("log", required=False)
+@click.option("--bind", metavar="HOST:PORT", default=_DEFAULT_BIND, show_default=True, help="Where to listen.")
+@click.option("--region", metavar="NAME", help="The region that is served; the log's unless named.")
+@click.option("--region-peer", "peers", metavar="NAME=URL", multiple=True, help="The server of another region.")
+@click.option("--token", metavar="TEXT", help="What clients must send; better in a file or in TASKFOLD_TOKEN.")
+@click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
+@click.option("--follow", metavar="FILE|-", help="Import a Nomad's stream as it grows, or standard input.")
+@options.dialect_option("The dialect of a new log.")
+@click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
+@click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
+@click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
+def serve(
+    log: str | None, bind: str, token: str | None, token_file: str | None, follow: str | None, **more: Any
+) -> int:
+    """Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.
+
+    LOG is begun where there is none; without LOG everything is in memory. See docs/serving.md.
+    """
+    _check_extra()
+    from taskfold.http.secrets import read_token
+    from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
+
+    host, port = parse_bind(bind)
+    secret = read_token(token, token_file, on_note=_note)
+    check_exposure(host, secret)
+    engine = _engine(log, follow, more["dialect"])
+    try:
+        app = _app(engine, secret, is_mirror=follow is not None, **more)
+        server = Server(app, host=host, port=port)
+        follower = None if follow is None else Follower(engine, follow, on_note=_note, on_problem=_problem(app))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
+        if follower is not None:
+            follower.stop()
+    finally:
+        engine.close()
+    say(f"stopped at index {engine.index}")
+    return 0
+
+
+def _note(text: str) -> None:
+    say(f"note: {text}")
+
+
+def _check_extra() -> None:
+    """Say what must be installed where it is not. Raises Unanswerable."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in _EXTRA if find_spec(name) is None]:
+        raise Unanswerable(f"serving needs {', '.join(missing)}: pip install 'taskfold[http]'")
+
+
+def _engine(log: str | None, follow: str | None, dialect: str | None) -> Engine:
+    """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
+    is_new = log is None or not Path(log).exists() or not Path(log).stat().st_size
+    name = dialect
+    if is_new and name is None:
+        name = DEFAULT_DIALECT if follow is None else _told_dialect(follow)
+    if log is None:
+        return Engine(MemoryLog(name or DEFAULT_DIALECT))
+    try:
+        return Engine(open_log(log, name))
+    except LogError as error:
+        if is_new or not _is_source(log):
+            raise
+        raise LogError(f"{error}; `taskfold import {log} --into FILE.jsonl` makes a log of what a Nomad said") from None
+
+
+def _is_source(path: str) -> bool:
+    """Tell whether a file holds what a Nomad said, or a log that cannot be written to."""
+    try:
+        return next(iter(Replay(path)), None) is not None
+    except (SourceError, LogError):
+        return False
+
+
+def _told_dialect(follow: str) -> str:
+    """Return the dialect that the beginning of a file tells; the newest where it tells nothing yet."""
+    if follow != STANDARD_INPUT:
+        reading = Replay(follow)
+        try:
+            next(reading.observations(), None)
+        except SourceError:
+            if not Path(follow).is_file():
+                raise
+        else:
+            return reading.dialect or NEWEST_DIALECT
+    _note(f"a new log for what is followed is of dialect {NEWEST_DIALECT}; --dialect names another")
+    return NEWEST_DIALECT
+
+
+def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) -> App:
+    """Return the application, as it is asked for. Raises ServeError."""
+    from taskfold.errors import ServeError
+    from taskfold.http.app import App
+    from taskfold.http.limits import Limits
+    from taskfold.http.regions import Peers, parse_peer
+
+    own = asked["region"] or engine.store.log.header.region
+    urls: dict[str, str] = {}
+    for name, url in map(parse_peer, asked["peers"]):
+        if name == own or name in urls:
+            raise ServeError(f"region {name} is named twice: it is served here, or has another peer")
+        urls[name] = url
+    limits = {
+        field: asked[option]
+        for field, option in (
+            ("blocked", "max_blocked"),
+            ("blocked_per_client", "max_blocked_per_client"),
+            ("streams", "max_streams"),
+        )
+        if asked[option] is not None
+    }
+    return App(engine, region=own, peers=Peers(urls), token=token, limits=Limits(**limits), is_mirror=is_mirror)
+
+
+def _problem(app: App) -> Any:
+    """Return what tells a problem to the operator, and to whoever asks for the health."""
+
+    def tell(problem: str) -> None:
+        app.problem = problem
+        say(problem)
+
+    return tell
+
+
+def _begin(app: App, server: Server, follower: Follower | None, log: str | None) -> None:
+    """Say where it listens and what it serves, and begin to follow."""
+    engine = app.engine
+    what = f"{count_text(len(engine.store.directory), 'allocation')} of {log or 'memory'} at index {engine.index}"
+    say(f"serving {what}, region {app.region}, dialect {app.dialect.name}, at {server.url}")
+    if follower is not None:
+        follower.start()

@@ -1,0 +1,174 @@
+"""Following: a stream file that grows, or standard input, observed by an engine as it comes.
+
+The file is read from its beginning, since what the log has already adds nothing. A line counts when its newline is
+there, and what it tells is one write. A file that gets shorter, or is replaced, is read again from its beginning. A
+line that cannot be read is passed over, counted and told: a mirror must not end because of one line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from taskfold.engine import Engine
+from taskfold.errors import SourceError, TaskfoldError
+from taskfold.lines import MAX_LINE_BYTES
+from taskfold.log.contract import check_dialect
+from taskfold.nomad.detect import told_by
+from taskfold.nomad.observation import Observation
+from taskfold.nomad.sources import observations_of_line
+
+__all__ = ["STANDARD_INPUT", "Follower"]
+
+STANDARD_INPUT: Final = "-"
+_BLOCK_BYTES: Final = 1 << 18
+_TOLD_LINES: Final = 10
+"""How many bad lines are told one by one; those that follow are only counted."""
+
+
+class Follower:
+    """Has an engine observe what a file, or standard input, tells, from a thread of its own."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: str,
+        *,
+        on_note: Callable[[str], None] = lambda _: None,
+        on_problem: Callable[[str], None] = lambda _: None,
+        poll_seconds: float = 0.2,
+    ) -> None:
+        """Name what is followed. ``on_note`` is told what happens, ``on_problem`` what ends the following.
+
+        Raises SourceError when the file cannot be opened.
+        """
+        self.lines = 0
+        """How many lines were read."""
+        self.bad_lines = 0
+        """How many of them were passed over."""
+        self.error = ""
+        """What ended the following; empty while it goes on."""
+        self.is_done = threading.Event()
+        """Set when there is nothing more to follow."""
+        self._engine = engine
+        self._source = source
+        self._on_note = on_note
+        self._on_problem = on_problem
+        self._poll_seconds = poll_seconds
+        self._is_told = False
+        """The dialect of what is followed is known, and is the log's."""
+        self._is_stopped = threading.Event()
+        self._file: BinaryIO = sys.stdin.buffer if source == STANDARD_INPUT else _opened(source)
+        # Nobody can wake a read of standard input: the thread ends with the process.
+        self._thread = threading.Thread(target=self._run, name="taskfold-follow", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the line that is being observed."""
+        self._is_stopped.set()
+        if self._source != STANDARD_INPUT:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            for line in self._lines():
+                if self._is_stopped.is_set():
+                    break
+                self.lines += 1
+                self._observe(line)
+        except (TaskfoldError, OSError) as error:
+            self.error = f"following {self._name} ended: {error}"
+            self._on_problem(self.error)
+        else:
+            if not self._is_stopped.is_set():
+                self._on_note(f"{self._name} has ended; what it told is served on")
+        finally:
+            if self._source != STANDARD_INPUT:
+                self._file.close()
+            self.is_done.set()
+
+    @property
+    def _name(self) -> str:
+        return "standard input" if self._source == STANDARD_INPUT else self._source
+
+    def _observe(self, line: bytes) -> None:
+        """Observe what a line tells, as one write. Raises what the engine's log raises."""
+        if not line.strip():
+            return
+        try:
+            observations = list(observations_of_line(line, self._name, self.lines))
+        except SourceError as error:
+            self.bad_lines += 1
+            if self.bad_lines <= _TOLD_LINES:
+                last = "; others like it will not be told" if self.bad_lines == _TOLD_LINES else ""
+                self._on_note(f"passed over: {error}{last}")
+            return
+        if observations:
+            self._check_dialect(observations[0])
+            self._engine.observe(*observations)
+
+    def _check_dialect(self, observation: Observation) -> None:
+        """Refuse what another Nomad says than the log is of. Raises DialectError."""
+        told = None if self._is_told else told_by(observation)
+        if told is not None:
+            check_dialect(self._engine.store.log.header, told)
+            self._is_told = True
+
+    def _lines(self) -> Iterator[bytes]:
+        """Yield each whole line as it comes. Raises SourceError for one that is too long."""
+        rest = b""
+        for block in self._blocks():
+            if block is None:  # another file, or the same from its beginning
+                rest = b""
+                self.lines = 0
+                continue
+            *whole, rest = (rest + block).split(b"\n")
+            yield from whole
+            if len(rest) > MAX_LINE_BYTES:
+                raise SourceError(self._name, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB", line=self.lines + 1)
+
+    def _blocks(self) -> Iterator[bytes | None]:
+        """Yield what comes, as it comes; None where it begins anew."""
+        if self._source == STANDARD_INPUT:
+            while block := sys.stdin.buffer.read1(_BLOCK_BYTES):
+                yield block
+            return
+        while not self._is_stopped.is_set():
+            if block := self._file.read(_BLOCK_BYTES):
+                yield block
+            elif self._is_replaced():
+                self._on_note(f"{self._source} begins anew")
+                yield None
+            else:
+                self._is_stopped.wait(self._poll_seconds)
+
+    def _is_replaced(self) -> bool:
+        """Tell whether the file got shorter, or is another one now; then it is open at its beginning."""
+        held = os.fstat(self._file.fileno())
+        try:
+            now = Path(self._source).stat()
+        except FileNotFoundError:
+            return False  # between two files
+        if (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino):
+            self._file.close()
+            self._file = _opened(self._source)
+            return True
+        if now.st_size < self._file.tell():
+            self._file.seek(0)
+            return True
+        return False
+
+
+def _opened(path: str) -> BinaryIO:
+    """Open a file. Raises SourceError."""
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise SourceError(path, f"cannot be followed: {error.strerror or error}") from None

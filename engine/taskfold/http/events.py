@@ -1,0 +1,149 @@
+"""Our own endpoints of events: recording what happened, and reading every record of an allocation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from taskfold.errors import AppendRefused, LogError, TaskfoldError, UnknownAllocation
+from taskfold.http.allocations import NOT_FOUND, allocation_query, find
+from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.blocking import ask
+from taskfold.http.options import Options
+from taskfold.http.query import Query, is_pretty, parse_unsigned
+from taskfold.http.request import Request
+from taskfold.record import Record, Write
+
+if TYPE_CHECKING:
+    from taskfold.http.app import App
+
+__all__ = ["history", "post_events"]
+
+_decode_write: Final = msgspec.json.Decoder(Write).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+_DEFAULT_PAGE: Final = 1_000
+_MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
+
+Lines = list[tuple[int, Write]]
+Problems = dict[int, str]
+
+
+async def post_events(app: App, request: Request, _: Options) -> Answer:
+    """Answer ``POST /v1/allocations/events``: JSON lines, each a `Write`, all or none of them."""
+    if app.is_mirror:
+        return error(409, _MIRROR)
+    if request.header(b"content-encoding") not in {b"", b"identity"}:
+        return error(415, "the body must not be compressed")
+    with app.posts.taken(request.client):
+        body = await request.body(app.limits.body_bytes, app.limits.body_timeout)
+        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
+        if not lines:
+            return error(400, "expected JSON lines, each a write, found none")
+        if len(lines) > app.limits.writes_per_request:
+            return error(413, f"there are more than {app.limits.writes_per_request} lines")
+        # A log may wait for its disk, which must not keep the others waiting.
+        return await asyncio.get_running_loop().run_in_executor(app.writer, _record, app, lines)
+
+
+def _record(app: App, lines: list[tuple[int, bytes]]) -> Answer:
+    """Record the lines, in a thread, and return the answer."""
+    writes, malformed = _decoded(lines)
+    try:
+        if malformed:
+            # Nothing will be recorded; what else is wrong is told as well.
+            return _refusal(malformed, writes, app.engine.check(write for _, write in writes), status=400)
+        records = app.engine.append(write for _, write in writes)
+    except AppendRefused as refused:
+        return _refusal({}, writes, refused.refusals)
+    except LogError as problem:
+        app.problem = str(problem)
+        return error(500, str(problem))
+    app.problem = ""
+    index = next((record.index for record in records if record is not None), app.engine.index)
+    results = [_result(number, write, record) for (number, write), record in zip(writes, records, strict=True)]
+    return json_answer(_encode({"Index": index, "Results": results}), index)
+
+
+def _decoded(lines: list[tuple[int, bytes]]) -> tuple[Lines, Problems]:
+    """Return the writes that the lines are, and what is wrong with those that are none, by number."""
+    writes: Lines = []
+    malformed: Problems = {}
+    for number, line in lines:
+        try:
+            line.decode()
+            writes.append((number, _decode_write(line)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            malformed[number] = str(problem)
+    return writes, malformed
+
+
+def _refusal(
+    malformed: Problems, writes: Lines, refusals: list[tuple[int, TaskfoldError]], status: int | None = None
+) -> Answer:
+    """Return the answer that names every line that is wrong."""
+    told = malformed | {writes[place][0]: str(refusal) for place, refusal in refusals}
+    if status is None:
+        status = 404 if all(isinstance(refusal, UnknownAllocation) for _, refusal in refusals) else 409
+    errors = [{"Line": number, "Error": told[number]} for number in sorted(told)]
+    return json_answer(_encode({"Errors": errors}), status=status)
+
+
+def _result(number: int, write: Write, record: Record | None) -> dict[str, Any]:
+    """Return what became of a line."""
+    if record is None:
+        return {"Line": number, "Alloc": write.alloc, "Repeat": True}
+    return {"Line": number, "Alloc": write.alloc, "Version": record.version, "Seq": record.seq}
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """Which records are asked for."""
+
+    size: int
+    after: int
+    task: str
+
+
+async def history(app: App, request: Request, options: Options, text: str) -> Answer:
+    """Answer ``GET /v1/allocation/<id>/history``: the records of an allocation, oldest first, page by page."""
+    page = _page(app, request.query)
+    if isinstance(page, Answer):
+        return page
+    found = find(app, text)
+    if isinstance(found, Answer):
+        return found
+    if options.index:
+        await ask(app, request, options, allocation_query(app, found))
+    listed = app.engine.store.directory.get(found)
+    if listed is None:
+        return error(404, NOT_FOUND, app.engine.store.index)
+    # Reading a log may wait for its disk.
+    records = await asyncio.to_thread(_read, app, found, page)
+    extra = []
+    if len(records) > page.size:
+        extra.append((b"X-Nomad-Nexttoken", b"%d" % records[page.size - 1].version))
+    body = b"[%b]" % b",".join([_encode(record) for record in records[: page.size]])
+    return json_answer(pretty(body) if is_pretty(request.query) else body, listed.modify_index, extra=extra)
+
+
+def _page(app: App, query: Query) -> _Page | Answer:
+    """Return the page that is asked for, or the 400 that says what is wrong."""
+    size = parse_unsigned(query.get("per_page") or str(_DEFAULT_PAGE))
+    if size is None:
+        return error(400, "Expect a number for `per_page` query string parameter")
+    after = parse_unsigned(query.get("next_token") or "0")
+    if after is None:
+        return error(400, "Expect a version for `next_token` query string parameter")
+    return _Page(min(size or _DEFAULT_PAGE, app.limits.records_per_page), after, query.get("task"))
+
+
+def _read(app: App, alloc: str, page: _Page) -> list[Record]:
+    """Return the records of a page, and one more where there is one."""
+    records: Iterator[Record] = app.engine.store.log.read(alloc, page.after)
+    if page.task:
+        records = (record for record in records if record.task == page.task)
+    return list(islice(records, page.size + 1))

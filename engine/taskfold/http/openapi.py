@@ -1,0 +1,2 @@
+def document(dialect: str) -> dict[str, object]:
+    return {}

@@ -1,0 +1,94 @@
+"""Our own endpoints of the server: its regions, its health, its numbers, and its description."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from taskfold.http.answers import VARY, Answer, json_answer
+from taskfold.http.request import Request
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from taskfold.http.app import App
+
+__all__ = ["health", "metrics", "openapi", "regions"]
+
+
+async def regions(app: App, _: Request) -> Answer:
+    """Answer ``GET /v1/regions``."""
+    return json_answer(msgspec.json.encode(app.regions()))
+
+
+async def health(app: App, _: Request) -> Answer:
+    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 500 with what keeps it from doing so."""
+    told = {"server": {"message": app.problem or "ok", "ok": not app.problem}}
+    return json_answer(msgspec.json.encode(told), status=500 if app.problem else 200)
+
+
+async def metrics(app: App, _: Request) -> Answer:
+    """Answer ``GET /v1/metrics`` in the text format of Prometheus."""
+    from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(_Numbers(app))
+    return Answer(200, ((b"Content-Type", CONTENT_TYPE_LATEST.encode()), VARY), generate_latest(registry))
+
+
+class _Numbers:
+    """Reads the numbers of an application when they are asked for: counting costs a request next to nothing."""
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every number with its meaning."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        app, store = self.app, self.app.engine.store
+        requests = CounterMetricFamily("taskfold_requests", "Requests answered.", labels=["endpoint", "status"])
+        for (route, status), count in sorted(app.answers.items()):
+            requests.add_metric([route, str(status)], count)
+        yield requests
+        seconds = CounterMetricFamily(
+            "taskfold_request_seconds", "Seconds that requests took, with their waits.", labels=["endpoint"]
+        )
+        for route, taken in sorted(app.seconds.items()):
+            seconds.add_metric([route], taken)
+        yield seconds
+        with store.lock:
+            by_status = store.directory.count_by_status()
+            waiters = len(store.watches)
+        allocations = GaugeMetricFamily("taskfold_allocations", "Allocations, by client status.", labels=["status"])
+        for status_name, count in sorted(by_status.items()):
+            allocations.add_metric([status_name], count)
+        yield allocations
+        for name, meaning, value in (
+            ("index", "The index of the newest write.", store.index),
+            ("records", "Records of the log.", store.seq),
+            ("waiters", "Who waits for a change, in all of the process.", waiters),
+            ("blocked_queries", "Blocked queries that are held.", app.blocked.count),
+            ("streams", "Clients of the event stream.", app.streams.count),
+            ("kept_body_bytes", "Texts of allocations that are kept.", app.bodies.size),
+            ("healthy", "Whether the server does its work.", int(not app.problem)),
+        ):
+            yield GaugeMetricFamily(f"taskfold_{name}", meaning, value=value)
+
+
+async def openapi(app: App, _: Request) -> Answer:
+    """Answer ``GET /v1/openapi.json``."""
+    return json_answer(_document(app.dialect.name))
+
+
+@cache
+def _document(dialect: str) -> bytes:
+    from taskfold.http.openapi import document
+
+    return msgspec.json.encode(document(dialect))
