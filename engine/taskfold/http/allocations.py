@@ -59,8 +59,7 @@ async def allocation(app: App, request: Request, options: Options, text: str) ->
         return error(404, NOT_FOUND, app.engine.store.index)
     if request.query and is_pretty(request.query):
         return json_answer(pretty(body.text), body.index)
-    answer = json_answer(body.text, body.index)
-    return answer if body.gzipped is None else Answer(200, answer.headers, body.text, gzipped=body.gzipped)
+    return body.answer
 
 
 def allocation_query(app: App, alloc: str) -> Query[None]:

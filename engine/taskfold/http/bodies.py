@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskfold.codecs.allocation import Snapshot
+from taskfold.http.answers import Answer, json_answer
 from taskfold.http.compression import gzip_body
 from taskfold.store import Store
 
@@ -15,12 +16,21 @@ __all__ = ["Bodies", "Body"]
 
 
 class Body(Struct, frozen=True, gc=False):
-    """The text of an allocation at one version."""
+    """An allocation at one version, as text and as the whole answer of a plain read."""
 
     version: int
     index: int
-    text: bytes
-    gzipped: bytes | None
+    answer: Answer
+
+    @property
+    def text(self) -> bytes:
+        """Its JSON."""
+        return self.answer.body
+
+    @property
+    def size(self) -> int:
+        """How many bytes it keeps."""
+        return len(self.answer.body) + len(self.answer.gzipped or b"")
 
 
 class Bodies:
@@ -33,6 +43,16 @@ class Bodies:
         self.size = 0
         """How many bytes it keeps."""
 
+    def kept(self, alloc: str, *, gzipped: bool) -> Answer | None:
+        """Return the answer of a plain read, where it is kept and nothing has changed since; else None. O(1)."""
+        kept = self._bodies.get(alloc)
+        if kept is None or (gzipped and kept.answer.gzipped is None):
+            return None
+        with self._store.lock:
+            found = self._store.fold.allocations.get(alloc)
+            is_current = found is not None and found.version == kept.version
+        return kept.answer if is_current else None
+
     def get(self, alloc: str, *, gzipped: bool = False) -> Body | None:
         """Return the body of an allocation as it is now; None where there is none. O(1) when it is kept."""
         kept = self._bodies.get(alloc)
@@ -44,23 +64,19 @@ class Bodies:
             state = found.freeze() if is_new else None
         if state is not None:
             text = Snapshot.of(state, self._store.dialect).to_json()
-            kept = Body(state.version, state.modify_index, text, gzip_body(text) if gzipped else None)
+            kept = Body(state.version, state.modify_index, json_answer(text, state.modify_index))
             self._keep(alloc, kept)
         assert kept is not None
-        if gzipped and kept.gzipped is None:
-            kept = replace(kept, gzipped=gzip_body(kept.text))
+        if gzipped and kept.answer.gzipped is None:
+            kept = replace(kept, answer=replace(kept.answer, gzipped=gzip_body(kept.text)))
             self._keep(alloc, kept)
         return kept
 
     def _keep(self, alloc: str, body: Body) -> None:
         """Keep a text, and let go of those that were made longest ago."""
         before = self._bodies.pop(alloc, None)
-        self.size += _size(body) - (0 if before is None else _size(before))
+        self.size += body.size - (0 if before is None else before.size)
         self._bodies[alloc] = body
         while self.size > self._limit:
             _, oldest = self._bodies.popitem(last=False)
-            self.size -= _size(oldest)
-
-
-def _size(body: Body) -> int:
-    return len(body.text) + len(body.gzipped or b"")
+            self.size -= oldest.size

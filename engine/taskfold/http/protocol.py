@@ -44,8 +44,8 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
-        self._is_head = True
-        """The next bytes belong to the head of a request."""
+        self._is_head = False
+        """A request has begun, and its headers are not complete."""
         self._head_bytes = 0
         self._timer: TimerHandle | None = None
         self._stuck: TimerHandle | None = None
@@ -60,17 +60,18 @@ class _Guarded(HttpToolsProtocol):
             self._timer = None
 
     def data_received(self, data: bytes) -> None:
-        if self._is_head and self._timer is None:
-            self._wait_for_head()
         super().data_received(data)
         if self._is_head and not self.transport.is_closing():
-            # What is not complete yet is somewhere in the parser.
+            # It has not come whole, as nearly all do: what there is of it is somewhere in the parser.
+            if self._timer is None:
+                self._wait_for_head()
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes:
                 self._refuse(431)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._is_head = True
         self._told_bytes = 0
 
     def on_url(self, url: bytes) -> None:
@@ -91,7 +92,6 @@ class _Guarded(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._is_head = True
         if not self.transport.is_closing():
             super().on_message_complete()
 

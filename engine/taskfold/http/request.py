@@ -26,7 +26,7 @@ class BodyTooSlow(Exception):
 class Request:
     """One HTTP request."""
 
-    __slots__ = ("_query", "method", "path", "receive", "route", "scope", "send", "status")
+    __slots__ = ("_accepts_gzip", "_query", "method", "path", "receive", "route", "scope", "send", "status")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -38,6 +38,7 @@ class Request:
         """Which endpoint answers it, for the metrics."""
         self.status = 0
         self._query: Query | None = None
+        self._accepts_gzip: bool | None = None
 
     @property
     def query(self) -> Query:
@@ -55,11 +56,17 @@ class Request:
     @property
     def accepts_gzip(self) -> bool:
         """Whether the answer may be compressed."""
-        return any(name == b"accept-encoding" and accepts_gzip(value) for name, value in self.scope["headers"])
+        if self._accepts_gzip is None:
+            value = self.header(b"accept-encoding")
+            self._accepts_gzip = bool(value) and accepts_gzip(value)
+        return self._accepts_gzip
 
     def header(self, name: bytes) -> bytes:
         """Return the first header of a name in lower case; empty where there is none."""
-        return next((value for other, value in self.scope["headers"] if other == name), b"")
+        for other, value in self.scope["headers"]:
+            if other == name:
+                return bytes(value)
+        return b""
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """Return the whole body. Raises BodyTooLarge, BodyTooSlow and Disconnected."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeAlias
 
@@ -10,7 +11,7 @@ from taskfold.dialect import Dialect
 from taskfold.http import actions, allocations, events, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
 
-__all__ = ["INVALID_METHOD", "ROUTES", "Route", "cleaned", "match"]
+__all__ = ["ALLOCATION", "INVALID_METHOD", "ROUTES", "Route", "cleaned", "match"]
 
 INVALID_METHOD: Final = "Invalid method"
 NO_RESOURCE: Final = "resource not found"
@@ -88,9 +89,10 @@ ROUTES: Final = {
 """Every endpoint, by name."""
 
 _EXACT: Final = {route.path: route for route in ROUTES.values() if "{" not in route.path}
-_ALLOCATION: Final = "/v1/allocation/"
+ALLOCATION: Final = "/v1/allocation/"
 _JOB: Final = "/v1/job/"
 _CLIENT: Final = "/v1/client/allocation/"
+_UNCLEAN: Final = re.compile(r"//|/\.\.?(/|$)")
 _OF_JOB: Final = "/allocations"
 
 Found: TypeAlias = tuple[Route, tuple[str, ...]]
@@ -104,8 +106,8 @@ def match(path: str, dialect: Dialect) -> Found | Answer | None:
     >>> found[0].name, found[1]
     ('job_allocations', ('example',))
     """
-    if path.startswith(_ALLOCATION):
-        return _of_allocation(path[len(_ALLOCATION) :], dialect)
+    if path.startswith(ALLOCATION):
+        return _of_allocation(path[len(ALLOCATION) :], dialect)
     route = _EXACT.get(path)
     if route is not None:
         return route, ()
@@ -138,9 +140,9 @@ def _of_client(rest: str, dialect: Dialect) -> Found | Answer:
 
 def cleaned(path: str, query: bytes, method: str) -> Answer | None:
     """Return the redirect that Go's router answers with when a path is not clean, or lacks its last slash."""
-    if path == _ALLOCATION[:-1]:
-        clean = _ALLOCATION
-    elif "//" in path or "/./" in path or "/../" in path or path.endswith(("/.", "/..")):
+    if path == ALLOCATION[:-1]:
+        clean = ALLOCATION
+    elif ("//" in path or "/." in path) and _UNCLEAN.search(path):
         clean = posixpath.normpath(path.replace("//", "/")) + ("/" if path.endswith("/") else "")
     else:
         return None
