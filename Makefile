@@ -33,6 +33,7 @@ bench: $(STAMP)  ## run the benchmarks beside their rivals
 
 schemas: $(STAMP)  ## write schemas/ anew from the types
 	$(BIN)/python -m taskfold.codecs.schema --write schemas
+	$(BIN)/python -m taskfold.http.openapi --write schemas
 
 build: $(STAMP)  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from taskfold.engine import Engine
 from taskfold.errors import SourceError, TaskfoldError
@@ -137,7 +137,8 @@ class Follower:
     def _blocks(self) -> Iterator[bytes | None]:
         """Yield what comes, as it comes; None where it begins anew."""
         if self._source == STANDARD_INPUT:
-            while block := sys.stdin.buffer.read1(_BLOCK_BYTES):
+            standard_input: Any = sys.stdin.buffer
+            while block := standard_input.read1(_BLOCK_BYTES):
                 yield block
             return
         while not self._is_stopped.is_set():

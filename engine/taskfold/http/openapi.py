@@ -1,2 +1,293 @@
-def document(dialect: str) -> dict[str, object]:
-    return {}
+"""The OpenAPI document: what `ROUTES` and the types say, for programs that make clients and for those that test them.
+
+``python -m taskfold.http.openapi --write schemas`` makes ``openapi.json`` of the newest dialect, ``--check`` checks it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from taskfold.codecs.schema import Schema, allocation_schema, record_schema, stub_schema, write_schema
+from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.http.routes import ROUTES, Route
+
+__all__ = ["FILE", "PARAMETERS", "document", "main"]
+
+FILE: Final = "openapi.json"
+
+_TEXT: Final[Schema] = {"type": "string"}
+_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+
+PARAMETERS: Final[dict[str, tuple[Schema, str]]] = {
+    "region": (_TEXT, "The region that is asked; this server's own where it is empty."),
+    "namespace": (_TEXT, "The namespace of a list or a stream: default unless named, * for all."),
+    "prefix": (_TEXT, "Only allocations whose ID begins so: hexadecimal digits, an even number of them."),
+    "index": (_NUMBER, "Wait for what is newer than this; on the event stream, begin with the first write of it."),
+    "wait": (_TEXT, "How long to wait at most, as a Go duration such as 1m30s; 300 seconds unless it is less."),
+    "stale": (_TEXT, "Taken, and without effect: there is one server."),
+    "consistent": (_TEXT, "Taken, and without effect: there is one server."),
+    "pretty": (_TEXT, "Indent the answer, unless the value is 0."),
+    "resources": ({"type": "boolean"}, "List the allocated resources, too."),
+    "task_states": ({"type": "boolean"}, "List the task states; true unless told."),
+    "task": (_TEXT, "Only records of this task."),
+    "per_page": (_NUMBER, "How many records a page has at most: 1000 unless told, never more than 10000."),
+    "next_token": (_NUMBER, "The version after which the page begins: what X-Nomad-NextToken told."),
+    "topic": (
+        {"type": "array", "items": _TEXT},
+        "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment.",
+    ),
+    "from": (_TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."),
+}
+"""What each parameter is and means."""
+
+_REF: Final = "#/components/schemas/"
+_INDEX_HEADERS: Final = {
+    "X-Nomad-Index": {"description": "The index that the answer is of.", "schema": _NUMBER},
+    "X-Nomad-KnownLeader": {"description": "Always true.", "schema": {"const": "true"}},
+    "X-Nomad-LastContact": {"description": "Always 0.", "schema": {"const": "0"}},
+}
+_NEXT: Final = {"X-Nomad-NextToken": {"description": "There is more: the next page.", "schema": _NUMBER}}
+
+
+def _array(name: str) -> Schema:
+    return {"type": "array", "items": {"$ref": _REF + name}}
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+_BODIES: Final[dict[str, Schema]] = {
+    "allocation": _json({"$ref": _REF + "Allocation"}),
+    "allocations": _json(_array("Stub")),
+    "job_allocations": _json(_array("Stub")),
+    "history": _json(_array("Record")),
+    "events": _json({"$ref": _REF + "Recorded"}),
+    # A line of it; the whole has no end.
+    "event_stream": _json({"$ref": _REF + "Frame"}),
+    "regions": _json({"type": "array", "items": _TEXT}),
+    "health": _json({"$ref": _REF + "Health"}),
+    "metrics": {"text/plain": {"schema": _TEXT}},
+    "openapi": _json({"type": "object"}),
+}
+"""What a 200 has, by endpoint; one that is not here never answers so."""
+
+_REASONS: Final = {
+    400: "A parameter or a body that cannot be understood.",
+    403: "The token is missing or wrong.",
+    404: "There is no such allocation.",
+    405: "The endpoint is not asked so.",
+    408: "The body did not come in time.",
+    409: "Something was refused, or this server mirrors a Nomad; nothing was recorded.",
+    413: "The body is too large.",
+    414: "The query is too long.",
+    415: "The body is compressed.",
+    429: "The client has as many requests of this kind as it may have.",
+    500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
+    501: "This server records, and does not act.",
+}
+_COMMON: Final = (403, 405, 414)
+_REGIONAL: Final = (400, 429, 500)
+_MORE: Final[dict[str, tuple[int, ...]]] = {
+    "allocation": (404,),
+    "history": (404,),
+    "events": (404, 408, 409, 413, 415),
+    "event_stream": (400, 429, 500),
+    "stop": (404, 501),
+    "client_allocation": (404, 408, 413, 501),
+    "jobs": (408, 413, 501),
+    "health": (500,),
+}
+"""Which errors an endpoint has beside those that all have."""
+
+
+def document(dialect: str | Dialect = NEWEST_DIALECT) -> Schema:
+    """Return the OpenAPI document of a server that speaks a dialect. O(types), a second."""
+    spoken = dialect_of(dialect)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"taskfold, dialect {spoken.name}",
+            "version": "1",
+            "description": "The allocations of a log, as Nomad's agents serve theirs, and some endpoints of our own.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": _paths(spoken),
+        "components": {
+            "schemas": _schemas(spoken),
+            "securitySchemes": {
+                "token": {"type": "apiKey", "in": "header", "name": "X-Nomad-Token"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+        "security": [{}, {"token": []}, {"bearer": []}],
+    }
+
+
+def _paths(dialect: Dialect) -> Schema:
+    """Return every endpoint that a dialect has."""
+    paths: Schema = {}
+    for route in ROUTES.values():
+        if dialect.has_actions or route.name not in {"stop", "client_allocation"}:
+            paths[route.path] = {method.lower(): _operation(route, method) for method in route.methods}
+    return paths
+
+
+def _operation(route: Route, method: str) -> Schema:
+    """Return what one method of an endpoint takes and answers."""
+    parts = [
+        {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    asked = [
+        {"name": name, "in": "query", "schema": PARAMETERS[name][0], "description": PARAMETERS[name][1]}
+        for name in route.parameters
+    ]
+    operation: Schema = {
+        "operationId": route.name if len(route.methods) == 1 else f"{route.name}_{method.lower()}",
+        "summary": route.summary,
+        "parameters": [*parts, *asked],
+        "responses": _responses(route),
+    }
+    if route.name == "events":
+        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + "Write"}}}
+        operation["requestBody"] = {"required": True, "content": lines, "description": "JSON lines, each a write."}
+    elif method != "GET":
+        operation["requestBody"] = {"content": _json({"type": "object"})}
+    if route.is_open:
+        operation["security"] = [{}]
+    return operation
+
+
+def _responses(route: Route) -> Schema:
+    """Return the answers of an endpoint, by status."""
+    responses: Schema = {}
+    if route.name in _BODIES:
+        headers = _INDEX_HEADERS if route.is_regional else {}
+        if route.name == "history":
+            headers = headers | _NEXT
+        responses["200"] = {"description": "The answer.", "headers": headers, "content": _BODIES[route.name]}
+    statuses = {*_COMMON, *(_REGIONAL if route.is_regional else ()), *_MORE.get(route.name, ())}
+    for status in sorted(statuses):
+        responses[str(status)] = {"description": _REASONS[status], "content": _error(route, status)}
+    return responses
+
+
+def _error(route: Route, status: int) -> Schema:
+    """Return what an error has: Nomad's are plain texts, ours of events name the lines."""
+    if route.name == "health" and status == 500:  # noqa: PLR2004 - the number is the status
+        return _BODIES["health"]
+    plain = {"text/plain": {"schema": _TEXT}}
+    is_of_lines = route.name == "events" and status in {400, 404, 409}
+    return plain | _json({"$ref": _REF + "Refused"}) if is_of_lines else plain
+
+
+def _schemas(dialect: Dialect) -> Schema:
+    """Return the components: what the schemas of the types define, and what is made here."""
+    schemas: Schema = dict(_OWN)
+    for name, made, prefix in (
+        ("Allocation", allocation_schema(dialect), ""),
+        ("Stub", stub_schema(dialect), ""),
+        # Some events have the name of a part of a job.
+        ("Record", record_schema(), "Event"),
+        ("Write", write_schema(), "Event"),
+    ):
+        root = json.loads(json.dumps(made).replace("#/$defs/", _REF + prefix))
+        for other, definition in root.pop("$defs", {}).items():
+            assert schemas.setdefault(prefix + other, definition) == definition, other
+        schemas[name] = {key: value for key, value in root.items() if key not in {"$schema", "$id"}}
+    return dict(sorted(schemas.items()))
+
+
+def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = None) -> Schema:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties if required is None else required),
+        "additionalProperties": False,
+    }
+
+
+_LINE: Final = {"type": "integer", "minimum": 1, "description": "The line of the request, from 1."}
+_OWN: Final[dict[str, Schema]] = {
+    "Recorded": _object(
+        {
+            "Index": {**_NUMBER, "description": "The index of the write."},
+            "Results": {
+                "type": "array",
+                "items": _object(
+                    {
+                        "Line": _LINE,
+                        "Alloc": _TEXT,
+                        "Version": {**_NUMBER, "description": "The version that the allocation got."},
+                        "Seq": {**_NUMBER, "description": "The position in the log."},
+                        "Repeat": {"const": True, "description": "Its ID was recorded before."},
+                    },
+                    ("Line", "Alloc"),
+                ),
+            },
+        }
+    ),
+    "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
+    "Health": _object({"server": _object({"message": _TEXT, "ok": {"type": "boolean"}})}),
+    "Frame": {
+        "type": "object",
+        "description": "A line of the stream: a heartbeat is empty, and an error is the last one.",
+        "properties": {
+            "Index": _NUMBER,
+            "Events": {"type": "array", "items": {"$ref": _REF + "Event"}},
+            "Error": {"$ref": _REF + "StreamError"},
+        },
+    },
+    "Event": _object(
+        {
+            "FilterKeys": {"type": "array", "items": _TEXT},
+            "Index": _NUMBER,
+            "Key": _TEXT,
+            "Namespace": _TEXT,
+            "Payload": _object({"Allocation": {"$ref": _REF + "Allocation"}}),
+            "Topic": {"const": "Allocation"},
+            "Type": {"enum": ["AllocationUpdated", "AllocationUpdateDesiredStatus", "PlanResult"]},
+        }
+    ),
+    "StreamError": _object(
+        {
+            "Reason": {"enum": ["gone", "ahead", "slow"]},
+            "Message": _TEXT,
+            "Oldest": _NUMBER,
+            "Newest": _NUMBER,
+            "Position": {**_NUMBER, "description": "Where to go on, with from=Position."},
+        },
+        ("Reason", "Message", "Oldest", "Newest"),
+    ),
+}
+
+
+def _text() -> bytes:
+    return (json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the document into a folder, or check the one that is there; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m taskfold.http.openapi", description=main.__doc__)
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--write", metavar="FOLDER", type=Path, help="write openapi.json into this folder")
+    action.add_argument("--check", metavar="FOLDER", type=Path, help="exit with 1 when it is stale")
+    options = parser.parse_args(arguments)
+    if options.write is not None:
+        (options.write / FILE).write_bytes(_text())
+        return 0
+    file: Path = options.check / FILE
+    if file.is_file() and file.read_bytes() == _text():
+        return 0
+    sys.stderr.write(f"{file}: is stale\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -29,6 +29,8 @@ class Route(NamedTuple):
     handler: Handler
     """Gets the app, the request, the options (if it is regional), and the parts of the path."""
     summary: str
+    parameters: tuple[str, ...] = ()
+    """The parameters that it reads; `taskfold.http.openapi` says what each means."""
     is_regional: bool = True
     """It takes the parameters of every read, and may be asked of another region."""
     is_open: bool = False
@@ -39,39 +41,66 @@ class Route(NamedTuple):
 
 _GET: Final = ("GET",)
 _WRITE: Final = ("PUT", "POST")
+_ASKED: Final = ("region", "namespace", "prefix", "index", "wait", "stale", "consistent")
+"""What every regional endpoint looks at, as Nomad does, whether it means anything there or not."""
+_READ: Final = (*_ASKED, "pretty")
 
 ROUTES: Final = {
     route.name: route
     for route in (
-        Route("allocation", "/v1/allocation/{id}", _GET, allocations.allocation, "Read one allocation."),
-        Route("allocations", "/v1/allocations", _GET, allocations.allocations, "List allocations."),
+        Route("allocation", "/v1/allocation/{id}", _GET, allocations.allocation, "Read one allocation.", _READ),
+        Route(
+            "allocations",
+            "/v1/allocations",
+            _GET,
+            allocations.allocations,
+            "List allocations.",
+            (*_READ, "resources", "task_states"),
+        ),
         Route(
             "job_allocations",
             "/v1/job/{job}/allocations",
             _GET,
             allocations.job_allocations,
             "List the allocations of a job.",
+            _READ,
         ),
-        Route("history", "/v1/allocation/{id}/history", _GET, events.history, "Read every record of an allocation."),
-        Route("events", "/v1/allocations/events", ("POST",), events.post_events, "Record what happened."),
+        Route(
+            "history",
+            "/v1/allocation/{id}/history",
+            _GET,
+            events.history,
+            "Read every record of an allocation, oldest first.",
+            (*_READ, "task", "per_page", "next_token"),
+        ),
+        Route(
+            "events",
+            "/v1/allocations/events",
+            ("POST",),
+            events.post_events,
+            "Record what happened: all lines, or none.",
+            _ASKED,
+        ),
         Route(
             "event_stream",
             "/v1/event/stream",
             _GET,
             stream.event_stream,
-            "Follow every change.",
+            "Follow every change, from the log.",
+            ("topic", "namespace", "index", "from", "region"),
             is_regional=False,  # its index is another parameter, with other errors
         ),
-        Route("stop", "/v1/allocation/{id}/stop", _WRITE, actions.stop, "Stop an allocation."),
+        Route("stop", "/v1/allocation/{id}/stop", _WRITE, actions.stop, "Ask to stop an allocation.", _ASKED),
         Route(
             "client_allocation",
             "/v1/client/allocation/{id}/{action}",
             ("GET", *_WRITE),
             actions.client_allocation,
-            "Restart or signal a task.",
+            "Ask to restart or signal the tasks of an allocation.",
+            _ASKED,
             extra=((b"Vary", b"Origin"),),
         ),
-        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Register a job."),
+        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Ask to register a job.", _ASKED),
         Route("regions", "/v1/regions", _GET, own.regions, "List the regions that can be asked.", is_regional=False),
         Route(
             "health",
@@ -82,7 +111,7 @@ ROUTES: Final = {
             is_regional=False,
             is_open=True,
         ),
-        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers for Prometheus.", is_regional=False),
+        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers, for Prometheus.", is_regional=False),
         Route("openapi", "/v1/openapi.json", _GET, own.openapi, "Describe this interface.", is_regional=False),
     )
 }
