@@ -96,12 +96,19 @@ class App:
         self.is_closing.set()
         self.engine.store.release()
 
+    async def end(self) -> None:
+        """Let go of connections and threads, when nothing is running any more."""
+        if self.peers is not None:
+            await self.peers.close()
+        self.writer.shutdown(wait=False)
+
     async def _live(self, receive: Receive, send: Send) -> None:
         """Take part in the lifespan protocol: a server of another kind tells its end by it."""
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 self.close()
+                await self.end()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return

@@ -38,10 +38,11 @@ def accepts_gzip(value: bytes) -> bool:
 
 
 def _weight(parameter: bytes) -> float:
+    """Return the weight that a parameter tells; none where it is no number, since Go drops such a coding."""
     try:
         return float(parameter[2:])
     except ValueError:
-        return 1.0
+        return 0.0
 
 
 def gzip_body(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ __all__ = ["Query", "go_bool", "is_pretty", "parse_query", "parse_signed_error",
 _TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
 _FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9a-fA-F]{2})")
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_DIGITS: Final = "0123456789"
 _MAX_UNSIGNED: Final = 2**64 - 1
 _MAX_SIGNED: Final = 2**63 - 1
 
@@ -108,11 +108,14 @@ def parse_signed_error(text: str) -> int | str:
     >>> parse_signed_error("-7"), parse_signed_error("abc")
     (-7, 'strconv.Atoi: parsing "abc": invalid syntax')
     """
-    if not (text.isascii() and _INTEGER.fullmatch(text)):
-        return f"strconv.Atoi: parsing {go_quoted(text)}: invalid syntax"
-    digits = text.lstrip("+-").lstrip("0")
     is_negative = text.startswith("-")
-    if len(digits) > len(str(_MAX_SIGNED)) or int(digits or "0") > _MAX_SIGNED + is_negative:
+    unsigned = text[1:] if is_negative or text.startswith("+") else text
+    rest = unsigned.lstrip(_DIGITS)
+    digits = unsigned.removesuffix(rest)
+    number = parse_unsigned(digits)
+    # Go reads digit by digit: too many of them are noticed before what follows them.
+    if not digits or (rest and number is not None):
+        return f"strconv.Atoi: parsing {go_quoted(text)}: invalid syntax"
+    if number is None or number > _MAX_SIGNED + is_negative:
         return f"strconv.Atoi: parsing {go_quoted(text)}: value out of range"
-    number = int(digits or "0")
     return -number if is_negative else number

@@ -114,7 +114,10 @@ class Server:
             for name in (signal.SIGINT, signal.SIGTERM):
                 self._loop.add_signal_handler(name, self._end)
         self._uvicorn.on_ready = on_ready
-        await self._uvicorn.serve(sockets=[self._socket])
+        try:
+            await self._uvicorn.serve(sockets=[self._socket])
+        finally:
+            await self.app.end()
 
     def _end(self) -> None:
         """End in good order; at once when it is asked for again."""

@@ -1,0 +1,173 @@
+"""Regions: what is asked of another one is answered by its server, as if it were here."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import httpx
+import pytest
+from test_http_server import served
+
+from taskfold import Engine, MemoryLog, NdjsonLog
+from taskfold import events as ev
+from taskfold.errors import ServeError
+from taskfold.http.app import App
+from taskfold.http.regions import Peers, parse_peer
+from taskfold.http.server import running
+
+ID = "aaaaaaaa-0000-0000-0000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """Return the URL of a real second server, a process of its own, in region eu."""
+    path = tmp_path_factory.mktemp("far") / "log.jsonl"
+    engine = Engine(NdjsonLog(path, "1.1.2"))
+    engine.place({"ID": ID, "JobID": "far", "Namespace": "default"})
+    for number in range(400):
+        engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000", "Namespace": "default"})
+    engine.close()
+    with served(path, "--region", "eu") as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def near(far):
+    """Return a server of region global that knows the other one, and one that nobody answers for."""
+    engine = Engine(MemoryLog("1.1.2"))
+    engine.place({"ID": ID, "JobID": "near"})
+    app = App(engine, peers=Peers({"eu": far, "nowhere": "http://127.0.0.1:9"}))
+    with running(app) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        client.app = app
+        yield client
+
+
+def test_the_own_region_is_answered_here(near):
+    for query in ("", "?region=global", "?region="):
+        assert near.get(f"/v1/allocation/{ID}{query}").json()["JobID"] == "near"
+
+
+def test_another_region_is_answered_by_its_server(near, far):
+    here, there = near.get(f"/v1/allocation/{ID}?region=eu"), httpx.get(f"{far}/v1/allocation/{ID}")
+
+    assert here.json()["JobID"] == "far"
+    assert here.content == there.content
+    for name in ("Content-Type", "Vary", "X-Nomad-Index", "X-Nomad-KnownLeader", "X-Nomad-LastContact"):
+        assert here.headers.get(name) == there.headers.get(name)
+
+
+def test_a_long_list_and_a_compressed_one_pass_through(near, far):
+    there = httpx.get(f"{far}/v1/allocations")
+
+    assert len(there.json()) == 401
+    assert near.get("/v1/allocations?region=eu").content == there.content
+    plain = near.get("/v1/allocations?region=eu", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    assert plain.content == there.content
+
+
+def test_a_region_that_nobody_serves_has_no_path(near):
+    reply = near.get(f"/v1/allocation/{ID}?region=asia")
+
+    assert (reply.status_code, reply.text) == (500, "No path to region")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "text"),
+    [
+        ("/v1/allocation/bad?region=eu", 500, "rpc error: alloc lookup failed: index error: UUID must be 36 characters"),
+        (f"/v1/allocation/{ID[:-1]}9?region=eu", 404, "alloc not found"),
+        (f"/v1/allocation/{ID}?region=eu&index=x", 400, "Invalid index"),
+    ],
+)
+def test_an_error_of_the_other_region_is_told_as_nomad_tells_it(near, target, status, text):
+    reply = near.get(target)
+
+    assert (reply.status_code, reply.text) == (status, text)
+
+
+def test_a_server_that_is_down_is_told(near):
+    reply = near.get("/v1/allocations?region=nowhere")
+
+    assert reply.status_code == 500
+    assert reply.text.startswith("rpc error: failed to ask the server of region nowhere: ")
+
+
+def test_a_blocking_query_is_woken_by_a_write_in_the_other_region(near, far):
+    index = int(near.get(f"/v1/allocation/{ID}?region=eu").headers["X-Nomad-Index"])
+    write = {"Alloc": ID, "Task": "web", "Event": {"Type": "Received"}}
+    later = threading.Timer(0.3, httpx.post, (f"{far}/v1/allocations/events",), {"content": json.dumps(write)})
+    later.start()
+    began = time.monotonic()
+
+    reply = near.get(f"/v1/allocation/{ID}?region=eu&index={index}&wait=20s")
+
+    assert time.monotonic() - began < 10
+    assert int(reply.headers["X-Nomad-Index"]) > index
+    assert reply.json()["TaskStates"]["web"]["State"] == "pending"
+    later.join()
+
+
+def test_writes_are_passed_on_too(near, far):
+    index = int(httpx.get(f"{far}/v1/allocations").headers["X-Nomad-Index"])
+    write = {"Alloc": ID, "Task": "db", "Event": {"Type": "Received"}}
+
+    reply = near.post("/v1/allocations/events?region=eu", content=json.dumps(write))
+
+    assert reply.json()["Index"] == index + 1
+    assert httpx.get(f"{far}/v1/allocation/{ID}").json()["TaskStates"]["db"]["State"] == "pending"
+
+
+def test_a_stream_of_another_region_is_passed_on_as_it_comes(near, far):
+    frames = []
+    with near.stream("GET", "/v1/event/stream?region=eu&from=now") as reply:
+        lines = reply.iter_lines()
+        assert next(lines) == "{}"
+        write = {"Alloc": ID, "Task": "web", "Event": {"Type": "Received"}}
+        httpx.post(f"{far}/v1/allocations/events", content=json.dumps(write))
+        frames.append(json.loads(next(lines)))
+    assert frames[0]["Events"][0]["Key"] == ID
+    while near.app.streams.count:
+        time.sleep(0.01)  # the client is gone, and the request to the peer ends with it
+
+
+def test_a_client_that_goes_away_ends_the_request_to_the_peer(near, far):
+    index = int(near.get(f"/v1/allocation/{ID}?region=eu").headers["X-Nomad-Index"])
+    with pytest.raises(httpx.ReadTimeout):
+        near.get(f"/v1/allocation/{ID}?region=eu&index={index}", timeout=0.3)
+
+    end = time.monotonic() + 10
+    while "taskfold_blocked_queries 0.0" not in httpx.get(f"{far}/v1/metrics").text:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert near.app.blocked.count == 0
+
+
+def test_servers_that_name_each_other_do_not_go_round_in_a_circle():
+    one, other = (App(Engine(), region=name, peers=Peers({})) for name in ("one", "other"))
+    with running(one) as first, running(other) as second:
+        one.peers.urls["third"] = second.url
+        other.peers.urls["third"] = first.url
+        reply = httpx.get(f"{first.url}/v1/allocations?region=third", timeout=10)
+    assert (reply.status_code, reply.text) == (500, "rpc error: No path to region")
+
+
+def test_the_regions_are_listed(near):
+    assert near.get("/v1/regions").json() == ["eu", "global", "nowhere"]
+
+
+def test_a_token_is_passed_on():
+    far_app = App(Engine(dialect="1.1.2"), region="far", token="s3cret")
+    with running(far_app) as far:
+        with running(App(Engine(dialect="1.1.2"), peers=Peers({"far": far.url}))) as near:
+            url = f"{near.url}/v1/allocations?region=far"
+            assert httpx.get(url).status_code == 403
+            assert httpx.get(url, headers={"X-Nomad-Token": "s3cret"}).text == "[]"
+
+
+@pytest.mark.parametrize("text", ["eu", "=http://x", "eu=", "eu=ftp://x", "eu=127.0.0.1:4646", "eu=http://x?y"])
+def test_a_peer_that_is_none_is_told(text):
+    with pytest.raises(ServeError, match="expected NAME=URL"):
+        parse_peer(text)
