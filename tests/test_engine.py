@@ -209,7 +209,9 @@ def test_an_append_is_refused_whole_and_tells_every_refusal():
     engine.record("a", "web", ev.Received())
     before = engine.snapshot("a")
 
-    with pytest.raises(AppendRefused, match=r"nothing was appended: write 1: task 'web' is pending.*\(and 5 more\)") as told:
+    with pytest.raises(
+        AppendRefused, match=r"nothing was appended: write 1: task 'web' is pending.*\(and 5 more\)"
+    ) as told:
         engine.append(
             [
                 Write(alloc="a", task="web", event=ev.TaskSetup()),

@@ -77,7 +77,11 @@ def test_a_region_that_nobody_serves_has_no_path(near):
 @pytest.mark.parametrize(
     ("target", "status", "text"),
     [
-        ("/v1/allocation/bad?region=eu", 500, "rpc error: alloc lookup failed: index error: UUID must be 36 characters"),
+        (
+            "/v1/allocation/bad?region=eu",
+            500,
+            "rpc error: alloc lookup failed: index error: UUID must be 36 characters",
+        ),
         (f"/v1/allocation/{ID[:-1]}9?region=eu", 404, "alloc not found"),
         (f"/v1/allocation/{ID}?region=eu&index=x", 400, "Invalid index"),
     ],

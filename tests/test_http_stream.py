@@ -157,7 +157,7 @@ def test_a_start_that_is_gone_or_was_never_there_is_told():
     engine.observe(observation_from_json(b'{"ID":"a","ModifyIndex":777}'))
     app = App(engine)
 
-    gone = read(app, f"{STREAM}?index=5", until=2)
+    gone = ask(app, f"{STREAM}?index=5")
     ahead = read(app, f"{STREAM}?index=779", until=2)
     position = read(app, f"{STREAM}?from=2", until=2)
 
@@ -201,7 +201,7 @@ def test_a_mirror_is_asked_for_an_index_that_its_nomad_gave_to_something_else():
             400,
             "Invalid topic query: error parsing topics: Invalid key value pair for topic, topic: a:b:c",
         ),
-        ("from=then", 400, "from must be now, oldest or a position such as 1042, not \"then\""),
+        ("from=then", 400, 'from must be now, oldest or a position such as 1042, not "then"'),
         ("from=now&index=4", 400, "from and index exclude each other"),
         ("region=elsewhere", 500, "No path to region"),
     ],

@@ -128,8 +128,7 @@ def test_every_record_is_subscribed_to_once_from_any_position():
 def told(changes):
     """Return what changes tell, in a form that compares."""
     return [
-        (c.first_seq, c.last_seq, c.index, [(state, len(records)) for state, records in c.allocations])
-        for c in changes
+        (c.first_seq, c.last_seq, c.index, [(state, len(records)) for state, records in c.allocations]) for c in changes
     ]
 
 

@@ -8,25 +8,46 @@ from __future__ import annotations
 import re
 from typing import Final
 
-import msgspec
-
 __all__ = ["json_error"]
 
-_SPACE: Final = b" \t\r\n"
-_SPACES: Final = re.compile(rb"[ \t\r\n]*")
-_PLAIN: Final = re.compile(rb'[^"\\\x00-\x1f]*')
-"""What stands in a string as it is."""
-
-_DIGITS: Final = frozenset(b"0123456789")
-_NONZERO: Final = frozenset(b"123456789")
-_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
-_ESCAPED: Final = frozenset(b'bfnrt\\/"')
 _MAX_DEPTH: Final = 10_000
+_EMPTY: Final = "EOF"
+_CUT_OFF: Final = "unexpected EOF"
+
+_SPACE: Final = b" \t\r\n"
+_DIGITS: Final = b"0123456789"
+_HEX: Final = b"0123456789abcdefABCDEF"
+_ESCAPED: Final = b'bfnrt\\/"'
 _LITERALS: Final = {ord("t"): "true", ord("f"): "false", ord("n"): "null"}
 _NAMES: Final = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 39: "\\'", 92: "\\\\"}
 
-_EMPTY: Final = "EOF"
-_CUT_OFF: Final = "unexpected EOF"
+# A string with escapes, and a scalar that is wrong, are no token here: _Scalar goes over them byte by byte.
+_TOKEN: Final = re.compile(
+    rb"""[ \t\r\n]*+
+    ( [{}\[\]:,]
+    | "[^"\\\x00-\x1f]*+"
+    | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![.eE])
+    | true | false | null )""",
+    re.VERBOSE,
+)
+_VISIBLE: Final = re.compile(rb"[^ \t\r\n]")
+_SPECIAL: Final = re.compile(rb'["\\\x00-\x1f]')
+
+_VALUE, _VALUE_OR_END, _KEY, _KEY_OR_END, _COLON, _PAIR_ENDED, _ELEMENT_ENDED, _ENDED = range(8)
+"""What must come next. The last stands for the two before it, or for the end of all: that depends on what is open."""
+
+_SCALARS: Final = dict.fromkeys(b'"-0123456789tfn', _ENDED)
+_VALUES: Final = {**_SCALARS, ord("{"): _KEY_OR_END, ord("["): _VALUE_OR_END}
+_TABLE: Final[dict[int, tuple[str, dict[int, int]]]] = {
+    _VALUE: ("looking for beginning of value", _VALUES),
+    _VALUE_OR_END: ("looking for beginning of value", {**_VALUES, ord("]"): _ENDED}),
+    _KEY: ("looking for beginning of object key string", {ord('"'): _COLON}),
+    _KEY_OR_END: ("looking for beginning of object key string", {ord('"'): _COLON, ord("}"): _ENDED}),
+    _COLON: ("after object key", {ord(":"): _VALUE}),
+    _PAIR_ENDED: ("after object key:value pair", {ord(","): _KEY, ord("}"): _ENDED}),
+    _ELEMENT_ENDED: ("after array element", {ord(","): _VALUE, ord("]"): _ENDED}),
+}
+"""How Go calls a place, and what follows it, by the first byte of the token that is there."""
 
 
 class _Wrong(Exception):
@@ -41,168 +62,48 @@ def json_error(body: bytes) -> str | None:
     """
     if not body.strip(_SPACE):
         return _EMPTY
-    if _is_well_formed(body):
-        return None
     try:
-        _Scanner(body).value()
+        _go_over_value(body)
     except _Wrong as error:
         return str(error)
     return None
 
 
-def _is_well_formed(body: bytes) -> bool:
-    """Tell the usual good body fast; False only means that the scanner has to look."""
-    try:
-        # Raw makes no objects. It takes less than Go's decoder does: one value alone, and not as deep.
-        msgspec.json.decode(body, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-class _Scanner:
-    """Goes over one value, byte by byte, with the open objects and arrays on a stack of its own."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
-
-    def value(self) -> None:
-        """Go over the first value. Raises _Wrong."""
-        closing: list[int] = []
-        while True:
-            byte = self._next_token()
-            if byte in b"{[":
-                closing.append(ord("}") if byte == ord("{") else ord("]"))
-                if len(closing) > _MAX_DEPTH:
-                    raise self._unexpected(byte, "exceeded max depth")
-                if self._opens(closing[-1]):
-                    continue
-                closing.pop()
-            else:
-                self._scalar(byte)
-            if not self._goes_on(closing):
+def _go_over_value(body: bytes) -> None:
+    """Go over the first value, token by token. Raises _Wrong."""
+    opened: list[int] = []
+    state, position = _VALUE, 0
+    while True:
+        token = _TOKEN.match(body, position)
+        start = token.start(1) if token else _visible(body, position)
+        byte = body[start]
+        where, following = _TABLE[state]
+        if byte not in following:
+            raise _unexpected(byte, where)
+        position = token.end() if token else _Scalar(body, start).end()
+        state = following[byte]
+        if byte in b"{[":
+            opened.append(byte)
+            if len(opened) > _MAX_DEPTH:
+                raise _unexpected(byte, "exceeded max depth")
+        elif byte in b"}]":
+            opened.pop()
+        if state == _ENDED:
+            if not opened:
                 return
+            state = _PAIR_ENDED if opened[-1] == ord("{") else _ELEMENT_ENDED
 
-    def _opens(self, close: int) -> bool:
-        """Go into an object, up to its first value, or an array; tell whether there is a value in it."""
-        byte = self._next_token()
-        if byte == close:
-            return False
-        if close == ord("}"):
-            self._key(byte)
-        else:
-            self._at -= 1
-        return True
 
-    def _goes_on(self, closing: list[int]) -> bool:
-        """Go from the end of a value to the next one, out of what ends; tell whether there is one."""
-        while closing:
-            byte = self._next_token()
-            if byte == closing[-1]:
-                closing.pop()
-                continue
-            is_object = closing[-1] == ord("}")
-            if byte != ord(","):
-                raise self._unexpected(byte, "after object key:value pair" if is_object else "after array element")
-            if is_object:
-                self._key(self._next_token())
-            return True
-        return False
+def _visible(body: bytes, position: int) -> int:
+    """Return where the next byte is that is no space. Raises _Wrong."""
+    found = _VISIBLE.search(body, position)
+    if found is None:
+        raise _Wrong(_CUT_OFF)
+    return found.start()
 
-    def _key(self, byte: int) -> None:
-        """Go over the key of an object and its colon."""
-        if byte != ord('"'):
-            raise self._unexpected(byte, "looking for beginning of object key string")
-        self._string()
-        byte = self._next_token()
-        if byte != ord(":"):
-            raise self._unexpected(byte, "after object key")
 
-    def _scalar(self, byte: int) -> None:
-        """Go over a string, a number or a literal."""
-        if byte == ord('"'):
-            self._string()
-        elif byte in _LITERALS:
-            self._literal(_LITERALS[byte])
-        elif byte == ord("-") or byte in _DIGITS:
-            self._number(byte)
-        else:
-            raise self._unexpected(byte, "looking for beginning of value")
-
-    def _string(self) -> None:
-        while True:
-            self._skip(_PLAIN)
-            byte = self._next()
-            if byte == ord('"'):
-                return
-            if byte != ord("\\"):
-                raise self._unexpected(byte, "in string literal")
-            self._escape()
-
-    def _escape(self) -> None:
-        byte = self._next()
-        if byte == ord("u"):
-            for _ in range(4):
-                digit = self._next()
-                if digit not in _HEX:
-                    raise self._unexpected(digit, "in \\u hexadecimal character escape")
-        elif byte not in _ESCAPED:
-            raise self._unexpected(byte, "in string escape code")
-
-    def _literal(self, literal: str) -> None:
-        for expected in literal[1:]:
-            byte = self._next()
-            if byte != ord(expected):
-                raise self._unexpected(byte, f"in literal {literal} (expecting '{expected}')")
-
-    def _number(self, byte: int) -> None:
-        if byte == ord("-"):
-            byte = self._next()
-            if byte not in _DIGITS:
-                raise self._unexpected(byte, "in numeric literal")
-        if byte in _NONZERO:
-            self._digits()
-        if self._peek() == ord("."):
-            self._at += 1
-            self._some_digits("after decimal point in numeric literal")
-        if self._peek() in {ord("e"), ord("E")}:
-            self._at += 1
-            if self._peek() in {ord("+"), ord("-")}:
-                self._at += 1
-            self._some_digits("in exponent of numeric literal")
-
-    def _some_digits(self, where: str) -> None:
-        byte = self._next()
-        if byte not in _DIGITS:
-            raise self._unexpected(byte, where)
-        self._digits()
-
-    def _digits(self) -> None:
-        while self._peek() in _DIGITS:
-            self._at += 1
-
-    def _peek(self) -> int:
-        return self._body[self._at] if self._at < len(self._body) else -1
-
-    def _next(self) -> int:
-        if self._at >= len(self._body):
-            raise _Wrong(_CUT_OFF)
-        self._at += 1
-        return self._body[self._at - 1]
-
-    def _next_token(self) -> int:
-        self._skip(_SPACES)
-        return self._next()
-
-    def _skip(self, run: re.Pattern[bytes]) -> None:
-        found = run.match(self._body, self._at)
-        if found is not None:
-            self._at = found.end()
-
-    @staticmethod
-    def _unexpected(byte: int, where: str) -> _Wrong:
-        return _Wrong(f"invalid character {_quoted(byte)} {where}")
+def _unexpected(byte: int, where: str) -> _Wrong:
+    return _Wrong(f"invalid character {_quoted(byte)} {where}")
 
 
 def _quoted(byte: int) -> str:
@@ -213,3 +114,84 @@ def _quoted(byte: int) -> str:
     if character.isprintable():
         return f"'{character}'"
     return f"'\\x{byte:02x}'" if character.isascii() else f"'\\u{byte:04x}'"
+
+
+class _Scalar:
+    """A string, a number or a literal, byte by byte: an error names the byte that is wrong."""
+
+    def __init__(self, body: bytes, start: int) -> None:
+        self._body = body
+        self._at = start
+
+    def end(self) -> int:
+        """Return where it ends. Raises _Wrong."""
+        byte = self._next()
+        if byte == ord('"'):
+            self._string()
+        elif byte in _LITERALS:
+            self._literal(_LITERALS[byte])
+        else:
+            self._number(byte)
+        return self._at
+
+    def _string(self) -> None:
+        while found := _SPECIAL.search(self._body, self._at):
+            self._at = found.end()
+            byte = self._body[found.start()]
+            if byte == ord('"'):
+                return
+            if byte != ord("\\"):
+                raise _unexpected(byte, "in string literal")
+            self._escape()
+        raise _Wrong(_CUT_OFF)
+
+    def _escape(self) -> None:
+        byte = self._next()
+        if byte == ord("u"):
+            for _ in range(4):
+                digit = self._next()
+                if digit not in _HEX:
+                    raise _unexpected(digit, "in \\u hexadecimal character escape")
+        elif byte not in _ESCAPED:
+            raise _unexpected(byte, "in string escape code")
+
+    def _literal(self, literal: str) -> None:
+        for expected in literal[1:]:
+            byte = self._next()
+            if byte != ord(expected):
+                raise _unexpected(byte, f"in literal {literal} (expecting '{expected}')")
+
+    def _number(self, byte: int) -> None:
+        if byte == ord("-"):
+            byte = self._next()
+            if byte not in _DIGITS:
+                raise _unexpected(byte, "in numeric literal")
+        if byte != ord("0"):
+            self._digits()
+        if self._takes(b"."):
+            self._some_digits("after decimal point in numeric literal")
+        if self._takes(b"eE"):
+            self._takes(b"+-")
+            self._some_digits("in exponent of numeric literal")
+
+    def _some_digits(self, where: str) -> None:
+        byte = self._next()
+        if byte not in _DIGITS:
+            raise _unexpected(byte, where)
+        self._digits()
+
+    def _digits(self) -> None:
+        while self._takes(_DIGITS):
+            pass
+
+    def _takes(self, choices: bytes) -> bool:
+        """Go over the next byte if it is one of these; tell whether it was."""
+        taken = self._at < len(self._body) and self._body[self._at] in choices
+        self._at += taken
+        return taken
+
+    def _next(self) -> int:
+        if self._at >= len(self._body):
+            raise _Wrong(_CUT_OFF)
+        self._at += 1
+        return self._body[self._at - 1]

@@ -1,7 +1,8 @@
 """The guard of a connection: time-outs and limits that an ASGI application cannot see.
 
 uvicorn's protocol waits for the headers of a request as long as a client likes, and takes as many of them as it sends.
-This one does not. It uses a few methods of that class, which `NEEDED` lists and a test looks for.
+This one does not, nor does it keep a connection for one that goes on sending a body that was answered already. It uses
+a few methods of that class, which `NEEDED` lists and a test looks for; it was tested with uvicorn 0.54.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ NEEDED: Final = (
     "on_url",
     "on_header",
     "on_headers_complete",
+    "on_body",
     "on_message_complete",
+    "on_response_complete",
     "pause_writing",
     "resume_writing",
     "timeout_keep_alive_handler",
@@ -32,7 +35,7 @@ NEEDED: Final = (
 """What is used of uvicorn's protocol."""
 
 _GRACE: Final = 5
-"""Seconds after which a connection that takes nothing is cut, once the application has had its time to tell it so."""
+"""Seconds that a connection gets once its time is over: to be told so by the application, or to end its body."""
 
 _REFUSALS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
 
@@ -48,7 +51,10 @@ class _Guarded(HttpToolsProtocol):
         """A request has begun, and its headers are not complete."""
         self._head_bytes = 0
         self._timer: TimerHandle | None = None
+        self._unsent = 0
+        """How much was not taken when that was looked at last."""
         self._stuck: TimerHandle | None = None
+        self._leaving: TimerHandle | None = None
         self._wait_for_head()
 
     def _wait_for_head(self) -> None:
@@ -59,15 +65,22 @@ class _Guarded(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_head and not self.transport.is_closing():
+        if self._is_head:
             # It has not come whole, as nearly all do: what there is of it is somewhere in the parser.
-            if self._timer is None:
-                self._wait_for_head()
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes:
                 self._refuse(431)
+        elif self._is_answering:
+            return
+        # What is no request yet, such as an empty line, has ended uvicorn's own wait for one all the same.
+        if self._timer is None and not self.transport.is_closing():
+            self._wait_for_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -88,45 +101,75 @@ class _Guarded(HttpToolsProtocol):
         self._head_bytes = 0
         if self._told_bytes > self.limits.header_bytes:
             self._refuse(431)
-        else:
+        elif not self.transport.is_closing():
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        if not self.transport.is_closing():
+        if self._leaving is not None:
+            self.transport.close()
+        elif not self.transport.is_closing():
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         if not self.transport.is_closing():
             super().on_body(body)
 
+    def on_response_complete(self) -> None:
+        is_read = bool(self.pipeline) or not self.cycle.more_body
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_taking()
+        elif not is_read:
+            # The rest of the body is not looked at, but closing before it has come could cost the client the answer.
+            self._leaving = self.loop.call_later(_GRACE, self.transport.abort)
+
     def _refuse(self, status: int) -> None:
         """Answer a request that is not a whole one, and close the connection."""
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if not self._is_answering:  # else it would be taken for, or stand amid, the answer of the request before
             head = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % (status, _REFUSALS[status])
             self.transport.write(head)
-            self.transport.close()
+        self.transport.close()
+        self._watch_taking()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stuck = self.loop.call_later(self.limits.send_timeout + _GRACE, self.transport.abort)
+        self._watch_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unstick()
+        if not self.transport.is_closing():
+            self._stop_watching()
 
-    def _unstick(self) -> None:
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_taking()  # a connection that is closed stays until its last answer is taken
+
+    def _watch_taking(self) -> None:
+        """Cut the connection when, for too long, it takes nothing at all of what waits for it."""
+        if self._stuck is None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._stuck = self.loop.call_later(self.limits.send_timeout + _GRACE, self._look_at_taking)
+
+    def _look_at_taking(self) -> None:
+        self._stuck = None
+        unsent = self.transport.get_write_buffer_size()
+        if unsent and unsent >= self._unsent:
+            self.transport.abort()
+        elif unsent:
+            self._watch_taking()
+
+    def _stop_watching(self) -> None:
         if self._stuck is not None:
             self._stuck.cancel()
             self._stuck = None
 
-    def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()  # it never took its last answer
-        super().timeout_keep_alive_handler()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
-        self._unstick()
+        self._stop_watching()
+        if self._leaving is not None:
+            self._leaving.cancel()
         super().connection_lost(exc)
 
 

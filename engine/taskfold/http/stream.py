@@ -49,6 +49,9 @@ __all__ = ["EventTexts", "event_stream", "write_type"]
 TOPIC: Final = "Allocation"
 HEARTBEAT: Final = b"{}\n"
 HEARTBEAT_SECONDS: Final = 30
+_ERROR_SECONDS: Final = 0.5
+"""How long a stream stays open after its error: clients that ask again at once would ask without a pause."""
+
 _EVENTS_KEPT: Final = 1_024
 _HEADERS: Final = ((b"Cache-Control", b"no-cache"), JSON_TYPE, VARY)
 _DEFAULT_NAMESPACE: Final = "default"
@@ -208,6 +211,7 @@ class _Stream:
         await self.app.send(self.request, {"type": "http.response.start", "status": 200, "headers": _HEADERS})
         if isinstance(self.start, bytes):
             await self._send(HEARTBEAT + self.start)
+            await asyncio.sleep(_ERROR_SECONDS)
         else:
             self.seq = self.start
             reader = ChangeReader(self.app.engine.store, self.start)
@@ -231,6 +235,7 @@ class _Stream:
                 continue
             if self.is_live and reader.behind > self.app.limits.slow_records:
                 await self._send(self._slow())
+                await asyncio.sleep(_ERROR_SECONDS)
                 return
             changes = reader.recent()
             if changes is None:
