@@ -114,6 +114,13 @@ class ImportCollector(ast.NodeVisitor):
             self.add(str(node.args[0].value), node)
         self.generic_visit(node)
 
+    def visit_If(self, node: ast.If) -> None:
+        # What only a type checker imports is imported by nobody when the program runs.
+        is_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        self.function_depth += is_for_types
+        self.generic_visit(node)
+        self.function_depth -= is_for_types
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.visit_function(node)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_http_server import served
 
 from taskfold import Engine, MemoryLog, SourceError, replay
 from taskfold.follow import Follower
+from test_http_server import served
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "nomad-1.1.2-stream.ndjson.gz"
 LINES = gzip.decompress(EXAMPLE.read_bytes()).splitlines(keepends=True)
@@ -183,4 +182,4 @@ def test_a_server_follows_a_file_and_goes_on_after_a_restart(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert [snapshot.to_json() for snapshot in replay(log).snapshots()] == WHOLE
-    assert os.path.getsize(log) < stream.stat().st_size
+    assert log.stat().st_size < stream.stat().st_size

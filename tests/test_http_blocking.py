@@ -6,10 +6,10 @@ import asyncio
 
 import msgspec
 import pytest
-from asgi import Call, ask
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asgi import Call, ask
 from taskfold import Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App

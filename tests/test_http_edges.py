@@ -6,9 +6,9 @@ import json
 
 import msgspec
 import pytest
+
 from asgi import Call, ask
 from recordings import VERSIONS, Edge, edges
-
 from taskfold import Engine, ManualClock, MemoryLog, observation_from_json
 from taskfold.http.app import App
 

@@ -6,10 +6,10 @@ import asyncio
 import json
 
 import pytest
-from asgi import Call, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asgi import Call, ask
 from taskfold import Engine, ManualClock, NdjsonLog
 from taskfold import events as ev
 from taskfold.http.app import App

@@ -1,4 +1,4 @@
-"""What two Nomads answered is answered again: each recorded body, at its index, and the lists of the jobs at the end."""
+"""What two Nomads answered is answered again: each recorded body at its index, and the lists of the jobs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 
 import msgspec
 import pytest
+
 from asgi import Call
 from golden import same_to_the_letter
 from recordings import bodies, final, scenarios
-
 from taskfold import Engine, MemoryLog, observation_from_json
 from taskfold.http.app import App
 

@@ -8,14 +8,13 @@ import time
 
 import httpx
 import pytest
-from test_http_server import served
 
 from taskfold import Engine, MemoryLog, NdjsonLog
-from taskfold import events as ev
 from taskfold.errors import ServeError
 from taskfold.http.app import App
 from taskfold.http.regions import Peers, parse_peer
 from taskfold.http.server import running
+from test_http_server import served
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 
@@ -164,11 +163,10 @@ def test_the_regions_are_listed(near):
 
 def test_a_token_is_passed_on():
     far_app = App(Engine(dialect="1.1.2"), region="far", token="s3cret")
-    with running(far_app) as far:
-        with running(App(Engine(dialect="1.1.2"), peers=Peers({"far": far.url}))) as near:
-            url = f"{near.url}/v1/allocations?region=far"
-            assert httpx.get(url).status_code == 403
-            assert httpx.get(url, headers={"X-Nomad-Token": "s3cret"}).text == "[]"
+    with running(far_app) as far, running(App(Engine(dialect="1.1.2"), peers=Peers({"far": far.url}))) as near:
+        url = f"{near.url}/v1/allocations?region=far"
+        assert httpx.get(url).status_code == 403
+        assert httpx.get(url, headers={"X-Nomad-Token": "s3cret"}).text == "[]"
 
 
 @pytest.mark.parametrize("text", ["eu", "=http://x", "eu=", "eu=ftp://x", "eu=127.0.0.1:4646", "eu=http://x?y"])

@@ -7,9 +7,9 @@ import json
 
 import msgspec
 import pytest
+
 from asgi import Call, ask
 from recordings import scenarios, stream_lines
-
 from taskfold import Engine, ManualClock, MemoryLog, observation_from_json
 from taskfold import events as ev
 from taskfold.http.app import App
@@ -298,12 +298,12 @@ def test_there_are_so_many_streams_at_most():
 
     async def story():
         first = Call(app, STREAM)
-        await first.until(lambda reply: frames(reply))
+        await first.until(frames)
         second = await Call(app, STREAM).finished()
         first.disconnect()
         await first.finished()
         third = Call(app, STREAM)
-        await third.until(lambda reply: frames(reply))
+        await third.until(frames)
         third.disconnect()
         await third.finished()
         return second

@@ -9,11 +9,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 import schemathesis
-from asgi import Call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import checks
 
+from asgi import Call
 from taskfold import DIALECTS, Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http import openapi

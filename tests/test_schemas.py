@@ -34,7 +34,7 @@ from taskfold.task import TaskState
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = ROOT / "schemas"
-NAMES = sorted(path.stem for path in SCHEMAS.glob("*.json") if path.stem != "event-types")
+NAMES = sorted(path.stem for path in SCHEMAS.glob("*.json") if path.stem not in {"event-types", "openapi"})
 
 FREE_FORM = {"Config", "Connect", "Policy"}
 """Keys below which anything may stand."""
@@ -438,7 +438,8 @@ def test_a_schema_is_one_of_draft_2020_12_and_has_only_its_vocabulary(name: str)
 
 
 def test_the_committed_files_are_what_the_types_say() -> None:
-    assert {path.name: path.read_bytes() for path in SCHEMAS.iterdir()} == documents()
+    # The OpenAPI document is made of them by another module, and compared in its own test.
+    assert {path.name: path.read_bytes() for path in SCHEMAS.iterdir() if path.stem != "openapi"} == documents()
 
 
 def test_the_command_says_the_same_under_another_order_of_sets() -> None:

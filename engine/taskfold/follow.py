@@ -8,11 +8,13 @@ line that cannot be read is passed over, counted and told: a mirror must not end
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 from taskfold.engine import Engine
 from taskfold.errors import SourceError, TaskfoldError
@@ -26,6 +28,7 @@ __all__ = ["STANDARD_INPUT", "Follower"]
 
 STANDARD_INPUT: Final = "-"
 _BLOCK_BYTES: Final = 1 << 18
+_GZIP: Final = b"\x1f\x8b"
 _TOLD_LINES: Final = 10
 """How many bad lines are told one by one; those that follow are only counted."""
 
@@ -42,9 +45,10 @@ class Follower:
         on_problem: Callable[[str], None] = lambda _: None,
         poll_seconds: float = 0.2,
     ) -> None:
-        """Name what is followed. ``on_note`` is told what happens, ``on_problem`` what ends the following.
+        """Name what is followed: a file that grows, a pipe, or ``-`` for standard input.
 
-        Raises SourceError when the file cannot be opened.
+        ``on_note`` is told what happens, ``on_problem`` what ends the following. Raises SourceError when it cannot be
+        opened.
         """
         self.lines = 0
         """How many lines were read."""
@@ -62,8 +66,10 @@ class Follower:
         self._is_told = False
         """The dialect of what is followed is known, and is the log's."""
         self._is_stopped = threading.Event()
-        self._file: BinaryIO = sys.stdin.buffer if source == STANDARD_INPUT else _opened(source)
-        # Nobody can wake a read of standard input: the thread ends with the process.
+        self._file = _opened(source)
+        # Standard input and pipes come to an end, after which nothing comes any more.
+        self._grows = source != STANDARD_INPUT and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+        # Nobody can wake a read of a pipe: the thread ends with the process.
         self._thread = threading.Thread(target=self._run, name="taskfold-follow", daemon=True)
 
     def start(self) -> None:
@@ -73,7 +79,9 @@ class Follower:
     def stop(self) -> None:
         """End after the line that is being observed."""
         self._is_stopped.set()
-        if self._source != STANDARD_INPUT:
+        if not self._thread.ident:
+            self._file.close()
+        elif self._grows:
             self._thread.join()
 
     def _run(self) -> None:
@@ -83,15 +91,15 @@ class Follower:
                     break
                 self.lines += 1
                 self._observe(line)
-        except (TaskfoldError, OSError) as error:
-            self.error = f"following {self._name} ended: {error}"
+        except Exception as error:  # noqa: BLE001 - a mirror that stands still must say so, whatever the reason
+            is_ours = isinstance(error, (TaskfoldError, OSError))
+            self.error = f"following {self._name} ended: {error if is_ours else repr(error)}"
             self._on_problem(self.error)
         else:
             if not self._is_stopped.is_set():
                 self._on_note(f"{self._name} has ended; what it told is served on")
         finally:
-            if self._source != STANDARD_INPUT:
-                self._file.close()
+            self._file.close()
             self.is_done.set()
 
     @property
@@ -136,16 +144,19 @@ class Follower:
 
     def _blocks(self) -> Iterator[bytes | None]:
         """Yield what comes, as it comes; None where it begins anew."""
-        if self._source == STANDARD_INPUT:
-            standard_input: Any = sys.stdin.buffer
-            while block := standard_input.read1(_BLOCK_BYTES):
-                yield block
-            return
+        is_first = True
         while not self._is_stopped.is_set():
-            if block := self._file.read(_BLOCK_BYTES):
+            block = self._file.read(_BLOCK_BYTES)
+            if block:
+                if is_first and block.startswith(_GZIP):
+                    raise SourceError(self._name, "is gzip, which cannot be followed: unpack it, or pipe zcat into `-`")
+                is_first = False
                 yield block
-            elif self._is_replaced():
+            elif block is not None and not self._grows:  # None: a pipe that says so rather than wait has nothing yet
+                return
+            elif self._grows and self._is_replaced():
                 self._on_note(f"{self._source} begins anew")
+                is_first = True
                 yield None
             else:
                 self._is_stopped.wait(self._poll_seconds)
@@ -167,9 +178,16 @@ class Follower:
         return False
 
 
-def _opened(path: str) -> BinaryIO:
-    """Open a file. Raises SourceError."""
+def _opened(source: str) -> FileIO:
+    """Open a file, or standard input. Raises SourceError.
+
+    Without a buffer: its lock would be held while a pipe is read, and the interpreter cannot end before it gets that.
+    """
+    if source == STANDARD_INPUT and sys.stdin is None:
+        raise SourceError("standard input", "cannot be followed: it is closed")
     try:
-        return Path(path).open("rb")
+        if source == STANDARD_INPUT:
+            return FileIO(sys.stdin.fileno(), closefd=False)
+        return FileIO(source)
     except OSError as error:
-        raise SourceError(path, f"cannot be followed: {error.strerror or error}") from None
+        raise SourceError(source, f"cannot be followed: {error.strerror or error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,17 +56,16 @@ def serve(
     host, port = parse_bind(bind)
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
-    engine = _engine(log, follow, more["dialect"])
-    try:
+    with ExitStack() as held:
+        engine = held.enter_context(_engine(log, follow, more["dialect"], more["region"]))
         app = _app(engine, secret, is_mirror=follow is not None, **more)
         server = Server(app, host=host, port=port)
+        held.callback(server.close)
         follower = None if follow is None else Follower(engine, follow, on_note=_note, on_problem=_problem(app))
+        if follower is not None:
+            held.callback(follower.stop)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
-        if follower is not None:
-            follower.stop()
-    finally:
-        engine.close()
     say(f"stopped at index {engine.index}")
     return 0
 
@@ -82,16 +82,16 @@ def _check_extra() -> None:
         raise Unanswerable(f"serving needs {', '.join(missing)}: pip install 'taskfold[http]'")
 
 
-def _engine(log: str | None, follow: str | None, dialect: str | None) -> Engine:
+def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
     is_new = log is None or not Path(log).exists() or not Path(log).stat().st_size
-    name = dialect
-    if is_new and name is None:
-        name = DEFAULT_DIALECT if follow is None else _told_dialect(follow)
+    told = None if follow is None or not is_new else _told_dialect(follow, is_asked=dialect is None)
+    name = dialect or told or (DEFAULT_DIALECT if is_new else None)
+    own = {} if region is None else {"region": region}
     if log is None:
-        return Engine(MemoryLog(name or DEFAULT_DIALECT))
+        return Engine(MemoryLog(name or DEFAULT_DIALECT, **own))
     try:
-        return Engine(open_log(log, name))
+        return Engine(open_log(log, name, **own))
     except LogError as error:
         if is_new or not _is_source(log):
             raise
@@ -106,17 +106,24 @@ def _is_source(path: str) -> bool:
         return False
 
 
-def _told_dialect(follow: str) -> str:
-    """Return the dialect that the beginning of a file tells; the newest where it tells nothing yet."""
-    if follow != STANDARD_INPUT:
+def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
+    """Return the dialect that the beginning of a file tells; the newest where it tells nothing yet.
+
+    Raises SourceError where there is no such file: no log is begun for it.
+    """
+    # What comes out of a pipe comes out of it once: that is left to who follows it.
+    if follow != STANDARD_INPUT and (Path(follow).is_file() or not Path(follow).exists()):
         reading = Replay(follow)
         try:
             next(reading.observations(), None)
         except SourceError:
-            if not Path(follow).is_file():
+            if not Path(follow).exists():
                 raise
         else:
-            return reading.dialect or NEWEST_DIALECT
+            if reading.dialect:
+                return reading.dialect
+    if not is_asked:
+        return None
     _note(f"a new log for what is followed is of dialect {NEWEST_DIALECT}; --dialect names another")
     return NEWEST_DIALECT
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ from taskfold.errors import ServeError
 from taskfold.http.answers import Answer, Header, error
 from taskfold.http.blocking import while_connected
 from taskfold.http.options import MAX_WAIT_NS
-from taskfold.http.request import Request
+from taskfold.http.request import Disconnected, Request
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -47,6 +48,9 @@ _MAX_ERROR_BYTES: Final = 65_536
 _RPC_ERROR: Final = "rpc error: "
 """What Nomad puts before an error that came back from another server."""
 
+_LAST_SECONDS: Final = 1
+"""What a request that was passed on gets to be answered in once this server stops."""
+
 _FAILED: Final = 500
 
 
@@ -57,8 +61,13 @@ def parse_peer(text: str) -> tuple[str, str]:
     ('eu', 'http://127.0.0.1:4647')
     """
     name, _, url = text.partition("=")
-    parts = urlsplit(url)
-    if not name or parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+    try:
+        httpx.URL(url)
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):
+        is_url = False
+    if not name or not is_url or parts.query or parts.fragment:
         raise ServeError(f"{text!r} is no peer; expected NAME=URL, such as eu=http://127.0.0.1:4647")
     return name, url.rstrip("/")
 
@@ -87,7 +96,7 @@ class Peers:
         # Whatever is passed on may take a peer's time.
         slots = app.streams if request.route == "event_stream" else app.blocked
         with slots.taken(request.client):
-            return await while_connected(request, self._pass(app, request, region, body))
+            return await while_connected(request, _until_closing(app, request, self._pass(app, request, region, body)))
 
     async def _pass(self, app: App, request: Request, region: str, body: bytes) -> Answer | None:
         """Ask the peer, and send what it answers."""
@@ -137,6 +146,27 @@ class Peers:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+
+async def _until_closing(app: App, request: Request, passing: Coroutine[None, None, Answer | None]) -> Answer | None:
+    """Run what passes a request on; when this server stops first, end it as the request would end here."""
+    task = asyncio.ensure_future(passing)
+    closing = asyncio.ensure_future(app.is_closing.wait())
+    try:
+        await asyncio.wait((task, closing), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((task,), timeout=_LAST_SECONDS)
+        if task.done():
+            return await task
+    finally:
+        closing.cancel()
+        task.cancel()
+        await asyncio.wait((task,))
+    if not request.status:
+        return error(_FAILED, f"{_RPC_ERROR}this server stops, and the other region has not answered yet")
+    if request.route != "event_stream":
+        raise Disconnected  # half a list must not look like a whole one
+    await app.send(request, {"type": "http.response.body", "body": b""})
+    return None
 
 
 async def _short(answer: httpx.Response) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import threading
@@ -30,6 +31,7 @@ DEFAULT_BIND: Final = "127.0.0.1:4646"
 
 _BACKLOG: Final = 2_048
 _HIGHEST_PORT: Final = 65_535
+_PORT_DIGITS: Final = 5
 
 
 def parse_bind(text: str) -> tuple[str, int]:
@@ -39,7 +41,8 @@ def parse_bind(text: str) -> tuple[str, int]:
     (('127.0.0.1', 4646), ('::1', 0))
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > _HIGHEST_PORT:
+    is_number = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
+    if not colon or not host or not is_number or int(port) > _HIGHEST_PORT:
         raise ServeError(f"{text!r} is no address to listen at; expected HOST:PORT, such as {DEFAULT_BIND}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -63,6 +66,14 @@ class _Uvicorn(uvicorn.Server):
     """uvicorn without its signal handlers: ours answer the blocked queries first."""
 
     on_ready: Callable[[], None]
+
+    def end(self) -> None:
+        """Let what is running finish; when it is asked for again, cut every connection."""
+        if self.should_exit:
+            self.force_exit = True
+            for connection in tuple(self.server_state.connections):
+                connection.transport.abort()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections, and tell it."""
@@ -101,8 +112,8 @@ class Server:
                 proxy_headers=False,
                 limit_concurrency=limits.connections,
                 backlog=_BACKLOG,
-                timeout_keep_alive=int(limits.keep_alive_timeout),
-                timeout_graceful_shutdown=int(limits.shutdown_timeout),
+                timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
+                timeout_graceful_shutdown=math.ceil(limits.shutdown_timeout),
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,18 +122,23 @@ class Server:
         """Serve until `stop` is called, or, where it handles signals, until SIGINT or SIGTERM."""
         self._loop = asyncio.get_running_loop()
         if handles_signals:
-            for name in (signal.SIGINT, signal.SIGTERM):
-                self._loop.add_signal_handler(name, self._end)
+            self._handle_signals(self._loop)
         self._uvicorn.on_ready = on_ready
         try:
             await self._uvicorn.serve(sockets=[self._socket])
         finally:
             await self.app.end()
 
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(name, self._end)
+            except NotImplementedError:  # on Windows
+                signal.signal(name, lambda *_: self.stop())
+
     def _end(self) -> None:
         """End in good order; at once when it is asked for again."""
-        self._uvicorn.force_exit = self._uvicorn.should_exit
-        self._uvicorn.should_exit = True
+        self._uvicorn.end()
         self.app.close()
 
     def stop(self) -> None:
@@ -130,6 +146,10 @@ class Server:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended already
                 self._loop.call_soon_threadsafe(self._end)
+
+    def close(self) -> None:
+        """Let go of the address; `run` does so by itself."""
+        self._socket.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,6 +159,8 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
+        # Two that begin at the same moment may both bind; only one of them may listen.
+        listening.listen(_BACKLOG)
     except (OSError, UnicodeError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

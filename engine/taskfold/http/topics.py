@@ -20,7 +20,7 @@ class Topics:
 
     def __init__(self, keys: dict[str, set[str]]) -> None:
         self.keys = keys
-        self.wants_allocations = bool(self._keys_of(_TOPIC))
+        self.wants_allocations = any(self._keys_of(_TOPIC))
         """Whether any event of an allocation can be wanted."""
 
     def _keys_of(self, topic: str) -> set[str]:
