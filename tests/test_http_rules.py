@@ -391,6 +391,7 @@ HEXADECIMAL = r"in \u hexadecimal character escape"
         (b'"\\\n"', r"'\n'", "in string escape code"),
         (rb'"\u12g4"', "'g'", HEXADECIMAL),
         (rb'"\u"', "'\"'", HEXADECIMAL),
+        (rb'"\u123g"', "'g'", HEXADECIMAL),
         (b"-a", "'a'", NUMBER),
         (b"[-]", "']'", NUMBER),
         (b"[--1]", "'-'", NUMBER),

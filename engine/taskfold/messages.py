@@ -21,6 +21,8 @@ WITHIN_POLICY: Final = "Restart within policy"
 """The one restart reason that the message leaves out."""
 
 _LAST_OF_16_BITS: Final = 0xFFFF
+_FIRST_RAW_BYTE: Final = 0xDC80
+_LAST_RAW_BYTE: Final = 0xDCFF
 _ESCAPES: Final = {
     '"': '\\"',
     "\\": "\\\\",
@@ -52,6 +54,8 @@ def _escaped(character: str) -> str:
         return _ESCAPES[character]
     if character.isascii():
         return f"\\x{code:02x}"
+    if _FIRST_RAW_BYTE <= code <= _LAST_RAW_BYTE:  # a byte that is no UTF-8, as surrogateescape keeps it
+        return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= _LAST_OF_16_BITS else f"\\U{code:08x}"
 
 

@@ -6,6 +6,7 @@ passes is answered with 501: this server records what a scheduler did, and decid
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from taskfold.http.allocations import find
@@ -40,7 +41,7 @@ async def client_allocation(app: App, request: Request, _: Options, text: str, a
     """Answer what is asked of the client that runs an allocation."""
     if action == "signal" and request.method == "GET":
         return error(405, "Invalid method", extra=_ORIGIN)
-    wrong = json_error(await request.body(app.limits.body_bytes, app.limits.body_timeout))
+    wrong = await _json_error(app, request)
     if wrong is not None and wrong != _EMPTY:
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
         return error(status, words, extra=_ORIGIN)
@@ -52,10 +53,16 @@ async def client_allocation(app: App, request: Request, _: Options, text: str, a
     return error(501, _UNDECIDED, extra=_ORIGIN)
 
 
+async def _json_error(app: App, request: Request) -> str | None:
+    """Return what Go says of the body, where it is no JSON; in a thread, since a hostile body takes a while."""
+    body = await request.body(app.limits.action_bytes, app.limits.body_timeout)
+    return await asyncio.to_thread(json_error, body)
+
+
 async def jobs(app: App, request: Request, _: Options) -> Answer:
     """Answer ``PUT /v1/jobs``: a body that is wrong gets Nomad's answer, and a job is not taken."""
     if request.method != "GET":
-        wrong = json_error(await request.body(app.limits.body_bytes, app.limits.body_timeout))
+        wrong = await _json_error(app, request)
         if wrong == _EMPTY and app.dialect.has_actions:
             wrong = "Request body is empty"
         if wrong is not None:

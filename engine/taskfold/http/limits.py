@@ -21,6 +21,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     header_bytes: int = 32_768
     """All headers of a request, with its first line."""
     body_bytes: int = 4 * _MEBIBYTE
+    action_bytes: int = 262_144
+    """The body of what asks a scheduler to act."""
     writes_per_request: int = 10_000
     connections: int = 20_000
     blocked: int = 10_000
