@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from taskfold import Engine
+from taskfold.http.routes import ROUTES
 from taskfold.lifecycle import lifecycle_of
-from taskfold.record import INTERNAL_EVENTS, LogHeader, Record
+from taskfold.record import INTERNAL_EVENTS, LogHeader, Record, Write
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINES = re.search(r"```json\n(.*?)```", ARCHITECTURE, re.DOTALL)[1].splitlines()
 
@@ -54,6 +57,28 @@ def test_what_readme_shows_in_python_is_what_happens():
 
     assert attempted > 10
     assert failed == 0
+
+
+def test_what_the_page_about_serving_shows_in_python_is_what_happens():
+    failed, attempted = doctest.testfile(str(ROOT / "docs" / "serving.md"), module_relative=False)
+
+    assert attempted > 5
+    assert failed == 0
+
+
+def test_the_writes_that_the_page_about_serving_shows_are_taken():
+    shown = re.search(r"```json\n(.*?)```", SERVING, re.DOTALL)[1].splitlines()
+    engine = Engine(dialect="1.1.2")
+    engine.append(msgspec.json.decode(line, type=Write) for line in shown[:2])
+
+    assert [snapshot.job_id for snapshot in engine.allocations()] == ["example"]
+    assert msgspec.json.decode(shown[2], type=Write).id == "redis-2"
+
+
+def test_the_page_about_serving_names_every_endpoint():
+    for route in ROUTES.values():
+        path = route.path.replace("{id}", "<id>").replace("{job}", "<id>").replace("{action}", "restart")
+        assert path in SERVING or route.name == "jobs", path
 
 
 def shown_runs() -> list[tuple[str, str]]:

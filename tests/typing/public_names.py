@@ -18,6 +18,19 @@ reveal_type(snapshot.job_id)  # reveal: str | None
 reveal_type(snapshot.modify_index)  # reveal: int | None
 reveal_type(snapshot.to_json("0.5.0"))  # reveal: bytes
 reveal_type(snapshot.losses("0.5.0"))  # reveal: list[str]
+reveal_type(engine.index)  # reveal: int
+written = engine.append([tf.Write(alloc="a", task="web", event=tf.events.Started())])
+reveal_type(written)  # reveal: list[taskfold.record.Record | None]
+reveal_type(engine.update("a", {"DesiredStatus": "stop"}))  # reveal: taskfold.record.Record | None
+reveal_type(engine.wait("a", after=1, timeout=0.5))  # reveal: taskfold.codecs.allocation.Snapshot | None
+reveal_type(engine.wait_index(after=1))  # reveal: int
+view = engine.allocations(job="example", status="running")
+reveal_type(view)  # reveal: taskfold.store.View
+for each in view:
+    reveal_type(each)  # reveal: taskfold.codecs.allocation.Snapshot
+for subscribed in engine.subscribe(after=1):
+    reveal_type(subscribed)  # reveal: taskfold.record.Record
+reveal_type(tf.Engine.open("tasks.jsonl"))  # reveal: taskfold.engine.Engine
 replay = tf.replay("stream.ndjson", at=1042)
 reveal_type(replay)  # reveal: taskfold.replay.Replay
 for one in replay:
