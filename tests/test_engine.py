@@ -344,3 +344,18 @@ def test_many_threads_write_and_exactly_one_wins_each_version():
 
     assert sorted(wins) == list(range(1, rounds + 1))
     engine.store._check()
+
+
+def test_the_status_of_what_is_placed_follows_from_its_tasks():
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a", "ClientStatus": "pending", "ClientDescription": "not yet"})
+    assert engine.snapshot("a").client_status == "pending"
+
+    engine.record("a", "web", ev.Started())
+
+    assert (engine.snapshot("a").client_status, engine.snapshot("a").client_description) == (
+        "running",
+        "Tasks are running",
+    )
+    engine.update("a", {"ClientStatus": "lost"})
+    assert engine.snapshot("a").client_status == "lost"

@@ -26,13 +26,17 @@ __all__ = ["Draft", "placed_body", "to_json_fields"]
 _FROM_THE_LOG: Final = ("ModifyIndex", "TaskStates")
 """Fields that follow from the records."""
 
+_FROM_THE_TASKS: Final = ("ClientDescription", "ClientStatus")
+"""Fields that follow from the tasks of a new allocation; an update may tell them otherwise (`lost`, say)."""
+
 _GIVEN: Final = ("AllocModifyIndex", "CreateIndex", "ID", *_FROM_THE_LOG)
 """Fields that nobody can update."""
 
 
 def placed_body(fields: Mapping[str, bytes]) -> Raw:
     """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
-    return Raw(fields_to_json({name: text for name, text in fields.items() if name not in _FROM_THE_LOG}))
+    left_out = (*_FROM_THE_LOG, *_FROM_THE_TASKS)
+    return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
 
 
 def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
