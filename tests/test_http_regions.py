@@ -173,3 +173,40 @@ def test_a_token_is_passed_on():
 def test_a_peer_that_is_none_is_told(text):
     with pytest.raises(ServeError, match="expected NAME=URL"):
         parse_peer(text)
+
+
+def test_a_server_that_stops_answers_what_waits_for_another_region_and_ends_its_streams(far):
+    app = App(Engine(dialect="1.1.2"), peers=Peers({"eu": far}))
+    index = int(httpx.get(f"{far}/v1/allocation/{ID}").headers["X-Nomad-Index"])
+    replies = []
+
+    def ask(url):
+        replies.append(httpx.get(f"{url}/v1/allocation/{ID}?region=eu&index={index}", timeout=30))
+
+    def follow(url):
+        replies.append(httpx.get(f"{url}/v1/event/stream?region=eu&from=now", timeout=30))
+
+    with running(app) as server:
+        threads = [threading.Thread(target=run, args=(server.url,)) for run in (ask, follow)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 10
+        while (app.blocked.count, app.streams.count) != (1, 1):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.2)  # the stream of the peer begins
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    for thread in threads:
+        thread.join(10)
+    told = {reply.status_code: reply.text for reply in replies}
+    assert told == {
+        500: "rpc error: this server stops, and the other region has not answered yet",
+        200: "{}\n",
+    }
+
+
+@pytest.mark.parametrize("text", ["eu=http://[::1", "eu=http://host:99999", "eu=http://:80", "eu=http://a\x00b"])
+def test_a_url_that_cannot_be_asked_is_told(text):
+    with pytest.raises(ServeError, match="expected NAME=URL"):
+        parse_peer(text)

@@ -54,6 +54,14 @@ def received(opened):
     return data
 
 
+def drip(opened, seconds):
+    """Send a byte now and then. Raises OSError when the other side has closed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        opened.sendall(b"x")
+        time.sleep(0.02)
+
+
 def is_well(server):
     return httpx.get(f"{server.url}/v1/allocation/{ID}").status_code == 200
 
@@ -232,6 +240,90 @@ def test_a_token_comes_from_where_it_is_said(tmp_path):
     ):
         with pytest.raises(ServeError, match=problem):
             read_token(text, path, environment)
+
+
+# --- what a connection may do ---
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Have the guard wait for a moment only where it waits five seconds."""
+    monkeypatch.setattr(protocol, "_GRACE", 0.3)
+
+
+def test_an_empty_line_after_an_answer_does_not_hold_the_connection():
+    with running(app_of(limits=Limits(header_timeout=0.3))) as server, connected(server) as kept:
+        kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" in kept.recv(65_536)
+        kept.sendall(b"\r\n")
+        assert b"408" in received(kept)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_body_that_goes_on_after_its_answer_does_not_hold_the_connection():
+    with running(app_of(limits=Limits(body_bytes=10))) as server, connected(server) as endless:
+        endless.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert b" 413 " in endless.recv(65_536), "the answer comes before the connection ends"
+        with pytest.raises(OSError, match=r"reset|[Bb]roken"):
+            drip(endless, seconds=10)
+
+
+def test_a_slow_head_is_not_refused_amid_the_answer_before_it():
+    with running(app_of(limits=Limits(header_timeout=0.2))) as server, connected(server) as opened:
+        opened.sendall(f"GET /v1/allocation/{ID}?index=1&wait=5s HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/reg".encode())
+        assert received(opened) == b"", "a 408 would be taken for the answer of the first request"
+
+
+def test_what_follows_headers_that_are_too_large_is_not_done():
+    app = app_of(limits=Limits(header_bytes=2_000))
+    write = json.dumps({"Alloc": ID, "Task": "web", "Event": {"Type": "Received"}}).encode()
+    with running(app) as server, connected(server) as opened:
+        opened.sendall(
+            b"GET / HTTP/1.1\r\nX-Long: %b\r\n\r\nPOST /v1/allocations/events HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b"
+            % (b"x" * 3_000, len(write), write)
+        )
+        assert received(opened).count(b"HTTP/1.1") == 1
+        assert is_well(server)
+    assert app.engine.index == 1
+
+
+@pytest.fixture
+def large():
+    """Return an application with one allocation that fits into no buffer of the system."""
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": ID, "Job": {"Meta": {"text": "x" * 16_000_000}}})
+    return App(engine, limits=Limits(send_timeout=0.2))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_last_answer_that_nobody_takes_does_not_hold_the_connection(large):
+    with running(large) as server, connected(server) as stuck:
+        connections = server._uvicorn.server_state.connections
+        stuck.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert b"200 OK" in stuck.recv(1_000)
+        assert len(connections) == 1
+        end = time.monotonic() + 10
+        while connections:
+            assert time.monotonic() < end, "it is still held"
+            time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_one_that_takes_slowly_gets_everything(large):
+    data = b""
+    with running(large) as server, connected(server) as slow:
+        slow.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        while part := slow.recv(100_000):
+            data += part
+            time.sleep(0.005)
+    assert data.endswith(b"\r\n0\r\n\r\n"), "taking it all took longer than a client may take nothing"
+
+
+def test_of_two_that_begin_at_one_address_at_once_only_one_does():
+    first = Server(app_of())
+    with pytest.raises(ServeError, match="in use"):
+        Server(app_of(), port=first.port)
+    first.close()
 
 
 # --- the command, as a process of its own ---

@@ -18,6 +18,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.ingest import open_log
 from taskfold.log.memory import MemoryLog
+from taskfold.log.ndjson import is_header
 from taskfold.replay import Replay
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
+_HEADER_BYTES: Final = 64
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
 
 
@@ -99,10 +101,14 @@ def _engine(log: str | None, follow: str | None, dialect: str | None, region: st
 
 
 def _is_source(path: str) -> bool:
-    """Tell whether a file holds what a Nomad said, or a log that cannot be written to."""
+    """Tell whether a file holds what a Nomad said, or a log of a form that cannot be written to."""
     try:
+        if Path(path).is_file():
+            with Path(path).open("rb") as file:
+                if is_header(file.read(_HEADER_BYTES)):
+                    return False
         return next(iter(Replay(path)), None) is not None
-    except (SourceError, LogError):
+    except (SourceError, LogError, OSError):
         return False
 
 
@@ -115,13 +121,12 @@ def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
     if follow != STANDARD_INPUT and (Path(follow).is_file() or not Path(follow).exists()):
         reading = Replay(follow)
         try:
-            next(reading.observations(), None)
+            # Heartbeats alone tell nothing: an idle cluster sends no more.
+            if next(reading.observations(), None) is not None:
+                return reading.dialect
         except SourceError:
             if not Path(follow).exists():
                 raise
-        else:
-            if reading.dialect:
-                return reading.dialect
     if not is_asked:
         return None
     _note(f"a new log for what is followed is of dialect {NEWEST_DIALECT}; --dialect names another")
