@@ -359,3 +359,17 @@ def test_the_status_of_what_is_placed_follows_from_its_tasks():
     )
     engine.update("a", {"ClientStatus": "lost"})
     assert engine.snapshot("a").client_status == "lost"
+
+
+@pytest.mark.parametrize("time_ns", [2**63, -(2**63) - 1, 10**40])
+def test_a_time_that_the_wire_cannot_say_is_refused(time_ns):
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a"})
+
+    with pytest.raises(DecodeError, match=r"\$.Time: expected unix nanoseconds in 64 bits"):
+        engine.record("a", "web", ev.Started(), time_ns=time_ns)
+    with pytest.raises(DecodeError, match=r"\$.Event.Time: expected unix nanoseconds"):
+        engine.record("a", "web", ev.Started(time_ns=time_ns))
+    for edge in (2**63 - 1, -(2**63)):
+        engine.record("a", "web", ev.Received(time_ns=edge), time_ns=edge)
+        engine.snapshot("a").to_json()

@@ -116,7 +116,7 @@ class _Target:
         return self._log
 
     def append(self, observation: Observation | None, records: list[Record]) -> None:
-        """Append the records of one observation, or, without one, a record of another log."""
+        """Append the records of one observation, or, without one, a block of records of another log."""
         log = self.begin()
         if observation is None:
             new = [log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
