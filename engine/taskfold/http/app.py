@@ -135,8 +135,10 @@ class App:
             return None
         if not path.startswith(ALLOCATION):
             return None
-        request.route = "allocation"
-        return self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+        kept = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+        if kept is not None:
+            request.route = "allocation"
+        return kept
 
     async def _answer(self, request: Request) -> Answer | None:
         """Return the answer to a request, whatever goes wrong; None when it is sent already."""
@@ -144,8 +146,8 @@ class App:
             return await self._route(request)
         except TooMany as reason:
             return error(429, str(reason))
-        except BodyTooLarge:
-            return error(413, f"the body is larger than {self.limits.body_bytes} bytes")
+        except BodyTooLarge as reason:
+            return error(413, str(reason))
         except BodyTooSlow:
             return error(408, f"the body did not come within {self.limits.body_timeout:g} seconds")
         except Disconnected:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taskfold.errors import AppendRefused, LogError, TaskfoldError, UnknownAllocation
+from taskfold.errors import (
+    AppendRefused,
+    DecodeError,
+    IllegalEvent,
+    LogError,
+    Refused,
+    TaskfoldError,
+    UnknownAllocation,
+)
 from taskfold.http.allocations import NOT_FOUND, allocation_query, find
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
@@ -21,12 +27,14 @@ from taskfold.record import Record, Write
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["history", "post_events"]
+__all__ = ["DEFAULT_PAGE", "history", "post_events"]
 
 _decode_write: Final = msgspec.json.Decoder(Write).decode
 _encode: Final = msgspec.json.Encoder().encode
 
-_DEFAULT_PAGE: Final = 1_000
+DEFAULT_PAGE: Final = 1_000
+"""How many records a page of a history has unless told."""
+
 _MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
 
 Lines = list[tuple[int, Write]]
@@ -56,10 +64,12 @@ def _record(app: App, lines: list[tuple[int, bytes]]) -> Answer:
     try:
         if malformed:
             # Nothing will be recorded; what else is wrong is told as well.
-            return _refusal(malformed, writes, app.engine.check(write for _, write in writes), status=400)
+            return _refusal(malformed, writes, app.engine.check(write for _, write in writes))
         records = app.engine.append(write for _, write in writes)
     except AppendRefused as refused:
         return _refusal({}, writes, refused.refusals)
+    except (IllegalEvent, Refused) as refused:  # by the model that is bound to a task
+        return error(409, str(refused))
     except LogError as problem:
         app.problem = str(problem)
         return error(500, str(problem))
@@ -82,13 +92,14 @@ def _decoded(lines: list[tuple[int, bytes]]) -> tuple[Lines, Problems]:
     return writes, malformed
 
 
-def _refusal(
-    malformed: Problems, writes: Lines, refusals: list[tuple[int, TaskfoldError]], status: int | None = None
-) -> Answer:
+def _refusal(malformed: Problems, writes: Lines, refusals: list[tuple[int, TaskfoldError]]) -> Answer:
     """Return the answer that names every line that is wrong."""
     told = malformed | {writes[place][0]: str(refusal) for place, refusal in refusals}
-    if status is None:
-        status = 404 if all(isinstance(refusal, UnknownAllocation) for _, refusal in refusals) else 409
+    reasons = [refusal for _, refusal in refusals]
+    if malformed or any(isinstance(reason, DecodeError) for reason in reasons):
+        status = 400
+    else:
+        status = 404 if all(isinstance(reason, UnknownAllocation) for reason in reasons) else 409
     errors = [{"Line": number, "Error": told[number]} for number in sorted(told)]
     return json_answer(_encode({"Errors": errors}), status=status)
 
@@ -106,6 +117,7 @@ class _Page(msgspec.Struct, frozen=True):
     size: int
     after: int
     task: str
+    is_pretty: bool
 
 
 async def history(app: App, request: Request, options: Options, text: str) -> Answer:
@@ -122,28 +134,39 @@ async def history(app: App, request: Request, options: Options, text: str) -> An
     if listed is None:
         return error(404, NOT_FOUND, app.engine.store.index)
     # Reading a log may wait for its disk.
-    records = await asyncio.to_thread(_read, app, found, page)
-    extra = []
-    if len(records) > page.size:
-        extra.append((b"X-Nomad-Nexttoken", b"%d" % records[page.size - 1].version))
-    body = b"[%b]" % b",".join([_encode(record) for record in records[: page.size]])
-    return json_answer(pretty(body) if is_pretty(request.query) else body, listed.modify_index, extra=extra)
+    try:
+        body, token = await asyncio.to_thread(_read, app, found, page)
+    except LogError as problem:
+        return error(500, str(problem))
+    extra = () if token is None else ((b"X-Nomad-Nexttoken", b"%d" % token),)
+    return json_answer(body, listed.modify_index, extra=extra)
 
 
 def _page(app: App, query: Query) -> _Page | Answer:
     """Return the page that is asked for, or the 400 that says what is wrong."""
-    size = parse_unsigned(query.get("per_page") or str(_DEFAULT_PAGE))
+    size = parse_unsigned(query.get("per_page") or str(DEFAULT_PAGE))
     if size is None:
         return error(400, "Expect a number for `per_page` query string parameter")
     after = parse_unsigned(query.get("next_token") or "0")
     if after is None:
         return error(400, "Expect a version for `next_token` query string parameter")
-    return _Page(min(size or _DEFAULT_PAGE, app.limits.records_per_page), after, query.get("task"))
+    size = min(size or DEFAULT_PAGE, app.limits.records_per_page)
+    return _Page(size, after, query.get("task"), is_pretty(query))
 
 
-def _read(app: App, alloc: str, page: _Page) -> list[Record]:
-    """Return the records of a page, and one more where there is one."""
-    records: Iterator[Record] = app.engine.store.log.read(alloc, page.after)
-    if page.task:
-        records = (record for record in records if record.task == page.task)
-    return list(islice(records, page.size + 1))
+def _read(app: App, alloc: str, page: _Page) -> tuple[bytes, int | None]:
+    """Return a page as JSON, and the version after which there is more; None where there is not."""
+    texts: list[bytes] = []
+    size = token = 0
+    is_full = False
+    for record in app.engine.store.log.read(alloc, page.after):
+        if page.task and record.task != page.task:
+            continue
+        is_full = len(texts) == page.size or size >= app.limits.page_bytes
+        if is_full:
+            break
+        texts.append(_encode(record))
+        size += len(texts[-1])
+        token = record.version
+    body = b"[%b]" % b",".join(texts)
+    return pretty(body) if page.is_pretty else body, token if is_full else None

@@ -32,6 +32,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     streams: int = 256
     """Clients of the event stream."""
     records_per_page: int = 10_000
+    page_bytes: int = 16 * _MEBIBYTE
+    """A page of a history ends with the record that reaches it."""
     bodies_bytes: int = 64 * _MEBIBYTE
     """Allocations that are kept as text, since the same are asked for again and again."""
     slow_records: int = 10_000

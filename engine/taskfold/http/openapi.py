@@ -15,6 +15,8 @@ from typing import Final
 
 from taskfold.codecs.schema import Schema, allocation_schema, record_schema, stub_schema, write_schema
 from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.http.events import DEFAULT_PAGE
+from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES, Route
 
 __all__ = ["FILE", "PARAMETERS", "document", "main"]
@@ -22,29 +24,37 @@ __all__ = ["FILE", "PARAMETERS", "document", "main"]
 FILE: Final = "openapi.json"
 
 _TEXT: Final[Schema] = {"type": "string"}
+_LIST: Final[Schema] = {"type": "array", "items": _TEXT}
 _NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+
+_PAGE: Final = f"How many records a page has at most: {DEFAULT_PAGE} unless told, and never more than the server's limit."
+_WAIT: Final = f"How long to wait at most, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds unless it is less."
 
 PARAMETERS: Final[dict[str, tuple[Schema, str]]] = {
     "region": (_TEXT, "The region that is asked; this server's own where it is empty."),
     "namespace": (_TEXT, "The namespace of a list or a stream: default unless named, * for all."),
     "prefix": (_TEXT, "Only allocations whose ID begins so: hexadecimal digits, an even number of them."),
     "index": (_NUMBER, "Wait for what is newer than this; on the event stream, begin with the first write of it."),
-    "wait": (_TEXT, "How long to wait at most, as a Go duration such as 1m30s; 300 seconds unless it is less."),
+    "wait": (_TEXT, _WAIT),
     "stale": (_TEXT, "Taken, and without effect: there is one server."),
     "consistent": (_TEXT, "Taken, and without effect: there is one server."),
     "pretty": (_TEXT, "Indent the answer, unless the value is 0."),
     "resources": ({"type": "boolean"}, "List the allocated resources, too."),
     "task_states": ({"type": "boolean"}, "List the task states; true unless told."),
     "task": (_TEXT, "Only records of this task."),
-    "per_page": (_NUMBER, "How many records a page has at most: 1000 unless told, never more than 10000."),
+    "per_page": (_NUMBER, _PAGE),
     "next_token": (_NUMBER, "The version after which the page begins: what X-Nomad-NextToken told."),
     "topic": (
-        {"type": "array", "items": _TEXT},
+        _LIST,
         "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment.",
     ),
+    "type": (_LIST, "Which parts are told: server, as without it, or client, which this agent is not."),
     "from": (_TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."),
 }
 """What each parameter is and means."""
+
+_STUB_CHOICES: Final = frozenset(("resources", "task_states"))
+"""Parameters that only some dialects read."""
 
 _REF: Final = "#/components/schemas/"
 _INDEX_HEADERS: Final = {
@@ -135,11 +145,11 @@ def _paths(dialect: Dialect) -> Schema:
     paths: Schema = {}
     for route in ROUTES.values():
         if dialect.has_actions or route.name not in {"stop", "client_allocation"}:
-            paths[route.path] = {method.lower(): _operation(route, method) for method in route.methods}
+            paths[route.path] = {method.lower(): _operation(route, method, dialect) for method in route.methods}
     return paths
 
 
-def _operation(route: Route, method: str) -> Schema:
+def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
     """Return what one method of an endpoint takes and answers."""
     parts = [
         {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in re.findall(r"{(\w+)}", route.path)
@@ -147,6 +157,7 @@ def _operation(route: Route, method: str) -> Schema:
     asked = [
         {"name": name, "in": "query", "schema": PARAMETERS[name][0], "description": PARAMETERS[name][1]}
         for name in route.parameters
+        if dialect.has_stub_choices or name not in _STUB_CHOICES
     ]
     operation: Schema = {
         "operationId": route.name if len(route.methods) == 1 else f"{route.name}_{method.lower()}",
@@ -234,7 +245,7 @@ _OWN: Final[dict[str, Schema]] = {
         }
     ),
     "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
-    "Health": _object({"server": _object({"message": _TEXT, "ok": {"type": "boolean"}})}),
+    "Health": _object({"client": _PART, "server": _PART}, ()),
     "Frame": {
         "type": "object",
         "description": "A line of the stream: a heartbeat is empty, and an error is the last one.",

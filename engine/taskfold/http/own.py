@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,15 +19,32 @@ if TYPE_CHECKING:
 __all__ = ["health", "metrics", "openapi", "regions"]
 
 
+class _Health(msgspec.Struct, frozen=True):
+    """Whether a part of the agent does its work, in the order in which Nomad writes it."""
+
+    ok: bool
+    message: str
+
+
+_NO_CLIENT: Final = _Health(ok=False, message="client not enabled")
+
+
 async def regions(app: App, _: Request) -> Answer:
     """Answer ``GET /v1/regions``."""
     return json_answer(msgspec.json.encode(app.regions()))
 
 
-async def health(app: App, _: Request) -> Answer:
-    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 500 with what keeps it from doing so."""
-    told = {"server": {"message": app.problem or "ok", "ok": not app.problem}}
-    return json_answer(msgspec.json.encode(told), status=500 if app.problem else 200)
+async def health(app: App, request: Request) -> Answer:
+    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 500 with what keeps it from doing so.
+
+    With ``type`` only what is named is told. This is a server and no client, so that ``type=client`` is a 500; a type
+    that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest.
+    """
+    state = {"client": _NO_CLIENT, "server": _Health(not app.problem, app.problem or "ok")}
+    asked = request.query.all("type") or ["server"]
+    told = {kind: state[kind] for kind in sorted(state) if kind in asked}
+    is_well = all(part.ok for part in told.values())
+    return json_answer(msgspec.json.encode(told), status=200 if is_well else 500)
 
 
 async def metrics(app: App, _: Request) -> Answer:

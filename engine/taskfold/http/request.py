@@ -72,7 +72,7 @@ class Request:
         """Return the whole body. Raises BodyTooLarge, BodyTooSlow and Disconnected."""
         told = self.header(b"content-length")
         if told.isdigit() and int(told) > limit:
-            raise BodyTooLarge
+            raise BodyTooLarge(f"the body is larger than {limit} bytes")
         parts: list[bytes] = []
         size = 0
         try:
@@ -84,7 +84,7 @@ class Request:
                     part = message.get("body", b"")
                     size += len(part)
                     if size > limit:
-                        raise BodyTooLarge
+                        raise BodyTooLarge(f"the body is larger than {limit} bytes")
                     parts.append(part)
                     if not message.get("more_body"):
                         return b"".join(parts)

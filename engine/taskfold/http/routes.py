@@ -108,6 +108,7 @@ ROUTES: Final = {
             _GET,
             own.health,
             "Tell whether the server does its work.",
+            ("type",),
             is_regional=False,
             is_open=True,
         ),
