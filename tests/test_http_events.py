@@ -1,4 +1,4 @@
-"""Recording through HTTP, reading every record, and what the server tells of itself."""
+"""Recording through HTTP, and reading every record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi import Call, ask
-from taskfold import Engine, ManualClock, NdjsonLog
+from taskfold import Engine, LogError, ManualClock, NdjsonLog
 from taskfold import events as ev
 from taskfold.http.app import App
 from taskfold.http.limits import Limits
@@ -103,7 +103,9 @@ def test_every_line_that_is_wrong_is_named_and_nothing_is_recorded():
         ([{"Alloc": "x", "Task": "t", "Event": {"Type": "Started"}}], 404),
         ([{"Alloc": "x", "Task": "t", "Event": {"Type": "Started"}}, PLACED, {**RECEIVED, "ExpectedVersion": 7}], 409),
         ([PLACED, {**PLACED, "ID": "another"}], 409),
-        ([PLACED, {"Alloc": ID, "Event": {"Type": "Updated", "Fields": {"ModifyIndex": 9}}}], 409),
+        ([PLACED, {**RECEIVED, "Task": ""}], 409),
+        ([PLACED, {"Alloc": ID, "Event": {"Type": "Updated", "Fields": {"ModifyIndex": 9}}}], 400),
+        ([{"Alloc": ID, "Event": {"Type": "Placed", "Body": 5}}], 400),
         ([PLACED, {"Alloc": ID, "Event": {"Type": "Observed"}}], 400),
     ],
 )
@@ -133,6 +135,38 @@ def test_what_cannot_be_taken_is_told(app, headers, body, status, text):
     assert reply.status == status
     assert text in reply.text
     assert app.engine.store.seq == 0
+
+
+def test_what_a_bound_model_refuses_is_told_and_not_recorded():
+    class Careful:
+        def before_started(self, _):
+            raise RuntimeError("not today")
+
+    app = app_of()
+    ask(app, POST, body=lines(PLACED, RECEIVED))
+    app.engine.bind(ID, "web", Careful())
+
+    reply = ask(app, POST, body=lines(STARTED))
+
+    assert reply.status == 409
+    assert reply.text == "task 'web': Started was refused before it was recorded: RuntimeError: not today"
+    assert app.engine.store.seq == 2
+    assert ask(app, "GET /v1/agent/health").status == 200
+
+
+def test_posts_at_the_same_time_are_recorded_one_after_the_other():
+    app = app_of()
+    ask(app, POST, body=lines(PLACED))
+
+    async def story():
+        writes = [{"Alloc": ID, "Task": f"t{n}", "Event": {"Type": "Received"}, "ID": f"{n % 5}"} for n in range(20)]
+        calls = [Call(app, POST, body=lines(write)) for write in writes]
+        return [json.loads((await call.finished()).body) for call in calls]
+
+    told = asyncio.run(story())
+
+    assert sorted(one["Results"][0].get("Seq", 0) for one in told) == [0] * 15 + [2, 3, 4, 5, 6]
+    assert {one["Index"] for one in told} <= set(range(2, 7))
 
 
 def test_a_log_that_cannot_be_written_is_told_by_health_until_it_can(tmp_path, monkeypatch):
@@ -209,6 +243,53 @@ def test_every_record_is_read_page_by_page_while_more_are_written():
     assert pages == 4
 
 
+def test_a_page_ends_early_where_its_records_are_long():
+    app = app_of(limits=Limits(page_bytes=500))
+    history_of(app, 20)
+    token, versions, pages = "", [], 0
+    while token is not None:
+        reply = ask(app, f"GET /v1/allocation/{ID}/history?next_token={token}")
+        assert len(reply.body) < 700
+        versions += [record["Version"] for record in json.loads(reply.body)]
+        token = reply.header("X-Nomad-NextToken")
+        pages += 1
+    assert versions == list(range(1, 21))
+    assert pages > 2
+
+
+def test_there_is_no_next_page_after_the_last_record():
+    app = app_of()
+    history_of(app, 6)
+
+    for page, more in (("per_page=6", None), ("per_page=5", "5"), ("per_page=3&task=t0", None), ("per_page=0", None)):
+        assert ask(app, f"GET /v1/allocation/{ID}/history?{page}").header("X-Nomad-NextToken") == more, page
+    assert ask(app, f"GET /v1/allocation/{ID}/history?next_token=6").text == "[]"
+
+
+def test_a_history_has_the_records_as_the_log_has_them(tmp_path):
+    file = tmp_path / "log.jsonl"
+    app = app_of(NdjsonLog(file, "1.1.2"))
+    ask(app, POST, body=lines(PLACED, RECEIVED, STARTED))
+
+    reply = ask(app, f"GET /v1/allocation/{ID}/history", {"Accept-Encoding": "gzip"})
+
+    assert reply.body == b"[%b]" % b",".join(file.read_bytes().splitlines()[1:])
+    app.engine.close()
+
+
+def test_a_log_that_cannot_be_read_is_told(monkeypatch):
+    app = app_of()
+    history_of(app, 2)
+
+    def unreadable(*_):
+        raise LogError("log.jsonl, line 3: not a record")
+
+    monkeypatch.setattr(app.engine.store.log, "read", unreadable)
+    reply = ask(app, f"GET /v1/allocation/{ID}/history")
+
+    assert (reply.status, reply.text) == (500, "log.jsonl, line 3: not a record")
+
+
 def test_a_history_may_be_of_one_task():
     app = app_of()
     history_of(app, 10)
@@ -260,35 +341,6 @@ def test_an_old_dialect_has_a_history_too():
     history_of(app, 3)
 
     assert len(json.loads(ask(app, f"GET /v1/allocation/{ID}/history").body)) == 3
-
-
-def test_the_numbers_are_told_for_prometheus():
-    app = app_of()
-    ask(app, POST, body=lines(PLACED, RECEIVED, STARTED))
-    ask(app, f"GET /v1/allocation/{ID}")
-    ask(app, f"GET /v1/allocation/{ID}")
-    ask(app, "GET /v1/nothing")
-
-    reply = ask(app, "GET /v1/metrics")
-
-    assert reply.header("Content-Type").startswith("text/plain")
-    told = reply.text.splitlines()
-    for line in (
-        'taskfold_requests_total{endpoint="allocation",status="200"} 2.0',
-        'taskfold_requests_total{endpoint="events",status="200"} 1.0',
-        'taskfold_requests_total{endpoint="other",status="404"} 1.0',
-        'taskfold_allocations{status="running"} 1.0',
-        "taskfold_index 1.0",
-        "taskfold_records 3.0",
-        "taskfold_blocked_queries 0.0",
-        "taskfold_healthy 1.0",
-    ):
-        assert line in told
-    assert "# TYPE taskfold_requests_total counter" in told
-
-
-def test_the_regions_are_listed():
-    assert ask(app_of(region="here"), "GET /v1/regions").text == '["here"]'
 
 
 def test_an_id_that_is_no_uuid_is_found_as_it_is():

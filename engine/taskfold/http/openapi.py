@@ -27,8 +27,8 @@ _TEXT: Final[Schema] = {"type": "string"}
 _LIST: Final[Schema] = {"type": "array", "items": _TEXT}
 _NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 
-_PAGE: Final = f"How many records a page has at most: {DEFAULT_PAGE} unless told, and never more than the server's limit."
-_WAIT: Final = f"How long to wait at most, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds unless it is less."
+_PAGE: Final = f"How many records a page has at most: {DEFAULT_PAGE} unless told, within the server's limit."
+_WAIT: Final = f"How long to wait, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds at most."
 
 PARAMETERS: Final[dict[str, tuple[Schema, str]]] = {
     "region": (_TEXT, "The region that is asked; this server's own where it is empty."),
@@ -225,6 +225,7 @@ def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = N
 
 
 _LINE: Final = {"type": "integer", "minimum": 1, "description": "The line of the request, from 1."}
+_PART: Final = _object({"message": _TEXT, "ok": {"type": "boolean"}})
 _OWN: Final[dict[str, Schema]] = {
     "Recorded": _object(
         {

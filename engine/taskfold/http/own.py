@@ -20,13 +20,13 @@ __all__ = ["health", "metrics", "openapi", "regions"]
 
 
 class _Health(msgspec.Struct, frozen=True):
-    """Whether a part of the agent does its work, in the order in which Nomad writes it."""
+    """Whether a part of the agent does its work."""
 
-    ok: bool
     message: str
+    ok: bool
 
 
-_NO_CLIENT: Final = _Health(ok=False, message="client not enabled")
+_NO_CLIENT: Final = _Health("client not enabled", ok=False)
 
 
 async def regions(app: App, _: Request) -> Answer:
@@ -40,7 +40,7 @@ async def health(app: App, request: Request) -> Answer:
     With ``type`` only what is named is told. This is a server and no client, so that ``type=client`` is a 500; a type
     that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest.
     """
-    state = {"client": _NO_CLIENT, "server": _Health(not app.problem, app.problem or "ok")}
+    state = {"client": _NO_CLIENT, "server": _Health(app.problem or "ok", ok=not app.problem)}
     asked = request.query.all("type") or ["server"]
     told = {kind: state[kind] for kind in sorted(state) if kind in asked}
     is_well = all(part.ok for part in told.values())
