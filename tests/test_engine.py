@@ -373,3 +373,17 @@ def test_a_time_that_the_wire_cannot_say_is_refused(time_ns):
     for edge in (2**63 - 1, -(2**63)):
         engine.record("a", "web", ev.Received(time_ns=edge), time_ns=edge)
         engine.snapshot("a").to_json()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("JobID", 5), ("NodeID", ["n"]), ("CreateTime", "now"), ("Namespace", True)]
+)
+def test_a_field_of_a_wrong_type_is_refused(name, value):
+    engine = Engine(dialect="1.1.2")
+    with pytest.raises(DecodeError, match=rf"\$.{name}: "):
+        engine.place({"ID": "a", name: value})
+    engine.place({"ID": "a", name: None})
+
+    with pytest.raises(DecodeError, match=rf"\$.{name}: "):
+        engine.update("a", {name: value})
+    assert engine.index == 1

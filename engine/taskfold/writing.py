@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation, apply_record
+from taskfold.codecs.allocation import check_types
 from taskfold.codecs.fields import fields_from_json, fields_to_json
 from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent
@@ -161,6 +162,7 @@ class Draft:
         fields["CreateIndex"] = fields["AllocModifyIndex"] = b"%d" % self._index
         if fields.get("CreateTime", b"0") == b"0":
             fields["CreateTime"] = b"%d" % time_ns
+        check_types(fields)
         return Placed(body=placed_body(fields))
 
     def _updated(self, write: Write, event: Updated) -> Updated:
@@ -172,6 +174,7 @@ class Draft:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
         if not event.fields and not event.cleared:
             raise DecodeError("$: expected a field to update, found none")
+        check_types({name: bytes(text) for name, text in event.fields.items()})
         return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}, cleared=event.cleared)
 
     def commit(self) -> None:

@@ -32,7 +32,7 @@ from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect,
 from taskfold.errors import DecodeError
 from taskfold.task import TaskState
 
-__all__ = ["UNTOLD_DIALECT", "Snapshot", "told_dialect"]
+__all__ = ["UNTOLD_DIALECT", "Snapshot", "check_types", "told_dialect"]
 
 
 T = TypeVar("T")
@@ -240,6 +240,16 @@ class Snapshot:
         """Return a short text that tells which allocation it is, and at which index."""
         told = (self.fields.get(name, b"null").decode() for name in ("ID", "ModifyIndex", "ClientStatus"))
         return "<Snapshot of {} at index {}, {}>".format(*told)
+
+
+_TOLD: Final = tuple(name for name, member in vars(Snapshot).items() if isinstance(member, _Told))
+
+
+def check_types(fields: Mapping[str, bytes]) -> None:
+    """Check the types of the top-level fields that have one. O(fields). Raises DecodeError, naming a wrong one."""
+    snapshot = Snapshot(fields, {}, DEFAULT_DIALECT)
+    for name in _TOLD:
+        getattr(snapshot, name)
 
 
 _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLIENT_DESCRIPTIONS.values()))
