@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
-from asgi import ask
-from taskfold import Engine, ManualClock
+from asgi import Call, ask
+from taskfold import Engine, ManualClock, Snapshot
 from taskfold import events as ev
 from taskfold.http.app import App
 
@@ -90,3 +91,38 @@ def test_health_tells_what_is_wrong_and_needs_no_token():
 
 def test_the_regions_are_listed():
     assert ask(app_of(region="here"), "GET /v1/regions").text == '["here"]'
+
+
+def test_a_defect_is_logged_and_told_without_its_details(monkeypatch, caplog):
+    app = app_of()
+    monkeypatch.setattr(app.bodies, "get", lambda *_, **__: 1 // 0)
+
+    reply = ask(app, f"GET /v1/allocation/{ID}")
+
+    assert (reply.status, reply.text) == (500, "the server met a defect of its own; its log has the details")
+    assert "a request for allocation could not be answered" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_defect_amid_an_answer_is_logged_and_leaves_it_without_an_end(monkeypatch, caplog):
+    app = app_of()
+    for number in range(60):
+        app.engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000"})
+    write, written = Snapshot.to_stub_json, []
+
+    def fails_late(snapshot, **choices):
+        written.append(snapshot.id)
+        return write(snapshot, **choices) if len(written) <= 40 else 1 // 0
+
+    monkeypatch.setattr(Snapshot, "to_stub_json", fails_late)
+
+    async def story():
+        call = Call(app, "GET /v1/allocations")
+        with pytest.raises(ZeroDivisionError):
+            await call.finished()
+        return call.reply
+
+    reply = asyncio.run(story())
+    assert reply.status == 200
+    assert not reply.is_done, "half a list must not look like a whole one"
+    assert "a request for allocations could not be answered" in caplog.text

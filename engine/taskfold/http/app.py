@@ -153,9 +153,9 @@ class App:
         except Disconnected:
             raise
         except Exception:
+            logger.exception("a request for %s could not be answered", request.route)
             if request.status:  # half of an answer is out: all that is left is to end it
                 raise
-            logger.exception("a request for %s could not be answered", request.route)
             return error(500, "the server met a defect of its own; its log has the details")
 
     async def _route(self, request: Request) -> Answer | None:
