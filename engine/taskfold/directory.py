@@ -19,13 +19,16 @@ from sortedcontainers import SortedDict, SortedList
 from taskfold.allocation import Allocation
 from taskfold.lifecycle import PENDING
 
-__all__ = ["Directory", "Listed", "heading_of"]
+__all__ = ["DEFAULT_NAMESPACE", "Directory", "Listed", "heading_of", "moved"]
+
+DEFAULT_NAMESPACE: Final = "default"
+"""Where an allocation is that tells no namespace, and what is asked for where none is named (since Nomad 0.7.0)."""
 
 
 class Listed(Struct, frozen=True, gc=False):
     """What the directory knows of an allocation."""
 
-    namespace: str = ""
+    namespace: str = DEFAULT_NAMESPACE
     job: str = ""
     node: str = ""
     status: str = PENDING
@@ -175,7 +178,7 @@ def heading_of(allocation: Allocation) -> Listed:
         if name in _FIELDS:
             told[name] = None if text is None else _lenient(name, text, is_text=True)
     return Listed(
-        namespace=sys.intern(told.get("Namespace") or ""),
+        namespace=sys.intern(told.get("Namespace") or DEFAULT_NAMESPACE),
         job=sys.intern(told.get("JobID") or ""),
         node=sys.intern(told.get("NodeID") or ""),
         status=told.get("ClientStatus") or allocation.client_status or PENDING,

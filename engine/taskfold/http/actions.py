@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from taskfold.http.allocations import find
-from taskfold.http.answers import Answer, error
+from taskfold.http.answers import INVALID_METHOD, Answer, error
 from taskfold.http.go_json import json_error
 from taskfold.http.options import Options
 from taskfold.http.request import Request
@@ -40,7 +40,7 @@ async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
 async def client_allocation(app: App, request: Request, _: Options, text: str, action: str) -> Answer:
     """Answer what is asked of the client that runs an allocation."""
     if action == "signal" and request.method == "GET":
-        return error(405, "Invalid method", extra=_ORIGIN)
+        return error(405, INVALID_METHOD, extra=_ORIGIN)
     wrong = await _json_error(app, request)
     if wrong is not None and wrong != _EMPTY:
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)

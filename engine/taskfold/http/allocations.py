@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -27,7 +28,6 @@ __all__ = ["NOT_FOUND", "allocation", "allocation_query", "allocations", "find",
 
 NOT_FOUND: Final = "alloc not found"
 ALL_NAMESPACES: Final = "*"
-_DEFAULT_NAMESPACE: Final = "default"
 _STUBS_AT_ONCE: Final = 16
 """How many entries of a list are written before others have their turn."""
 
@@ -129,11 +129,8 @@ async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -
     """Answer with the stubs of what is wanted, all as they are at one index."""
     if options.index:
         await ask(app, request, options, _list_query(app, options, wanted))
-    # Allocations without a namespace are in the default one.
-    namespace = None if wanted.namespace == _DEFAULT_NAMESPACE else wanted.namespace
-    view = app.engine.store.view(prefix=wanted.prefix, job=wanted.job, namespace=namespace)
-    answer = _Listing(app, request, wanted, view)
-    return await answer.send()
+    view = app.engine.store.view(prefix=wanted.prefix, job=wanted.job, namespace=wanted.namespace)
+    return await _Listing(app, request, wanted, view).send()
 
 
 def _list_query(app: App, options: Options, wanted: _Wanted) -> Query[None]:
@@ -158,8 +155,8 @@ def _is_listed(app: App, wanted: _Wanted, alloc: str) -> bool:
     return (
         listed is not None
         and alloc.startswith(wanted.prefix)
-        and (wanted.job is None or listed.job == wanted.job)
-        and (wanted.namespace is None or (listed.namespace or _DEFAULT_NAMESPACE) == wanted.namespace)
+        and wanted.job in {None, listed.job}
+        and wanted.namespace in {None, listed.namespace}
     )
 
 
@@ -186,8 +183,6 @@ class _Listing:
     def _stubs(self) -> Iterator[bytes]:
         """Yield the entries."""
         for state in self.view.states():
-            if self.wanted.namespace is not None and not _is_listed(self.app, self.wanted, state.id):
-                continue
             snapshot = Snapshot.of(state, self.app.engine.dialect)
             yield snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
 
@@ -217,15 +212,10 @@ class _Listing:
             headers = ((b"Content-Encoding", b"gzip"), *headers)
         request.status = answer.status
         await self.app.send(request, {"type": "http.response.start", "status": answer.status, "headers": headers})
-        for piece in self._with_first(text, pieces):
+        for piece in chain([text], pieces):
             data = piece if packer is None else packer.compress(piece)
             if data:
                 await self.app.send(request, {"type": "http.response.body", "body": data, "more_body": True})
             await asyncio.sleep(0)  # others have their turn
         rest = b"" if packer is None else packer.flush()
         await self.app.send(request, {"type": "http.response.body", "body": rest})
-
-    @staticmethod
-    def _with_first(text: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        yield text
-        yield from pieces

@@ -16,6 +16,8 @@ from taskfold.dialect import Dialect
 from taskfold.http.compression import gzip_body, gzip_small
 
 __all__ = [
+    "INVALID_METHOD",
+    "NO_PATH",
     "Answer",
     "Header",
     "Receive",
@@ -36,6 +38,9 @@ Header: TypeAlias = tuple[bytes, bytes]
 
 TOLD_LENGTH: Final = 2_048
 """Up to how many bytes a body's length is told. Source: bufferBeforeChunkingSize of Go's net/http."""
+
+INVALID_METHOD: Final = "Invalid method"
+NO_PATH: Final = "No path to region"
 
 VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
 JSON_TYPE: Final[Header] = (b"Content-Type", b"application/json")

@@ -18,12 +18,23 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from taskfold.engine import Engine
-from taskfold.http.answers import Answer, Receive, Scope, Send, error, not_found, redirect, send_answer
+from taskfold.http.answers import (
+    INVALID_METHOD,
+    NO_PATH,
+    Answer,
+    Receive,
+    Scope,
+    Send,
+    error,
+    not_found,
+    redirect,
+    send_answer,
+)
 from taskfold.http.bodies import Bodies
 from taskfold.http.limits import Limits, Slots, TooMany
 from taskfold.http.options import parse_options
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
-from taskfold.http.routes import ALLOCATION, INVALID_METHOD, Route, cleaned, match
+from taskfold.http.routes import ALLOCATION, Route, cleaned, match
 from taskfold.http.stream import EventTexts
 
 if TYPE_CHECKING:
@@ -34,10 +45,6 @@ __all__ = ["App"]
 logger = logging.getLogger("taskfold.http")
 
 PERMISSION_DENIED: Final = "Permission denied"
-NO_PATH: Final = "No path to region"
-
-_POSTS: Final = 64
-"""How many bodies of writes are held at once."""
 
 
 class App:
@@ -71,7 +78,7 @@ class App:
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
         self.event_texts = EventTexts(engine.dialect)
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
-        self.posts = Slots("posts", total=_POSTS, per_client=_POSTS)
+        self.posts = Slots("posts", total=self.limits.posts, per_client=self.limits.posts)
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
         """Writes take turns in one thread."""
         self.streams = Slots("streams", total=self.limits.streams, per_client=self.limits.streams)

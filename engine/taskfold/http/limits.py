@@ -24,6 +24,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     action_bytes: int = 262_144
     """The body of what asks a scheduler to act."""
     writes_per_request: int = 10_000
+    posts: int = 64
+    """Bodies of writes that are held at once."""
     connections: int = 20_000
     blocked: int = 10_000
     """Blocked queries of all clients."""

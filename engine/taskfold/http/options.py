@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.duration import parse_duration_ns
 from taskfold.http.answers import Answer, error
 from taskfold.http.query import Query, parse_unsigned
@@ -21,15 +22,13 @@ MAX_WAIT_NS: Final = 300 * 1_000_000_000
 _JITTER: Final = 16
 """A sixteenth of the wait, at most, is added at random. Source: nomad/rpc.go jitterFraction."""
 
-_DEFAULT_NAMESPACE: Final = "default"
-
 
 class Options(Struct, frozen=True, gc=False):
     """What a read asks for."""
 
     region: str = ""
     prefix: str = ""
-    namespace: str = _DEFAULT_NAMESPACE
+    namespace: str = DEFAULT_NAMESPACE
     wait_ns: int = 0
     """How long to wait at most, as asked for; 0 or less means the longest wait."""
     index: int = 0
@@ -58,7 +57,7 @@ def parse_options(query: Query) -> Options | Answer:
             return error(400, "Invalid index")
         index = number
     return Options(
-        query.get("region"), query.get("prefix"), query.get("namespace") or _DEFAULT_NAMESPACE, wait_ns, index
+        query.get("region"), query.get("prefix"), query.get("namespace") or DEFAULT_NAMESPACE, wait_ns, index
     )
 
 

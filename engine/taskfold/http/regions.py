@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from taskfold.errors import ServeError
-from taskfold.http.answers import Answer, Header, error
+from taskfold.http.answers import NO_PATH, Answer, Header, error
 from taskfold.http.blocking import while_connected
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.request import Disconnected, Request
@@ -89,7 +89,7 @@ class Peers:
         Raises TooMany for a blocked query too many, and Disconnected when the client is gone, which ends the request.
         """
         if request.header(FORWARDED):
-            return error(_FAILED, "No path to region")
+            return error(_FAILED, NO_PATH)
         body = b""
         if request.method != "GET":
             body = await request.body(app.limits.body_bytes, app.limits.body_timeout)

@@ -11,9 +11,8 @@ from taskfold.dialect import Dialect
 from taskfold.http import actions, allocations, events, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
 
-__all__ = ["ALLOCATION", "INVALID_METHOD", "ROUTES", "Route", "cleaned", "match"]
+__all__ = ["ALLOCATION", "ROUTES", "Route", "cleaned", "match"]
 
-INVALID_METHOD: Final = "Invalid method"
 NO_RESOURCE: Final = "resource not found"
 
 Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]

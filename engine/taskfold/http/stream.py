@@ -30,6 +30,7 @@ from taskfold.changes import ChangeReader
 from taskfold.clock import Clock, Timer
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.blocking import while_connected
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
@@ -54,7 +55,6 @@ _ERROR_SECONDS: Final = 0.5
 
 _EVENTS_KEPT: Final = 1_024
 _HEADERS: Final = ((b"Cache-Control", b"no-cache"), JSON_TYPE, VARY)
-_DEFAULT_NAMESPACE: Final = "default"
 _NOW: Final = -1
 """Stands for the newest position, whatever it is when the stream begins."""
 
@@ -111,7 +111,7 @@ class EventTexts:
         snapshot = Snapshot.of(state, self._dialect)
         fields = snapshot.fields
         job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
-        namespace = fields.get("Namespace", b'"default"')
+        namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
         text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
         text %= job, deployment, index, fields["ID"], namespace, snapshot.to_stream_json(), TOPIC.encode()
         text += b'"Type":"%b"}' % write_type(records).encode()
@@ -198,7 +198,7 @@ class _Stream:
         self.start = start
         self.index = index
         """Nothing is sent before the first write of this index."""
-        self.namespace = request.query.get("namespace") or _DEFAULT_NAMESPACE
+        self.namespace = request.query.get("namespace") or DEFAULT_NAMESPACE
         self.seq = 0
         """The position up to which everything was sent."""
         self.is_live = False
@@ -264,7 +264,7 @@ class _Stream:
         return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
 
     def _wants(self, event: Event) -> bool:
-        is_of_namespace = self.namespace in {"*", event.namespace or _DEFAULT_NAMESPACE}
+        is_of_namespace = self.namespace in {"*", event.namespace or DEFAULT_NAMESPACE}
         return is_of_namespace and self.topics.matches(TOPIC, event.key, event.filter_keys)
 
     def _slow(self) -> bytes:
