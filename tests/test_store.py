@@ -103,8 +103,6 @@ def test_an_unknown_allocation_is_told():
 
     with pytest.raises(UnknownAllocation):
         store.read("x")
-    with pytest.raises(UnknownAllocation):
-        store.listed("x")
 
 
 def test_every_record_is_subscribed_to_once_from_any_position():

@@ -24,6 +24,7 @@ from taskfold.errors import AppendRefused, DecodeError, Refused, TaskfoldError, 
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, EventLog
 from taskfold.log.memory import MemoryLog
+from taskfold.log.ndjson import is_new
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.record import Finished, Placed, Record, Updated, Write
@@ -75,9 +76,8 @@ class Engine:
         """
         from taskfold.ingest import open_log
 
-        is_new = not Path(path).exists() or not Path(path).stat().st_size
         name = dialect.name if isinstance(dialect, Dialect) else dialect
-        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new else None)), clock=clock)
+        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new(path) else None)), clock=clock)
 
     @property
     def index(self) -> int:

@@ -12,7 +12,7 @@ from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.errors import LogError
 from taskfold.log.contract import check_dialect
-from taskfold.log.ndjson import NdjsonLog
+from taskfold.log.ndjson import NdjsonLog, is_new
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
@@ -104,7 +104,7 @@ class _Target:
         self._log: NdjsonLog | None = None
         self._is_named = replay.dialect is not None
         """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
-        if path.exists() and (path.is_dir() or path.stat().st_size):
+        if not is_new(path):
             self._log = open_log(path, replay.dialect)
             replay.dialect = self._log.header.dialect
             replay.importer = Importer(self._log.header.dialect, _fold(self._log))

@@ -19,8 +19,7 @@ from msgspec import Struct
 from taskfold.allocation import AllocationState, Fold
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.directory import Directory, Listed, heading_of, moved
-from taskfold.errors import UnknownAllocation
+from taskfold.directory import Directory, heading_of, moved
 from taskfold.log.contract import Append, EventLog
 from taskfold.positions import Positions
 from taskfold.record import Record
@@ -125,14 +124,6 @@ class Store:
         """Return an allocation as it is now. O(tasks). Raises UnknownAllocation."""
         with self.lock:
             return self.fold[alloc]
-
-    def listed(self, alloc: str) -> tuple[int, Listed]:
-        """Return the version of an allocation and what the directory knows of it. O(1). Raises UnknownAllocation."""
-        with self.lock:
-            listed = self.directory.get(alloc)
-            if listed is None:
-                raise UnknownAllocation(f"no allocation {alloc!r} is known")
-            return self.fold.allocations[alloc].version, listed
 
     def view(
         self,

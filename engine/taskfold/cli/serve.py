@@ -18,7 +18,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.ingest import open_log
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import is_header
+from taskfold.log.ndjson import is_header, is_new
 from taskfold.replay import Replay
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = ["serve"]
 _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
 _HEADER_BYTES: Final = 64
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
+"""Where Nomad's agents listen, on loopback."""
 
 
 @click.command()
@@ -86,16 +87,16 @@ def _check_extra() -> None:
 
 def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
-    is_new = log is None or not Path(log).exists() or not Path(log).stat().st_size
-    told = None if follow is None or not is_new else _told_dialect(follow, is_asked=dialect is None)
-    name = dialect or told or (DEFAULT_DIALECT if is_new else None)
+    begins = log is None or is_new(log)
+    told = None if follow is None or not begins else _told_dialect(follow, is_asked=dialect is None)
+    name = dialect or told or (DEFAULT_DIALECT if begins else None)
     own = {} if region is None else {"region": region}
     if log is None:
         return Engine(MemoryLog(name or DEFAULT_DIALECT, **own))
     try:
         return Engine(open_log(log, name, **own))
     except LogError as error:
-        if is_new or not _is_source(log):
+        if begins or not _is_source(log):
             raise
         raise LogError(f"{error}; `taskfold import {log} --into FILE.jsonl` makes a log of what a Nomad said") from None
 

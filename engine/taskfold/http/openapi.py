@@ -18,6 +18,7 @@ from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.http.events import DEFAULT_PAGE
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES, Route
+from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC, WRITE_TYPES
 
 __all__ = ["FILE", "PARAMETERS", "document", "main"]
 
@@ -263,13 +264,13 @@ _OWN: Final[dict[str, Schema]] = {
             "Key": _TEXT,
             "Namespace": _TEXT,
             "Payload": _object({"Allocation": {"$ref": _REF + "Allocation"}}),
-            "Topic": {"const": "Allocation"},
-            "Type": {"enum": ["AllocationUpdated", "AllocationUpdateDesiredStatus", "PlanResult"]},
+            "Topic": {"const": TOPIC},
+            "Type": {"enum": sorted(WRITE_TYPES)},
         }
     ),
     "StreamError": _object(
         {
-            "Reason": {"enum": ["gone", "ahead", "slow"]},
+            "Reason": {"enum": [GONE, AHEAD, SLOW]},
             "Message": _TEXT,
             "Oldest": _NUMBER,
             "Newest": _NUMBER,

@@ -24,10 +24,7 @@ from taskfold.errors import ServeError
 from taskfold.http.app import App
 from taskfold.http.protocol import guarded
 
-__all__ = ["DEFAULT_BIND", "Server", "check_exposure", "new_loop", "parse_bind", "running"]
-
-DEFAULT_BIND: Final = "127.0.0.1:4646"
-"""Where Nomad's agents listen, on loopback."""
+__all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
 
 _BACKLOG: Final = 2_048
 _HIGHEST_PORT: Final = 65_535
@@ -43,7 +40,7 @@ def parse_bind(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     is_number = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
     if not colon or not host or not is_number or int(port) > _HIGHEST_PORT:
-        raise ServeError(f"{text!r} is no address to listen at; expected HOST:PORT, such as {DEFAULT_BIND}")
+        raise ServeError(f"{text!r} is no address to listen at; expected HOST:PORT, such as 127.0.0.1:4646")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 

@@ -45,9 +45,15 @@ from taskfold.waits_async import wait_async
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["EventTexts", "event_stream", "write_type"]
+__all__ = ["AHEAD", "GONE", "SLOW", "TOPIC", "WRITE_TYPES", "EventTexts", "event_stream", "write_type"]
 
 TOPIC: Final = "Allocation"
+WRITE_TYPES = PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
+"""What an event is called: by who wrote, not by what changed."""
+
+GONE, AHEAD, SLOW = "gone", "ahead", "slow"
+"""Why a stream cannot be served on."""
+
 HEARTBEAT: Final = b"{}\n"
 HEARTBEAT_SECONDS: Final = 30
 _ERROR_SECONDS: Final = 0.5
@@ -80,14 +86,14 @@ def write_type(records: Sequence[Record]) -> str:
     for record in records:
         event = record.event
         if isinstance(event, Placed) and not record.task:
-            return "PlanResult"
+            return PLANNED
         if isinstance(event, Updated) and not record.task:
             # A write that changed nothing that is shown was a plan that replaced the allocation.
             if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
-                return "PlanResult"
+                return PLANNED
             if "DesiredTransition" in event.fields:
-                return "AllocationUpdateDesiredStatus"
-    return "AllocationUpdated"
+                return WISHED
+    return REPORTED
 
 
 class EventTexts:
@@ -173,12 +179,12 @@ def _start(app: App, index: int, position: int | None) -> int | bytes:
     store = app.engine.store
     if position is not None:
         if position > store.seq:
-            return _error_frame(store, "ahead", f"the log ends at position {store.seq}")
+            return _error_frame(store, AHEAD, f"the log ends at position {store.seq}")
         return store.seq if position == _NOW else position
     if 0 < index < store.positions.oldest:
-        return _error_frame(store, "gone", f"the log begins with index {store.positions.oldest}")
+        return _error_frame(store, GONE, f"the log begins with index {store.positions.oldest}")
     if index > store.index + 1 and not app.is_mirror:
-        return _error_frame(store, "ahead", f"the newest index is {store.index}: begin again with index=0")
+        return _error_frame(store, AHEAD, f"the newest index is {store.index}: begin again with index=0")
     return store.positions.before(index) if index else 0
 
 
@@ -271,7 +277,7 @@ class _Stream:
         """Return the frame that tells a client that it is too slow, and where to go on."""
         behind = self.app.engine.store.seq - self.seq
         message = f"{behind} records behind: go on with from={self.seq}"
-        return _error_frame(self.app.engine.store, "slow", message, Position=self.seq)
+        return _error_frame(self.app.engine.store, SLOW, message, Position=self.seq)
 
     async def _tell_slow(self) -> None:
         try:

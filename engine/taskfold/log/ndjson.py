@@ -30,7 +30,7 @@ from taskfold.log.contract import Append, Ledger, check_dialect, check_header, n
 from taskfold.log.sparse import Blocks, UpTo
 from taskfold.record import LogHeader, Record
 
-__all__ = ["NdjsonLog", "is_header", "read_header", "read_records"]
+__all__ = ["NdjsonLog", "is_header", "is_new", "read_header", "read_records"]
 
 _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -40,6 +40,12 @@ _encode: Final = msgspec.json.Encoder().encode
 def _decoder() -> msgspec.json.Decoder[Record]:
     """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
     return msgspec.json.Decoder(Record)
+
+
+def is_new(path: str | Path) -> bool:
+    """Tell whether a log would be begun there: at a path that has nothing, or an empty file."""
+    file = Path(path)
+    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
 
 
 def is_header(line: bytes) -> bool:
@@ -113,7 +119,7 @@ class NdjsonLog:
         self.path = Path(path)
         self._ledger = Ledger()
         self._blocks = Blocks()
-        self._is_new = not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0)
+        self._is_new = is_new(path)
         if self._is_new and dialect is None:
             msg = f"{self.path}: there is no log, and a new one needs a dialect"
             raise LogError(msg)
