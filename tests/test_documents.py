@@ -10,7 +10,10 @@ import msgspec
 import pytest
 
 from taskfold import Engine
+from taskfold.http.limits import Limits
+from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES
+from taskfold.http.stream import HEARTBEAT_SECONDS
 from taskfold.lifecycle import lifecycle_of
 from taskfold.record import INTERNAL_EVENTS, LogHeader, Record, Write
 
@@ -79,6 +82,18 @@ def test_the_page_about_serving_names_every_endpoint():
     for route in ROUTES.values():
         path = route.path.replace("{id}", "<id>").replace("{job}", "<id>").replace("{action}", "restart")
         assert path in SERVING or route.name == "jobs", path
+
+
+def test_the_page_about_serving_has_every_limit_with_its_value():
+    limits = Limits()
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\d,]+(?: s)?) \|", SERVING, re.MULTILINE))
+
+    assert told == {
+        name: f"{getattr(limits, name):,}" + (" s" if name.endswith("_timeout") else "")
+        for name in Limits.__struct_fields__
+    }
+    assert f"after `wait` at the latest: {MAX_WAIT_NS // 10**9} seconds" in SERVING
+    assert f"`{{}}` at once and every {HEARTBEAT_SECONDS} seconds" in SERVING
 
 
 def shown_runs() -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -40,13 +40,14 @@ from taskfold.task import TaskState
 
 __all__ = [
     "allocation_schema",
+    "as_text",
     "documents",
     "event_types",
     "log_header_schema",
     "main",
     "record_schema",
-    "stale_files",
     "stub_schema",
+    "write_or_check",
     "write_schema",
 ]
 
@@ -67,11 +68,7 @@ def documents() -> dict[str, bytes]:
     for dialect in DIALECTS.values():
         made[f"allocation-{dialect.name}"] = allocation_schema(dialect)
         made[f"stub-{dialect.name}"] = stub_schema(dialect)
-    return {f"{name}.json": _text(made[name]) for name in sorted(made)}
-
-
-def _text(value: object) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return {f"{name}.json": as_text(made[name]) for name in sorted(made)}
 
 
 def allocation_schema(dialect: Dialect) -> Schema:
@@ -297,36 +294,53 @@ def _needed(schema: Schema, definitions: Mapping[str, Schema]) -> set[str]:
 
 
 _MADE_ELSEWHERE: Final = frozenset(("openapi.json",))
-"""What a face makes of these schemas, and checks."""
-
-
-def stale_files(folder: Path) -> list[str]:
-    """Return a sentence for each file of a folder that is not what the types say."""
-    made = documents()
-    there = {path.name for path in folder.glob("*.json")} - _MADE_ELSEWHERE
-    said = dict.fromkeys(made.keys() - there, "is missing") | dict.fromkeys(there - made.keys(), "no type makes it")
-    said |= {name: "is stale" for name in made.keys() & there if (folder / name).read_bytes() != made[name]}
-    return [f"{folder / name}: {said[name]}" for name in sorted(said)]
+"""What a face makes of these schemas, and checks by itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the documents into a folder, or check those that are there; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m taskfold.codecs.schema", description=main.__doc__)
+    """Write the schemas into a folder, or check those that are there; return the exit status."""
+
+    def there(folder: Path) -> set[str]:
+        return {path.name for path in folder.glob("*.json")} - _MADE_ELSEWHERE
+
+    return write_or_check("python -m taskfold.codecs.schema", documents, there, arguments)
+
+
+def write_or_check(
+    program: str,
+    make: Callable[[], dict[str, bytes]],
+    there: Callable[[Path], set[str]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Write what is made into a folder, or name each of the files there that is not what is made; return the status."""
+    parser = argparse.ArgumentParser(prog=program, description="Write what the types say into a folder, or check it.")
     action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", metavar="FOLDER", type=Path, help="write every schema into this folder")
+    action.add_argument("--write", metavar="FOLDER", type=Path, help="write every file into this folder")
     action.add_argument("--check", metavar="FOLDER", type=Path, help="exit with 1 and name what is stale")
     options = parser.parse_args(arguments)
     try:
         if options.write is not None:
             options.write.mkdir(parents=True, exist_ok=True)
-            for name, text in documents().items():
+            for name, text in make().items():
                 (options.write / name).write_bytes(text)
             return 0
-        stale = stale_files(options.check)
+        stale = _stale_files(options.check, make(), there(options.check))
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
     sys.stderr.writelines(f"{line}\n" for line in stale)
     return 1 if stale else 0
+
+
+def _stale_files(folder: Path, made: Mapping[str, bytes], there: set[str]) -> list[str]:
+    """Return a sentence for each file of a folder that is not what the types say."""
+    said = dict.fromkeys(made.keys() - there, "is missing") | dict.fromkeys(there - made.keys(), "no type makes it")
+    said |= {name: "is stale" for name in made.keys() & there if (folder / name).read_bytes() != made[name]}
+    return [f"{folder / name}: {said[name]}" for name in sorted(said)]
+
+
+def as_text(value: object) -> bytes:
+    """Return JSON as the committed files have it: indented, sorted, with a newline at its end."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 if __name__ == "__main__":

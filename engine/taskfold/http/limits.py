@@ -15,7 +15,7 @@ _MEBIBYTE: Final = 1 << 20
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """The limits of a server; each has a sentence of its own in the documentation of `taskfold serve`."""
+    """The limits of a server. Sizes are bytes, times seconds; docs/serving.md has the table of them."""
 
     query_bytes: int = 8_192
     header_bytes: int = 32_768
@@ -41,13 +41,15 @@ class Limits(Struct, frozen=True, kw_only=True):
     slow_records: int = 10_000
     """How far a client of the event stream may fall behind once it has caught up."""
     header_timeout: float = 10
-    """Seconds until the headers of a request must have come; the body, 30 seconds after them."""
+    """Until the headers of a request must have come."""
     body_timeout: float = 30
+    """Until the body must have come, once the headers have."""
     send_timeout: float = 40
-    """Seconds until a client must have taken what is sent to it. Nomad's event stream gives as many since 1.11.2."""
+    """Until a client must have taken what is sent to it. Nomad's event stream gives as many since 1.11.2."""
     keep_alive_timeout: float = 75
+    """How long a connection may say nothing between two requests."""
     shutdown_timeout: float = 10
-    """Seconds that an orderly shutdown may take."""
+    """How long what is running may take to finish once the server stops."""
 
 
 class TooMany(Exception):

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -13,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from taskfold.codecs.schema import Schema, allocation_schema, record_schema, stub_schema, write_schema
+from taskfold.codecs.schema import (
+    Schema,
+    allocation_schema,
+    as_text,
+    record_schema,
+    stub_schema,
+    write_or_check,
+    write_schema,
+)
 from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.http.events import DEFAULT_PAGE
 from taskfold.http.options import MAX_WAIT_NS
@@ -281,25 +288,13 @@ _OWN: Final[dict[str, Schema]] = {
 }
 
 
-def _text() -> bytes:
-    return (json.dumps(document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the document into a folder, or check the one that is there; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m taskfold.http.openapi", description=main.__doc__)
-    action = parser.add_mutually_exclusive_group(required=True)
-    action.add_argument("--write", metavar="FOLDER", type=Path, help="write openapi.json into this folder")
-    action.add_argument("--check", metavar="FOLDER", type=Path, help="exit with 1 when it is stale")
-    options = parser.parse_args(arguments)
-    if options.write is not None:
-        (options.write / FILE).write_bytes(_text())
-        return 0
-    file: Path = options.check / FILE
-    if file.is_file() and file.read_bytes() == _text():
-        return 0
-    sys.stderr.write(f"{file}: is stale\n")
-    return 1
+
+    def there(folder: Path) -> set[str]:
+        return {path.name for path in folder.glob(FILE)}
+
+    return write_or_check("python -m taskfold.http.openapi", lambda: {FILE: as_text(document())}, there, arguments)
 
 
 if __name__ == "__main__":
