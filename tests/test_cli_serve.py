@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 import recordings
+from servers import served, until
 from taskfold import Engine, NdjsonLog, replay
 from taskfold.http.server import Server
 from test_cli_bad_input import refused, run
-from test_follow import EXAMPLE, LINES, until
-from test_http_server import served
+from test_follow import EXAMPLE, LINES
 
 NEWEST = max(snapshot.modify_index for snapshot in replay(EXAMPLE).snapshots())
 

@@ -20,12 +20,12 @@ from nomad.api.exceptions import BaseNomadException, URLNotFoundNomadException
 
 from golden import same_to_the_letter
 from recordings import bodies, final, scenarios, stream_lines
+from servers import served
 from taskfold import events as ev
 from taskfold import ingest
 from taskfold.engine import Engine
 from taskfold.http.app import App
 from taskfold.http.server import running
-from test_http_server import served
 
 DOCS = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
 BY_NAME = {str(scenario): scenario for scenario in scenarios()}

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from servers import served, until
 from taskfold import Engine, MemoryLog, SourceError, replay
 from taskfold.follow import Follower
-from test_http_server import served
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "nomad-1.1.2-stream.ndjson.gz"
 LINES = gzip.decompress(EXAMPLE.read_bytes()).splitlines(keepends=True)
@@ -23,13 +23,6 @@ WHOLE = [snapshot.to_json() for snapshot in replay(EXAMPLE).snapshots()]
 
 def bodies(engine):
     return [snapshot.to_json() for snapshot in engine.allocations()]
-
-
-def until(condition, *, seconds=20):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to be so"
-        time.sleep(0.005)
 
 
 @pytest.fixture

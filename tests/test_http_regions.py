@@ -9,12 +9,12 @@ import time
 import httpx
 import pytest
 
+from servers import served
 from taskfold import Engine, MemoryLog, NdjsonLog
 from taskfold.errors import ServeError
 from taskfold.http.app import App
 from taskfold.http.regions import Peers, parse_peer
 from taskfold.http.server import running
-from test_http_server import served
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from contextlib import contextmanager
 
 import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from servers import connected, received, served
 from taskfold import Engine, NdjsonLog
 from taskfold import events as ev
 from taskfold.errors import ServeError
@@ -35,23 +31,6 @@ def app_of(count=1, **more):
     for number in range(1, count):
         engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000", "JobID": "x" * 200, "Namespace": "default"})
     return App(engine, **more)
-
-
-@contextmanager
-def connected(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
-        yield opened
-
-
-def received(opened):
-    """Return everything until the other side closes."""
-    data = b""
-    try:
-        while part := opened.recv(65_536):
-            data += part
-    except ConnectionResetError:
-        pass
-    return data
 
 
 def drip(opened, seconds):
@@ -327,24 +306,6 @@ def test_of_two_that_begin_at_one_address_at_once_only_one_does():
 
 
 # --- the command, as a process of its own ---
-
-
-@contextmanager
-def served(*arguments, **more):
-    """Run `taskfold serve` on a free port; yield the process and its URL."""
-    command = [sys.executable, "-m", "taskfold", "serve", *map(str, arguments), "--bind", "127.0.0.1:0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
-    try:
-        told = ""
-        while not (found := re.search(r"at (http://\S+)$", told)):
-            told = process.stderr.readline().strip()
-            assert told, "it ended before it served"
-        yield process, found[1]
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stderr.close()
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])

@@ -1,0 +1,53 @@
+"""Servers of ours, as processes of their own, and connections to them."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+
+@contextmanager
+def served(*arguments, **more):
+    """Run `taskfold serve` on a free port; yield the process and its URL."""
+    command = [sys.executable, "-m", "taskfold", "serve", *map(str, arguments), "--bind", "127.0.0.1:0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
+    try:
+        told = ""
+        while not (found := re.search(r"at (http://\S+)$", told)):
+            told = process.stderr.readline().strip()
+            assert told, "it ended before it served"
+        yield process, found[1]
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@contextmanager
+def connected(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
+        yield opened
+
+
+def received(opened):
+    """Return everything until the other side closes."""
+    data = b""
+    try:
+        while part := opened.recv(65_536):
+            data += part
+    except ConnectionResetError:
+        pass
+    return data
+
+
+def until(condition, *, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to be so"
+        time.sleep(0.005)
