@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import tomllib
 
 import httpx
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import recordings
 from servers import served, until
 from taskfold import Engine, NdjsonLog, replay
+from taskfold.cli.serve import _EXTRA
 from taskfold.http.server import Server
 from test_cli_bad_input import refused, run
 from test_follow import EXAMPLE, LINES
@@ -71,6 +74,13 @@ def test_the_missing_extra_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else object())
 
     refused(run("serve"), "uvicorn", "pip install 'taskfold[http]'")
+
+
+def test_what_serving_needs_is_what_its_extra_installs():
+    project = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extra = {re.match(r"[\w-]+", needed)[0].replace("-", "_") for needed in project["optional-dependencies"]["http"]}
+
+    assert set(_EXTRA) == extra - {"uvloop"}, "only speed needs uvloop"
 
 
 @pytest.mark.parametrize("name", ["stream.ndjson", "stream.ndjson.gz"])

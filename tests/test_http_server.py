@@ -188,6 +188,30 @@ def test_an_address_that_is_none_is_told(text):
         parse_bind(text)
 
 
+def test_signals_end_it_also_where_an_event_loop_takes_none(monkeypatch):
+    """As on Windows."""
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+
+    class Loop:
+        called = ()
+
+        def add_signal_handler(self, *_):
+            raise NotImplementedError
+
+        def call_soon_threadsafe(self, callback):
+            self.called = (*self.called, callback)
+
+    server, loop = Server(app_of()), Loop()
+    server._loop = loop
+    server._handle_signals(loop)
+    assert handlers.keys() == {signal.SIGINT, signal.SIGTERM}
+
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert loop.called == (server._end,)
+    server.close()
+
+
 def test_a_port_that_is_taken_is_told():
     with running(app_of()) as server, pytest.raises(ServeError, match=rf"cannot listen at 127.0.0.1:{server.port}: "):
         Server(app_of(), port=server.port)
