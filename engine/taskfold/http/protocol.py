@@ -22,8 +22,6 @@ NEEDED: Final = (
     "connection_lost",
     "data_received",
     "on_message_begin",
-    "on_url",
-    "on_header",
     "on_headers_complete",
     "on_body",
     "on_message_complete",
@@ -50,6 +48,9 @@ class _Guarded(HttpToolsProtocol):
         self._is_head = False
         """A request has begun, and its headers are not complete."""
         self._head_bytes = 0
+        """How much of it has come, while it is not complete."""
+        self._coming_bytes = 0
+        """How much has come at once, by which a request may begin and be complete."""
         self._timer: TimerHandle | None = None
         self._unsent = 0
         """How much was not taken when that was looked at last."""
@@ -70,6 +71,7 @@ class _Guarded(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
+        self._coming_bytes = len(data)
         super().data_received(data)
         if self._is_head:
             # It has not come whole, as nearly all do: what there is of it is somewhere in the parser.
@@ -85,24 +87,22 @@ class _Guarded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_head = True
-        self._told_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._told_bytes += len(url)
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._told_bytes += len(name) + len(value)
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
+        # What has come may be more than the head; it is counted only where it could be too much.
+        may_exceed = self._head_bytes + self._coming_bytes > self.limits.header_bytes
         self._is_head = False
         self._head_bytes = 0
-        if self._told_bytes > self.limits.header_bytes:
+        if may_exceed and self._told_bytes > self.limits.header_bytes:
             self._refuse(431)
         elif not self.transport.is_closing():
             super().on_headers_complete()
+
+    @property
+    def _told_bytes(self) -> int:
+        """How long the first line and the headers of the request are."""
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_message_complete(self) -> None:
         if self._leaving is not None:
