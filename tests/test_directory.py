@@ -46,8 +46,9 @@ def test_what_is_asked_for_is_what_a_scan_would_find(puts, prefix, filters, inde
         for alloc, listed in model.items()
         if alloc.startswith(prefix) and all(getattr(listed, name) == value for name, value in filters.items())
     )
-    written = sorted((listed.modify_index, alloc) for alloc, listed in model.items())
-    assert list(directory.written_after(index)) == [alloc for modified, alloc in written if modified > index]
+    found = list(directory.written_after(index))
+    assert set(found) == {alloc for alloc, listed in model.items() if listed.modify_index > index}
+    assert [model[alloc].modify_index for alloc in found] == sorted(model[alloc].modify_index for alloc in found)
     assert list(directory.by_creation()) == [
         alloc for _, alloc in sorted((listed.create_index, alloc) for alloc, listed in model.items())
     ]

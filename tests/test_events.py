@@ -21,6 +21,8 @@ from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, Kept, TaskEvent, UnknownE
 from taskfold.record import (
     INTERNAL_EVENTS,
     Collected,
+    Coordinated,
+    Decided,
     Event,
     Finished,
     Gap,
@@ -211,6 +213,8 @@ INTERNAL = [
     Observed(shown=None, hidden=False, last_restart_ns=None, started_at_ns=0, finished_at_ns=1),
     Gap(restarts_before=1, restarts_after=5, state="running", failed=True, restarts=3, last_restart_ns=2),
     Collected(),
+    Decided(window_start_ns=0, window_count=1, start_at_ns=5, restart="asked", killed=True, kill_attempts=2),
+    Coordinated(stage="main", stop_waits=True, group_kill=True, group_waits=True),
 ]
 
 

@@ -16,7 +16,19 @@ PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
 
 # From low to high. A name stands for the module, or the folder with all that is in it.
 FLOORS = {
-    "words": ("events", "record", "dialect", "errors", "clock", "duration"),
+    "words": (
+        "events",
+        "record",
+        "dialect",
+        "errors",
+        "clock",
+        "duration",
+        "policy",
+        "quoting",
+        "inputs",
+        "effects",
+        "signals",
+    ),
     "core": (
         "lifecycle",
         "ring",
@@ -24,13 +36,19 @@ FLOORS = {
         "allocation",
         "restart",
         "decide",
+        "group",
+        "stages",
+        "client",
+        "client_old",
+        "client_new",
+        "status",
         "counts",
         "binding",
         "diagram",
     ),
     "wire": ("codecs", "messages"),
-    "memory": ("log", "lines", "directory", "watch", "positions", "store", "waits", "waits_async"),
-    "uses": ("engine", "writing", "changes", "follow", "replay", "verify", "ingest", "nomad"),
+    "memory": ("log", "lines", "directory", "watch", "positions", "store", "waits", "waits_async", "timers"),
+    "uses": ("engine", "deciding", "writing", "changes", "follow", "replay", "verify", "ingest", "nomad"),
     "faces": ("cli", "http", "testing"),
 }
 # These gather what the package offers, from wherever it is.

@@ -16,7 +16,8 @@ from taskfold import events as ev
 from taskfold.codecs.events import event_from_object
 from taskfold.duration import ZERO_TIME, duration_text, parse_duration_ns, parse_time_ns, time_text
 from taskfold.events import Kept, TaskEvent
-from taskfold.messages import derived_details, derived_message, details, display_message, go_quoted
+from taskfold.messages import derived_details, derived_message, details, display_message
+from taskfold.quoting import go_quoted
 
 # The null event says that Nomad does nothing where there is no event: here there always is one.
 # A case with only_tags is how one old Nomad said it that no dialect speaks.

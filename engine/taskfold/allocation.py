@@ -16,7 +16,7 @@ from msgspec import UNSET, Struct
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.errors import UnknownAllocation
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
-from taskfold.record import Collected, Placed, Record, Updated
+from taskfold.record import Collected, Coordinated, Placed, Record, Updated
 from taskfold.task import OnIllegal, Task, TaskState, apply
 
 __all__ = [
@@ -87,6 +87,8 @@ class Allocation(Struct, gc=False):
     updates: dict[str, bytes | None] | None = None
     """What changed since: JSON text by name, None for a field that is no longer there."""
     tasks: dict[str, Task] = {}
+    coordinated: Coordinated | None = None
+    """What decisions remember of it as a whole; None where the embedder decides."""
     collected: bool = False
 
     @property
@@ -104,6 +106,7 @@ class Allocation(Struct, gc=False):
             placed=self.placed,
             updates=None if self.updates is None else self.updates.copy(),
             tasks={name: Task.thaw(task.freeze()) for name, task in self.tasks.items()},
+            coordinated=self.coordinated,
             collected=self.collected,
         )
 
@@ -117,6 +120,7 @@ class Allocation(Struct, gc=False):
             placed=self.placed,
             updates={} if self.updates is None else self.updates.copy(),
             tasks={name: task.freeze() for name, task in self.tasks.items()},
+            coordinated=self.coordinated,
             collected=self.collected,
         )
 
@@ -132,6 +136,8 @@ class AllocationState(Struct, frozen=True, kw_only=True):
     tasks: Mapping[str, TaskState]
     modified_ns: int = 0
     """The time of its newest record (unix nanoseconds)."""
+    coordinated: Coordinated | None = None
+    """What decisions remember of it as a whole; None where the embedder decides."""
     collected: bool = False
 
     @property
@@ -181,6 +187,8 @@ def _apply_fields(allocation: Allocation, record: Record) -> None:
             updates[key] = bytes(value)
         for key in event.cleared:
             updates[key] = None
+    elif isinstance(event, Coordinated):
+        allocation.coordinated = event
     elif isinstance(event, Collected):
         allocation.collected = True
 

@@ -41,9 +41,9 @@ class Binding:
     ...     def before_restarting(self, data): raise RuntimeError("not today")
     >>> from taskfold import events
     >>> binding = Binding(Door(), "1.1.2", state="pending")
-    >>> binding.run("web", events.Started(), append=lambda: "running")
+    >>> binding.run("web", [events.Started()], append=lambda: "running")
     it runs, web
-    >>> binding.run("web", events.Restarting(), append=lambda: "pending")
+    >>> binding.run("web", [events.Restarting()], append=lambda: "pending")
     Traceback (most recent call last):
     ...
     taskfold.errors.Refused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
@@ -68,9 +68,8 @@ class Binding:
         self.model = model
         self._lifecycle: Lifecycle = lifecycle_of(dialect)
         self.machine: Machine = build_machine(dialect)
-        self._append: Callable[[], str] | None = None
-        self._appended: str | None = None
-        self._failure: Exception | None = None
+        self._is_appended = False
+        """What may refuse is over: callbacks that come before the append are left out."""
         for name in (*(conditions or {}), *(unless or {})):
             if name not in self.machine.events:
                 known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
@@ -102,15 +101,16 @@ class Binding:
             for transition in (t for transitions in trigger.transitions.values() for t in transitions):
                 for target, asked in ((True, conditions.get(name, ())), (False, unless.get(name, ()))):
                     for condition in [asked] if isinstance(asked, str) or callable(asked) else asked:
-                        transition.conditions.append(transition.condition_cls(self._method(condition), target))
+                        asked_before = self._asked(self._method(condition), target)
+                        transition.conditions.append(transition.condition_cls(asked_before, target))
                 if before is not None:
-                    transition.add_callback("before", before)
+                    transition.add_callback("before", self._before(before))
                 # The last thing before the state moves: from here on, what happened has happened.
-                transition.add_callback("before", self._commit)
+                transition.add_callback("before", self._pause)
                 if after is not None:
                     transition.add_callback("after", after)
 
-    def _method(self, condition: Condition) -> Condition:
+    def _method(self, condition: Condition) -> Callable[[EventData], bool]:
         """Return the method that a name means, so that a wrong name fails when it is bound, not when it is needed."""
         if not isinstance(condition, str):
             return condition
@@ -118,43 +118,66 @@ class Binding:
         if not callable(method):
             msg = f"the model {type(self.model).__name__} has no method {condition!r}"
             raise TaskfoldError(msg)
-        found: Condition = method
+        found: Callable[[EventData], bool] = method
         return found
 
-    def _commit(self, _: EventData) -> None:
-        assert self._append is not None
-        try:
-            self._appended = self._append()
-        except Exception as error:
-            self._failure = error
-            raise
+    def _before(self, callback: Callable[[EventData], bool | None]) -> Callable[[EventData], bool | None]:
+        """Return a callback that runs before the append only."""
+        return lambda data: None if self._is_appended else callback(data)
 
-    def run(self, task: str, event: TaskEvent | Finished, append: Callable[[], str]) -> None:
-        """Record an event, with the model's callbacks around it; ``append`` records it, and returns the task's state.
+    def _asked(self, condition: Callable[[EventData], bool], target: bool) -> Callable[[EventData], bool]:  # noqa: FBT001 - as transitions has it
+        """Return a condition that is asked before the append only."""
+        return lambda data: target if self._is_appended else condition(data)
 
-        An event type that the table does not know has no callbacks: it is recorded.
+    def _pause(self, _: EventData) -> None:
+        """Stop before the state moves: what else may refuse comes first, and then the append."""
+        if not self._is_appended:
+            raise _Paused
+
+    def run(self, task: str, events: Sequence[TaskEvent | Finished], append: Callable[[], str]) -> None:
+        """Record events, with the model's callbacks around them; ``append`` records all, and returns the task's state.
+
+        All that may refuse comes first: conditions and ``before_`` of each event in turn, which finds the model in the
+        state that the event before will leave. Then they are recorded, and then the states are left and entered. An
+        event type that the table does not know has no callbacks: it is recorded.
         Raises IllegalEvent or Refused, or what ``append`` raises, with nothing recorded, and whatever a callback after
         the append raises.
         """
-        lifecycle = self._lifecycle
-        if type(event) not in lifecycle.rules:
-            append()
-            return
-        if not lifecycle.may(self.model.state, event):
-            raise lifecycle.illegal(task, self.model.state, event)
-        self._append, self._appended, self._failure = append, None, None
-        state = self.model.state
-        why = "a condition is not met"
+        known = [event for event in events if type(event) in self._lifecycle.rules]
+        state, outer = self.model.state, self._is_appended
         try:
-            trigger = self.machine.events[trigger_name(type(event))]
-            trigger.trigger(self.model, event=event, task=task)
-        except Exception as error:
-            if self._appended is not None or error is self._failure:
-                raise
-            why = f"{type(error).__name__}: {error}"
-            raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
+            self._is_appended = False
+            self._ask(task, known)
+            self._set_state(state)
+            state = append()
+            self._is_appended = True
+            for event in known:
+                self._trigger(task, event)
         finally:
-            self._set_state(state if self._appended is None else self._appended)
-            self._append = self._failure = None
-        if self._appended is None:
-            raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}")
+            self._set_state(state)
+            self._is_appended = outer
+
+    def _ask(self, task: str, events: Sequence[TaskEvent | Finished]) -> None:
+        """Run all that may refuse an event. Raises IllegalEvent and Refused."""
+        for event in events:
+            target = self._lifecycle.target(self.model.state, event)
+            if target is None:
+                raise self._lifecycle.illegal(task, self.model.state, event)
+            try:
+                self._trigger(task, event)
+            except _Paused:
+                self._set_state(target)
+                continue
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
+            raise Refused(
+                f"task {task!r}: {wire_type(event)} was refused before it was recorded: a condition is not met"
+            )
+
+    def _trigger(self, task: str, event: TaskEvent | Finished) -> None:
+        self.machine.events[trigger_name(type(event))].trigger(self.model, event=event, task=task)
+
+
+class _Paused(Exception):  # noqa: N818 - no error
+    """A trigger got as far as the append."""

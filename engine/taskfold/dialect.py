@@ -12,6 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from taskfold.errors import DialectError
+from taskfold.policy import MODE_DELAY, MODE_FAIL, RestartPolicy
 
 __all__ = ["DEFAULT_DIALECT", "DIALECTS", "EVENTS_PER_TASK", "NEWEST_DIALECT", "Dialect", "dialect_of", "version_key"]
 
@@ -50,6 +51,22 @@ class Dialect(Struct, frozen=True, eq=False):
     """A list may be asked for with resources, or without task states (since Nomad 1.0.0)."""
     has_event_stream: bool
     """There is ``/v1/event/stream`` (since Nomad 1.0.0)."""
+    service_policy: RestartPolicy
+    """The restart policy of a service or system job that names none."""
+    batch_policy: RestartPolicy
+    """The restart policy of a batch job that names none."""
+    window_before_count: bool
+    """A failure after the end of a restart window opens the next one, and then counts (since Nomad 0.9.3); before, it
+    counts and then opens the next one at zero, so that later windows allow one restart more."""
+    success_may_need_restart: bool
+    """Where no restarts are allowed, a success ends only a task that would not be started again after one (since Nomad
+    0.8.0); before, it ends every task."""
+    keeps_restart_policy: bool
+    """A running allocation keeps the restart policy that it was placed with, also when its job is updated in place
+    (recorded of 1.1.2); before, the new one holds at once."""
+    has_new_client: bool
+    """The client is the one written anew for Nomad 0.9.0: it ends tasks in another order, with other events, knows
+    lifecycle hooks (0.11.0), and tells a task that is killed apart from one that fails."""
 
     def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
         return dialect_of, (self.name,)
@@ -60,6 +77,16 @@ class Dialect(Struct, frozen=True, eq=False):
     def __deepcopy__(self, _: object) -> Dialect:
         return self
 
+
+_MINUTE_NS: Final = 60_000_000_000
+_HOUR_NS: Final = 60 * _MINUTE_NS
+_DELAY_NS: Final = 15_000_000_000
+
+_SERVICE_0_5: Final = RestartPolicy(attempts=2, interval_ns=_MINUTE_NS, delay_ns=_DELAY_NS, mode=MODE_DELAY)
+_BATCH_0_5: Final = RestartPolicy(attempts=15, interval_ns=7 * 24 * _HOUR_NS, delay_ns=_DELAY_NS, mode=MODE_DELAY)
+_SERVICE_0_8: Final = RestartPolicy(attempts=2, interval_ns=30 * _MINUTE_NS, delay_ns=_DELAY_NS, mode=MODE_FAIL)
+_BATCH_0_8: Final = RestartPolicy(attempts=3, interval_ns=24 * _HOUR_NS, delay_ns=_DELAY_NS, mode=MODE_FAIL)
+"""The defaults of v0.5.6 to 0.7.x, and since 0.8.0. Source: nomad/structs/structs.go NewRestartPolicy."""
 
 DIALECTS: Final[dict[str, Dialect]] = {
     dialect.name: dialect
@@ -78,6 +105,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
             has_actions=False,
             has_stub_choices=False,
             has_event_stream=False,
+            service_policy=_SERVICE_0_5,
+            batch_policy=_BATCH_0_5,
+            window_before_count=False,
+            success_may_need_restart=False,
+            keeps_restart_policy=False,
+            has_new_client=False,
         ),
         Dialect(
             name="0.5.6",
@@ -93,6 +126,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
             has_actions=False,
             has_stub_choices=False,
             has_event_stream=False,
+            service_policy=_SERVICE_0_5,
+            batch_policy=_BATCH_0_5,
+            window_before_count=False,
+            success_may_need_restart=False,
+            keeps_restart_policy=False,
+            has_new_client=False,
         ),
         Dialect(
             name="1.1.2",
@@ -108,6 +147,12 @@ DIALECTS: Final[dict[str, Dialect]] = {
             has_actions=True,
             has_stub_choices=True,
             has_event_stream=True,
+            service_policy=_SERVICE_0_8,
+            batch_policy=_BATCH_0_8,
+            window_before_count=True,
+            success_may_need_restart=True,
+            keeps_restart_policy=True,
+            has_new_client=True,
         ),
     )
 }

@@ -2,7 +2,9 @@
 
 Every order is one sorted list of short tuples (sortedcontainers): what a million allocations need grows with their
 number and with nothing else. A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order
-in which the allocation moves; most records move it in one, the order of writes.
+in which the allocation moves. Two orders move with nearly every write, and are kept more cheaply: the order of writes is
+that of a dict, whose newest entry is its last; and the order by status is brought up to date when somebody reads it, or
+when enough has piled up, so that a task that is started again and again costs it nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ __all__ = ["DEFAULT_NAMESPACE", "Directory", "Listed", "heading_of", "moved"]
 
 DEFAULT_NAMESPACE: Final = "default"
 """Where an allocation is that tells no namespace, and what is asked for where none is named (since Nomad 0.7.0)."""
+
+
+_MOVED_LIMIT: Final = 4_096
+"""How many changes of status may pile up: sorting them in takes some ten milliseconds."""
 
 
 class Listed(Struct, frozen=True, gc=False):
@@ -51,9 +57,15 @@ class Directory:
 
     def __init__(self) -> None:
         self._listed: SortedDict = SortedDict()
-        self._orders: dict[str, SortedList] = {
-            name: SortedList() for name in ("job", "node", "status", "create_index", "modify_index")
-        }
+        self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
+        self._statuses: SortedList = SortedList()
+        self._moved: dict[str, str] = {}
+        """The allocations whose status has changed, and the one that they are still sorted under."""
+        self._written: dict[str, int] = {}
+        """The index of each allocation's newest write, in the order of the writes."""
+        self._newest_index = 0
+        self._is_in_order = True
+        """The writes came in the order of their indexes: those of a mirrored Nomad need not."""
 
     def __len__(self) -> int:
         """Return how many allocations there are."""
@@ -69,16 +81,43 @@ class Directory:
         return found
 
     def put(self, alloc: str, listed: Listed) -> None:
-        """List an allocation, or list it anew. O(log n) for each order in which it moves."""
+        """List an allocation, or list it anew. O(1), and O(log n) for each order but two in which it moves."""
         before = self._listed.get(alloc)
         self._listed[alloc] = listed
-        for name, order in self._orders.items():
-            key = getattr(listed, name)
-            if before is None:
-                order.add((key, alloc))
-            elif (was := getattr(before, name)) != key:
-                order.remove((was, alloc))
-                order.add((key, alloc))
+        self._note_write(alloc, listed.modify_index)
+        if before is None:
+            for name, order in self._orders.items():
+                order.add((getattr(listed, name), alloc))
+            self._statuses.add((listed.status, alloc))
+            return
+        if before.status != listed.status:
+            self._moved.setdefault(alloc, before.status)
+            if len(self._moved) > _MOVED_LIMIT:
+                self._sort_statuses()
+        if before.job != listed.job or before.node != listed.node or before.create_index != listed.create_index:
+            for name, order in self._orders.items():
+                if (was := getattr(before, name)) != (now := getattr(listed, name)):
+                    order.remove((was, alloc))
+                    order.add((now, alloc))
+
+    def _note_write(self, alloc: str, index: int) -> None:
+        """Move an allocation to the end of the writes."""
+        self._written.pop(alloc, None)
+        self._written[alloc] = index
+        if index < self._newest_index:
+            self._is_in_order = False
+        else:
+            self._newest_index = index
+
+    def _sort_statuses(self) -> SortedList:
+        """Return the order by status, up to date. O(log n) for each allocation whose status has changed since."""
+        for alloc, was in self._moved.items():
+            now = self._listed[alloc].status
+            if now != was:
+                self._statuses.remove((was, alloc))
+                self._statuses.add((now, alloc))
+        self._moved.clear()
+        return self._statuses
 
     def put_all(self, listed: Mapping[str, Listed]) -> None:
         """List many allocations where there are none. O(n log n), and much faster than one after the other."""
@@ -86,6 +125,10 @@ class Directory:
         self._listed = SortedDict(listed)
         for name, order in self._orders.items():
             order.update((getattr(entry, name), alloc) for alloc, entry in listed.items())
+        self._statuses.update((entry.status, alloc) for alloc, entry in listed.items())
+        self._written = {alloc: entry.modify_index for alloc, entry in listed.items()}
+        self._newest_index = max(self._written.values(), default=0)
+        self._is_in_order = False
 
     def ids(
         self,
@@ -117,20 +160,28 @@ class Directory:
 
     def _under(self, name: str, key: str) -> Iterator[str]:
         """Yield the IDs with this key in an order, sorted."""
-        return (alloc for _, alloc in takewhile(lambda pair: pair[0] == key, self._orders[name].irange((key, ""))))
+        order = self._sort_statuses() if name == "status" else self._orders[name]
+        return (alloc for _, alloc in takewhile(lambda pair: pair[0] == key, order.irange((key, ""))))
 
     def by_creation(self) -> Iterator[str]:
         """Yield the IDs in order of creation. O(n)."""
         return (alloc for _, alloc in self._orders["create_index"])
 
     def written_after(self, index: int) -> Iterator[str]:
-        """Yield the IDs of what was written after an index, oldest write first. O(log n + what is read)."""
-        return (alloc for _, alloc in self._orders["modify_index"].irange((index + 1, "")))
+        """Yield the IDs of what was written after an index, oldest write first. O(what is found).
+
+        The first time after writes came out of order it is O(n log n).
+        """
+        if not self._is_in_order:
+            self._written = dict(sorted(self._written.items(), key=lambda entry: entry[1]))
+            self._is_in_order = True
+        written = takewhile(lambda alloc: self._written[alloc] > index, reversed(self._written))
+        return reversed(list(written))
 
     def count_by_status(self) -> dict[str, int]:
         """Return how many allocations there are of each client status. O(statuses × log n)."""
         counts: dict[str, int] = {}
-        order = self._orders["status"]
+        order = self._sort_statuses()
         start = 0
         while start < len(order):
             status = order[start][0]
@@ -141,9 +192,12 @@ class Directory:
 
     def _check(self) -> None:
         """Assert every invariant."""
-        for name, order in self._orders.items():
+        for name, order in {**self._orders, "status": self._sort_statuses()}.items():
             order._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
             assert list(order) == sorted((getattr(listed, name), alloc) for alloc, listed in self._listed.items())
+        assert self._written == {alloc: listed.modify_index for alloc, listed in self._listed.items()}
+        if self._is_in_order:
+            assert list(self._written.values()) == sorted(self._written.values())
 
 
 class _Heading(Struct):

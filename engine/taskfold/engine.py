@@ -1,4 +1,4 @@
-"""The engine: live allocations over a log, where the embedder says which event happened.
+"""The engine: live allocations over a log, where the embedder says which event happened, or lets taskfold decide.
 
 Any thread may call any method. Writers take turns: one append is checked, written to the log and folded before the next
 begins. Readers never wait for the log's disk, and see an append whole or not at all (`taskfold.store`). Callbacks of
@@ -7,6 +7,7 @@ bound models run in the thread that writes, while it has its turn: they may read
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,12 @@ from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
+from taskfold.deciding import Asked, Decider
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
+from taskfold.effects import Step
 from taskfold.errors import AppendRefused, DecodeError, Refused, TaskfoldError, UnknownAllocation
 from taskfold.events import TaskEvent
+from taskfold.inputs import Input
 from taskfold.log.contract import Append, EventLog
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ndjson import is_new
@@ -32,7 +36,7 @@ from taskfold.store import Store, View
 from taskfold.task import TaskState
 from taskfold.waits import Answered, Query, wait
 from taskfold.watch import WAITERS_PER_KEY
-from taskfold.writing import Draft, placed_body, to_json_fields
+from taskfold.writing import Draft, checked_time, placed_body, to_json_fields
 
 __all__ = ["Engine"]
 
@@ -56,10 +60,12 @@ class Engine:
         dialect: str | Dialect = DEFAULT_DIALECT,
         clock: Clock | None = None,
         waiters_per_key: int = WAITERS_PER_KEY,
+        seed: int | None = None,
     ) -> None:
         """Go on from a log, or begin in memory. O(records of the log).
 
         The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
+        A seed makes the jitter of restart delays the same in every run; without one it is random.
         """
         self.store = Store(MemoryLog(dialect) if log is None else log, waiters_per_key=waiters_per_key)
         """The state behind the engine, for faces that read much."""
@@ -67,9 +73,17 @@ class Engine:
         self.clock: Clock = SystemClock() if clock is None else clock
         self._turn = threading.RLock()
         self._bindings: dict[tuple[str, str], Binding] = {}
+        self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
 
     @classmethod
-    def open(cls, path: str | Path, *, dialect: str | Dialect | None = None, clock: Clock | None = None) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        dialect: str | Dialect | None = None,
+        clock: Clock | None = None,
+        seed: int | None = None,
+    ) -> Self:
         """Go on from the log in a file, or begin one there (``.jsonl``, ``.ndjson``). O(records).
 
         A new log is of the default dialect unless one is named. Raises LogError and DialectError.
@@ -77,7 +91,7 @@ class Engine:
         from taskfold.ingest import open_log
 
         name = dialect.name if isinstance(dialect, Dialect) else dialect
-        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new(path) else None)), clock=clock)
+        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new(path) else None)), clock=clock, seed=seed)
 
     @property
     def index(self) -> int:
@@ -197,21 +211,106 @@ class Engine:
                 if task in bound:
                     raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
                 bound.add(task)
-                run = self._bound(binding, record, run)
+                assert isinstance(record.event, (TaskEvent, Finished))
+                run = self._bound(binding, *task, [record.event], run)
         run()
 
-    def _bound(self, binding: Binding, record: Record, inner: Callable[[], None]) -> Callable[[], None]:
+    def _bound(
+        self,
+        binding: Binding,
+        alloc: str,
+        task: str,
+        events: Sequence[TaskEvent | Finished],
+        inner: Callable[[], None],
+    ) -> Callable[[], None]:
         """Return what runs ``inner`` between the callbacks that come before the append and those after it."""
 
         def append() -> str:
             inner()
-            return self.store.fold.owned(record.alloc).tasks[record.task].state
+            return self.store.fold.owned(alloc).tasks[task].state
 
-        def run() -> None:
-            assert isinstance(record.event, (TaskEvent, Finished))
-            binding.run(record.task, record.event, append)
+        return lambda: binding.run(task, events, append)
 
-        return run
+    # --- deciding ---
+
+    def report(
+        self,
+        alloc: str,
+        task: str,
+        said: Input,
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report what happened to a task, or what somebody wants (an empty task: of the allocation); taskfold decides.
+
+        What is decided is recorded as one write before this returns; then the step's effects are owed, in order. The
+        outcome of an input that does not fit is in the step, too, and changes nothing; see `taskfold.decide`.
+        O(1), or O(tasks of the allocation) where others are concerned.
+
+        >>> from taskfold import events, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+        ...     step = engine.report("203266e5", "redis", said)
+        >>> [event.restart_reason for _, event in step.events if isinstance(event, events.Restarting)]
+        ['Restart within policy']
+
+        Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
+        VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
+        """
+        with self._turn:
+            now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
+            asked = Asked(alloc, task, said, now_ns, id, expected_version)
+            step, records = self._decider.decided(asked)
+            self._commit_step(step, records)
+            return step
+
+    def due(self, now_ns: int | None = None) -> list[Step]:
+        """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
+
+        Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
+        """
+        with self._turn:
+            until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
+            steps = []
+            for asked in self._decider.take_due(until_ns):
+                step, records = self._decider.decided(asked)
+                self._commit_step(step, records)
+                steps.append(step)
+            return steps
+
+    def next_due(self) -> int | None:
+        """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
+        with self._turn:
+            return self._decider.timers.next_ns
+
+    def restore(self, now_ns: int | None = None) -> list[Step]:
+        """Return what is still owed to every allocation that taskfold decides for, after the embedder was away.
+
+        Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
+        finds a process reports `Restored`, or how it ended. O(tasks).
+        """
+        with self._turn:
+            return self._decider.restore(self.clock.time_ns() if now_ns is None else checked_time(now_ns))
+
+    def _commit_step(self, step: Step, records: list[Record]) -> None:
+        """Write what was decided, with the callbacks of bound models around it, and plan what is due."""
+
+        def append() -> None:
+            if records:
+                self.store.commit([Append(step.alloc, records[0].version - 1, records)])
+
+        run: Callable[[], None] = append
+        if self._bindings:
+            for task in dict.fromkeys(task for task, _ in step.moves):
+                binding = self._bindings.get((step.alloc, task))
+                if binding is not None:
+                    events = [event for of, event in step.moves if of == task]
+                    run = self._bound(binding, step.alloc, task, events, run)
+        run()
+        self._decider.plan(step)
 
     def observe(self, *observations: Observation) -> list[Record]:
         """Record what a real Nomad said of allocations, as one write; return the records that explain it.

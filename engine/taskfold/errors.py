@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 __all__ = [
     "AppendRefused",
+    "ClockWentBack",
     "DecodeError",
     "DialectError",
     "IllegalEvent",
+    "InputRefused",
     "LogError",
+    "PolicyRefused",
     "Refused",
     "ServeError",
     "SourceError",
@@ -35,6 +38,31 @@ class IllegalEvent(TaskfoldError):
         name = f"task {task!r}" if task else "the task"
         super().__init__(
             f"{name} is {state}: {event!r} is not legal there in dialect {dialect}; legal are {', '.join(allowed)}"
+        )
+
+
+class InputRefused(TaskfoldError):
+    """An input cannot be decided on: it belongs to another dialect, or names a task where it should not."""
+
+
+class PolicyRefused(TaskfoldError, ValueError):
+    """Restart policies are not valid; nothing was decided."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        """Everything that is wrong, one sentence each."""
+        super().__init__(f"the restart policy is refused: {'; '.join(self.problems)}")
+
+
+class ClockWentBack(TaskfoldError):
+    """The time of an input is before that of the newest record of its allocation; nothing was changed."""
+
+    def __init__(self, *, allocation: str, time_ns: int, newest_ns: int) -> None:
+        self.time_ns = time_ns
+        self.newest_ns = newest_ns
+        super().__init__(
+            f"allocation {allocation} was written at {newest_ns}, and an input at {time_ns} is {newest_ns - time_ns} ns "
+            f"before that: report inputs in the order of their time"
         )
 
 

@@ -17,6 +17,8 @@ __all__ = [
     "FORMAT",
     "INTERNAL_EVENTS",
     "Collected",
+    "Coordinated",
+    "Decided",
     "Event",
     "Finished",
     "Gap",
@@ -155,8 +157,56 @@ class Collected(InternalEvent, frozen=True, kw_only=True, tag="Collected"):
     """The allocation was collected; its last state is what the records before say."""
 
 
-InternalEventUnion: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected
-INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = (Placed, Updated, Finished, Observed, Gap, Collected)
+class Decided(InternalEvent, frozen=True, kw_only=True, tag="Decided"):
+    """What decisions remember of a task that no event tells: the whole of it, in place of what was remembered before.
+
+    Only `taskfold.decide` reads it; an embedder that decides by itself never writes one.
+    """
+
+    window_start_ns: int | None = None
+    """When the window of the restart policy began (unix nanoseconds); None before the first decision."""
+    window_count: int = 0
+    """The attempts that were counted in it."""
+    start_at_ns: int | None = None
+    """When a pending task is, or was, to be started; None while it has to wait for others."""
+    download_failed: bool = False
+    """It is to be started again since a download failed; the old client tells the end of such a wait twice."""
+    awaits_server: bool = False
+    """It could not be restored, and is started again when its client has reached its servers."""
+    restart: Literal["", "asked", "failed"] = ""
+    """The process is being ended to be started again: as somebody asked, or since something failed, which counts."""
+    killed: bool = False
+    """The task was told to end for good."""
+    kill_attempts: int = 0
+    """How often its process was killed, or tried to."""
+    kill_at_ns: int | None = None
+    """When it is to be killed, or again; None when that is under way."""
+
+
+class Coordinated(InternalEvent, frozen=True, kw_only=True, tag="Coordinated"):
+    """What decisions remember of an allocation as a whole, in place of what was remembered before."""
+
+    stage: str = ""
+    """How far the lifecycle of its tasks is: which of them may start."""
+    stop_waits: bool = False
+    """A stop has killed the leader, and waits for its end before it kills the others."""
+    group_kill: bool = False
+    """The death of a task has doomed the others; nothing dooms them twice."""
+    group_waits: bool = False
+    """That kill, too, waits for the leader's end."""
+
+
+InternalEventUnion: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected | Decided | Coordinated
+INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = (
+    Placed,
+    Updated,
+    Finished,
+    Observed,
+    Gap,
+    Collected,
+    Decided,
+    Coordinated,
+)
 
 Event: TypeAlias = TaskEventUnion | InternalEventUnion
 

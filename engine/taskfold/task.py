@@ -30,7 +30,7 @@ from msgspec.structs import force_setattr
 from taskfold.counts import UNITS, counts_by_type
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
-from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.ring import EventRing
 
 __all__ = ["OnIllegal", "Task", "TaskState", "apply", "evolve"]
@@ -74,6 +74,8 @@ class TaskState(Struct, frozen=True, kw_only=True):
     irregular: int = 0
     """How many of them the lifecycle table refused."""
     packed_counts: int = 0
+    decided: Decided | None = None
+    """What decisions remember of it; None where the embedder decides."""
     hidden: bool = False
     """The task was observed to be missing from its allocation's task states."""
     fields: Mapping[str, bytes] = {}
@@ -118,6 +120,8 @@ class Task(EventRing, gc=False):
     started_at_ns: int | None = None
     finished_at_ns: int | None = None
     counts: int = 0
+    decided: Decided | None = None
+    """What decisions remember of it: the newest such event itself, which never changes."""
     rest: Rest | None = None
 
     @property
@@ -146,6 +150,7 @@ class Task(EventRing, gc=False):
             events_total=self.total,
             irregular=rest.irregular,
             packed_counts=self.counts,
+            decided=self.decided,
             hidden=rest.hidden,
             fields=rest.fields,
         )
@@ -168,6 +173,7 @@ class Task(EventRing, gc=False):
             started_at_ns=state.started_at_ns,
             finished_at_ns=state.finished_at_ns,
             counts=state.packed_counts,
+            decided=state.decided,
             rest=None if rest == _NO_REST else rest,
         )
 
@@ -244,6 +250,8 @@ def _apply_other(task: Task, event: Event) -> None:
         if task.rest is not None:
             task.rest.shown = None
         task.failed = task.failed or event.fails_task
+    elif isinstance(event, Decided):
+        task.decided = event
     elif isinstance(event, Observed):
         _set_fields(task, event, _FIELDS)
     elif isinstance(event, Gap):
@@ -252,6 +260,7 @@ def _apply_other(task: Task, event: Event) -> None:
     elif isinstance(event, Placed):
         # Created anew: a fresh state, but what was counted stays counted.
         task.clear()
+        task.decided = None
         task.own_rest().fields = {}
         _set_fields(task, _ANEW, _FIELDS)
     elif isinstance(event, Updated):

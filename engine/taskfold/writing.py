@@ -22,7 +22,7 @@ from taskfold.log.contract import Append
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.store import Store
 
-__all__ = ["Draft", "placed_body", "to_json_fields"]
+__all__ = ["Draft", "checked_time", "placed_body", "to_json_fields"]
 
 _TIMES: Final = 2**63
 
@@ -53,7 +53,7 @@ def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
     return told
 
 
-def _checked_time(time_ns: int, path: str = "$.Time") -> int:
+def checked_time(time_ns: int, path: str = "$.Time") -> int:
     """Return a time that the wire can say: nanoseconds in 64 bits with a sign. Raises DecodeError."""
     if not -_TIMES <= time_ns < _TIMES:
         raise DecodeError(f"{path}: expected unix nanoseconds in 64 bits, found {time_ns:.6g}")
@@ -100,7 +100,7 @@ class Draft:
         found = 0 if known is None else known.version
         if write.expected_version is not None and write.expected_version != found:
             raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
-        time_ns = self._time_ns if write.time_ns is None else _checked_time(write.time_ns)
+        time_ns = self._time_ns if write.time_ns is None else checked_time(write.time_ns)
         record = Record(
             index=self._index,
             alloc=write.alloc,
@@ -141,7 +141,7 @@ class Draft:
             raise TaskfoldError(f"{type(event).__name__} is no event that can be written")
         if not write.task:
             raise TaskfoldError(f"{type(event).__name__} happens to a task: name it")
-        if isinstance(event, TaskEvent) and not _checked_time(event.time_ns, "$.Event.Time"):
+        if isinstance(event, TaskEvent) and not checked_time(event.time_ns, "$.Event.Time"):
             event = msgspec.structs.replace(event, time_ns=time_ns)
         task = known.tasks.get(write.task)
         state = PENDING if task is None else task.state

@@ -12,7 +12,7 @@ from msgspec import UNSET
 from taskfold.codecs.fields import fields_from_json
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
-from taskfold.record import Collected, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
 
 __all__ = [
     "age_text",
@@ -156,6 +156,8 @@ _INTERNAL_NAMES: Final = {
     Observed: "corrected",
     Gap: "GAP",
     Collected: "collected",
+    Decided: "decided",
+    Coordinated: "decided",
 }
 
 
@@ -203,6 +205,26 @@ def _gap_text(event: Gap) -> str:
     return f"events were lost here, {count_text(lost, 'restart')} among them" if lost > 0 else "events were lost here"
 
 
+def _decided_text(event: Decided) -> str:
+    parts = []
+    if event.killed or event.restart:
+        parts.append(f"to end it{' and start it again' if event.restart else ''}, attempt {event.kill_attempts}")
+    elif event.start_at_ns is not None:
+        parts.append(f"to start it at {time_text(event.start_at_ns)}")
+    if event.window_start_ns is not None:
+        parts.append(f"{count_text(event.window_count, 'restart')} since {time_text(event.window_start_ns)}")
+    return "; ".join(parts) or "nothing more"
+
+
+def _coordinated_text(event: Coordinated) -> str:
+    parts = [f"tasks of the step {event.stage} may start"] if event.stage else []
+    if event.group_kill:
+        parts.append("the others are killed")
+    if event.stop_waits or event.group_waits:
+        parts.append("when the leader is dead")
+    return ", ".join(parts) or "nothing more"
+
+
 _INTERNAL_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     Placed: _placed_text,
     Updated: _updated_text,
@@ -210,4 +232,6 @@ _INTERNAL_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     Observed: _observed_text,
     Gap: _gap_text,
     Collected: lambda _: "the allocation was collected",
+    Decided: _decided_text,
+    Coordinated: _coordinated_text,
 }

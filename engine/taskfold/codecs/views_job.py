@@ -13,6 +13,7 @@ import msgspec
 from taskfold.codecs.views_base import View, since
 from taskfold.codecs.views_resources import Affinity, Constraint, Lifecycle, NetworkResource, Resources
 from taskfold.codecs.views_service import Service
+from taskfold.policy import RestartPolicy
 
 __all__ = [
     "Artifact",
@@ -65,15 +66,6 @@ class MigrateStrategy(View, frozen=True, kw_only=True):
     health_check: str = ""
     min_healthy_time_ns: int = 0
     healthy_deadline_ns: int = 0
-
-
-class RestartPolicy(View, frozen=True, kw_only=True):
-    """How often a task is started again on its node: `attempts` in `interval_ns`, then mode `fail` or `delay`."""
-
-    attempts: int = 0
-    interval_ns: int = 0
-    delay_ns: int = 0
-    mode: str = ""
 
 
 class ReschedulePolicy(View, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonica
 from taskfold.http.options import Options
 from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
-from taskfold.messages import go_quoted
+from taskfold.quoting import go_quoted
 from taskfold.store import View
 from taskfold.waits import Answered, Query
 

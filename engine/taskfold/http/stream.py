@@ -36,7 +36,7 @@ from taskfold.http.blocking import while_connected
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
-from taskfold.messages import go_quoted
+from taskfold.quoting import go_quoted
 from taskfold.record import Placed, Record, Updated
 from taskfold.store import Change, Store
 from taskfold.waits import Answered

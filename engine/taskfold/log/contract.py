@@ -132,7 +132,8 @@ class Ledger:
                         f"{found + place}, found version {record.version} of {record.alloc}"
                     )
                     raise LogError(msg)
-                placed.append(msgspec.structs.replace(record, seq=self.seq + len(placed) + 1))
+                seq = self.seq + len(placed) + 1
+                placed.append(record if record.seq == seq else msgspec.structs.replace(record, seq=seq))
         return placed
 
     def _new(self, records: Sequence[Record], ids: set[str]) -> Iterator[Record]:

@@ -1,0 +1,347 @@
+"""Decide: what follows from an input, as Nomad's client decides it.
+
+Theory of operation
+===================
+
+`decide` takes what is known of an allocation (folded state), what is reported or asked for (an input), the time and a
+source of randomness, and returns a `Step`: events to append, effects that the embedder owes, and timers. It changes
+nothing, asks nothing, and says the same whenever it is asked the same. Its answer is recorded, so that a replay never
+decides again; what no event can tell (an open restart window, a kill under way) it records as internal events.
+
+An input meets a task in one of four places, and `_RULES` says which of them it fits:
+
+* **pending**: it waits for others, for its delay, or somebody is starting it;
+* **running**;
+* **ending**: it runs still, but its process was told to end, for good or to be started again;
+* **dead**.
+
+Where it does not fit, nothing is appended, and the step's outcome says why: ``late`` after the end of what it speaks of,
+``repeated`` when it was taken before, ``impossible`` when the task is not where it would have to be. So a driver that
+reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end what
+runs.
+
+What the two generations of Nomad's client do differently is in `taskfold.client_old` and `taskfold.client_new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from taskfold import events as ev
+from taskfold import inputs as given
+from taskfold.client import AllocationLike, Client, Now
+from taskfold.client_new import NewClient
+from taskfold.client_old import OldClient
+from taskfold.effects import Outcome, Step
+from taskfold.errors import InputRefused
+from taskfold.group import Group
+from taskfold.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
+from taskfold.lifecycle import PENDING, RUNNING
+from taskfold.record import Decided
+from taskfold.restart import Random
+from taskfold.status import is_client_terminal, is_server_terminal
+
+__all__ = ["decide", "due_of", "owed"]
+
+Where: TypeAlias = Literal["pending", "running", "ending", "dead"]
+
+
+def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str = "", now_ns: int, rng: Random) -> Step:
+    """Return what follows from an input. O(1), or O(tasks of the group) where a task dies or all are concerned.
+
+    >>> import random
+    >>> from taskfold.allocation import Allocation
+    >>> from taskfold.policy import RestartPolicy
+    >>> from taskfold.group import TaskPlan
+    >>> policy = RestartPolicy(attempts=2, interval_ns=60 * 10**9, delay_ns=10**9, mode="fail")
+    >>> group = Group.of([TaskPlan(name="web", policy=policy)], "1.1.2")
+    >>> step = decide(Allocation("a"), group, given.Placed(), now_ns=5, rng=random.Random(1))
+    >>> step.events, step.effects
+    ((('web', Received(time_ns=5, kept=None)),), (StartTask(task='web', at_ns=5),))
+
+    Raises InputRefused for an input of another dialect or one that names a task where it should not, and
+    UnknownAllocation for a task that the group has not.
+    """
+    kind = type(said)
+    if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
+        raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")
+    client: OldClient | NewClient = (NewClient if group.dialect.has_new_client else OldClient)(
+        allocation, group, now_ns, rng
+    )
+    if task:
+        if kind in OF_ALLOCATION:
+            raise InputRefused(f"{kind.__name__} is of an allocation, not of a task: leave {task!r} out")
+        _of_task(client, client.task(task), said)
+    elif kind in OF_ALLOCATION or kind in OF_EITHER:
+        _OF_ALLOCATION[kind](client, said)
+    else:
+        raise InputRefused(f"{kind.__name__} happens to a task: name it")
+    if client.died or client.moved:
+        client.settle()
+    return client.step()
+
+
+# --- of a task ---
+
+
+class _Rule(NamedTuple):
+    """What is done with an input of a task."""
+
+    does: Callable[[Any, Now, Any], None]
+    fits: tuple[Where, ...]
+    """Where the task has to be."""
+    otherwise: dict[Where, Outcome]
+    """What comes of it elsewhere; impossible unless named."""
+
+
+def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
+    rule = _RULES[type(said)]
+    where = _where(client, task)
+    if where in rule.fits:
+        rule.does(client, task, said)
+        return
+    outcome = rule.otherwise.get(where, "late" if where == "dead" else "impossible")
+    client.note(task.name, _why(task, where, said), outcome)
+    if isinstance(said, given.Started) and where == "dead":
+        # A process runs that nobody wants any more.
+        client.owe_kill(task, 1)
+
+
+def _where(client: Client, task: Now) -> Where:
+    if task.state == RUNNING:
+        return "ending" if client.doomed(task) else "running"
+    return "pending" if task.state == PENDING else "dead"
+
+
+def _why(task: Now, where: Where, said: Input) -> str:
+    """Say why an input does not fit."""
+    name = type(said).__name__
+    if where == "ending":
+        return f"{name} comes too late: the task's process is being ended"
+    state = "not known to be placed yet" if task.is_new else task.state
+    return f"{name} does not fit: the task is {state}"
+
+
+def _started(client: OldClient | NewClient, task: Now, _: given.Started) -> None:
+    killed = task.decided.killed
+    client.emit(task, ev.Started(time_ns=client.now_ns))
+    if killed:
+        # It was killed while it was being started: what runs now is to end.
+        client.kill(task)
+
+
+def _placed(client: OldClient | NewClient, task: Now, _: given.Placed) -> None:
+    if task.is_new:
+        client.place(task)
+        client.moved = True
+    else:
+        client.note(task.name, "the task is placed already", "repeated")
+
+
+def _exited(client: OldClient | NewClient, task: Now, said: given.Exited) -> None:
+    if task.is_running:
+        client.exited(task, said)
+    else:
+        client.aborted(task)
+
+
+def _kill_failed(client: OldClient | NewClient, task: Now, said: given.KillFailed) -> None:
+    if not client.kill_failed(task):
+        client.kill_gave_up(task, said)
+
+
+def _kill_one(client: OldClient | NewClient, task: Now, said: given.KillRequested) -> None:
+    if task.decided.killed:
+        client.note(task.name, "the task is being killed already", "repeated")
+    else:
+        client.kill_one(task, said)
+
+
+def _restart(client: OldClient | NewClient, task: Now, said: given.RestartRequested) -> None:
+    if said.failure and not client.dialect.has_new_client:
+        raise InputRefused(f"a restart because of a failure does not exist in dialect {client.dialect.name}")
+    if client.needs_running(task):
+        client.restart_asked(task, said)
+    else:
+        client.outcome = "impossible"
+
+
+def _signal(client: OldClient | NewClient, task: Now, said: given.SignalRequested) -> None:
+    if client.needs_running(task):
+        client.signal_asked(task, said)
+    else:
+        client.outcome = "impossible"
+
+
+def _template(client: OldClient | NewClient, task: Now, said: given.TemplateChanged) -> None:
+    if said.change_mode == "noop":
+        return
+    if client.needs_running(task):
+        client.template_changed(task, said)
+    else:
+        client.outcome = "impossible"
+
+
+def _restored(client: OldClient | NewClient, task: Now, said: given.Restored) -> None:
+    client.restored(task, said)
+
+
+def _timer(client: OldClient | NewClient, task: Now, said: given.TimerDue) -> None:
+    due_ns = due_of(task)
+    if due_ns is None or (said.kind == "kill") != task.is_running:
+        client.note(task.name, f"the task has no {said.kind} timer", "late")
+    elif due_ns > client.now_ns:
+        client.note(task.name, f"the {said.kind} timer is due at {due_ns}, not yet at {client.now_ns}", "impossible")
+    elif task.is_running:
+        client.kill(task)
+    elif task.decided.killed:
+        # It was killed when its time had come, before anybody was told to start it.
+        client.finish(task)
+    else:
+        client.owe_start(task, due_ns)
+
+
+_LATE: Final[dict[Where, Outcome]] = {"running": "late", "ending": "late"}
+_REPEATED: Final[dict[Where, Outcome]] = {"running": "repeated", "ending": "repeated"}
+
+_RULES: Final[dict[type[Input], _Rule]] = {
+    given.Placed: _Rule(_placed, ("pending", "running", "ending", "dead"), {}),
+    given.SetUp: _Rule(lambda c, t, said: c.emit(t, ev.TaskSetup(message=said.message)), ("pending",), _LATE),
+    given.DownloadBegun: _Rule(lambda c, t, _: c.emit(t, ev.DownloadingArtifacts()), ("pending",), _LATE),
+    given.DownloadFailed: _Rule(lambda c, t, said: c.download_failed(t, said), ("pending",), _LATE),
+    given.HookFailed: _Rule(lambda c, t, said: c.hook_failed(t, said), ("pending",), _LATE),
+    given.ValidationFailed: _Rule(lambda c, t, said: c.validation_failed(t, said), ("pending",), _LATE),
+    given.SetupFailed: _Rule(lambda c, t, said: c.setup_failed(t, said), ("pending", "running"), {}),
+    given.Started: _Rule(_started, ("pending",), _REPEATED),
+    given.StartFailed: _Rule(lambda c, t, said: c.start_failed(t, said), ("pending",), _LATE),
+    given.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
+    given.DriverMessage: _Rule(lambda c, t, said: c.driver_message(t, said), ("pending", "running", "ending"), {}),
+    given.KillRequested: _Rule(_kill_one, ("pending", "running", "ending"), {}),
+    given.KillFailed: _Rule(_kill_failed, ("ending",), {}),
+    given.RestartRequested: _Rule(_restart, ("pending", "running", "dead"), {"ending": "repeated"}),
+    given.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead"), {}),
+    given.TemplateChanged: _Rule(_template, ("pending", "running", "dead"), {"ending": "late"}),
+    given.TemplateBlocked: _Rule(lambda c, t, said: c.template_blocked(t, said), ("pending", "running", "dead"), {}),
+    given.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
+    given.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
+}
+
+
+# --- of an allocation ---
+
+
+def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
+    if not client.names():
+        raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
+    new = [task for task in client.all() if task.is_new]
+    for task in new:
+        _placed(client, task, said)
+    if not new:
+        client.note("", "the allocation is placed already", "repeated")
+
+
+def _stop(client: OldClient | NewClient, said: given.StopRequested) -> None:
+    if is_server_terminal(client.field("DesiredStatus") or ""):
+        client.note("", "the allocation is to be stopped already", "repeated")
+        return
+    client.update({"DesiredStatus": said.desired, "DesiredDescription": said.description})
+    if not is_client_terminal(client.client_status):
+        client.stop()
+
+
+def _kill_all(client: OldClient | NewClient, said: given.KillRequested) -> None:
+    client.kill_all(said)
+
+
+def _each(
+    does: Callable[[OldClient | NewClient, Now, Any], None],
+) -> Callable[[OldClient | NewClient, Any], None]:
+    """Return what does the same with every task, and has been done if any task was concerned."""
+
+    def run(client: OldClient | NewClient, said: Any) -> None:
+        outcomes = []
+        for task in client.all():
+            client.outcome = "decided"
+            _of_task(client, task, said)
+            outcomes.append(client.outcome)
+        client.outcome = "decided" if "decided" in outcomes or not outcomes else outcomes[0]
+
+    return run
+
+
+def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:
+    client.allocation_setup_failed(said)
+
+
+def _reconnected(client: OldClient | NewClient, _: given.Reconnected) -> None:
+    assert isinstance(client, NewClient)
+    client.reconnected()
+
+
+def _server_contacted(client: OldClient | NewClient, _: given.ServerContacted) -> None:
+    assert isinstance(client, NewClient)
+    client.server_contacted()
+
+
+def _health_failed(client: OldClient | NewClient, _: given.HealthFailed) -> None:
+    assert isinstance(client, NewClient)
+    client.health_failed()
+
+
+def _lost(client: OldClient | NewClient, _: given.NodeLost) -> None:
+    client.tell_status("lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
+
+
+def _disconnected(client: OldClient | NewClient, _: given.Disconnected) -> None:
+    client.tell_status("unknown")
+
+
+_OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
+    given.Placed: _place_all,
+    given.SetupFailed: _setup_failed,
+    given.StopRequested: _stop,
+    given.KillRequested: _kill_all,
+    given.RestartRequested: _each(_restart),
+    given.SignalRequested: _each(_signal),
+    given.Restored: _each(_restored),
+    given.ServerContacted: _server_contacted,
+    given.HealthFailed: _health_failed,
+    given.NodeLost: _lost,
+    given.Disconnected: _disconnected,
+    given.Reconnected: _reconnected,
+}
+
+
+# --- what is due ---
+
+
+def due_of(task: Any) -> int | None:
+    """Return when a task has to be started, or killed, and the embedder is to be told (unix nanoseconds); else None.
+
+    ``task`` has a state and what decisions remember of it. A time that has passed is one that nobody has reported on.
+    """
+    decided: Decided | None = task.decided
+    if decided is None:
+        return None
+    if task.state == PENDING:
+        return decided.start_at_ns
+    return decided.kill_at_ns if task.state == RUNNING else None
+
+
+def owed(allocation: AllocationLike, group: Group, *, now_ns: int, rng: Random) -> Step:
+    """Return what is owed to an allocation whose embedder was away: starts and kills that nobody reported on, and timers.
+
+    O(tasks). Nothing is decided: the same effects were owed before.
+    """
+    client = (NewClient if group.dialect.has_new_client else OldClient)(allocation, group, now_ns, rng)
+    for name in allocation.tasks:
+        task = client.task(name)
+        due_ns = due_of(task)
+        if due_ns is not None and due_ns > now_ns:
+            client.owe_timer(task, due_ns)
+        elif due_ns is not None and task.state == PENDING and not task.decided.killed:
+            client.owe_start(task, due_ns)
+        elif client.doomed(task) and not task.is_dead:
+            client.owe_kill(task, max(task.decided.kill_attempts, 1))
+    return client.step()

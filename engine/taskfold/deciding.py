@@ -1,0 +1,137 @@
+"""What an engine needs to decide: the groups of its allocations, randomness, and the timers of their tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from msgspec import UNSET
+
+from taskfold.allocation import Allocation
+from taskfold.codecs.groups import group_of
+from taskfold.decide import decide, due_of, owed
+from taskfold.effects import Step
+from taskfold.errors import ClockWentBack, LogError, VersionConflict
+from taskfold.group import Group
+from taskfold.inputs import Input, TimerDue
+from taskfold.lifecycle import PENDING
+from taskfold.record import Record
+from taskfold.restart import Random
+from taskfold.store import Store
+from taskfold.timers import Timers
+
+__all__ = ["Asked", "Decider"]
+
+
+class Asked(NamedTuple):
+    """An input, with all that came with it."""
+
+    alloc: str
+    task: str
+    said: Input
+    time_ns: int
+    id: str | None = None
+    expected_version: int | None = None
+
+
+class Decider:
+    """Decides over a store; its owner sees to it that one thread at a time does."""
+
+    def __init__(self, store: Store, rng: Random) -> None:
+        """Begin with the timers that the store's tasks have. O(tasks)."""
+        self.timers = Timers()
+        """When which task is due."""
+        self._store = store
+        self._rng = rng
+        self._groups: dict[str, tuple[bytes, bytes | None, Group]] = {}
+        self.timers.set_all(
+            (alloc, name, due_ns)
+            for alloc, found in store.fold.allocations.items()
+            for name, task in found.tasks.items()
+            if (due_ns := due_of(task)) is not None
+        )
+
+    def decided(self, asked: Asked) -> tuple[Step, list[Record]]:
+        """Return what follows from an input, and the records that say so. Raises whatever refuses it."""
+        store = self._store
+        if store.is_closed:
+            raise LogError("the engine is closed")
+        allocation = store.fold.owned(asked.alloc)
+        if asked.id is not None and store.log.knows(asked.id):
+            notes = (("", f"the input {asked.id!r} was recorded before"),)
+            return Step(alloc=asked.alloc, time_ns=asked.time_ns, outcome="repeated", notes=notes), []
+        version = allocation.version
+        if asked.expected_version is not None and asked.expected_version != version:
+            raise VersionConflict(allocation=asked.alloc, expected=asked.expected_version, found=version)
+        if asked.time_ns < allocation.modified_ns:
+            raise ClockWentBack(allocation=asked.alloc, time_ns=asked.time_ns, newest_ns=allocation.modified_ns)
+        step = decide(
+            allocation, self.group(allocation), asked.said, task=asked.task, now_ns=asked.time_ns, rng=self._rng
+        )
+        return step, self._records(step, version, asked.id)
+
+    def _records(self, step: Step, version: int, id: str | None) -> list[Record]:
+        """Return the records of a step: one write, whose first record has the ID of the input."""
+        index, seq = self._store.index + 1, self._store.seq
+        return [
+            Record(
+                seq=seq + place,
+                index=index,
+                alloc=step.alloc,
+                version=version + place,
+                task=found.task,
+                time_ns=step.time_ns,
+                id=id if id is not None and place == 1 else UNSET,
+                event=found.event,
+            )
+            for place, found in enumerate(step.written, start=1)
+        ]
+
+    def group(self, allocation: Allocation) -> Group:
+        """Return the group that decisions for an allocation are made for. O(1) while its fields stay as they are."""
+        updates = allocation.updates
+        job = None if updates is None else updates.get("Job")
+        known = self._groups.get(allocation.id)
+        # The texts are replaced, and never changed: the same object says the same.
+        if known is not None and known[0] is allocation.placed and known[1] is job:
+            return known[2]
+        found = group_of(allocation.placed, updates, self._store.dialect)
+        self._groups[allocation.id] = allocation.placed, job, found
+        return found
+
+    def plan(self, step: Step) -> None:
+        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody asked for it."""
+        allocation = self._store.fold.allocations[step.alloc]
+        for name in {found.task for found in step.written if found.task}:
+            due_ns = due_of(allocation.tasks[name])
+            planned_ns = self.timers.get(step.alloc, name)
+            if due_ns == planned_ns:
+                continue
+            if due_ns is not None and due_ns > step.time_ns:
+                self.timers.set(step.alloc, name, due_ns)
+            elif planned_ns is not None:
+                self.timers.discard(step.alloc, name)
+
+    def take_due(self, until_ns: int) -> Iterator[Asked]:
+        """Yield what is due by a time, in order; what becomes due meanwhile, too."""
+        while (next_ns := self.timers.next_ns) is not None and next_ns <= until_ns:
+            for due in self.timers.pop(next_ns):
+                allocation = self._store.fold.allocations[due.alloc]
+                is_pending = allocation.tasks[due.task].state == PENDING
+                # A clock that went on while the embedder was away: nothing is decided before what was recorded.
+                now_ns = max(until_ns, allocation.modified_ns)
+                yield Asked(due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns)
+
+    def restore(self, now_ns: int) -> list[Step]:
+        """Return what is owed to every allocation that decisions were made for. O(tasks)."""
+        steps = []
+        for allocation in self._store.fold.allocations.values():
+            if any(task.decided is not None for task in allocation.tasks.values()):
+                step = owed(allocation, self.group(allocation), now_ns=now_ns, rng=self._rng)
+                for name in allocation.tasks:
+                    due_ns = due_of(allocation.tasks[name])
+                    if due_ns is not None and due_ns <= now_ns:
+                        self.timers.discard(allocation.id, name)
+                if step.effects:
+                    steps.append(step)
+        return steps
