@@ -22,7 +22,7 @@ from golden import same_to_the_letter
 from recordings import bodies, final, scenarios, stream_lines
 from servers import served
 from taskfold import events as ev
-from taskfold import ingest
+from taskfold import ingest, inputs
 from taskfold.engine import Engine
 from taskfold.http.app import App
 from taskfold.http.server import running
@@ -114,12 +114,27 @@ def test_python_nomad_lists_the_regions(replayed):
     assert replayed[2].regions.get_regions() == ["global"]
 
 
-def test_python_nomad_is_told_what_is_not_done(replayed):
-    scenario, _, client = replayed
-    alloc = next(iter(newest_bodies(scenario)))
+@pytest.mark.parametrize("version", ["0.5.6", "1.1.2"])
+def test_python_nomad_stops_an_allocation_where_nomad_can(version, tmp_path):
+    log = tmp_path / "log.jsonl"
+    with Engine.open(log, dialect=version) as engine:
+        engine.place({"ID": ABSENT, "JobID": "example"})
+        engine.report(ABSENT, "web", inputs.Placed())
+        engine.report(ABSENT, "web", inputs.Started())
+    with served(log) as (_, url):
+        host, port = url.removeprefix("http://").split(":")
+        client = nomad.Nomad(host=host, port=int(port), timeout=20)
+        if version == "0.5.6":
+            with pytest.raises(BaseNomadException, match="Invalid method"):
+                client.allocation.stop_allocation(ABSENT)
+            return
+        answer = client.allocation.stop_allocation(ABSENT)
+        stopped = client.allocation.get_allocation(ABSENT)
 
-    with pytest.raises(BaseNomadException, match="does not act" if scenario.version == "1.1.2" else "Invalid method"):
-        client.allocation.stop_allocation(alloc)
+    assert sorted(answer) == ["EvalID", "Index"]
+    assert (stopped["ModifyIndex"], stopped["DesiredStatus"]) == (answer["Index"], "stop")
+    assert stopped["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": None}
+    assert [event["Type"] for event in stopped["TaskStates"]["web"]["Events"]] == ["Received", "Started", "Killing"]
 
 
 def test_httpx_gets_each_body_to_the_letter(replayed):

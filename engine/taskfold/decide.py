@@ -245,7 +245,10 @@ def _stop(client: OldClient | NewClient, said: given.StopRequested) -> None:
     if is_server_terminal(client.field("DesiredStatus") or ""):
         client.note("", "the allocation is to be stopped already", "repeated")
         return
-    client.update({"DesiredStatus": said.desired, "DesiredDescription": said.description})
+    fields: dict[str, Any] = {"DesiredStatus": said.desired, "DesiredDescription": said.description}
+    if said.migrate and client.dialect.has_new_client:
+        fields["DesiredTransition"] = {"ForceReschedule": None, "Migrate": True, "Reschedule": None}
+    client.update(fields)
     if not is_client_terminal(client.client_status):
         client.stop()
 

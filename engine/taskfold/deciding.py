@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
 from taskfold.codecs.groups import group_of
 from taskfold.decide import decide, due_of, owed
-from taskfold.effects import Step
+from taskfold.effects import Collect, Step
 from taskfold.errors import ClockWentBack, LogError, VersionConflict
 from taskfold.group import Group
 from taskfold.inputs import Input, TimerDue
 from taskfold.lifecycle import PENDING
-from taskfold.record import Record
+from taskfold.record import Event, Record, Updated
 from taskfold.restart import Random
 from taskfold.store import Store
 from taskfold.timers import Timers
@@ -82,7 +82,7 @@ class Decider:
                 task=found.task,
                 time_ns=step.time_ns,
                 id=id if id is not None and place == 1 else UNSET,
-                event=found.event,
+                event=_indexed(found.event, index),
             )
             for place, found in enumerate(step.written, start=1)
         ]
@@ -102,10 +102,11 @@ class Decider:
     def plan(self, step: Step) -> None:
         """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody asked for it."""
         allocation = self._store.fold.allocations[step.alloc]
-        for name in {found.task for found in step.written if found.task}:
+        owed = {effect.task for effect in step.effects if not isinstance(effect, Collect)}
+        for name in owed.union(found.task for found in step.written if found.task):
             due_ns = due_of(allocation.tasks[name])
             planned_ns = self.timers.get(step.alloc, name)
-            if due_ns == planned_ns:
+            if due_ns == planned_ns and name not in owed:
                 continue
             if due_ns is not None and due_ns > step.time_ns:
                 self.timers.set(step.alloc, name, due_ns)
@@ -135,3 +136,10 @@ class Decider:
                 if step.effects:
                     steps.append(step)
         return steps
+
+
+def _indexed(event: Event, index: int) -> Event:
+    """Return an update of a server with the index that it moves, as every write of one does."""
+    if not isinstance(event, Updated) or "DesiredStatus" not in event.fields:
+        return event
+    return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % index)}, cleared=event.cleared)

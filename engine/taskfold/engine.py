@@ -73,6 +73,7 @@ class Engine:
         self.clock: Clock = SystemClock() if clock is None else clock
         self._turn = threading.RLock()
         self._bindings: dict[tuple[str, str], Binding] = {}
+        self._listeners: list[Callable[[Step], object]] = []
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
 
     @classmethod
@@ -311,6 +312,24 @@ class Engine:
                     run = self._bound(binding, step.alloc, task, events, run)
         run()
         self._decider.plan(step)
+        for listener in tuple(self._listeners):
+            listener(step)
+
+    def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
+        """Have a function called with every step that is decided, whoever reported; return what ends that.
+
+        It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
+        quick: others wait for their turn. So an embedder sees what was asked for through HTTP, too.
+        """
+        with self._turn:
+            self._listeners.append(listener)
+
+        def end() -> None:
+            with self._turn:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
 
     def observe(self, *observations: Observation) -> list[Record]:
         """Record what a real Nomad said of allocations, as one write; return the records that explain it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from taskfold.events import wire_name
 
@@ -34,6 +34,7 @@ __all__ = [
     "Reconnected",
     "RestartRequested",
     "Restored",
+    "Said",
     "ServerContacted",
     "SetUp",
     "SetupFailed",
@@ -137,6 +138,8 @@ class StopRequested(Input, frozen=True, kw_only=True, tag="StopRequested"):
     desired: Literal["stop", "evict"] = "stop"
     """What its DesiredStatus becomes."""
     description: str = "alloc not needed due to job update"
+    migrate: bool = False
+    """It is to be placed anew elsewhere: its DesiredTransition says so (where the dialect has one)."""
 
 
 class KillRequested(Input, frozen=True, kw_only=True, tag="KillRequested"):
@@ -241,6 +244,22 @@ AnyInput: TypeAlias = (
     | TimerDue
 )
 """Every input as a closed union, for decoders and type checkers."""
+
+
+class Said(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+    """An input that somebody posts."""
+
+    alloc: str
+    input: AnyInput
+    task: str = ""
+    """The task, or empty for the allocation itself."""
+    time_ns: int | None = None
+    """When it happened (unix nanoseconds); the engine's clock unless given."""
+    id: str | None = field(name="ID", default=None)
+    """What makes a repeat known."""
+    expected_version: int | None = None
+    """The version that the allocation must have."""
+
 
 INPUTS: Final[tuple[type[Input], ...]] = tuple(Input.__subclasses__())
 

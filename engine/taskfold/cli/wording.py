@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from taskfold.codecs.fields import fields_from_json
+from taskfold.duration import time_text
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
 from taskfold.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated

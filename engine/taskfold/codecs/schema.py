@@ -35,6 +35,7 @@ from taskfold.codecs.task_states import task_state_to_json
 from taskfold.codecs.views import AllocationView
 from taskfold.dialect import DIALECTS, Dialect, version_key
 from taskfold.events import EVENT_TYPES, EventType, SiblingTaskFailed
+from taskfold.inputs import Said
 from taskfold.record import FORMAT, LogHeader, Record, Write
 from taskfold.task import TaskState
 
@@ -43,9 +44,11 @@ __all__ = [
     "as_text",
     "documents",
     "event_types",
+    "input_schema",
     "log_header_schema",
     "main",
     "record_schema",
+    "schema_of",
     "stub_schema",
     "write_or_check",
     "write_schema",
@@ -64,6 +67,7 @@ def documents() -> dict[str, bytes]:
         f"log-header-{FORMAT}": log_header_schema(),
         f"record-{FORMAT}": record_schema(),
         f"write-{FORMAT}": write_schema(),
+        f"input-{FORMAT}": input_schema(),
     }
     for dialect in DIALECTS.values():
         made[f"allocation-{dialect.name}"] = allocation_schema(dialect)
@@ -114,6 +118,16 @@ def write_schema() -> Schema:
     definitions = _definitions(Write)
     definitions["Placed"]["properties"]["Body"]["type"] = "object"
     return _document(f"write-{FORMAT}", definitions, Write, {"title": "Record that is asked for"})
+
+
+def input_schema() -> Schema:
+    """Return the schema of a line that ``POST /v1/allocations/inputs`` takes."""
+    return schema_of(Said, f"input-{FORMAT}", "Input that is to be decided on")
+
+
+def schema_of(type_: type[Struct], name: str, title: str) -> Schema:
+    """Return the schema of a struct and of all below it."""
+    return _document(name, _definitions(type_), type_, {"title": title})
 
 
 def log_header_schema() -> Schema:

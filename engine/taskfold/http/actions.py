@@ -1,19 +1,29 @@
 """What asks a scheduler to act: stopping, restarting and signalling allocations, and registering jobs.
 
-What Nomad checks first is checked here: the ID, whether there is such an allocation, whether the body is JSON. What
-passes is answered with 501: this server records what a scheduler did, and decides nothing.
+What Nomad checks first is checked here: the ID, whether there is such an allocation, whether the body is JSON. Then the
+engine decides, as Nomad's servers and clients do; whoever embeds it carries out the effects (`Engine.on_step`), and who
+does so from outside sees the events. A server that mirrors a Nomad decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+from msgspec import Struct
+
+from taskfold.client import NOT_RUNNING
+from taskfold.effects import Step
+from taskfold.errors import LogError, TaskfoldError
 from taskfold.http.allocations import find
-from taskfold.http.answers import INVALID_METHOD, Answer, error
+from taskfold.http.answers import INVALID_METHOD, MIRROR, Answer, error, json_answer
 from taskfold.http.go_json import json_error
 from taskfold.http.options import Options
 from taskfold.http.request import Request
+from taskfold.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -24,24 +34,50 @@ CLIENT_ACTIONS: Final = ("restart", "signal")
 
 _ORIGIN: Final = ((b"Vary", b"Origin"),)
 _EMPTY: Final = "EOF"
-_UNDECIDED: Final = "taskfold records what a scheduler did, and does not act by itself: record the events instead"
+_MIGRATED: Final = "alloc is being migrated"
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Restart(Struct):
+    """The body of a restart."""
+
+    TaskName: str | None = None
+
+
+class _Signal(Struct):
+    """The body of a signal."""
+
+    Task: str | None = None
+    Signal: str | None = None
+
+
+_decode_restart: Final = msgspec.json.Decoder(_Restart | None).decode
+_decode_signal: Final = msgspec.json.Decoder(_Signal | None).decode
 
 
 async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
-    """Answer ``PUT /v1/allocation/<id>/stop``."""
+    """Answer ``PUT /v1/allocation/<id>/stop``: the allocation is to be stopped, and its tasks are killed."""
     found = find(app, text)
     if isinstance(found, Answer):
         return found
     if found not in app.engine.store.directory:
         return error(404, "allocation not found")
-    return error(501, _UNDECIDED)
+    step = await _decided(app, found, "", StopRequested(description=_MIGRATED, migrate=True))
+    if isinstance(step, Answer):
+        return step
+    index = app.engine.store.directory.get(found)
+    assert index is not None
+    body = _encode({"EvalID": str(uuid.uuid4()), "Index": index.modify_index})
+    answer = json_answer(body)
+    return Answer(200, (*answer.headers, (b"X-Nomad-Index", b"%d" % index.modify_index)), body)
 
 
 async def client_allocation(app: App, request: Request, _: Options, text: str, action: str) -> Answer:
     """Answer what is asked of the client that runs an allocation."""
     if action == "signal" and request.method == "GET":
         return error(405, INVALID_METHOD, extra=_ORIGIN)
-    wrong = await _json_error(app, request)
+    body = await request.body(app.limits.action_bytes, app.limits.body_timeout)
+    wrong = await _json_error(body)
     if wrong is not None and wrong != _EMPTY:
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
         return error(status, words, extra=_ORIGIN)
@@ -50,19 +86,89 @@ async def client_allocation(app: App, request: Request, _: Options, text: str, a
         return Answer(found.status, (*found.headers, *_ORIGIN), found.body, found.late)
     if found not in app.engine.store.directory:
         return error(404, f'Unknown allocation "{text}"', extra=_ORIGIN)
-    return error(501, _UNDECIDED, extra=_ORIGIN)
+    act = _restart if action == "restart" else _signal
+    try:
+        return await act(app, found, body.strip() or b"null")
+    except msgspec.ValidationError as problem:
+        return error(400 if action == "signal" else 500, f"Failed to decode body: {problem}", extra=_ORIGIN)
 
 
-async def _json_error(app: App, request: Request) -> str | None:
-    """Return what Go says of the body, where it is no JSON; in a thread, since a hostile body takes a while."""
-    body = await request.body(app.limits.action_bytes, app.limits.body_timeout)
+async def _restart(app: App, alloc: str, body: bytes) -> Answer:
+    asked = _decode_restart(body) or _Restart()
+    task = asked.TaskName or ""
+    if task and not _has_task(app, alloc, task):
+        return error(500, f"Could not find task runner for task: {task}", extra=_ORIGIN)
+    step = await _decided(app, alloc, task, RestartRequested(), extra=_ORIGIN)
+    return step if isinstance(step, Answer) else _acted(step, task, lambda _, why: why)
+
+
+async def _signal(app: App, alloc: str, body: bytes) -> Answer:
+    asked = _decode_signal(body) or _Signal()
+    task = asked.Task or ""
+    if task and not _has_task(app, alloc, task):
+        return error(500, "Task not found", extra=_ORIGIN)
+    step = await _decided(app, alloc, task, SignalRequested(signal=asked.Signal or ""), extra=_ORIGIN)
+    return (
+        step
+        if isinstance(step, Answer)
+        else _acted(step, task, lambda t, why: f"Failed to signal task: {t}, err: {why}")
+    )
+
+
+def _acted(step: Step, task: str, say: Callable[[str, str], str]) -> Answer:
+    """Return what a client says of what it did: the one refusal, or all of them in a list, as Go writes it."""
+    # What is asked for a second time is under way already, which is no error.
+    refused = [(name, why) for name, why in step.notes if why == NOT_RUNNING]
+    if not refused:
+        return json_answer(b'{"Index":0}', extra=_ORIGIN)
+    if task:
+        return error(500, NOT_RUNNING, extra=_ORIGIN)
+    return error(500, _many([say(name, why) for name, why in refused]), extra=_ORIGIN)
+
+
+def _many(problems: Sequence[str]) -> str:
+    """Return several errors in one, as go-multierror writes them.
+
+    >>> _many(["Task not running"])
+    '1 error occurred:\\n\\t* Task not running\\n\\n'
+    """
+    count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    lines = "".join(f"\t* {text}\n" for text in problems)
+    return f"{count} occurred:\n{lines}\n"
+
+
+def _has_task(app: App, alloc: str, task: str) -> bool:
+    """Tell whether an allocation has a task of this name."""
+    with app.engine.store.lock:
+        return task in app.engine.store.fold.allocations[alloc].tasks
+
+
+async def _decided(
+    app: App, alloc: str, task: str, said: Input, extra: tuple[tuple[bytes, bytes], ...] = ()
+) -> Step | Answer:
+    """Have the engine decide, in the thread that writes; or return what keeps it from that."""
+    if app.is_mirror:
+        return error(409, MIRROR, extra=extra)
+    try:
+        step = await asyncio.get_running_loop().run_in_executor(app.writer, app.engine.report, alloc, task, said)
+    except LogError as problem:
+        app.problem = str(problem)
+        return error(500, str(problem), extra=extra)
+    except TaskfoldError as problem:
+        return error(409, str(problem), extra=extra)
+    app.problem = ""
+    return step
+
+
+async def _json_error(body: bytes) -> str | None:
+    """Return what Go says of a body, where it is no JSON; in a thread, since a hostile one takes a while."""
     return await asyncio.to_thread(json_error, body)
 
 
 async def jobs(app: App, request: Request, _: Options) -> Answer:
     """Answer ``PUT /v1/jobs``: a body that is wrong gets Nomad's answer, and a job is not taken."""
     if request.method != "GET":
-        wrong = await _json_error(app, request)
+        wrong = await _json_error(await request.body(app.limits.action_bytes, app.limits.body_timeout))
         if wrong == _EMPTY and app.dialect.has_actions:
             wrong = "Request body is empty"
         if wrong is not None:

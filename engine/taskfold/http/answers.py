@@ -17,6 +17,7 @@ from taskfold.http.compression import gzip_body, gzip_small
 
 __all__ = [
     "INVALID_METHOD",
+    "MIRROR",
     "NO_PATH",
     "Answer",
     "Header",
@@ -41,6 +42,7 @@ TOLD_LENGTH: Final = 2_048
 
 INVALID_METHOD: Final = "Invalid method"
 NO_PATH: Final = "No path to region"
+MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
 
 VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
 JSON_TYPE: Final[Header] = (b"Content-Type", b"application/json")

@@ -20,6 +20,7 @@ from taskfold.http.allocations import NOT_FOUND, allocation_query, find
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.options import Options
+from taskfold.http.posted import posted_lines
 from taskfold.http.query import Query, is_pretty, parse_unsigned
 from taskfold.http.request import Request
 from taskfold.record import Record, Write
@@ -35,25 +36,16 @@ _encode: Final = msgspec.json.Encoder().encode
 DEFAULT_PAGE: Final = 1_000
 """How many records a page of a history has unless told."""
 
-_MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
-
 Lines = list[tuple[int, Write]]
 Problems = dict[int, str]
 
 
 async def post_events(app: App, request: Request, _: Options) -> Answer:
     """Answer ``POST /v1/allocations/events``: JSON lines, each a `Write`, all or none of them."""
-    if app.is_mirror:
-        return error(409, _MIRROR)
-    if request.header(b"content-encoding") not in {b"", b"identity"}:
-        return error(415, "the body must not be compressed")
     with app.posts.taken(request.client):
-        body = await request.body(app.limits.body_bytes, app.limits.body_timeout)
-        lines = [(number, line) for number, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
-        if not lines:
-            return error(400, "expected JSON lines, each a write, found none")
-        if len(lines) > app.limits.writes_per_request:
-            return error(413, f"there are more than {app.limits.writes_per_request} lines")
+        lines = await posted_lines(app, request, "a write")
+        if isinstance(lines, Answer):
+            return lines
         # A log may wait for its disk, which must not keep the others waiting.
         return await asyncio.get_running_loop().run_in_executor(app.writer, _record, app, lines)
 

@@ -16,13 +16,16 @@ from taskfold.codecs.schema import (
     Schema,
     allocation_schema,
     as_text,
+    input_schema,
     record_schema,
+    schema_of,
     stub_schema,
     write_or_check,
     write_schema,
 )
 from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.http.events import DEFAULT_PAGE
+from taskfold.http.inputs import Results
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES, Route
 from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC, WRITE_TYPES
@@ -87,6 +90,9 @@ _BODIES: Final[dict[str, Schema]] = {
     "job_allocations": _json(_array("Stub")),
     "history": _json(_array("Record")),
     "events": _json({"$ref": _REF + "Recorded"}),
+    "inputs": _json({"$ref": _REF + "Results"}),
+    "stop": _json({"$ref": _REF + "Stopped"}),
+    "client_allocation": _json({"$ref": _REF + "Acted"}),
     # A line of it; the whole has no end.
     "event_stream": _json({"$ref": _REF + "Frame"}),
     "regions": _json({"type": "array", "items": _TEXT}),
@@ -108,17 +114,20 @@ _REASONS: Final = {
     415: "The body is compressed.",
     429: "The client has as many requests of this kind as it may have.",
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
-    501: "This server records, and does not act.",
+    501: "This server knows no jobs.",
 }
+_LINES: Final = {"events": ("Write", "JSON lines, each a write."), "inputs": ("Said", "JSON lines, each an input.")}
+"""Endpoints that take JSON lines: what each line is."""
 _COMMON: Final = (403, 405, 414)
 _REGIONAL: Final = (400, 429, 500)
 _MORE: Final[dict[str, tuple[int, ...]]] = {
     "allocation": (404,),
     "history": (404,),
     "events": (404, 408, 409, 413, 415),
+    "inputs": (404, 408, 409, 413, 415),
     "event_stream": (400, 429, 500),
-    "stop": (404, 501),
-    "client_allocation": (404, 408, 413, 501),
+    "stop": (404, 409),
+    "client_allocation": (404, 408, 409, 413),
     "jobs": (408, 413, 501),
     "health": (500,),
 }
@@ -173,9 +182,10 @@ def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
         "parameters": [*parts, *asked],
         "responses": _responses(route),
     }
-    if route.name == "events":
-        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + "Write"}}}
-        operation["requestBody"] = {"required": True, "content": lines, "description": "JSON lines, each a write."}
+    if route.name in _LINES:
+        name, text = _LINES[route.name]
+        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + name}}}
+        operation["requestBody"] = {"required": True, "content": lines, "description": text}
     elif method != "GET":
         operation["requestBody"] = {"content": _json({"type": "object"})}
     if route.is_open:
@@ -202,7 +212,7 @@ def _error(route: Route, status: int) -> Schema:
     if route.name == "health" and status == 500:  # noqa: PLR2004 - the number is the status
         return _BODIES["health"]
     plain = {"text/plain": {"schema": _TEXT}}
-    is_of_lines = route.name == "events" and status in {400, 404, 409}
+    is_of_lines = route.name in _LINES and status in {400, 404, 409}
     return plain | _json({"$ref": _REF + "Refused"}) if is_of_lines else plain
 
 
@@ -215,6 +225,8 @@ def _schemas(dialect: Dialect) -> Schema:
         # Some events have the name of a part of a job.
         ("Record", record_schema(), "Event"),
         ("Write", write_schema(), "Event"),
+        ("Said", input_schema(), "Input"),
+        ("Results", schema_of(Results, "results", "What became of inputs"), "Event"),
     ):
         root = json.loads(json.dumps(made).replace("#/$defs/", _REF + prefix))
         for other, definition in root.pop("$defs", {}).items():
@@ -253,6 +265,8 @@ _OWN: Final[dict[str, Schema]] = {
             },
         }
     ),
+    "Stopped": _object({"EvalID": _TEXT, "Index": _NUMBER}),
+    "Acted": _object({"Index": _NUMBER}),
     "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
     "Health": _object({"client": _PART, "server": _PART}, ()),
     "Frame": {

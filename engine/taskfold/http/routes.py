@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeAlias
 
 from taskfold.dialect import Dialect
-from taskfold.http import actions, allocations, events, own, stream
+from taskfold.http import actions, allocations, events, inputs, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
 
 __all__ = ["ALLOCATION", "ROUTES", "Route", "cleaned", "match"]
@@ -78,6 +78,14 @@ ROUTES: Final = {
             ("POST",),
             events.post_events,
             "Record what happened: all lines, or none.",
+            _ASKED,
+        ),
+        Route(
+            "inputs",
+            "/v1/allocations/inputs",
+            ("POST",),
+            inputs.post_inputs,
+            "Say what happened, and be told what follows: events, effects, timers.",
             _ASKED,
         ),
         Route(
