@@ -22,7 +22,7 @@ from taskfold.group import KILL_ATTEMPTS, Group, TaskPlan, kill_backoff_ns
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
 from taskfold.record import Coordinated, Decided, Finished, Updated
 from taskfold.restart import Random, Result, Tracker, decide_restart
-from taskfold.status import with_status
+from taskfold.status import AllocState, with_status
 
 __all__ = ["NOT_RUNNING", "AllocationLike", "Client", "Now", "TaskLike"]
 
@@ -241,8 +241,12 @@ class Client:
         changed = dict(fields or {}) if told is None else {**(fields or {}), "ClientStatus": told}
         value = told or client_status(self.allocation.tasks.values()) or PENDING
         if self.dialect.has_new_client:
-            changed["AllocStates"] = with_status(self.field("AllocStates") or (), value, self.now_ns)
+            changed["AllocStates"] = with_status(self._alloc_states(), value, self.now_ns)
         self.update(changed, ("ClientStatus",) if told is None else ())
+
+    def _alloc_states(self) -> list[AllocState]:
+        """Return the statuses that the servers gave the allocation."""
+        return msgspec.convert(self.field("AllocStates") or [], list[AllocState])
 
     def remember(self, task: Now, **changes: Any) -> None:
         """Remember something of a task."""

@@ -8,7 +8,7 @@ source of randomness, and returns a `Step`: events to append, effects that the e
 nothing, asks nothing, and says the same whenever it is asked the same. Its answer is recorded, so that a replay never
 decides again; what no event can tell (an open restart window, a kill under way) it records as internal events.
 
-An input meets a task in one of four places, and `_RULES` says which of them it fits:
+An input meets a task in one of four places, and `RULES` says which of them it fits:
 
 * **pending**: it waits for others, for its delay, or somebody is starting it;
 * **running**;
@@ -42,7 +42,7 @@ from taskfold.record import Decided
 from taskfold.restart import Random
 from taskfold.status import is_client_terminal, is_server_terminal
 
-__all__ = ["decide", "due_of", "owed"]
+__all__ = ["RULES", "decide", "due_of", "owed"]
 
 Where: TypeAlias = Literal["pending", "running", "ending", "dead"]
 
@@ -96,7 +96,7 @@ class _Rule(NamedTuple):
 
 
 def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
-    rule = _RULES[type(said)]
+    rule = RULES[type(said)]
     where = _where(client, task)
     if where in rule.fits:
         rule.does(client, task, said)
@@ -205,7 +205,7 @@ def _timer(client: OldClient | NewClient, task: Now, said: given.TimerDue) -> No
 _LATE: Final[dict[Where, Outcome]] = {"running": "late", "ending": "late"}
 _REPEATED: Final[dict[Where, Outcome]] = {"running": "repeated", "ending": "repeated"}
 
-_RULES: Final[dict[type[Input], _Rule]] = {
+RULES: Final[dict[type[Input], _Rule]] = {
     given.Placed: _Rule(_placed, ("pending", "running", "ending", "dead"), {}),
     given.SetUp: _Rule(lambda c, t, said: c.emit(t, ev.TaskSetup(message=said.message)), ("pending",), _LATE),
     given.DownloadBegun: _Rule(lambda c, t, _: c.emit(t, ev.DownloadingArtifacts()), ("pending",), _LATE),

@@ -10,11 +10,11 @@ from msgspec import UNSET, Raw
 from taskfold.allocation import Allocation
 from taskfold.codecs.groups import group_of
 from taskfold.decide import decide, due_of, owed
-from taskfold.effects import Collect, Step
+from taskfold.effects import KillTask, StartTask, Step
 from taskfold.errors import ClockWentBack, LogError, VersionConflict
 from taskfold.group import Group
 from taskfold.inputs import Input, TimerDue
-from taskfold.lifecycle import PENDING
+from taskfold.lifecycle import PENDING, RUNNING
 from taskfold.record import Event, Record, Updated
 from taskfold.restart import Random
 from taskfold.store import Store
@@ -102,7 +102,13 @@ class Decider:
     def plan(self, step: Step) -> None:
         """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody asked for it."""
         allocation = self._store.fold.allocations[step.alloc]
-        owed = {effect.task for effect in step.effects if not isinstance(effect, Collect)}
+        # What is told now need not be told again; a start that nobody was told of stays, even to be given up.
+        owed = {
+            effect.task
+            for effect in step.effects
+            if isinstance(effect, StartTask)
+            or (isinstance(effect, KillTask) and allocation.tasks[effect.task].state == RUNNING)
+        }
         for name in owed.union(found.task for found in step.written if found.task):
             due_ns = due_of(allocation.tasks[name])
             planned_ns = self.timers.get(step.alloc, name)
