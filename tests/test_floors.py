@@ -35,6 +35,7 @@ FLOORS = {
         "task",
         "allocation",
         "restart",
+        "policy_advice",
         "decide",
         "group",
         "stages",

@@ -222,7 +222,9 @@ RULES: Final[dict[type[Input], _Rule]] = {
     given.RestartRequested: _Rule(_restart, ("pending", "running", "dead"), {"ending": "repeated"}),
     given.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead"), {}),
     given.TemplateChanged: _Rule(_template, ("pending", "running", "dead"), {"ending": "late"}),
-    given.TemplateBlocked: _Rule(lambda c, t, said: c.template_blocked(t, said), ("pending", "running", "dead"), {}),
+    given.TemplateBlocked: _Rule(
+        lambda c, t, said: c.template_blocked(t, said), ("pending", "running", "ending", "dead"), {}
+    ),
     given.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
     given.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
 }
