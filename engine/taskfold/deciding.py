@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 from taskfold.allocation import Allocation
 from taskfold.codecs.groups import group_of
 from taskfold.decide import decide, due_of, owed
-from taskfold.effects import KillTask, StartTask, Step
+from taskfold.effects import Collect, SignalTask, StartTask, Step
 from taskfold.errors import ClockWentBack, LogError, VersionConflict
 from taskfold.group import Group
 from taskfold.inputs import Input, TimerDue
@@ -100,24 +100,22 @@ class Decider:
         return found
 
     def plan(self, step: Step) -> None:
-        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody asked for it."""
-        allocation = self._store.fold.allocations[step.alloc]
-        # What is told now need not be told again; a start that nobody was told of stays, even to be given up.
-        owed = {
-            effect.task
-            for effect in step.effects
-            if isinstance(effect, StartTask)
-            or (isinstance(effect, KillTask) and allocation.tasks[effect.task].state == RUNNING)
-        }
-        for name in owed.union(found.task for found in step.written if found.task):
-            due_ns = due_of(allocation.tasks[name])
-            planned_ns = self.timers.get(step.alloc, name)
-            if due_ns == planned_ns and name not in owed:
-                continue
-            if due_ns is not None and due_ns > step.time_ns:
-                self.timers.set(step.alloc, name, due_ns)
-            elif planned_ns is not None:
-                self.timers.discard(step.alloc, name)
+        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody is told."""
+        for timer in step.timers:
+            self.timers.set(step.alloc, timer.task, timer.due_ns)
+        if len(self.timers) == len(step.timers):
+            return
+        tasks = self._store.fold.allocations[step.alloc].tasks
+        told = [effect for effect in step.effects if not isinstance(effect, (Collect, SignalTask))]
+        for effect in told:
+            # A start that nobody was told of stays, even to be given up.
+            if isinstance(effect, StartTask) or tasks[effect.task].state == RUNNING:
+                self.timers.discard(step.alloc, effect.task)
+        for found in step.written:
+            name = found.task
+            if name and (planned_ns := self.timers.get(step.alloc, name)) is not None:
+                if due_of(tasks[name]) != planned_ns:
+                    self.timers.discard(step.alloc, name)
 
     def take_due(self, until_ns: int) -> Iterator[Asked]:
         """Yield what is due by a time, in order; what becomes due meanwhile, too."""

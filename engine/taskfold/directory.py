@@ -90,7 +90,7 @@ class Directory:
                 order.add((getattr(listed, name), alloc))
             self._statuses.add((listed.status, alloc))
             return
-        if before.status != listed.status:
+        if before.status is not listed.status and before.status != listed.status:
             self._moved.setdefault(alloc, before.status)
             if len(self._moved) > _MOVED_LIMIT:
                 self._sort_statuses()

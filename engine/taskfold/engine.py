@@ -298,22 +298,28 @@ class Engine:
 
     def _commit_step(self, step: Step, records: list[Record]) -> None:
         """Write what was decided, with the callbacks of bound models around it, and plan what is due."""
+        if self._bindings:
+            self._bound_step(step, records)
+        elif records:
+            self.store.commit([Append(step.alloc, records[0].version - 1, records)])
+        self._decider.plan(step)
+        for listener in tuple(self._listeners):
+            listener(step)
+
+    def _bound_step(self, step: Step, records: list[Record]) -> None:
+        """Write what was decided, with the callbacks of the models that are bound to its tasks around it."""
 
         def append() -> None:
             if records:
                 self.store.commit([Append(step.alloc, records[0].version - 1, records)])
 
         run: Callable[[], None] = append
-        if self._bindings:
-            for task in dict.fromkeys(task for task, _ in step.moves):
-                binding = self._bindings.get((step.alloc, task))
-                if binding is not None:
-                    events = [event for of, event in step.moves if of == task]
-                    run = self._bound(binding, step.alloc, task, events, run)
+        for task in dict.fromkeys(task for task, _ in step.moves):
+            binding = self._bindings.get((step.alloc, task))
+            if binding is not None:
+                events = [event for of, event in step.moves if of == task]
+                run = self._bound(binding, step.alloc, task, events, run)
         run()
-        self._decider.plan(step)
-        for listener in tuple(self._listeners):
-            listener(step)
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.

@@ -22,7 +22,7 @@ from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
 from taskfold.log.contract import Append, EventLog
 from taskfold.positions import Positions
-from taskfold.record import Record
+from taskfold.record import Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
 
 __all__ = ["Change", "Store", "View"]
@@ -93,12 +93,17 @@ class Store:
     def _fold_in(self, placed: list[Record]) -> list[Waiter]:
         """Move the state, the directory and the positions; return whom to wake."""
         touched: dict[str, bool] = {}
+        apply, note = self.fold.apply, self.positions.note
         for record in placed:
-            if record.alloc not in touched:
-                self._keep(record.alloc)
-            touched[record.alloc] = touched.get(record.alloc, False) or not record.task
-            self.fold.apply(record)
-            self.positions.note(record.seq, record.index)
+            alloc = record.alloc
+            if alloc not in touched:
+                self._keep(alloc)
+                touched[alloc] = False
+            if not record.task and not isinstance(record.event, Coordinated):
+                # The top-level fields have changed.
+                touched[alloc] = True
+            apply(record)
+            note(record.seq, record.index)
         self.seq = placed[-1].seq
         woken: list[Waiter] = []
         for alloc, is_whole in touched.items():

@@ -1,16 +1,19 @@
-"""Timers: which task of which allocation is due when, sorted by time, and by the order of setting where times are equal.
+"""Timers: which task of which allocation is due when.
 
-One task has one timer at most; a new one replaces it.
+They are sorted by time and, where times are equal, by the order in which they were set. One task has one timer at most; a new one replaces it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sortedcontainers import SortedList
 
 __all__ = ["Due", "Timers"]
+
+_TIDY_FROM: Final = 1_024
+"""Up to how many entries nothing is tidied."""
 
 
 class Due(NamedTuple):
@@ -34,18 +37,31 @@ class Timers:
 
     def __init__(self) -> None:
         self._sorted: SortedList = SortedList()
+        """The entries, and some that were let go of since: those are passed over when their time comes."""
         self._by_task: dict[tuple[str, str], Due] = {}
         self._count = 0
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._sorted)
+        return len(self._by_task)
 
     @property
     def next_ns(self) -> int | None:
-        """When the next one is due (unix nanoseconds); None without one. O(1)."""
-        first: Due | None = self._sorted[0] if self._sorted else None
+        """When the next one is due (unix nanoseconds); None without one. O(1), amortized."""
+        first = self._first()
         return None if first is None else first.due_ns
+
+    def _first(self) -> Due | None:
+        """Return the next entry; what was let go of before it is forgotten for good."""
+        while self._sorted:
+            first: Due = self._sorted[0]
+            if self._is_set(first):
+                return first
+            del self._sorted[0]
+        return None
+
+    def _is_set(self, due: Due) -> bool:
+        return self._by_task.get((due.alloc, due.task)) is due
 
     def get(self, alloc: str, task: str) -> int | None:
         """Return when a task is due (unix nanoseconds); None where it has no timer. O(1)."""
@@ -53,11 +69,11 @@ class Timers:
         return None if found is None else found.due_ns
 
     def set(self, alloc: str, task: str, due_ns: int) -> None:
-        """Set the timer of a task. O(log n)."""
-        self.discard(alloc, task)
+        """Set the timer of a task, in place of the one it had. O(log n)."""
         self._count += 1
         due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
         self._sorted.add(due)
+        self._tidy()
 
     def set_all(self, entries: Iterable[tuple[str, str, int]]) -> None:
         """Set the timers of many tasks that have none. O(n log n), and much faster than one after the other."""
@@ -69,16 +85,19 @@ class Timers:
         self._sorted.update(new)
 
     def discard(self, alloc: str, task: str) -> None:
-        """Let the timer of a task go, if it has one. O(log n)."""
-        found = self._by_task.pop((alloc, task), None)
-        if found is not None:
-            self._sorted.remove(found)
+        """Let the timer of a task go, if it has one. O(1)."""
+        self._by_task.pop((alloc, task), None)
+
+    def _tidy(self) -> None:
+        """Forget what was let go of, before it is most of all. O(1), amortized."""
+        if len(self._sorted) > _TIDY_FROM and len(self._sorted) > 2 * len(self._by_task):
+            self._sorted = SortedList(self._by_task.values())
 
     def pop(self, now_ns: int) -> list[Due]:
         """Take out all that are due by a time, in order. O(log n) for each."""
         found: list[Due] = []
-        while self._sorted and self._sorted[0].due_ns <= now_ns:
-            due = self._sorted.pop(0)
+        while (due := self._first()) is not None and due.due_ns <= now_ns:
+            del self._sorted[0]
             del self._by_task[due.alloc, due.task]
             found.append(due)
         return found
@@ -86,5 +105,6 @@ class Timers:
     def _check(self) -> None:
         """Assert every invariant."""
         self._sorted._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
-        assert sorted(self._by_task.values()) == list(self._sorted)
+        assert [due for due in self._sorted if self._is_set(due)] == sorted(self._by_task.values())
         assert all((due.alloc, due.task) == key for key, due in self._by_task.items())
+        assert len(self._sorted) <= max(2 * len(self._by_task), _TIDY_FROM) + 1 or not self._by_task

@@ -14,6 +14,7 @@ from taskfold.allocation import Fold
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Face, Notes, say
 from taskfold.cli.options import Wanted
+from taskfold.cli.policy import policy
 from taskfold.cli.progress import Progress
 from taskfold.cli.reading import fold_of, matching_ids, records_of_one
 from taskfold.cli.serve import serve
@@ -269,3 +270,4 @@ def diagram(dialect: str | None, format: str) -> int:
 
 
 taskfold.add_command(serve)
+taskfold.add_command(policy)

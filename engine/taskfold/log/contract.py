@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.errors import DialectError, LogError, VersionConflict
@@ -121,7 +122,7 @@ class Ledger:
             if alloc in named:
                 raise LogError(f"allocation {alloc} is named twice in one append")
             named.add(alloc)
-            new = list(self._new(records, ids))
+            new = self._new(records, ids)
             found = self.versions.get(alloc, 0)
             if new and expected_version != found:
                 raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
@@ -136,13 +137,18 @@ class Ledger:
                 placed.append(record if record.seq == seq else msgspec.structs.replace(record, seq=seq))
         return placed
 
-    def _new(self, records: Sequence[Record], ids: set[str]) -> Iterator[Record]:
-        """Yield the records that are no repeats, also not of one another."""
+    def _new(self, records: Sequence[Record], ids: set[str]) -> list[Record]:
+        """Return the records that are no repeats, also not of one another."""
+        new = []
         for record in records:
-            if not self.is_repeat(record) and record.id not in ids:
-                if isinstance(record.id, str):
-                    ids.add(record.id)
-                yield record
+            id = record.id
+            if id is not UNSET:
+                if self.is_repeat(record) or id in ids:
+                    continue
+                if isinstance(id, str):
+                    ids.add(id)
+            new.append(record)
+        return new
 
     def note(self, record: Record) -> None:
         """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""
@@ -153,9 +159,20 @@ class Ledger:
                 f"found Seq {record.seq} and Version {record.version}"
             )
             raise LogError(msg)
+        self._take(record)
+
+    def note_placed(self, placed: Sequence[Record]) -> None:
+        """Remember records that `place` gave, which follow the ones before."""
+        for record in placed:
+            self._take(record)
+
+    def _take(self, record: Record) -> None:
         self.seq = record.seq
         self.versions[record.alloc] = record.version
-        if isinstance(record.id, str):
-            self.ids.add(record.id)
-        elif isinstance(record.id, int):
-            self._imported[record.alloc] = (record.index, record.id)
+        id = record.id
+        if id is UNSET:
+            return
+        if isinstance(id, str):
+            self.ids.add(id)
+        else:
+            self._imported[record.alloc] = (record.index, id)

@@ -32,10 +32,11 @@ class MemoryLog:
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new. O(records)."""
         placed = self._ledger.place(appends)
+        # The records first: who reads meanwhile reads up to the ledger's position.
+        self._records.extend(placed)
         for record in placed:
-            self._records.append(record)
             self._by_allocation.setdefault(record.alloc, []).append(record)
-            self._ledger.note(record)
+        self._ledger.note_placed(placed)
         return placed
 
     def knows(self, id: str) -> bool:
