@@ -582,7 +582,7 @@ def test_whatever_is_said_the_log_tells_the_state_and_the_timers(case):
             assert all(isinstance(effect, (StartTask, KillTask)) for effect in step.effects)
         state = engine.store.read("a")
         seed = random.Random(11)
-        plan = engine._decider.group(engine.store.fold.owned("a"))
+        plan = engine.group("a")
         try:
             step = decide(state, plan, said, task=task, now_ns=clock.time_ns(), rng=seed)
         except TaskfoldError as refusal:
@@ -770,13 +770,13 @@ def test_a_policy_that_is_updated_in_place_holds_at_once_only_in_the_old_client(
     story.say(inputs.Placed())
     story.engine.update("a", {"Job": job("web", policy=POLICY | {"Attempts": 9})})
 
-    assert story.engine._decider.group(story.engine.store.fold.owned("a")).plan("web").policy.attempts == attempts
+    assert story.engine.group("a").plan("web").policy.attempts == attempts
 
 
 def test_a_policy_without_a_mode_has_that_of_the_default():
     story = Story("web", policy={"Attempts": 3, "Interval": 60 * SECOND, "Delay": SECOND})
 
-    assert story.engine._decider.group(story.engine.store.fold.owned("a")).plan("web").policy.mode == "fail"
+    assert story.engine.group("a").plan("web").policy.mode == "fail"
 
 
 def test_timers_fire_in_order_of_time_then_of_setting():

@@ -94,7 +94,7 @@ class Allocation(Struct, gc=False):
     @property
     def client_status(self) -> str | None:
         """The ClientStatus that follows from the tasks that are shown; None without any. O(tasks)."""
-        return client_status(task for task in self.tasks.values() if task.rest is None or not task.rest.hidden)
+        return client_status([task for task in self.tasks.values() if task.rest is None or not task.rest.hidden])
 
     def copy(self) -> Allocation:
         """Return an allocation of its own that goes on from this state. O(tasks)."""

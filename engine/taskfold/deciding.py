@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
@@ -20,18 +18,7 @@ from taskfold.restart import Random
 from taskfold.store import Store
 from taskfold.timers import Timers
 
-__all__ = ["Asked", "Decider"]
-
-
-class Asked(NamedTuple):
-    """An input, with all that came with it."""
-
-    alloc: str
-    task: str
-    said: Input
-    time_ns: int
-    id: str | None = None
-    expected_version: int | None = None
+__all__ = ["Decider"]
 
 
 class Decider:
@@ -51,24 +38,30 @@ class Decider:
             if (due_ns := due_of(task)) is not None
         )
 
-    def decided(self, asked: Asked) -> tuple[Step, list[Record]]:
+    def decided(
+        self,
+        alloc: str,
+        task: str,
+        said: Input,
+        now_ns: int,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> tuple[Step, list[Record]]:
         """Return what follows from an input, and the records that say so. Raises whatever refuses it."""
         store = self._store
         if store.is_closed:
             raise LogError("the engine is closed")
-        allocation = store.fold.owned(asked.alloc)
-        if asked.id is not None and store.log.knows(asked.id):
-            notes = (("", f"the input {asked.id!r} was recorded before"),)
-            return Step(alloc=asked.alloc, time_ns=asked.time_ns, outcome="repeated", notes=notes), []
+        allocation = store.fold.owned(alloc)
+        if id is not None and store.log.knows(id):
+            notes = (("", f"the input {id!r} was recorded before"),)
+            return Step(alloc=alloc, time_ns=now_ns, outcome="repeated", notes=notes), []
         version = allocation.version
-        if asked.expected_version is not None and asked.expected_version != version:
-            raise VersionConflict(allocation=asked.alloc, expected=asked.expected_version, found=version)
-        if asked.time_ns < allocation.modified_ns:
-            raise ClockWentBack(allocation=asked.alloc, time_ns=asked.time_ns, newest_ns=allocation.modified_ns)
-        step = decide(
-            allocation, self.group(allocation), asked.said, task=asked.task, now_ns=asked.time_ns, rng=self._rng
-        )
-        return step, self._records(step, version, asked.id)
+        if expected_version is not None and expected_version != version:
+            raise VersionConflict(allocation=alloc, expected=expected_version, found=version)
+        if now_ns < allocation.modified_ns:
+            raise ClockWentBack(allocation=alloc, time_ns=now_ns, newest_ns=allocation.modified_ns)
+        step = decide(allocation, self.group(allocation), said, task=task, now_ns=now_ns, rng=self._rng)
+        return step, self._records(step, version, id)
 
     def _records(self, step: Step, version: int, id: str | None) -> list[Record]:
         """Return the records of a step: one write, whose first record has the ID of the input."""
@@ -117,7 +110,7 @@ class Decider:
                 if due_of(tasks[name]) != planned_ns:
                     self.timers.discard(step.alloc, name)
 
-    def take_due(self, until_ns: int) -> Iterator[Asked]:
+    def take_due(self, until_ns: int) -> Iterator[tuple[str, str, Input, int]]:
         """Yield what is due by a time, in order; what becomes due meanwhile, too."""
         while (next_ns := self.timers.next_ns) is not None and next_ns <= until_ns:
             for due in self.timers.pop(next_ns):
@@ -125,7 +118,7 @@ class Decider:
                 is_pending = allocation.tasks[due.task].state == PENDING
                 # A clock that went on while the embedder was away: nothing is decided before what was recorded.
                 now_ns = max(until_ns, allocation.modified_ns)
-                yield Asked(due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns)
+                yield due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns
 
     def restore(self, now_ns: int) -> list[Step]:
         """Return what is owed to every allocation that decisions were made for. O(tasks)."""

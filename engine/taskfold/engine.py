@@ -20,11 +20,12 @@ from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
-from taskfold.deciding import Asked, Decider
+from taskfold.deciding import Decider
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.effects import Step
 from taskfold.errors import AppendRefused, DecodeError, Refused, TaskfoldError, UnknownAllocation
 from taskfold.events import TaskEvent
+from taskfold.group import Group
 from taskfold.inputs import Input
 from taskfold.log.contract import Append, EventLog
 from taskfold.log.memory import MemoryLog
@@ -263,8 +264,7 @@ class Engine:
         """
         with self._turn:
             now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
-            asked = Asked(alloc, task, said, now_ns, id, expected_version)
-            step, records = self._decider.decided(asked)
+            step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
             self._commit_step(step, records)
             return step
 
@@ -276,8 +276,8 @@ class Engine:
         with self._turn:
             until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
             steps = []
-            for asked in self._decider.take_due(until_ns):
-                step, records = self._decider.decided(asked)
+            for alloc, task, said, now_ns in self._decider.take_due(until_ns):
+                step, records = self._decider.decided(alloc, task, said, now_ns)
                 self._commit_step(step, records)
                 steps.append(step)
             return steps
@@ -295,6 +295,11 @@ class Engine:
         """
         with self._turn:
             return self._decider.restore(self.clock.time_ns() if now_ns is None else checked_time(now_ns))
+
+    def group(self, alloc: str) -> Group:
+        """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
+        with self._turn:
+            return self._decider.group(self.store.fold.owned(alloc))
 
     def _commit_step(self, step: Step, records: list[Record]) -> None:
         """Write what was decided, with the callbacks of bound models around it, and plan what is due."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final
+
+from taskfold.record import Record
 
 __all__ = ["Positions"]
 
@@ -44,6 +47,19 @@ class Positions:
             self._newest.append(self.newest)
         self._count += 1
         self.newest = max(self.newest, index)
+
+    def note_all(self, records: Sequence[Record]) -> None:
+        """Remember the next records. O(records)."""
+        since_mark = self._count % self._records_per_mark
+        if not since_mark or since_mark + len(records) > self._records_per_mark:
+            for record in records:
+                self.note(record.seq, record.index)
+            return
+        # No mark falls among them.
+        self._count += len(records)
+        for record in records:
+            if record.index > self.newest:
+                self.newest = record.index
 
     def before(self, index: int) -> int:
         """Return a position after which all records of this index and of greater ones stand. O(log n)."""

@@ -93,7 +93,7 @@ class Store:
     def _fold_in(self, placed: list[Record]) -> list[Waiter]:
         """Move the state, the directory and the positions; return whom to wake."""
         touched: dict[str, bool] = {}
-        apply, note = self.fold.apply, self.positions.note
+        apply = self.fold.apply
         for record in placed:
             alloc = record.alloc
             if alloc not in touched:
@@ -103,7 +103,7 @@ class Store:
                 # The top-level fields have changed.
                 touched[alloc] = True
             apply(record)
-            note(record.seq, record.index)
+        self.positions.note_all(placed)
         self.seq = placed[-1].seq
         woken: list[Waiter] = []
         for alloc, is_whole in touched.items():
