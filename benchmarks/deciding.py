@@ -1,9 +1,9 @@
 """Deciding: a report with all that it does, a pure decision, timers, and the cost among many live tasks.
 
-A report decides, records in a memory log, folds, lists and plans. Rivals: bare triggers of a transitions machine for the
-same events, which decide nothing and keep nothing; for the timers, a heap of the same tuples, which cannot let one go.
-Budgets: 100,000 reports a second; 5 µs to add a timer to a million, and to pop one; at most 1.3 times the cost of a report
-from ten thousand to a million live tasks.
+A report decides, records in a memory log, folds, lists and plans. Rivals: bare triggers of a transitions machine for
+the same events, which decide nothing and keep nothing; for the timers, a heap of the same tuples, which cannot let one
+go. Budgets: 100,000 reports a second; 5 µs to add a timer to a million, and to pop one; at most 1.3 times the cost of a
+report from ten thousand to a million live tasks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Crowd:
         for alloc in self.allocs:
             self.engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "group", "Job": _JOB})
             self.engine.report(alloc, "", inputs.Placed())
-        self.rng = random.Random(7)  # noqa: S311 - an order of access, no secret
+        self.rng = random.Random(7)
 
     def cycles(self, count: int) -> Callable[[], None]:
         """Return work: so many tasks, chosen at random, are started and exit."""
@@ -110,7 +110,7 @@ def _a_second(count: int, prepare: Callable[[], Callable[[], object]]) -> Run:
 
 def _decisions(crowd: Crowd, count: int) -> Callable[[], None]:
     """Return work: pure decisions on a task that is pending, and on one that runs."""
-    engine, rng = crowd.engine, random.Random(7)  # noqa: S311 - jitter
+    engine, rng = crowd.engine, random.Random(7)
     alloc, task = crowd.allocs[0], "task-0"
     if engine.task(alloc, task).state == PENDING:
         engine.report(alloc, task, STARTED)
@@ -129,7 +129,7 @@ def _decisions(crowd: Crowd, count: int) -> Callable[[], None]:
 
 def timers(count: int, more: int) -> Iterator[Row]:
     """Measure a timer that is added to many, and one that is popped from them."""
-    rng = random.Random(7)  # noqa: S311 - times, no secrets
+    rng = random.Random(7)
     entries = [(f"{number:08x}", "web", rng.randrange(10**12)) for number in range(count)]
     added = [(f"+{number:08x}", "web", rng.randrange(10**12)) for number in range(more)]
     ours: dict[str, list[float]] = {"taskfold, add": [], HEAP: []}

@@ -16,7 +16,18 @@ from typing import Any, Final
 from benchmarks.harness import ROOT, Budget, Row
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
-SUBJECTS: Final = ("apply", "replay", "importing", "memory", "encode", "growth", "deciding", "startup", "waiting", "serving")
+SUBJECTS: Final = (
+    "apply",
+    "replay",
+    "importing",
+    "memory",
+    "encode",
+    "growth",
+    "deciding",
+    "startup",
+    "waiting",
+    "serving",
+)
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 

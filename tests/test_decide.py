@@ -149,7 +149,7 @@ def test_an_input_that_does_not_fit_changes_nothing_and_says_so(kind, where, dia
         assert step.outcome == rule.otherwise.get(where, "late" if where == "dead" else "impossible")
     if step.outcome != "decided":
         assert story.engine.index == before
-        assert step.written == () and step.timers == ()
+        assert (step.written, step.timers) == ((), ())
         assert [task for task, _ in step.notes] == ["web"]
         # Of what comes too late, only a start leaves something to do.
         assert names(step, KillTask) == (["web"] if kind is inputs.Started and where == "dead" else [])
@@ -158,7 +158,7 @@ def test_an_input_that_does_not_fit_changes_nothing_and_says_so(kind, where, dia
 def test_every_input_has_its_place():
     assert set(RULES) | OF_ALLOCATION | OF_EITHER == set(INPUTS)
     assert not OF_ALLOCATION & set(RULES)
-    assert OF_EITHER <= set(RULES)
+    assert set(RULES) >= OF_EITHER
     assert set(get_args(inputs.AnyInput)) == set(INPUTS)
 
 
@@ -546,7 +546,10 @@ GROUPS = {
         job(hooked("pre", "prestart"), "web", hooked("side", "prestart", sidecar=True), hooked("stop", "poststop")),
         ("pre", "web", "side", "stop"),
     ),
-    "slow to stop": (job({"Name": "web", "ShutdownDelay": SECOND}, "db", policy=POLICY | {"Attempts": 0}), ("web", "db")),
+    "slow to stop": (
+        job({"Name": "web", "ShutdownDelay": SECOND}, "db", policy=POLICY | {"Attempts": 0}),
+        ("web", "db"),
+    ),
     "no job": (None, ("web", "db")),
 }
 
@@ -750,10 +753,13 @@ def test_all_that_is_wrong_with_the_policies_is_told_at_once():
 )
 def test_a_job_that_cannot_be_read_is_told(fields, why):
     engine = Engine(dialect=NEW)
-    body = {"ID": "a", "TaskGroup": "group"} | fields
-    with pytest.raises(DecodeError, match=why):
-        engine.place(body)
+
+    def place_and_report() -> None:
+        engine.place({"ID": "a", "TaskGroup": "group"} | fields)
         engine.report("a", "", inputs.Placed())
+
+    with pytest.raises(DecodeError, match=why):
+        place_and_report()
 
 
 def test_a_type_of_job_without_a_default_has_to_name_its_policy():
@@ -812,16 +818,16 @@ def test_a_bound_model_sees_each_event_of_a_step_in_order(dialect):
     class Model:
         state = "running"
 
-        def before_terminated(self, data: Any) -> None:
+        def before_terminated(self, _: Any) -> None:
             seen.append(f"before terminated {self.state}")
 
-        def before_restarting(self, data: Any) -> None:
+        def before_restarting(self, _: Any) -> None:
             seen.append(f"before restarting {self.state}")
 
-        def on_enter_pending(self, data: Any) -> None:
+        def on_enter_pending(self, _: Any) -> None:
             seen.append("enter pending")
 
-        def after_restarting(self, data: Any) -> None:
+        def after_restarting(self, _: Any) -> None:
             seen.append(f"after restarting {self.state}")
 
     story = Story("web", dialect=dialect)
@@ -830,7 +836,12 @@ def test_a_bound_model_sees_each_event_of_a_step_in_order(dialect):
 
     story.say(inputs.Exited(exit_code=1), "web")
 
-    assert seen == ["before terminated running", "before restarting running", "enter pending", "after restarting pending"]
+    assert seen == [
+        "before terminated running",
+        "before restarting running",
+        "enter pending",
+        "after restarting pending",
+    ]
     assert binding.model.state == "pending"
 
 
@@ -838,7 +849,7 @@ def test_a_bound_model_may_refuse_a_whole_step():
     class Model:
         state = "running"
 
-        def before_restarting(self, data: Any) -> None:
+        def before_restarting(self, _: Any) -> None:
             raise RuntimeError("never")
 
     story = Story("web")

@@ -108,9 +108,11 @@ def delays(version: str, found: Told, task: str, decided: list[TaskEvent], recor
             low, high = max(delay_ns, 1), max(int(delay_ns * JITTER), 2)
         elif theirs.restart_reason == DELAYED:
             low, high = theirs.start_delay_ns - WINDOW_TOLERANCE_NS, theirs.start_delay_ns + WINDOW_TOLERANCE_NS
-        for found_ns in (ours.start_delay_ns, theirs.start_delay_ns):
-            if not low <= found_ns < high:
-                wrong.append(f"a delay of {found_ns} is not in [{low}, {high})")
+        wrong += [
+            f"a delay of {found_ns} is not in [{low}, {high})"
+            for found_ns in (ours.start_delay_ns, theirs.start_delay_ns)
+            if not low <= found_ns < high
+        ]
     return wrong
 
 

@@ -40,6 +40,7 @@ FLOORS = {
         "group",
         "stages",
         "client",
+        "client_state",
         "client_old",
         "client_new",
         "status",
@@ -49,7 +50,19 @@ FLOORS = {
     ),
     "wire": ("codecs", "messages"),
     "memory": ("log", "lines", "directory", "watch", "positions", "store", "waits", "waits_async", "timers"),
-    "uses": ("engine", "deciding", "writing", "changes", "follow", "replay", "verify", "ingest", "nomad"),
+    "uses": (
+        "engine",
+        "deciding",
+        "reading",
+        "steps_async",
+        "writing",
+        "changes",
+        "follow",
+        "replay",
+        "verify",
+        "ingest",
+        "nomad",
+    ),
     "faces": ("cli", "http", "testing"),
 }
 # These gather what the package offers, from wherever it is.

@@ -1,23 +1,29 @@
 """taskfold folds typed task events into allocation state, as HashiCorp Nomad does.
 
 `replay` reads what a Nomad said, or a log of taskfold's own, and gives the state at any index or time; `Engine` keeps
-the state of live tasks; `Snapshot` reads and writes the allocation JSON; `events` holds every task event.
+the state of live tasks, and decides what follows; `Snapshot` reads and writes the allocation JSON; `events` holds every
+task event, `inputs` what can be reported.
 """
 
-from taskfold import events
+from taskfold import effects, events, inputs
 from taskfold.allocation import AllocationState, Fold, client_status
 from taskfold.binding import Binding
 from taskfold.clock import Clock, ManualClock, SystemClock
 from taskfold.codecs.allocation import Snapshot
+from taskfold.decide import decide
 from taskfold.diagram import diagram
 from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
+from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.errors import (
     AppendRefused,
+    ClockWentBack,
     DecodeError,
     DialectError,
     IllegalEvent,
+    InputRefused,
     LogError,
+    PolicyRefused,
     Refused,
     SourceError,
     TaskfoldError,
@@ -25,6 +31,7 @@ from taskfold.errors import (
     VersionConflict,
 )
 from taskfold.events import TaskEvent
+from taskfold.group import Group, TaskPlan
 from taskfold.ingest import Ingested, ingest
 from taskfold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.log import MemoryLog, NdjsonLog
@@ -32,8 +39,10 @@ from taskfold.log.contract import Append, EventLog
 from taskfold.messages import details, display_message
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.policy import RestartPolicy
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.replay import At, Replay, parse_at, replay
+from taskfold.restart import simulate
 from taskfold.ring import EventRing
 from taskfold.store import View
 from taskfold.task import TaskState, evolve
@@ -48,6 +57,7 @@ __all__ = [
     "At",
     "Binding",
     "Clock",
+    "ClockWentBack",
     "DecodeError",
     "Dialect",
     "DialectError",
@@ -57,9 +67,11 @@ __all__ = [
     "EventRing",
     "Finished",
     "Fold",
+    "Group",
     "IllegalEvent",
     "Importer",
     "Ingested",
+    "InputRefused",
     "Lifecycle",
     "LogError",
     "ManualClock",
@@ -67,14 +79,18 @@ __all__ = [
     "NdjsonLog",
     "Observation",
     "Placed",
+    "PolicyRefused",
     "Record",
     "Refused",
     "Replay",
     "Report",
+    "RestartPolicy",
     "Snapshot",
     "SourceError",
+    "Step",
     "SystemClock",
     "TaskEvent",
+    "TaskPlan",
     "TaskState",
     "TaskfoldError",
     "UnknownAllocation",
@@ -83,15 +99,19 @@ __all__ = [
     "View",
     "Write",
     "client_status",
+    "decide",
     "details",
     "diagram",
     "display_message",
+    "effects",
     "events",
     "evolve",
     "ingest",
+    "inputs",
     "lifecycle_of",
     "observation_from_json",
     "parse_at",
     "replay",
+    "simulate",
     "verify",
 ]

@@ -179,5 +179,5 @@ class Binding:
         self.machine.events[trigger_name(type(event))].trigger(self.model, event=event, task=task)
 
 
-class _Paused(Exception):  # noqa: N818 - no error
+class _Paused(Exception):
     """A trigger got as far as the append."""

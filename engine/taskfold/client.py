@@ -1,14 +1,14 @@
 """What both clients of Nomad, the old and the new one, have in common when they decide: one decision at work.
 
-A `Client` is made for one input and thrown away. It reads the allocation, which it never changes, and works on copies of
-the few fields of a task that decide (`Now`); what it emits moves them by the lifecycle table, as the fold will do. In
-the end `step` gives all that was emitted. What is different is in `taskfold.client_old` and `taskfold.client_new`.
+A `Client` is made for one input and thrown away. It reads the allocation, which it never changes, and works on copies
+of the few fields of a task that decide (`Now`); what it emits moves them by the lifecycle table, as the fold will do.
+In the end `step` gives all that was emitted. What is different is in `taskfold.client_old` and `taskfold.client_new`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from taskfold import events as ev
 from taskfold import inputs as given
 from taskfold.allocation import client_status
+from taskfold.client_state import AllocationLike, Now, TaskLike
 from taskfold.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, Timer, Written
 from taskfold.events import TaskEvent
 from taskfold.group import KILL_ATTEMPTS, Group, TaskPlan, kill_backoff_ns
@@ -24,93 +25,13 @@ from taskfold.record import Coordinated, Decided, Finished, Updated
 from taskfold.restart import Random, Result, Tracker, decide_restart
 from taskfold.status import AllocState, with_status
 
-__all__ = ["NOT_RUNNING", "AllocationLike", "Client", "Now", "TaskLike"]
+__all__ = ["NOT_RUNNING", "Client"]
 
 NOT_RUNNING = "Task not running"
 """Nomad's words for what cannot be done to a task that does not run."""
 
 _NOTHING = Decided()
 _UNCOORDINATED = Coordinated()
-
-_Held = TypeVar("_Held", bound=Struct)
-
-
-class TaskLike(Protocol):
-    """What a decision reads of a task: `Task` and `TaskState` have it."""
-
-    @property
-    def state(self) -> str:
-        """The state."""
-        ...
-
-    @property
-    def failed(self) -> bool:
-        """Whether it failed."""
-        ...
-
-    @property
-    def started_at_ns(self) -> int | None:
-        """When it was started."""
-        ...
-
-    @property
-    def decided(self) -> Decided | None:
-        """What decisions remember."""
-        ...
-
-
-class AllocationLike(Protocol):
-    """What a decision reads of an allocation: `Allocation` and `AllocationState` have it."""
-
-    @property
-    def id(self) -> str:
-        """The ID."""
-        ...
-
-    @property
-    def placed(self) -> bytes:
-        """The fields as placed."""
-        ...
-
-    @property
-    def updates(self) -> Mapping[str, bytes | None] | None:
-        """What changed since."""
-        ...
-
-    @property
-    def tasks(self) -> Mapping[str, Any]:
-        """The tasks by name, each a `TaskLike`."""
-        ...
-
-    @property
-    def coordinated(self) -> Coordinated | None:
-        """What decisions remember."""
-        ...
-
-
-class Now(Struct, gc=False):
-    """A task as it stands in the middle of a decision."""
-
-    name: str
-    plan: TaskPlan
-    state: str
-    failed: bool
-    started_at_ns: int | None
-    decided: Decided
-    is_new: bool = False
-    """Nothing was ever written of it."""
-    remembers: bool = False
-    """What is remembered has changed."""
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether it is dead."""
-        return self.state == DEAD
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process runs."""
-        return self.state == RUNNING
 
 
 class Client:
@@ -399,7 +320,7 @@ class Client:
         )
 
     def _is_back(self) -> bool:
-        """Tell whether a client speaks of an allocation that counted as lost: its status follows from the tasks again."""
+        """Tell whether a client speaks again of an allocation that counted as lost, so that its tasks tell its status."""
         updates = self.allocation.updates
         if not updates or updates.get("ClientStatus") not in _AWAY:
             return False

@@ -3,10 +3,10 @@
 The rules that set it apart, each with the file of 1.1.2 and newer that it comes from:
 
 * Most events only tell; a process that is killed has ``Killing``, ``Terminated`` and ``Killed`` (task_runner.go).
-* To kill the group takes a *pass*: the leader first, and when it is dead the others, sidecars after the rest. Every task
-  gets a ``Killing``, also one that is dead; those that run after the others (poststop) are spared (killTasks).
-* A task that is killed while nobody is at it (it waits for others, or for its delay) is dead at once; one whose start is
-  under way is dead when that is over (task_runner.go Run).
+* To kill the group takes a *pass*: the leader first, and when it is dead the others, sidecars after the rest. Every
+  task gets a ``Killing``, also one that is dead; those that run after the others (poststop) are spared (killTasks).
+* A task that is killed while nobody is at it (it waits for others, or for its delay) is dead at once; one whose start
+  is under way is dead when that is over (task_runner.go Run).
 * When a task is dead and failed, or the leader is dead, or none but sidecars live, the others get an event that says so
   and are killed by a pass, once (alloc_runner.go handleTaskStateUpdates). A stop is a pass of its own, beside it.
 * A restart that is asked for is refused to a task that does not run, and needs no kill events (lifecycle.go).
@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from taskfold import events as ev
 from taskfold import inputs as given
-from taskfold.client import NOT_RUNNING, Client, Now
+from taskfold.client import NOT_RUNNING, Client
+from taskfold.client_state import Now
 from taskfold.duration import duration_text
 from taskfold.events import Kept, TaskEvent
 from taskfold.lifecycle import PENDING

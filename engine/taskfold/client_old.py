@@ -17,7 +17,8 @@ from typing import Final
 
 from taskfold import events as ev
 from taskfold import inputs as given
-from taskfold.client import NOT_RUNNING, Client, Now
+from taskfold.client import NOT_RUNNING, Client
+from taskfold.client_state import Now
 from taskfold.events import TaskEvent
 from taskfold.group import LEAST_KILL_TIMEOUT_NS, MOST_KILL_TIMEOUT_NS, TaskPlan
 from taskfold.restart import Result

@@ -15,9 +15,9 @@ An input meets a task in one of four places, and `RULES` says which of them it f
 * **ending**: it runs still, but its process was told to end, for good or to be started again;
 * **dead**.
 
-Where it does not fit, nothing is appended, and the step's outcome says why: ``late`` after the end of what it speaks of,
-``repeated`` when it was taken before, ``impossible`` when the task is not where it would have to be. So a driver that
-reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end what
+Where it does not fit, nothing is appended, and the step's outcome says why: ``late`` after the end of what it speaks
+of, ``repeated`` when it was taken before, ``impossible`` when the task is not where it would have to be. So a driver
+that reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end what
 runs.
 
 What the two generations of Nomad's client do differently is in `taskfold.client_old` and `taskfold.client_new`.
@@ -30,9 +30,10 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from taskfold import events as ev
 from taskfold import inputs as given
-from taskfold.client import AllocationLike, Client, Now
+from taskfold.client import Client
 from taskfold.client_new import NewClient
 from taskfold.client_old import OldClient
+from taskfold.client_state import AllocationLike, Now
 from taskfold.effects import Outcome, Step
 from taskfold.errors import InputRefused
 from taskfold.group import Group
@@ -259,20 +260,14 @@ def _kill_all(client: OldClient | NewClient, said: given.KillRequested) -> None:
     client.kill_all(said)
 
 
-def _each(
-    does: Callable[[OldClient | NewClient, Now, Any], None],
-) -> Callable[[OldClient | NewClient, Any], None]:
-    """Return what does the same with every task, and has been done if any task was concerned."""
-
-    def run(client: OldClient | NewClient, said: Any) -> None:
-        outcomes = []
-        for task in client.all():
-            client.outcome = "decided"
-            _of_task(client, task, said)
-            outcomes.append(client.outcome)
-        client.outcome = "decided" if "decided" in outcomes or not outcomes else outcomes[0]
-
-    return run
+def _each(client: OldClient | NewClient, said: Input) -> None:
+    """Do the same with every task; it is done if any task was concerned."""
+    outcomes: list[Outcome] = []
+    for task in client.all():
+        client.outcome = "decided"
+        _of_task(client, task, said)
+        outcomes.append(client.outcome)
+    client.outcome = "decided" if "decided" in outcomes or not outcomes else outcomes[0]
 
 
 def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:
@@ -307,9 +302,9 @@ _OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
     given.SetupFailed: _setup_failed,
     given.StopRequested: _stop,
     given.KillRequested: _kill_all,
-    given.RestartRequested: _each(_restart),
-    given.SignalRequested: _each(_signal),
-    given.Restored: _each(_restored),
+    given.RestartRequested: _each,
+    given.SignalRequested: _each,
+    given.Restored: _each,
     given.ServerContacted: _server_contacted,
     given.HealthFailed: _health_failed,
     given.NodeLost: _lost,
@@ -335,7 +330,7 @@ def due_of(task: Any) -> int | None:
 
 
 def owed(allocation: AllocationLike, group: Group, *, now_ns: int, rng: Random) -> Step:
-    """Return what is owed to an allocation whose embedder was away: starts and kills that nobody reported on, and timers.
+    """Return what is owed where the embedder was away: starts and kills that nobody reported on, and timers.
 
     O(tasks). Nothing is decided: the same effects were owed before.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
@@ -106,9 +107,9 @@ class Decider:
                 self.timers.discard(step.alloc, effect.task)
         for found in step.written:
             name = found.task
-            if name and (planned_ns := self.timers.get(step.alloc, name)) is not None:
-                if due_of(tasks[name]) != planned_ns:
-                    self.timers.discard(step.alloc, name)
+            planned_ns = self.timers.get(step.alloc, name) if name else None
+            if planned_ns is not None and due_of(tasks[name]) != planned_ns:
+                self.timers.discard(step.alloc, name)
 
     def take_due(self, until_ns: int) -> Iterator[tuple[str, str, Input, int]]:
         """Yield what is due by a time, in order; what becomes due meanwhile, too."""

@@ -2,9 +2,9 @@
 
 Every order is one sorted list of short tuples (sortedcontainers): what a million allocations need grows with their
 number and with nothing else. A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order
-in which the allocation moves. Two orders move with nearly every write, and are kept more cheaply: the order of writes is
-that of a dict, whose newest entry is its last; and the order by status is brought up to date when somebody reads it, or
-when enough has piled up, so that a task that is started again and again costs it nothing.
+in which the allocation moves. Two orders move with nearly every write, and are kept more cheaply: the order of writes
+is that of a dict, whose newest entry is its last; and the order by status is brought up to date when somebody reads it,
+or when enough has piled up, so that a task that is started again and again costs it nothing.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class ClockWentBack(TaskfoldError):
         self.time_ns = time_ns
         self.newest_ns = newest_ns
         super().__init__(
-            f"allocation {allocation} was written at {newest_ns}, and an input at {time_ns} is {newest_ns - time_ns} ns "
-            f"before that: report inputs in the order of their time"
+            f"allocation {allocation} was written at {newest_ns}, and an input at {time_ns} is "
+            f"{newest_ns - time_ns} ns before that: report inputs in the order of their time"
         )
 
 

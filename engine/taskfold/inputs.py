@@ -1,8 +1,8 @@
 """The typed inputs: what a driver, an operator or a scheduler can say, for taskfold to decide what follows.
 
-An input says what happened or what is wished; `taskfold.decide` answers with events, effects and timers. Most inputs are
-of one task; those in `OF_ALLOCATION` are of the allocation, and those in `OF_EITHER` of one task or, without a task, of
-all that it concerns. Those in `NEW_CLIENT_ONLY` do not exist before Nomad 0.9.0, whose client they come from.
+An input says what happened or what is wished; `taskfold.decide` answers with events, effects and timers. Most inputs
+are of one task; those in `OF_ALLOCATION` are of the allocation, and those in `OF_EITHER` of one task or, without a
+task, of all that it concerns. Those in `NEW_CLIENT_ONLY` do not exist before Nomad 0.9.0, whose client they come from.
 """
 
 from __future__ import annotations

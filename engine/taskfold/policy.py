@@ -86,4 +86,5 @@ class RestartPolicy(Struct, frozen=True, kw_only=True, rename=wire_name):
     @property
     def exceeded(self) -> str:
         """The reason for which a task is not started again when its attempts are used up."""
-        return f'Exceeded allowed attempts {self.attempts} in interval {duration_text(self.interval_ns)} and mode is "fail"'
+        interval = duration_text(self.interval_ns)
+        return f'Exceeded allowed attempts {self.attempts} in interval {interval} and mode is "fail"'

@@ -58,8 +58,7 @@ class Positions:
         # No mark falls among them.
         self._count += len(records)
         for record in records:
-            if record.index > self.newest:
-                self.newest = record.index
+            self.newest = max(self.newest, record.index)
 
     def before(self, index: int) -> int:
         """Return a position after which all records of this index and of greater ones stand. O(log n)."""

@@ -16,8 +16,8 @@ to do, with which delay and for which reason, and how the tracker stands afterwa
 7. the attempts are used up: ``Not Restarting`` in mode fail, else ``Restarting`` when the window is over;
 8. else ``Restarting`` after the delay and up to a quarter of it more.
 
-A window is over strictly after its interval, and is never moved but by step 4. Nomad forgets its tracker when the client
-restarts; here it is recorded with the decision, and folded again.
+A window is over strictly after its interval, and is never moved but by step 4. Nomad forgets its tracker when the
+client restarts; here it is recorded with the decision, and folded again.
 
 Sources: client/restarts.go (v0.5.6) and client/allocrunner/taskrunner/restarts/restarts.go (new).
 """
@@ -128,7 +128,7 @@ def restarts_after_success(job_type: str, hook: Hook, *, sidecar: bool, dialect:
     return job_type not in ENDING_JOB_TYPES
 
 
-def decide_restart(
+def decide_restart(  # noqa: PLR0911 - one return for each step, in order
     policy: RestartPolicy,
     tracker: Tracker,
     result: Result,

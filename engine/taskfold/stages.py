@@ -56,12 +56,12 @@ def _has_begun(tasks: Sequence[Staged]) -> bool:
 
 
 def _has_followed(tasks: Sequence[Staged]) -> bool:
-    """What runs once after the start of the main tasks is over, well or not."""
+    """Tell whether what runs once after the start of the main tasks is over, well or not."""
     return all(task.state == DEAD for task in _of(tasks, "poststart-ephemeral"))
 
 
 def _never(_: Sequence[Staged]) -> bool:
-    """The group waits for the end of all, which `next_step` knows."""
+    """Stay: the group waits for the end of all, which `next_step` knows."""
     return False
 
 

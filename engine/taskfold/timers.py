@@ -1,6 +1,7 @@
 """Timers: which task of which allocation is due when.
 
-They are sorted by time and, where times are equal, by the order in which they were set. One task has one timer at most; a new one replaces it.
+They are sorted by time and, where times are equal, by the order in which they were set. One task has one timer at most;
+a new one replaces it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from sortedcontainers import SortedList
 __all__ = ["Due", "Timers"]
 
 _TIDY_FROM: Final = 1_024
-"""Up to how many entries nothing is tidied."""
+"""Up to how many times nothing is tidied."""
+
+_PIECE: Final = 300
+"""How many times a piece of the sorted list has: measured with a million of them."""
 
 
 class Due(NamedTuple):
@@ -36,8 +40,13 @@ class Timers:
     """
 
     def __init__(self) -> None:
-        self._sorted: SortedList = SortedList()
-        """The entries, and some that were let go of since: those are passed over when their time comes."""
+        self._times = _sorted_times(())
+        """Every time at which something is due, and some at which nothing is any more: those are passed over.
+
+        Integers alone: among a million they are compared twice as fast as tuples that begin with one.
+        """
+        self._at: dict[int, list[Due]] = {}
+        """What was set for each time, in order."""
         self._by_task: dict[tuple[str, str], Due] = {}
         self._count = 0
 
@@ -48,16 +57,11 @@ class Timers:
     @property
     def next_ns(self) -> int | None:
         """When the next one is due (unix nanoseconds); None without one. O(1), amortized."""
-        first = self._first()
-        return None if first is None else first.due_ns
-
-    def _first(self) -> Due | None:
-        """Return the next entry; what was let go of before it is forgotten for good."""
-        while self._sorted:
-            first: Due = self._sorted[0]
-            if self._is_set(first):
-                return first
-            del self._sorted[0]
+        while self._times:
+            first_ns: int = self._times[0]
+            if any(map(self._is_set, self._at[first_ns])):
+                return first_ns
+            del self._times[0], self._at[first_ns]
         return None
 
     def _is_set(self, due: Due) -> bool:
@@ -70,41 +74,60 @@ class Timers:
 
     def set(self, alloc: str, task: str, due_ns: int) -> None:
         """Set the timer of a task, in place of the one it had. O(log n)."""
-        self._count += 1
-        due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
-        self._sorted.add(due)
-        self._tidy()
+        if self._note(alloc, task, due_ns):
+            self._times.add(due_ns)
+            if len(self._times) > _TIDY_FROM and len(self._times) > 2 * len(self._by_task):
+                self._tidy()
 
     def set_all(self, entries: Iterable[tuple[str, str, int]]) -> None:
         """Set the timers of many tasks that have none. O(n log n), and much faster than one after the other."""
-        new = []
-        for alloc, task, due_ns in entries:
-            self._count += 1
-            due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
-            new.append(due)
-        self._sorted.update(new)
+        self._times.update([due_ns for alloc, task, due_ns in entries if self._note(alloc, task, due_ns)])
+
+    def _note(self, alloc: str, task: str, due_ns: int) -> bool:
+        """Remember a timer; tell whether its time is a new one."""
+        self._count += 1
+        due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
+        others = self._at.get(due_ns)
+        if others is None:
+            self._at[due_ns] = [due]
+            return True
+        others.append(due)
+        return False
 
     def discard(self, alloc: str, task: str) -> None:
         """Let the timer of a task go, if it has one. O(1)."""
         self._by_task.pop((alloc, task), None)
 
     def _tidy(self) -> None:
-        """Forget what was let go of, before it is most of all. O(1), amortized."""
-        if len(self._sorted) > _TIDY_FROM and len(self._sorted) > 2 * len(self._by_task):
-            self._sorted = SortedList(self._by_task.values())
+        """Forget the times at which nothing is due, before they are most of all. O(n log n), amortized O(log n)."""
+        self._at = {}
+        for due in sorted(self._by_task.values()):
+            self._at.setdefault(due.due_ns, []).append(due)
+        self._times = _sorted_times(self._at)
 
     def pop(self, now_ns: int) -> list[Due]:
-        """Take out all that are due by a time, in order. O(log n) for each."""
+        """Take out all that are due by a time, in order. O(1) for each, amortized."""
         found: list[Due] = []
-        while (due := self._first()) is not None and due.due_ns <= now_ns:
-            del self._sorted[0]
-            del self._by_task[due.alloc, due.task]
-            found.append(due)
+        while (first_ns := self.next_ns) is not None and first_ns <= now_ns:
+            del self._times[0]
+            for due in self._at.pop(first_ns):
+                if self._is_set(due):
+                    del self._by_task[due.alloc, due.task]
+                    found.append(due)
         return found
 
     def _check(self) -> None:
         """Assert every invariant."""
-        self._sorted._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
-        assert [due for due in self._sorted if self._is_set(due)] == sorted(self._by_task.values())
+        self._times._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+        assert list(self._times) == sorted(self._at)
+        noted = [due for entries in self._at.values() for due in entries]
+        assert sorted(filter(self._is_set, noted)) == sorted(self._by_task.values())
         assert all((due.alloc, due.task) == key for key, due in self._by_task.items())
-        assert len(self._sorted) <= max(2 * len(self._by_task), _TIDY_FROM) + 1 or not self._by_task
+
+
+def _sorted_times(times: Iterable[int]) -> SortedList:
+    """Return times in order, in short pieces: most are added among others, and taken from the front."""
+    found = SortedList()
+    found._reset(_PIECE)  # noqa: SLF001 - how sortedcontainers says to set it
+    found.update(times)
+    return found

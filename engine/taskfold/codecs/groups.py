@@ -39,7 +39,7 @@ _decode_job: Final = msgspec.json.Decoder(Job | None, strict=False).decode
 def group_of(placed: bytes, updates: Mapping[str, bytes | None] | None, dialect: Dialect) -> Group:
     """Return the group of an allocation with these fields. O(length of its JSON), and of its job when that is new.
 
-    Raises DecodeError when its job cannot be read, and PolicyRefused, naming everything that is wrong with its policies.
+    Raises DecodeError when its job cannot be read, and PolicyRefused, naming all that is wrong with its policies.
     """
     try:
         body = _decode_body(placed)

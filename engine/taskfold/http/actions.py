@@ -127,10 +127,10 @@ def _acted(step: Step, task: str, say: Callable[[str, str], str]) -> Answer:
 
 
 def _many(problems: Sequence[str]) -> str:
-    """Return several errors in one, as go-multierror writes them.
+    r"""Return several errors in one, as go-multierror writes them.
 
     >>> _many(["Task not running"])
-    '1 error occurred:\\n\\t* Task not running\\n\\n'
+    '1 error occurred:\n\t* Task not running\n\n'
     """
     count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
     lines = "".join(f"\t* {text}\n" for text in problems)

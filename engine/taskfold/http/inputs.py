@@ -71,7 +71,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 async def post_inputs(app: App, request: Request, _: Options) -> Answer:
-    """Answer ``POST /v1/allocations/inputs``: JSON lines, each an input; each stands alone, and is answered by itself."""
+    """Answer ``POST /v1/allocations/inputs``: JSON lines, each an input, which stands alone and is answered so."""
     with app.posts.taken(request.client):
         lines = await posted_lines(app, request, "an input")
         if isinstance(lines, Answer):

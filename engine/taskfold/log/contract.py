@@ -141,12 +141,11 @@ class Ledger:
         """Return the records that are no repeats, also not of one another."""
         new = []
         for record in records:
-            id = record.id
-            if id is not UNSET:
-                if self.is_repeat(record) or id in ids:
+            if record.id is not UNSET:
+                if self.is_repeat(record) or record.id in ids:
                     continue
-                if isinstance(id, str):
-                    ids.add(id)
+                if isinstance(record.id, str):
+                    ids.add(record.id)
             new.append(record)
         return new
 
@@ -169,10 +168,7 @@ class Ledger:
     def _take(self, record: Record) -> None:
         self.seq = record.seq
         self.versions[record.alloc] = record.version
-        id = record.id
-        if id is UNSET:
-            return
-        if isinstance(id, str):
-            self.ids.add(id)
-        else:
-            self._imported[record.alloc] = (record.index, id)
+        if isinstance(record.id, str):
+            self.ids.add(record.id)
+        elif isinstance(record.id, int):
+            self._imported[record.alloc] = (record.index, record.id)
