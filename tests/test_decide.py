@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import doctest
 import json
 import random
+import threading
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +16,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 import recordings
+from asgi import Call
 from taskfold import Engine, Fold, ManualClock, inputs
 from taskfold import events as ev
 from taskfold.decide import RULES, decide, due_of, owed
@@ -30,6 +33,7 @@ from taskfold.errors import (
 )
 from taskfold.events import wire_type
 from taskfold.group import Group, TaskPlan, kill_backoff_ns
+from taskfold.http.app import App
 from taskfold.inputs import INPUTS, NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
@@ -796,6 +800,64 @@ def test_timers_fire_in_order_of_time_then_of_setting():
     assert [step.alloc for step in engine.due(2 * SECOND)] == ["b", "a", "c"]
 
 
+def test_several_threads_may_report_and_each_step_is_whole():
+    engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
+    allocs = [f"a{number}" for number in range(8)]
+    steps: list[Step] = []
+    engine.on_step(steps.append)
+    policy = POLICY | {"Attempts": 1_000, "Delay": 1}
+    for alloc in allocs:
+        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=policy)})
+        engine.report(alloc, "", inputs.Placed())
+
+    def live(alloc: str) -> None:
+        for _ in range(25):
+            engine.report(alloc, "web", inputs.Started())
+            engine.report(alloc, "web", inputs.Exited(exit_code=1))
+            engine.due(2 * SECOND)
+
+    threads = [threading.Thread(target=live, args=(alloc,)) for alloc in allocs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    engine.store._check()
+    assert [engine.task(alloc, "web").restarts for alloc in allocs] == [25] * 8
+    started = [effect for step in steps for effect in step.effects if isinstance(effect, StartTask)]
+    assert len(started) == 8 * 26  # each once: when it was placed, and after each exit
+    records = list(engine.store.log.read_all())
+    for index in {record.index for record in records}:
+        assert len({record.alloc for record in records if record.index == index}) == 1
+
+
+def test_the_event_stream_tells_what_was_decided():
+    story = Story("web")
+    story.run("web")
+    app = App(story.engine, seed=1)
+
+    frames = [
+        json.loads(line)
+        for line in asyncio.run(first_lines(app, "GET /v1/event/stream?from=oldest", 5))
+        if line.strip() != b"{}"
+    ]
+
+    assert [(frame["Index"], frame["Events"][0]["Type"]) for frame in frames[:3]] == [
+        (1, "PlanResult"),
+        (2, "AllocationUpdated"),
+        (3, "AllocationUpdated"),
+    ]
+
+
+async def first_lines(app: App, request: str, count: int) -> list[bytes]:
+    """Return the first lines of a stream."""
+    call = Call(app, request)
+    await call.until(lambda reply: b"".join(reply.parts).count(b"\n") >= min(count, 4))
+    call.disconnect()
+    reply = await call.finished()
+    return b"".join(reply.parts).splitlines()
+
+
 def test_a_group_made_by_hand_refuses_a_bad_policy():
     with pytest.raises(PolicyRefused):
         Group.of([TaskPlan(name="web", policy=RestartPolicy(mode="nope"))], dialect_of(NEW))
@@ -903,3 +965,10 @@ def test_what_the_page_shows_in_python_is_what_happens():
 
     assert attempted > 10
     assert failed == 0
+
+
+@pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 2), (NEW, 7)])
+def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, attempts):
+    story = Story({"Name": "web", "RestartPolicy": POLICY | {"Attempts": 7}}, dialect=dialect)
+
+    assert story.engine.group("a").plan("web").policy.attempts == attempts

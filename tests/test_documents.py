@@ -104,11 +104,12 @@ def shown_runs() -> list[tuple[str, str]]:
     return [(command, output.strip()) for command, _, output in runs if output.strip()]
 
 
-def test_readme_shows_replay_history_and_verify():
+def test_readme_shows_what_is_asked_most():
     assert [command.split()[:2] for command, _ in shown_runs()] == [
         ["taskfold", "replay"],
         ["taskfold", "history"],
         ["taskfold", "verify"],
+        ["taskfold", "policy"],
     ]
 
 

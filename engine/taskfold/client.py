@@ -320,7 +320,7 @@ class Client:
         )
 
     def _is_back(self) -> bool:
-        """Tell whether a client speaks again of an allocation that counted as lost, so that its tasks tell its status."""
+        """Tell whether a client speaks again of an allocation that counted as lost: its tasks tell its status then."""
         updates = self.allocation.updates
         if not updates or updates.get("ClientStatus") not in _AWAY:
             return False

@@ -17,8 +17,8 @@ An input meets a task in one of four places, and `RULES` says which of them it f
 
 Where it does not fit, nothing is appended, and the step's outcome says why: ``late`` after the end of what it speaks
 of, ``repeated`` when it was taken before, ``impossible`` when the task is not where it would have to be. So a driver
-that reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end what
-runs.
+that reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end
+what runs.
 
 What the two generations of Nomad's client do differently is in `taskfold.client_old` and `taskfold.client_new`.
 """

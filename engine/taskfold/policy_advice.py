@@ -73,7 +73,7 @@ def _delay_ns(policy: RestartPolicy, dialect: Dialect, rng: Random) -> int:
 def most_counted(policy: RestartPolicy, run_ns: int, delay_ns: int, dialect: str | Dialect) -> int:
     """Return the most that one window counts of a task with these runs and delays (nanoseconds), were there no limit.
 
-    The first window begins with the first run; each later one with a failure, which the old client does not count. O(1).
+    The first window begins with the first run, each later one with a failure, which the old client leaves out. O(1).
 
     >>> policy = RestartPolicy(attempts=3, interval_ns=10 * 10**9, delay_ns=10**9, mode="fail")
     >>> most_counted(policy, 3 * 10**9, 10**9, "1.1.2"), most_counted(policy, 3 * 10**9, 10**9, "0.5.6")

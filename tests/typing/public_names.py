@@ -31,6 +31,18 @@ for each in view:
 for subscribed in engine.subscribe(after=1):
     reveal_type(subscribed)  # reveal: taskfold.record.Record
 reveal_type(tf.Engine.open("tasks.jsonl"))  # reveal: taskfold.engine.Engine
+step = engine.report("a", "web", tf.inputs.Exited(exit_code=1), id="x", time_ns=5, expected_version=1)
+reveal_type(step)  # reveal: taskfold.effects.Step
+reveal_type(step.outcome)  # reveal: Literal['decided', 'late', 'repeated', 'impossible']
+reveal_type(step.events)  # reveal: tuple[tuple[str, taskfold.events.TaskEvent], ...]
+reveal_type(step.timers)  # reveal: tuple[taskfold.effects.Timer, ...]
+for effect in step.effects:
+    if isinstance(effect, tf.effects.StartTask):
+        reveal_type(effect.at_ns)  # reveal: int
+reveal_type(engine.due())  # reveal: list[taskfold.effects.Step]
+reveal_type(engine.next_due())  # reveal: int | None
+reveal_type(engine.restore())  # reveal: list[taskfold.effects.Step]
+reveal_type(tf.RestartPolicy(mode="fail").errors())  # reveal: list[str]
 replay = tf.replay("stream.ndjson", at=1042)
 reveal_type(replay)  # reveal: taskfold.replay.Replay
 for one in replay:

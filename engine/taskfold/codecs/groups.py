@@ -105,7 +105,8 @@ def job_policy(job: Job, group: TaskGroup, task: Task, dialect: str | Dialect) -
     A policy without a mode (the documented API shows one) has the mode of the default.
     """
     default = default_policy(job.type or "service", dialect)
-    policy = task.restart_policy or group.restart_policy or default
+    own = task.restart_policy if dialect_of(dialect).has_new_client else None  # since Nomad 0.11.0
+    policy = own or group.restart_policy or default
     if policy is not None and not policy.mode and default is not None:
         return msgspec.structs.replace(policy, mode=default.mode)
     return policy
