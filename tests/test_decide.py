@@ -371,6 +371,39 @@ def test_the_leader_ends_before_its_followers():
     assert names(step, KillTask) == ["one", "two"]
 
 
+def test_a_leader_ends_first_also_when_a_sibling_failed():
+    story = Story({"Name": "lead", "Leader": True}, "bad", "good", policy=POLICY | {"Attempts": 0})
+    story.run("lead", "bad", "good")
+
+    failed = story.say(inputs.Exited(exit_code=1), "bad")
+    ended = story.say(inputs.Exited(exit_code=0), "lead")
+
+    assert [task for task, event in failed.events if isinstance(event, ev.SiblingTaskFailed)] == ["lead", "good"]
+    assert (names(failed, KillTask), names(ended, KillTask)) == (["lead"], ["good"])
+    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
+
+
+def test_to_the_old_client_the_first_destruction_wins():
+    story = Story("bad", "good", dialect=OLD, policy=POLICY | {"Attempts": 0})
+    story.run("bad", "good")
+    story.say(inputs.Exited(exit_code=1), "bad")
+
+    stop = story.say(inputs.StopRequested())
+
+    assert stop.events == ()
+    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
+
+
+def test_the_old_client_tells_the_end_of_a_wait_for_a_download_twice():
+    story = Story("web", dialect=OLD)
+    story.run()
+    story.say(inputs.DownloadFailed(error="404"), "web")
+
+    story.say(inputs.StopRequested())
+
+    assert story.types("web") == ["Failed Artifact Download", "Restarting", "Killed", "Killed"]
+
+
 def test_sidecars_are_killed_after_the_others():
     story = Story(hooked("side", "prestart", sidecar=True), "main")
     story.run("side", "main")
@@ -499,11 +532,71 @@ def test_what_could_not_be_restored_waits_for_the_servers():
     assert names(story.say(inputs.ServerContacted()), StartTask) == ["web"]
 
 
+def test_a_stage_does_not_start_what_waits_for_the_servers():
+    story = Story(hooked("side", "prestart", sidecar=True), "web", "db")
+    story.run("side", "web", "db")
+    story.say(inputs.Restored(reattached=False), "web")
+
+    step = story.say(inputs.Exited(exit_code=1), "db")
+
+    assert names(step, StartTask) == []
+
+
 def test_what_runs_on_every_node_does_not_wait_for_the_servers():
     story = Story("web", Type="system")
     story.run("web")
 
     assert names(story.say(inputs.Restored(reattached=False), "web"), StartTask) == ["web"]
+
+
+def test_an_allocation_that_is_stopped_before_it_is_placed_has_no_tasks():
+    for dialect in (OLD, NEW):
+        story = Story("web", dialect=dialect)
+        story.say(inputs.StopRequested())
+
+        assert story.say(inputs.Placed()).outcome == "late"
+        assert not story.engine.store.read("a").tasks
+        assert story.engine.snapshot("a").client_status == "pending"
+
+
+@pytest.mark.parametrize("said", [inputs.NodeLost(), inputs.SetupFailed()])
+def test_what_has_ended_is_not_lost(said):
+    story = placed_at("dead", NEW)
+    story.say(inputs.StopRequested())
+    story.say(inputs.Exited(), "other")
+
+    assert story.say(said).outcome == "late"
+    assert story.engine.snapshot("a").client_status == "complete"
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_the_process_of_a_task_whose_setup_fails_while_it_runs_is_to_end(dialect):
+    story = placed_at("running", dialect)
+
+    step = story.say(inputs.SetupFailed(error="no secrets"), "web")
+
+    assert "web" in names(step, KillTask)
+    assert (story.state("web").state, story.state("web").failed) == ("dead", True)
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_what_was_being_killed_when_its_client_went_away_is_not_started_again(dialect):
+    story = placed_at("ending", dialect)
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert names(step, StartTask) == []
+    assert story.state("web").state == "dead"
+
+
+def test_a_restart_that_was_under_way_when_its_client_went_away_goes_on():
+    story = placed_at("running", OLD)
+    story.say(inputs.RestartRequested(), "web")
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert names(step, StartTask) == ["web"]
+    assert story.types("web")[-2:] == ["Killed", "Restarting"]
 
 
 # --- it is recorded, and found again ---
@@ -856,6 +949,10 @@ async def first_lines(app: App, request: str, count: int) -> list[bytes]:
     call.disconnect()
     reply = await call.finished()
     return b"".join(reply.parts).splitlines()
+
+
+def test_a_task_that_says_nothing_has_five_seconds_to_end():
+    assert TaskPlan(name="web", policy=RestartPolicy()).kill_timeout_ns == 5 * SECOND
 
 
 def test_a_group_made_by_hand_refuses_a_bad_policy():

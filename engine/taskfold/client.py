@@ -96,8 +96,8 @@ class Client:
         return list(self.group.tasks or self.allocation.tasks)
 
     def all(self) -> list[Now]:
-        """Return all tasks as they stand, in the order of the job."""
-        return [self.task(name) for name in self.names()]
+        """Return all tasks that were placed, as they stand, in the order of the job."""
+        return [task for name in self.names() if not (task := self.task(name)).is_new]
 
     @property
     def coordinated(self) -> Coordinated:

@@ -227,6 +227,8 @@ class NewClient(Client):
                 self.finish(task)
             elif not task.decided.awaits_server:
                 self.start(task)
+        elif task.state == PENDING and task.decided.killed:
+            self.finish(task)
         elif task.state == PENDING and task.decided.start_at_ns is not None:
             self.start(task)
 
@@ -297,7 +299,7 @@ class NewClient(Client):
         if step != self.coordinated.stage:
             self.coordinate(stage=step)
         for task in tasks:
-            waits = task.state == PENDING and task.decided.start_at_ns is None and not task.is_new
+            waits = task.state == PENDING and task.decided.start_at_ns is None
             if waits and not task.decided.awaits_server and task.plan.stage in STEPS[step].allowed:
                 self.start(task)
 

@@ -164,8 +164,10 @@ class OldClient(Client):
     # --- it was away ---
 
     def restored(self, task: Now, found: given.Restored) -> None:
-        """The client is back: what it does not find is started again, without an event."""
-        if not task.is_dead and not (task.is_running and found.reattached):
+        """The client is back: what it does not find is started again, without an event, or has ended as it was to."""
+        if task.is_running and not found.reattached and self.doomed(task):
+            self.exited(task, given.Exited(exit_code=None))
+        elif not (task.is_running and found.reattached):
             self.start(task)
 
     # --- the group ---

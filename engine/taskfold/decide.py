@@ -184,6 +184,13 @@ def _template(client: OldClient | NewClient, task: Now, said: given.TemplateChan
         client.outcome = "impossible"
 
 
+def _setup_failed_of(client: OldClient | NewClient, task: Now, said: given.SetupFailed) -> None:
+    was_running = task.is_running
+    client.setup_failed(task, said)
+    if was_running:
+        client.owe_kill(task, 1)
+
+
 def _restored(client: OldClient | NewClient, task: Now, said: given.Restored) -> None:
     client.restored(task, said)
 
@@ -213,7 +220,7 @@ RULES: Final[dict[type[Input], _Rule]] = {
     given.DownloadFailed: _Rule(lambda c, t, said: c.download_failed(t, said), ("pending",), _LATE),
     given.HookFailed: _Rule(lambda c, t, said: c.hook_failed(t, said), ("pending",), _LATE),
     given.ValidationFailed: _Rule(lambda c, t, said: c.validation_failed(t, said), ("pending",), _LATE),
-    given.SetupFailed: _Rule(lambda c, t, said: c.setup_failed(t, said), ("pending", "running"), {}),
+    given.SetupFailed: _Rule(_setup_failed_of, ("pending", "running"), {}),
     given.Started: _Rule(_started, ("pending",), _REPEATED),
     given.StartFailed: _Rule(lambda c, t, said: c.start_failed(t, said), ("pending",), _LATE),
     given.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
@@ -233,11 +240,16 @@ RULES: Final[dict[type[Input], _Rule]] = {
 
 # --- of an allocation ---
 
+_OVER: Final = "the allocation has ended already"
+
 
 def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
     if not client.names():
         raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
-    new = [task for task in client.all() if task.is_new]
+    if is_server_terminal(client.field("DesiredStatus") or ""):
+        client.note("", "the allocation is to be stopped: it comes too late", "late")
+        return
+    new = [task for name in client.names() if (task := client.task(name)).is_new]
     for task in new:
         _placed(client, task, said)
     if not new:
@@ -271,7 +283,10 @@ def _each(client: OldClient | NewClient, said: Input) -> None:
 
 
 def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:
-    client.allocation_setup_failed(said)
+    if is_client_terminal(client.client_status):
+        client.note("", _OVER, "late")
+    else:
+        client.allocation_setup_failed(said)
 
 
 def _reconnected(client: OldClient | NewClient, _: given.Reconnected) -> None:
@@ -290,11 +305,18 @@ def _health_failed(client: OldClient | NewClient, _: given.HealthFailed) -> None
 
 
 def _lost(client: OldClient | NewClient, _: given.NodeLost) -> None:
-    client.tell_status("lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
+    _away(client, "lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
 
 
 def _disconnected(client: OldClient | NewClient, _: given.Disconnected) -> None:
-    client.tell_status("unknown")
+    _away(client, "unknown", {})
+
+
+def _away(client: OldClient | NewClient, status: str, fields: dict[str, str]) -> None:
+    if is_client_terminal(client.client_status):
+        client.note("", _OVER, "late")
+    else:
+        client.tell_status(status, fields)
 
 
 _OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
