@@ -699,7 +699,9 @@ def test_whatever_is_said_the_log_tells_the_state_and_the_timers(case):
         assert live.outcome == step.outcome
         for effect in live.effects:
             if isinstance(effect, StartTask):
-                assert engine.task("a", effect.task).state == "pending"
+                # The old client starts what it does not find again without a word: the task is shown as running.
+                is_silent = isinstance(said, inputs.Restored) and not engine.dialect.has_new_client
+                assert engine.task("a", effect.task).state in {"pending", *(("running",) if is_silent else ())}
             elif isinstance(effect, SignalTask):
                 assert engine.task("a", effect.task).state == "running"
 
