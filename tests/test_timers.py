@@ -45,3 +45,12 @@ def test_timers_that_are_set_again_and_again_do_not_pile_up():
 
     assert len(timers._times) <= 1_025
     assert [(due.task, due.due_ns) for due in timers.pop(10**9)] == [("web", 10**6 + 9_999), ("db", 10**9)]
+
+
+def test_timers_of_one_time_do_not_pile_up_either():
+    timers = Timers()
+    for _ in range(10_000):
+        timers.set("a", "web", 7)
+
+    timers._check()
+    assert [(due.task, due.due_ns) for due in timers.pop(7)] == [("web", 7)]

@@ -6,6 +6,7 @@ a new one replaces it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -45,10 +46,12 @@ class Timers:
 
         Integers alone: among a million they are compared twice as fast as tuples that begin with one.
         """
-        self._at: dict[int, Due | list[Due]] = {}
+        self._at: dict[int, Due | deque[Due]] = {}
         """What was set for each time: the one entry that most have, or several in order."""
         self._by_task: dict[tuple[str, str], Due] = {}
         self._count = 0
+        self._held = 0
+        """How many entries there are, with those that were let go of."""
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -59,11 +62,15 @@ class Timers:
         """When the next one is due (unix nanoseconds); None without one. O(1), amortized."""
         while self._at:
             first_ns: int = self._times[0]
-            found = self._at[first_ns]
-            if self._is_set(found) if isinstance(found, Due) else any(map(self._is_set, found)):
+            entries = self._at[first_ns]
+            if self._is_set(entries[0] if isinstance(entries, deque) else entries):
                 return first_ns
-            self._times.pop(0)
-            del self._at[first_ns]
+            # What was let go of is forgotten, so that it is looked at once.
+            self._held -= 1
+            if isinstance(entries, deque) and len(entries) > 1:
+                entries.popleft()
+            else:
+                del self._at[self._times.pop(0)]
         return None
 
     def _is_set(self, due: Due) -> bool:
@@ -78,9 +85,8 @@ class Timers:
         """Set the timer of a task, in place of the one it had. O(log n)."""
         if self._note(alloc, task, due_ns):
             self._times.add(due_ns)
-            # There is an entry for each time: the length of the dict costs less to ask for.
-            if len(self._at) > _TIDY_FROM and len(self._at) > 2 * len(self._by_task):
-                self._tidy()
+        if self._held > _TIDY_FROM and self._held > 2 * len(self._by_task):
+            self._tidy()
 
     def set_all(self, entries: Iterable[tuple[str, str, int]]) -> None:
         """Set the timers of many tasks that have none. O(n log n), and much faster than one after the other."""
@@ -90,11 +96,8 @@ class Timers:
         """Remember a timer; tell whether its time is a new one."""
         self._count += 1
         due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
-        found = self._at.setdefault(due_ns, due)
-        if found is due:
-            return True
-        self._at[due_ns] = [*_entries(found), due]
-        return False
+        self._held += 1
+        return _put(self._at, due)
 
     def discard(self, alloc: str, task: str) -> None:
         """Let the timer of a task go, if it has one. O(1)."""
@@ -104,9 +107,8 @@ class Timers:
         """Forget the times at which nothing is due, before they are most of all. O(n log n), amortized O(log n)."""
         self._at = {}
         for due in sorted(self._by_task.values()):
-            found = self._at.setdefault(due.due_ns, due)
-            if found is not due:
-                self._at[due.due_ns] = [*_entries(found), due]
+            _put(self._at, due)
+        self._held = len(self._by_task)
         self._times = _sorted_times(self._at)
 
     def pop(self, now_ns: int) -> list[Due]:
@@ -115,7 +117,9 @@ class Timers:
         times, by_task = self._times, self._by_task
         while self._at and (first_ns := times[0]) <= now_ns:
             times.pop(0)
-            for due in _entries(self._at.pop(first_ns)):
+            entries = _entries(self._at.pop(first_ns))
+            self._held -= len(entries)
+            for due in entries:
                 key = due.alloc, due.task
                 if by_task.get(key) is due:
                     del by_task[key]
@@ -127,13 +131,26 @@ class Timers:
         self._times._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
         assert list(self._times) == sorted(self._at)
         noted = [due for entries in self._at.values() for due in _entries(entries)]
+        assert len(noted) == self._held <= max(2 * len(self._by_task), _TIDY_FROM)
         assert sorted(filter(self._is_set, noted)) == sorted(self._by_task.values())
         assert all((due.alloc, due.task) == key for key, due in self._by_task.items())
 
 
-def _entries(found: Due | list[Due]) -> Sequence[Due]:
+def _put(at: dict[int, Due | deque[Due]], due: Due) -> bool:
+    """Add an entry to those of its time; tell whether it is the first. O(1)."""
+    found = at.setdefault(due.due_ns, due)
+    if found is due:
+        return True
+    if isinstance(found, deque):
+        found.append(due)
+    else:
+        at[due.due_ns] = deque((found, due))
+    return False
+
+
+def _entries(found: Due | deque[Due]) -> Sequence[Due]:
     """Return what was set for a time."""
-    return found if isinstance(found, list) else (found,)
+    return found if isinstance(found, deque) else (found,)
 
 
 def _sorted_times(times: Iterable[int]) -> SortedList:
