@@ -24,6 +24,7 @@ SUBJECTS: Final = (
     "encode",
     "growth",
     "deciding",
+    "storing",
     "startup",
     "waiting",
     "serving",

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SUBJECTS = ("apply", "deciding", "encode", "growth", "importing", "memory", "replay", "serving", "startup", "waiting")
+SUBJECTS = (
+    "apply",
+    "deciding",
+    "encode",
+    "growth",
+    "importing",
+    "memory",
+    "replay",
+    "serving",
+    "startup",
+    "storing",
+    "waiting",
+)
 
 
 def run(*arguments):

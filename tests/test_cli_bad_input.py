@@ -248,10 +248,10 @@ def test_into_something_that_is_no_log_changes_nothing(content: bytes, tmp_path:
 
 
 def test_into_a_store_that_there_is_not(tmp_path: Path) -> None:
-    sentence = refused(run("import", STREAM, "--into", tmp_path / "x.db"), tmp_path / "x.db")
+    sentence = refused(run("import", STREAM, "--into", tmp_path / "x.csv"), tmp_path / "x.csv")
 
-    assert sentence.endswith("a log ends in .jsonl or .ndjson (JSON lines); this taskfold has no other store")
-    assert not (tmp_path / "x.db").exists()
+    assert sentence.endswith("a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines)")
+    assert not (tmp_path / "x.csv").exists()
 
 
 def test_into_a_folder_or_nowhere_or_a_compressed_log(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def index_of(url):
         (["--dialect", "9.9"], "9.9"),
         (["--max-blocked", "0"], "--max-blocked"),
         (["--max-streams", "many"], "--max-streams"),
-        (["log.txt"], "a log ends in .jsonl or .ndjson"),
+        (["log.txt"], "a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_sentence(arguments, sentence):

@@ -6,6 +6,7 @@ import pytest
 
 from taskfold import Append, LogError, MemoryLog, NdjsonLog, Record, VersionConflict
 from taskfold import events as ev
+from taskfold.log.sqlite import SqliteLog
 
 
 def record(alloc, version, index=1, **more):
@@ -14,10 +15,16 @@ def record(alloc, version, index=1, **more):
     )
 
 
-@pytest.fixture(params=["memory", "ndjson"])
+@pytest.fixture(params=["memory", "ndjson", "sqlite"])
 def log(request, tmp_path, monkeypatch):
     monkeypatch.setattr("taskfold.log.sparse.BLOCK_BYTES", 1_000)  # so that a small log has many blocks
-    log = MemoryLog("1.1.2") if request.param == "memory" else NdjsonLog(tmp_path / "log.jsonl", "1.1.2")
+    monkeypatch.setattr("taskfold.log.sqlite._ROWS", 16)
+    makers = {
+        "memory": lambda: MemoryLog("1.1.2"),
+        "ndjson": lambda: NdjsonLog(tmp_path / "log.jsonl", "1.1.2"),
+        "sqlite": lambda: SqliteLog(tmp_path / "log.db", "1.1.2"),
+    }
+    log = makers[request.param]()
     yield log
     log.close()
 

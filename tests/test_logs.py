@@ -19,21 +19,25 @@ from taskfold import events as ev
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
 from taskfold.log import EventLog, MemoryLog, NdjsonLog
+from taskfold.log.sqlite import SqliteLog
 from taskfold.record import FORMAT, Placed, Record
 from taskfold.replay import replay
 
 Make = Callable[..., EventLog]
 
 
-@pytest.fixture(params=["memory", "ndjson"])
+@pytest.fixture(params=["memory", "ndjson", "sqlite"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     """Return what makes a new, empty log; each is closed in the end."""
-    made: list[NdjsonLog] = []
+    made: list[EventLog] = []
 
     def make_log(dialect: str = "1.1.2", region: str = "global") -> EventLog:
         if request.param == "memory":
             return MemoryLog(dialect, region)
-        made.append(NdjsonLog(tmp_path / f"{len(made)}.jsonl", dialect, region))
+        if request.param == "sqlite":
+            made.append(SqliteLog(tmp_path / f"{len(made)}.db", dialect, region))
+        else:
+            made.append(NdjsonLog(tmp_path / f"{len(made)}.jsonl", dialect, region))
         return made[-1]
 
     yield make_log

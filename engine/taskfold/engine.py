@@ -85,7 +85,7 @@ class Engine(Reading):
         clock: Clock | None = None,
         seed: int | None = None,
     ) -> Self:
-        """Go on from the log in a file, or begin one there (``.jsonl``, ``.ndjson``). O(records).
+        """Go on from the log in a file, or begin one there (``.db``: SQLite; ``.jsonl``: lines). O(records).
 
         A new log is of the default dialect unless one is named. Raises LogError and DialectError.
         """

@@ -11,7 +11,7 @@ from msgspec import Struct
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.errors import LogError
-from taskfold.log.contract import check_dialect
+from taskfold.log.contract import StoredLog, check_dialect
 from taskfold.log.ndjson import NdjsonLog, is_new
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
@@ -21,7 +21,8 @@ from taskfold.replay import Replay
 
 __all__ = ["Ingested", "ingest", "open_log"]
 
-_SUFFIXES: Final = (".jsonl", ".ndjson")
+_LINES: Final = (".jsonl", ".ndjson")
+_DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 _RECORDS_PER_STEP: Final = 10_000
 
 
@@ -39,16 +40,19 @@ class Ingested(Struct, frozen=True, kw_only=True):
     """The size of the log afterwards."""
 
 
-def open_log(path: str | Path, dialect: str | None = None, region: str = "global") -> NdjsonLog:
+def open_log(path: str | Path, dialect: str | None = None, region: str = "global") -> StoredLog:
     """Open the log that a path names, or begin one; the store is picked by the ending.
 
-    Raises LogError for an ending that names no store, and for whatever `NdjsonLog` refuses.
+    Raises LogError for an ending that names no store, and for whatever the store refuses.
     """
     name = str(path)
-    if not name.endswith(_SUFFIXES):
-        msg = f"{name}: a log ends in {' or '.join(_SUFFIXES)} (JSON lines); this taskfold has no other store"
-        raise LogError(msg)
-    return NdjsonLog(path, dialect, region)
+    if name.endswith(_LINES):
+        return NdjsonLog(path, dialect, region)
+    if name.endswith(_DATABASES):
+        from taskfold.log.sqlite import SqliteLog
+
+        return SqliteLog(path, dialect, region)
+    raise LogError(f"{name}: a log ends in {', '.join(_DATABASES)} (SQLite), or {' or '.join(_LINES)} (JSON lines)")
 
 
 def ingest(
@@ -101,7 +105,7 @@ class _Target:
         self.path = path
         self.replay = replay
         self.count = 0
-        self._log: NdjsonLog | None = None
+        self._log: StoredLog | None = None
         self._is_named = replay.dialect is not None
         """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
         if not is_new(path):
@@ -109,7 +113,7 @@ class _Target:
             replay.dialect = self._log.header.dialect
             replay.importer = Importer(self._log.header.dialect, _fold(self._log))
 
-    def begin(self) -> NdjsonLog:
+    def begin(self) -> StoredLog:
         """Return the log; it is begun when it is needed first."""
         if self._log is None:
             self._log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
@@ -141,7 +145,7 @@ class _Target:
             self._log.close()
 
 
-def _fold(log: NdjsonLog) -> Fold:
+def _fold(log: StoredLog) -> Fold:
     """Return the state that a log holds."""
     fold = Fold(log.header.dialect, on_illegal="keep")
     for record in log.read_all():

@@ -122,7 +122,7 @@ def _nothing(total: int, noun: str) -> int:
 
 @taskfold.command(name="import")
 @options.sources_argument
-@click.option("--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.jsonl or x.ndjson.")
+@click.option("--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.db, or x.jsonl.")
 @options.dialect_option("The dialect of the sources; else it is detected.")
 def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
     """Import what a Nomad said into a log: whole or not at all, and never twice."""

@@ -1,4 +1,4 @@
-"""Logs: append-only records behind one contract, in memory and as NDJSON files."""
+"""Logs: append-only records behind one contract, in memory, as NDJSON files, and in SQLite (`taskfold.log.sqlite`)."""
 
 from taskfold.log.contract import EventLog
 from taskfold.log.memory import MemoryLog

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -13,7 +14,7 @@ from taskfold.errors import DialectError, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
 from taskfold.record import FORMAT, LogHeader, Record
 
-__all__ = ["Append", "EventLog", "Ledger", "check_header", "new_header"]
+__all__ = ["Append", "EventLog", "Ledger", "StoredLog", "check_header", "new_header"]
 
 
 class Append(NamedTuple):
@@ -93,6 +94,30 @@ def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
         raise DialectError(msg)
 
 
+class StoredLog(EventLog, Protocol):
+    """A log in a file: what was appended may be acknowledged later, and taken back until then."""
+
+    path: Path
+
+    def append(
+        self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
+    ) -> list[Record]:
+        """Append as every log does; with ``sync=False`` it is acknowledged by the next `sync`."""
+        ...
+
+    def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
+        """Append as every log does; with ``sync=False`` it is acknowledged by the next `sync`."""
+        ...
+
+    def sync(self) -> None:
+        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
+        ...
+
+    def roll_back(self) -> None:
+        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        ...
+
+
 class Ledger:
     """What a log must remember to keep its promises: O(1) memory per allocation, and one text per record with an ID."""
 
@@ -105,10 +130,22 @@ class Ledger:
     def is_repeat(self, record: Record) -> bool:
         """Tell whether a record of this ID was appended before."""
         if isinstance(record.id, str):
-            return record.id in self.ids
+            return self.knows(record.id)
         if isinstance(record.id, int):
-            return (record.index, record.id) <= self._imported.get(record.alloc, (0, -1))
+            return (record.index, record.id) <= self.newest_imported(record.alloc)
         return False
+
+    def knows(self, id: str) -> bool:
+        """Tell whether a record of this ID was appended."""
+        return id in self.ids
+
+    def newest_imported(self, alloc: str) -> tuple[int, int]:
+        """Return the index and the ordinal of the newest record of an allocation that was imported."""
+        return self._imported.get(alloc, (0, -1))
+
+    def version_of(self, alloc: str) -> int:
+        """Return the version that an allocation is at; 0 before its first record."""
+        return self.versions.get(alloc, 0)
 
     def place(self, appends: Sequence[Append]) -> list[Record]:
         """Return the new ones of these records with their Seq; nothing is remembered until `note` is told.
@@ -123,7 +160,7 @@ class Ledger:
                 raise LogError(f"allocation {alloc} is named twice in one append")
             named.add(alloc)
             new = self._new(records, ids)
-            found = self.versions.get(alloc, 0)
+            found = self.version_of(alloc)
             if new and expected_version != found:
                 raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
             for place, record in enumerate(new, start=1):

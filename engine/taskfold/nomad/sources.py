@@ -3,13 +3,14 @@
 * frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) and other topics are passed over;
 * one allocation body, or one list of bodies or stubs, a line;
 * one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
-* a taskfold NDJSON log.
+* a taskfold log, as NDJSON or in SQLite.
 
 Any of them may be gzip. The last line of a stream may be cut off: whoever recorded it was stopped.
 """
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -80,13 +81,18 @@ class Source:
         self._on_note = on_note
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
-        if start.startswith(_SQLITE):
-            raise SourceError(name, "is an SQLite database; this taskfold reads NDJSON logs")
-        self.is_log = is_header(start)
+        self._is_database = start.startswith(_SQLITE)
+        if self._is_database and (name == "-" or isinstance(stream, gzip.GzipFile)):
+            raise SourceError(name, "is an SQLite database that is packed or piped: it can be read from its own file")
+        self.is_log = self._is_database or is_header(start)
         """Whether it is a log of taskfold's own, which has records; else it has observations."""
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of a log, and its records in blocks. Raises SourceError for what is no record."""
+        if self._is_database:
+            from taskfold.log.sqlite import read_database
+
+            return read_database(self.name)
         return read_records(self._stream, self.name)
 
     def observations(self) -> Iterator[Observation]:

@@ -1,0 +1,173 @@
+"""Storing records durably in SQLite: in batches, one by one, and reading them back.
+
+Rivals do the least that could be done with the same rows, table and settings (write-ahead log, synchronous=FULL): raw
+``executemany`` of rows that are ready, raw one-row commits of such, and a bare SELECT with msgspec decoding each row.
+Budgets: at least 0.6 times the raw batches, at most 1.3 times a raw commit, at least half the bare reading.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.harness import Budget, Row, Run, microseconds_each, seconds, take_turns
+from taskfold.events import Received, Started, Terminated
+from taskfold.log.contract import Append
+from taskfold.log.sqlite import SqliteLog
+from taskfold.record import Record
+
+BATCH = 1_000
+RAW = "sqlite3, raw executemany of the same rows"
+COMMIT = "sqlite3, raw one-row commit of the same"
+BARE = "sqlite3, bare SELECT and msgspec decode"
+_EVENTS = (Received(time_ns=1), Started(time_ns=2), Terminated(time_ns=3, exit_code=1))
+
+
+def measure(*, quick: bool) -> Iterator[Row]:
+    """Measure writing, then reading what was written."""
+    scale = 50 if quick else 1
+    with tempfile.TemporaryDirectory() as folder:
+        yield batches(Path(folder), 50_000 // scale)
+        yield single(Path(folder), 400 // scale)
+        yield reading(Path(folder), 50_000 // scale)
+
+
+def records(count: int) -> list[Append]:
+    """Return so many records, ten to an allocation."""
+    return [
+        Append(
+            f"{number:08x}",
+            0,
+            [
+                Record(index=number + 1, alloc=f"{number:08x}", version=v, task="web", time_ns=v, event=_EVENTS[v % 3])
+                for v in range(1, 11)
+            ],
+        )
+        for number in range(count // 10)
+    ]
+
+
+INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+def raw(path: Path) -> sqlite3.Connection:
+    """Return a database with the same table and the same settings."""
+    SqliteLog(path, "1.1.2").close()
+    database = sqlite3.connect(path, isolation_level=None)
+    database.execute("PRAGMA synchronous = FULL")
+    return database
+
+
+def fresh(folder: Path, run: Callable[[Path], float]) -> Run:
+    """Return a run in a folder of its own, which is gone afterwards."""
+
+    def in_folder() -> float:
+        own = Path(tempfile.mkdtemp(dir=folder))
+        try:
+            return run(own)
+        finally:
+            shutil.rmtree(own)
+
+    return in_folder
+
+
+def rows(appends: list[Append]) -> list[tuple[object, ...]]:
+    """Return the rows as they are written."""
+    encode = msgspec.json.Encoder().encode
+    made: list[tuple[object, ...]] = []
+    for append in appends:
+        for record in append.records:
+            body = encode(msgspec.structs.replace(record, seq=len(made) + 1))
+            made.append((len(made) + 1, record.alloc, record.version, record.index, None, zlib.crc32(body), body))
+    return made
+
+
+def batches(folder: Path, count: int) -> Row:
+    """Measure appends of a thousand records each, acknowledged when they are on disk."""
+    appends = records(count)
+    ready = rows(appends)
+    step = BATCH // 10
+
+    def ours(own: Path) -> float:
+        with SqliteLog(own / "x.db", "1.1.2") as log:
+            return (
+                count
+                / 1e3
+                / seconds(lambda: [log.append_all(appends[at : at + step]) for at in range(0, len(appends), step)])
+            )
+
+    def theirs(own: Path) -> float:
+        database = raw(own / "x.db")
+
+        def write() -> None:
+            for at in range(0, count, BATCH):
+                database.execute("BEGIN")
+                database.executemany(INSERT, ready[at : at + BATCH])
+                database.execute("COMMIT")
+
+        found = count / 1e3 / seconds(write)
+        database.close()
+        return found
+
+    values = take_turns({"taskfold, SqliteLog": fresh(folder, ours), RAW: fresh(folder, theirs)})
+    return Row(
+        "durable append in batches of 1,000",
+        "k/s",
+        values,
+        better="higher",
+        budgets=(Budget("≥", 0.6, RAW),),
+        note="taskfold encodes, sums up, and checks versions and IDs; the rival has the rows ready",
+    )
+
+
+def single(folder: Path, count: int) -> Row:
+    """Measure one record after the other, each acknowledged when it is on disk."""
+    found = records(count * 10)[:count]
+    ready = [row for row in rows(found) if row[2] == 1]
+
+    def ours(own: Path) -> float:
+        with SqliteLog(own / "x.db", "1.1.2") as log:
+            return microseconds_each(count, lambda: [log.append(one.alloc, 0, one.records[:1]) for one in found])()
+
+    def theirs(own: Path) -> float:
+        database = raw(own / "x.db")
+
+        def write() -> None:
+            for row in ready:
+                database.execute(INSERT, row)
+
+        taken = microseconds_each(count, write)()
+        database.close()
+        return taken
+
+    values = take_turns({"taskfold, SqliteLog": fresh(folder, ours), COMMIT: fresh(folder, theirs)})
+    return Row("one acknowledged append", "µs", values, budgets=(Budget("≤", 1.3, COMMIT),))
+
+
+def reading(folder: Path, count: int) -> Row:
+    """Measure reading typed records back."""
+    path = folder / "read.db"
+    with SqliteLog(path, "1.1.2") as log:
+        log.append_all(records(count))
+        decode = msgspec.json.Decoder(Record).decode
+
+        def bare() -> int:
+            database = sqlite3.connect(path)
+            rows = database.execute("SELECT body FROM records ORDER BY seq")
+            found = sum(1 for (body,) in rows if decode(body))
+            database.close()
+            return found
+
+        values = take_turns(
+            {
+                "taskfold, SqliteLog.read_all": lambda: count / 1e3 / seconds(lambda: sum(1 for _ in log.read_all())),
+                BARE: lambda: count / 1e3 / seconds(bare),
+            }
+        )
+    return Row("reading typed records", "k/s", values, better="higher", budgets=(Budget("≥", 0.5, BARE),))

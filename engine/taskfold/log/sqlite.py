@@ -1,0 +1,355 @@
+"""A log in an SQLite database: the one to keep a scheduler's state in. One process writes it, any number read it.
+
+Every record is a row, with the JSON that an NDJSON log has on a line, and a checksum of it. What is appended is
+acknowledged when it is on disk (write-ahead log, ``synchronous=FULL``). Opening costs nothing that grows with the log:
+versions and IDs are looked up when they are needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import msgspec
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+from taskfold.dialect import Dialect
+from taskfold.errors import LogError, SourceError
+from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
+from taskfold.log.ndjson import is_new
+from taskfold.record import LogHeader, Record
+
+__all__ = ["SqliteLog", "is_database", "read_database"]
+
+_MAGIC: Final = b"SQLite format 3\0"
+_APPLICATION_ID: Final = 0x74666C64
+"""``tfld``: what tells a log from any other database."""
+_ROWS: Final = 1_000
+"""How many records are read at a time: no reader holds the database for longer."""
+
+_SCHEMA: Final = f"""
+PRAGMA application_id = {_APPLICATION_ID};
+CREATE TABLE header (text TEXT NOT NULL);
+CREATE TABLE records (
+    seq INTEGER PRIMARY KEY,
+    alloc TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    "index" INTEGER NOT NULL,
+    id,
+    checksum INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (alloc, version)
+);
+CREATE UNIQUE INDEX records_by_id ON records (id) WHERE typeof(id) = 'text';
+"""
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_header: Final = msgspec.json.Decoder(LogHeader).decode
+
+
+def is_database(path: str | Path) -> bool:
+    """Tell whether a file is an SQLite database, by its first bytes."""
+    with Path(path).open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
+
+
+class _Lookups(Ledger):
+    """What the log must remember, looked up in the database where this process has not seen it yet."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        super().__init__()
+        self._database = database
+        self.seq = self._one("SELECT max(seq) FROM records")[0] or 0
+
+    def _one(self, query: str, *values: object) -> Any:
+        return self._database.execute(query, values).fetchone()
+
+    def version_of(self, alloc: str) -> int:
+        known = self.versions.get(alloc)
+        if known is None:
+            known = self._one("SELECT max(version) FROM records WHERE alloc = ?", alloc)[0] or 0
+        return known
+
+    def knows(self, id: str) -> bool:
+        query = "SELECT 1 FROM records WHERE id = ? AND typeof(id) = 'text'"
+        return id in self.ids or self._one(query, id) is not None
+
+    def newest_imported(self, alloc: str) -> tuple[int, int]:
+        known = self._imported.get(alloc)
+        if known is None:
+            query = (
+                "SELECT \"index\", id FROM records WHERE alloc = ? AND typeof(id) = 'integer' "
+                "ORDER BY version DESC LIMIT 1"
+            )
+            known = self._one(query, alloc) or (0, -1)
+        return known
+
+    def forget(self) -> None:
+        """Look everything up again: what was noted since may have been taken back."""
+        self.ids.clear()
+        self.versions.clear()
+        self._imported.clear()
+        self.seq = self._one("SELECT max(seq) FROM records")[0] or 0
+
+
+class SqliteLog:
+    """A log in an SQLite database.
+
+    One process writes it at a time, and says so in a lock file beside it; readers are never in its way.
+    Opening is O(1).
+    """
+
+    def __init__(self, path: str | Path, dialect: str | Dialect | None = None, region: str = "global") -> None:
+        """Open a log, or begin one where there is none, for which the dialect must be named.
+
+        Raises LogError when the file is something else, cannot be opened, or is written by another process, and
+        DialectError when it is of another dialect.
+        """
+        self.path = Path(path)
+        self._is_new = is_new(path)
+        if self._is_new and dialect is None:
+            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
+        with _told(self.path):
+            self._lock = _locked(self.path)
+            try:
+                if self._is_new:
+                    _begin(self.path, new_header(dialect or "", region))
+                self.header = _checked_header(self.path)
+                if dialect is not None:
+                    check_dialect(self.header, dialect)
+                self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+                self._ledger = _Lookups(self._database)
+            except BaseException:
+                self._lock.close()
+                raise
+
+    @property
+    def seq(self) -> int:
+        """The position of the newest record."""
+        return self._ledger.seq
+
+    def append(
+        self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
+    ) -> list[Record]:
+        """Append records to an allocation that is at this version; return those that were new. O(records × log n).
+
+        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
+        """
+        return self.append_all([Append(alloc, expected_version, records)], sync=sync)
+
+    def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
+        """Append records to several allocations in one transaction; return those that were new. O(records × log n).
+
+        With ``sync=False`` it is acknowledged by the next `sync`, and until then nobody else sees it.
+        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
+        """
+        with _told(self.path):
+            placed = self._ledger.place(appends)
+            if placed:
+                self._insert(placed, sync=sync)
+                self._ledger.note_placed(placed)
+        return placed
+
+    def _insert(self, placed: Sequence[Record], *, sync: bool) -> None:
+        """Write rows, all or none."""
+        database = self._database
+        if not database.in_transaction:
+            database.execute("BEGIN IMMEDIATE")
+        database.execute("SAVEPOINT append")
+        try:
+            database.executemany(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", [_row(record) for record in placed]
+            )
+            database.execute("RELEASE append")
+            if sync:
+                database.execute("COMMIT")
+        except sqlite3.Error:
+            # A full disk ends the transaction by itself; then there is nothing to go back to.
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK TO append")
+            if sync:
+                with suppress(sqlite3.Error):
+                    database.execute("ROLLBACK")
+            if not database.in_transaction:
+                self._ledger.forget()
+            raise
+
+    def sync(self) -> None:
+        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
+        with _told(self.path):
+            if self._database.in_transaction:
+                try:
+                    self._database.execute("COMMIT")
+                except sqlite3.Error:
+                    with suppress(sqlite3.Error):
+                        self._database.execute("ROLLBACK")
+                    self._ledger.forget()
+                    raise
+
+    def roll_back(self) -> None:
+        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        with _told(self.path):
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            self._close()
+            if self._is_new:
+                self.path.unlink()
+
+    def close(self) -> None:
+        """Acknowledge what was appended, and let go of the database."""
+        if not self._lock.closed:
+            try:
+                self.sync()
+            finally:
+                self._close()
+
+    def _close(self) -> None:
+        self._database.close()
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def knows(self, id: str) -> bool:
+        """Tell whether a record of this ID was appended. O(log n)."""
+        with _told(self.path):
+            return self._ledger.knows(id)
+
+    def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
+        """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
+        return _read(self.path, _OF_ALLOCATION, {"alloc": alloc, "after": after_version, "newest": self.seq})
+
+    def read_all(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
+        return _read(self.path, _OF_ALL, {"after": after_seq, "newest": self.seq})
+
+
+def _row(record: Record) -> tuple[object, ...]:
+    body = _encode(record)
+    known_by = record.id if isinstance(record.id, (str, int)) else None
+    return record.seq, record.alloc, record.version, record.index, known_by, zlib.crc32(body), body
+
+
+_OF_ALL: Final = """
+SELECT seq, seq, checksum, body FROM records WHERE seq > :after AND seq <= :newest ORDER BY seq LIMIT :rows
+"""
+_OF_ALLOCATION: Final = """
+SELECT seq, version, checksum, body FROM records
+WHERE alloc = :alloc AND version > :after AND seq <= :newest ORDER BY version LIMIT :rows
+"""
+
+
+def _read(path: Path, query: str, asked: dict[str, Any]) -> Iterator[Record]:
+    """Yield records, some at a time, each time after the last place that was read. Raises LogError for damage."""
+    decode = msgspec.json.Decoder(Record).decode
+    asked["rows"] = _ROWS
+    with _told(path, "read"), closing(_reader(path)) as database:
+        while rows := database.execute(query, asked).fetchall():
+            for seq, place, checksum, body in rows:
+                asked["after"] = place
+                if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
+                    raise LogError(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
+                try:
+                    yield decode(body)
+                except msgspec.DecodeError as error:
+                    raise LogError(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
+            if len(rows) < _ROWS:
+                return
+
+
+def read_database(name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+    """Return the header of a log in a database, and its records in blocks, read as asked for. Raises SourceError."""
+    path = Path(name)
+    try:
+        with _told(path, "read"):
+            header = _checked_header(path)
+    except LogError as error:
+        raise SourceError(name, str(error).removeprefix(f"{name}: ")) from None
+    return header, _blocks(name, path)
+
+
+def _blocks(name: str, path: Path) -> Iterator[list[Record]]:
+    block: list[Record] = []
+    try:
+        for record in _read(path, _OF_ALL, {"after": 0, "newest": 2**63 - 1}):
+            block.append(record)
+            if len(block) == _ROWS:
+                yield block
+                block = []
+    except LogError as error:
+        raise SourceError(name, str(error).removeprefix(f"{name}").lstrip(":, ")) from None
+    if block:
+        yield block
+
+
+@contextmanager
+def _told(path: Path, what: str = "written") -> Iterator[None]:
+    """Turn what SQLite or the system says into a LogError that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LogError(f"{path}: cannot be {what} (SQLite): {error}") from None
+    except OSError as error:
+        raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """Return a connection that only reads."""
+    name = f"file:{quote(str(path.absolute()))}?mode=ro"
+    # Whoever reads may go on in another thread.
+    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _checked_header(path: Path) -> LogHeader:
+    """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
+    if not is_database(path):
+        raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+    with closing(_reader(path)) as database:
+        if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
+        header = _decode_header(database.execute("SELECT text FROM header").fetchone()[0])
+    check_header(header)
+    return header
+
+
+def _begin(path: Path, header: LogHeader) -> None:
+    """Begin a log: it is there whole, or not at all."""
+    draft = path.with_name(f"{path.name}-new")
+    draft.unlink(missing_ok=True)
+    with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+        database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
+        database.execute("INSERT INTO header VALUES (?)", (_encode(header).decode(),))
+        database.execute("COMMIT")
+    draft.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _locked(path: Path) -> Any:
+    """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
+    lock = path.with_name(f"{path.name}-lock").open("ab")
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise LogError(f"{path}: another process is writing this log") from None
+    return lock

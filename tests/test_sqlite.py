@@ -1,0 +1,322 @@
+"""A log in SQLite: what a database adds to the contract, which test_logs.py and test_log_reading.py prove."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recordings import bodies, scenarios
+from taskfold import Engine, ingest, inputs, replay
+from taskfold import events as ev
+from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
+from taskfold.log.contract import Append
+from taskfold.log.sqlite import SqliteLog
+from taskfold.record import Record
+
+BY_NAME = {str(scenario): scenario for scenario in scenarios()}
+
+
+def record(alloc: str, version: int, *, index: int = 1, **more: object) -> Record:
+    return Record(index=index, alloc=alloc, version=version, task="web", event=ev.Started(time_ns=version), **more)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a log of four records."""
+    path = tmp_path / "tasks.db"
+    with SqliteLog(path, "0.5.6", "west") as log:
+        log.append("a", 0, [record("a", version) for version in (1, 2, 3)])
+        log.append("b", 0, [record("b", 1, index=9, id="report-7")])
+    return path
+
+
+def rows(path: Path, query: str = "SELECT count(*) FROM records") -> list[tuple]:
+    """Ask the database behind the log's back."""
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.commit()
+        database.close()
+
+
+def test_a_log_is_opened_again_and_goes_on(path):
+    log = SqliteLog(path)
+
+    assert (log.header.dialect, log.header.region, log.seq) == ("0.5.6", "west", 4)
+    assert log.knows("report-7")
+    assert not log.knows("report-8")
+    with pytest.raises(VersionConflict, match="is at version 3, not 0"):
+        log.append("a", 0, [record("a", 1)])
+    assert log.append("b", 1, [record("b", 2, id="report-7")]) == []
+    assert [r.seq for r in log.append("a", 3, [record("a", 4)])] == [5]
+    log.close()
+    log.close()
+    assert [r.alloc for r in replay(path)] == ["a", "a", "a", "b", "a"]
+
+
+def test_what_was_imported_is_known_after_opening_again(tmp_path):
+    with SqliteLog(tmp_path / "x.db", "1.1.2") as log:
+        log.append("a", 0, [record("a", 1, index=10, id=0), record("a", 2, index=10, id=1)])
+
+    with SqliteLog(tmp_path / "x.db") as log:
+        assert log.append("a", 2, [record("a", 3, index=10, id=1)]) == []
+        assert [r.seq for r in log.append("a", 2, [record("a", 3, index=10, id=2)])] == [3]
+
+
+def test_a_second_writer_is_told_at_once_and_readers_are_not_in_the_way(path):
+    first = SqliteLog(path)
+    began = time.monotonic()
+
+    with pytest.raises(LogError, match=r"tasks\.db: another process is writing this log"):
+        SqliteLog(path)
+
+    assert time.monotonic() - began < 2
+    assert len(list(replay(path))) == 4
+    first.append("a", 3, [record("a", 4)])
+    assert len(list(replay(path))) == 5
+    first.close()
+    SqliteLog(path).close()
+
+
+def test_a_writer_in_another_process_is_told_too(path):
+    code = f"from taskfold.log.sqlite import SqliteLog; SqliteLog({str(path)!r})"
+    with SqliteLog(path):
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert "another process is writing this log" in ran.stderr
+
+
+def test_another_dialect_is_refused(path):
+    with pytest.raises(DialectError, match=r"the log holds dialect 0\.5\.6, not 1\.1\.2"):
+        SqliteLog(path, "1.1.2")
+
+
+def test_a_new_log_needs_a_dialect(tmp_path):
+    with pytest.raises(LogError, match="a new one needs a dialect"):
+        SqliteLog(tmp_path / "new.db")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"my diary", b"SQLite format 3\0", b"{}\n"], ids=repr)
+def test_what_is_no_log_is_refused_and_stays_as_it_is(tmp_path, content):
+    path = tmp_path / "diary.db"
+    path.write_bytes(content)
+
+    with pytest.raises(LogError, match=r"diary\.db"):
+        SqliteLog(path, "1.1.2")
+
+    assert path.read_bytes() == content
+
+
+def test_a_database_of_somebody_else_is_refused_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    rows(path, "CREATE TABLE records (seq)")
+    before = path.read_bytes()
+
+    with pytest.raises(LogError, match="is an SQLite database, but not a taskfold log"):
+        SqliteLog(path, "1.1.2")
+    with pytest.raises(SourceError, match="is an SQLite database, but not a taskfold log"):
+        list(replay(path))
+
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_record_is_named_and_what_is_before_it_is_read(path):
+    rows(path, "UPDATE records SET body = replace(CAST(body AS TEXT), 'Started', 'Startex') WHERE seq = 3")
+    found = []
+
+    with pytest.raises(SourceError, match="Seq 3: the record is damaged: its checksum is another one"):
+        found.extend(r.seq for r in replay(path))
+
+    with SqliteLog(path) as log:
+        reading = log.read_all()
+        assert [next(reading).seq, next(reading).seq] == [1, 2]
+        with pytest.raises(LogError, match="Seq 3"):
+            next(reading)
+
+
+def test_every_bit_that_is_flipped_in_the_file_is_found_or_does_no_harm(path, tmp_path):
+    whole = path.read_bytes()
+    expected = [msgspec_text(r) for r in replay(path)]
+    chance = random.Random(5)
+    found = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(100, len(whole))] ^= 1 << chance.randrange(8)
+        copy = tmp_path / "copy.db"
+        copy.write_bytes(damaged)
+        try:
+            told = [msgspec_text(r) for r in replay(copy)]
+        except SourceError as error:
+            found += "copy.db" in str(error)
+        else:
+            # Never a record that is another one: at most the index of records is damaged, which lists them in order.
+            assert told == expected[: len(told)]
+        for rest in tmp_path.glob("copy.db*"):
+            rest.unlink()
+    assert found > 0
+
+
+def msgspec_text(record: Record) -> str:
+    return repr(record)
+
+
+@pytest.mark.parametrize("pages", range(40))
+def test_a_disk_that_is_full_at_any_point_takes_an_append_whole_or_not_at_all(path, pages):
+    log = SqliteLog(path)
+    full = log._database.execute("PRAGMA page_count").fetchone()[0] + pages
+    log._database.execute(f"PRAGMA max_page_count = {full}")
+    many = [record("c", version, id=f"c-{version}") for version in range(1, 400)]
+
+    told = ""
+    try:
+        log.append_all([Append("a", 3, [record("a", 4)]), Append("c", 0, many)])
+    except LogError as error:
+        told = str(error)
+
+    assert told or pages  # without a page more, nothing fits
+    assert told in {"", f"{path}: cannot be written (SQLite): database or disk is full"}
+    assert log.seq == (4 if told else 404)
+    assert log.knows("c-1") == (not told)
+    log._database.execute("PRAGMA max_page_count = 100000")
+    assert [r.seq for r in log.append("d", 0, [record("d", 1)])] == [log.seq]
+    assert [r.seq for r in log.read_all()] == list(range(1, log.seq + 1))
+    log.close()
+
+
+def test_what_is_not_acknowledged_can_be_taken_back(path):
+    log = SqliteLog(path)
+    log.append("a", 3, [record("a", 4)], sync=False)
+    assert rows(path) == [(4,)]
+
+    log.roll_back()
+
+    assert rows(path) == [(4,)]
+    SqliteLog(path).close()
+
+
+def test_a_log_that_was_begun_for_nothing_is_gone(tmp_path):
+    log = SqliteLog(tmp_path / "new.db", "1.1.2")
+    log.append("a", 0, [record("a", 1)], sync=False)
+
+    log.roll_back()
+
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_what_was_not_acknowledged_at_once_is_with_the_next_sync(path):
+    log = SqliteLog(path)
+    for version in (4, 5):
+        log.append("a", version - 1, [record("a", version)], sync=False)
+    with pytest.raises(VersionConflict):
+        log.append("a", 3, [record("a", 4)], sync=False)
+
+    log.sync()
+
+    assert rows(path) == [(6,)]
+    log.close()
+
+
+CHILD = """
+import sys
+from taskfold import Engine, events, inputs
+engine = Engine.open(sys.argv[1], dialect="1.1.2")
+known = "a" in engine.store.fold
+if not known:
+    engine.place({"ID": "a"})
+    engine.report("a", "web", inputs.Placed())
+print("ready", flush=True)
+while True:
+    said = inputs.Started() if engine.task("a", "web").state == "pending" else inputs.Exited(exit_code=None)
+    engine.report("a", "web", inputs.RestartRequested() if isinstance(said, inputs.Exited) else said)
+    if isinstance(said, inputs.Exited):
+        engine.report("a", "web", said)
+    print(engine.store.read("a").version, flush=True)
+"""
+
+
+def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path):
+    path, chance = tmp_path / "tasks.db", random.Random(11)
+    acknowledged = 0
+    for _ in range(12):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, path], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        time.sleep(chance.random() * 0.05)
+        child.send_signal(signal.SIGKILL)
+        told = [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        child.wait()
+        child.stdout.close()
+        acknowledged = max([acknowledged, *told])
+
+        with SqliteLog(path) as log:
+            kept = list(log.read_all())
+        assert len(kept) >= acknowledged
+        assert [r.version for r in kept] == list(range(1, len(kept) + 1))
+        # A step is one transaction: no half of one is there.
+        assert {r.index for r in kept} == set(range(1, kept[-1].index + 1))
+    assert acknowledged > 12
+
+
+def test_an_engine_on_a_database_goes_on_with_its_restart_windows(tmp_path):
+    policy = {"Attempts": 1, "Interval": 60 * 10**9, "Delay": 1, "Mode": "fail"}
+    job = {"TaskGroups": [{"Name": "g", "RestartPolicy": policy, "Tasks": [{"Name": "web"}]}]}
+    for said in ([inputs.Placed()], [inputs.Started(), inputs.Exited(exit_code=1)], [inputs.Started()]):
+        with Engine.open(tmp_path / "tasks.db", dialect="1.1.2") as engine:
+            if "a" not in engine.store.fold:
+                engine.place({"ID": "a", "TaskGroup": "g", "Job": job})
+            for one in said:
+                engine.report("a", "web", one)
+    with Engine.open(tmp_path / "tasks.db") as engine:
+        step = engine.report("a", "web", inputs.Exited(exit_code=1))
+
+    assert [type(event) for _, event in step.events] == [ev.Terminated, ev.NotRestarting]
+
+
+@pytest.mark.parametrize("name", ["1.1.2/lifecycle_all", "0.5.6/sibling_failed"])
+def test_an_import_into_a_database_is_that_into_lines(name, tmp_path):
+    source = tmp_path / "bodies.jsonl"
+    source.write_text("".join(answer.body + "\n" for answer in bodies(BY_NAME[name])), encoding="utf-8")
+    done = ingest(source, into=tmp_path / "x.db")
+    ingest(source, into=tmp_path / "x.jsonl")
+    assert ingest(source, into=tmp_path / "x.db").records == 0
+
+    database, lines = replay(tmp_path / "x.db"), replay(tmp_path / "x.jsonl")
+
+    assert done.records == len(list(lines))
+    assert list(database) == list(lines)
+    assert [json.loads(s.to_json()) for s in replay(tmp_path / "x.db").snapshots()] == [
+        json.loads(s.to_json()) for s in replay(tmp_path / "x.jsonl").snapshots()
+    ]
+    again = ingest(tmp_path / "x.db", into=tmp_path / "back.jsonl")
+    assert again.records == done.records
+    assert (tmp_path / "back.jsonl").read_bytes() == (tmp_path / "x.jsonl").read_bytes()
+
+
+def test_an_import_that_fails_leaves_no_database(tmp_path):
+    source = tmp_path / "bad.jsonl"
+    source.write_text('{"ID": "a", "ModifyIndex": 1}\n{"ID": 7, "ModifyIndex": 2}\n', encoding="utf-8")
+
+    with pytest.raises(SourceError):
+        ingest(source, into=tmp_path / "x.db")
+
+    assert not (tmp_path / "x.db").exists()
+
+
+def test_a_packed_database_is_told_apart(path, tmp_path):
+    packed = tmp_path / "tasks.db.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+
+    with pytest.raises(SourceError, match="is an SQLite database that is packed or piped"):
+        list(replay(packed))
