@@ -6,177 +6,47 @@ import errno
 import gzip
 import itertools
 import os
-import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
 import pytest
-from msgspec import UNSET
 
-from taskfold import events as ev
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
-from taskfold.lifecycle import lifecycle_of
 from taskfold.log import EventLog, MemoryLog, NdjsonLog
 from taskfold.log.sqlite import SqliteLog
-from taskfold.record import FORMAT, Placed, Record
 from taskfold.replay import replay
-
-Make = Callable[..., EventLog]
-
-
-@pytest.fixture(params=["memory", "ndjson", "sqlite"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
-    """Return what makes a new, empty log; each is closed in the end."""
-    made: list[EventLog] = []
-
-    def make_log(dialect: str = "1.1.2", region: str = "global") -> EventLog:
-        if request.param == "memory":
-            return MemoryLog(dialect, region)
-        if request.param == "sqlite":
-            made.append(SqliteLog(tmp_path / f"{len(made)}.db", dialect, region))
-        else:
-            made.append(NdjsonLog(tmp_path / f"{len(made)}.jsonl", dialect, region))
-        return made[-1]
-
-    yield make_log
-    for log in made:
-        log.close()
+from taskfold.testing import LogContract
+from taskfold.testing.logs import record_of, records_of
 
 
-def record_of(alloc: str, version: int, *, index: int = 1, id: Any = UNSET) -> Record:
-    event = Placed() if version == 1 else ev.Started(time_ns=version)
-    return Record(index=index, alloc=alloc, version=version, task="" if version == 1 else "web", id=id, event=event)
+class TestMemory(LogContract):
+    """A log in memory."""
+
+    def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
+        return MemoryLog(dialect, region)
 
 
-def records_of(alloc: str, first: int, last: int) -> list[Record]:
-    return [record_of(alloc, version, index=version) for version in range(first, last + 1)]
+class _OnDisk(LogContract):
+    @pytest.fixture(autouse=True)
+    def small_pieces(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """So that a small log has many blocks."""
+        self.folder = tmp_path
+        monkeypatch.setattr("taskfold.log.sparse.BLOCK_BYTES", 1_000)
+        monkeypatch.setattr("taskfold.log.sqlite._ROWS", 16)
 
 
-def placed(record: Record, seq: int) -> Record:
-    return msgspec.structs.replace(record, seq=seq)
+class TestNdjson(_OnDisk):
+    """A log as JSON lines."""
+
+    def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
+        return NdjsonLog(self.folder / "log.jsonl", dialect, region)
 
 
-# --- the contract -----------------------------------------------------------------------------------------------------
+class TestSqlite(_OnDisk):
+    """A log in a database."""
 
-
-def test_what_is_appended_is_read_back_in_order_with_its_place(make: Make) -> None:
-    log = make()
-    assert list(log.read_all()) == list(log.read("a")) == []
-    assert log.append("a", 0, records_of("a", 1, 3)) == [placed(r, r.version) for r in records_of("a", 1, 3)]
-    assert log.append("b", 0, records_of("b", 1, 1)) == [placed(record_of("b", 1), 4)]
-    log.append("a", 3, records_of("a", 4, 4))
-    assert [(r.seq, r.alloc, r.version) for r in log.read_all()] == [
-        (1, "a", 1),
-        (2, "a", 2),
-        (3, "a", 3),
-        (4, "b", 1),
-        (5, "a", 4),
-    ]
-    assert [r.seq for r in log.read_all(after_seq=3)] == [4, 5]
-    assert list(log.read_all(after_seq=5)) == []
-    assert [r.version for r in log.read("a", after_version=2)] == [3, 4]
-    assert list(log.read("a", after_version=4)) == list(log.read("nobody")) == []
-    assert [msgspec.structs.replace(r, seq=0) for r in log.read("a")] == records_of("a", 1, 4)
-
-
-def test_appending_nothing_is_nothing(make: Make) -> None:
-    log = make()
-    assert log.append("a", 0, []) == []
-    assert log.append("a", 7, []) == []
-    assert list(log.read_all()) == []
-
-
-def test_the_header_says_what_the_log_holds(make: Make) -> None:
-    header = make("0.5.6", "west").header
-    assert (header.taskfold, header.dialect, header.region) == (FORMAT, "0.5.6", "west")
-    assert header.lifecycle == lifecycle_of("0.5.6").fingerprint
-
-
-def test_of_two_writers_who_saw_the_same_version_one_wins(make: Make) -> None:
-    log = make()
-    log.append("a", 0, records_of("a", 1, 2))
-    before = list(log.read_all())
-    for expected in (0, 1, 3):
-        with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {expected}") as caught:
-            log.append("a", expected, records_of("a", expected + 1, expected + 2))
-        assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", expected, 2)
-    with pytest.raises(VersionConflict):
-        log.append("new", 1, records_of("new", 2, 2))
-    assert list(log.read_all()) == before
-    assert [r.seq for r in log.append("a", 2, records_of("a", 3, 3))] == [3]
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        [record_of("a", 1), record_of("b", 2)],
-        [record_of("a", 2)],
-        [record_of("a", 1), record_of("a", 3)],
-        [record_of("a", 1), record_of("a", 1)],
-    ],
-)
-def test_records_that_do_not_follow_are_refused_all_together(make: Make, wrong: list[Record]) -> None:
-    log = make()
-    with pytest.raises(LogError, match="must be its version"):
-        log.append("a", 0, wrong)
-    assert list(log.read_all()) == []
-    assert [r.seq for r in log.append("a", 0, records_of("a", 1, 1))] == [1]
-
-
-def test_a_text_id_is_appended_once(make: Make) -> None:
-    log = make()
-    first = [record_of("a", 1), record_of("a", 2, id="report-7")]
-    log.append("a", 0, first)
-    assert log.knows("report-7")
-    assert not log.knows("report-8")
-    # Whatever version and allocation the repeat claims: it was said before.
-    assert log.append("a", 1, [record_of("a", 2, id="report-7")]) == []
-    assert log.append("b", 0, [record_of("b", 1, id="report-7")]) == []
-    assert len(list(log.read_all())) == 2
-    again = [record_of("a", 2, id="report-7"), record_of("a", 3, id="report-8")]
-    assert [(r.seq, r.id) for r in log.append("a", 2, again)] == [(3, "report-8")]
-
-
-def test_a_text_id_is_appended_once_also_within_one_append(make: Make) -> None:
-    log = make()
-    assert [r.seq for r in log.append("a", 0, [record_of("a", 1, id="x"), record_of("a", 2, id="x")])] == [1]
-
-
-def test_an_imported_record_is_known_by_its_index_and_ordinal(make: Make) -> None:
-    log = make()
-    step = [record_of("a", n + 1, index=10, id=n) for n in range(3)]
-    assert len(log.append("a", 0, step)) == 3
-    assert log.append("a", 0, step) == []
-    assert log.append("a", 3, [record_of("a", 4, index=9, id=5)]) == [], "an older index was imported before"
-    assert len(log.append("a", 3, [*step, record_of("a", 4, index=10, id=3)])) == 1
-    assert len(log.append("a", 4, [record_of("a", 5, index=11, id=0)])) == 1
-    assert len(log.append("b", 0, [record_of("b", 1, index=2, id=0)])) == 1, "another allocation has its own indexes"
-    assert [r.seq for r in log.read_all()] == [1, 2, 3, 4, 5, 6]
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_seq_has_no_hole_and_versions_count_whatever_is_tried(make: Make, seed: int) -> None:
-    log, chance = make(), random.Random(seed)
-    model: list[Record] = []
-    versions = dict.fromkeys("abc", 0)
-    for n in range(150):
-        alloc = chance.choice("abc")
-        expected = max(versions[alloc] + chance.choice([0, 0, 0, -1, 1]), 0)
-        new = records_of(alloc, expected + 1, expected + chance.randrange(1, 4))
-        new[-1] = msgspec.structs.replace(new[-1], id=f"id-{n}" if chance.random() < 0.5 else UNSET)
-        if expected != versions[alloc]:
-            with pytest.raises(VersionConflict):
-                log.append(alloc, expected, new)
-            continue
-        model += [placed(record, len(model) + place) for place, record in enumerate(new, start=1)]
-        assert log.append(alloc, expected, new) == model[-len(new) :]
-        versions[alloc] += len(new)
-    assert list(log.read_all()) == model
-    assert [record.seq for record in model] == list(range(1, len(model) + 1))
-    for alloc in "abc":
-        assert list(log.read(alloc)) == [record for record in model if record.alloc == alloc]
+    def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
+        return SqliteLog(self.folder / "log.db", dialect, region)
 
 
 # --- a file -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,264 @@
+"""The contract of every log, as tests: inherit from `LogContract`, say how a log is made, and let pytest find it."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from msgspec import UNSET
+
+from taskfold import events as ev
+from taskfold.errors import LogError, VersionConflict
+from taskfold.lifecycle import lifecycle_of
+from taskfold.log.contract import Append, EventLog
+from taskfold.record import FORMAT, Placed, Record
+
+__all__ = ["LogContract", "record_of", "records_of"]
+
+
+def record_of(alloc: str, version: int, *, index: int = 1, id: Any = UNSET) -> Record:
+    """Return a record of an allocation: it is placed, and then its task is started again and again."""
+    event = Placed() if version == 1 else ev.Started(time_ns=version)
+    return Record(index=index, alloc=alloc, version=version, task="" if version == 1 else "web", id=id, event=event)
+
+
+def records_of(alloc: str, first: int, last: int) -> list[Record]:
+    """Return the records of an allocation from one version to another, each with an index of its own."""
+    return [record_of(alloc, version, index=version) for version in range(first, last + 1)]
+
+
+def _placed(record: Record, seq: int) -> Record:
+    return msgspec.structs.replace(record, seq=seq)
+
+
+def _fill(log: EventLog, count: int, allocs: int = 7) -> None:
+    for number in range(count):
+        version = number // allocs
+        log.append(f"a{number % allocs}", version, [record_of(f"a{number % allocs}", version + 1, index=number + 1)])
+
+
+class LogContract:
+    """What every log promises (see `taskfold.log.contract.EventLog`).
+
+    A test class that inherits from it has a method `make_log`; pytest runs the rest:
+
+    ```python
+    class TestMyLog(LogContract):
+        @pytest.fixture(autouse=True)
+        def folder(self, tmp_path):
+            self.path = tmp_path / "log"
+
+        def make_log(self, dialect="1.1.2", region="global"):
+            return MyLog(self.path, dialect, region)
+    ```
+
+    A log that is made is closed when its test is over; a test makes one.
+    """
+
+    writes: ClassVar[int] = 500
+    """How many records are appended while others read."""
+
+    def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
+        """Return a new, empty log."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def log(self) -> Iterator[EventLog]:
+        """Return a new, empty log, which is closed in the end."""
+        log = self.make_log()
+        yield log
+        log.close()
+
+    def test_what_is_appended_is_read_back_in_order_with_its_place(self, log: EventLog) -> None:
+        """What is appended is read back in order with its place."""
+        assert list(log.read_all()) == list(log.read("a")) == []
+        assert log.append("a", 0, records_of("a", 1, 3)) == [_placed(r, r.version) for r in records_of("a", 1, 3)]
+        assert log.append("b", 0, records_of("b", 1, 1)) == [_placed(record_of("b", 1), 4)]
+        log.append("a", 3, records_of("a", 4, 4))
+        assert [(r.seq, r.alloc, r.version) for r in log.read_all()] == [
+            (1, "a", 1),
+            (2, "a", 2),
+            (3, "a", 3),
+            (4, "b", 1),
+            (5, "a", 4),
+        ]
+        assert [r.seq for r in log.read_all(after_seq=3)] == [4, 5]
+        assert list(log.read_all(after_seq=5)) == []
+        assert [r.version for r in log.read("a", after_version=2)] == [3, 4]
+        assert list(log.read("a", after_version=4)) == list(log.read("nobody")) == []
+        assert [msgspec.structs.replace(r, seq=0) for r in log.read("a")] == records_of("a", 1, 4)
+
+    def test_appending_nothing_is_nothing(self, log: EventLog) -> None:
+        """Appending nothing is nothing."""
+        assert log.append("a", 0, []) == []
+        assert log.append("a", 7, []) == []
+        assert list(log.read_all()) == []
+
+    def test_the_header_says_what_the_log_holds(self) -> None:
+        """The header says what the log holds."""
+        log = self.make_log("0.5.6", "west")
+        header = log.header
+        assert (header.taskfold, header.dialect, header.region) == (FORMAT, "0.5.6", "west")
+        assert header.lifecycle == lifecycle_of("0.5.6").fingerprint
+        log.close()
+
+    def test_of_two_writers_who_saw_the_same_version_one_wins(self, log: EventLog) -> None:
+        """Of two writers who saw the same version one wins."""
+        log.append("a", 0, records_of("a", 1, 2))
+        before = list(log.read_all())
+        for expected in (0, 1, 3):
+            with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {expected}") as caught:
+                log.append("a", expected, records_of("a", expected + 1, expected + 2))
+            assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", expected, 2)
+        with pytest.raises(VersionConflict):
+            log.append("new", 1, records_of("new", 2, 2))
+        assert list(log.read_all()) == before
+        assert [r.seq for r in log.append("a", 2, records_of("a", 3, 3))] == [3]
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            [record_of("a", 1), record_of("b", 2)],
+            [record_of("a", 2)],
+            [record_of("a", 1), record_of("a", 3)],
+            [record_of("a", 1), record_of("a", 1)],
+        ],
+    )
+    def test_records_that_do_not_follow_are_refused_all_together(self, log: EventLog, wrong: list[Record]) -> None:
+        """Records that do not follow are refused all together."""
+        with pytest.raises(LogError, match="must be its version"):
+            log.append("a", 0, wrong)
+        assert list(log.read_all()) == []
+        assert [r.seq for r in log.append("a", 0, records_of("a", 1, 1))] == [1]
+
+    def test_a_text_id_is_appended_once(self, log: EventLog) -> None:
+        """A text id is appended once."""
+        first = [record_of("a", 1), record_of("a", 2, id="report-7")]
+        log.append("a", 0, first)
+        assert log.knows("report-7")
+        assert not log.knows("report-8")
+        # Whatever version and allocation the repeat claims: it was said before.
+        assert log.append("a", 1, [record_of("a", 2, id="report-7")]) == []
+        assert log.append("b", 0, [record_of("b", 1, id="report-7")]) == []
+        assert len(list(log.read_all())) == 2
+        again = [record_of("a", 2, id="report-7"), record_of("a", 3, id="report-8")]
+        assert [(r.seq, r.id) for r in log.append("a", 2, again)] == [(3, "report-8")]
+
+    def test_a_text_id_is_appended_once_also_within_one_append(self, log: EventLog) -> None:
+        """A text id is appended once also within one append."""
+        assert [r.seq for r in log.append("a", 0, [record_of("a", 1, id="x"), record_of("a", 2, id="x")])] == [1]
+
+    def test_an_imported_record_is_known_by_its_index_and_ordinal(self, log: EventLog) -> None:
+        """An imported record is known by its index and ordinal."""
+        step = [record_of("a", n + 1, index=10, id=n) for n in range(3)]
+        assert len(log.append("a", 0, step)) == 3
+        assert log.append("a", 0, step) == []
+        assert log.append("a", 3, [record_of("a", 4, index=9, id=5)]) == [], "an older index was imported before"
+        assert len(log.append("a", 3, [*step, record_of("a", 4, index=10, id=3)])) == 1
+        assert len(log.append("a", 4, [record_of("a", 5, index=11, id=0)])) == 1
+        assert len(log.append("b", 0, [record_of("b", 1, index=2, id=0)])) == 1, (
+            "another allocation has its own indexes"
+        )
+        assert [r.seq for r in log.read_all()] == [1, 2, 3, 4, 5, 6]
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_seq_has_no_hole_and_versions_count_whatever_is_tried(self, log: EventLog, seed: int) -> None:
+        """Seq has no hole and versions count whatever is tried."""
+        chance = random.Random(seed)
+        model: list[Record] = []
+        versions = dict.fromkeys("abc", 0)
+        for n in range(150):
+            alloc = chance.choice("abc")
+            expected = max(versions[alloc] + chance.choice([0, 0, 0, -1, 1]), 0)
+            new = records_of(alloc, expected + 1, expected + chance.randrange(1, 4))
+            new[-1] = msgspec.structs.replace(new[-1], id=f"id-{n}" if chance.random() < 0.5 else UNSET)
+            if expected != versions[alloc]:
+                with pytest.raises(VersionConflict):
+                    log.append(alloc, expected, new)
+                continue
+            model += [_placed(record, len(model) + place) for place, record in enumerate(new, start=1)]
+            assert log.append(alloc, expected, new) == model[-len(new) :]
+            versions[alloc] += len(new)
+        assert list(log.read_all()) == model
+        assert [record.seq for record in model] == list(range(1, len(model) + 1))
+        for alloc in "abc":
+            assert list(log.read(alloc)) == [record for record in model if record.alloc == alloc]
+
+    def test_a_log_is_read_from_any_position(self, log: EventLog) -> None:
+        """A log is read from any position."""
+        _fill(log, 200)
+
+        assert log.seq == 200
+        for after in (0, 1, 5, 6, 7, 99, 150, 198, 199, 200, 201):
+            assert [r.seq for r in log.read_all(after)] == list(range(after + 1, 201))
+
+    def test_one_allocation_is_read_from_any_version(self, log: EventLog) -> None:
+        """One allocation is read from any version."""
+        _fill(log, 200)
+        log.append("late", 0, [record_of("late", 1)])
+
+        assert [r.version for r in log.read("a3")] == list(range(1, 30))
+        assert [r.version for r in log.read("a3", after_version=27)] == [28, 29]
+        assert [r.seq for r in log.read("late")] == [201]
+        assert list(log.read("a")) == []
+        assert list(log.read("nobody")) == []
+
+    def test_several_allocations_are_appended_together_or_not_at_all(self, log: EventLog) -> None:
+        """Several allocations are appended together or not at all."""
+        _fill(log, 7)
+        before = list(log.read_all())
+
+        with pytest.raises(VersionConflict):
+            log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a1", 5, [record_of("a1", 6)])])
+        with pytest.raises(LogError, match="named twice"):
+            log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a0", 2, [record_of("a0", 3)])])
+        assert list(log.read_all()) == before
+
+        placed = log.append_all(
+            [
+                Append("a0", 1, [record_of("a0", 2, id="x"), record_of("a0", 3)]),
+                Append("b", 0, [record_of("b", 1, id="y")]),
+            ]
+        )
+        assert [(r.seq, r.alloc, r.version) for r in placed] == [(8, "a0", 2), (9, "a0", 3), (10, "b", 1)]
+        again = log.append_all(
+            [Append("c", 0, [record_of("c", 1, id="x")]), Append("b", 1, [record_of("b", 2, id="y")])]
+        )
+        assert again == []
+
+    def test_readers_get_a_gapless_run_while_a_writer_goes_on(self, log: EventLog) -> None:
+        """Readers get a gapless run while a writer goes on."""
+        total = self.writes
+        problems: list[object] = []
+        is_done = threading.Event()
+
+        def read(start: int) -> None:
+            after = start
+            while not is_done.is_set():
+                seqs = [r.seq for r in log.read_all(after)]
+                if seqs != list(range(after + 1, after + 1 + len(seqs))):
+                    problems.append((after, seqs[:5]))
+                versions = [r.version for r in log.read("a3")]
+                if versions != list(range(1, len(versions) + 1)):
+                    problems.append(versions)
+                after = max(log.seq - 10, 0)
+
+        readers = [threading.Thread(target=read, args=(start,)) for start in (0, 0)]
+        for reader in readers:
+            reader.start()
+        try:
+            for number in range(total):
+                version = number // 7
+                alloc = f"a{number % 7}"
+                append = [Append(alloc, version, [record_of(alloc, version + 1)])]
+                log.append_all(append)
+        finally:
+            is_done.set()
+        for reader in readers:
+            reader.join(30)
+
+        assert problems == []
