@@ -95,7 +95,7 @@ BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
 FACE_DEPENDENCIES = {
     "cli": {"click", "rich"},
     "http": {"httptools", "httpx", "prometheus_client", "uvicorn", "uvloop"},
-    "testing": {"hypothesis"},
+    "testing": {"hypothesis", "pytest"},
 }
 
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
