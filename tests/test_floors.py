@@ -54,6 +54,7 @@ FLOORS = {
         "engine",
         "deciding",
         "reading",
+        "diff",
         "steps_async",
         "writing",
         "changes",

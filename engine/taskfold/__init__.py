@@ -13,6 +13,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.decide import decide
 from taskfold.diagram import diagram
 from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
+from taskfold.diff import Difference, diff
 from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.errors import (
@@ -61,6 +62,7 @@ __all__ = [
     "DecodeError",
     "Dialect",
     "DialectError",
+    "Difference",
     "Divergence",
     "Engine",
     "EventLog",
@@ -102,6 +104,7 @@ __all__ = [
     "decide",
     "details",
     "diagram",
+    "diff",
     "display_message",
     "effects",
     "events",

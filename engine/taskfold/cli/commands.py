@@ -12,6 +12,7 @@ import msgspec
 
 from taskfold.allocation import Fold
 from taskfold.cli import options
+from taskfold.cli.diff import diff
 from taskfold.cli.guard import NO, Face, Notes, say
 from taskfold.cli.options import Wanted
 from taskfold.cli.policy import policy
@@ -269,5 +270,6 @@ def diagram(dialect: str | None, format: str) -> int:
     return 0
 
 
+taskfold.add_command(diff)
 taskfold.add_command(serve)
 taskfold.add_command(policy)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from taskfold.codecs.fields import fields_from_json
+from taskfold.diff import ALWAYS_DIFFERENT
 from taskfold.duration import time_text
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
@@ -35,7 +36,6 @@ _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
 _TEN_SECONDS: Final = 10
-_CHANGES_ALWAYS: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
 _KILO: Final = 1000
 _ID_LENGTHS: Final = (8, 13, 18, 23)
 """Where a UUID may be cut off: before its dashes."""
@@ -147,7 +147,7 @@ def scalar_text(text: bytes | None) -> str:
 
 def telling_fields(event: Updated) -> list[str]:
     """Return the fields that changed, without those that change with every write."""
-    return sorted({*event.fields, *event.cleared} - _CHANGES_ALWAYS)
+    return sorted({*event.fields, *event.cleared} - ALWAYS_DIFFERENT)
 
 
 _INTERNAL_NAMES: Final = {
