@@ -38,6 +38,19 @@ class Positions:
         self.newest = 0
         """The greatest index of all."""
 
+    def saved(self) -> tuple[list[int], list[int], int, int, int]:
+        """Return what it knows, to be made anew `of`."""
+        return list(self._seqs), list(self._newest), self._count, self.oldest, self.newest
+
+    @classmethod
+    def of(cls, saved: tuple[list[int], list[int], int, int, int]) -> Positions:
+        """Return positions that know what was saved."""
+        made = cls()
+        seqs, newest, made._count, made.oldest, made.newest = saved
+        made._seqs.extend(seqs)
+        made._newest.extend(newest)
+        return made
+
     def note(self, seq: int, index: int) -> None:
         """Remember the next record. O(1)."""
         if not self._count:

@@ -12,14 +12,17 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
 
 from taskfold.allocation import AllocationState, Fold
+from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
+from taskfold.errors import LogError
 from taskfold.log.contract import Append, EventLog
 from taskfold.positions import Positions
 from taskfold.record import Coordinated, Record
@@ -67,7 +70,13 @@ class Store:
         self._recent_after = 0
         """The position from which on every change is among the recent ones."""
         self._recent_states = 0
-        for record in log.read_all():
+        self.checkpoint_seq = 0
+        """Up to which position a checkpoint is kept."""
+        checkpoint = from_parts(_kept_parts(log), self.dialect)
+        if checkpoint is not None and checkpoint.seq <= log.seq:
+            self.seq, self.fold, self.positions = checkpoint
+            self.checkpoint_seq = self.seq
+        for record in log.read_all(self.seq):
             self.fold.apply(record)
             self.positions.note(record.seq, record.index)
             self.seq = record.seq
@@ -89,6 +98,17 @@ class Store:
                 woken = self._fold_in(placed)
             wake(woken)
         return placed
+
+    def save_checkpoint(self) -> bool:
+        """Keep the state as it is now beside the log, if the log can; tell whether it can. O(tasks).
+
+        For the thread that writes. Raises LogError.
+        """
+        if not isinstance(self.log, KeepsCheckpoints):
+            return False
+        self.log.save_checkpoint(to_parts(self.seq, self.fold, self.positions))
+        self.checkpoint_seq = self.seq
+        return True
 
     def _fold_in(self, placed: list[Record]) -> list[Waiter]:
         """Move the state, the directory and the positions; return whom to wake."""
@@ -214,6 +234,13 @@ class Store:
                 assert self.directory.get(alloc) == heading_of(allocation), alloc
             assert len(self.directory) == len(self.fold)
             assert self.seq == self.log.seq
+
+
+def _kept_parts(log: EventLog) -> Iterator[bytes]:
+    """Yield the parts of the checkpoint that a log keeps; what is damaged is left out, and the whole with it."""
+    if isinstance(log, KeepsCheckpoints):
+        with suppress(LogError):
+            yield from log.checkpoint_parts()
 
 
 class View:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -50,6 +50,7 @@ CREATE TABLE records (
     body BLOB NOT NULL,
     UNIQUE (alloc, version)
 );
+CREATE TABLE checkpoint (part INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE UNIQUE INDEX records_by_id ON records (id) WHERE typeof(id) = 'text';
 """
 
@@ -237,6 +238,30 @@ class SqliteLog:
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
         return _read(self.path, _OF_ALL, {"after": after_seq, "newest": self.seq})
+
+    def save_checkpoint(self, parts: Iterable[bytes]) -> None:
+        """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
+        database = self._database
+        with _told(self.path):
+            self.sync()
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                database.execute("DELETE FROM checkpoint")
+                rows = ((place, zlib.crc32(part), part) for place, part in enumerate(parts))
+                database.executemany("INSERT INTO checkpoint VALUES (?, ?, ?)", rows)
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    database.execute("ROLLBACK")
+                raise
+
+    def checkpoint_parts(self) -> Iterator[bytes]:
+        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        with _told(self.path, "read"), closing(_reader(self.path)) as database:
+            for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
+                if zlib.crc32(body) != checksum:
+                    raise LogError(f"{self.path}: part {part} of the checkpoint is damaged")
+                yield body
 
 
 def _row(record: Record) -> tuple[object, ...]:
