@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench schemas build clean
+.PHONY: help demo test lint types torture bench schemas build clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,10 @@ lint: $(STAMP)  ## check rules and formatting
 types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+torture: $(STAMP)  ## kill a writer some hundred times, and explore (minutes; not part of test)
+	TASKFOLD_KILLS=400 $(BIN)/python -m pytest tests/test_sqlite.py -k kill
+	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals
 	$(BIN)/python -m benchmarks

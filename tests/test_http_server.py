@@ -392,8 +392,9 @@ def test_the_token_is_nowhere_in_what_is_printed():
     assert "a-guess" not in printed
 
 
-def test_an_acknowledged_write_survives_a_kill(tmp_path):
-    path = tmp_path / "log.jsonl"
+@pytest.mark.parametrize("name", ["log.jsonl", "log.db"])
+def test_an_acknowledged_write_survives_a_kill(tmp_path, name):
+    path = tmp_path / name
     with served(path, "--dialect", "1.1.2") as (process, url), httpx.Client(base_url=url) as client:
         client.post("/v1/allocations/events", content=json.dumps({"Alloc": ID, "Event": {"Type": "Placed"}}))
         for number in range(50):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -228,6 +229,9 @@ def test_what_was_not_acknowledged_at_once_is_with_the_next_sync(path):
     log.close()
 
 
+KILLS = int(os.environ.get("TASKFOLD_KILLS", "12"))
+"""How often a writer is killed: `make torture` does it some hundred times."""
+
 CHILD = """
 import sys
 from taskfold import Engine, events, inputs
@@ -249,7 +253,7 @@ while True:
 def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path):
     path, chance = tmp_path / "tasks.db", random.Random(11)
     acknowledged = 0
-    for _ in range(12):
+    for _ in range(KILLS):
         child = subprocess.Popen([sys.executable, "-c", CHILD, path], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
@@ -266,7 +270,7 @@ def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path):
         assert [r.version for r in kept] == list(range(1, len(kept) + 1))
         # A step is one transaction: no half of one is there.
         assert {r.index for r in kept} == set(range(1, kept[-1].index + 1))
-    assert acknowledged > 12
+    assert acknowledged > KILLS
 
 
 def test_an_engine_on_a_database_goes_on_with_its_restart_windows(tmp_path):

@@ -13,7 +13,10 @@ from typing import BinaryIO, Final
 
 from taskfold.errors import SourceError
 
-__all__ = ["BLOCK_BYTES", "MAX_LINE_BYTES", "blocks", "lines", "open_bytes", "readable"]
+__all__ = ["BLOCK_BYTES", "MAX_LINE_BYTES", "SQLITE_MAGIC", "blocks", "lines", "open_bytes", "readable"]
+
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+"""How every SQLite database begins. Source: sqlite.org/fileformat.html."""
 
 BLOCK_BYTES: Final = 1 << 18
 """How much is read at once: what is decoded from it still fits the cache when it is folded."""

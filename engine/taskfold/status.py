@@ -59,7 +59,7 @@ def is_terminal(desired_status: str, client_status: str) -> bool:
 def is_successful(task: TaskState, dialect: Dialect) -> bool:
     """Tell whether a task ended well: the old client looks at the last event, the new one at Failed.
 
-    So a task that was killed is successful to the new client alone.
+    So a task that was killed is successful to the new client alone. An exit code that nobody knows is no success.
     """
     if task.state != DEAD:
         return False
@@ -83,26 +83,30 @@ def with_status(states: Sequence[AllocState], value: str, time_ns: int) -> list[
     return [*states, AllocState(value=value, time=time_text(time_ns))]
 
 
-def _told(states: Iterable[AllocState]) -> list[AllocState]:
-    """Return the entries that tell a client status."""
-    return [state for state in states if state.field == CLIENT_STATUS_FIELD and state.value]
+def _of_client_status(states: Iterable[AllocState]) -> list[AllocState]:
+    """Return the entries that are of the client status."""
+    return [state for state in states if state.field == CLIENT_STATUS_FIELD]
 
 
 def needs_to_reconnect(states: Sequence[AllocState]) -> bool:
-    """Tell whether the newest status is unknown: the client has not been heard of since."""
-    told = _told(states)
-    return bool(told) and told[-1].value == UNKNOWN
+    """Tell whether the newest status that is not empty is unknown: the client has not been heard of since. O(n)."""
+    told = [state.value for state in _of_client_status(states) if state.value]
+    return bool(told) and told[-1] == UNKNOWN
 
 
 def last_unknown_ns(states: Sequence[AllocState]) -> int | None:
-    """Return when the newest run of unknown statuses began (unix nanoseconds); None without any."""
-    began: int | None = None
+    """Return when the newest run of unknown statuses began (unix nanoseconds); None without any. O(n).
+
+    Any other status ends a run, an empty one, too. Raises ValueError when the time of that entry is no instant.
+    """
+    began: str | None = None
     was_unknown = False
-    for state in _told(states):
-        if state.value == UNKNOWN and not was_unknown:
-            began = parse_time_ns(state.time)
-        was_unknown = state.value == UNKNOWN
-    return began
+    for state in _of_client_status(states):
+        is_unknown = state.value == UNKNOWN
+        if is_unknown and not was_unknown:
+            began = state.time
+        was_unknown = is_unknown
+    return None if began is None else parse_time_ns(began)
 
 
 def last_event_time_ns(tasks: Iterable[TaskState], modified_ns: int) -> int:

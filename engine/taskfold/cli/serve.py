@@ -17,6 +17,7 @@ from taskfold.engine import Engine
 from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.ingest import open_log
+from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ndjson import is_header, is_new
 from taskfold.replay import Replay
@@ -106,8 +107,9 @@ def _is_source(path: str) -> bool:
     try:
         if Path(path).is_file():
             with Path(path).open("rb") as file:
-                if is_header(file.read(_HEADER_BYTES)):
-                    return False
+                start = file.read(_HEADER_BYTES)
+            if is_header(start) or start.startswith(SQLITE_MAGIC):
+                return False
         return next(iter(Replay(path)), None) is not None
     except (SourceError, LogError, OSError):
         return False

@@ -25,13 +25,13 @@ except ImportError:  # not on Windows
 
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
+from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
 from taskfold.log.ndjson import is_new
 from taskfold.record import LogHeader, Record
 
 __all__ = ["SqliteLog", "is_database", "read_database"]
 
-_MAGIC: Final = b"SQLite format 3\0"
 _APPLICATION_ID: Final = 0x74666C64
 """``tfld``: what tells a log from any other database."""
 _ROWS: Final = 1_000
@@ -61,7 +61,7 @@ _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 def is_database(path: str | Path) -> bool:
     """Tell whether a file is an SQLite database, by its first bytes."""
     with Path(path).open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
 class _Lookups(Ledger):

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
-from taskfold.lines import MAX_LINE_BYTES, lines, readable
+from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson import is_header, read_records
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
@@ -31,7 +31,6 @@ MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
 
 _PEEK_BYTES: Final = 64
-_SQLITE: Final = b"SQLite format 3\0"
 _SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 
 
@@ -81,7 +80,7 @@ class Source:
         self._on_note = on_note
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
-        self._is_database = start.startswith(_SQLITE)
+        self._is_database = start.startswith(SQLITE_MAGIC)
         if self._is_database and (name == "-" or isinstance(stream, gzip.GzipFile)):
             raise SourceError(name, "is an SQLite database that is packed or piped: it can be read from its own file")
         self.is_log = self._is_database or is_header(start)
