@@ -213,7 +213,17 @@ def test_a_log_that_was_begun_for_nothing_is_gone(tmp_path):
 
     log.roll_back()
 
-    assert not (tmp_path / "new.db").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_log_in_a_folder_that_cannot_be_written_is_read(path, monkeypatch):
+    path.with_name("tasks.db-lock").unlink()
+    before = sorted(path.parent.iterdir())
+    monkeypatch.setattr("os.access", lambda *_: False)
+
+    assert [r.seq for r in replay(path)] == [1, 2, 3, 4]
+
+    assert sorted(path.parent.iterdir()) == before
 
 
 def test_what_was_not_acknowledged_at_once_is_with_the_next_sync(path):

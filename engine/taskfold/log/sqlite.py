@@ -128,9 +128,7 @@ class SqliteLog:
                 self.header = _checked_header(self.path)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
-                self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")
+                self._database = _writer(self.path)
                 self._ledger = _Lookups(self._database)
             except BaseException:
                 self._lock.close()
@@ -204,9 +202,12 @@ class SqliteLog:
         with _told(self.path):
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
-            self._close()
             if self._is_new:
+                # While the lock is held: nobody else has begun to use either of them.
+                self._database.close()
                 self.path.unlink()
+                _lock_file(self.path).unlink()
+            self._close()
 
     def close(self) -> None:
         """Acknowledge what was appended, and let go of the database."""
@@ -333,9 +334,24 @@ def _told(path: Path, what: str = "written") -> Iterator[None]:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
 
 
+def _writer(path: Path) -> sqlite3.Connection:
+    """Return the connection that writes."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
 def _reader(path: Path) -> sqlite3.Connection:
     """Return a connection that only reads."""
     name = f"file:{quote(str(path.absolute()))}?mode=ro"
+    if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
+        # Readers share a file beside the database, which cannot be made here; but then nobody writes, either.
+        name += "&immutable=1"
     # Whoever reads may go on in another thread.
     return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
 
@@ -361,16 +377,21 @@ def _begin(path: Path, header: LogHeader) -> None:
         database.execute("INSERT INTO header VALUES (?)", (_encode(header).decode(),))
         database.execute("COMMIT")
     draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # where a folder can be opened, to have its new entry on disk
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}-lock")
 
 
 def _locked(path: Path) -> Any:
     """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
-    lock = path.with_name(f"{path.name}-lock").open("ab")
+    lock = _lock_file(path).open("ab")
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
