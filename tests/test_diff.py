@@ -76,6 +76,13 @@ def test_a_point_may_be_a_time(log):
     ]
 
 
+def test_a_point_may_be_a_position_of_a_log(log):
+    assert [told(each) for each in diff(log, "@2", "@3")] == [told(each) for each in diff(log, 2, 3)]
+    assert [r.seq for r in replay(log, at="@4")] == [1, 2, 3, 4]
+    assert list(replay(log, at=At(seq=0))) == []
+    assert [r.seq for r in replay(STREAM, at="@9")] == list(range(1, 10))
+
+
 def test_every_difference_of_a_recorded_stream_is_between_what_is_replayed():
     first, last = 500, 700
     before = {s.id: json.loads(s.to_json()) for s in replay(STREAM, at=first).snapshots()}

@@ -26,7 +26,7 @@ __all__ = ["At", "Replay", "parse_at", "replay"]
 
 
 class At(Struct, frozen=True, kw_only=True):
-    """Up to where to fold: an index (of a write, Nomad's ModifyIndex), a time, or, with neither, the end.
+    """Up to where to fold: an index (of a write, Nomad's ModifyIndex), a time, a position, or, with none, the end.
 
     An index is never split: all records of it are folded. A time folds, per allocation, the longest run of records from
     its beginning of which none is later.
@@ -34,22 +34,26 @@ class At(Struct, frozen=True, kw_only=True):
 
     index: int | None = None
     time_ns: int | None = None
+    seq: int | None = None
+    """The position of a record, in a log or as it would be imported: a write may be split."""
 
 
 def parse_at(text: str) -> At:
-    """Return the point that a text names: a number is an index, an RFC 3339 instant a time.
+    """Return the point that a text names: a number is an index, an RFC 3339 instant a time, ``@7`` a position.
 
-    Raises ValueError for a text that is neither.
+    Raises ValueError for a text that is none of them.
 
     >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns
     (1042, 1795422850000000000)
     """
     if text.isascii() and text.isdigit():
         return At(index=int(text))
+    if text.isascii() and text[:1] == "@" and text[1:].isdigit():
+        return At(seq=int(text[1:]))
     try:
         return At(time_ns=parse_time_ns(text))
     except ValueError:
-        msg = f"{text!r} is neither an index such as 1042 nor a time such as 2026-11-23T08:34:10Z"
+        msg = f"{text!r} is neither an index such as 1042 nor a time such as 2026-11-23T08:34:10Z, nor a position (@7)"
         raise ValueError(msg) from None
 
 
@@ -91,6 +95,8 @@ class Replay:
         """
         late: set[str] = set()
         for record in self._records():
+            if self.at.seq is not None and record.seq > self.at.seq:
+                return
             if self.at.index is not None and record.index > self.at.index:
                 continue
             if self.at.time_ns is not None:

@@ -72,7 +72,9 @@ sources_argument = click.argument("sources", metavar="SOURCE...", nargs=-1, requ
 source_argument = click.argument("source", metavar="SOURCE")
 POINT: Final = _Point()
 """What `--at` takes: an index or a time."""
-at_option = click.option("--at", type=POINT, help="The state at this index (never split) or time, not at the end.")
+at_option = click.option(
+    "--at", type=POINT, help="The state at this index (never split), time, or position (@7), not at the end."
+)
 alloc_option = click.option("--alloc", metavar="PREFIX", help="One allocation: its ID, or enough of its beginning.")
 task_option = click.option("--task", metavar="NAME", help="Only tasks of this name.")
 since_option = click.option("--since", type=_Instant(), help="Last record (log: record) not before this time.")

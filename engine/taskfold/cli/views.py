@@ -95,6 +95,8 @@ def counts_text(counts: list[str], *, gaps: int, irregular: int = 0) -> str:
 def _asked_text(at: At) -> str:
     if at.index is not None:
         return f"as of index {at.index}, "
+    if at.seq is not None:
+        return f"as of position {at.seq}, "
     return "" if at.time_ns is None else f"as of {instant_text(at.time_ns)}Z, "
 
 
