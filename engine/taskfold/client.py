@@ -338,12 +338,9 @@ class _Fields(Struct):
     AllocStates: list[Any] | None = None
 
 
-_decode_fields = msgspec.json.Decoder(_Fields).decode
-
-
 def _fields_of(placed: bytes) -> dict[str, Any]:
     """Return the fields that decisions look at, as an allocation was placed with them."""
     try:
-        return msgspec.structs.asdict(_decode_fields(placed))
+        return msgspec.structs.asdict(msgspec.json.decode(placed, type=_Fields))
     except msgspec.ValidationError:
         return {}

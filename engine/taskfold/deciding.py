@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
-from taskfold.codecs.groups import group_of
 from taskfold.decide import decide, due_of, owed
 from taskfold.effects import Collect, SignalTask, StartTask, Step
 from taskfold.errors import ClockWentBack, LogError, VersionConflict
@@ -89,6 +88,9 @@ class Decider:
         # The texts are replaced, and never changed: the same object says the same.
         if known is not None and known[0] is allocation.placed and known[1] is job:
             return known[2]
+        # Imported when it is needed first: what a job may be is much to import.
+        from taskfold.codecs.groups import group_of
+
         found = group_of(allocation.placed, updates, self._store.dialect)
         self._groups[allocation.id] = allocation.placed, job, found
         return found
