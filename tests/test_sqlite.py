@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -334,3 +335,32 @@ def test_a_packed_database_is_told_apart(path, tmp_path):
 
     with pytest.raises(SourceError, match="is an SQLite database that is packed or piped"):
         list(replay(packed))
+
+
+@pytest.mark.parametrize("name", ["", "x.jsonl", "x.db"])
+def test_of_eight_writers_who_saw_the_same_version_exactly_one_wins(tmp_path, name):
+    engine = Engine.open(tmp_path / name, dialect="1.1.2") if name else Engine(dialect="1.1.2")
+    engine.place({"ID": "a"})
+    rounds, won, lost = 25, [], []
+    barrier = threading.Barrier(8, timeout=30)
+
+    def write(writer: int) -> None:
+        for version in range(1, rounds + 1):
+            barrier.wait()
+            try:
+                engine.record("a", f"task-{writer}", ev.Received(), expected_version=version)
+            except VersionConflict as conflict:
+                lost.append(conflict.found - version)
+            else:
+                won.append(version)
+            barrier.wait()
+
+    writers = [threading.Thread(target=write, args=(writer,)) for writer in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    engine.close()
+
+    assert won == list(range(1, rounds + 1))
+    assert lost == [1] * 7 * rounds  # each was told which version it found
