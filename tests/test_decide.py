@@ -26,6 +26,7 @@ from taskfold.errors import (
     ClockWentBack,
     DecodeError,
     InputRefused,
+    LogError,
     PolicyRefused,
     TaskfoldError,
     UnknownAllocation,
@@ -955,6 +956,70 @@ async def first_lines(app: App, request: str, count: int) -> list[bytes]:
 
 def test_a_task_that_says_nothing_has_five_seconds_to_end():
     assert TaskPlan(name="web", policy=RestartPolicy()).kill_timeout_ns == 5 * SECOND
+
+
+def waiting(*allocs: str, dialect: str) -> Engine:
+    """Return an engine of allocations whose one task waits for its restart."""
+    engine = Engine(dialect=dialect, clock=ManualClock(SECOND), seed=1)
+    for alloc in allocs:
+        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web")})
+        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "web", inputs.Exited(exit_code=1))
+    return engine
+
+
+def test_what_cannot_be_decided_when_it_is_due_keeps_nobody_else_waiting():
+    engine = waiting("a", "b", dialect=OLD)
+    engine.update("a", {"Job": job("web", policy={"Mode": "nope"})})
+
+    found = {step.alloc: step for step in engine.due(60 * SECOND)}
+
+    assert found["a"].outcome == "impossible"
+    assert "Unsupported restart mode" in found["a"].notes[0][1]
+    assert names(found["b"], StartTask) == ["web"]
+
+
+def test_a_log_that_fails_leaves_what_is_due_to_be_told_later(monkeypatch):
+    engine = waiting("a", "b", dialect=NEW)
+    due_ns = {alloc: due_of(engine.task(alloc, "web")) for alloc in "ab"}
+    first, second = sorted("ab", key=lambda alloc: due_ns[alloc] or 0)
+    engine.clock = ManualClock(60 * SECOND)
+    engine.report(second, "", inputs.StopRequested())  # so that its end is to be written
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.store.log, "append_all", failing)
+        told = engine.due()
+        with pytest.raises(LogError, match="the disk is gone"):
+            engine.due()
+
+    assert [(step.alloc, names(step, StartTask)) for step in told] == [(first, ["web"])]
+    assert [step.alloc for step in engine.due()] == [second]
+    assert engine.task(second, "web").state == "dead"
+    assert engine.next_due() is None
+
+
+def failing(*_: object, **__: object) -> None:
+    raise LogError("the disk is gone")
+
+
+def test_a_step_is_owed_even_when_a_callback_raises_after_it_was_recorded():
+    class Model:
+        state = "running"
+
+        def after_restarting(self, _: Any) -> None:
+            raise RuntimeError("too late")
+
+    story = Story("web")
+    story.run("web")
+    story.engine.bind("a", "web", Model())
+    steps: list[Step] = []
+    story.engine.on_step(steps.append)
+
+    with pytest.raises(RuntimeError, match="too late"):
+        story.say(inputs.Exited(exit_code=1), "web")
+
+    assert story.state("web").state == "pending"
+    assert story.engine.next_due() == steps[0].timers[0].due_ns
 
 
 def test_a_group_made_by_hand_refuses_a_bad_policy():

@@ -197,6 +197,18 @@ def test_a_disk_that_is_full_at_any_point_takes_an_append_whole_or_not_at_all(pa
     log.close()
 
 
+def test_a_number_that_sqlite_cannot_hold_is_told_and_nothing_is_left_open(path):
+    log = SqliteLog(path)
+
+    with pytest.raises(LogError, match=r"tasks\.db: cannot be written \(SQLite\): .*too large"):
+        log.append("a", 3, [record("a", 4), record("a", 5, index=2**63)])
+
+    assert log.seq == 4
+    assert [r.seq for r in log.append("a", 3, [record("a", 4)])] == [5]
+    assert rows(path) == [(5,)]
+    log.close()
+
+
 def test_what_is_not_acknowledged_can_be_taken_back(path):
     log = SqliteLog(path)
     log.append("a", 3, [record("a", 4)], sync=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
@@ -100,7 +98,7 @@ class Decider:
         for timer in step.timers:
             self.timers.set(step.alloc, timer.task, timer.due_ns)
         if len(self.timers) == len(step.timers):
-            return
+            return  # there are no others, which is what most steps find
         tasks = self._store.fold.allocations[step.alloc].tasks
         told = [effect for effect in step.effects if not isinstance(effect, (Collect, SignalTask))]
         for effect in told:
@@ -113,15 +111,16 @@ class Decider:
             if planned_ns is not None and due_of(tasks[name]) != planned_ns:
                 self.timers.discard(step.alloc, name)
 
-    def take_due(self, until_ns: int) -> Iterator[tuple[str, str, Input, int]]:
-        """Yield what is due by a time, in order; what becomes due meanwhile, too."""
-        while (next_ns := self.timers.next_ns) is not None and next_ns <= until_ns:
-            for due in self.timers.pop(next_ns):
-                allocation = self._store.fold.allocations[due.alloc]
-                is_pending = allocation.tasks[due.task].state == PENDING
-                # A clock that went on while the embedder was away: nothing is decided before what was recorded.
-                now_ns = max(until_ns, allocation.modified_ns)
-                yield due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns
+    def first_due(self, until_ns: int) -> tuple[str, str, Input, int] | None:
+        """Return what is due next, if that is by a time; its timer stays until what is decided is recorded."""
+        due = self.timers.first
+        if due is None or due.due_ns > until_ns:
+            return None
+        allocation = self._store.fold.allocations[due.alloc]
+        is_pending = allocation.tasks[due.task].state == PENDING
+        # A clock that went on while the embedder was away: nothing is decided before what was recorded.
+        now_ns = max(until_ns, allocation.modified_ns)
+        return due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns
 
     def restore(self, now_ns: int) -> list[Step]:
         """Return what is owed to every allocation that decisions were made for. O(tasks)."""

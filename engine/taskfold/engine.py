@@ -270,13 +270,24 @@ class Engine(Reading):
         """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
 
         Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
+        What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
+        and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
         """
         with self._turn:
             until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
-            steps = []
-            for alloc, task, said, time_ns in self._decider.take_due(until_ns):
-                step, records = self._decider.decided(alloc, task, said, time_ns)
-                self._commit_step(step, records)
+            steps: list[Step] = []
+            while (due := self._decider.first_due(until_ns)) is not None:
+                alloc, task, said, time_ns = due
+                try:
+                    step, records = self._decider.decided(alloc, task, said, time_ns)
+                    self._commit_step(step, records)
+                except LogError:
+                    if steps:
+                        return steps  # what they owe must not be lost; the next call tells of the log
+                    raise
+                except TaskfoldError as refusal:
+                    step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
+                self._decider.timers.discard(alloc, task)
                 steps.append(step)
             return steps
 
@@ -301,34 +312,36 @@ class Engine(Reading):
 
     def _commit_step(self, step: Step, records: list[Record]) -> None:
         """Write what was decided, with the callbacks of bound models around it, and plan what is due."""
-        if self._bindings:
-            self._bound_step(step, records)
-        elif records:
-            self.store.commit([Append(step.alloc, records[0].version - 1, records)])
-        self._decider.plan(step)
-        for listener in tuple(self._listeners):
-            listener(step)
-
-    def _bound_step(self, step: Step, records: list[Record]) -> None:
-        """Write what was decided, with the callbacks of the models that are bound to its tasks around it."""
+        is_recorded = False
 
         def append() -> None:
+            nonlocal is_recorded
             if records:
                 self.store.commit([Append(step.alloc, records[0].version - 1, records)])
+            is_recorded = True
 
         run: Callable[[], None] = append
-        for task in dict.fromkeys(task for task, _ in step.moves):
-            binding = self._bindings.get((step.alloc, task))
-            if binding is not None:
-                events = [event for of, event in step.moves if of == task]
-                run = self._bound(binding, step.alloc, task, events, run)
-        run()
+        if self._bindings:
+            for task in dict.fromkeys(task for task, _ in step.moves):
+                binding = self._bindings.get((step.alloc, task))
+                if binding is not None:
+                    events = [event for of, event in step.moves if of == task]
+                    run = self._bound(binding, step.alloc, task, events, run)
+        try:
+            run()
+        finally:
+            # Also when a callback after the append raises: what was recorded is owed.
+            if is_recorded:
+                self._decider.plan(step)
+                for listener in tuple(self._listeners):
+                    listener(step)
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.
 
         It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
-        quick: others wait for their turn. So an embedder sees what was asked for through HTTP, too.
+        quick: others wait for their turn. What it raises reaches who reported. So an embedder sees what was asked for
+        through HTTP, too.
         """
         with self._turn:
             self._listeners.append(listener)

@@ -60,11 +60,17 @@ class Timers:
     @property
     def next_ns(self) -> int | None:
         """When the next one is due (unix nanoseconds); None without one. O(1), amortized."""
+        first = self.first
+        return None if first is None else first.due_ns
+
+    @property
+    def first(self) -> Due | None:
+        """The one that is due next; None without one. O(1), amortized."""
         while self._at:
-            first_ns: int = self._times[0]
-            entries = self._at[first_ns]
-            if self._is_set(entries[0] if isinstance(entries, deque) else entries):
-                return first_ns
+            entries = self._at[self._times[0]]
+            first = entries[0] if isinstance(entries, deque) else entries
+            if self._is_set(first):
+                return first
             # What was let go of is forgotten, so that it is looked at once.
             self._held -= 1
             if isinstance(entries, deque) and len(entries) > 1:

@@ -65,11 +65,11 @@ async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
     step = await _decided(app, found, "", StopRequested(description=_MIGRATED, migrate=True))
     if isinstance(step, Answer):
         return step
-    index = app.engine.store.directory.get(found)
-    assert index is not None
-    body = _encode({"EvalID": str(uuid.uuid4()), "Index": index.modify_index})
-    answer = json_answer(body)
-    return Answer(200, (*answer.headers, (b"X-Nomad-Index", b"%d" % index.modify_index)), body)
+    listed = app.engine.store.directory.get(found)
+    assert listed is not None
+    index = listed.modify_index
+    body = _encode({"EvalID": str(uuid.uuid4()), "Index": index})
+    return json_answer(body, extra=((b"X-Nomad-Index", b"%d" % index),))
 
 
 async def client_allocation(app: App, request: Request, _: Options, text: str, action: str) -> Answer:

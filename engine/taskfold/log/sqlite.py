@@ -174,7 +174,7 @@ class SqliteLog:
             database.execute("RELEASE append")
             if sync:
                 database.execute("COMMIT")
-        except sqlite3.Error:
+        except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
             with suppress(sqlite3.Error):
                 database.execute("ROLLBACK TO append")
@@ -328,7 +328,7 @@ def _told(path: Path, what: str = "written") -> Iterator[None]:
     """Turn what SQLite or the system says into a LogError that names the file."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError) as error:  # an index of more than 63 bits is one
         raise LogError(f"{path}: cannot be {what} (SQLite): {error}") from None
     except OSError as error:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
