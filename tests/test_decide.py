@@ -973,8 +973,12 @@ def test_what_cannot_be_decided_when_it_is_due_keeps_nobody_else_waiting():
     engine = waiting("a", "b", dialect=OLD)
     engine.update("a", {"Job": job("web", policy={"Mode": "nope"})})
 
-    found = {step.alloc: step for step in engine.due(60 * SECOND)}
+    heard: list[Step] = []
+    engine.on_step(heard.append)
+    told_of = engine.due(60 * SECOND)
+    found = {step.alloc: step for step in told_of}
 
+    assert heard == told_of
     assert found["a"].outcome == "impossible"
     assert "Unsupported restart mode" in found["a"].notes[0][1]
     assert names(found["b"], StartTask) == ["web"]

@@ -287,6 +287,7 @@ class Engine(Reading):
                     raise
                 except TaskfoldError as refusal:
                     step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
+                    self._tell(step)
                 self._decider.timers.discard(alloc, task)
                 steps.append(step)
             return steps
@@ -333,8 +334,12 @@ class Engine(Reading):
             # Also when a callback after the append raises: what was recorded is owed.
             if is_recorded:
                 self._decider.plan(step)
-                for listener in tuple(self._listeners):
-                    listener(step)
+                self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        """Tell of a step who listens."""
+        for listener in tuple(self._listeners):
+            listener(step)
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from taskfold.events import wire_name
+from taskfold.record import Addressed
 
 __all__ = [
     "INPUTS",
@@ -246,19 +247,10 @@ AnyInput: TypeAlias = (
 """Every input as a closed union, for decoders and type checkers."""
 
 
-class Said(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+class Said(Addressed, frozen=True, kw_only=True):
     """An input that somebody posts."""
 
-    alloc: str
     input: AnyInput
-    task: str = ""
-    """The task, or empty for the allocation itself."""
-    time_ns: int | None = None
-    """When it happened (unix nanoseconds); the engine's clock unless given."""
-    id: str | None = field(name="ID", default=None)
-    """What makes a repeat known."""
-    expected_version: int | None = None
-    """The version that the allocation must have."""
 
 
 INPUTS: Final[tuple[type[Input], ...]] = tuple(Input.__subclasses__())

@@ -16,6 +16,7 @@ from taskfold.events import wire_name
 __all__ = [
     "FORMAT",
     "INTERNAL_EVENTS",
+    "Addressed",
     "Collected",
     "Coordinated",
     "Decided",
@@ -236,19 +237,24 @@ WritableEvent: TypeAlias = TaskEventUnion | Placed | Updated | Finished
 """What an embedder, or a scheduler through HTTP, may write. The other internal events are the importer's."""
 
 
-class Write(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
-    """A record that somebody asks for; the engine gives it its place, index, version and time."""
+class Addressed(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
+    """What comes with everything that is written or said of an allocation."""
 
     alloc: str
-    event: WritableEvent
     task: str = ""
     """The task, or empty for the allocation itself."""
     time_ns: int | None = None
     """When it happened (unix nanoseconds); the engine's clock unless given."""
     id: str | None = field(name="ID", default=None)
-    """What makes a repeat known: a write whose ID was recorded before is left out."""
+    """What makes a repeat known: what was recorded with an ID before is left out."""
     expected_version: int | None = None
-    """The version that the allocation must have; writes before it in the same append count."""
+    """The version that the allocation must have; what comes before it in the same append counts."""
+
+
+class Write(Addressed, frozen=True, kw_only=True):
+    """A record that somebody asks for; the engine gives it its place, index, version and time."""
+
+    event: WritableEvent
 
 
 class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
