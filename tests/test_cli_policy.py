@@ -550,3 +550,12 @@ def test_the_help_names_every_flag() -> None:
     for parameter in policy_command.params:
         if parameter.param_type_name == "option":
             assert parameter.opts[0] in shown
+
+
+def test_a_policy_of_a_task_is_none_where_nomad_does_not_know_that(tmp_path: Path) -> None:
+    path = written(
+        job_of({"Name": "a", "RestartPolicy": OWN, "Tasks": [{"Name": "t", "RestartPolicy": OWN}]}), tmp_path
+    )
+
+    for dialect, tasks in (("0.5.6", [None]), ("1.1.2", [None, "t"])):
+        assert [each["task"] for each in told(path, "--dialect", dialect)["policies"]] == tasks

@@ -15,7 +15,7 @@ The rules that set it apart, each with the file of 1.1.2 and newer that it comes
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from taskfold import events as ev
 from taskfold import inputs as given
@@ -187,8 +187,13 @@ class NewClient(Client):
 
     def restart_asked(self, task: Now, asked: given.RestartRequested) -> None:
         """End the process of a running task to start it again."""
-        self.emit(task, ev.RestartSignaled(restart_reason=asked.reason))
-        self.remember(task, restart="failed" if asked.failure else "asked")
+        self._end_to_restart(
+            task, ev.RestartSignaled(restart_reason=asked.reason), "failed" if asked.failure else "asked"
+        )
+
+    def _end_to_restart(self, task: Now, event: ev.RestartSignaled, restart: Literal["asked", "failed"]) -> None:
+        self.emit(task, event)
+        self.remember(task, restart=restart)
         self.kill(task)
 
     def signal_asked(self, task: Now, asked: given.SignalRequested) -> None:
@@ -200,9 +205,8 @@ class NewClient(Client):
     def template_changed(self, task: Now, changed: given.TemplateChanged) -> None:
         """Do what the template's change mode says."""
         if changed.change_mode == "restart":
-            self.emit(task, ev.RestartSignaled(kept=_shown("Template with change_mode restart re-rendered")))
-            self.remember(task, restart="asked")
-            self.kill(task)
+            event = ev.RestartSignaled(kept=_shown("Template with change_mode restart re-rendered"))
+            self._end_to_restart(task, event, "asked")
         else:
             text = signal_text(changed.signal)
             self.emit(task, ev.Signaling(task_signal=text, kept=_shown("Template re-rendered")))

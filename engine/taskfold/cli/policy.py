@@ -12,7 +12,7 @@ import msgspec
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable
 from taskfold.cli.wording import count_text, visible
-from taskfold.codecs.groups import job_policy
+from taskfold.codecs.groups import job_policy, own_policy
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job, Task
 from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
@@ -198,11 +198,11 @@ def _of_job(job: Job, dialect: Dialect) -> Iterator[_InForce]:
         tasks = group.tasks or ()
         where = {"job": job.id or job.name, "group": group.name}
         # A group whose tasks all have their own needs none.
-        if group.restart_policy or not tasks or not all(task.restart_policy for task in tasks):
+        if group.restart_policy or not tasks or not all(own_policy(task, dialect) for task in tasks):
             source = "group" if group.restart_policy else "default"
             yield _checked(_InForce(source, job_type, job_policy(job, group, Task(), dialect), **where))
         for task in tasks:
-            if task.restart_policy:
+            if own_policy(task, dialect):
                 found = _InForce("task", job_type, job_policy(job, group, task, dialect), **where, task=task.name)
                 yield _checked(found)
 

@@ -16,7 +16,7 @@ from taskfold.group import DEFAULT_KILL_TIMEOUT_NS, Group, TaskPlan
 from taskfold.policy import RestartPolicy
 from taskfold.restart import Hook, default_policy, restarts_after_success
 
-__all__ = ["group_of", "group_of_job", "job_policy"]
+__all__ = ["group_of", "group_of_job", "job_policy", "own_policy"]
 
 _JOBS_KEPT: Final = 1_024
 """How many jobs are remembered as groups: the allocations of one share it."""
@@ -99,14 +99,18 @@ def group_of_job(job: Job, group: TaskGroup, dialect: str | Dialect, *, policies
     return Group.of(plans, spoken, job.type or "service", **({"min_healthy_time_ns": healthy_ns} if healthy_ns else {}))
 
 
+def own_policy(task: Task, dialect: str | Dialect) -> RestartPolicy | None:
+    """Return the restart policy that a task has of its own (since Nomad 0.11.0); None without one."""
+    return task.restart_policy if dialect_of(dialect).has_new_client else None
+
+
 def job_policy(job: Job, group: TaskGroup, task: Task, dialect: str | Dialect) -> RestartPolicy | None:
     """Return the restart policy of a task: its own, its group's, or the default of the job's type; None without any.
 
     A policy without a mode (the documented API shows one) has the mode of the default.
     """
     default = default_policy(job.type or "service", dialect)
-    own = task.restart_policy if dialect_of(dialect).has_new_client else None  # since Nomad 0.11.0
-    policy = own or group.restart_policy or default
+    policy = own_policy(task, dialect) or group.restart_policy or default
     if policy is not None and not policy.mode and default is not None:
         return msgspec.structs.replace(policy, mode=default.mode)
     return policy
