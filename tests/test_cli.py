@@ -15,13 +15,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner, Result
 
 import recordings
+from command_line import run
 from taskfold import Replay, Snapshot, diagram
 from taskfold.cli import progress as progress_module
 from taskfold.cli import screen as screen_module
-from taskfold.cli.commands import taskfold
 from taskfold.cli.progress import Progress
 from taskfold.cli.wording import short_ids
 from taskfold.dialect import DIALECTS
@@ -34,10 +33,6 @@ SIBLING = recordings.RECORDINGS / "1.1.2" / "sibling_failed" / "stream.ndjson.gz
 TASKFOLD = [sys.executable, "-m", "taskfold"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "engine")}
 STREAMS = sorted((recordings.RECORDINGS / "1.1.2").glob("*/stream.ndjson.gz"))
-
-
-def run(*args: object, input: bytes | None = None, env: dict[str, str | None] | None = None) -> Result:
-    return CliRunner().invoke(taskfold, [str(arg) for arg in args], input=input, env=env)
 
 
 def fine(*args: object, input: bytes | None = None, env: dict[str, str | None] | None = None) -> str:

@@ -10,33 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import recordings
+from command_line import refused, run
 from taskfold.cli import commands
-from taskfold.cli.commands import taskfold
 
 ROOT = Path(__file__).parent.parent
 STREAM = recordings.RECORDINGS / "1.1.2" / "sibling_failed" / "stream.ndjson.gz"
 LINES = gzip.decompress(STREAM.read_bytes()).splitlines(keepends=True)
 DEEP = b"[" * 100_000 + b"]" * 100_000
-
-
-def run(*args: object, input: bytes | None = None) -> Result:
-    return CliRunner().invoke(taskfold, [str(arg) for arg in args], input=input)
-
-
-def refused(result: Result, *parts: object, may_show: bool = False) -> str:
-    """Assert that a command was refused in one sentence which has these parts, and return it."""
-    assert result.exit_code == 2, (result.exit_code, result.stdout, result.stderr)
-    assert may_show or result.stdout == ""
-    (sentence,) = result.stderr.splitlines()
-    assert sentence.startswith("taskfold: ")
-    assert "Traceback" not in sentence
-    assert "bug of taskfold" not in sentence
-    for part in parts:
-        assert str(part) in sentence
-    return sentence
 
 
 def task(text: bytes) -> bytes:

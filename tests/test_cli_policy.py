@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
+import command_line
 import recordings
-from taskfold.cli.commands import taskfold
+from command_line import refused
 from taskfold.cli.policy import policy as policy_command
 from taskfold.codecs.groups import job_policy
 from taskfold.codecs.views import Job, view
@@ -28,7 +29,7 @@ SHORT = ("--attempts", "3", "--interval", "10s", "--delay", "1s", "--mode", "fai
 
 
 def run(*args: object, input: bytes | None = None, env: dict[str, str | None] | None = None) -> Result:
-    return CliRunner().invoke(taskfold, ["policy", *map(str, args)], input=input, env=env)
+    return command_line.run("policy", *args, input=input, env=env)
 
 
 def told(*args: object, status: int = 0, input: bytes | None = None) -> dict[str, Any]:
@@ -418,18 +419,6 @@ def test_what_a_job_is_called_cannot_move_the_cursor(tmp_path: Path) -> None:
 
 
 # --- hostile input ---
-
-
-def refused(result: Result, *parts: object) -> None:
-    """Assert that a command was refused in one sentence which has these parts."""
-    assert result.exit_code == 2, (result.exit_code, result.stdout, result.stderr)
-    assert result.stdout == ""
-    (sentence,) = result.stderr.splitlines()
-    assert sentence.startswith("taskfold: ")
-    assert "Traceback" not in sentence
-    assert "bug of taskfold" not in sentence
-    for part in parts:
-        assert str(part) in sentence
 
 
 def with_policy(text: str) -> bytes:

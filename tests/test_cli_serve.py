@@ -16,11 +16,11 @@ import httpx
 import pytest
 
 import recordings
+from command_line import refused, run
 from servers import served, until
 from taskfold import Engine, NdjsonLog, replay
 from taskfold.cli.serve import _EXTRA
 from taskfold.http.server import Server
-from test_cli_bad_input import refused, run
 from test_follow import EXAMPLE, LINES
 
 NEWEST = max(snapshot.modify_index for snapshot in replay(EXAMPLE).snapshots())

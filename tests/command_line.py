@@ -1,0 +1,25 @@
+"""The command line, run in this process, and what a refusal of it looks like."""
+
+from __future__ import annotations
+
+from click.testing import CliRunner, Result
+
+from taskfold.cli.commands import taskfold
+
+
+def run(*args: object, input: bytes | None = None, env: dict[str, str | None] | None = None) -> Result:
+    """Run a command."""
+    return CliRunner().invoke(taskfold, [str(arg) for arg in args], input=input, env=env)
+
+
+def refused(result: Result, *parts: object, may_show: bool = False) -> str:
+    """Assert that a command was refused in one sentence which has these parts, and return it."""
+    assert result.exit_code == 2, (result.exit_code, result.stdout, result.stderr)
+    assert may_show or result.stdout == ""
+    (sentence,) = result.stderr.splitlines()
+    assert sentence.startswith("taskfold: ")
+    assert "Traceback" not in sentence
+    assert "bug of taskfold" not in sentence
+    for part in parts:
+        assert str(part) in sentence
+    return sentence
