@@ -18,6 +18,7 @@ demo: $(STAMP)  ## replay a recorded event stream and show one task's history
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(STAMP)  ## run the tests and the doctests
+	@$(BIN)/python tests/postgres.py
 	$(BIN)/python -m pytest
 
 lint: $(STAMP)  ## check rules and formatting
@@ -28,8 +29,8 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
-torture: $(STAMP)  ## kill a writer some hundred times, and explore (minutes; not part of test)
-	TASKFOLD_KILLS=400 $(BIN)/python -m pytest tests/test_sqlite.py -k kill
+torture: $(STAMP)  ## kill writers some hundred times, and explore (minutes; not part of test)
+	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py -k kill
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals

@@ -232,7 +232,10 @@ def test_into_something_that_is_no_log_changes_nothing(content: bytes, tmp_path:
 def test_into_a_store_that_there_is_not(tmp_path: Path) -> None:
     sentence = refused(run("import", STREAM, "--into", tmp_path / "x.csv"), tmp_path / "x.csv")
 
-    assert sentence.endswith("a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines)")
+    assert sentence.endswith(
+        "a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines), "
+        "or is the URL of a PostgreSQL database (postgresql://…)"
+    )
     assert not (tmp_path / "x.csv").exists()
 
 

@@ -66,6 +66,7 @@ FLOORS = {
         "deciding",
         "reading",
         "diff",
+        "shared",
         "steps_async",
         "writing",
         "changes",
@@ -109,6 +110,9 @@ FACE_DEPENDENCIES = {
     "http": {"httptools", "httpx", "prometheus_client", "uvicorn", "uvloop"},
     "testing": {"hypothesis", "pytest"},
 }
+
+# What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
+EXTRA_MODULES = {"taskfold.log.postgres": {"psycopg"}}
 
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}
@@ -199,12 +203,18 @@ def floor_problem(part: str, imported: Import) -> str | None:
     return None
 
 
-def dependency_problem(part: str, imported: Import) -> str | None:
-    """Say why a module of `part` may not import something from outside, or None when it may."""
+def dependency_problem(module: str, imported: Import) -> str | None:
+    """Say why a module may not import something from outside, or None when it may."""
+    part = part_of(module)
     top = imported.module.partition(".")[0]
     if FLOOR_OF[part] in PURE_FLOORS and top in IMPURE_MODULES and (part, top) not in IMPURE_BUT_ALLOWED:
         return f"the floor {FLOOR_OF[part]} is pure and may not import {imported.module}"
-    known = sys.stdlib_module_names | BASE_DEPENDENCIES | FACE_DEPENDENCIES.get(part, set())
+    known = (
+        sys.stdlib_module_names
+        | BASE_DEPENDENCIES
+        | FACE_DEPENDENCIES.get(part, set())
+        | EXTRA_MODULES.get(module, set())
+    )
     return None if top in known else f"{part} may not import {top}: it is neither in the base nor in an extra of {part}"
 
 
@@ -247,7 +257,9 @@ def check_source(module: str, source: str, *, is_package: bool = False) -> list[
     found = purity_problems(tree) if FLOOR_OF[part] in PURE_FLOORS else []
     for imported in collector.imports:
         is_ours = imported.module.partition(".")[0] == "taskfold"
-        problem = floor_problem(part, imported) if is_ours else dependency_problem(part, imported)
+        if imported.module in EXTRA_MODULES and not imported.lazy:
+            found.append((imported.line, f"{imported.module} needs an extra: import it only inside a function"))
+        problem = floor_problem(part, imported) if is_ours else dependency_problem(module, imported)
         if problem:
             found.append((imported.line, problem))
     return [f"{module}:{line}: {problem}" for line, problem in sorted(set(found))]
@@ -304,6 +316,8 @@ FORBIDDEN = [
     ("taskfold.http.server", "def f():\n    import rich.table", "http may not import rich"),
     ("taskfold.cli.main", "import hypothesis", "cli may not import hypothesis"),
     ("taskfold.log.columns", "import numpy", "log may not import numpy"),
+    ("taskfold.log.sqlite", "import psycopg", "log may not import psycopg"),
+    ("taskfold.engine", "from taskfold.log.postgres import PostgresLog", "only inside a function"),
 ]
 
 ALLOWED = [
@@ -315,6 +329,8 @@ ALLOWED = [
         "import sqlite3, os, time\nfrom . import memory\nfrom ..codecs import allocation\nopen('x')",
     ),
     ("taskfold.clock", "import time"),
+    ("taskfold.log.postgres", "import psycopg"),
+    ("taskfold.engine", "def f():\n    from taskfold.log.postgres import PostgresLog"),
     ("taskfold.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
     ("taskfold.task", "clock.now()"),
     ("taskfold.engine", "from taskfold.nomad import stream\nimport msgspec, transitions, sortedcontainers"),

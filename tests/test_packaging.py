@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 
 # What only an extra brings, and what of the standard library is too heavy for every user.
-NOT_IMPORTED = ("click", "rich", "hypothesis", "pytest", "pyarrow", "numpy", "ssl", "http.server")
+NOT_IMPORTED = ("click", "rich", "hypothesis", "psycopg", "pytest", "pyarrow", "numpy", "ssl", "http.server")
 
 
 @pytest.fixture(scope="module")

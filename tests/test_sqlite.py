@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from killing import kill_writers
 from recordings import bodies, scenarios
 from taskfold import Engine, ingest, inputs, replay
 from taskfold import events as ev
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
 from taskfold.log.contract import Append
+from taskfold.log.opening import open_log
 from taskfold.log.sqlite import SqliteLog
 from taskfold.record import Record
 
@@ -252,48 +252,15 @@ def test_what_was_not_acknowledged_at_once_is_with_the_next_sync(path):
     log.close()
 
 
-KILLS = int(os.environ.get("TASKFOLD_KILLS", "12"))
-"""How often a writer is killed: `make torture` does it some hundred times."""
+@pytest.mark.parametrize(("name", "seed"), [("x.db", 11), ("x.jsonl", 12)])
+def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path, name, seed):
+    path = tmp_path / name
 
-CHILD = """
-import sys
-from taskfold import Engine, events, inputs
-engine = Engine.open(sys.argv[1], dialect="1.1.2")
-known = "a" in engine.store.fold
-if not known:
-    engine.place({"ID": "a"})
-    engine.report("a", "web", inputs.Placed())
-print("ready", flush=True)
-while True:
-    said = inputs.Started() if engine.task("a", "web").state == "pending" else inputs.Exited(exit_code=None)
-    engine.report("a", "web", inputs.RestartRequested() if isinstance(said, inputs.Exited) else said)
-    if isinstance(said, inputs.Exited):
-        engine.report("a", "web", said)
-    print(engine.store.read("a").version, flush=True)
-"""
+    def kept():
+        with open_log(path) as log:
+            return list(log.read_all())
 
-
-def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path):
-    path, chance = tmp_path / "tasks.db", random.Random(11)
-    acknowledged = 0
-    for _ in range(KILLS):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, path], stdout=subprocess.PIPE, text=True)
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(chance.random() * 0.05)
-        child.send_signal(signal.SIGKILL)
-        told = [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
-        child.wait()
-        child.stdout.close()
-        acknowledged = max([acknowledged, *told])
-
-        with SqliteLog(path) as log:
-            kept = list(log.read_all())
-        assert len(kept) >= acknowledged
-        assert [r.version for r in kept] == list(range(1, len(kept) + 1))
-        # A step is one transaction: no half of one is there.
-        assert {r.index for r in kept} == set(range(1, kept[-1].index + 1))
-    assert acknowledged > KILLS
+    kill_writers(str(path), kept, seed)
 
 
 def test_an_engine_on_a_database_goes_on_with_its_restart_windows(tmp_path):

@@ -134,6 +134,10 @@ class Binding:
         if not self._is_appended:
             raise _Paused
 
+    def move(self, state: str) -> None:
+        """Set the model's state to one that another process recorded, without callbacks."""
+        self._set_state(state or PENDING)
+
     def run(self, task: str, events: Sequence[TaskEvent | Finished], append: Callable[[], str]) -> None:
         """Record events, with the model's callbacks around them; ``append`` records all, and returns the task's state.
 

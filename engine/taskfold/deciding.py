@@ -122,6 +122,12 @@ class Decider:
         now_ns = max(until_ns, allocation.modified_ns)
         return due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns
 
+    def replan(self, alloc: str) -> None:
+        """Move the timers of an allocation that another process has written; what it planned is its own to do."""
+        for name, task in self._store.fold.allocations[alloc].tasks.items():
+            if self.timers.get(alloc, name) not in {None, due_of(task)}:
+                self.timers.discard(alloc, name)
+
     def restore(self, now_ns: int) -> list[Step]:
         """Return what is owed to every allocation that decisions were made for. O(tasks)."""
         steps = []

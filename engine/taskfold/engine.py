@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -28,9 +28,9 @@ from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, Taskf
 from taskfold.events import TaskEvent
 from taskfold.group import Group
 from taskfold.inputs import Input
-from taskfold.log.contract import Append, EventLog
+from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import is_new
+from taskfold.log.opening import is_new_log, open_log
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.reading import Reading
@@ -79,6 +79,10 @@ class Engine(Reading):
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._listeners: list[Callable[[Step], object]] = []
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
+        self._writing: AbstractContextManager[object] = (
+            self._turn if self.store.shared is None else _SharedTurn(self, self.store.shared)
+        )
+        """The turn of a writer; where the log is shared, others cannot append meanwhile, and the state is as theirs."""
 
     @classmethod
     def open(
@@ -89,14 +93,18 @@ class Engine(Reading):
         clock: Clock | None = None,
         seed: int | None = None,
     ) -> Self:
-        """Go on from the log in a file, or begin one there (``.db``: SQLite; ``.jsonl``: lines). O(records).
+        """Go on from a log, or begin one: ``x.db`` (SQLite), ``x.jsonl`` (lines), ``postgresql://…``. O(records).
 
-        A new log is of the default dialect unless one is named. Raises LogError and DialectError.
+        A checkpoint that the log keeps spares the records before it. A new log is of the default dialect unless one is
+        named. Raises LogError and DialectError.
         """
-        from taskfold.ingest import open_log
-
         name = dialect.name if isinstance(dialect, Dialect) else dialect
-        return cls(open_log(path, name or (DEFAULT_DIALECT if is_new(path) else None)), clock=clock, seed=seed)
+        log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None))
+        try:
+            return cls(log, clock=clock, seed=seed)
+        except BaseException:
+            log.close()
+            raise
 
     # --- writing ---
 
@@ -170,7 +178,7 @@ class Engine(Reading):
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed.
         """
-        with self._turn:
+        with self._writing:
             draft = Draft(self.store, self.clock.time_ns())
             for write in writes:
                 draft.add(write)
@@ -181,7 +189,7 @@ class Engine(Reading):
 
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
-        with self._turn:
+        with self._writing:
             draft = Draft(self.store, self.clock.time_ns())
             for write in writes:
                 draft.add(write)
@@ -189,7 +197,7 @@ class Engine(Reading):
 
     def _append_one(self, write: Write) -> Record | None:
         """Append one write; what refuses it is raised as it is."""
-        with self._turn:
+        with self._writing:
             draft = Draft(self.store, self.clock.time_ns())
             draft.add(write)
             for _, refusal in draft.refusals:
@@ -260,7 +268,7 @@ class Engine(Reading):
         Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
         VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
         """
-        with self._turn:
+        with self._writing:
             now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
             step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
             self._commit_step(step, records)
@@ -276,21 +284,31 @@ class Engine(Reading):
         with self._turn:
             until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
             steps: list[Step] = []
-            while (due := self._decider.first_due(until_ns)) is not None:
-                alloc, task, said, time_ns = due
-                try:
-                    step, records = self._decider.decided(alloc, task, said, time_ns)
-                    self._commit_step(step, records)
-                except LogError:
-                    if steps:
-                        return steps  # what they owe must not be lost; the next call tells of the log
-                    raise
-                except TaskfoldError as refusal:
-                    step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
-                    self._tell(step)
-                self._decider.timers.discard(alloc, task)
-                steps.append(step)
+            try:
+                while self._decider.first_due(until_ns) is not None:
+                    with self._writing:
+                        steps += self._first_due(until_ns)
+            except LogError:
+                if not steps:
+                    raise  # else what they owe must not be lost; the next call tells of the log
             return steps
+
+    def _first_due(self, until_ns: int) -> list[Step]:
+        """Decide what is due first; nothing where another process has decided it. Raises LogError."""
+        due = self._decider.first_due(until_ns)
+        if due is None:
+            return []
+        alloc, task, said, time_ns = due
+        try:
+            step, records = self._decider.decided(alloc, task, said, time_ns)
+            self._commit_step(step, records)
+        except LogError:
+            raise
+        except TaskfoldError as refusal:
+            step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
+            self._tell(step)
+        self._decider.timers.discard(alloc, task)
+        return [step]
 
     def next_due(self) -> int | None:
         """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
@@ -370,7 +388,7 @@ class Engine(Reading):
         Those of one call are all recorded or none. They have the observations' own indexes: an engine that observes
         mirrors a Nomad, and should not be written to otherwise. Raises DecodeError and LogError: then nothing changed.
         """
-        with self._turn:
+        with self._writing:
             scratch = Fold(self.dialect, on_illegal="keep")
             importer = Importer(self.dialect, scratch)
             records: dict[str, list[Record]] = {}
@@ -382,6 +400,29 @@ class Engine(Reading):
             return self.store.commit(
                 [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
             )
+
+    # --- a log that others write, too ---
+
+    def catch_up(self) -> int:
+        """Take in what other processes have appended to the log; return how many records that were. O(records).
+
+        An engine does so whenever it writes; `taskfold.shared.LogListener` has it do so as soon as they have.
+        Raises LogError.
+        """
+        with self._turn:
+            before = self.store.seq
+            if self.store.shared is not None:
+                self._take_in()
+            return self.store.seq - before
+
+    def _take_in(self) -> None:
+        """Take in what others have appended: their states, for models that are bound to them, too, and timers."""
+        for alloc in self.store.catch_up():
+            self._decider.replan(alloc)
+            for (of, name), binding in self._bindings.items():
+                if of == alloc:
+                    task = self.store.fold.owned(alloc).tasks.get(name)
+                    binding.move("" if task is None else task.state)
 
     # --- models of one's own ---
 
@@ -438,6 +479,37 @@ class Engine(Reading):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _SharedTurn:
+    """The turn of one writer of a log that other processes write, too."""
+
+    def __init__(self, engine: Engine, log: SharedLog) -> None:
+        self._engine = engine
+        self._log = log
+
+    def __enter__(self) -> None:
+        """Take the turn of this process, then that of all, and take in what the others have appended."""
+        engine = self._engine
+        engine._turn.acquire()  # noqa: SLF001 - the two are one
+        try:
+            newest = self._log.begin_turn()
+            try:
+                if newest != engine.store.seq:
+                    engine._take_in()  # noqa: SLF001
+            except BaseException:
+                self._log.end_turn()
+                raise
+        except BaseException:
+            engine._turn.release()  # noqa: SLF001
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        """End both."""
+        try:
+            self._log.end_turn()
+        finally:
+            self._engine._turn.release()  # noqa: SLF001
 
 
 def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:

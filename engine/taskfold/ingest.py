@@ -10,19 +10,16 @@ from msgspec import Struct
 
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
-from taskfold.errors import LogError
 from taskfold.log.contract import StoredLog, check_dialect
-from taskfold.log.ndjson import NdjsonLog, is_new
+from taskfold.log.opening import is_new_log, is_postgres, open_log
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.record import Record
 from taskfold.replay import Replay
 
-__all__ = ["Ingested", "ingest", "open_log"]
+__all__ = ["Ingested", "ingest"]
 
-_LINES: Final = (".jsonl", ".ndjson")
-_DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 _RECORDS_PER_STEP: Final = 10_000
 
 
@@ -36,23 +33,8 @@ class Ingested(Struct, frozen=True, kw_only=True):
     """Records that were appended."""
     repeats: int
     """Observations that told nothing new."""
-    log_bytes: int
-    """The size of the log afterwards."""
-
-
-def open_log(path: str | Path, dialect: str | None = None, region: str = "global") -> StoredLog:
-    """Open the log that a path names, or begin one; the store is picked by the ending.
-
-    Raises LogError for an ending that names no store, and for whatever the store refuses.
-    """
-    name = str(path)
-    if name.endswith(_LINES):
-        return NdjsonLog(path, dialect, region)
-    if name.endswith(_DATABASES):
-        from taskfold.log.sqlite import SqliteLog
-
-        return SqliteLog(path, dialect, region)
-    raise LogError(f"{name}: a log ends in {', '.join(_DATABASES)} (SQLite), or {' or '.join(_LINES)} (JSON lines)")
+    log_bytes: int | None
+    """The size of the log's file afterwards; None for a database of a server."""
 
 
 def ingest(
@@ -71,7 +53,7 @@ def ingest(
     Raises SourceError, LogError and DialectError.
     """
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
-    target = _Target(Path(into), replay)
+    target = _Target(into, replay)
     told = 0
     try:
         for observation, records in replay.steps():
@@ -94,21 +76,21 @@ def ingest(
         observations=importer.observations if importer else 0,
         records=target.count,
         repeats=importer.repeats if importer else 0,
-        log_bytes=Path(into).stat().st_size,
+        log_bytes=None if is_postgres(str(into)) else Path(into).stat().st_size,
     )
 
 
 class _Target:
     """The log that is imported into: gone on with, or begun when the first observation tells the dialect."""
 
-    def __init__(self, path: Path, replay: Replay) -> None:
+    def __init__(self, path: str | Path, replay: Replay) -> None:
         self.path = path
         self.replay = replay
         self.count = 0
         self._log: StoredLog | None = None
         self._is_named = replay.dialect is not None
         """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
-        if not is_new(path):
+        if not is_new_log(path):
             self._log = open_log(path, replay.dialect)
             replay.dialect = self._log.header.dialect
             replay.importer = Importer(self._log.header.dialect, _fold(self._log))

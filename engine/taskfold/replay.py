@@ -16,10 +16,11 @@ from taskfold.dialect import NEWEST_DIALECT
 from taskfold.duration import parse_time_ns
 from taskfold.errors import DecodeError, DialectError, SourceError
 from taskfold.lines import open_bytes
+from taskfold.log.opening import is_postgres
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
-from taskfold.nomad.sources import Source, files_of
+from taskfold.nomad.sources import DatabaseSource, Source, files_of
 from taskfold.record import LogHeader, Record
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
@@ -133,7 +134,7 @@ class Replay:
         """
         return self._observations(self._open())
 
-    def _observations(self, sources: Iterator[Source]) -> Iterator[Observation]:
+    def _observations(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[Observation]:
         found: Iterator[Observation] = (o for source in sources for o in _of_nomad(source))
         if self.dialect is None:
             self.dialect, found = detect(found)
@@ -141,10 +142,14 @@ class Replay:
             self._note_unknown(observation)
             yield observation
 
-    def _open(self) -> Iterator[Source]:
+    def _open(self) -> Iterator[Source | DatabaseSource]:
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
         for name in self.sources:
+            if is_postgres(name):
+                self._stream = None
+                yield DatabaseSource(name)
+                continue
             with open_bytes(name) as stream:
                 self._stream = stream
                 yield Source(stream, name, self._on_note)
@@ -184,7 +189,7 @@ class Replay:
         """Yield all records of the sources."""
         return (record for _, records in self.steps() for record in records)
 
-    def _of_log(self, source: Source) -> Iterator[list[Record]]:
+    def _of_log(self, source: Source | DatabaseSource) -> Iterator[list[Record]]:
         if len(self.sources) > 1:
             raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
         header, records = source.log()
@@ -203,7 +208,7 @@ class Replay:
                 self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
 
 
-def _of_nomad(source: Source) -> Iterator[Observation]:
+def _of_nomad(source: Source | DatabaseSource) -> Iterator[Observation]:
     if source.is_log:
         raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
     return source.observations()

@@ -13,6 +13,8 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct
@@ -23,7 +25,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
 from taskfold.errors import LogError
-from taskfold.log.contract import Append, EventLog
+from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.positions import Positions
 from taskfold.record import Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
@@ -52,6 +54,8 @@ class Store:
     def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY) -> None:
         """Fold a log. O(records). Events that its table refuses are kept, as they were when they were recorded."""
         self.log = log
+        self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
+        """The log, where other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
         self.fold = Fold(self.dialect, on_illegal="keep")
         """To be read by the writer only, or under the lock."""
@@ -92,12 +96,31 @@ class Store:
 
         One thread at a time. Raises what the log raises: then nothing changed.
         """
-        placed = self.log.append_all(appends)
+        if self.shared is None:
+            placed = self.log.append_all(appends)
+        else:
+            placed = self.shared.append_all(appends, after_seq=self.seq)
         if placed:
-            with self.lock:
-                woken = self._fold_in(placed)
-            wake(woken)
+            self._take_in(placed)
         return placed
+
+    def catch_up(self) -> dict[str, None]:
+        """Fold what other processes have appended, a write at a time; return the allocations that it changed.
+
+        For the thread that writes. O(records). Raises LogError.
+        """
+        touched: dict[str, None] = {}
+        for _, found in groupby(self.log.read_all(self.seq), key=attrgetter("index")):
+            records = list(found)
+            self._take_in(records)
+            touched.update((record.alloc, None) for record in records)
+        return touched
+
+    def _take_in(self, placed: list[Record]) -> None:
+        """Fold what is in the log, and wake who waits for it."""
+        with self.lock:
+            woken = self._fold_in(placed)
+        wake(woken)
 
     def save_checkpoint(self) -> bool:
         """Keep the state as it is now beside the log, if the log can; tell whether it can. O(tasks).
@@ -233,7 +256,7 @@ class Store:
             for alloc, allocation in self.fold.allocations.items():
                 assert self.directory.get(alloc) == heading_of(allocation), alloc
             assert len(self.directory) == len(self.fold)
-            assert self.seq == self.log.seq
+            assert self.shared is not None or self.seq == self.log.seq
 
 
 def _kept_parts(log: EventLog) -> Iterator[bytes]:

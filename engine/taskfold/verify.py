@@ -14,6 +14,7 @@ from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.lifecycle import lifecycle_of
 from taskfold.log.contract import Ledger
+from taskfold.log.opening import shown_name
 from taskfold.nomad.compare import divergences
 from taskfold.nomad.observation import Observation
 from taskfold.record import Record
@@ -170,7 +171,7 @@ class _LogCheck:
 
     def _expect(self, record: Record, path: str, expected: Any, found: Any, why: str) -> None:
         if expected != found:
-            position = f"{self.replay.sources[0]}, record {self.ledger.seq + 1}"
+            position = f"{shown_name(self.replay.sources[0])}, record {self.ledger.seq + 1}"
             self.report.add(
                 Divergence(
                     position=position,

@@ -24,6 +24,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.ingest import Ingested, ingest
 from taskfold.lines import BLOCK_BYTES, open_bytes
+from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.sources import files_of
 from taskfold.record import Gap, Record
 from taskfold.replay import At, Replay
@@ -53,7 +54,8 @@ def taskfold() -> None:
     """Fold Nomad's task events into allocation state, at any index or time.
 
     A SOURCE is a file, a folder of JSON files, or - for standard input, gzip or not. Its content tells what it is: the
-    frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log.
+    frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log. A log may also be named by the
+    URL of its PostgreSQL database.
 
     Exit status: 0 fine, 1 the answer is no (nothing matched, a divergence), 2 bad usage or unreadable input.
     """
@@ -123,7 +125,9 @@ def _nothing(total: int, noun: str) -> int:
 
 @taskfold.command(name="import")
 @options.sources_argument
-@click.option("--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.db, or x.jsonl.")
+@click.option(
+    "--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.db, x.jsonl or postgresql://…"
+)
 @options.dialect_option("The dialect of the sources; else it is detected.")
 def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
     """Import what a Nomad said into a log: whole or not at all, and never twice."""
@@ -136,16 +140,19 @@ def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
         done = ingest(*sources, into=into, dialect=dialect, on_note=Notes(), on_progress=show)
         size = _imported_text(done, sources, size_before)
     told = f" from {count_text(done.observations, 'observation')} ({count_text(done.repeats, 'repeat')})"
-    click.echo(f"imported {count_text(done.records, 'record')}{told if done.observations else ''} into {into}: {size}")
+    what = f"{count_text(done.records, 'record')}{told if done.observations else ''}"
+    click.echo(f"imported {what} into {shown_name(into)}{size}")
     return 0
 
 
 def _imported_text(done: Ingested, sources: tuple[str, ...], size_before: int) -> str:
-    """Say how large the log is, and what part of its source when it is new."""
-    size = bytes_text(done.log_bytes)
+    """Say how large the log is, if it is a file, and what part of its source when it is new."""
+    if done.log_bytes is None:
+        return ""
+    size = f": {bytes_text(done.log_bytes)}"
     if size_before:
         return f"{size}, {bytes_text(done.log_bytes - size_before)} more than before"
-    if "-" in sources:
+    if any(source == "-" or is_postgres(source) for source in sources):
         return size
     source_bytes = sum(_unpacked_bytes(file) for source in sources for file in files_of(source))
     share = f", {done.log_bytes / source_bytes:.0%} of" if source_bytes else " of"

@@ -16,11 +16,12 @@ from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.engine import Engine
 from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
-from taskfold.ingest import open_log
 from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import is_header, is_new
+from taskfold.log.ndjson import is_header
+from taskfold.log.opening import is_new_log, open_log, shown_name
 from taskfold.replay import Replay
+from taskfold.shared import LogListener
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -51,7 +52,8 @@ def serve(
 ) -> int:
     """Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.
 
-    LOG is begun where there is none; without LOG everything is in memory. See docs/serving.md.
+    LOG is a file (x.db, x.jsonl) or a PostgreSQL database (postgresql://…), which several servers may share. It is
+    begun where there is none; without LOG everything is in memory. See docs/serving.md.
     """
     _check_extra()
     from taskfold.http.secrets import read_token
@@ -68,6 +70,7 @@ def serve(
         follower = None if follow is None else Follower(engine, follow, on_note=_note, on_problem=_problem(app))
         if follower is not None:
             held.callback(follower.stop)
+        held.enter_context(LogListener(engine, on_problem=_problem(app)))
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")
@@ -88,7 +91,7 @@ def _check_extra() -> None:
 
 def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
-    begins = log is None or is_new(log)
+    begins = log is None or is_new_log(log)
     told = None if follow is None or not begins else _told_dialect(follow, is_asked=dialect is None)
     name = dialect or told or (DEFAULT_DIALECT if begins else None)
     own = {} if region is None else {"region": region}
@@ -166,7 +169,7 @@ def _problem(app: App) -> Any:
 
     def tell(problem: str) -> None:
         app.problem = problem
-        say(problem)
+        say(problem or "note: the log can be read again")
 
     return tell
 
@@ -174,7 +177,7 @@ def _problem(app: App) -> Any:
 def _begin(app: App, server: Server, follower: Follower | None, log: str | None) -> None:
     """Say where it listens and what it serves, and begin to follow."""
     engine = app.engine
-    what = f"{count_text(len(engine.store.directory), 'allocation')} of {log or 'memory'} at index {engine.index}"
-    say(f"serving {what}, region {app.region}, dialect {app.dialect.name}, at {server.url}")
+    what = f"{count_text(len(engine.store.directory), 'allocation')} of {shown_name(log or 'memory')}"
+    say(f"serving {what} at index {engine.index}, region {app.region}, dialect {app.dialect.name}, at {server.url}")
     if follower is not None:
         follower.start()

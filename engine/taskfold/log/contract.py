@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
@@ -14,7 +13,7 @@ from taskfold.errors import DialectError, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
 from taskfold.record import FORMAT, LogHeader, Record
 
-__all__ = ["Append", "EventLog", "Ledger", "StoredLog", "check_header", "new_header"]
+__all__ = ["Append", "EventLog", "Ledger", "SharedLog", "StoredLog", "check_header", "new_header"]
 
 
 class Append(NamedTuple):
@@ -95,9 +94,7 @@ def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
 
 
 class StoredLog(EventLog, Protocol):
-    """A log in a file: what was appended may be acknowledged later, and taken back until then."""
-
-    path: Path
+    """A log in a file or a database: what was appended may be acknowledged later, and taken back until then."""
 
     def append(
         self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
@@ -115,6 +112,46 @@ class StoredLog(EventLog, Protocol):
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class SharedLog(EventLog, Protocol):
+    """A log that other processes may write, too: a writer takes turns with them, and readers hear of them."""
+
+    def begin_turn(self) -> int:
+        """Keep everybody else from appending until `end_turn`, or the next append; return the newest position.
+
+        Turns may be inside one another. Raises LogError when somebody else holds the log for too long.
+        """
+        ...
+
+    def end_turn(self) -> None:
+        """Undo one `begin_turn`."""
+        ...
+
+    def append_all(self, appends: Sequence[Append], *, sync: bool = True, after_seq: int | None = None) -> list[Record]:
+        """Append as every log does; with ``after_seq`` nothing is appended unless the log is at that position."""
+        ...
+
+    def newest(self) -> int:
+        """Return the position of the newest record, whoever wrote it. Raises LogError."""
+        ...
+
+    def listen(self) -> None:
+        """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
+        ...
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until somebody has appended since the last call, or so long; tell whether. Raises LogError."""
+        ...
+
+    def interrupt(self) -> None:
+        """End a `wait` at once. Any thread may."""
         ...
 
 

@@ -22,10 +22,11 @@ from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson import is_header, read_records
+from taskfold.log.opening import read_server, shown_name
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
 
-__all__ = ["MAX_DOCUMENT_BYTES", "Source", "files_of", "observations_of_line"]
+__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Source", "files_of", "observations_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
@@ -54,6 +55,24 @@ _decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).deco
 _decode_list: Final[Callable[[bytes], list[Raw]]] = msgspec.json.Decoder(list[Raw]).decode
 _decode_raw: Final = msgspec.json.Decoder(Raw).decode
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class DatabaseSource:
+    """A log in a database of a server, named by its URL."""
+
+    is_log = True
+
+    def __init__(self, url: str) -> None:
+        self.name = shown_name(url)
+        self._url = url
+
+    def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
+        """Return the header of the log, and its records in blocks. Raises SourceError."""
+        return read_server(self._url)
+
+    def observations(self) -> Iterator[Observation]:
+        """Raise SourceError: it has none."""
+        raise SourceError(self.name, "is a taskfold log: it holds records, not what a Nomad said")
 
 
 def files_of(path: str) -> list[str]:

@@ -1,0 +1,91 @@
+"""Which store a log's name means: a database's URL, or a file, by its ending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from taskfold.errors import LogError, SourceError
+from taskfold.log.contract import StoredLog
+from taskfold.log.ndjson import NdjsonLog, is_new
+from taskfold.record import LogHeader, Record
+
+__all__ = ["is_new_log", "is_postgres", "open_log", "read_server", "shown_name"]
+
+_LINES: Final = (".jsonl", ".ndjson")
+_DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+_SCHEMES: Final = ("postgresql://", "postgres://")
+
+
+def open_log(name: str | Path, dialect: str | None = None, region: str = "global") -> StoredLog:
+    """Open the log that a name means, or begin one.
+
+    Raises LogError for a name that means no store, and for whatever the store refuses.
+    """
+    text = str(name)
+    if is_postgres(text):
+        _check_psycopg(text)
+        from taskfold.log.postgres import PostgresLog
+
+        return PostgresLog(text, dialect, region)
+    if text.endswith(_LINES):
+        return NdjsonLog(name, dialect, region)
+    if text.endswith(_DATABASES):
+        from taskfold.log.sqlite import SqliteLog
+
+        return SqliteLog(name, dialect, region)
+    raise LogError(
+        f"{text}: a log ends in {', '.join(_DATABASES)} (SQLite), or {' or '.join(_LINES)} (JSON lines), "
+        f"or is the URL of a PostgreSQL database ({_SCHEMES[0]}…)"
+    )
+
+
+def is_new_log(name: str | Path) -> bool:
+    """Tell whether a log would be begun. Raises LogError when a database cannot be asked."""
+    text = str(name)
+    if not is_postgres(text):
+        return is_new(name)
+    _check_psycopg(text)
+    from taskfold.log.postgres import is_begun
+
+    return not is_begun(text)
+
+
+def is_postgres(name: str) -> bool:
+    """Tell whether a log is named by the URL of a PostgreSQL database."""
+    return name.startswith(_SCHEMES)
+
+
+def shown_name(name: str) -> str:
+    """Return a log's name as it may be shown: a URL without its password and options.
+
+    >>> shown_name("postgresql://me:secret@db.example/tasks"), shown_name("tasks.db")
+    ('postgresql://me@db.example/tasks', 'tasks.db')
+    """
+    if not is_postgres(name):
+        return name
+    parts = urlsplit(name)
+    user, _, host = parts.netloc.rpartition("@")
+    shown = f"{user.partition(':')[0]}@{host}" if user else host
+    return parts._replace(netloc=shown, query="").geturl()
+
+
+def read_server(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+    """Return the header of a log in a PostgreSQL database, and its records in blocks. Raises SourceError."""
+    try:
+        _check_psycopg(url)
+    except LogError as error:
+        raise SourceError(shown_name(url), str(error).partition(": ")[2]) from None
+    from taskfold.log.postgres import read_postgres
+
+    return read_postgres(url)
+
+
+def _check_psycopg(name: str) -> None:
+    """Say what must be installed where it is not. Raises LogError."""
+    from importlib.util import find_spec
+
+    if find_spec("psycopg") is None:
+        raise LogError(f"{shown_name(name)}: PostgreSQL needs psycopg: pip install 'taskfold[postgres]'")
