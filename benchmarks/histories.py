@@ -16,6 +16,7 @@ import msgspec
 
 from taskfold.allocation import Fold
 from taskfold.log.contract import new_header
+from taskfold.log.seals import seal
 from taskfold.record import Record
 
 DIALECT: Final = "1.1.2"
@@ -115,6 +116,7 @@ def write_log(path: Path, records: int, tasks: int, *, together: bool = False) -
     if not together:
         population.random.shuffle(order)
     with path.open("wb") as file:
-        file.write(msgspec.json.encode(new_header(DIALECT, "global")) + b"\n")
-        for first in range(0, len(order), 10_000):
-            file.write(population.lines(order[first : first + 10_000]))
+        file.write(seal(msgspec.json.encode(new_header(DIALECT, "global")) + b"\n"))
+        # About as many as a log writes under one seal when it imports.
+        for first in range(0, len(order), 80):
+            file.write(seal(population.lines(order[first : first + 80])))

@@ -41,10 +41,10 @@ def filled(path: Path) -> Path:
 def read_after(store: Store) -> list[int]:
     """Return which records a store has read when it is made anew over the same log."""
     read: list[int] = []
-    original = SqliteLog.read_all
+    original = SqliteLog.read_kept
 
     class Counting(SqliteLog):
-        def read_all(self, after_seq: int = 0):  # type: ignore[no-untyped-def]
+        def read_kept(self, after_seq: int = 0):  # type: ignore[no-untyped-def]
             for record in original(self, after_seq):
                 read.append(record.seq)
                 yield record

@@ -24,6 +24,7 @@ from taskfold.cli import screen as screen_module
 from taskfold.cli.progress import Progress
 from taskfold.cli.wording import short_ids
 from taskfold.dialect import DIALECTS
+from taskfold.log.seals import seal, unsealed
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "examples" / "nomad-1.1.2-stream.ndjson.gz"
@@ -323,13 +324,13 @@ def test_a_log_that_is_imported_in_parts_is_the_log_of_the_whole(tmp_path: Path)
     for end in (40, 90, len(lines)):
         fine("import", "-", "--into", parts, input=b"".join(lines[:end]))
 
-    assert parts.read_bytes() == whole.read_bytes()
+    assert unsealed(parts.read_bytes()) == unsealed(whole.read_bytes())
 
 
 def test_log_writes_the_records_as_a_log_does(tmp_path: Path) -> None:
     log = tmp_path / "x.jsonl"
     fine("import", DEMO, "--into", log)
-    records = log.read_text(encoding="utf-8").split("\n", 1)[1]
+    records = unsealed(log.read_bytes()).decode().split("\n", 1)[1]
 
     assert fine("log", log, "--format", "jsonl") == records
     assert fine("log", DEMO, "--format", "jsonl") == records
@@ -469,8 +470,8 @@ def test_the_demo_stream_is_one_cluster_without_conflicts() -> None:
 def test_verify_shows_a_divergence_and_exits_with_one(tmp_path: Path) -> None:
     log = tmp_path / "x.jsonl"
     fine("import", SIBLING, "--into", log)
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-    log.write_text("".join(lines[:4] + lines[5:]), encoding="utf-8")
+    header, *lines = unsealed(log.read_bytes()).splitlines(keepends=True)
+    log.write_bytes(seal(header) + seal(b"".join(lines[:3] + lines[4:])))
 
     result = run("verify", log)
 
@@ -481,6 +482,20 @@ def test_verify_shows_a_divergence_and_exits_with_one(tmp_path: Path) -> None:
     report = json.loads(run("verify", log, "--format", "json").stdout)
     assert (report["agrees"], report["divergences_total"]) == (False, 2)
     assert report["divergences"][1]["path"] == "$.Version"
+    assert report["divergences"][1]["state_before"] == {"bad": "pending"}
+
+
+def test_verify_tells_of_all_that_is_damaged_in_a_log(tmp_path: Path) -> None:
+    log = tmp_path / "x.jsonl"
+    fine("import", SIBLING, "--into", log)
+    log.write_bytes(log.read_bytes().replace(b'"Seq":4', b'"Seq":9'))
+
+    result = run("verify", log)
+
+    assert result.exit_code == 1
+    assert f"{log}, line 2" in result.stdout
+    report = json.loads(run("verify", log, "--format", "json").stdout)
+    assert "the log is damaged at byte 1" in report["divergences"][0]["why"]
 
 
 def test_verify_says_that_a_log_is_in_order(tmp_path: Path) -> None:

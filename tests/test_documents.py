@@ -9,19 +9,22 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from taskfold import Engine
+from taskfold import Engine, replay
 from taskfold.http.limits import Limits
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES
 from taskfold.http.stream import HEARTBEAT_SECONDS
 from taskfold.lifecycle import lifecycle_of
+from taskfold.log.check import check_log
+from taskfold.log.seals import unsealed
 from taskfold.record import INTERNAL_EVENTS, LogHeader, Record, Write
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = re.search(r"```json\n(.*?)```", ARCHITECTURE, re.DOTALL)[1].splitlines()
+SEALED = re.search(r"```json\n(.*?)```", ARCHITECTURE, re.DOTALL)[1].encode()
+LINES = unsealed(SEALED).decode().splitlines()
 
 
 def test_the_header_line_is_the_one_that_is_written_today():
@@ -29,6 +32,14 @@ def test_the_header_line_is_the_one_that_is_written_today():
 
     assert msgspec.json.encode(header).decode() == LINES[0]
     assert header.lifecycle == lifecycle_of(header.dialect).fingerprint
+
+
+def test_the_lines_are_a_whole_log(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(SEALED)
+
+    assert check_log(path).is_whole
+    assert len(list(replay(path))) == len(LINES) - 1
 
 
 @pytest.mark.parametrize("line", LINES[1:])

@@ -212,7 +212,7 @@ INTERNAL = [
     Observed(state="dead", failed=True, restarts=1, shown=(ev.Received(time_ns=1), UnknownEvent(wire_type="New"))),
     Observed(shown=None, hidden=False, last_restart_ns=None, started_at_ns=0, finished_at_ns=1),
     Gap(restarts_before=1, restarts_after=5, state="running", failed=True, restarts=3, last_restart_ns=2),
-    Collected(),
+    Collected(reason="asked for", body=msgspec.Raw(b'{"ID":"a"}'), task_states=msgspec.Raw(b"{}")),
     Decided(window_start_ns=0, window_count=1, start_at_ns=5, restart="asked", killed=True, kill_attempts=2),
     Coordinated(stage="main", stop_waits=True, group_kill=True, group_waits=True),
 ]

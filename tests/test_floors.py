@@ -28,6 +28,7 @@ FLOORS = {
         "inputs",
         "effects",
         "signals",
+        "upcast",
     ),
     "core": (
         "lifecycle",
@@ -66,8 +67,13 @@ FLOORS = {
         "deciding",
         "reading",
         "diff",
+        "collecting",
+        "reporting",
+        "retaining",
+        "retention",
         "shared",
         "steps_async",
+        "turns",
         "writing",
         "changes",
         "follow",
@@ -112,7 +118,7 @@ FACE_DEPENDENCIES = {
 }
 
 # What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
-EXTRA_MODULES = {"taskfold.log.postgres": {"psycopg"}}
+EXTRA_MODULES = {"taskfold.log.postgres": {"psycopg"}, "taskfold.log.postgres_tables": {"psycopg"}}
 
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}
@@ -257,7 +263,7 @@ def check_source(module: str, source: str, *, is_package: bool = False) -> list[
     found = purity_problems(tree) if FLOOR_OF[part] in PURE_FLOORS else []
     for imported in collector.imports:
         is_ours = imported.module.partition(".")[0] == "taskfold"
-        if imported.module in EXTRA_MODULES and not imported.lazy:
+        if imported.module in EXTRA_MODULES and not imported.lazy and module not in EXTRA_MODULES:
             found.append((imported.line, f"{imported.module} needs an extra: import it only inside a function"))
         problem = floor_problem(part, imported) if is_ours else dependency_problem(module, imported)
         if problem:

@@ -14,6 +14,7 @@ from taskfold import Engine, LogError, ManualClock, NdjsonLog
 from taskfold import events as ev
 from taskfold.http.app import App
 from taskfold.http.limits import Limits
+from taskfold.log.seals import unsealed
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 POST = "POST /v1/allocations/events"
@@ -273,7 +274,7 @@ def test_a_history_has_the_records_as_the_log_has_them(tmp_path):
 
     reply = ask(app, f"GET /v1/allocation/{ID}/history", {"Accept-Encoding": "gzip"})
 
-    assert reply.body == b"[%b]" % b",".join(file.read_bytes().splitlines()[1:])
+    assert reply.body == b"[%b]" % b",".join(unsealed(file.read_bytes()).splitlines()[1:])
     app.engine.close()
 
 

@@ -61,7 +61,7 @@ class TestPostgres(LogContract):
     @pytest.fixture(autouse=True)
     def database(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = url
-        monkeypatch.setattr("taskfold.log.postgres._ROWS", 16)
+        monkeypatch.setattr("taskfold.log.postgres_tables._ROWS", 16)
 
     def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
         return PostgresLog(self.url, dialect, region)
@@ -223,7 +223,7 @@ def test_of_eight_processes_who_saw_the_same_version_exactly_one_wins(url):
 
 def test_who_waits_too_long_for_another_is_told(url, monkeypatch):
     with PostgresLog(url, "1.1.2") as first:
-        monkeypatch.setattr("taskfold.log.postgres._LOCK_SECONDS", 0.2)
+        monkeypatch.setattr("taskfold.log.postgres_tables.LOCK_SECONDS", 0.2)
         with PostgresLog(url) as second:
             first.begin_turn()
             with pytest.raises(

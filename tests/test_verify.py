@@ -7,7 +7,10 @@ import msgspec
 import pytest
 
 import recordings
-from taskfold import NdjsonLog, ingest, verify
+from taskfold import Engine, NdjsonLog, ingest, verify
+from taskfold import events as ev
+from taskfold.log.seals import seal, unsealed
+from taskfold.log.sqlite import SqliteLog
 from taskfold.record import Record
 
 
@@ -76,9 +79,9 @@ def test_a_log_that_was_written_here_agrees(log):
 
 
 def change(log, place, **fields):
-    lines = log.read_bytes().splitlines()
+    lines = unsealed(log.read_bytes()).splitlines()
     lines[place] = msgspec.json.encode(msgspec.json.decode(lines[place]) | fields)
-    log.write_bytes(b"\n".join(lines) + b"\n")
+    log.write_bytes(seal(lines[0] + b"\n") + seal(b"\n".join(lines[1:]) + b"\n"))
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,24 @@ def test_an_event_that_the_table_refuses_is_counted(tmp_path):
         log.append("a", 0, [msgspec.json.decode(line, type=Record)])
 
     assert verify(path).irregular == 1
+
+
+def test_a_checkpoint_that_says_something_else_than_its_records_is_found(tmp_path):
+    path = tmp_path / "x.db"
+    with Engine.open(path, dialect="1.1.2") as engine:
+        for alloc in "ab":
+            engine.place({"ID": alloc})
+            engine.record(alloc, "web", ev.Received())
+        engine.checkpoint()
+        engine.record("a", "web", ev.Started())
+    assert verify(path).agrees
+    with SqliteLog(path) as log:
+        parts = list(log.checkpoint_parts())
+        log.save_checkpoint([parts[0], parts[1].replace(b"pending", b"running", 1)])
+
+    report = verify(path)
+
+    (found,) = report.divergences
+    assert (found.position, found.alloc) == (f"{path}, checkpoint at 4", "a")
+    assert found.state_before == {"web": "pending"}
+    assert "it is to be made anew" in found.why

@@ -250,3 +250,13 @@ def test_many_threads_never_sleep_through_a_change(seed):
     assert all(reader.index == reader.last for reader in readers)
     assert len(engine.store.watches) == 0
     engine.store._check()
+
+
+@pytest.mark.parametrize("timeout", [0, -1])
+def test_a_wait_of_no_time_is_over_at_once_whatever_the_clock(timeout):
+    engine = Engine(dialect="1.1.2", clock=ManualClock())
+    engine.place({"ID": "a"})
+
+    assert engine.wait("a", after=99, timeout=timeout).modify_index == 1
+    assert asyncio.run(engine.wait_async("a", after=99, timeout=timeout)).modify_index == 1
+    assert list(engine.subscribe(after=1, timeout=timeout)) == []

@@ -191,6 +191,9 @@ def _apply_fields(allocation: Allocation, record: Record) -> None:
         allocation.coordinated = event
     elif isinstance(event, Collected):
         allocation.collected = True
+        if not allocation.version and event.body is not UNSET:
+            # The records before it were removed.
+            allocation.placed = bytes(event.body)
 
 
 class Fold:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import groupby, takewhile
 from typing import Final
 
 from taskfold.allocation import Allocation, Fold
+from taskfold.errors import Gone
 from taskfold.record import Record
 from taskfold.store import Change, Store
 
@@ -57,7 +59,10 @@ class ChangeReader:
         return changes
 
     def read(self) -> list[Change]:
-        """Return the next changes from the log, about as many as 256 records make. It may take a disk's time."""
+        """Return the next changes from the log, about as many as 256 records make. It may take a disk's time.
+
+        Raises Gone when they were removed, and LogError.
+        """
         changes: list[Change] = []
         newest = self._store.seq  # what is in the log, and not in the state yet, is not told yet
         records = takewhile(lambda record: record.seq <= newest, self._store.log.read_all(self.seq))
@@ -92,8 +97,9 @@ class ChangeReader:
             return
         self._fold.allocations[alloc] = Allocation(alloc, tasks={})
         if record.version > 1:
-            for earlier in self._earlier(alloc, record.version):
-                self._fold.apply(earlier)
+            with suppress(Gone):  # then this is the last record of what was collected, which says what it was
+                for earlier in self._earlier(alloc, record.version):
+                    self._fold.apply(earlier)
         self._remembered[alloc] = None
         if len(self._remembered) > _ALLOCATIONS_REMEMBERED:
             oldest, _ = self._remembered.popitem(last=False)

@@ -113,7 +113,8 @@ class Decider:
 
     def first_due(self, until_ns: int) -> tuple[str, str, Input, int] | None:
         """Return what is due next, if that is by a time; its timer stays until what is decided is recorded."""
-        due = self.timers.first
+        while (due := self.timers.first) is not None and due.alloc not in self._store.fold:
+            self.timers.discard(due.alloc, due.task)
         if due is None or due.due_ns > until_ns:
             return None
         allocation = self._store.fold.allocations[due.alloc]
@@ -127,6 +128,10 @@ class Decider:
         for name, task in self._store.fold.allocations[alloc].tasks.items():
             if self.timers.get(alloc, name) not in {None, due_of(task)}:
                 self.timers.discard(alloc, name)
+
+    def forget(self, alloc: str) -> None:
+        """Let go of what is known of an allocation that is gone; its timers go when they are due."""
+        self._groups.pop(alloc, None)
 
     def restore(self, now_ns: int) -> list[Step]:
         """Return what is owed to every allocation that decisions were made for. O(tasks)."""

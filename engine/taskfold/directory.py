@@ -100,6 +100,16 @@ class Directory:
                     order.remove((was, alloc))
                     order.add((now, alloc))
 
+    def remove(self, alloc: str) -> None:
+        """List an allocation no more; without it, do nothing. O(log n) for each order."""
+        listed: Listed | None = self._listed.pop(alloc, None)
+        if listed is None:
+            return
+        for name, order in self._orders.items():
+            order.remove((getattr(listed, name), alloc))
+        self._statuses.remove((self._moved.pop(alloc, listed.status), alloc))
+        self._written.pop(alloc)
+
     def _note_write(self, alloc: str, index: int) -> None:
         """Move an allocation to the end of the writes."""
         self._written.pop(alloc, None)

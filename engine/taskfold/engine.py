@@ -7,10 +7,8 @@ bound models run in the thread that writes, while it has its turn: they may read
 
 from __future__ import annotations
 
-import random
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,26 +16,20 @@ import msgspec
 
 from taskfold.allocation import Fold
 from taskfold.binding import Binding, Condition
-from taskfold.clock import Clock, SystemClock
+from taskfold.clock import Clock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
-from taskfold.deciding import Decider
+from taskfold.collecting import Collecting
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.effects import Step
 from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
-from taskfold.group import Group
-from taskfold.inputs import Input
-from taskfold.log.contract import Append, EventLog, SharedLog
-from taskfold.log.memory import MemoryLog
+from taskfold.log.contract import Append
 from taskfold.log.opening import is_new_log, open_log
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
-from taskfold.reading import Reading
 from taskfold.record import Finished, Placed, Record, Updated, Write
-from taskfold.store import Store
-from taskfold.watch import WAITERS_PER_KEY
-from taskfold.writing import Draft, checked_time, placed_body, to_json_fields
+from taskfold.reporting import Reporting
+from taskfold.writing import Draft, placed_body, to_json_fields
 
 __all__ = ["Engine"]
 
@@ -45,7 +37,7 @@ _RECORDS_PER_CHECKPOINT: Final = 10_000
 """From how many records on closing leaves a checkpoint: folding fewer takes some ten milliseconds."""
 
 
-class Engine(Reading):
+class Engine(Reporting, Collecting):
     """Keeps the state of allocations, and records what happens to their tasks in a log.
 
     >>> from taskfold import events
@@ -56,33 +48,6 @@ class Engine(Reading):
     >>> engine.task("203266e5", "redis").state, engine.task("203266e5", "redis").restarts
     ('pending', 1)
     """
-
-    def __init__(
-        self,
-        log: EventLog | None = None,
-        *,
-        dialect: str | Dialect = DEFAULT_DIALECT,
-        clock: Clock | None = None,
-        waiters_per_key: int = WAITERS_PER_KEY,
-        seed: int | None = None,
-    ) -> None:
-        """Go on from a log, or begin in memory. O(records of the log).
-
-        The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
-        A seed makes the jitter of restart delays the same in every run; without one it is random.
-        """
-        self.store = Store(MemoryLog(dialect) if log is None else log, waiters_per_key=waiters_per_key)
-        """The state behind the engine, for faces that read much."""
-        self.dialect = self.store.dialect
-        self.clock: Clock = SystemClock() if clock is None else clock
-        self._turn = threading.RLock()
-        self._bindings: dict[tuple[str, str], Binding] = {}
-        self._listeners: list[Callable[[Step], object]] = []
-        self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
-        self._writing: AbstractContextManager[object] = (
-            self._turn if self.store.shared is None else _SharedTurn(self, self.store.shared)
-        )
-        """The turn of a writer; where the log is shared, others cannot append meanwhile, and the state is as theirs."""
 
     @classmethod
     def open(
@@ -223,170 +188,14 @@ class Engine(Reading):
                 run = self._bound(binding, *task, [record.event], run)
         run()
 
-    def _bound(
-        self,
-        binding: Binding,
-        alloc: str,
-        task: str,
-        events: Sequence[TaskEvent | Finished],
-        inner: Callable[[], None],
-    ) -> Callable[[], None]:
-        """Return what runs ``inner`` between the callbacks that come before the append and those after it."""
-
-        def append() -> str:
-            inner()
-            return self.store.fold.owned(alloc).tasks[task].state
-
-        return lambda: binding.run(task, events, append)
-
-    # --- deciding ---
-
-    def report(
-        self,
-        alloc: str,
-        task: str,
-        said: Input,
-        *,
-        time_ns: int | None = None,
-        id: str | None = None,
-        expected_version: int | None = None,
-    ) -> Step:
-        """Report what happened to a task, or what somebody wants (an empty task: of the allocation); taskfold decides.
-
-        What is decided is recorded as one write before this returns; then the step's effects are owed, in order. The
-        outcome of an input that does not fit is in the step, too, and changes nothing; see `taskfold.decide`.
-        O(1), or O(tasks of the allocation) where others are concerned.
-
-        >>> from taskfold import events, inputs
-        >>> engine = Engine(dialect="1.1.2", seed=1)
-        >>> engine.place({"ID": "203266e5", "JobID": "example"})
-        >>> for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
-        ...     step = engine.report("203266e5", "redis", said)
-        >>> [event.restart_reason for _, event in step.events if isinstance(event, events.Restarting)]
-        ['Restart within policy']
-
-        Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
-        VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
-        """
-        with self._writing:
-            now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
-            step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
-            self._commit_step(step, records)
-            return step
-
-    def due(self, now_ns: int | None = None) -> list[Step]:
-        """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
-
-        Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
-        What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
-        and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
-        """
-        with self._turn:
-            until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
-            steps: list[Step] = []
-            try:
-                while self._decider.first_due(until_ns) is not None:
-                    with self._writing:
-                        steps += self._first_due(until_ns)
-            except LogError:
-                if not steps:
-                    raise  # else what they owe must not be lost; the next call tells of the log
-            return steps
-
-    def _first_due(self, until_ns: int) -> list[Step]:
-        """Decide what is due first; nothing where another process has decided it. Raises LogError."""
-        due = self._decider.first_due(until_ns)
-        if due is None:
-            return []
-        alloc, task, said, time_ns = due
-        try:
-            step, records = self._decider.decided(alloc, task, said, time_ns)
-            self._commit_step(step, records)
-        except LogError:
-            raise
-        except TaskfoldError as refusal:
-            step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
-            self._tell(step)
-        self._decider.timers.discard(alloc, task)
-        return [step]
-
-    def next_due(self) -> int | None:
-        """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
-        with self._turn:
-            return self._decider.timers.next_ns
-
-    def restore(self, now_ns: int | None = None) -> list[Step]:
-        """Return what is still owed to every allocation that taskfold decides for, after the embedder was away.
-
-        Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
-        finds a process reports `Restored`, or how it ended. O(tasks).
-        """
-        with self._turn:
-            return self._decider.restore(self.clock.time_ns() if now_ns is None else checked_time(now_ns))
-
-    def group(self, alloc: str) -> Group:
-        """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
-        with self._turn:
-            return self._decider.group(self.store.fold.owned(alloc))
-
-    def _commit_step(self, step: Step, records: list[Record]) -> None:
-        """Write what was decided, with the callbacks of bound models around it, and plan what is due."""
-        is_recorded = False
-
-        def append() -> None:
-            nonlocal is_recorded
-            if records:
-                self.store.commit([Append(step.alloc, records[0].version - 1, records)])
-            is_recorded = True
-
-        run: Callable[[], None] = append
-        if self._bindings:
-            for task in dict.fromkeys(task for task, _ in step.moves):
-                binding = self._bindings.get((step.alloc, task))
-                if binding is not None:
-                    events = [event for of, event in step.moves if of == task]
-                    run = self._bound(binding, step.alloc, task, events, run)
-        try:
-            run()
-        finally:
-            # Also when a callback after the append raises: what was recorded is owed.
-            if is_recorded:
-                self._decider.plan(step)
-                self._tell(step)
-
-    def _tell(self, step: Step) -> None:
-        """Tell of a step who listens."""
-        for listener in tuple(self._listeners):
-            listener(step)
-
-    def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
-        """Have a function called with every step that is decided, whoever reported; return what ends that.
-
-        It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
-        quick: others wait for their turn. What it raises reaches who reported. So an embedder sees what was asked for
-        through HTTP, too.
-        """
-        with self._turn:
-            self._listeners.append(listener)
-
-        def end() -> None:
-            with self._turn:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return end
-
-    def steps_async(self) -> AsyncIterator[Step]:
-        """Yield every step that is decided from now on, on the running event loop; what is due comes at its time."""
-        from taskfold.steps_async import steps_async
-
-        return steps_async(self)
+    # --- mirroring ---
 
     def observe(self, *observations: Observation) -> list[Record]:
         """Record what a real Nomad said of allocations, as one write; return the records that explain it.
 
         Those of one call are all recorded or none. They have the observations' own indexes: an engine that observes
-        mirrors a Nomad, and should not be written to otherwise. Raises DecodeError and LogError: then nothing changed.
+        mirrors a Nomad, and should not be written to otherwise. What was collected here stays so.
+        Raises DecodeError and LogError: then nothing changed.
         """
         with self._writing:
             scratch = Fold(self.dialect, on_illegal="keep")
@@ -394,35 +203,14 @@ class Engine(Reading):
             records: dict[str, list[Record]] = {}
             for observation in observations:
                 known = self.store.fold.allocations.get(observation.alloc)
+                if known is None and self.is_collected(observation.alloc):
+                    continue
                 if known is not None and observation.alloc not in scratch:
                     scratch.allocations[observation.alloc] = known.copy()
                 records.setdefault(observation.alloc, []).extend(importer.observe(observation))
             return self.store.commit(
                 [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
             )
-
-    # --- a log that others write, too ---
-
-    def catch_up(self) -> int:
-        """Take in what other processes have appended to the log; return how many records that were. O(records).
-
-        An engine does so whenever it writes; `taskfold.shared.LogListener` has it do so as soon as they have.
-        Raises LogError.
-        """
-        with self._turn:
-            before = self.store.seq
-            if self.store.shared is not None:
-                self._take_in()
-            return self.store.seq - before
-
-    def _take_in(self) -> None:
-        """Take in what others have appended: their states, for models that are bound to them, too, and timers."""
-        for alloc in self.store.catch_up():
-            self._decider.replan(alloc)
-            for (of, name), binding in self._bindings.items():
-                if of == alloc:
-                    task = self.store.fold.owned(alloc).tasks.get(name)
-                    binding.move("" if task is None else task.state)
 
     # --- models of one's own ---
 
@@ -479,37 +267,6 @@ class Engine(Reading):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _SharedTurn:
-    """The turn of one writer of a log that other processes write, too."""
-
-    def __init__(self, engine: Engine, log: SharedLog) -> None:
-        self._engine = engine
-        self._log = log
-
-    def __enter__(self) -> None:
-        """Take the turn of this process, then that of all, and take in what the others have appended."""
-        engine = self._engine
-        engine._turn.acquire()  # noqa: SLF001 - the two are one
-        try:
-            newest = self._log.begin_turn()
-            try:
-                if newest != engine.store.seq:
-                    engine._take_in()  # noqa: SLF001
-            except BaseException:
-                self._log.end_turn()
-                raise
-        except BaseException:
-            engine._turn.release()  # noqa: SLF001
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        """End both."""
-        try:
-            self._log.end_turn()
-        finally:
-            self._engine._turn.release()  # noqa: SLF001
 
 
 def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:

@@ -9,6 +9,7 @@ __all__ = [
     "ClockWentBack",
     "DecodeError",
     "DialectError",
+    "Gone",
     "IllegalEvent",
     "InputRefused",
     "LogError",
@@ -99,6 +100,15 @@ class DecodeError(TaskfoldError, ValueError):
 
 class LogError(TaskfoldError):
     """A log cannot be read or written as asked."""
+
+
+class Gone(LogError):
+    """Records that are asked for were removed from the log."""
+
+    def __init__(self, message: str, *, oldest: int) -> None:
+        self.oldest = oldest
+        """After which position everything is there; where one allocation is read, after which version."""
+        super().__init__(message)
 
 
 class VersionConflict(LogError):

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
-from taskfold.log.contract import StoredLog, check_dialect
+from taskfold.log.contract import StoredLog, check_dialect, kept_records
 from taskfold.log.opening import is_new_log, is_postgres, open_log
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
@@ -130,6 +130,6 @@ class _Target:
 def _fold(log: StoredLog) -> Fold:
     """Return the state that a log holds."""
     fold = Fold(log.header.dialect, on_illegal="keep")
-    for record in log.read_all():
+    for record in kept_records(log):
         fold.apply(record)
     return fold

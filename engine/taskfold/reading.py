@@ -53,10 +53,15 @@ class Reading:
         return self.store.view(prefix=prefix, job=job, node=node, status=status)
 
     def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
-        """Return every record of an allocation, or of one of its tasks. O(records). Raises UnknownAllocation."""
+        """Return every record of an allocation, or of one of its tasks. O(records).
+
+        That of what was collected, too. Raises UnknownAllocation, and Gone where records were removed.
+        """
         with self.store.lock:
-            self.store.fold.owned(alloc)
-        records = self.store.log.read(alloc, after_version)
+            is_known = alloc in self.store.fold
+        records = list(self.store.log.read(alloc, after_version))
+        if not records and not is_known:
+            raise UnknownAllocation(f"no allocation {alloc!r} is known")
         return [record for record in records if task is None or record.task == task]
 
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:

@@ -18,6 +18,7 @@ __all__ = [
     "INTERNAL_EVENTS",
     "Addressed",
     "Collected",
+    "Compacted",
     "Coordinated",
     "Decided",
     "Event",
@@ -34,7 +35,7 @@ __all__ = [
     "Write",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of the record format, written in the header of every log."""
 
 
@@ -155,7 +156,14 @@ class Gap(InternalEvent, frozen=True, kw_only=True, tag="Gap"):
 
 
 class Collected(InternalEvent, frozen=True, kw_only=True, tag="Collected"):
-    """The allocation was collected; its last state is what the records before say."""
+    """The allocation was collected: nobody asks for it any more; this is its last record."""
+
+    reason: str
+    """Why; empty where nobody told."""
+    body: Raw | UnsetType = UNSET
+    """Its last state, as lists show it, without task states: what is known when the records before are removed."""
+    task_states: Raw | UnsetType = UNSET
+    """The last state of its tasks, as the dialect of the log shows it."""
 
 
 class Decided(InternalEvent, frozen=True, kw_only=True, tag="Decided"):
@@ -257,6 +265,14 @@ class Write(Addressed, frozen=True, kw_only=True):
     event: WritableEvent
 
 
+class Compacted(Struct, frozen=True, forbid_unknown_fields=True):
+    """Up to where records were removed from a log: the greatest position, index and time of any of them."""
+
+    seq: int
+    index: int
+    time_ns: int
+
+
 class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first line of an NDJSON log."""
 
@@ -266,3 +282,5 @@ class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     region: str = "global"
     lifecycle: str = ""
     """The hash of the lifecycle table that the log was written with."""
+    compacted: Compacted | UnsetType = UNSET
+    """Where records were removed; nothing where none were."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from taskfold.allocation import Fold
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
-from taskfold.duration import parse_time_ns
-from taskfold.errors import DecodeError, DialectError, SourceError
+from taskfold.duration import parse_time_ns, time_text
+from taskfold.errors import DecodeError, DialectError, Gone, SourceError
 from taskfold.lines import open_bytes
-from taskfold.log.opening import is_postgres
+from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.nomad.sources import DatabaseSource, Source, files_of
-from taskfold.record import LogHeader, Record
+from taskfold.record import Compacted, LogHeader, Record
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
 
@@ -95,7 +96,9 @@ class Replay:
         Raises SourceError, naming file and line, for what cannot be read, and DialectError for two dialects.
         """
         late: set[str] = set()
-        for record in self._records():
+        for place, record in enumerate(self._records()):
+            if not place and self.header is not None and self.header.compacted is not UNSET:
+                self._check_at(self.header.compacted)
             if self.at.seq is not None and record.seq > self.at.seq:
                 return
             if self.at.index is not None and record.index > self.at.index:
@@ -106,6 +109,17 @@ class Replay:
                 if record.alloc in late:
                     continue
             yield record
+
+    def _check_at(self, compacted: Compacted) -> None:
+        """Check that a log has all that makes the state at the point that was asked for. Raises Gone."""
+        asked = (self.at.seq, self.at.index, self.at.time_ns)
+        removed = (compacted.seq, compacted.index, compacted.time_ns)
+        if any(point is not None and point < limit for point, limit in zip(asked, removed, strict=True)):
+            raise Gone(
+                f"{shown_name(self.sources[0])}: records were removed when the log was compacted: there is no state "
+                f"before position {compacted.seq}, index {compacted.index} and time {time_text(compacted.time_ns)}",
+                oldest=compacted.seq,
+            )
 
     def fold(self) -> Fold:
         """Return the state after all records. O(records); memory for the live state only."""
@@ -142,7 +156,7 @@ class Replay:
             self._note_unknown(observation)
             yield observation
 
-    def _open(self) -> Iterator[Source | DatabaseSource]:
+    def _open(self) -> Generator[Source | DatabaseSource, None, None]:
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
         for name in self.sources:
@@ -168,13 +182,17 @@ class Replay:
 
         This is all that the sources hold, whatever point was asked for.
         """
-        sources = self._open()
-        first = next(sources)
-        if first.is_log:
-            for block in self._of_log(first):
-                yield None, block
-            return
-        for observation in self._observations(chain([first], sources)):
+        with closing(self._open()) as sources:  # also when an error keeps alive what reads them
+            first = next(sources)
+            if first.is_log:
+                for block in self._of_log(first):
+                    yield None, block
+                return
+            yield from self._imported(chain([first], sources))
+
+    def _imported(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[tuple[Observation, list[Record]]]:
+        """Yield each observation with the records that explain it."""
+        for observation in self._observations(sources):
             if self.importer is None:
                 self.importer = Importer(self.dialect or NEWEST_DIALECT)
             try:

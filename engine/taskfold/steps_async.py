@@ -13,14 +13,14 @@ from taskfold.clock import Timer
 from taskfold.effects import Step
 
 if TYPE_CHECKING:
-    from taskfold.engine import Engine
+    from taskfold.reporting import Reporting
 
 __all__ = ["steps_async"]
 
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
-async def steps_async(engine: Engine) -> AsyncIterator[Step]:
+async def steps_async(engine: Reporting) -> AsyncIterator[Step]:
     """Yield every step that the engine decides from now on, whoever reports; what is due is decided at its time.
 
     One such iterator fires the timers of an engine; it ends when the engine is closed. Inputs may come from any thread.

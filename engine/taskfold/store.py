@@ -17,7 +17,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from taskfold.allocation import AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
@@ -25,7 +25,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
 from taskfold.errors import LogError
-from taskfold.log.contract import Append, EventLog, SharedLog
+from taskfold.log.contract import Append, EventLog, SharedLog, kept_records
 from taskfold.positions import Positions
 from taskfold.record import Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
@@ -80,16 +80,30 @@ class Store:
         if checkpoint is not None and checkpoint.seq <= log.seq:
             self.seq, self.fold, self.positions = checkpoint
             self.checkpoint_seq = self.seq
-        for record in log.read_all(self.seq):
+        for record in kept_records(log, self.seq):
             self.fold.apply(record)
             self.positions.note(record.seq, record.index)
             self.seq = record.seq
+        for alloc in [alloc for alloc, found in self.fold.allocations.items() if found.collected]:
+            del self.fold.allocations[alloc]
         self.directory.put_all({alloc: heading_of(found) for alloc, found in self.fold.allocations.items()})
 
     @property
     def index(self) -> int:
         """The index of the newest write: the greatest of all; 0 before the first."""
         return self.positions.newest
+
+    @property
+    def oldest_seq(self) -> int:
+        """After which position the log has every record; 0 where none were removed."""
+        compacted = self.log.header.compacted
+        return 0 if compacted is UNSET else compacted.seq
+
+    @property
+    def oldest_index(self) -> int:
+        """The first index from which on the log has every record; 0 before there is one."""
+        compacted = self.log.header.compacted
+        return self.positions.oldest if compacted is UNSET else compacted.index + 1
 
     def commit(self, appends: Sequence[Append]) -> list[Record]:
         """Write to the log, then to the state, and wake who waits for it; return the records that were new.
@@ -157,6 +171,10 @@ class Store:
             woken += self.watches.take(alloc, now.job)
         if self._followers:
             self._remember(placed, touched)
+        for alloc in touched:
+            if self.fold.allocations[alloc].collected:
+                del self.fold.allocations[alloc]
+                self.directory.remove(alloc)
         return woken
 
     def _keep(self, alloc: str) -> None:

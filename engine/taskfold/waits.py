@@ -49,13 +49,7 @@ def wait(store: Store, query: Query[T], after: int, timeout: float | None, clock
         is_over.set()
         woken.set()
 
-    cancel: Callable[[], None] | None = None
-    deadline: float | None = None
-    if timeout is not None:
-        if isinstance(clock, Timer):
-            cancel = clock.call_later(nanoseconds(timeout), end)
-        else:
-            deadline = time.monotonic() + timeout
+    cancel, deadline = (None, None) if timeout is None else _limit(timeout, clock, end)
     try:
         while True:
             with store.lock:
@@ -76,6 +70,16 @@ def wait(store: Store, query: Query[T], after: int, timeout: float | None, clock
         if waiter.place is not None:  # an exception in this thread, such as KeyboardInterrupt
             with store.lock:
                 store.watches.remove(waiter)
+
+
+def _limit(timeout: float, clock: object, end: Callable[[], None]) -> tuple[Callable[[], None] | None, float | None]:
+    """See to it that a wait ends; return what cancels that, or until when to wait by the system's clock."""
+    if timeout <= 0:
+        end()  # also with a clock that stands still
+        return None, None
+    if isinstance(clock, Timer):
+        return clock.call_later(nanoseconds(timeout), end), None
+    return None, time.monotonic() + timeout
 
 
 def nanoseconds(seconds: float) -> int:

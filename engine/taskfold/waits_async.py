@@ -29,7 +29,7 @@ async def wait_async(
     """
     with store.lock:  # most queries are answered at once, and need nothing that is made below
         answered = query()
-        if answered.index > after or store.is_released:
+        if answered.index > after or store.is_released or (timeout is not None and timeout <= 0):
             return answered
     loop = asyncio.get_running_loop()
     turn = _Turn(loop)

@@ -12,8 +12,9 @@ import msgspec
 
 from taskfold.allocation import Fold
 from taskfold.cli import options
+from taskfold.cli.collect import collect
 from taskfold.cli.diff import diff
-from taskfold.cli.guard import NO, Face, Notes, say
+from taskfold.cli.guard import NO, Face, Notes, Unanswerable, say
 from taskfold.cli.options import Wanted
 from taskfold.cli.policy import policy
 from taskfold.cli.progress import Progress
@@ -173,11 +174,20 @@ def _unpacked_bytes(file: str) -> int:
 @options.since_option
 @options.until_option
 @options.format_option("table", "jsonl")
-def log(source: str, at: At | None, format: str, **filters: Any) -> int:
-    """Show the records of a log, or those that a source would be imported as.
+@click.option("--check", is_flag=True, help="Say whether the log is whole, and all that is damaged, where.")
+@click.option("--repair", "into", metavar="NEW", help="Copy what is good into a new log, and say what is not.")
+@options.dialect_option("With --repair: the dialect of a log whose header is damaged.")
+def log(
+    source: str, at: At | None, format: str, *, check: bool, into: str | None, dialect: str | None, **filters: Any
+) -> int:
+    """Show the records of a log, or those that a source would be imported as; or look after it.
 
     jsonl prints one record a line, as a log writes it.
     """
+    if check or into is not None:
+        return _look_after(source, into, dialect, format, asked=[at, *filters.values()], is_check=check)
+    if dialect is not None:
+        raise Unanswerable("--dialect goes with --repair")
     wanted = Wanted(**filters)
     reading = Replay(source, at=at, on_note=Notes())
     counts = _Counts()
@@ -197,6 +207,21 @@ def log(source: str, at: At | None, format: str, **filters: Any) -> int:
             if counts.records:
                 screen.caption(counts_text(counts.texts(), gaps=counts.gaps))
     return 0 if counts.records else _nothing(0, "record")
+
+
+def _look_after(
+    source: str, into: str | None, dialect: str | None, format: str, *, asked: list[Any], is_check: bool
+) -> int:
+    """Check a log, or copy what is good of it."""
+    from taskfold.cli.check import run_check, run_repair
+
+    if any(value is not None for value in asked) or (is_check and into is not None):
+        raise Unanswerable("--check and --repair are about the whole log: leave the other options out")
+    if into is not None:
+        return run_repair(source, into, dialect)
+    if dialect is not None:
+        raise Unanswerable("--dialect goes with --repair")
+    return run_check(source, format)
 
 
 class _Counts:
@@ -278,5 +303,6 @@ def diagram(dialect: str | None, format: str) -> int:
 
 
 taskfold.add_command(diff)
+taskfold.add_command(collect)
 taskfold.add_command(serve)
 taskfold.add_command(policy)

@@ -9,7 +9,7 @@ import click
 from msgspec import Struct
 
 from taskfold.dialect import DIALECTS
-from taskfold.duration import parse_time_ns
+from taskfold.duration import parse_duration_ns, parse_time_ns
 from taskfold.replay import At, parse_at
 
 __all__ = [
@@ -64,7 +64,19 @@ class _Instant(click.ParamType[int]):
             self.fail(f"{value!r} is not a time such as 2026-11-23T08:34:10Z", param, ctx)
 
 
-Decorator: TypeAlias = Callable[[Callable[..., int]], Callable[..., int]]
+class _Duration(click.ParamType[int]):
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the nanoseconds that a text in Go's syntax names."""
+        try:
+            return value if isinstance(value, int) else parse_duration_ns(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+Command: TypeAlias = Callable[..., int]
+Decorator: TypeAlias = Callable[[Command], Command]
 
 _dialects: Final = click.Choice(tuple(DIALECTS))
 
@@ -72,6 +84,7 @@ sources_argument = click.argument("sources", metavar="SOURCE...", nargs=-1, requ
 source_argument = click.argument("source", metavar="SOURCE")
 POINT: Final = _Point()
 """What `--at` takes: an index or a time."""
+DURATION: Final = _Duration()
 at_option = click.option(
     "--at", type=POINT, help="The state at this index (never split), time, or position (@7), not at the end."
 )

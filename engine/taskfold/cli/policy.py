@@ -16,7 +16,7 @@ from taskfold.codecs.groups import job_policy, own_policy
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job, Task
 from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
-from taskfold.duration import NS_PER_SECOND, duration_text, parse_duration_ns
+from taskfold.duration import NS_PER_SECOND, duration_text
 from taskfold.errors import SourceError
 from taskfold.lines import MAX_LINE_BYTES, open_bytes
 from taskfold.policy import MODES, RestartPolicy
@@ -30,17 +30,6 @@ _MOST_FAILURES: Final = 100_000
 _NS_PER_MS: Final = 1_000_000
 _INT64: Final = range(-(2**63), 2**63)
 """What the numbers of a policy are in Nomad."""
-
-
-class _Duration(click.ParamType[int]):
-    name = "DURATION"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the nanoseconds that a text in Go's syntax names."""
-        try:
-            return value if isinstance(value, int) else parse_duration_ns(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 class _InForce(NamedTuple):
@@ -68,14 +57,16 @@ class _Judged(NamedTuple):
 @click.command()
 @click.argument("job", metavar="[JOB.json|-]", required=False)
 @click.option("--attempts", type=int, metavar="N", help="Restarts within the interval.")
-@click.option("--interval", "interval_ns", type=_Duration(), help="The length of a window, such as 30m.")
-@click.option("--delay", "delay_ns", type=_Duration(), help="The least wait before a restart, such as 15s.")
+@click.option("--interval", "interval_ns", type=options.DURATION, help="The length of a window, such as 30m.")
+@click.option("--delay", "delay_ns", type=options.DURATION, help="The least wait before a restart, such as 15s.")
 @click.option("--mode", type=click.Choice(MODES), help="What is done when the attempts are used up.")
 @click.option(
     "--type", "job_type", type=click.Choice(_JOB_TYPES), help="Whose default the rest is; service unless named."
 )
 @options.dialect_option(f"Whose rules; {DEFAULT_DIALECT} unless named.")
-@click.option("--run-for", "run_ns", type=_Duration(), default="1s", show_default=True, help="How long each run lasts.")
+@click.option(
+    "--run-for", "run_ns", type=options.DURATION, default="1s", show_default=True, help="How long each run lasts."
+)
 @click.option(
     "--failures", type=click.IntRange(1, _MOST_FAILURES), default=10, show_default=True, help="After how many to end."
 )

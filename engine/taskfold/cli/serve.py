@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from taskfold.cli import options
+from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.guard import Unanswerable, say
 from taskfold.cli.wording import count_text
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
@@ -21,6 +22,7 @@ from taskfold.log.memory import MemoryLog
 from taskfold.log.ndjson import is_header
 from taskfold.log.opening import is_new_log, open_log, shown_name
 from taskfold.replay import Replay
+from taskfold.retaining import Retainer
 from taskfold.shared import LogListener
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ _DEFAULT_BIND: Final = "127.0.0.1:4646"
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
 @click.option("--follow", metavar="FILE|-", help="Import a Nomad's stream as it grows, or standard input.")
 @options.dialect_option("The dialect of a new log.")
+@retention_options
 @click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
 @click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
 @click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
@@ -60,6 +63,7 @@ def serve(
     from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
 
     host, port = parse_bind(bind)
+    retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
     with ExitStack() as held:
@@ -71,6 +75,8 @@ def serve(
         if follower is not None:
             held.callback(follower.stop)
         held.enter_context(LogListener(engine, on_problem=_problem(app)))
+        if retention is not None:
+            held.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")

@@ -232,7 +232,7 @@ _INTERNAL_TEXTS: Final[dict[type, Callable[[Any], str]]] = {
     Finished: lambda _: "without an event",
     Observed: _observed_text,
     Gap: _gap_text,
-    Collected: lambda _: "the allocation was collected",
+    Collected: lambda event: f"the allocation was collected{event.reason and ': '}{event.reason}",
     Decided: _decided_text,
     Coordinated: _coordinated_text,
 }

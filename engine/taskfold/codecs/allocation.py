@@ -185,6 +185,12 @@ class Snapshot:
             told.setdefault("AllocatedResources", b"null")
         return fields_to_json({**zero_fields(target, stub=True), **told, **self._of_job()}, names)
 
+    def final_parts(self) -> tuple[bytes, bytes]:
+        """Return, as JSON, what a list tells of it but for the task states, and the task states. O(fields, events)."""
+        names = set(allocation_fields(self.dialect, stub=True)) - {"TaskStates", "ModifyIndex"}
+        told = {name: text for name, text in self.fields.items() if name in names}
+        return fields_to_json(told), task_states_to_json(self.tasks, self.dialect)
+
     def losses(self, dialect: str | Dialect) -> list[str]:
         """Return the JSON paths of what a dialect cannot express of this allocation."""
         target = dialect_of(dialect)

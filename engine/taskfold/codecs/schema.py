@@ -105,11 +105,19 @@ _BARE: Final = AllocationState(id="a", version=1, modify_index=1, placed=b"{}", 
 """An allocation of which nothing else is told: what is written of it is what a dialect always sends."""
 
 
+_SEAL: Final = {
+    "type": "string",
+    "pattern": "^[0-9a-f]{8}$",
+    "description": "In a file, of the last line of each write: the CRC-32 of all bytes since the seal before it.",
+}
+
+
 def record_schema() -> Schema:
     """Return the schema of a record: every line of a log but its first."""
     definitions = _definitions(Record)
     # Any JSON text to the type; the fold reads an object.
     definitions["Placed"]["properties"]["Body"]["type"] = "object"
+    definitions["Record"]["properties"]["Seal"] = _SEAL
     return _document(f"record-{FORMAT}", definitions, Record, {"title": "Record of a taskfold log"})
 
 
@@ -136,6 +144,7 @@ def log_header_schema() -> Schema:
     fields = definitions["LogHeader"]["properties"]
     fields["taskfold"]["const"] = FORMAT
     fields["dialect"]["enum"] = list(DIALECTS)
+    fields["Seal"] = _SEAL
     return _document(f"log-header-{FORMAT}", definitions, LogHeader, {"title": "Header of a taskfold log"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from taskfold.errors import (
     AppendRefused,
     DecodeError,
+    Gone,
     IllegalEvent,
     LogError,
     Refused,
@@ -123,15 +125,22 @@ async def history(app: App, request: Request, options: Options, text: str) -> An
     if options.index:
         await ask(app, request, options, allocation_query(app, found))
     listed = app.engine.store.directory.get(found)
-    if listed is None:
+    # What was collected has a history still.
+    if listed is None and not await asyncio.to_thread(app.engine.is_collected, found):
         return error(404, NOT_FOUND, app.engine.store.index)
-    # Reading a log may wait for its disk.
+    return await _page_of(app, found, page, app.engine.store.index if listed is None else listed.modify_index)
+
+
+async def _page_of(app: App, alloc: str, page: _Page, index: int) -> Answer:
+    """Return a page of the records of an allocation; reading a log may wait for its disk."""
     try:
-        body, token = await asyncio.to_thread(_read, app, found, page)
+        body, token = await asyncio.to_thread(_read, app, alloc, page)
+    except Gone as gone:
+        return error(HTTPStatus.GONE, f"{gone}: next_token={gone.oldest} has the rest")
     except LogError as problem:
         return error(500, str(problem))
     extra = () if token is None else ((b"X-Nomad-Nexttoken", b"%d" % token),)
-    return json_answer(body, listed.modify_index, extra=extra)
+    return json_answer(body, index, extra=extra)
 
 
 def _page(app: App, query: Query) -> _Page | Answer:

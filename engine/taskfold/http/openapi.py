@@ -109,6 +109,7 @@ _REASONS: Final = {
     405: "The endpoint is not asked so.",
     408: "The body did not come in time.",
     409: "Something was refused, or this server mirrors a Nomad; nothing was recorded.",
+    410: "Records that are asked for were removed when the log was compacted.",
     413: "The body is too large.",
     414: "The query is too long.",
     415: "The body is compressed.",
@@ -122,7 +123,7 @@ _COMMON: Final = (403, 405, 414)
 _REGIONAL: Final = (400, 429, 500)
 _MORE: Final[dict[str, tuple[int, ...]]] = {
     "allocation": (404,),
-    "history": (404,),
+    "history": (404, 410),
     "events": (404, 408, 409, 413, 415),
     "inputs": (404, 408, 409, 413, 415),
     "event_stream": (400, 429, 500),

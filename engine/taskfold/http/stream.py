@@ -31,6 +31,7 @@ from taskfold.clock import Clock, Timer
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect
 from taskfold.directory import DEFAULT_NAMESPACE
+from taskfold.errors import Gone
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.blocking import while_connected
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
@@ -180,17 +181,19 @@ def _start(app: App, index: int, position: int | None) -> int | bytes:
     if position is not None:
         if position > store.seq:
             return _error_frame(store, AHEAD, f"the log ends at position {store.seq}")
+        if _NOW < position < store.oldest_seq:
+            return _error_frame(store, GONE, f"the log begins after position {store.oldest_seq}")
         return store.seq if position == _NOW else position
-    if 0 < index < store.positions.oldest:
-        return _error_frame(store, GONE, f"the log begins with index {store.positions.oldest}")
+    if 0 < index < store.oldest_index:
+        return _error_frame(store, GONE, f"the log begins with index {store.oldest_index}")
     if index > store.index + 1 and not app.is_mirror:
         return _error_frame(store, AHEAD, f"the newest index is {store.index}: begin again with index=0")
-    return store.positions.before(index) if index else 0
+    return max(store.positions.before(index) if index else 0, store.oldest_seq)
 
 
 def _error_frame(store: Store, reason: str, message: str, **more: int) -> bytes:
     """Return the frame that ends a stream."""
-    told = {"Reason": reason, "Message": message, "Oldest": store.positions.oldest, "Newest": store.index, **more}
+    told = {"Reason": reason, "Message": message, "Oldest": store.oldest_index, "Newest": store.index, **more}
     return msgspec.json.encode({"Error": told}) + b"\n"
 
 
@@ -245,7 +248,13 @@ class _Stream:
                 return
             changes = reader.recent()
             if changes is None:
-                changes = await asyncio.to_thread(reader.read)
+                try:
+                    changes = await asyncio.to_thread(reader.read)
+                except Gone as gone:
+                    # The log was compacted while it was read.
+                    await self._send(_error_frame(store, GONE, f"the log begins after position {gone.oldest} now"))
+                    await asyncio.sleep(_ERROR_SECONDS)
+                    return
             if changes:
                 for change in changes:
                     await self._send(self._frame(change))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 
 import msgspec
 from msgspec import UNSET
 
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.errors import DialectError, LogError, VersionConflict
+from taskfold.errors import DialectError, Gone, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
-from taskfold.record import FORMAT, LogHeader, Record
+from taskfold.record import FORMAT, Collected, Compacted, LogHeader, Record
 
-__all__ = ["Append", "EventLog", "Ledger", "SharedLog", "StoredLog", "check_header", "new_header"]
+__all__ = ["Append", "Compacts", "EventLog", "Ledger", "SharedLog", "StoredLog", "check_header", "new_header"]
 
 
 class Append(NamedTuple):
@@ -79,10 +79,14 @@ def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
 
 def check_header(header: LogHeader) -> None:
     """Check that a log can be read here. Raises LogError or DialectError, saying why not."""
-    if header.taskfold != FORMAT:
-        msg = f"the log has record format {header.taskfold}; this taskfold reads format {FORMAT}"
-        raise LogError(msg)
+    check_format(header.taskfold)
     dialect_of(header.dialect)
+
+
+def check_format(found: int) -> None:
+    """Check that records of a format can be read here. Raises LogError."""
+    if not 1 <= found <= FORMAT:
+        raise LogError(f"the log has record format {found}; this taskfold reads the formats 1 to {FORMAT}")
 
 
 def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
@@ -117,6 +121,23 @@ class StoredLog(EventLog, Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+@runtime_checkable
+class Compacts(Protocol):
+    """A log from which the records of collected allocations can be removed."""
+
+    def compact(self, before_ns: int | None = None) -> int:
+        """Remove the records of allocations that were collected (before a time), all but the last of each.
+
+        Return how many records that were. Positions stay what they are; whoever asks for what is gone is told so.
+        O(records). Raises LogError: then nothing was removed.
+        """
+        ...
+
+    def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield the records after a position that are there, in order, whatever was removed between them."""
+        ...
 
 
 @runtime_checkable
@@ -155,11 +176,77 @@ class SharedLog(EventLog, Protocol):
         ...
 
 
+def kept_records(log: EventLog, after_seq: int = 0) -> Iterator[Record]:
+    """Yield the records of a log that are there: enough to fold its state from. O(records)."""
+    return log.read_kept(after_seq) if isinstance(log, Compacts) else log.read_all(after_seq)
+
+
+class Removal(NamedTuple):
+    """What a compaction removes."""
+
+    versions: dict[str, int]
+    """The allocations that lose records, and the version of the one that they keep."""
+    records: int
+    """How many records that are."""
+    compacted: Compacted
+
+
+def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, known: LogHeader) -> Removal | None:
+    """Return what can be removed from the records that ``read`` yields; None where that is nothing. O(records)."""
+    collected: dict[str, int] = {}
+    for record in read():
+        is_last = isinstance(record.event, Collected) and (before_ns is None or record.time_ns < before_ns)
+        if is_last:
+            collected[record.alloc] = record.version
+        else:
+            collected.pop(record.alloc, None)
+    seq, index, time_ns = (0, 0, 0) if known.compacted is UNSET else msgspec.structs.astuple(known.compacted)
+    versions: dict[str, int] = {}
+    removed = 0
+    for record in read() if collected else ():
+        if record.version < collected.get(record.alloc, 0):
+            versions[record.alloc] = collected[record.alloc]
+            removed += 1
+            seq, index, time_ns = max(seq, record.seq), max(index, record.index), max(time_ns, record.time_ns)
+    return Removal(versions, removed, Compacted(seq, index, time_ns)) if removed else None
+
+
+def check_whole(header: LogHeader, name: str, after_seq: int) -> None:
+    """Check that a log has every record after a position. Raises Gone."""
+    if header.compacted is not UNSET and after_seq < header.compacted.seq:
+        raise hole(header, name, None, after_seq + 1, header.compacted.seq + 1)
+
+
+OnHole: TypeAlias = Callable[[str | None, int, int], LogError | None]
+"""Says what is wrong where a place (of an allocation, or of the log) is missing, and which one follows."""
+
+
+def kept_hole(header: LogHeader, name: str) -> OnHole:
+    """Return what says what is wrong where what was removed is passed over."""
+    compacted = 0 if header.compacted is UNSET else header.compacted.seq
+    return lambda alloc, place, found: None if found <= compacted + 1 else hole(header, name, alloc, place, found)
+
+
+def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int) -> LogError:
+    """Return the error for records that are missing: removed, or lost."""
+    compacted = 0 if header.compacted is UNSET else header.compacted.seq
+    if alloc is not None and (compacted or place == 1):
+        what = f"the records of allocation {alloc} before version {found} were removed when the log was compacted"
+        return Gone(f"{name}: {what}", oldest=found - 1)
+    if alloc is None and place <= compacted:
+        what = f"records up to position {compacted} were removed when the log was compacted"
+        return Gone(f"{name}: {what}: read after {compacted}", oldest=compacted)
+    of = "Seq" if alloc is None else f"allocation {alloc}, Version"
+    return LogError(f"{name}: the log is damaged: {of} {place} is missing, and {found} follows")
+
+
 class Ledger:
     """What a log must remember to keep its promises: O(1) memory per allocation, and one text per record with an ID."""
 
-    def __init__(self) -> None:
+    def __init__(self, header: LogHeader | None = None) -> None:
         self.seq = 0
+        self.compacted_seq = 0 if header is None or header.compacted is UNSET else header.compacted.seq
+        """Up to where positions may be missing."""
         self.versions: dict[str, int] = {}
         self._imported: dict[str, tuple[int, int]] = {}
         self.ids: set[str] = set()
@@ -198,6 +285,8 @@ class Ledger:
             named.add(alloc)
             new = self._new(records, ids)
             found = self.version_of(alloc)
+            if new and not found and _is_remnant(new[0]):
+                found = new[0].version - 1  # of a log that was compacted
             if new and expected_version != found:
                 raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
             for place, record in enumerate(new, start=1):
@@ -225,14 +314,23 @@ class Ledger:
 
     def note(self, record: Record) -> None:
         """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""
-        version = self.versions.get(record.alloc, 0)
-        if record.seq != self.seq + 1 or record.version != version + 1:
+        if not self.follows(record):
+            version = self.versions.get(record.alloc, 0)
             msg = (
                 f"expected Seq {self.seq + 1} and Version {version + 1} of allocation {record.alloc}, "
                 f"found Seq {record.seq} and Version {record.version}"
             )
             raise LogError(msg)
         self._take(record)
+
+    def follows(self, record: Record) -> bool:
+        """Tell whether a record is the next one, of the log and of its allocation; or the next where some were removed.
+
+        A compaction leaves the last record of what was collected, and holes in the positions before it.
+        """
+        version = self.versions.get(record.alloc, 0)
+        is_next = record.seq == self.seq + 1 or self.seq < record.seq <= self.compacted_seq + 1
+        return is_next and (record.version == version + 1 or (not version and _is_remnant(record)))
 
     def note_placed(self, placed: Sequence[Record]) -> None:
         """Remember records that `place` gave, which follow the ones before."""
@@ -246,3 +344,8 @@ class Ledger:
             self.ids.add(record.id)
         elif isinstance(record.id, int):
             self._imported[record.alloc] = (record.index, record.id)
+
+
+def _is_remnant(record: Record) -> bool:
+    """Tell whether a record may be the first of its allocation, whatever its version: what a compaction leaves."""
+    return isinstance(record.event, Collected) and record.event.body is not UNSET

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
+
+import msgspec
 
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.log.contract import Append, Ledger, new_header
+from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal
 from taskfold.record import Record
 
 __all__ = ["MemoryLog"]
@@ -45,14 +49,38 @@ class MemoryLog:
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(records that are read)."""
-        newest = self.seq
-        yield from (record for record in self._by_allocation.get(alloc, [])[after_version:] if record.seq <= newest)
+        newest, records = self.seq, self._by_allocation.get(alloc, ())
+        removed = records[0].version - 1 if records else 0
+        if after_version < removed:
+            raise hole(self.header, "the log", alloc, after_version + 1, removed + 1)
+        yield from (record for record in records[after_version - removed :] if record.seq <= newest)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(records that are read)."""
+        check_whole(self.header, "the log", after_seq)
+        yield from self.read_kept(after_seq)
+
+    def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield the records after a position that are there. O(log n + records that are read)."""
+        newest, records = self.seq, self._records
+        start = bisect_right(records, after_seq, key=attrgetter("seq"))
         # One after the other, not a copy: whoever wants the first few of many pays for those.
-        for place in range(after_seq, self.seq):
-            yield self._records[place]
+        for place in range(start, len(records)):
+            if records[place].seq > newest:
+                return
+            yield records[place]
+
+    def compact(self, before_ns: int | None = None) -> int:
+        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n)."""
+        found = removal(self.read_kept, before_ns, self.header)
+        if found is None:
+            return 0
+        # New lists: who reads the old ones meanwhile reads them to their end.
+        self._records = [r for r in self._records if r.version >= found.versions.get(r.alloc, 0)]
+        for alloc in found.versions:
+            self._by_allocation[alloc] = self._by_allocation[alloc][-1:]
+        self.header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        return found.records
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -1,22 +1,25 @@
 """A log as a file of JSON lines: a header, then one record a line. For exchange, and for small logs.
 
-A line that was cut off by a crash (the last one, without its newline) was never acknowledged: it is not read, and the
-next append puts its own line in its place.
+What is written together is sealed (`taskfold.log.seals`): it counts together or not at all. What a crash left behind
+the last seal was never acknowledged: it is not read, and the next append takes its place. Logs of format 1 have no
+seals: they are read as they are, and written anew in the present format when they are opened to be written.
 """
 
 from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from io import FileIO
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 import msgspec
+from msgspec import Struct
 
 try:
     import fcntl
@@ -25,15 +28,39 @@ except ImportError:  # not on Windows
 
 from taskfold.dialect import Dialect
 from taskfold.errors import DialectError, LogError, SourceError
-from taskfold.lines import BLOCK_BYTES, blocks, open_bytes
-from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
+from taskfold.lines import blocks, open_bytes
+from taskfold.log.contract import (
+    Append,
+    Ledger,
+    check_dialect,
+    check_format,
+    check_header,
+    check_whole,
+    hole,
+    new_header,
+    removal,
+)
+from taskfold.log.folder import sync_folder
+from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
 from taskfold.log.sparse import Blocks, UpTo
-from taskfold.record import LogHeader, Record
+from taskfold.record import FORMAT, LogHeader, Record
+from taskfold.upcast import upcaster
 
-__all__ = ["NdjsonLog", "is_header", "is_new", "read_header", "read_records"]
+__all__ = ["UNSEALED", "NdjsonLog", "is_header", "is_new", "read_header", "read_records", "tail_note"]
+
+UNSEALED: Final = 1
+"""The record format whose lines have no seals."""
+_BYTES_PER_SEAL: Final = 1 << 14
+"""How much is written under one seal when nobody waits for it to be acknowledged."""
 
 _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class _Format(Struct):
+    """What a header of any format says."""
+
+    taskfold: int
 
 
 @cache
@@ -56,6 +83,14 @@ def is_header(line: bytes) -> bool:
 def read_header(line: bytes, name: str) -> LogHeader:
     """Return the header that a log's first line says. Raises SourceError."""
     try:
+        source = msgspec.json.decode(unsealed(line), type=_Format).taskfold
+        check_format(source)
+        if source != UNSEALED and b'"Seal"' not in line:
+            told = f"its header has no seal; the format of a log without seals is {UNSEALED}"
+            raise SourceError(name, told, line=1)
+        if source != UNSEALED:
+            for run in Sealed(name, is_record=lambda _: False).runs([(1, line)]):
+                line = run.lines
         header = _decode_header(line)
         check_header(header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LogError, DialectError) as error:
@@ -63,27 +98,69 @@ def read_header(line: bytes, name: str) -> LogHeader:
     return header
 
 
-def read_records(stream: BinaryIO, name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+def tail_note(name: str, tail: Tail) -> str:
+    """Say what was not read at the end of a log."""
+    return f"{name}: {len(tail.data)} bytes after byte {tail.offset} were never acknowledged, and were passed over"
+
+
+def read_records(
+    stream: BinaryIO, name: str, on_tail: Callable[[Tail], None] = lambda _: None
+) -> tuple[LogHeader, Iterator[list[Record]]]:
     """Return the header of an NDJSON log, and its records in blocks, read as they are asked for. O(records).
 
-    It needs constant memory. Raises SourceError, naming the line, for a line that is neither; the last line may be cut
-    off, and then is not read.
+    It needs constant memory. Raises SourceError, naming the line, for a line that is neither, and for damage;
+    ``on_tail`` is told of what was never acknowledged at the end, and is not read.
     """
+    header, runs = _opened(stream, name, on_tail)
+    return header, (records for run in runs for records in _decoded(run, name, header.taskfold))
+
+
+def _opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[Run]]:
+    """Return the header of a log, and what comes after it. Raises SourceError."""
     of_blocks = blocks(stream, name)
     _, first = next(of_blocks, (1, b""))
-    line, _, rest = first.partition(b"\n")
-    return read_header(line, name), _decoded(rest, of_blocks, name)
+    line, newline, rest = first.partition(b"\n")
+    header = read_header(line + newline, name)
+    return header, _runs(chain([(2, rest)], of_blocks), name, header, len(line) + len(newline), on_tail)
 
 
-def _decoded(rest: bytes, of_blocks: Iterable[tuple[int, bytes]], name: str) -> Iterator[list[Record]]:
-    """Yield the records of each block of a log."""
-    for number, block in chain([(2, rest)], of_blocks):
-        whole = block[: block.rfind(b"\n") + 1]
-        try:
-            _check_utf8(whole)
-            yield _decoder().decode_lines(whole)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield from ([record] for record in _one_by_one(whole, name, number))
+def _runs(
+    of_blocks: Iterable[tuple[int, bytes]],
+    name: str,
+    header: LogHeader,
+    offset: int = 0,
+    on_tail: Callable[[Tail], None] = lambda _: None,
+) -> Iterator[Run]:
+    """Yield whole lines of a log, checked where its format has seals. Raises SourceError."""
+    if header.taskfold != UNSEALED:
+        yield from Sealed(name, offset, is_record=is_record, on_tail=on_tail).runs(of_blocks)
+        return
+    for number, block in of_blocks:
+        end = block.rfind(b"\n") + 1
+        yield Run(number, block[:end], end)
+        if end < len(block):
+            on_tail(Tail(number + block.count(b"\n"), offset + end, block[end:]))
+        offset += end
+
+
+def is_record(line: bytes) -> bool:
+    """Tell whether a line is a record, and nothing more."""
+    try:
+        _decoder().decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
+def _decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
+    """Yield the records of a run that is of a format."""
+    bring = upcaster(source)
+    try:
+        _check_utf8(run.lines)
+        lines = run.lines if bring is None else b"\n".join(map(bring, run.lines.split(b"\n")))
+        yield _decoder().decode_lines(lines)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
+        yield from ([record] for record in _one_by_one(run, name, bring))
 
 
 def _check_utf8(text: bytes) -> None:
@@ -92,14 +169,14 @@ def _check_utf8(text: bytes) -> None:
         text.decode()
 
 
-def _one_by_one(block: bytes, name: str, number: int) -> Iterator[Record]:
-    """Yield the records of a block up to the line that cannot be read, and name that line."""
-    for place, line in enumerate(block.split(b"\n"), start=number):
+def _one_by_one(run: Run, name: str, bring: Callable[[bytes], bytes] | None) -> Iterator[Record]:
+    """Yield the records of a run up to the line that cannot be read, and name that line."""
+    for place, line in enumerate(run.lines.split(b"\n"), start=run.line):
         if line.strip():
             try:
                 _check_utf8(line)
-                record = _decoder().decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                record = _decoder().decode(line if bring is None else bring(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
                 raise SourceError(name, f"not a record of a taskfold log: {error}", line=place) from None
             yield record
 
@@ -119,13 +196,17 @@ class NdjsonLog:
         self.path = Path(path)
         self._ledger = Ledger()
         self._blocks = Blocks()
+        self._pending: list[Record] = []
+        """Records that were appended, and are not in the file yet."""
+        self._pending_lines: list[bytes] = []
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
+        """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
         self._is_new = is_new(path)
         if self._is_new and dialect is None:
             msg = f"{self.path}: there is no log, and a new one needs a dialect"
             raise LogError(msg)
-        if not self._is_new:
-            self._read(dialect)
-        self._size = self._first_size = 0 if self._is_new else _whole_lines(self.path)
+        self._size = 0 if self._is_new else self._read(dialect)
         with self._told():
             # Unbuffered: what a failing disk did not take must not wait in a buffer for the next write.
             self._file = self.path.open("wb" if self._is_new else "r+b", buffering=0)
@@ -134,47 +215,54 @@ class NdjsonLog:
                 self._file.seek(self._size)
                 # What follows was cut off while it was written, and never acknowledged.
                 self._file.truncate()
-            except (OSError, LogError):
+                if self._is_new:
+                    self.header = new_header(dialect or "", region)
+                    line = seal(_encode(self.header) + b"\n")
+                    self._write(line, sync=True)
+                    self._size = len(line)
+                    self._blocks.begin(self._size)
+                elif self.header.taskfold != FORMAT:
+                    self._rewrite(msgspec.structs.replace(self.header, taskfold=FORMAT), self.read_kept())
+            except BaseException:
                 self._file.close()
                 raise
-        if self._is_new:
-            self.header = new_header(dialect or "", region)
-            try:
-                self._write(_encode(self.header) + b"\n", sync=True)
-                self._blocks.begin(self._size)
-            except LogError:
-                self._file.close()
-                raise
+        self._first_size = 0 if self._is_new else self._size
 
     @property
     def seq(self) -> int:
         """The position of the newest record."""
         return self._ledger.seq
 
-    def _read(self, dialect: str | Dialect | None) -> None:
-        """Read what is there, and check that it is a log that can go on."""
+    def _read(self, dialect: str | Dialect | None) -> int:
+        """Read what is there, check that it is a log that can go on, and return how many bytes of it count."""
         name = str(self.path)
         try:
             with open_bytes(self.path) as stream:
                 _check_appendable(stream, name)
-                of_blocks = blocks(stream, name)
-                _, first = next(of_blocks, (1, b""))
-                line, newline, rest = first.partition(b"\n")
-                self.header = read_header(line, name)
+                self.header, runs = _opened(stream, name, lambda _: None)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
-                self._blocks.begin(len(line) + len(newline))
-                for number, block in chain([(2, rest)], of_blocks):
-                    for records in _decoded(b"", [(number, block)], name):
+                size = _header_bytes(self.path)
+                self._begin(size)
+                for run in runs:
+                    for records in _decoded(run, name, self.header.taskfold):
                         for record in records:
                             self._ledger.note(record)
                             self._blocks.note(record)
-                    self._blocks.end(self._ledger.seq, block.rfind(b"\n") + 1)
+                    self._blocks.end(self._ledger.seq, run.size)
+                    size += run.size
         except SourceError as error:
             raise LogError(str(error)) from None
         except LogError as error:
             msg = f"{name}, line {self._ledger.seq + 2}: {error}"
             raise LogError(msg) from None
+        return size
+
+    def _begin(self, size: int) -> None:
+        """Begin to note the records after a header of this size."""
+        self._ledger = Ledger(self.header)
+        self._blocks = Blocks()
+        self._blocks.begin(size)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -184,6 +272,8 @@ class NdjsonLog:
         except OSError as error:
             msg = f"{self.path}: cannot be written: {error.strerror or error}"
             raise LogError(msg) from None
+
+    # --- writing ---
 
     def append(
         self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
@@ -197,58 +287,126 @@ class NdjsonLog:
     def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
         """Append records to several allocations with one write; return those that were new. O(records).
 
+        With ``sync=False`` they are written when there are many of them, and acknowledged by the next `sync`.
         Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
         """
         placed = self._ledger.place(appends)
         if placed:
-            data = b"".join([_encode(record) + b"\n" for record in placed])
-            self._write(data, sync=sync)
-            for record in placed:
-                self._blocks.note(record)
-                self._ledger.note(record)
-            self._blocks.end(self._ledger.seq, len(data))
+            lines = [_encode(record) + b"\n" for record in placed]
+            if sync:
+                self._flush(placed, lines, sync=True)
+            else:
+                with self._lock:
+                    self._pending += placed
+                    self._pending_lines += lines
+                    self._pending_bytes += sum(map(len, lines))
+            self._ledger.note_placed(placed)
+            if self._pending_bytes >= _BYTES_PER_SEAL:
+                self._flush()
         return placed
 
+    def _flush(self, records: Sequence[Record] = (), lines: Sequence[bytes] = (), *, sync: bool = False) -> None:
+        """Write what is pending, and these, under one seal; on failure what was pending is pending still."""
+        if self._pending or lines:
+            data = seal(b"".join([*self._pending_lines, *lines]))
+            self._write(data, sync=sync)
+            with self._lock:
+                for record in chain(self._pending, records):
+                    self._blocks.note(record)
+                    seq = record.seq
+                self._blocks.end(seq, len(data))
+                self._size += len(data)
+                self._pending, self._pending_lines, self._pending_bytes = [], [], 0
+
     def _write(self, data: bytes, *, sync: bool) -> None:
-        """Write after the last whole line; on failure leave the file as it was."""
+        """Write after the last seal; on failure leave the file as it was."""
         with self._told():
             try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+                _write_whole(self._file, data)
                 if sync:
                     os.fsync(self._file.fileno())
             except OSError:
                 self._file.seek(self._size)
                 self._file.truncate()
                 raise
-        self._size += len(data)
 
     def sync(self) -> None:
         """Acknowledge what was appended: have the system write it to disk. Raises LogError when it cannot."""
         with self._told():
+            self._flush()
             os.fsync(self._file.fileno())
 
     def roll_back(self) -> None:
         """Take back whatever was appended since the log was opened, and close it; a log begun here is removed."""
         with self._told():
+            self._pending, self._pending_lines, self._pending_bytes = [], [], 0
             self._file.seek(self._first_size)
             self._file.truncate()
             self._file.close()
             if self._is_new:
                 self.path.unlink()
 
+    def compact(self, before_ns: int | None = None) -> int:
+        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
+
+        The file is written anew, and takes the place of the old one when it is on disk. Raises LogError: then nothing
+        was removed.
+        """
+        self.sync()
+        found = removal(self.read_kept, before_ns, self.header)
+        if found is None:
+            return 0
+        kept = (r for r in self.read_kept() if r.version >= found.versions.get(r.alloc, 0))
+        with self._told():
+            self._rewrite(msgspec.structs.replace(self.header, compacted=found.compacted), kept)
+        self._first_size = self._size
+        return found.records
+
+    def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
+        """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
+        draft = self.path.with_name(f"{self.path.name}-new")
+        file = draft.open("wb", buffering=0)
+        try:
+            _lock(file, draft)
+            ledger, of_blocks = Ledger(header), Blocks()
+            size = _write_whole(file, seal(_encode(header) + b"\n"))
+            of_blocks.begin(size)
+            while some := list(islice(records, _RECORDS_AT_ONCE)):
+                written = _write_whole(file, seal(b"".join([_encode(record) + b"\n" for record in some])))
+                for record in some:
+                    ledger.note(record)
+                    of_blocks.note(record)
+                of_blocks.end(ledger.seq, written)
+                size += written
+            os.fsync(file.fileno())
+            with self._lock:  # who has begun to read goes on with the old file
+                draft.replace(self.path)
+                self._file.close()
+                self._file, self._size, self.header = file, size, header
+                self._ledger, self._blocks = ledger, of_blocks
+            sync_folder(self.path)
+        except BaseException:
+            if file is not self._file:
+                file.close()
+                with suppress(OSError):
+                    draft.unlink()
+            raise
+
     def close(self) -> None:
         """Acknowledge what was appended, and close the file."""
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            try:
+                self.sync()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    # --- reading ---
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(1)."""
@@ -259,14 +417,19 @@ class NdjsonLog:
 
         Only the lines that name the allocation are decoded. Any thread may read, as `read_all` says.
         """
-        newest = self._ledger.seq
-        first, last = self._blocks.span(alloc)
+        newest, version = self._ledger.seq, after_version
         named = msgspec.json.encode(alloc)
-        for number, block in self._blocks_from(first, last):
-            lines = [line for line in block.split(b"\n") if named in line] if named in block else []
-            for record in chain.from_iterable(_decoded(b"", [(number, b"\n".join([*lines, b""]))], str(self.path))):
-                if record.alloc == alloc and after_version < record.version and record.seq <= newest:
-                    yield record
+
+        def of_it(run: Run) -> Run:
+            lines = [line for line in run.lines.split(b"\n") if named in line] if named in run.lines else []
+            return run._replace(lines=b"\n".join([*lines, b""]))
+
+        for record in self._records(lambda of_blocks: of_blocks.span(alloc), of_it):
+            if record.alloc == alloc and version < record.version and record.seq <= newest:
+                if record.version != version + 1:
+                    raise hole(self.header, str(self.path), alloc, version + 1, record.version)
+                version = record.version
+                yield record
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(records that are read), in constant memory.
@@ -274,25 +437,58 @@ class NdjsonLog:
         Any thread may read while another appends: it gets what was appended before it began, and nothing of what an
         append that fails leaves in the file for a moment.
         """
+        check_whole(self.header, str(self.path), after_seq)
+        yield from self.read_kept(after_seq)
+
+    def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield the records after a position that are there. O(records that are read). Any thread may read."""
         newest = self._ledger.seq
         if after_seq >= newest:
             return
-        for number, block in self._blocks_from(self._blocks.of(after_seq)):
-            for record in chain.from_iterable(_decoded(b"", [(number, block)], str(self.path))):
-                if record.seq > newest:
-                    return
-                if record.seq > after_seq:
-                    yield record
+        for record in self._records(lambda of_blocks: (of_blocks.of(after_seq), None)):
+            if record.seq > newest:
+                return
+            if record.seq > after_seq:
+                yield record
 
-    def _blocks_from(self, first: int, last: int | None = None) -> Iterator[tuple[int, bytes]]:
-        """Yield the whole lines of the file from one of its blocks to another, a block at a time."""
-        start, seq = self._blocks.start(first)
-        end = self._size if last is None else min(self._blocks.end_of(last), self._size)
-        with self.path.open("rb") as file:
+    def _records(
+        self, span: Callable[[Blocks], tuple[int, int | None]], narrow: Callable[[Run], Run] = lambda run: run
+    ) -> Iterator[Record]:
+        """Yield the records from one block of the file to another; ``narrow`` says which lines. Raises LogError."""
+        with self._lock:
+            pending = self._pending.copy()
+            first, last = span(self._blocks)
+            start, seq = self._blocks.start(first)
+            end = self._size if last is None else min(self._blocks.end_of(last), self._size)
+            header, file = self.header, self.path.open("rb")
+        with file:
             file.seek(start)
             reader: Any = UpTo(file, end - start)
-            for number, block in blocks(reader, str(self.path)):
-                yield seq + number + 1, block  # line 1 is the header
+            name = str(self.path)
+            numbered = ((seq + 1 + number, block) for number, block in blocks(reader, name))  # line 1 is the header
+            try:
+                for run in _runs(numbered, name, header, start):
+                    for records in _decoded(narrow(run), name, header.taskfold):
+                        yield from records
+            except SourceError as error:
+                raise LogError(str(error)) from None
+        yield from pending
+
+
+_RECORDS_AT_ONCE: Final = 256
+
+
+def _write_whole(file: FileIO, data: bytes) -> int:
+    """Write all of it, however little the system takes at once; return how much that was."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    return len(data)
+
+
+def _header_bytes(path: Path) -> int:
+    with path.open("rb") as file:
+        return len(file.readline())
 
 
 def _check_appendable(stream: BinaryIO, name: str) -> None:
@@ -301,20 +497,6 @@ def _check_appendable(stream: BinaryIO, name: str) -> None:
         raise SourceError(name, "a compressed log can be read, not appended to")
     if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
         raise SourceError(name, "is not a taskfold log, and nothing is ever overwritten")
-
-
-def _whole_lines(path: Path) -> int:
-    """Return the size of a file up to its last newline: what follows was cut off while it was written."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(end - BLOCK_BYTES, 0)
-            file.seek(start)
-            found = file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            end = start
-    return 0
 
 
 def _lock(file: FileIO, path: Path) -> None:

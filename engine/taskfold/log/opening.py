@@ -48,7 +48,7 @@ def is_new_log(name: str | Path) -> bool:
     if not is_postgres(text):
         return is_new(name)
     _check_psycopg(text)
-    from taskfold.log.postgres import is_begun
+    from taskfold.log.postgres_tables import is_begun
 
     return not is_begun(text)
 
@@ -78,7 +78,7 @@ def read_server(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
         _check_psycopg(url)
     except LogError as error:
         raise SourceError(shown_name(url), str(error).partition(": ")[2]) from None
-    from taskfold.log.postgres import read_postgres
+    from taskfold.log.postgres_tables import read_postgres
 
     return read_postgres(url)
 

@@ -22,60 +22,23 @@ import msgspec
 import psycopg
 
 from taskfold.dialect import Dialect
-from taskfold.errors import LogError, SourceError
-from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
+from taskfold.errors import Gone, LogError
+from taskfold.log import postgres_tables as tables
+from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, removal
 from taskfold.log.opening import shown_name
-from taskfold.record import LogHeader, Record
+from taskfold.log.postgres_tables import Connection
+from taskfold.record import FORMAT, Record
+from taskfold.upcast import upcaster
 
-__all__ = ["PostgresLog", "is_begun", "read_postgres"]
+__all__ = ["PostgresLog"]
 
 _CHANNEL: Final = "taskfold"
-_ROWS: Final = 1_000
-"""How many records are read at a time."""
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
-_CONNECT_SECONDS: Final = 10
-_LOCK_SECONDS: Final = 10
-"""How long an append waits for the one before it."""
-_IDLE_SECONDS: Final = 60
-"""After how long the server ends the transaction of a process that stands still in it, and keeps the others waiting."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
 
-_SCHEMA: Final = """
-CREATE TABLE taskfold_head (header text NOT NULL, seq bigint NOT NULL) WITH (fillfactor = 10);
-CREATE TABLE taskfold_records (
-    seq bigint PRIMARY KEY,
-    alloc text COLLATE "C" NOT NULL,
-    version bigint NOT NULL,
-    index bigint NOT NULL,
-    id text COLLATE "C",
-    ordinal bigint,
-    checksum bigint NOT NULL,
-    body text NOT NULL,
-    UNIQUE (alloc, version)
-);
-CREATE UNIQUE INDEX taskfold_records_by_id ON taskfold_records (id) WHERE id IS NOT NULL;
-CREATE TABLE taskfold_checkpoint (part integer PRIMARY KEY, checksum bigint NOT NULL, body bytea NOT NULL);
-"""
-_COPY: Final = (
-    "COPY taskfold_records (seq, alloc, version, index, id, ordinal, checksum, body) FROM STDIN (FORMAT BINARY)"
-)
-_COPIED_TYPES: Final = ("int8", "text", "int8", "int8", "text", "int8", "int8", "text")
-
-_OF_ALL: Final = """
-SELECT seq, seq, checksum, convert_to(body, 'UTF8') FROM taskfold_records
-WHERE seq > %(after)s AND seq <= %(newest)s ORDER BY seq LIMIT %(rows)s
-"""
-_OF_ALLOCATION: Final = """
-SELECT seq, version, checksum, convert_to(body, 'UTF8') FROM taskfold_records
-WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY version LIMIT %(rows)s
-"""
-
 _encode: Final = msgspec.json.Encoder().encode
-_decode_header: Final = msgspec.json.Decoder(LogHeader).decode
-
-Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class _Known(Ledger):
@@ -133,14 +96,30 @@ class PostgresLog:
         self._listener: Connection | None = None
         self._is_closed = False
         with self._told():
-            self._connection = self._connected_writer()
+            self._connection = tables.connected_writer(self._url)
             self._interrupted, self._interrupting = socket.socketpair()
             try:
-                self.header, self._is_new = _checked_header(self._connection, self.name, dialect, region)
-                self._ledger.seq = self._committed_seq = _newest(self._connection)
+                self.header, self._is_new = tables.checked_header(self._connection, self.name, dialect, region)
+                self._convert()
+                self._ledger.seq = self._committed_seq = tables.head(self._connection, self.name)[1]
             except BaseException:
                 self._close()
                 raise
+
+    def _convert(self) -> None:
+        """Bring the records of an older format to the present one, all or none."""
+        bring = upcaster(self.header.taskfold)
+        if bring is None:
+            return
+        header = msgspec.structs.replace(self.header, taskfold=FORMAT)
+        with self._connection.transaction():
+            self._connection.execute("SELECT seq FROM taskfold_head FOR UPDATE")
+            for seq, body in tables.bodies(self._connection):
+                if (brought := bring(body)) != body:
+                    query = "UPDATE taskfold_records SET body = %s, checksum = %s WHERE seq = %s"
+                    self._connection.execute(query, [brought.decode(), zlib.crc32(brought), seq])
+            self._connection.execute("UPDATE taskfold_head SET header = %s", [_encode(header).decode()])
+        self.header = header
 
     @property
     def seq(self) -> int:
@@ -196,7 +175,7 @@ class PostgresLog:
                     self._connection.execute("ROLLBACK")
                 raise
         # The server was started again since the last append: nothing was under way.
-        self._connection = self._connected_writer()
+        self._connection = tables.connected_writer(self._url)
         return self._begun()
 
     def _begun(self) -> int:
@@ -246,10 +225,10 @@ class PostgresLog:
 
     def _send(self) -> None:
         """Send what is pending, in the transaction."""
-        with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.set_types(_COPIED_TYPES)
+        with self._connection.cursor() as cursor, cursor.copy(tables.COPY) as copy:
+            copy.set_types(tables.COPIED_TYPES)
             for record in self._pending:
-                copy.write_row(_row(record))
+                copy.write_row(tables.row_of(record))
         self._connection.execute("UPDATE taskfold_head SET seq = %s", [self._ledger.seq])
         self._pending.clear()
         self._is_sent = True
@@ -266,7 +245,7 @@ class PostgresLog:
             self._undo()
             raise LogError(
                 f"{self.name}: the connection was lost while a write was committed, so that nobody knows whether "
-                f"it was: read the log again ({_sentence(error)})"
+                f"it was: read the log again ({tables.sentence(error)})"
             ) from None
         self._is_sent = False
         self._committed_seq = self._ledger.seq
@@ -292,6 +271,28 @@ class PostgresLog:
             except (psycopg.Error, OverflowError, UnicodeError):
                 self._undo()
                 raise
+
+    def compact(self, before_ns: int | None = None) -> int:
+        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
+
+        Nobody appends meanwhile. Raises LogError: then nothing was removed.
+        """
+        self.sync()
+        self.begin_turn()
+        try:
+            found = removal(self.read_kept, before_ns, self.header)
+            if found is None:
+                return 0
+            header = msgspec.structs.replace(self.header, compacted=found.compacted)
+            with self._told(), self._connection.cursor() as cursor:
+                query = "DELETE FROM taskfold_records WHERE alloc = %s AND version < %s"
+                cursor.executemany(query, list(found.versions.items()))
+                cursor.execute("UPDATE taskfold_head SET header = %s", [_encode(header).decode()])
+                cursor.execute("COMMIT")
+            self.header = header
+            return found.records
+        finally:
+            self.end_turn()
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -338,15 +339,33 @@ class PostgresLog:
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
-        return self._read(_OF_ALLOCATION, {"alloc": alloc, "after": after_version})
+        return self._read(tables.OF_ALLOCATION, {"alloc": alloc, "after": after_version}, self._hole)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
-        return self._read(_OF_ALL, {"after": after_seq})
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole)
 
-    def _read(self, query: str, asked: dict[str, Any]) -> Iterator[Record]:
+    def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield the records after a position that are there. O(log n + records that are read). Any thread may."""
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
+
+    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
         with self._told("read"), self._reader() as connection:
-            yield from _records(connection, self.name, query, asked)
+            # Another process may have removed records since.
+            self.header, newest = tables.head(connection, self.name)
+            if on_hole == self._hole and query is tables.OF_ALL:
+                check_whole(self.header, self.name, asked["after"])
+            yield from tables.records(connection, self.name, self.header, query, {**asked, "newest": newest}, on_hole)
+
+    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+        """Say why a place is missing: records may have been removed while others were read."""
+        with self._told("read"), self._reader() as connection:
+            self.header, _ = tables.head(connection, self.name)
+        return hole(self.header, self.name, alloc, place, found)
+
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+        error = self._hole(alloc, place, found)
+        return kept_hole(self.header, self.name)(alloc, place, found) if isinstance(error, Gone) else error
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
@@ -354,7 +373,7 @@ class PostgresLog:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = _connect(self._url)
+            connection = tables.connect(self._url)
         try:
             yield connection
         except psycopg.Error:
@@ -371,13 +390,13 @@ class PostgresLog:
     def newest(self) -> int:
         """Return the position of the newest record, whoever wrote it. Raises LogError."""
         with self._told("read"), self._reader() as connection:
-            return _newest(connection)
+            return tables.head(connection, self.name)[1]
 
     def listen(self) -> None:
         """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
         with self._told("read"):
             if self._listener is None or self._listener.closed:
-                self._listener = _connect(self._url)
+                self._listener = tables.connect(self._url)
                 self._listener.execute(f"LISTEN {_CHANNEL}")
 
     def wait(self, seconds: float) -> bool:
@@ -418,153 +437,12 @@ class PostgresLog:
     def checkpoint_parts(self) -> Iterator[bytes]:
         """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
         with self._told("read"), self._reader() as connection:
-            query = "SELECT part, checksum, body FROM taskfold_checkpoint ORDER BY part"
-            for part, checksum, body in connection.cursor().stream(query):
-                if zlib.crc32(body) != checksum:
-                    raise LogError(f"{self.name}: part {part} of the checkpoint is damaged")
-                yield body
+            yield from tables.checkpoint_parts(connection, self.name)
 
     # --- connections ---
-
-    def _connected_writer(self) -> Connection:
-        connection = _connect(self._url)
-        connection.execute(f"SET lock_timeout = '{_LOCK_SECONDS}s'")
-        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
-        return connection
 
     @contextmanager
     def _told(self, what: str = "written") -> Iterator[None]:
         """Turn what the database says into a LogError that names it."""
-        with _told(self.name, what):
+        with tables.told(self.name, what):
             yield
-
-
-def _row(record: Record) -> tuple[object, ...]:
-    body = _encode(record)
-    text = record.id if isinstance(record.id, str) else None
-    ordinal = record.id if isinstance(record.id, int) else None
-    return (
-        record.seq,
-        record.alloc,
-        record.version,
-        record.index,
-        text,
-        ordinal,
-        zlib.crc32(body),
-        body.decode(),
-    )
-
-
-def _connect(url: str) -> Connection:
-    more: dict[str, Any] = {} if "connect_timeout" in url else {"connect_timeout": _CONNECT_SECONDS}
-    # What is read has to be the text of the record, and nothing else, whatever the server is set to.
-    return psycopg.connect(url, autocommit=True, client_encoding="UTF8", application_name="taskfold", **more)
-
-
-def _newest(connection: Connection) -> int:
-    row = connection.execute("SELECT seq FROM taskfold_head").fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def _is_begun(connection: Connection) -> bool:
-    # to_regclass may not know yet of what was made while this transaction waited.
-    query = "SELECT 1 FROM pg_class WHERE relname = 'taskfold_head' AND pg_table_is_visible(oid)"
-    return connection.execute(query).fetchone() is not None
-
-
-def _checked_header(
-    connection: Connection, name: str, dialect: str | Dialect | None = None, region: str = ""
-) -> tuple[LogHeader, bool]:
-    """Return the header of the log, and whether it was begun here. Raises LogError and DialectError."""
-    is_new = dialect is not None and not _is_begun(connection) and _begin(connection, new_header(dialect, region))
-    row = connection.execute("SELECT header FROM taskfold_head").fetchone() if _is_begun(connection) else None
-    if row is None:
-        raise LogError(f"{name}: there is no log, and a new one needs a dialect")
-    header = _decode_header(row[0])
-    check_header(header)
-    if dialect is not None:
-        check_dialect(header, dialect)
-    return header, is_new
-
-
-def _begin(connection: Connection, header: LogHeader) -> bool:
-    """Begin a log; tell whether it was begun here: of several who do so at the same time, one does."""
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('taskfold'))")
-        if _is_begun(connection):
-            return False
-        connection.execute(_SCHEMA)
-        connection.execute("INSERT INTO taskfold_head VALUES (%s, 0)", [_encode(header).decode()])
-    return True
-
-
-def _records(connection: Connection, name: str, query: str, asked: dict[str, Any]) -> Iterator[Record]:
-    """Yield records, some at a time, each time after the last place that was read. Raises LogError for damage."""
-    decode = msgspec.json.Decoder(Record).decode
-    asked |= {"rows": _ROWS, "newest": _newest(connection)}
-    while rows := connection.execute(query, asked, binary=True).fetchall():
-        for seq, place, checksum, body in rows:
-            asked["after"] = place
-            if zlib.crc32(body) != checksum:
-                raise LogError(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
-            try:
-                yield decode(body)
-            except msgspec.DecodeError as error:
-                raise LogError(f"{name}, Seq {seq}: not a record of a taskfold log: {error}") from None
-        if len(rows) < _ROWS:
-            return
-
-
-def is_begun(url: str) -> bool:
-    """Tell whether a database has a log. Raises LogError when it cannot be reached."""
-    with _told(shown_name(url), "read"), _connect(url) as connection:
-        return _is_begun(connection)
-
-
-def read_postgres(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of a log in a database, and its records in blocks, read as asked for. Raises SourceError."""
-    name = shown_name(url)
-    try:
-        with _told(name, "read"), _connect(url) as connection:
-            header, _ = _checked_header(connection, name)
-    except LogError as error:
-        raise _source_error(name, error) from None
-    return header, _blocks(url)
-
-
-def _blocks(url: str) -> Iterator[list[Record]]:
-    name = shown_name(url)
-    block: list[Record] = []
-    try:
-        with _told(name, "read"), _connect(url) as connection:
-            for record in _records(connection, name, _OF_ALL, {"after": 0}):
-                block.append(record)
-                if len(block) == _ROWS:
-                    yield block
-                    block = []
-    except LogError as error:
-        raise _source_error(name, error) from None
-    if block:
-        yield block
-
-
-def _source_error(name: str, error: LogError) -> SourceError:
-    return SourceError(name, str(error).removeprefix(name).lstrip(":, "))
-
-
-@contextmanager
-def _told(name: str, what: str = "written") -> Iterator[None]:
-    """Turn what the database says into a LogError that names it."""
-    try:
-        yield
-    except psycopg.errors.LockNotAvailable:
-        raise LogError(
-            f"{name}: another process has held the log for {_LOCK_SECONDS} seconds, and holds it still"
-        ) from None
-    except (psycopg.Error, OverflowError, UnicodeError) as error:
-        raise LogError(f"{name}: cannot be {what} (PostgreSQL): {_sentence(error)}") from None
-
-
-def _sentence(error: BaseException) -> str:
-    """Return the first line of what the database says."""
-    return (str(error).strip() or repr(error)).partition("\n")[0]

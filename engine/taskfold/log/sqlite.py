@@ -26,9 +26,22 @@ except ImportError:  # not on Windows
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import SQLITE_MAGIC
-from taskfold.log.contract import Append, Ledger, check_dialect, check_header, new_header
+from taskfold.log.contract import (
+    Append,
+    Ledger,
+    OnHole,
+    check_dialect,
+    check_header,
+    check_whole,
+    hole,
+    kept_hole,
+    new_header,
+    removal,
+)
+from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson import is_new
-from taskfold.record import LogHeader, Record
+from taskfold.record import FORMAT, LogHeader, Record
+from taskfold.upcast import record_decoder, upcaster
 
 __all__ = ["SqliteLog", "is_database", "read_database"]
 
@@ -129,6 +142,7 @@ class SqliteLog:
                 if dialect is not None:
                     check_dialect(self.header, dialect)
                 self._database = _writer(self.path)
+                self.header = _converted(self._database, self.header)
                 self._ledger = _Lookups(self._database)
             except BaseException:
                 self._lock.close()
@@ -234,11 +248,48 @@ class SqliteLog:
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
-        return _read(self.path, _OF_ALLOCATION, {"alloc": alloc, "after": after_version, "newest": self.seq})
+        asked = {"alloc": alloc, "after": after_version, "newest": self.seq}
+        return _read(self.path, self.header, _OF_ALLOCATION, asked, self._hole)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
-        return _read(self.path, _OF_ALL, {"after": after_seq, "newest": self.seq})
+        check_whole(self.header, str(self.path), after_seq)
+        return _read(self.path, self.header, _OF_ALL, {"after": after_seq, "newest": self.seq}, self._hole)
+
+    def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
+        """Yield the records after a position that are there. O(log n + records that are read). Any thread may."""
+        asked = {"after": after_seq, "newest": self.seq}
+        return _read(self.path, self.header, _OF_ALL, asked, kept_hole(self.header, str(self.path)))
+
+    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+        """Say why a place is missing; the header is the newest, since what is read may be removed meanwhile."""
+        return hole(self.header, str(self.path), alloc, place, found)
+
+    def compact(self, before_ns: int | None = None) -> int:
+        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
+
+        The file becomes smaller where there is room for a copy of it. Raises LogError: then nothing was removed.
+        """
+        self.sync()
+        found = removal(self.read_kept, before_ns, self.header)
+        if found is None:
+            return 0
+        header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        database = self._database
+        with _told(self.path):
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", found.versions.items())
+                database.execute("UPDATE header SET text = ?", (_encode(header).decode(),))
+                database.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    database.execute("ROLLBACK")
+                raise
+            self.header = header
+            with suppress(sqlite3.Error):  # what was removed is removed, and its room is used again
+                database.execute("VACUUM")
+        return found.records
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
@@ -258,11 +309,7 @@ class SqliteLog:
 
     def checkpoint_parts(self) -> Iterator[bytes]:
         """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
-        with _told(self.path, "read"), closing(_reader(self.path)) as database:
-            for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
-                if zlib.crc32(body) != checksum:
-                    raise LogError(f"{self.path}: part {part} of the checkpoint is damaged")
-                yield body
+        return read_checkpoint_of(self.path)
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -280,13 +327,23 @@ WHERE alloc = :alloc AND version > :after AND seq <= :newest ORDER BY version LI
 """
 
 
-def _read(path: Path, query: str, asked: dict[str, Any]) -> Iterator[Record]:
-    """Yield records, some at a time, each time after the last place that was read. Raises LogError for damage."""
-    decode = msgspec.json.Decoder(Record).decode
+def _raise(error: LogError | None) -> None:
+    if error is not None:
+        raise error
+
+
+def _read(path: Path, header: LogHeader, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+    """Yield records, some at a time, each time after the last place that was read.
+
+    Raises LogError for damage, and what ``on_hole`` returns where records are missing.
+    """
+    decode = record_decoder(header.taskfold)
     asked["rows"] = _ROWS
-    with _told(path, "read"), closing(_reader(path)) as database:
+    with _told(path, "read"), closing(reader(path)) as database:
         while rows := database.execute(query, asked).fetchall():
             for seq, place, checksum, body in rows:
+                if place != asked["after"] + 1:
+                    _raise(on_hole(asked.get("alloc"), asked["after"] + 1, place))
                 asked["after"] = place
                 if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
                     raise LogError(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
@@ -306,13 +363,14 @@ def read_database(name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
             header = _checked_header(path)
     except LogError as error:
         raise SourceError(name, str(error).removeprefix(f"{name}: ")) from None
-    return header, _blocks(name, path)
+    return header, _blocks(name, path, header)
 
 
-def _blocks(name: str, path: Path) -> Iterator[list[Record]]:
+def _blocks(name: str, path: Path, header: LogHeader) -> Iterator[list[Record]]:
+    asked = {"after": 0, "newest": 2**63 - 1}
     block: list[Record] = []
     try:
-        for record in _read(path, _OF_ALL, {"after": 0, "newest": 2**63 - 1}):
+        for record in _read(path, header, _OF_ALL, asked, kept_hole(header, name)):
             block.append(record)
             if len(block) == _ROWS:
                 yield block
@@ -346,7 +404,40 @@ def _writer(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _reader(path: Path) -> sqlite3.Connection:
+def read_checkpoint_of(path: Path) -> Iterator[bytes]:
+    """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
+    with _told(path, "read"), closing(reader(path)) as database:
+        for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
+            if zlib.crc32(body) != checksum:
+                raise LogError(f"{path}: part {part} of the checkpoint is damaged")
+            yield body
+
+
+def _converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
+    """Bring the records of an older format to the present one, all or none; return the header that says so."""
+    bring = upcaster(header.taskfold)
+    if bring is None:
+        return header
+    header = msgspec.structs.replace(header, taskfold=FORMAT)
+    try:
+        database.execute("BEGIN IMMEDIATE")
+        query = "SELECT seq, checksum, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+        seq = 0
+        while rows := database.execute(query, (seq, _ROWS)).fetchall():
+            for seq, checksum, body in rows:
+                # What is damaged stays so, and is named when it is read.
+                if zlib.crc32(body) == checksum and (brought := bring(body)) != body:
+                    found = (brought, zlib.crc32(brought), seq)
+                    database.execute("UPDATE records SET body = ?, checksum = ? WHERE seq = ?", found)
+        database.execute("UPDATE header SET text = ?", (_encode(header).decode(),))
+        database.execute("COMMIT")
+    except BaseException:
+        database.close()  # which takes back what was not committed
+        raise
+    return header
+
+
+def reader(path: Path) -> sqlite3.Connection:
     """Return a connection that only reads."""
     name = f"file:{quote(str(path.absolute()))}?mode=ro"
     if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
@@ -356,11 +447,17 @@ def _reader(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
 
 
+def read_header_of(path: Path) -> LogHeader:
+    """Return the header of the log in a database. Raises LogError."""
+    with _told(path, "read"):
+        return _checked_header(path)
+
+
 def _checked_header(path: Path) -> LogHeader:
     """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
     if not is_database(path):
         raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
-    with closing(_reader(path)) as database:
+    with closing(reader(path)) as database:
         if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
             raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
         header = _decode_header(database.execute("SELECT text FROM header").fetchone()[0])
@@ -377,12 +474,7 @@ def _begin(path: Path, header: LogHeader) -> None:
         database.execute("INSERT INTO header VALUES (?)", (_encode(header).decode(),))
         database.execute("COMMIT")
     draft.replace(path)
-    if hasattr(os, "O_DIRECTORY"):  # where a folder can be opened, to have its new entry on disk
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path)
 
 
 def _lock_file(path: Path) -> Path:

@@ -72,6 +72,9 @@ class Importer:
         """
         self.observations += 1
         known = self.fold.allocations.get(observation.alloc)
+        if known is not None and known.collected:
+            self.repeats += 1  # nobody asks for it any more
+            return []
         if known is not None and observation.index <= known.modify_index:
             self.repeats += 1
             if observation.index == known.modify_index and _contradicts(known, observation, self.fold.dialect):

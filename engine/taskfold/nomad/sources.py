@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
-from taskfold.log.ndjson import is_header, read_records
+from taskfold.log.ndjson import is_header, read_records, tail_note
 from taskfold.log.opening import read_server, shown_name
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
@@ -49,6 +49,8 @@ class _Line(Struct):
 
     Events: list[_StreamEvent] | None = None
     ID: Raw = Raw(b"")
+    Alloc: Raw = Raw(b"")
+    """What a record of a log has: one that got here has lost the header before it."""
 
 
 _decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).decode
@@ -111,7 +113,7 @@ class Source:
             from taskfold.log.sqlite import read_database
 
             return read_database(self.name)
-        return read_records(self._stream, self.name)
+        return read_records(self._stream, self.name, lambda tail: self._on_note(tail_note(self.name, tail)))
 
     def observations(self) -> Iterator[Observation]:
         """Yield what is told of allocations, in order. Raises SourceError, naming the line, for what cannot be read."""
@@ -167,6 +169,8 @@ def observations_of_line(line: bytes, name: str, number: int) -> Iterator[Observ
             yield from _of_list(_decode_list(compact(line)), name, number)
             return
         decoded = _decode_line(compact(line))
+        if decoded.Alloc:
+            raise SourceError(name, "is a record of a taskfold log whose header is missing or damaged", line=number)
         if decoded.ID:
             yield observation_from_json(line, None, name, number)
             return

@@ -12,10 +12,10 @@ import pytest
 from msgspec import UNSET
 
 from taskfold import events as ev
-from taskfold.errors import LogError, VersionConflict
+from taskfold.errors import Gone, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
-from taskfold.log.contract import Append, EventLog
-from taskfold.record import FORMAT, Placed, Record
+from taskfold.log.contract import Append, Compacts, EventLog
+from taskfold.record import FORMAT, Collected, Compacted, Placed, Record
 
 __all__ = ["LogContract", "record_of", "records_of"]
 
@@ -229,6 +229,45 @@ class LogContract:
             [Append("c", 0, [record_of("c", 1, id="x")]), Append("b", 1, [record_of("b", 2, id="y")])]
         )
         assert again == []
+
+    def test_a_compaction_leaves_the_last_record_of_what_was_collected(self, log: EventLog) -> None:
+        """A compaction leaves the last record of what was collected; whoever asks for the rest is told."""
+        if not isinstance(log, Compacts):
+            pytest.skip("the log cannot be compacted")
+        for version in range(1, 4):
+            for alloc in "abc":
+                log.append(alloc, version - 1, [record_of(alloc, version, index=version)])
+        assert log.compact() == 0, "nothing was collected"
+        for place, alloc in enumerate("ab"):
+            collected = Collected(reason="old", body=msgspec.Raw(b"{}"))
+            last = Record(index=4 + place, alloc=alloc, version=4, time_ns=100 + place, event=collected)
+            log.append(alloc, 3, [last])
+        log.append("c", 3, [record_of("c", 4, index=6)])
+        assert log.compact(before_ns=100) == 0, "nothing was collected so early"
+        assert log.compact(before_ns=101) == 3
+        assert log.header.compacted == Compacted(seq=7, index=3, time_ns=0)
+
+        kept = [(2, "b", 1), (3, "c", 1), (5, "b", 2), (6, "c", 2), (8, "b", 3), (9, "c", 3)]
+        rest = [(10, "a", 4), (11, "b", 4), (12, "c", 4)]
+        assert [(r.seq, r.alloc, r.version) for r in log.read_kept()] == kept + rest
+        assert [r.seq for r in log.read_kept(9)] == [10, 11, 12]
+        assert [r.seq for r in log.read_all(7)] == [8, 9, 10, 11, 12]
+        for after in (0, 6):
+            with pytest.raises(Gone, match="records up to position 7 were removed") as caught:
+                list(log.read_all(after))
+            assert caught.value.oldest == 7
+        with pytest.raises(Gone, match="the records of allocation a before version 4 were removed") as caught:
+            list(log.read("a"))
+        assert caught.value.oldest == 3
+        assert [r.version for r in log.read("a", 3)] == [4]
+        assert [r.version for r in log.read("b")] == [1, 2, 3, 4]
+
+        with pytest.raises(VersionConflict, match="is at version 4, not 0"):
+            log.append("a", 0, [record_of("a", 1)])
+        assert [r.seq for r in log.append("c", 4, [record_of("c", 5, index=7)])] == [13]
+        assert log.compact() == 3
+        assert [r.seq for r in log.read_all(8)] == [9, 10, 11, 12, 13]
+        assert log.compact() == 0
 
     def test_readers_get_a_gapless_run_while_a_writer_goes_on(self, log: EventLog) -> None:
         """Readers get a gapless run while a writer goes on."""

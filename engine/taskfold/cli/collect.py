@@ -1,0 +1,82 @@
+"""``taskfold collect``: let go of what has ended long ago, and make the log smaller."""
+
+from __future__ import annotations
+
+import click
+
+from taskfold.cli import options
+from taskfold.cli.guard import NO, Unanswerable
+from taskfold.cli.progress import Progress
+from taskfold.cli.wording import count_text
+from taskfold.engine import Engine
+from taskfold.log.opening import is_new_log, shown_name
+from taskfold.retention import Retention, due
+from taskfold.status import CLIENT_TERMINAL
+
+__all__ = ["collect", "retention_of", "retention_options"]
+
+
+def retention_options(command: options.Command) -> options.Command:
+    """Add the options that say what is to be collected."""
+    status = click.option(
+        "--collect-status",
+        "statuses",
+        type=click.Choice(sorted(CLIENT_TERMINAL)),
+        multiple=True,
+        help="Collect only what ended so; whatever has ended unless told.",
+    )
+    keep = click.option(
+        "--collect-beyond",
+        "keep",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Keep N allocations that have ended, the newest; collect the others.",
+    )
+    age = click.option(
+        "--collect-after", "dead_for_ns", type=options.DURATION, help="Collect what ended longer ago, such as 24h."
+    )
+    return age(keep(status(command)))
+
+
+def retention_of(dead_for_ns: int | None, keep: int | None, statuses: tuple[str, ...]) -> Retention | None:
+    """Return what the options ask for; None where they ask for nothing. Raises Unanswerable."""
+    if dead_for_ns is None and keep is None:
+        if statuses:
+            raise Unanswerable("--collect-status says of what, but not when: add --collect-after or --collect-beyond")
+        return None
+    if dead_for_ns is not None and dead_for_ns < 0:
+        raise Unanswerable("--collect-after is below zero")
+    return Retention(dead_for_ns=dead_for_ns, keep=keep, statuses=statuses or Retention.__struct_defaults__[2])
+
+
+@click.command()
+@click.argument("log")
+@retention_options
+@click.option("--compact", is_flag=True, help="Remove the records of what was collected, now or before; keep its last.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be collected.")
+def collect(
+    log: str, dead_for_ns: int | None, keep: int | None, statuses: tuple[str, ...], *, compact: bool, dry_run: bool
+) -> int:
+    """Collect allocations of LOG that have ended: their last record is written, and they are listed no more.
+
+    Their history stays in the log until it is compacted; then whoever asks for what was removed is told so.
+    """
+    retention = retention_of(dead_for_ns, keep, statuses)
+    if retention is None and not compact:
+        raise Unanswerable("nothing is to be done: add --collect-after, --collect-beyond or --compact")
+    if is_new_log(log):
+        raise Unanswerable(f"{shown_name(log)}: there is no such log")
+    with Progress("collecting"), Engine.open(log) as engine:
+        if retention is not None:
+            found = due(engine.store, retention, engine.clock.time_ns())
+            if dry_run:
+                for one in found:
+                    click.echo(f"{one.alloc}  {one.reason}")
+            else:
+                engine.retain(retention)
+            done = "would be collected" if dry_run else "collected"
+            kept = len(engine.store.fold) - (len(found) if dry_run else 0)
+            click.echo(f"{count_text(len(found), 'allocation')} {done}, {count_text(kept, 'other')} kept")
+        if compact and not dry_run:
+            click.echo(f"{count_text(engine.compact(), 'record')} removed from {shown_name(log)}")
+    return 0 if retention is None or found or compact else NO

@@ -1,0 +1,130 @@
+"""Collecting: allocations that have ended leave the live state, with a last record; compaction removes the others.
+
+The last record says why, and what the allocation was in the end. Until the log is compacted its history can still be
+read; afterwards the last record alone is there, and whoever asks for the others is told (`taskfold.errors.Gone`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from msgspec import Raw
+
+from taskfold.codecs.allocation import Snapshot
+from taskfold.errors import Gone, LogError, Refused
+from taskfold.log.contract import Append, Compacts
+from taskfold.record import Collected, Record
+from taskfold.retention import Due, Retention, due
+from taskfold.status import is_client_terminal
+from taskfold.turns import Turns
+from taskfold.writing import checked_time
+
+__all__ = ["Collecting", "OnCollect"]
+
+OnCollect: TypeAlias = Callable[[Snapshot, str], object]
+"""Is told of an allocation as it was in the end, and why it was collected."""
+
+_COLLECTED_AT_ONCE: Final = 256
+"""How many allocations one write collects, so that others have their turn in between."""
+
+
+class Collecting(Turns):
+    """The side of an engine that lets go of what has ended."""
+
+    def collect(self, alloc: str, *, reason: str = "asked for", time_ns: int | None = None) -> Record:
+        """Collect an allocation that has ended: a last record is written, and it is known no more. O(tasks).
+
+        >>> from taskfold import Engine, events
+        >>> engine = Engine(dialect="1.1.2")
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> for event in (events.Received(), events.Started(), events.NotRestarting()):
+        ...     _ = engine.record("203266e5", "redis", event)
+        >>> engine.collect("203266e5").event.reason
+        'asked for'
+        >>> len(engine.allocations()), len(engine.history("203266e5"))
+        (0, 5)
+
+        Raises UnknownAllocation, Refused when it has not ended, and LogError when the log cannot be written: then
+        nothing changed.
+        """
+        with self._writing:
+            now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
+            status = self.snapshot(alloc).client_status
+            if status is None or not is_client_terminal(status):
+                raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
+            (record,) = self._collect([Due(alloc, reason)], now_ns)
+            return record
+
+    def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
+        """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
+
+        Raises LogError when the log cannot be written: then what was not collected yet is still there.
+        """
+        found: list[str] = []
+        time_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
+        while True:
+            # Looked at anew in each turn: others may have written.
+            with self._writing:
+                part = due(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
+                if not part:
+                    return found
+                self._collect(part, time_ns)
+            found += [one.alloc for one in part]
+
+    def _collect(self, found: Sequence[Due], time_ns: int) -> list[Record]:
+        """Write the last records, as one write, and tell who listens."""
+        index = self.store.index + 1
+        snapshots = [self.snapshot(one.alloc) for one in found]
+        appends = []
+        for one, snapshot in zip(found, snapshots, strict=True):
+            version = self.store.fold.owned(one.alloc).version
+            body, task_states = snapshot.final_parts()
+            event = Collected(reason=one.reason, body=Raw(body), task_states=Raw(task_states))
+            record = Record(index=index, alloc=one.alloc, version=version + 1, time_ns=time_ns, event=event)
+            appends.append(Append(one.alloc, version, [record]))
+        records = self.store.commit(appends)
+        for one in found:
+            self._forget(one.alloc)
+        for one, snapshot in zip(found, snapshots, strict=True):
+            for listener in tuple(self._on_collect):
+                listener(snapshot, one.reason)
+        return records
+
+    def on_collect(self, listener: OnCollect) -> Callable[[], None]:
+        """Have a function called with what is collected, as it was in the end, and why; return what ends that.
+
+        It is called by the thread that collects, after the last record was written. What it raises reaches who
+        collects.
+        """
+        with self._turn:
+            self._on_collect.append(listener)
+
+        def end() -> None:
+            with self._turn:
+                if listener in self._on_collect:
+                    self._on_collect.remove(listener)
+
+        return end
+
+    def is_collected(self, alloc: str) -> bool:
+        """Tell whether an allocation was known once, and is no more. Raises LogError."""
+        if alloc in self.store.fold:
+            return False
+        try:
+            return next(iter(self.store.log.read(alloc)), None) is not None
+        except Gone:
+            return True
+
+    def compact(self, collected_before_ns: int | None = None) -> int:
+        """Remove from the log the records of what was collected (before a time), but the last; return how many.
+
+        The state stays as it is. Readers of positions, indexes and times up to there get `Gone`. O(records of the log).
+        Raises LogError when the log cannot do so, or cannot be written: then nothing was removed.
+        """
+        with self._turn:
+            if self.store.is_closed:
+                raise LogError("the engine is closed")
+            if not isinstance(self.store.log, Compacts):
+                raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
+            return self.store.log.compact(collected_before_ns)

@@ -1,0 +1,268 @@
+"""The tables of a log in PostgreSQL, and what every process does with them: connect, begin a log, read records."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from taskfold.dialect import Dialect
+from taskfold.errors import LogError, SourceError
+from taskfold.log.contract import OnHole, check_dialect, check_header, kept_hole, new_header
+from taskfold.log.opening import shown_name
+from taskfold.record import LogHeader, Record
+from taskfold.upcast import record_decoder
+
+__all__ = ["Connection", "is_begun", "read_postgres"]
+
+LOCK_SECONDS: Final = 10
+"""How long an append waits for the one before it."""
+_CONNECT_SECONDS: Final = 10
+_IDLE_SECONDS: Final = 60
+"""After how long the server ends the transaction of a process that stands still in it, and keeps the others waiting."""
+_ROWS: Final = 1_000
+"""How many records are read at a time."""
+
+_SCHEMA: Final = """
+CREATE TABLE taskfold_head (header text NOT NULL, seq bigint NOT NULL) WITH (fillfactor = 10);
+CREATE TABLE taskfold_records (
+    seq bigint PRIMARY KEY,
+    alloc text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    index bigint NOT NULL,
+    id text COLLATE "C",
+    ordinal bigint,
+    checksum bigint NOT NULL,
+    body text NOT NULL,
+    UNIQUE (alloc, version)
+);
+CREATE UNIQUE INDEX taskfold_records_by_id ON taskfold_records (id) WHERE id IS NOT NULL;
+CREATE TABLE taskfold_checkpoint (part integer PRIMARY KEY, checksum bigint NOT NULL, body bytea NOT NULL);
+"""
+COPY: Final = (
+    "COPY taskfold_records (seq, alloc, version, index, id, ordinal, checksum, body) FROM STDIN (FORMAT BINARY)"
+)
+COPIED_TYPES: Final = ("int8", "text", "int8", "int8", "text", "int8", "int8", "text")
+
+OF_ALL: Final = """
+SELECT seq, seq, checksum, convert_to(body, 'UTF8') FROM taskfold_records
+WHERE seq > %(after)s AND seq <= %(newest)s ORDER BY seq LIMIT %(rows)s
+"""
+OF_ALLOCATION: Final = """
+SELECT seq, version, checksum, convert_to(body, 'UTF8') FROM taskfold_records
+WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY version LIMIT %(rows)s
+"""
+
+encode: Final = msgspec.json.Encoder().encode
+decode_header: Final = msgspec.json.Decoder(LogHeader).decode
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def row_of(record: Record) -> tuple[object, ...]:
+    """Return the row of a record."""
+    body = encode(record)
+    text = record.id if isinstance(record.id, str) else None
+    ordinal = record.id if isinstance(record.id, int) else None
+    return (
+        record.seq,
+        record.alloc,
+        record.version,
+        record.index,
+        text,
+        ordinal,
+        zlib.crc32(body),
+        body.decode(),
+    )
+
+
+def connect(url: str) -> Connection:
+    """Return a connection."""
+    more: dict[str, Any] = {} if "connect_timeout" in url else {"connect_timeout": _CONNECT_SECONDS}
+    # What is read has to be the text of the record, and nothing else, whatever the server is set to.
+    return psycopg.connect(url, autocommit=True, client_encoding="UTF8", application_name="taskfold", **more)
+
+
+def connected_writer(url: str) -> Connection:
+    """Return a connection whose transactions keep nobody waiting for ever."""
+    connection = connect(url)
+    connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+    return connection
+
+
+def _is_begun(connection: Connection) -> bool:
+    # to_regclass may not know yet of what was made while this transaction waited.
+    query = "SELECT 1 FROM pg_class WHERE relname = 'taskfold_head' AND pg_table_is_visible(oid)"
+    return connection.execute(query).fetchone() is not None
+
+
+def checked_header(
+    connection: Connection, name: str, dialect: str | Dialect | None = None, region: str = ""
+) -> tuple[LogHeader, bool]:
+    """Return the header of the log, and whether it was begun here. Raises LogError and DialectError."""
+    is_new = dialect is not None and not _is_begun(connection) and _begin(connection, new_header(dialect, region))
+    header, _ = head(connection, name)
+    if dialect is not None:
+        check_dialect(header, dialect)
+    return header, is_new
+
+
+def head(connection: Connection, name: str) -> tuple[LogHeader, int]:
+    """Return the header of the log, and the newest position. Raises LogError."""
+    try:
+        row = connection.execute("SELECT header, seq FROM taskfold_head").fetchone()
+    except psycopg.errors.UndefinedTable:
+        row = None
+    if row is None:
+        raise LogError(f"{name}: there is no log, and a new one needs a dialect")
+    header = decode_header(row[0])
+    check_header(header)
+    return header, int(row[1])
+
+
+def _begin(connection: Connection, header: LogHeader) -> bool:
+    """Begin a log; tell whether it was begun here: of several who do so at the same time, one does."""
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('taskfold'))")
+        if _is_begun(connection):
+            return False
+        connection.execute(_SCHEMA)
+        connection.execute("INSERT INTO taskfold_head VALUES (%s, 0)", [encode(header).decode()])
+    return True
+
+
+def records(
+    connection: Connection, name: str, header: LogHeader, query: str, asked: dict[str, Any], on_hole: OnHole
+) -> Iterator[Record]:
+    """Yield records, some at a time, each time after the last place that was read.
+
+    Raises LogError for damage, and what ``on_hole`` returns where records are missing.
+    """
+    decode = record_decoder(header.taskfold)
+    asked["rows"] = _ROWS
+    while rows := connection.execute(query, asked, binary=True).fetchall():
+        for seq, place, checksum, body in rows:
+            if place != asked["after"] + 1 and (error := on_hole(asked.get("alloc"), asked["after"] + 1, place)):
+                raise error
+            asked["after"] = place
+            if zlib.crc32(body) != checksum:
+                raise LogError(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
+            try:
+                yield decode(body)
+            except msgspec.DecodeError as error:
+                raise LogError(f"{name}, Seq {seq}: not a record of a taskfold log: {error}") from None
+        if len(rows) < _ROWS:
+            return
+
+
+def bodies(connection: Connection) -> Iterator[tuple[int, bytes]]:
+    """Yield the position and the text of every record, some at a time."""
+    query = "SELECT seq, convert_to(body, 'UTF8') FROM taskfold_records WHERE seq > %s ORDER BY seq LIMIT %s"
+    seq = 0
+    while rows := connection.execute(query, [seq, _ROWS]).fetchall():
+        for seq, body in rows:
+            yield seq, body
+
+
+def is_begun(url: str) -> bool:
+    """Tell whether a database has a log. Raises LogError when it cannot be reached."""
+    with told(shown_name(url), "read"), connect(url) as connection:
+        return _is_begun(connection)
+
+
+def read_postgres(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+    """Return the header of a log in a database, and its records in blocks, read as asked for. Raises SourceError."""
+    name = shown_name(url)
+    try:
+        with told(name, "read"), connect(url) as connection:
+            header, newest = head(connection, name)
+    except LogError as error:
+        raise _source_error(name, error) from None
+    return header, _blocks(url, header, newest)
+
+
+def _blocks(url: str, header: LogHeader, newest: int) -> Iterator[list[Record]]:
+    name = shown_name(url)
+    asked = {"after": 0, "newest": newest}
+    block: list[Record] = []
+    try:
+        with told(name, "read"), connect(url) as connection:
+            for record in records(connection, name, header, OF_ALL, asked, kept_hole(header, name)):
+                block.append(record)
+                if len(block) == _ROWS:
+                    yield block
+                    block = []
+    except LogError as error:
+        raise _source_error(name, error) from None
+    if block:
+        yield block
+
+
+def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
+    """Yield the parts of the checkpoint. Raises LogError for a part that is damaged."""
+    query = "SELECT part, checksum, body FROM taskfold_checkpoint ORDER BY part"
+    for part, checksum, body in connection.cursor().stream(query):
+        if zlib.crc32(body) != checksum:
+            raise LogError(f"{name}: part {part} of the checkpoint is damaged")
+        yield body
+
+
+def read_checkpoint(url: str) -> Iterator[bytes]:
+    """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
+    name = shown_name(url)
+    with told(name, "read"), connect(url) as connection:
+        yield from checkpoint_parts(connection, name)
+
+
+def scan_postgres(url: str) -> tuple[LogHeader, Iterator[tuple[int, Any, Any, Any, Any, Any, Any]]]:
+    """Return the header of a log, and its rows with all columns, whole or not. Raises SourceError."""
+    name = shown_name(url)
+    try:
+        with told(name, "read"), connect(url) as connection:
+            header, _ = head(connection, name)
+    except LogError as error:
+        raise _source_error(name, error) from None
+    return header, _rows(url)
+
+
+def _rows(url: str) -> Iterator[tuple[int, Any, Any, Any, Any, Any, Any]]:
+    query = """
+    SELECT seq, alloc, version, index, id, ordinal, checksum, convert_to(body, 'UTF8') FROM taskfold_records
+    WHERE seq > %s ORDER BY seq LIMIT %s
+    """
+    name = shown_name(url)
+    seq = 0
+    try:
+        with told(name, "read"), connect(url) as connection:
+            while rows := connection.execute(query, [seq, _ROWS]).fetchall():
+                for seq, alloc, version, index, text, ordinal, checksum, body in rows:
+                    yield seq, alloc, version, index, text if ordinal is None else ordinal, checksum, body
+    except LogError as error:
+        raise _source_error(name, error) from None
+
+
+def _source_error(name: str, error: LogError) -> SourceError:
+    return SourceError(name, str(error).removeprefix(name).lstrip(":, "))
+
+
+@contextmanager
+def told(name: str, what: str = "written") -> Iterator[None]:
+    """Turn what the database says into a LogError that names it."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable:
+        raise LogError(
+            f"{name}: another process has held the log for {LOCK_SECONDS} seconds, and holds it still"
+        ) from None
+    except (psycopg.Error, OverflowError, UnicodeError) as error:
+        raise LogError(f"{name}: cannot be {what} (PostgreSQL): {sentence(error)}") from None
+
+
+def sentence(error: BaseException) -> str:
+    """Return the first line of what the database says."""
+    return (str(error).strip() or repr(error)).partition("\n")[0]

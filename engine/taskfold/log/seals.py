@@ -1,0 +1,180 @@
+"""Seals: how an NDJSON log shows that what was acknowledged is there, and is what was written.
+
+The last line of every write has a last member, ``"Seal"``: the CRC-32 of all bytes since the seal before it. So the
+lines of one write count together or not at all, and a bit that is flipped anywhere is found. What comes after the last
+seal was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple, TypeAlias
+
+from taskfold.errors import SourceError
+
+__all__ = ["Run", "Sealed", "Tail", "good_end", "seal", "unsealed"]
+
+# A JSON text cannot have an unescaped quote inside, and one brace before the newline closes the record itself.
+_SEAL: Final = re.compile(rb',"Seal":"([0-9a-f]{8})"\}\n')
+_SEAL_BYTES: Final = len(b',"Seal":"00000000"}\n')
+_END: Final = b"}\n"
+_SEALED_AND_MORE: Final = re.compile(rb',"Seal":"[0-9a-f]{8}"\}[^\n]')
+"""A whole sealed line whose newline is another character."""
+
+
+class Run(NamedTuple):
+    """Whole lines of a log, as they were written, without their seals."""
+
+    line: int
+    """The number of the first line."""
+    lines: bytes
+    size: int
+    """How many bytes they have in the file."""
+
+
+class Tail(NamedTuple):
+    """What was never acknowledged: what a write that was cut off left at the end of a file."""
+
+    line: int
+    offset: int
+    data: bytes
+
+
+def seal(lines: bytes) -> bytes:
+    r"""Return lines with the seal of all of them in the last. O(length).
+
+    >>> seal(b'{"Seq":1}\n{"Seq":2}\n')
+    b'{"Seq":1}\n{"Seq":2,"Seal":"6bd692b3"}\n'
+    """
+    body = lines.removesuffix(_END)
+    return b'%b,"Seal":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def unsealed(lines: bytes) -> bytes:
+    """Return lines without their seals. O(length)."""
+    return _SEAL.sub(_END, lines)
+
+
+OnDamage: TypeAlias = Callable[[SourceError, int, bytes, bool], bytes]
+"""Is told of damage: the error, at which byte, what is damaged, and whether it can be read; returns what of its end is
+good."""
+
+
+class Sealed:
+    """Reads blocks of whole lines, and checks every seal."""
+
+    def __init__(
+        self,
+        name: str,
+        offset: int = 0,
+        *,
+        is_record: Callable[[bytes], bool],
+        on_tail: Callable[[Tail], None] = lambda _: None,
+        on_damage: OnDamage | None = None,
+    ) -> None:
+        """Name the log, where the blocks begin, and what tells whether a line is a record.
+
+        ``on_tail`` is told of what comes after the last seal. Without ``on_damage`` damage is raised.
+        """
+        self._name = name
+        self._offset = offset
+        self._is_record = is_record
+        self._on_tail = on_tail
+        self._on_damage = on_damage
+        self._line = 1
+        self._held: list[bytes] = []
+        """Whole lines whose seal has not come yet; a seal never stands in two blocks."""
+        self._sum = 0
+        """The checksum of those."""
+
+    def runs(self, blocks: Iterable[tuple[int, bytes]]) -> Iterator[Run]:
+        """Yield what is sealed, and whole. O(length).
+
+        Raises SourceError, naming line and offset, where a seal does not fit: what is before was yielded.
+        """
+        for number, block in blocks:
+            if not self._held:
+                self._line = number
+            yield from self._of_block(block)
+        rest = self._taken(b"")
+        lines = rest.split(b"\n")[:-1]
+        if _SEALED_AND_MORE.search(rest) or not all(map(self._is_record, lines)):
+            self._damaged(rest)
+        elif rest:
+            self._on_tail(Tail(self._line, self._offset, rest))
+
+    def _of_block(self, block: bytes) -> Iterator[Run]:
+        while block:
+            end, bad_end = self._good(block)
+            if end:
+                yield self._run(self._taken(block[:end]))
+            if not bad_end:
+                if end < len(block):
+                    self._held.append(block[end:])
+                    self._sum = zlib.crc32(block[end:], self._sum)
+                return
+            damaged = self._taken(block[end:bad_end])
+            good = self._damaged(damaged)
+            self._pass(damaged.removesuffix(good))
+            if good:
+                yield self._run(good)
+            block = block[bad_end:]
+
+    def _good(self, block: bytes) -> tuple[int, int]:
+        """Return up to where a block is good, and where the first seal that does not fit ends; 0 where all fit."""
+        end, found_sum = 0, self._sum
+        with memoryview(block) as view:
+            for found in _SEAL.finditer(block):
+                if zlib.crc32(view[end : found.start()], found_sum) != int(found[1], 16):
+                    return end, found.end()
+                end, found_sum = found.end(), 0
+        return end, 0
+
+    def _taken(self, part: bytes) -> bytes:
+        """Return a part with what was held before it."""
+        whole = b"".join([*self._held, part])
+        self._held.clear()
+        self._sum = 0
+        return whole
+
+    def _run(self, whole: bytes) -> Run:
+        run = Run(self._line, unsealed(whole), len(whole))
+        self._pass(whole)
+        return run
+
+    def _pass(self, part: bytes) -> None:
+        """Count what was read."""
+        self._line += part.count(b"\n")
+        self._offset += len(part)
+
+    def _damaged(self, damaged: bytes) -> bytes:
+        """Raise, or tell of, damage: at the first line that is no record, if there is one; return what is good."""
+        at, line, is_readable = self._offset, self._line, False
+        for text in unsealed(damaged).split(b"\n")[:-1]:
+            if not self._is_record(text):
+                break
+            at += len(text) + 1
+            line += 1
+        else:
+            at, line, is_readable = self._offset, self._line, True
+        told = f"the log is damaged at byte {at}: what is there is not what was written"
+        if self._on_damage is None:
+            raise SourceError(self._name, told, line=line)
+        return self._on_damage(SourceError(self._name, told, line=line), at, damaged, is_readable)
+
+
+def good_end(damaged: bytes) -> bytes:
+    """Return what of the end of damaged lines is good after all: the seal before it was what is damaged. O(n²)."""
+    found = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
+    if found is None:
+        return b""
+    wanted = int(found[1], 16)
+    start = damaged.find(b"\n") + 1
+    with memoryview(damaged) as view:
+        while 0 < start < found.start():
+            if zlib.crc32(view[start : found.start()]) == wanted:
+                return damaged[start:]
+            start = damaged.find(b"\n", start) + 1
+    return b""
