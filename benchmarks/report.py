@@ -25,6 +25,8 @@ SUBJECTS: Final = (
     "growth",
     "deciding",
     "storing",
+    "sharing",
+    "folding",
     "startup",
     "waiting",
     "serving",

@@ -2,6 +2,7 @@
 
 Rivals do the least that could be done with the same rows, table and settings (write-ahead log, synchronous=FULL): raw
 ``executemany`` of rows that are ready, raw one-row commits of such, and a bare SELECT with msgspec decoding each row.
+Beside them the library ``eventsourcing`` with its own SQLite recorder, which keeps what a record says as JSON as well.
 Budgets: at least 0.6 times the raw batches, at most 1.3 times a raw commit, at least half the bare reading.
 """
 
@@ -12,20 +13,34 @@ import sqlite3
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
+from eventsourcing.domain import DomainEvent
+from eventsourcing.persistence import DatetimeAsISO, JSONTranscoder, Mapper, UUIDAsHex
+from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
-from benchmarks.harness import Budget, Row, Run, microseconds_each, seconds, take_turns
+from benchmarks.harness import Budget, Row, Run, microseconds_each, named, seconds, take_turns
+from taskfold.checkpoint import from_parts
+from taskfold.dialect import dialect_of
+from taskfold.engine import Engine
 from taskfold.events import Received, Started, Terminated
 from taskfold.log.contract import Append
 from taskfold.log.sqlite import SqliteLog
 from taskfold.record import Record
 
 BATCH = 1_000
+LIBRARY = named("eventsourcing", "its SQLite recorder and mapper")
 RAW = "sqlite3, raw executemany of the same rows"
 COMMIT = "sqlite3, raw one-row commit of the same"
+BEYOND = "taskfold, Engine.open beyond reading the checkpoint"
+READING = "taskfold, reading the checkpoint"
+WHOLE = "taskfold, Engine.open without a checkpoint"
 BARE = "sqlite3, bare SELECT and msgspec decode"
+WHEN = datetime(2026, 11, 24, tzinfo=UTC)
 _EVENTS = (Received(time_ns=1), Started(time_ns=2), Terminated(time_ns=3, exit_code=1))
 
 
@@ -36,6 +51,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         yield batches(Path(folder), 50_000 // scale)
         yield single(Path(folder), 400 // scale)
         yield reading(Path(folder), 50_000 // scale)
+        yield recovery(Path(folder), 1_000_000 // scale)
 
 
 def records(count: int) -> list[Append]:
@@ -88,6 +104,39 @@ def rows(appends: list[Append]) -> list[tuple[object, ...]]:
     return made
 
 
+@dataclass(frozen=True)
+class Happened(DomainEvent):
+    """What a record says, as an event of the rival."""
+
+    task: str
+    type: str
+    time_ns: int
+    exit_code: int
+
+    @classmethod
+    def of(cls, record: Record) -> Happened:
+        event = record.event
+        return cls(
+            originator_id=uuid5(NAMESPACE_OID, record.alloc),
+            originator_version=record.version,
+            timestamp=WHEN,
+            task=record.task,
+            type=type(event).__name__,
+            time_ns=record.time_ns,
+            exit_code=getattr(event, "exit_code", None) or 0,
+        )
+
+
+def eventsourcing_in(path: Path) -> tuple[SQLiteApplicationRecorder, Mapper]:
+    """Return what the rival writes and reads with, over a new database."""
+    recorder = SQLiteApplicationRecorder(SQLiteDatastore(str(path)))
+    recorder.create_table()
+    transcoder = JSONTranscoder()
+    for transcoding in (UUIDAsHex(), DatetimeAsISO()):
+        transcoder.register(transcoding)
+    return recorder, Mapper(transcoder)
+
+
 def batches(folder: Path, count: int) -> Row:
     """Measure appends of a thousand records each, acknowledged when they are on disk."""
     appends = records(count)
@@ -115,7 +164,25 @@ def batches(folder: Path, count: int) -> Row:
         database.close()
         return found
 
-    values = take_turns({"taskfold, SqliteLog": fresh(folder, ours), RAW: fresh(folder, theirs)})
+    def library(own: Path) -> float:
+        recorder, mapper = eventsourcing_in(own / "x.db")
+        happened = [Happened.of(record) for append in appends for record in append.records]
+
+        def write() -> None:
+            for at in range(0, count, BATCH):
+                recorder.insert_events([mapper.to_stored_event(event) for event in happened[at : at + BATCH]])
+
+        found = count / 1e3 / seconds(write)
+        recorder.datastore.close()
+        return found
+
+    values = take_turns(
+        {
+            "taskfold, SqliteLog": fresh(folder, ours),
+            RAW: fresh(folder, theirs),
+            LIBRARY: fresh(folder, library),
+        }
+    )
     return Row(
         "durable append in batches of 1,000",
         "k/s",
@@ -164,10 +231,67 @@ def reading(folder: Path, count: int) -> Row:
             database.close()
             return found
 
+        recorder, mapper = eventsourcing_in(folder / "library.db")
+        stored = [mapper.to_stored_event(Happened.of(each)) for append in records(count) for each in append.records]
+        recorder.insert_events(stored)
+
+        def library() -> int:
+            found, last = 0, 0
+            while page := recorder.select_notifications(start=last or None, limit=BATCH, inclusive_of_start=False):
+                found += sum(1 for each in page if mapper.to_domain_event(each))
+                last = page[-1].id
+            return found
+
+        assert library() == bare() == count
         values = take_turns(
             {
                 "taskfold, SqliteLog.read_all": lambda: count / 1e3 / seconds(lambda: sum(1 for _ in log.read_all())),
                 BARE: lambda: count / 1e3 / seconds(bare),
+                LIBRARY: lambda: count / 1e3 / seconds(library),
             }
         )
+        recorder.datastore.close()
     return Row("reading typed records", "k/s", values, better="higher", budgets=(Budget("≥", 0.5, BARE),))
+
+
+def recovery(folder: Path, count: int) -> Row:
+    """Measure opening an engine over many records, with a checkpoint that lacks the newest of them."""
+    path = folder / "recovery.db"
+    with SqliteLog(path, "1.1.2") as log:
+        appends = records(count)
+        for at in range(0, len(appends), BATCH):
+            log.append_all(appends[at : at + BATCH])
+    with Engine.open(path) as engine:
+        engine.checkpoint()
+        for one in appends[:100]:
+            engine.record(one.alloc, "web", Terminated(time_ns=4, exit_code=1))
+    dialect = dialect_of("1.1.2")
+
+    def reading() -> float:
+        with SqliteLog(path) as log:
+            return seconds(lambda: from_parts(log.checkpoint_parts(), dialect))
+
+    def opened() -> float:
+        engines: list[Engine] = []
+        taken = seconds(lambda: engines.append(Engine.open(path)))
+        assert engines[0].store.seq == count + 100
+        engines[0].close()
+        return taken
+
+    def whole() -> float:
+        copy = folder / "whole.db"
+        shutil.copyfile(path, copy)
+        with SqliteLog(copy) as log:
+            log.save_checkpoint([])
+        taken = seconds(lambda: Engine.open(copy).store.log.close())  # noqa: PLW0108 - opening is what is measured
+        copy.unlink()
+        return taken
+
+    values = take_turns({BEYOND: lambda: opened() - reading(), READING: reading, WHOLE: whole}, 3)
+    return Row(
+        f"recovering {count:,} records of {count // 10:,} allocations",
+        "s",
+        values,
+        budgets=(Budget("≤", 1),),
+        note="an engine whose checkpoint lacks the newest 100 records; timers and directory included",
+    )

@@ -131,7 +131,7 @@ class Compacts(Protocol):
         """Remove the records of allocations that were collected (before a time), all but the last of each.
 
         Return how many records that were. Positions stay what they are; whoever asks for what is gone is told so.
-        O(records). Raises LogError: then nothing was removed.
+        O(records). Raises LogError: then nothing was removed, or, where a disk fails at the last moment, all of it.
         """
         ...
 

@@ -200,6 +200,8 @@ class NdjsonLog:
         """Records that were appended, and are not in the file yet."""
         self._pending_lines: list[bytes] = []
         self._pending_bytes = 0
+        self._is_torn = False
+        """What a write left that failed may still be there."""
         self._lock = threading.Lock()
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
         self._is_new = is_new(path)
@@ -321,14 +323,23 @@ class NdjsonLog:
     def _write(self, data: bytes, *, sync: bool) -> None:
         """Write after the last seal; on failure leave the file as it was."""
         with self._told():
+            if self._is_torn:  # nothing is written over what may be left of another write
+                self._cut_off()
             try:
                 _write_whole(self._file, data)
                 if sync:
                     os.fsync(self._file.fileno())
             except OSError:
-                self._file.seek(self._size)
-                self._file.truncate()
+                self._is_torn = True
+                with suppress(OSError):  # else before the next write
+                    self._cut_off()
                 raise
+
+    def _cut_off(self) -> None:
+        """Cut off what a write left that failed. Raises OSError."""
+        self._file.seek(self._size)
+        self._file.truncate()
+        self._is_torn = False
 
     def sync(self) -> None:
         """Acknowledge what was appended: have the system write it to disk. Raises LogError when it cannot."""
@@ -384,7 +395,8 @@ class NdjsonLog:
                 self._file.close()
                 self._file, self._size, self.header = file, size, header
                 self._ledger, self._blocks = ledger, of_blocks
-            sync_folder(self.path)
+            with suppress(OSError):  # the old one and the new one are both whole
+                sync_folder(self.path)
         except BaseException:
             if file is not self._file:
                 file.close()

@@ -138,15 +138,25 @@ class SqliteLog:
             try:
                 if self._is_new:
                     _begin(self.path, new_header(dialect or "", region))
-                self.header = _checked_header(self.path)
-                if dialect is not None:
-                    check_dialect(self.header, dialect)
-                self._database = _writer(self.path)
-                self.header = _converted(self._database, self.header)
-                self._ledger = _Lookups(self._database)
+                self._database = _connected(self.path)
+                try:
+                    self._open(dialect)
+                except BaseException:
+                    self._database.close()
+                    raise
             except BaseException:
                 self._lock.close()
                 raise
+
+    def _open(self, dialect: str | Dialect | None) -> None:
+        """Check what is there, and make ready to write. Raises LogError and DialectError."""
+        self.header = _header_in(self._database, self.path)
+        if dialect is not None:
+            check_dialect(self.header, dialect)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self.header = _converted(self._database, self.header)
+        self._ledger = _Lookups(self._database)
 
     @property
     def seq(self) -> int:
@@ -268,7 +278,8 @@ class SqliteLog:
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
 
-        The file becomes smaller where there is room for a copy of it. Raises LogError: then nothing was removed.
+        The file becomes smaller where there is room for a copy of it. Raises LogError: then nothing was removed, or,
+        where a disk fails at the last moment, all of it.
         """
         self.sync()
         found = removal(self.read_kept, before_ns, self.header)
@@ -392,16 +403,11 @@ def _told(path: Path, what: str = "written") -> Iterator[None]:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
 
 
-def _writer(path: Path) -> sqlite3.Connection:
-    """Return the connection that writes."""
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _connected(path: Path) -> sqlite3.Connection:
+    """Return the connection that writes. Raises LogError when the file is no database."""
+    if not is_database(path):
+        raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
 def read_checkpoint_of(path: Path) -> Iterator[bytes]:
@@ -432,7 +438,8 @@ def _converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
         database.execute("UPDATE header SET text = ?", (_encode(header).decode(),))
         database.execute("COMMIT")
     except BaseException:
-        database.close()  # which takes back what was not committed
+        with suppress(sqlite3.Error):
+            database.execute("ROLLBACK")
         raise
     return header
 
@@ -458,9 +465,14 @@ def _checked_header(path: Path) -> LogHeader:
     if not is_database(path):
         raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
     with closing(reader(path)) as database:
-        if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-            raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
-        header = _decode_header(database.execute("SELECT text FROM header").fetchone()[0])
+        return _header_in(database, path)
+
+
+def _header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
+    """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
+    if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
+    header = _decode_header(database.execute("SELECT text FROM header").fetchone()[0])
     check_header(header)
     return header
 
@@ -468,13 +480,26 @@ def _checked_header(path: Path) -> LogHeader:
 def _begin(path: Path, header: LogHeader) -> None:
     """Begin a log: it is there whole, or not at all."""
     draft = path.with_name(f"{path.name}-new")
-    draft.unlink(missing_ok=True)
-    with closing(sqlite3.connect(draft, isolation_level=None)) as database:
-        database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
-        database.execute("INSERT INTO header VALUES (?)", (_encode(header).decode(),))
-        database.execute("COMMIT")
-    draft.replace(path)
+    _remove(draft)
+    try:
+        with closing(sqlite3.connect(draft, isolation_level=None)) as database:
+            database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
+            database.execute("INSERT INTO header VALUES (?)", (_encode(header).decode(),))
+            database.execute("COMMIT")
+            # Now, so that no journal but a write-ahead log ever stands beside it: readers could not roll one back.
+            database.execute("PRAGMA journal_mode = WAL")
+        draft.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            _remove(draft)
+        raise
     sync_folder(path)
+
+
+def _remove(draft: Path) -> None:
+    """Remove a database, and what SQLite leaves beside one."""
+    for end in ("", "-journal", "-wal", "-shm"):
+        draft.with_name(draft.name + end).unlink(missing_ok=True)
 
 
 def _lock_file(path: Path) -> Path:
