@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import shutil
 import sqlite3
+import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import Raw
 
 from command_line import refused, run
 from taskfold import Engine, inputs, replay
@@ -17,7 +21,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.log import NdjsonLog
 from taskfold.log.check import check_log, repair
 from taskfold.log.opening import open_log
-from taskfold.record import Record
+from taskfold.record import Collected, Record
 from taskfold.testing.logs import record_of, records_of
 
 DATA = Path(__file__).parent / "data"
@@ -240,6 +244,155 @@ def test_a_header_that_is_damaged_needs_a_dialect(tmp_path):
     assert len(list(replay(tmp_path / "y.jsonl"))) == 30
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "format-1.jsonl"])
+def test_a_header_that_is_damaged_is_damage_and_the_rest_is_checked_too(tmp_path, name):
+    path = tmp_path / name
+    if name == "x.jsonl":
+        fill(path)
+        damage(path, 7)
+    else:
+        whole = (DATA / name).read_bytes()
+        path.write_bytes(whole.replace(b'"Seq":7,', b'"Seq":7;'))
+    path.write_bytes(path.read_bytes().replace(b'"region":"', b'"region";"'))
+
+    found = check_log(path)
+
+    assert [found.line for found in found.damages][:2] == [1, 8]
+    assert found.header.dialect == ""
+    assert run("log", path, "--check").stdout.endswith("; no header\n")
+    done = repair(path, tmp_path / "y.jsonl", "1.1.2")
+    assert done.records > 5
+    assert done.check.records == found.records
+
+
+def test_a_log_of_a_newer_format_is_not_called_damaged(path):
+    if path.suffix == ".jsonl":
+        path.write_bytes(path.read_bytes().replace(b'"taskfold":2', b'"taskfold":3'))
+    else:
+        sql(path, "UPDATE header SET text = replace(text, ':2', ':3')")
+
+    refused(run("log", path, "--check"), "the log has record format 3")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM header", "UPDATE header SET text = '{'"])
+def test_a_header_of_a_database_that_is_damaged_is_damage(tmp_path, statement):
+    path = tmp_path / "x.db"
+    fill(path)
+    sql(path, statement)
+
+    found = check_log(path)
+
+    assert [found.message.partition(":")[0] for found in found.damages] == ["the header cannot be read"]
+    assert found.records == 30
+    refused(run("replay", path), "not the header of a taskfold log")
+    assert repair(path, tmp_path / "y.db", "1.1.2").records == 30
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_standard_input_is_checked_and_copied_in_one_pass(tmp_path, is_packed):
+    path = tmp_path / "x.jsonl"
+    fill(path)
+    piped = gzip.compress(path.read_bytes()) if is_packed else path.read_bytes()
+
+    assert run("log", "-", "--check", input=piped).stdout.startswith("-: whole; 30 whole records")
+    assert run("log", "-", "--repair", tmp_path / "y.jsonl", input=piped).exit_code == 0
+    assert list(replay(tmp_path / "y.jsonl")) == list(replay(path))
+
+
+def test_of_a_packed_log_that_is_cut_off_the_beginning_is_copied(tmp_path):
+    path = tmp_path / "x.jsonl.gz"
+    fill(tmp_path / "x.jsonl")
+    path.write_bytes(gzip.compress((tmp_path / "x.jsonl").read_bytes())[:-200])
+
+    done = repair(path, tmp_path / "y.jsonl")
+
+    assert 0 < done.records < 30
+    assert "cut off or damaged" in done.check.damages[-1].message
+    assert list(replay(tmp_path / "y.jsonl")) == list(replay(tmp_path / "x.jsonl"))[: done.records]
+
+
+@pytest.mark.parametrize("seq", [-5, 0, 2**61])
+def test_a_row_at_a_position_that_none_can_have_is_found_at_once(tmp_path, seq):
+    path = tmp_path / "x.db"
+    fill(path)
+    sql(path, f"INSERT INTO records SELECT {seq}, 'z', 1, 1, NULL, checksum, body FROM records WHERE seq = 3")  # noqa: S608 - a number of ours
+
+    (found,) = check_log(path).damages
+
+    assert (found.seq, found.message) == (
+        seq,
+        "no log of this size has such a position: the record was passed over",
+    )
+    assert repair(path, tmp_path / "y.db").records == 30
+
+
+@pytest.mark.parametrize("body", [b'{"ID":"\xff"}', b"[" * 100_000 + b"]" * 100_000], ids=["not UTF-8", "too deep"])
+def test_a_record_that_cannot_be_decoded_is_one_damage_and_the_others_are_read(tmp_path, body):
+    path = tmp_path / "x.db"
+    fill(path)
+    text = b'{"Seq":30,"Index":10,"Alloc":"c","Version":10,"Event":{"Type":"Placed","Body":%b}}' % body
+    sql(path, f"UPDATE records SET body = x'{text.hex()}', checksum = {zlib.crc32(text)} WHERE seq = 30")  # noqa: S608 - our own
+
+    (found,) = check_log(path).damages
+
+    assert found.message.startswith("not a record of a taskfold log: ")
+    assert repair(path, tmp_path / "y.db").records == 29
+    refused(run("log", path), "Seq 30: not a record of a taskfold log", may_show=True)
+
+
+def test_what_replay_refuses_of_a_log_without_seals_a_check_calls_damaged(tmp_path):
+    whole = (DATA / "format-1.jsonl").read_bytes()
+    path = tmp_path / "x.jsonl"
+    start, found = whole.index(b"\n") + 1, 0
+    for place in range(start, len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            list(replay(path))
+        except SourceError:
+            found += 1
+            assert not check_log(path).is_whole, place
+    assert found > 500
+
+
+def collected_early(path: Path, end: Collected) -> None:
+    """Write a log of an allocation that was collected, and of another; damage all that is before its end."""
+    with open_log(path, "1.1.2") as log:
+        for version in (1, 2):
+            log.append("a", version - 1, [record_of("a", version)])
+        log.append("a", 2, [Record(index=9, alloc="a", version=3, event=end)])
+        log.append("b", 0, [record_of("b", 1)])
+    for seq in (1, 2):
+        damage(path, seq)
+
+
+@pytest.mark.parametrize("end", [Collected(reason=""), Collected(reason="", body=Raw(b"{}"), task_states=Raw(b"{}"))])
+@pytest.mark.parametrize("name", STORES)
+def test_the_end_of_what_was_collected_does_not_hide_what_is_lost_before_it(tmp_path, name, end):
+    path = tmp_path / name
+    collected_early(path, end)
+
+    done = repair(path, tmp_path / "y.jsonl")
+
+    assert done.left_out == {"a": (1, 1)}
+    assert [record.alloc for record in replay(tmp_path / "y.jsonl")] == ["b"]
+
+
+def test_an_id_that_comes_again_is_damage_and_what_has_it_is_left_out(tmp_path):
+    path = tmp_path / "x.jsonl"
+    lines = [(DATA / "format-1.jsonl").read_text("utf-8").splitlines()[0]]
+    for seq, known_by in enumerate(["one", "two", "two", "four"], start=1):
+        record = msgspec.structs.replace(record_of("a", seq, index=seq, id=known_by), seq=seq)
+        lines.append(msgspec.json.encode(record).decode())
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+    done = repair(path, tmp_path / "y.db")
+
+    assert [(found.seq, found.message) for found in done.check.damages] == [
+        (3, "the ID 'two' is that of a record before")
+    ]
+    assert (done.records, done.left_out) == (2, {"a": (3, 2)})
+
+
 def test_a_compacted_log_is_whole(path, tmp_path):
     own = tmp_path / f"own{path.suffix}"
     with Engine.open(own, dialect="1.1.2") as engine:
@@ -315,3 +468,45 @@ def test_a_database_whose_pages_are_damaged_gives_what_can_be_read(tmp_path):
     for record in replay(tmp_path / "z.db"):
         assert record.version == versions.get(record.alloc, 0) + 1
         versions[record.alloc] = record.version
+
+
+def test_where_the_last_page_of_records_is_damaged_the_end_is_told_by_an_index(tmp_path):
+    path = tmp_path / "x.db"
+    with open_log(path, "1.1.2") as log:
+        for alloc in range(40):
+            log.append(f"{alloc:03}", 0, records_of(f"{alloc:03}", 1, 40))
+    at = path.read_bytes().rindex(b'"Seq":1600,') // 4096
+    with path.open("r+b") as file:
+        file.seek(at * 4096)
+        file.write(b"\xff" * 4096)
+
+    lost = [found for found in check_log(path).damages if "cannot be read" in found.message]
+
+    assert len(lost) == 1
+    assert f"Seq {lost[0].seq} to 1600 cannot be read" in lost[0].message
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_database_whose_records_are_other_ones_is_never_called_whole(tmp_path, seed):
+    path, copy = tmp_path / "x.db", tmp_path / "copy.db"
+    expected = fill(path)
+    whole = path.read_bytes()
+    chance = random.Random(seed)
+    harmed = 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(100, len(whole))] ^= 1 << chance.randrange(8)
+        copy.write_bytes(damaged)
+        try:
+            is_same = list(replay(copy)) == expected
+        except SourceError:
+            is_same = False
+        try:
+            is_whole = check_log(copy).is_whole
+        except SourceError:
+            is_whole = False
+        assert is_same or not is_whole
+        harmed += not is_same
+        for rest in tmp_path.glob("copy.db-*"):
+            rest.unlink()
+    assert harmed > 0

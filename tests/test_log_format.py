@@ -17,6 +17,7 @@ from taskfold import Engine, ingest, replay, verify
 from taskfold import events as ev
 from taskfold.errors import LogError, SourceError
 from taskfold.log import NdjsonLog
+from taskfold.log.check import check_log
 from taskfold.log.seals import Sealed, good_end, seal, unsealed
 from taskfold.log.sqlite import SqliteLog
 from taskfold.record import FORMAT, Collected, Record
@@ -72,6 +73,13 @@ def test_every_bit_that_is_flipped_is_found(path, tmp_path):
             copy.write_bytes(damaged)
 
             records, notes, error = told(copy)
+
+            try:
+                check = check_log(copy)
+            except SourceError:
+                assert b'{"taskfold":2,' not in damaged
+            else:
+                assert check.unacknowledged_bytes or not check.is_whole, (place, bit)
 
             # Whole writes, as they were; and something is said of the rest.
             assert records == expected[: len(records)], (place, bit)
@@ -164,15 +172,18 @@ def test_what_looks_like_a_seal_inside_a_record_is_none(tmp_path):
     assert second.event.wire_type == '","Seal":"89abcdef"}\n'
 
 
-def test_an_import_is_sealed_in_larger_pieces(tmp_path):
+def test_what_is_imported_is_sealed_an_observation_at_a_time(tmp_path):
     source = tmp_path / "bodies.jsonl"
     body = '{{"ID":"a{n:04}","JobID":"j","ModifyIndex":{n},"Metrics":null,"Name":"{x}"}}\n'
     source.write_text("".join(body.format(n=n, x="x" * 100) for n in range(1, 800)), encoding="utf-8")
 
     done = ingest(source, into=tmp_path / "x.jsonl")
 
-    seals = (tmp_path / "x.jsonl").read_bytes().count(b'"Seal":')
-    assert 5 < seals < done.records / 20
+    whole = (tmp_path / "x.jsonl").read_bytes()
+    assert whole.count(b'"Seal":') == done.records + 1
+    at = whole.index(b'"Seq":500,') + 6
+    (tmp_path / "x.jsonl").write_bytes(whole[:at] + b"7" + whole[at + 1 :])
+    assert len(told(tmp_path / "x.jsonl")[0]) == 499, "what is before the damage is read"
 
 
 def test_a_log_in_a_packed_file_is_checked_too(path, tmp_path):
@@ -192,6 +203,15 @@ def test_the_end_of_what_is_damaged_is_good_where_its_seal_says_so():
     assert good_end(broken) == second
     assert good_end(first.replace(b'"Seq":1', b'"Seq":9')) == b""
     assert good_end(b"{}\n") == b""
+
+
+@pytest.mark.parametrize("place", range(30))
+def test_the_good_end_is_found_wherever_it_begins(place):
+    lines = [b'{"Seq":%d,"x":"%s"}\n' % (number, b"y" * (number % 7)) for number in range(30)]
+    last = seal(b"".join(lines[place:]))
+
+    assert good_end(b"".join(lines[:place]) + last) == (last if place else b"")
+    assert good_end(b"".join(lines[:place]) + last.replace(b'"Seq":29', b'"Seq":28')) == b""
 
 
 # --- older formats ----------------------------------------------------------------------------------------------------
@@ -242,7 +262,7 @@ def test_a_log_of_format_1_is_brought_to_the_present_when_it_is_gone_on_with(tmp
     with Engine.open(path) as engine:
         assert engine.store.read("é/2").version == 4
     if path.suffix == ".jsonl":
-        assert path.read_bytes().count(b'"Seal":') == 3
+        assert path.read_bytes().count(b'"Seal":') > 10
     assert sorted(file.name for file in tmp_path.iterdir() if "lock" not in file.name) == [path.name]
 
 
@@ -289,6 +309,16 @@ def test_a_format_that_nobody_knows_is_refused(tmp_path, found):
         refused(run("replay", log), f"the log has record format {found}; this taskfold reads the formats 1 to 2")
         with pytest.raises(LogError, match="record format"):
             Engine.open(log)
+
+
+def test_a_log_of_format_1_that_was_formatted_anew_is_read_too(tmp_path):
+    path = tmp_path / "x.jsonl"
+    header, *lines = (DATA / "format-1.jsonl").read_text("utf-8").splitlines()
+    spaced = [json.dumps(json.loads(line, parse_float=str), ensure_ascii=False) for line in lines]
+    assert '"Type": "Collected"' in spaced[13]
+    path.write_text("\n".join([header, *spaced, ""]), encoding="utf-8")
+
+    assert list(replay(path))[1:] == expected_of_format_1()[1:]
 
 
 def test_the_chain_leads_from_every_format_to_this_one():

@@ -21,6 +21,7 @@ from taskfold import events as ev
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
 from taskfold.log.contract import Append
 from taskfold.log.opening import open_log
+from taskfold.log.seals import unsealed
 from taskfold.log.sqlite import SqliteLog
 from taskfold.record import Record
 
@@ -295,7 +296,8 @@ def test_an_import_into_a_database_is_that_into_lines(name, tmp_path):
     ]
     again = ingest(tmp_path / "x.db", into=tmp_path / "back.jsonl")
     assert again.records == done.records
-    assert (tmp_path / "back.jsonl").read_bytes() == (tmp_path / "x.jsonl").read_bytes()
+    copies = [unsealed((tmp_path / name).read_bytes()) for name in ("back.jsonl", "x.jsonl")]
+    assert copies[0] == copies[1]
 
 
 def test_an_import_that_fails_leaves_no_database(tmp_path):
@@ -343,3 +345,46 @@ def test_of_eight_writers_who_saw_the_same_version_exactly_one_wins(tmp_path, na
 
     assert won == list(range(1, rounds + 1))
     assert lost == [1] * 7 * rounds  # each was told which version it found
+
+
+RACER = """
+import sys, time
+from taskfold.errors import LogError, VersionConflict
+from taskfold.log.opening import open_log
+from taskfold.testing.logs import record_of
+for line in sys.stdin:
+    version = int(line)
+    while True:
+        try:
+            with open_log(sys.argv[1], "1.1.2") as log:
+                log.append("a", version, [record_of("a", version + 1)])
+        except VersionConflict as conflict:
+            print("lost", conflict.found - version, flush=True)
+        except LogError as error:
+            assert "another process is writing this log" in str(error), error
+            time.sleep(0.001)
+            continue
+        else:
+            print("won", flush=True)
+        break
+"""
+
+
+@pytest.mark.parametrize("name", ["x.db", "x.jsonl"])
+def test_of_eight_processes_who_saw_the_same_version_exactly_one_wins(tmp_path, name):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, tmp_path / name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(8)
+    ]
+    for version in range(6):
+        for racer in racers:
+            racer.stdin.write(f"{version}\n")
+            racer.stdin.flush()
+        told = [racer.stdout.readline().split() for racer in racers]
+        assert sorted(told) == [["lost", "1"]] * 7 + [["won"]]
+    for racer in racers:
+        racer.communicate()
+
+    assert [record.version for record in replay(tmp_path / name)] == [1, 2, 3, 4, 5, 6]

@@ -21,6 +21,7 @@ from taskfold.errors import (
     ClockWentBack,
     DecodeError,
     DialectError,
+    Gone,
     IllegalEvent,
     InputRefused,
     LogError,
@@ -44,6 +45,7 @@ from taskfold.policy import RestartPolicy
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.replay import At, Replay, parse_at, replay
 from taskfold.restart import simulate
+from taskfold.retention import Retention
 from taskfold.ring import EventRing
 from taskfold.store import View
 from taskfold.task import TaskState, evolve
@@ -69,6 +71,7 @@ __all__ = [
     "EventRing",
     "Finished",
     "Fold",
+    "Gone",
     "Group",
     "IllegalEvent",
     "Importer",
@@ -87,6 +90,7 @@ __all__ = [
     "Replay",
     "Report",
     "RestartPolicy",
+    "Retention",
     "Snapshot",
     "SourceError",
     "Step",

@@ -89,6 +89,10 @@ class Replay:
         self._told: set[str] = set()
         self._stream: BinaryIO | None = None
         self._done_bytes = 0
+        self._seq = 0
+        """The position of the newest record that was read of a log."""
+        self._newest: int | None = None
+        """That of its newest record, where the log can tell without being read."""
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records up to the point that was asked for, in the order of the source.
@@ -171,6 +175,8 @@ class Replay:
 
     def progress(self) -> float | None:
         """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""
+        if self._newest:
+            return min(self._seq / self._newest, 1.0)
         total = sum(_size(name) for name in self.sources)
         if not total or "-" in self.sources or self._stream is None or self._stream.closed:
             return None
@@ -216,7 +222,15 @@ class Replay:
             msg = f"{source.name} is of dialect {header.dialect}, not {self.dialect}"
             raise DialectError(msg)
         self.dialect = header.dialect
-        return records
+        self._newest = source.newest()
+        return self._passed(records)
+
+    def _passed(self, records: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Yield blocks of records, and remember how far it has come."""
+        for block in records:
+            if block:
+                self._seq = block[-1].seq
+            yield block
 
     def _note_unknown(self, observation: Observation) -> None:
         """Tell once of each name that no dialect knows."""

@@ -56,7 +56,7 @@ check_chain(UPCASTS, FORMAT)
 
 
 def upcaster(source: int, upcasts: Sequence[Upcast] = UPCASTS) -> Callable[[bytes], bytes] | None:
-    """Return what brings the text of a record (a JSON object) of an older format to the present; None for the present.
+    """Return what brings the text of records of an older format to the present, one a line; None for the present.
 
     A text without an event that changed is returned as it is. Raises msgspec.DecodeError for one that is no object.
     """
@@ -64,12 +64,15 @@ def upcaster(source: int, upcasts: Sequence[Upcast] = UPCASTS) -> Callable[[byte
     if not steps:
         return None
     names = "|".join(sorted({re.escape(name) for step in steps for name in step.events}))
-    concerned = re.compile(rb'"Type":"(?:%b)"' % names.encode()).search
+    # A log that something else has formatted anew may have spaces.
+    concerned = re.compile(rb'"Type"\s*:\s*"(?:%b)"' % names.encode()).search
     decode = msgspec.json.Decoder(Fields).decode
 
     def bring(text: bytes) -> bytes:
         if not concerned(text):
             return text
+        if b"\n" in text:
+            return b"\n".join(map(bring, text.split(b"\n")))
         record = decode(text)
         event = decode(record["Event"])
         for step in steps:
@@ -85,4 +88,15 @@ def record_decoder(source: int) -> Callable[[bytes], Record]:
     """Return what decodes the text of a record of a format. Raises msgspec.DecodeError for one that is none."""
     decode = msgspec.json.Decoder(Record).decode
     bring = upcaster(source)
-    return decode if bring is None else lambda text: decode(bring(text))
+
+    def decoded(text: bytes) -> Record:
+        try:
+            if not text.isascii():
+                text.decode()  # what stays JSON text is not looked into by the decoder
+            return decode(text if bring is None else bring(text))
+        except (UnicodeDecodeError, RecursionError) as error:
+            raise msgspec.DecodeError(str(error)) from None
+        except KeyError as error:
+            raise msgspec.DecodeError(f"Object missing required field `{error.args[0]}`") from None
+
+    return decoded

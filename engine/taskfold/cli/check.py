@@ -25,6 +25,7 @@ def run_check(source: str, format: str) -> int:
     if format == "jsonl":
         for damage in found.damages:
             sys.stdout.buffer.write(msgspec.json.encode(damage) + b"\n")
+        _note_the_rest(found)
     else:
         _show(found)
     return 0 if found.is_whole else NO
@@ -54,10 +55,18 @@ def _show(found: LogCheck) -> None:
         places = (("line", damage.line), ("byte", damage.offset), ("Seq", damage.seq))
         where = ", ".join(f"{name} {place}" for name, place in places if place is not None)
         say(f"{where}{': ' if where else ''}{visible(damage.message)}")
+    _note_the_rest(found)
+    told = f"{count_text(found.records, 'whole record')}, newest position {found.newest}"
+    state = "whole" if found.is_whole else f"damaged in {count_text(found.damages_total, 'place')}"
+    of_header = (
+        f"format {found.header.taskfold}, dialect {found.header.dialect}" if found.header.dialect else "no header"
+    )
+    click.echo(f"{found.name}: {state}; {told}; {of_header}")
+
+
+def _note_the_rest(found: LogCheck) -> None:
+    """Say what the list of damages does not."""
     if found.damages_total > len(found.damages):
         say(f"and {count_text(found.damages_total - len(found.damages), 'other place')}")
     if found.unacknowledged_bytes:
         say(f"note: {count_text(found.unacknowledged_bytes, 'byte')} at the end were never acknowledged")
-    told = f"{count_text(found.records, 'whole record')}, newest position {found.newest}"
-    state = "whole" if found.is_whole else f"damaged in {count_text(found.damages_total, 'place')}"
-    click.echo(f"{found.name}: {state}; {told}; format {found.header.taskfold}, dialect {found.header.dialect}")

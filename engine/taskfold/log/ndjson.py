@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from io import FileIO
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
@@ -50,8 +51,8 @@ __all__ = ["UNSEALED", "NdjsonLog", "is_header", "is_new", "read_header", "read_
 
 UNSEALED: Final = 1
 """The record format whose lines have no seals."""
-_BYTES_PER_SEAL: Final = 1 << 14
-"""How much is written under one seal when nobody waits for it to be acknowledged."""
+_BYTES_AT_ONCE: Final = 1 << 16
+"""How much is written at once when nobody waits for it to be acknowledged."""
 
 _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -157,8 +158,7 @@ def _decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
     bring = upcaster(source)
     try:
         _check_utf8(run.lines)
-        lines = run.lines if bring is None else b"\n".join(map(bring, run.lines.split(b"\n")))
-        yield _decoder().decode_lines(lines)
+        yield _decoder().decode_lines(run.lines if bring is None else bring(run.lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         yield from ([record] for record in _one_by_one(run, name, bring))
 
@@ -198,8 +198,7 @@ class NdjsonLog:
         self._blocks = Blocks()
         self._pending: list[Record] = []
         """Records that were appended, and are not in the file yet."""
-        self._pending_lines: list[bytes] = []
-        self._pending_bytes = 0
+        self._pending_lines = bytearray()
         self._is_torn = False
         """What a write left that failed may still be there."""
         self._lock = threading.Lock()
@@ -294,23 +293,22 @@ class NdjsonLog:
         """
         placed = self._ledger.place(appends)
         if placed:
-            lines = [_encode(record) + b"\n" for record in placed]
+            lines = _sealed(placed)
             if sync:
                 self._flush(placed, lines, sync=True)
             else:
                 with self._lock:
                     self._pending += placed
                     self._pending_lines += lines
-                    self._pending_bytes += sum(map(len, lines))
             self._ledger.note_placed(placed)
-            if self._pending_bytes >= _BYTES_PER_SEAL:
+            if len(self._pending_lines) >= _BYTES_AT_ONCE:
                 self._flush()
         return placed
 
-    def _flush(self, records: Sequence[Record] = (), lines: Sequence[bytes] = (), *, sync: bool = False) -> None:
-        """Write what is pending, and these, under one seal; on failure what was pending is pending still."""
+    def _flush(self, records: Sequence[Record] = (), lines: bytes = b"", *, sync: bool = False) -> None:
+        """Write what is pending, and these; on failure what was pending is pending still."""
         if self._pending or lines:
-            data = seal(b"".join([*self._pending_lines, *lines]))
+            data = b"".join([self._pending_lines, lines])
             self._write(data, sync=sync)
             with self._lock:
                 for record in chain(self._pending, records):
@@ -318,7 +316,7 @@ class NdjsonLog:
                     seq = record.seq
                 self._blocks.end(seq, len(data))
                 self._size += len(data)
-                self._pending, self._pending_lines, self._pending_bytes = [], [], 0
+                self._pending, self._pending_lines = [], bytearray()
 
     def _write(self, data: bytes, *, sync: bool) -> None:
         """Write after the last seal; on failure leave the file as it was."""
@@ -350,7 +348,7 @@ class NdjsonLog:
     def roll_back(self) -> None:
         """Take back whatever was appended since the log was opened, and close it; a log begun here is removed."""
         with self._told():
-            self._pending, self._pending_lines, self._pending_bytes = [], [], 0
+            self._pending, self._pending_lines = [], bytearray()
             self._file.seek(self._first_size)
             self._file.truncate()
             self._file.close()
@@ -383,7 +381,8 @@ class NdjsonLog:
             size = _write_whole(file, seal(_encode(header) + b"\n"))
             of_blocks.begin(size)
             while some := list(islice(records, _RECORDS_AT_ONCE)):
-                written = _write_whole(file, seal(b"".join([_encode(record) + b"\n" for record in some])))
+                steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
+                written = _write_whole(file, b"".join(map(_sealed, steps)))
                 for record in some:
                     ledger.note(record)
                     of_blocks.note(record)
@@ -488,6 +487,11 @@ class NdjsonLog:
 
 
 _RECORDS_AT_ONCE: Final = 256
+
+
+def _sealed(records: Sequence[Record]) -> bytes:
+    """Return the lines of records that are written together."""
+    return seal(b"".join([_encode(record) + b"\n" for record in records]))
 
 
 def _write_whole(file: FileIO, data: bytes) -> int:

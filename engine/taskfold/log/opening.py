@@ -12,7 +12,7 @@ from taskfold.log.contract import StoredLog
 from taskfold.log.ndjson import NdjsonLog, is_new
 from taskfold.record import LogHeader, Record
 
-__all__ = ["is_new_log", "is_postgres", "open_log", "read_server", "shown_name"]
+__all__ = ["is_new_log", "is_postgres", "newest_on_server", "open_log", "read_server", "shown_name"]
 
 _LINES: Final = (".jsonl", ".ndjson")
 _DATABASES: Final = (".db", ".sqlite", ".sqlite3")
@@ -81,6 +81,13 @@ def read_server(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
     from taskfold.log.postgres_tables import read_postgres
 
     return read_postgres(url)
+
+
+def newest_on_server(url: str) -> int:
+    """Return the position of the newest record of a log in a PostgreSQL database. Raises SourceError."""
+    from taskfold.log.postgres_tables import newest_of
+
+    return newest_of(url)
 
 
 def _check_psycopg(name: str) -> None:

@@ -186,6 +186,16 @@ def read_postgres(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
     return header, _blocks(url, header, newest)
 
 
+def newest_of(url: str) -> int:
+    """Return the position of the newest record. Raises SourceError."""
+    name = shown_name(url)
+    try:
+        with told(name, "read"), connect(url) as connection:
+            return head(connection, name)[1]
+    except LogError as error:
+        raise _source_error(name, error) from None
+
+
 def _blocks(url: str, header: LogHeader, newest: int) -> Iterator[list[Record]]:
     name = shown_name(url)
     asked = {"after": 0, "newest": newest}

@@ -8,8 +8,10 @@ seal was never acknowledged.
 from __future__ import annotations
 
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
 from taskfold.errors import SourceError
@@ -22,6 +24,20 @@ _SEAL_BYTES: Final = len(b',"Seal":"00000000"}\n')
 _END: Final = b"}\n"
 _SEALED_AND_MORE: Final = re.compile(rb',"Seal":"[0-9a-f]{8}"\}[^\n]')
 """A whole sealed line whose newline is another character."""
+_SUM_AT_FIRST: Final = 0xFFFFFFFF
+"""What a CRC-32 begins with, and what its result is inverted by."""
+
+
+def _sums_before() -> tuple[int, ...]:
+    """Return, by the first byte of a checksum, what takes it back by one byte: the usual table, inverted."""
+    found = [0] * 256
+    for byte in range(256):
+        entry = zlib.crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000
+        found[entry >> 24] = (entry << 8 & 0xFFFFFFFF) ^ byte
+    return tuple(found)
+
+
+_SUM_BEFORE: Final = _sums_before()
 
 
 class Run(NamedTuple):
@@ -106,14 +122,39 @@ class Sealed:
             self._on_tail(Tail(self._line, self._offset, rest))
 
     def _of_block(self, block: bytes) -> Iterator[Run]:
+        # Split into texts and what is after them: so a seal costs no step of this program. A write may be one record.
+        *sealed, rest = _SEAL.split(block)
+        if sealed and not self._fits(sealed[::2], sealed[1::2]):
+            yield from self._of_damaged_block(block)
+            return
+        if sealed:
+            lines = b"".join([*self._held, _END.join(sealed[::2]), _END])
+            size = sum(map(len, self._held)) + len(block) - len(rest)
+            self._held.clear()
+            self._sum = 0
+            yield Run(self._line, lines, size)
+            self._line += lines.count(b"\n")
+            self._offset += size
+        self._hold(rest)
+
+    def _fits(self, texts: list[bytes], sums: list[bytes]) -> bool:
+        """Tell whether each text, the first with what was held before it, is the one that was summed up."""
+        found = (zlib.crc32(texts[0], self._sum), *map(zlib.crc32, islice(texts, 1, None)))
+        return found == struct.unpack(f">{len(sums)}I", bytes.fromhex(b"".join(sums).decode()))
+
+    def _hold(self, part: bytes) -> None:
+        """Keep what has no seal yet."""
+        if part:
+            self._held.append(part)
+            self._sum = zlib.crc32(part, self._sum)
+
+    def _of_damaged_block(self, block: bytes) -> Iterator[Run]:
         while block:
             end, bad_end = self._good(block)
             if end:
                 yield self._run(self._taken(block[:end]))
             if not bad_end:
-                if end < len(block):
-                    self._held.append(block[end:])
-                    self._sum = zlib.crc32(block[end:], self._sum)
+                self._hold(block[end:])
                 return
             damaged = self._taken(block[end:bad_end])
             good = self._damaged(damaged)
@@ -166,15 +207,19 @@ class Sealed:
 
 
 def good_end(damaged: bytes) -> bytes:
-    """Return what of the end of damaged lines is good after all: the seal before it was what is damaged. O(n²)."""
+    """Return what of the end of damaged lines is good after all: the seal before it was what is damaged. O(length).
+
+    The checksum is taken back byte by byte from what the last seal says, to the line from which it was begun.
+    """
     found = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
     if found is None:
         return b""
-    wanted = int(found[1], 16)
-    start = damaged.find(b"\n") + 1
-    with memoryview(damaged) as view:
-        while 0 < start < found.start():
-            if zlib.crc32(view[start : found.start()]) == wanted:
-                return damaged[start:]
-            start = damaged.find(b"\n", start) + 1
-    return b""
+    end, sum_then = found.start(), int(found[1], 16) ^ _SUM_AT_FIRST
+    good = end
+    while (start := damaged.rfind(b"\n", 0, end - 1) + 1) > 0:
+        for byte in reversed(damaged[start:end]):
+            sum_then = _SUM_BEFORE[sum_then >> 24] ^ (sum_then << 8 & 0xFFFFFFFF) ^ byte
+        if sum_then == _SUM_AT_FIRST:
+            good = start
+        end = start
+    return damaged[good:] if good < found.start() else b""

@@ -377,6 +377,14 @@ def read_database(name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
     return header, _blocks(name, path, header)
 
 
+def newest_in(name: str) -> int | None:
+    """Return the position of the newest record of a log in a database; None where it cannot tell."""
+    with suppress(sqlite3.Error), closing(reader(Path(name))) as database:
+        found = database.execute("SELECT max(seq) FROM records").fetchone()[0]
+        return found if isinstance(found, int) else None
+    return None
+
+
 def _blocks(name: str, path: Path, header: LogHeader) -> Iterator[list[Record]]:
     asked = {"after": 0, "newest": 2**63 - 1}
     block: list[Record] = []
@@ -472,7 +480,11 @@ def _header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
     """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
     if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
-    header = _decode_header(database.execute("SELECT text FROM header").fetchone()[0])
+    found = database.execute("SELECT text FROM header").fetchone()
+    try:
+        header = _decode_header(found[0] if found else b"")
+    except msgspec.DecodeError as error:
+        raise LogError(f"{path}: not the header of a taskfold log: {error}") from error
     check_header(header)
     return header
 

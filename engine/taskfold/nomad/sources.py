@@ -22,7 +22,7 @@ from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson import is_header, read_records, tail_note
-from taskfold.log.opening import read_server, shown_name
+from taskfold.log.opening import newest_on_server, read_server, shown_name
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
 
@@ -72,6 +72,10 @@ class DatabaseSource:
         """Return the header of the log, and its records in blocks. Raises SourceError."""
         return read_server(self._url)
 
+    def newest(self) -> int | None:
+        """Return the position of the newest record. Raises SourceError."""
+        return newest_on_server(self._url)
+
     def observations(self) -> Iterator[Observation]:
         """Raise SourceError: it has none."""
         raise SourceError(self.name, "is a taskfold log: it holds records, not what a Nomad said")
@@ -114,6 +118,14 @@ class Source:
 
             return read_database(self.name)
         return read_records(self._stream, self.name, lambda tail: self._on_note(tail_note(self.name, tail)))
+
+    def newest(self) -> int | None:
+        """Return the position of the newest record of a log; None where that is known at its end only."""
+        if not self._is_database:
+            return None
+        from taskfold.log.sqlite import newest_in
+
+        return newest_in(self.name)
 
     def observations(self) -> Iterator[Observation]:
         """Yield what is told of allocations, in order. Raises SourceError, naming the line, for what cannot be read."""
