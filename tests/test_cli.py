@@ -495,7 +495,7 @@ def test_verify_tells_of_all_that_is_damaged_in_a_log(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert re.search(rf"{log}, line [2-5] ", result.stdout)
     report = json.loads(run("verify", log, "--format", "json").stdout)
-    assert "the log is damaged at byte 1" in report["divergences"][0]["why"]
+    assert "the log is damaged at byte " in report["divergences"][0]["why"]
 
 
 def test_verify_says_that_a_log_is_in_order(tmp_path: Path) -> None:

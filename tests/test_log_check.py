@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import shutil
 import sqlite3
+import threading
 import zlib
 from pathlib import Path
 
@@ -297,6 +299,24 @@ def test_standard_input_is_checked_and_copied_in_one_pass(tmp_path, is_packed):
     assert run("log", "-", "--check", input=piped).stdout.startswith("-: whole; 30 whole records")
     assert run("log", "-", "--repair", tmp_path / "y.jsonl", input=piped).exit_code == 0
     assert list(replay(tmp_path / "y.jsonl")) == list(replay(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_with_a_name_is_checked_copied_and_verified(tmp_path):
+    fill(tmp_path / "x.jsonl")
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+
+    def asked(*args: object) -> str:
+        writer = threading.Thread(target=pipe.write_bytes, args=[(tmp_path / "x.jsonl").read_bytes()], daemon=True)
+        writer.start()
+        told = run(*args).stdout
+        writer.join(10)
+        return told
+
+    assert "whole; 30 whole records" in asked("log", pipe, "--check")
+    assert "copied 30 records" in asked("log", pipe, "--repair", tmp_path / "y.jsonl")
+    assert "It agrees" in asked("verify", pipe)
 
 
 def test_of_a_packed_log_that_is_cut_off_the_beginning_is_copied(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,11 +23,13 @@ from killing import kill_writers
 from postgres import Server, server
 from recordings import bodies, scenarios
 from servers import served, until
-from taskfold import Engine, events, ingest, inputs, replay
+from taskfold import Engine, Record, events, ingest, inputs, replay, verify
 from taskfold.clock import ManualClock
-from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
+from taskfold.errors import DialectError, Gone, LogError, SourceError, VersionConflict
 from taskfold.log import EventLog
+from taskfold.log.check import check_log
 from taskfold.log.postgres import PostgresLog
+from taskfold.record import FORMAT, Collected
 from taskfold.shared import LogListener
 from taskfold.testing import LogContract
 from taskfold.testing.logs import record_of, records_of
@@ -560,3 +563,59 @@ def test_a_write_through_one_server_wakes_a_blocked_query_on_the_other(url):
         assert time.monotonic() - began < 5
         assert answers[0]["TaskStates"]["web"]["Events"][-1]["Type"] == "Restart Signaled"
         assert answers[0] == body_of(f"{first}/v1/allocation/a")()
+
+
+def test_a_log_that_is_compacted_by_two_processes_has_holes_up_to_the_later_one(url):
+    with Engine.open(url, dialect="1.1.2") as first, Engine.open(url) as second:
+        for alloc in "abc":
+            first.place({"ID": alloc})
+            first.record(alloc, "web", events.NotRestarting())
+        second.collect("a")
+        assert first.compact() == 2
+        assert "a" not in first.store.fold or first.catch_up()
+        second.collect("c")
+        assert second.compact() == 2
+        first.catch_up()
+
+        assert [snapshot.id for snapshot in first.allocations()] == ["b"]
+        assert [r.seq for r in first.store.log.read_kept()] == [3, 4, 7, 8]
+        with pytest.raises(Gone) as caught:
+            list(first.store.log.read_all())
+        assert caught.value.oldest == 6
+        assert [r.seq for r in first.subscribe(after=6, timeout=0)] == [7, 8]
+    with Engine.open(url) as again:
+        assert [snapshot.id for snapshot in again.allocations()] == ["b"]
+        assert check_log(url).is_whole
+        assert verify(url).agrees
+
+
+def test_a_log_of_an_older_format_is_brought_to_the_present(url):
+    with PostgresLog(url, "1.1.2") as log:
+        log.append("a", 0, records_of("a", 1, 2))
+        log.append("a", 2, [Record(index=3, alloc="a", version=3, event=Collected(reason=""))])
+    asked(url, """UPDATE taskfold_head SET header = replace(header, '"taskfold":2', '"taskfold":1')""")
+    old = """replace(body, ',"Reason":""', '')"""
+    asked(url, f"UPDATE taskfold_records SET body = {old} WHERE seq = 3")  # noqa: S608 - our own
+    body = asked(url, "SELECT body FROM taskfold_records WHERE seq = 3")[0][0]
+    asked(url, f"UPDATE taskfold_records SET checksum = {zlib.crc32(body.encode())} WHERE seq = 3")  # noqa: S608
+    assert "Reason" not in body
+    before = list(replay(url))
+
+    with PostgresLog(url) as log:
+        assert log.header.taskfold == FORMAT
+        assert list(log.read_all()) == before
+    assert "Reason" in asked(url, "SELECT body FROM taskfold_records WHERE seq = 3")[0][0]
+
+
+def test_a_damaged_row_is_found_and_the_rest_is_copied(url, tmp_path):
+    with PostgresLog(url, "1.1.2") as log:
+        log.append("a", 0, records_of("a", 1, 4))
+        log.append("b", 0, records_of("b", 1, 2))
+    asked(url, "UPDATE taskfold_records SET body = replace(body, 'Started', 'Startex') WHERE seq = 3")
+
+    found = run("log", url, "--check")
+    done = run("log", url, "--repair", tmp_path / "good.db")
+
+    assert found.exit_code == done.exit_code == 1
+    assert "Seq 3: the record is damaged" in found.stderr
+    assert [(r.alloc, r.version) for r in replay(tmp_path / "good.db")] == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]

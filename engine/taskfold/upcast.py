@@ -63,9 +63,9 @@ def upcaster(source: int, upcasts: Sequence[Upcast] = UPCASTS) -> Callable[[byte
     steps = [upcast for upcast in upcasts if upcast.source >= source]
     if not steps:
         return None
+    # The name alone, since there may be spaces around it in a log that something else has formatted anew.
     names = "|".join(sorted({re.escape(name) for step in steps for name in step.events}))
-    # A log that something else has formatted anew may have spaces.
-    concerned = re.compile(rb'"Type"\s*:\s*"(?:%b)"' % names.encode()).search
+    concerned = re.compile(rb'"(?:%b)"' % names.encode()).search
     decode = msgspec.json.Decoder(Fields).decode
 
     def bring(text: bytes) -> bytes:

@@ -116,11 +116,11 @@ def _checked(check: LogCheck, scanned: Iterator[Scanned]) -> Iterator[Record]:
 
 
 def is_log(name: str) -> bool:
-    """Tell whether a name is that of a log, by how it begins; standard input is read once, and is not asked."""
-    if name == "-" or Path(name).is_dir():
-        return False
+    """Tell whether a name is that of a log, by how it begins; what is read once, as a pipe is, is not asked."""
     if is_postgres(name):
         return True
+    if name == "-" or (Path(name).exists() and not Path(name).is_file()):
+        return False
     from taskfold.log.sqlite import is_database
 
     with open_bytes(name) as stream:

@@ -191,6 +191,11 @@ class Removal(NamedTuple):
     compacted: Compacted
 
 
+def newest(one: Compacted, other: Compacted) -> Compacted:
+    """Return what is removed after two compactions."""
+    return Compacted(max(one.seq, other.seq), max(one.index, other.index), max(one.time_ns, other.time_ns))
+
+
 def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, known: LogHeader) -> Removal | None:
     """Return what can be removed from the records that ``read`` yields; None where that is nothing. O(records)."""
     collected: dict[str, int] = {}

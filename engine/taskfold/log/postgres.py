@@ -20,11 +20,13 @@ from typing import Any, Final, Self
 
 import msgspec
 import psycopg
+from msgspec import UNSET
+from psycopg import sql
 
 from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
-from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, removal
+from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, removal
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
 from taskfold.record import FORMAT, Record
@@ -33,6 +35,7 @@ from taskfold.upcast import upcaster
 __all__ = ["PostgresLog"]
 
 _CHANNEL: Final = "taskfold"
+_COMMIT: Final = sql.SQL("UPDATE taskfold_head SET seq = {}; NOTIFY {}; COMMIT")
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
 _READERS_KEPT: Final = 4
@@ -229,7 +232,6 @@ class PostgresLog:
             copy.set_types(tables.COPIED_TYPES)
             for record in self._pending:
                 copy.write_row(tables.row_of(record))
-        self._connection.execute("UPDATE taskfold_head SET seq = %s", [self._ledger.seq])
         self._pending.clear()
         self._is_sent = True
 
@@ -238,7 +240,8 @@ class PostgresLog:
         if self._pending:
             self._send()
         try:
-            self._connection.execute(f"NOTIFY {_CHANNEL}; COMMIT")
+            # One message, one round trip.
+            self._connection.execute(_COMMIT.format(self._ledger.seq, sql.Identifier(_CHANNEL)))
         except psycopg.OperationalError as error:
             if not self._connection.closed:
                 raise
@@ -275,16 +278,20 @@ class PostgresLog:
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
 
-        Nobody appends meanwhile. Raises LogError: then nothing was removed.
+        Others go on appending, but for the moment in which the records are removed. Raises LogError: then nothing was
+        removed, or, where the connection is lost at the last moment, all of it.
         """
         self.sync()
+        # Nobody writes to what was collected, so that this can be found before it is the turn of this process.
+        found = removal(self.read_kept, before_ns, self.header)
+        if found is None:
+            return 0
         self.begin_turn()
         try:
-            found = removal(self.read_kept, before_ns, self.header)
-            if found is None:
-                return 0
-            header = msgspec.structs.replace(self.header, compacted=found.compacted)
             with self._told(), self._connection.cursor() as cursor:
+                header, _ = tables.head(self._connection, self.name)
+                compacted = found.compacted if header.compacted is UNSET else newest(header.compacted, found.compacted)
+                header = msgspec.structs.replace(header, compacted=compacted)
                 query = "DELETE FROM taskfold_records WHERE alloc = %s AND version < %s"
                 cursor.executemany(query, list(found.versions.items()))
                 cursor.execute("UPDATE taskfold_head SET header = %s", [_encode(header).decode()])
@@ -299,8 +306,7 @@ class PostgresLog:
         with self._told():
             self._undo()
             if self._is_new and self._locked() == 0:
-                tables = "taskfold_head, taskfold_records, taskfold_checkpoint"
-                self._connection.execute(f"DROP TABLE {tables}")
+                self._connection.execute("DROP TABLE taskfold_head, taskfold_records, taskfold_checkpoint")
                 self._connection.execute("COMMIT")
             self._close()
 
