@@ -79,6 +79,7 @@ FLOORS = {
         "follow",
         "replay",
         "verify",
+        "verify_log",
         "ingest",
         "nomad",
     ),

@@ -310,3 +310,25 @@ def test_there_are_so_many_streams_at_most():
 
     reply = asyncio.run(story())
     assert (reply.status, reply.text) == (429, "too many streams: 1 at most")
+
+
+def test_the_last_event_of_what_was_collected_says_so_and_what_was_removed_is_gone():
+    engine = engine_of(1)
+    engine.record("a0", "web", ev.NotRestarting())
+    engine.collect("a0")
+    app = App(engine)
+
+    types = [
+        event["Type"]
+        for frame in frames(read(app, f"{STREAM}?from=oldest", until=4))
+        for event in frame.get("Events", ())
+    ]
+    assert types == ["PlanResult", "AllocationUpdated", "AllocationCollected"]
+    engine.compact()
+    (rest,) = (frame for frame in frames(read(app, f"{STREAM}?from=oldest", until=2)) if frame.get("Events"))
+    assert rest["Events"][0]["Type"] == "AllocationCollected"
+    assert rest["Events"][0]["Payload"]["Allocation"]["ClientStatus"] == "failed"
+    for asked in ("index=1", "from=1"):
+        (*_, last) = frames(read(app, f"{STREAM}?{asked}", until=2))
+        assert last["Error"]["Reason"] == "gone"
+        assert last["Error"]["Oldest"] == 3

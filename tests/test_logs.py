@@ -33,7 +33,7 @@ class _OnDisk(LogContract):
         """So that a small log has many blocks."""
         self.folder = tmp_path
         monkeypatch.setattr("taskfold.log.sparse.BLOCK_BYTES", 1_000)
-        monkeypatch.setattr("taskfold.log.sqlite._ROWS", 16)
+        monkeypatch.setattr("taskfold.log.sqlite_tables._ROWS", 16)
 
 
 class TestNdjson(_OnDisk):

@@ -388,3 +388,12 @@ def test_of_eight_processes_who_saw_the_same_version_exactly_one_wins(tmp_path, 
         racer.communicate()
 
     assert [record.version for record in replay(tmp_path / name)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_header_that_was_changed_is_found(path):
+    rows(path, "UPDATE header SET text = replace(text, 'west', 'east')")
+
+    with pytest.raises(LogError, match="not the header of a taskfold log: it is damaged"):
+        SqliteLog(path)
+    with pytest.raises(SourceError, match="it is damaged"):
+        list(replay(path))

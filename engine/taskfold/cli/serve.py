@@ -19,7 +19,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import is_header
+from taskfold.log.ndjson_lines import is_header
 from taskfold.log.opening import is_new_log, open_log, shown_name
 from taskfold.replay import Replay
 from taskfold.retaining import Retainer

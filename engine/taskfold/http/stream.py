@@ -38,7 +38,7 @@ from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
 from taskfold.quoting import go_quoted
-from taskfold.record import Placed, Record, Updated
+from taskfold.record import Collected, Placed, Record, Updated
 from taskfold.store import Change, Store
 from taskfold.waits import Answered
 from taskfold.waits_async import wait_async
@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 __all__ = ["AHEAD", "GONE", "SLOW", "TOPIC", "WRITE_TYPES", "EventTexts", "event_stream", "write_type"]
 
 TOPIC: Final = "Allocation"
-WRITE_TYPES = PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
+PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
+COLLECTED = "AllocationCollected"
+"""Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
+WRITE_TYPES = PLANNED, WISHED, REPORTED, COLLECTED
 """What an event is called: by who wrote, not by what changed."""
 
 GONE, AHEAD, SLOW = "gone", "ahead", "slow"
@@ -80,12 +83,14 @@ class Event(NamedTuple):
 
 
 def write_type(records: Sequence[Record]) -> str:
-    """Return what Nomad calls a write that left these records: a plan, a wish, or a report of the client.
+    """Return what Nomad calls a write that left these records: a plan, a wish, a report; or that it is the last.
 
     Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
     """
     for record in records:
         event = record.event
+        if isinstance(event, Collected):
+            return COLLECTED
         if isinstance(event, Placed) and not record.task:
             return PLANNED
         if isinstance(event, Updated) and not record.task:

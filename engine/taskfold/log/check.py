@@ -13,7 +13,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import LogError
 from taskfold.lines import open_bytes
 from taskfold.log.contract import Ledger, StoredLog
-from taskfold.log.ndjson import is_header
+from taskfold.log.ndjson_lines import is_header
 from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
 from taskfold.log.scan import Damage, LogCheck, Scanned, scan
 from taskfold.record import Collected, Record
@@ -121,7 +121,7 @@ def is_log(name: str) -> bool:
         return True
     if name == "-" or (Path(name).exists() and not Path(name).is_file()):
         return False
-    from taskfold.log.sqlite import is_database
+    from taskfold.log.sqlite_tables import is_database
 
     with open_bytes(name) as stream:
         return is_header(stream.peek(_PEEK_BYTES)) or is_database(name)  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ def kept_checkpoint(name: str) -> Iterator[bytes]:
 
             yield from read_checkpoint(name)
         else:
-            from taskfold.log.sqlite import is_database, read_checkpoint_of
+            from taskfold.log.sqlite_tables import is_database, read_checkpoint_of
 
             if is_database(name):
                 yield from read_checkpoint_of(Path(name))

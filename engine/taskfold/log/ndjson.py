@@ -10,9 +10,8 @@ from __future__ import annotations
 import gzip
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from io import FileIO
 from itertools import chain, groupby, islice
 from operator import attrgetter
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Self
 
 import msgspec
-from msgspec import Struct
 
 try:
     import fcntl
@@ -28,157 +26,21 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from taskfold.dialect import Dialect
-from taskfold.errors import DialectError, LogError, SourceError
+from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks, open_bytes
-from taskfold.log.contract import (
-    Append,
-    Ledger,
-    check_dialect,
-    check_format,
-    check_header,
-    check_whole,
-    hole,
-    new_header,
-    removal,
-)
+from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, removal
 from taskfold.log.folder import sync_folder
-from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
+from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
+from taskfold.log.seals import Run, seal
 from taskfold.log.sparse import Blocks, UpTo
 from taskfold.record import FORMAT, LogHeader, Record
-from taskfold.upcast import upcaster
 
-__all__ = ["UNSEALED", "NdjsonLog", "is_header", "is_new", "read_header", "read_records", "tail_note"]
+__all__ = ["NdjsonLog"]
 
-UNSEALED: Final = 1
-"""The record format whose lines have no seals."""
 _BYTES_AT_ONCE: Final = 1 << 16
 """How much is written at once when nobody waits for it to be acknowledged."""
 
-_decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 _encode: Final = msgspec.json.Encoder().encode
-
-
-class _Format(Struct):
-    """What a header of any format says."""
-
-    taskfold: int
-
-
-@cache
-def _decoder() -> msgspec.json.Decoder[Record]:
-    """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
-    return msgspec.json.Decoder(Record)
-
-
-def is_new(path: str | Path) -> bool:
-    """Tell whether a log would be begun there: at a path that has nothing, or an empty file."""
-    file = Path(path)
-    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
-
-
-def is_header(line: bytes) -> bool:
-    """Tell whether a line says that it is the header of a taskfold log."""
-    return line.lstrip().startswith(b'{"taskfold":')
-
-
-def read_header(line: bytes, name: str) -> LogHeader:
-    """Return the header that a log's first line says. Raises SourceError."""
-    try:
-        source = msgspec.json.decode(unsealed(line), type=_Format).taskfold
-        check_format(source)
-        if source != UNSEALED and b'"Seal"' not in line:
-            told = f"its header has no seal; the format of a log without seals is {UNSEALED}"
-            raise SourceError(name, told, line=1)
-        if source != UNSEALED:
-            for run in Sealed(name, is_record=lambda _: False).runs([(1, line)]):
-                line = run.lines
-        header = _decode_header(line)
-        check_header(header)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LogError, DialectError) as error:
-        raise SourceError(name, f"not the header of a taskfold log: {error}", line=1) from None
-    return header
-
-
-def tail_note(name: str, tail: Tail) -> str:
-    """Say what was not read at the end of a log."""
-    return f"{name}: {len(tail.data)} bytes after byte {tail.offset} were never acknowledged, and were passed over"
-
-
-def read_records(
-    stream: BinaryIO, name: str, on_tail: Callable[[Tail], None] = lambda _: None
-) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of an NDJSON log, and its records in blocks, read as they are asked for. O(records).
-
-    It needs constant memory. Raises SourceError, naming the line, for a line that is neither, and for damage;
-    ``on_tail`` is told of what was never acknowledged at the end, and is not read.
-    """
-    header, runs = _opened(stream, name, on_tail)
-    return header, (records for run in runs for records in _decoded(run, name, header.taskfold))
-
-
-def _opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[Run]]:
-    """Return the header of a log, and what comes after it. Raises SourceError."""
-    of_blocks = blocks(stream, name)
-    _, first = next(of_blocks, (1, b""))
-    line, newline, rest = first.partition(b"\n")
-    header = read_header(line + newline, name)
-    return header, _runs(chain([(2, rest)], of_blocks), name, header, len(line) + len(newline), on_tail)
-
-
-def _runs(
-    of_blocks: Iterable[tuple[int, bytes]],
-    name: str,
-    header: LogHeader,
-    offset: int = 0,
-    on_tail: Callable[[Tail], None] = lambda _: None,
-) -> Iterator[Run]:
-    """Yield whole lines of a log, checked where its format has seals. Raises SourceError."""
-    if header.taskfold != UNSEALED:
-        yield from Sealed(name, offset, is_record=is_record, on_tail=on_tail).runs(of_blocks)
-        return
-    for number, block in of_blocks:
-        end = block.rfind(b"\n") + 1
-        yield Run(number, block[:end], end)
-        if end < len(block):
-            on_tail(Tail(number + block.count(b"\n"), offset + end, block[end:]))
-        offset += end
-
-
-def is_record(line: bytes) -> bool:
-    """Tell whether a line is a record, and nothing more."""
-    try:
-        _decoder().decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
-def _decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
-    """Yield the records of a run that is of a format."""
-    bring = upcaster(source)
-    try:
-        _check_utf8(run.lines)
-        yield _decoder().decode_lines(run.lines if bring is None else bring(run.lines))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
-        yield from ([record] for record in _one_by_one(run, name, bring))
-
-
-def _check_utf8(text: bytes) -> None:
-    """Check what is not decoded, since it stays JSON text, as well. Raises UnicodeDecodeError."""
-    if not text.isascii():
-        text.decode()
-
-
-def _one_by_one(run: Run, name: str, bring: Callable[[bytes], bytes] | None) -> Iterator[Record]:
-    """Yield the records of a run up to the line that cannot be read, and name that line."""
-    for place, line in enumerate(run.lines.split(b"\n"), start=run.line):
-        if line.strip():
-            try:
-                _check_utf8(line)
-                record = _decoder().decode(line if bring is None else bring(line))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
-                raise SourceError(name, f"not a record of a taskfold log: {error}", line=place) from None
-            yield record
 
 
 class NdjsonLog:
@@ -218,7 +80,7 @@ class NdjsonLog:
                 self._file.truncate()
                 if self._is_new:
                     self.header = new_header(dialect or "", region)
-                    line = seal(_encode(self.header) + b"\n")
+                    line = header_line(self.header)
                     self._write(line, sync=True)
                     self._size = len(line)
                     self._blocks.begin(self._size)
@@ -240,13 +102,13 @@ class NdjsonLog:
         try:
             with open_bytes(self.path) as stream:
                 _check_appendable(stream, name)
-                self.header, runs = _opened(stream, name, lambda _: None)
+                self.header, runs = opened(stream, name, lambda _: None)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
                 size = _header_bytes(self.path)
                 self._begin(size)
                 for run in runs:
-                    for records in _decoded(run, name, self.header.taskfold):
+                    for records in decoded(run, name, self.header.taskfold):
                         for record in records:
                             self._ledger.note(record)
                             self._blocks.note(record)
@@ -378,7 +240,7 @@ class NdjsonLog:
         try:
             _lock(file, draft)
             ledger, of_blocks = Ledger(header), Blocks()
-            size = _write_whole(file, seal(_encode(header) + b"\n"))
+            size = _write_whole(file, header_line(header))
             of_blocks.begin(size)
             while some := list(islice(records, _RECORDS_AT_ONCE)):
                 steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
@@ -478,8 +340,8 @@ class NdjsonLog:
             name = str(self.path)
             numbered = ((seq + 1 + number, block) for number, block in blocks(reader, name))  # line 1 is the header
             try:
-                for run in _runs(numbered, name, header, start):
-                    for records in _decoded(narrow(run), name, header.taskfold):
+                for run in runs_of(numbered, name, header, start):
+                    for records in decoded(narrow(run), name, header.taskfold):
                         yield from records
             except SourceError as error:
                 raise LogError(str(error)) from None

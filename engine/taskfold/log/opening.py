@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from taskfold.errors import LogError, SourceError
 from taskfold.log.contract import StoredLog
-from taskfold.log.ndjson import NdjsonLog, is_new
+from taskfold.log.ndjson import NdjsonLog
+from taskfold.log.ndjson_lines import is_new
 from taskfold.record import LogHeader, Record
 
 __all__ = ["is_new_log", "is_postgres", "newest_on_server", "open_log", "read_server", "shown_name"]
@@ -66,6 +66,8 @@ def shown_name(name: str) -> str:
     """
     if not is_postgres(name):
         return name
+    from urllib.parse import urlsplit  # much to import for those who never name a database
+
     parts = urlsplit(name)
     user, _, host = parts.netloc.rpartition("@")
     shown = f"{user.partition(':')[0]}@{host}" if user else host

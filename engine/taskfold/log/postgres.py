@@ -27,6 +27,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
 from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, removal
+from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
 from taskfold.record import FORMAT, Record
@@ -40,8 +41,6 @@ _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class _Known(Ledger):
@@ -121,7 +120,7 @@ class PostgresLog:
                 if (brought := bring(body)) != body:
                     query = "UPDATE taskfold_records SET body = %s, checksum = %s WHERE seq = %s"
                     self._connection.execute(query, [brought.decode(), zlib.crc32(brought), seq])
-            self._connection.execute("UPDATE taskfold_head SET header = %s", [_encode(header).decode()])
+            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
         self.header = header
 
     @property
@@ -294,7 +293,7 @@ class PostgresLog:
                 header = msgspec.structs.replace(header, compacted=compacted)
                 query = "DELETE FROM taskfold_records WHERE alloc = %s AND version < %s"
                 cursor.executemany(query, list(found.versions.items()))
-                cursor.execute("UPDATE taskfold_head SET header = %s", [_encode(header).decode()])
+                cursor.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
                 cursor.execute("COMMIT")
             self.header = header
             return found.records

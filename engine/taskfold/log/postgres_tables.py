@@ -12,7 +12,8 @@ import psycopg
 
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
-from taskfold.log.contract import OnHole, check_dialect, check_header, kept_hole, new_header
+from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
+from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.opening import shown_name
 from taskfold.record import LogHeader, Record
 from taskfold.upcast import record_decoder
@@ -58,7 +59,6 @@ WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY v
 """
 
 encode: Final = msgspec.json.Encoder().encode
-decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -120,9 +120,10 @@ def head(connection: Connection, name: str) -> tuple[LogHeader, int]:
         row = None
     if row is None:
         raise LogError(f"{name}: there is no log, and a new one needs a dialect")
-    header = decode_header(row[0])
-    check_header(header)
-    return header, int(row[1])
+    try:
+        return header_of(f"{row[0]}\n".encode()), int(row[1])
+    except LogError as error:
+        raise LogError(f"{name}: not the header of a taskfold log: {error}") from None
 
 
 def _begin(connection: Connection, header: LogHeader) -> bool:
@@ -132,7 +133,7 @@ def _begin(connection: Connection, header: LogHeader) -> bool:
         if _is_begun(connection):
             return False
         connection.execute(_SCHEMA)
-        connection.execute("INSERT INTO taskfold_head VALUES (%s, 0)", [encode(header).decode()])
+        connection.execute("INSERT INTO taskfold_head VALUES (%s, 0)", [header_text(header)])
     return True
 
 

@@ -21,7 +21,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks, open_bytes, readable
 from taskfold.log.contract import new_header
-from taskfold.log.ndjson import UNSEALED, is_header, is_record, read_header
+from taskfold.log.ndjson_lines import UNSEALED, DamagedHeader, is_header, is_record, read_header
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.log.seals import Run, Sealed, Tail, good_end, seal, unsealed
 from taskfold.record import FORMAT, LogHeader, Record
@@ -88,7 +88,7 @@ def scan(
 
         header, rows = scan_postgres(name)
         return LogCheck(name=shown_name(name), header=header), _of_rows(rows, header)
-    from taskfold.log.sqlite import is_database
+    from taskfold.log.sqlite_tables import is_database
 
     if Path(name).is_file():
         with readable(name):
@@ -238,14 +238,14 @@ def _of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator[Scanne
 def _scan_database(
     name: str, dialect: str | Dialect | None, *, is_thorough: bool
 ) -> tuple[LogCheck, Iterator[Scanned]]:
-    from taskfold.log.sqlite import read_header_of
+    from taskfold.log.sqlite_tables import read_header_of
 
     damaged: list[Damage] = []
     try:
         header = read_header_of(Path(name))
     except LogError as error:
         told = str(error).removeprefix(f"{name}: ")
-        is_damaged = is_thorough and isinstance(error.__cause__, msgspec.DecodeError)
+        is_damaged = is_thorough and isinstance(error, DamagedHeader)
         if dialect is None and not is_damaged:
             raise SourceError(name, told) from None
         header = _stand_in(dialect)
@@ -256,7 +256,7 @@ def _scan_database(
 
 def _rows(path: Path, header: LogHeader, *, is_thorough: bool) -> Iterator[Row | Damage]:
     """Yield the rows of a database in order of their positions, and what cannot be read."""
-    from taskfold.log.sqlite import reader
+    from taskfold.log.sqlite_tables import reader
 
     with closing(reader(path)) as database:
         if is_thorough:

@@ -11,6 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
@@ -28,6 +29,7 @@ _SUM_AT_FIRST: Final = 0xFFFFFFFF
 """What a CRC-32 begins with, and what its result is inverted by."""
 
 
+@cache
 def _sums_before() -> tuple[int, ...]:
     """Return, by the first byte of a checksum, what takes it back by one byte: the usual table, inverted."""
     found = [0] * 256
@@ -35,9 +37,6 @@ def _sums_before() -> tuple[int, ...]:
         entry = zlib.crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000
         found[entry >> 24] = (entry << 8 & 0xFFFFFFFF) ^ byte
     return tuple(found)
-
-
-_SUM_BEFORE: Final = _sums_before()
 
 
 class Run(NamedTuple):
@@ -214,11 +213,12 @@ def good_end(damaged: bytes) -> bytes:
     found = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
     if found is None:
         return b""
+    sums_before = _sums_before()
     end, sum_then = found.start(), int(found[1], 16) ^ _SUM_AT_FIRST
     good = end
     while (start := damaged.rfind(b"\n", 0, end - 1) + 1) > 0:
         for byte in reversed(damaged[start:end]):
-            sum_then = _SUM_BEFORE[sum_then >> 24] ^ (sum_then << 8 & 0xFFFFFFFF) ^ byte
+            sum_then = sums_before[sum_then >> 24] ^ (sum_then << 8 & 0xFFFFFFFF) ^ byte
         if sum_then == _SUM_AT_FIRST:
             good = start
         end = start

@@ -21,7 +21,7 @@ from msgspec import Raw, Struct
 from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
-from taskfold.log.ndjson import is_header, read_records, tail_note
+from taskfold.log.ndjson_lines import is_header, read_records, tail_note
 from taskfold.log.opening import newest_on_server, read_server, shown_name
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
@@ -114,7 +114,7 @@ class Source:
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of a log, and its records in blocks. Raises SourceError for what is no record."""
         if self._is_database:
-            from taskfold.log.sqlite import read_database
+            from taskfold.log.sqlite_tables import read_database
 
             return read_database(self.name)
         return read_records(self._stream, self.name, lambda tail: self._on_note(tail_note(self.name, tail)))
@@ -123,7 +123,7 @@ class Source:
         """Return the position of the newest record of a log; None where that is known at its end only."""
         if not self._is_database:
             return None
-        from taskfold.log.sqlite import newest_in
+        from taskfold.log.sqlite_tables import newest_in
 
         return newest_in(self.name)
 
