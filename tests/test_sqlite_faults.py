@@ -1,0 +1,89 @@
+"""A fault below SQLite that passes while a log is open; test_faults.py proves what one leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskfold.errors import LogError
+from taskfold.log.sqlite import SqliteLog
+from taskfold.testing.logs import record_of
+from test_faults import FROM_THEN_ON, HERE, ONCE, SHORT, library
+
+__all__ = ["library"]  # a fixture
+
+SAID = {"ENOSPC": ("disk is full", "disk I/O error"), "EIO": ("disk I/O error",)}
+"""What SQLite calls each error: what is no write of a page is an I/O error to it, whatever the reason."""
+
+every_fault = pytest.mark.parametrize(
+    ("error", "mode", "how"),
+    [
+        pytest.param(error, mode, how, id=f"{error} {how}")
+        for error in SAID
+        for mode, how in ((ONCE, "once"), (FROM_THEN_ON, "from then on"), (SHORT, "short"))
+    ],
+)
+
+
+def runs(library: Path, folder: Path, story: str, error: str, mode: int) -> list[dict]:
+    """Return what became of a log whose n-th call failed, for every n, until nothing failed any more.
+
+    Skips, loudly, where no call can be made to fail.
+    """
+    folder = folder.resolve()
+    settings = {"LD_PRELOAD": str(library), "TASKFOLD_FAULTS": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, HERE / "faults.py", folder, story, error, str(mode)]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
+    if "undefined symbol: taskfold_fail" in done.stderr:
+        pytest.skip("LD_PRELOAD does not take here: no call below SQLite can be made to fail")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    if not any(one["calls"] for one in found):
+        pytest.skip("SQLite does not call the system through libc here: no call below it can be made to fail")
+    assert [one["n"] for one in found if one["over"]] == [len(found)], "every call was made to fail once"
+    return found
+
+
+@every_fault
+def test_every_call_that_fails_is_told_and_the_same_log_goes_on_when_it_has_passed(library, tmp_path, error, mode, how):
+    *failed, whole = runs(library, tmp_path, "passes", error, mode)
+
+    assert [one for one in [*failed, whole] if one["wrong"]] == []
+    assert len(failed) > 15, how
+    assert [one["n"] for one in failed if not one["told"]] == [], "nothing fails in silence"
+    assert whole["told"] == []
+    for sentence in (sentence for one in failed for sentence in one["told"]):
+        assert sentence.startswith(str(tmp_path.resolve()))
+        assert sentence.endswith(SAID[error])
+
+
+@every_fault
+def test_a_log_of_an_older_format_keeps_every_record_whatever_call_fails_while_it_is_converted(
+    library, tmp_path, error, mode, how
+):
+    # Not every call that fails is told: what is not copied back from the write-ahead log at the end is there still.
+    *failed, whole = runs(library, tmp_path, "is converted", error, mode)
+
+    assert [one for one in [*failed, whole] if one["wrong"]] == []
+    assert sum(bool(one["told"]) for one in failed) > 10, how
+    assert whole["told"] == []
+
+
+@pytest.mark.xfail(
+    reason="an append that fails takes back with it what was appended before it and is not acknowledged yet",
+    raises=AssertionError,
+)
+def test_what_a_sync_acknowledges_is_there_whatever_append_failed_before_it(tmp_path):
+    with SqliteLog(tmp_path / "x.db", "1.1.2") as log:
+        log.append("a", 0, [record_of("a", 1)], sync=False)
+        with pytest.raises(LogError, match="too large"):
+            log.append("b", 0, [record_of("b", 1, index=2**63)])
+
+        log.sync()
+
+        assert [(r.alloc, r.version) for r in log.read_all()] == [("a", 1)]
