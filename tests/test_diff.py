@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskfold import At, Difference, Engine, ManualClock, diff, events, replay
+from taskfold import At, Difference, Engine, ManualClock, diff, events, history, replay
 
 ROOT = Path(__file__).parent.parent
 STREAM = ROOT / "examples" / "nomad-1.1.2-stream.ndjson.gz"
@@ -154,3 +154,27 @@ def test_a_log_that_is_not_there_is_told():
     ran = run("diff", "/nonexistent.db", "--from", 1)
 
     assert (ran.returncode, ran.stderr) == (2, "taskfold: /nonexistent.db: no such file\n")
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.db"])
+def test_a_history_tells_of_every_record_what_it_changed(tmp_path, name):
+    path = tmp_path / name
+    with Engine.open(path, dialect="1.1.2") as engine:
+        engine.place({"ID": "a", "JobID": "job"})
+        engine.place({"ID": "b"})
+        for event in (events.Received(), events.Started(), events.Terminated(exit_code=1), events.Restarting()):
+            engine.record("a", "web", event)
+        engine.record("a", "db", events.Received())
+        engine.update("a", {"DesiredStatus": "stop"})
+
+    entries = list(history(path, "a"))
+
+    assert [entry.record.version for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
+    told = [{(one.task, one.field): (one.before, one.after) for one in entry.changes} for entry in entries]
+    assert told[0]["", "JobID"] == (None, "job")
+    assert told[2]["web", "State"] == ("pending", "running")
+    assert told[3] == {("web", "EventsTotal"): (2, 3)}
+    assert told[4]["web", "Restarts"] == (0, 1)
+    assert told[6] == {("", "DesiredStatus"): (None, "stop")}
+    assert [type(entry.record.event) for entry in history(path, "a", "db")] == [events.Received]
+    assert list(history(path, "nobody")) == []

@@ -67,6 +67,7 @@ FLOORS = {
         "deciding",
         "reading",
         "diff",
+        "history",
         "collecting",
         "reporting",
         "retaining",

@@ -34,6 +34,7 @@ from taskfold.errors import (
 )
 from taskfold.events import TaskEvent
 from taskfold.group import Group, TaskPlan
+from taskfold.history import Entry, history
 from taskfold.ingest import Ingested, ingest
 from taskfold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.log import MemoryLog, NdjsonLog
@@ -67,6 +68,7 @@ __all__ = [
     "Difference",
     "Divergence",
     "Engine",
+    "Entry",
     "EventLog",
     "EventRing",
     "Finished",
@@ -113,6 +115,7 @@ __all__ = [
     "effects",
     "events",
     "evolve",
+    "history",
     "ingest",
     "inputs",
     "lifecycle_of",

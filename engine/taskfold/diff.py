@@ -16,7 +16,7 @@ from taskfold.events import wire_name
 from taskfold.replay import At, Replay
 from taskfold.task import TaskState
 
-__all__ = ["ALWAYS_DIFFERENT", "Difference", "diff"]
+__all__ = ["ALWAYS_DIFFERENT", "Difference", "diff", "differences"]
 
 ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
 """Fields that change with every write: that they did tells nothing."""
@@ -59,7 +59,7 @@ def diff(
     before = Replay(source, at=first, dialect=dialect).fold()
     after = Replay(source, at=last, dialect=dialect).fold()
     for alloc in sorted({*before, *after}):
-        yield from _of_allocation(alloc, _known(before, alloc), _known(after, alloc), after)
+        yield from differences(alloc, _known(before, alloc), _known(after, alloc), after)
 
 
 def _known(fold: Fold, alloc: str) -> AllocationState | None:
@@ -67,9 +67,10 @@ def _known(fold: Fold, alloc: str) -> AllocationState | None:
     return None if found is None else found.freeze()
 
 
-def _of_allocation(
+def differences(
     alloc: str, before: AllocationState | None, after: AllocationState | None, fold: Fold
 ) -> Iterator[Difference]:
+    """Yield what is different between two states of an allocation; None is one that it was not there in."""
     one, other = _fields(before, fold), _fields(after, fold)
     for name in sorted({*one, *other} - ALWAYS_DIFFERENT):
         if one.get(name) != other.get(name):
