@@ -130,6 +130,29 @@ def passes(path: Path, fault: Fault) -> Outcome:
     return Outcome(calls, [sentence for sentences in told.values() for sentence in sentences], wrong)
 
 
+def takes_along(path: Path, fault: Fault) -> Outcome:
+    """Let an append fail while another one is pending: whatever becomes of that, the log knows it."""
+    with SqliteLog(path, "1.1.2") as log:
+        log.append_all(BEFORE)
+        log.append_all(APPENDS["pending"], sync=False)
+        fault.begin()
+        told = told_by(lambda: log.append_all(APPENDS["two allocations"]))
+        calls = fault.end()
+        log.sync()
+        kept = {r.id: r.seq for r in log.read_all()}
+        wrong = [] if list(kept.values()) == list(range(1, log.seq + 1)) else ["there are holes"]
+        for name in ("pending", "two allocations"):
+            ids = [r.id for append in APPENDS[name] for r in append.records]
+            there = {one in kept for one in ids}
+            if {log.knows(str(one)) for one in ids} != there or len(there) > 1:
+                wrong.append(f"{name}: known otherwise than it is there")
+            if len(log.append_all(APPENDS[name])) != (0 if ids[0] in kept else len(ids)):
+                wrong.append(f"{name}: cannot be appended once more")
+        if bool(told) == ("b-1" in kept):
+            wrong.append("it was told otherwise than it is there")
+    return Outcome(calls, told, wrong)
+
+
 def is_converted(path: Path, fault: Fault) -> Outcome:
     """Open a log of the first format, of which every record is written anew."""
     shutil.copy(FORMAT_1, path)
@@ -144,9 +167,12 @@ def is_converted(path: Path, fault: Fault) -> Outcome:
     return Outcome(calls, told, wrong)
 
 
+STORIES = {"passes": passes, "takes along": takes_along, "is converted": is_converted}
+
+
 def main() -> None:
     folder, story, error, mode = Path(sys.argv[1]), sys.argv[2], getattr(errno, sys.argv[3]), int(sys.argv[4])
-    run = {"passes": passes, "is converted": is_converted}[story]
+    run = STORIES[story]
     n, is_over = 0, False
     while not is_over:
         n += 1

@@ -26,6 +26,7 @@ every_fault = pytest.mark.parametrize(
         pytest.param(error, mode, how, id=f"{error} {how}")
         for error in SAID
         for mode, how in ((ONCE, "once"), (FROM_THEN_ON, "from then on"), (SHORT, "short"))
+        if (error, mode) != ("EIO", SHORT)  # what is short is a disk that fills up
     ],
 )
 
@@ -60,6 +61,16 @@ def test_every_call_that_fails_is_told_and_the_same_log_goes_on_when_it_has_pass
     for sentence in (sentence for one in failed for sentence in one["told"]):
         assert sentence.startswith(str(tmp_path.resolve()))
         assert sentence.endswith(SAID[error])
+
+
+@every_fault
+def test_a_log_knows_what_became_of_a_pending_append_when_the_next_one_fails(library, tmp_path, error, mode, how):
+    *failed, whole = runs(library, tmp_path, "takes along", error, mode)
+
+    assert [one for one in [*failed, whole] if one["wrong"]] == []
+    assert len(failed) > 5, how
+    assert [one["n"] for one in failed if not one["told"]] == [], "nothing fails in silence"
+    assert whole["told"] == []
 
 
 @every_fault

@@ -74,7 +74,9 @@ class Collecting(Turns):
 
     def _collect(self, found: Sequence[Due], time_ns: int) -> list[Record]:
         """Write the last records, as one write, and tell who listens."""
-        index = self.store.index + 1
+        # What mirrors a Nomad has that one's indexes, and gives none of its own.
+        first = next(iter(self.store.log.read(found[0].alloc)))
+        index = self.store.index + (not isinstance(first.id, int))
         snapshots = [self.snapshot(one.alloc) for one in found]
         appends = []
         for one, snapshot in zip(found, snapshots, strict=True):
