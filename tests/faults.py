@@ -138,7 +138,7 @@ def takes_along(path: Path, fault: Fault) -> Outcome:
         fault.begin()
         told = told_by(lambda: log.append_all(APPENDS["two allocations"]))
         calls = fault.end()
-        log.sync()
+        lost = told_by(log.sync)
         kept = {r.id: r.seq for r in log.read_all()}
         wrong = [] if list(kept.values()) == list(range(1, log.seq + 1)) else ["there are holes"]
         for name in ("pending", "two allocations"):
@@ -150,6 +150,8 @@ def takes_along(path: Path, fault: Fault) -> Outcome:
                 wrong.append(f"{name}: cannot be appended once more")
         if bool(told) == ("b-1" in kept):
             wrong.append("it was told otherwise than it is there")
+        if bool(lost) == ("d-1" in kept):
+            wrong.append("what was pending is gone, and sync is silent")
     return Outcome(calls, told, wrong)
 
 

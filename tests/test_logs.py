@@ -134,7 +134,7 @@ def test_what_is_no_log_is_refused_and_stays_as_it_is(tmp_path: Path, content: b
 
 
 def test_a_folder_is_no_log(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="is a directory"):
+    with pytest.raises(LogError, match=r"[Ii]s a directory"):
         NdjsonLog(tmp_path, "0.5.6")
 
 

@@ -27,10 +27,6 @@ BUSY = "another process is writing this log"
 MOMENTS = {"is opened": (Path, "open"), "is locked": (fcntl, "flock")}
 """What a writer calls between finding a log and having it for itself."""
 
-looks_before_it_locks = pytest.mark.xfail(
-    reason="whether a log is new, and what is in it, is found out before it is locked", raises=AssertionError
-)
-
 
 class Meanwhile:
     """Lets something happen once, just before a function is called."""
@@ -97,21 +93,19 @@ def kept_in(path: Path) -> list[str]:
         return [str(error)]
 
 
-def cases(*broken: tuple[str, str]) -> pytest.MarkDecorator:
-    """Each log, new or with a record in it, at each moment; the broken ones are expected to fail."""
-    return pytest.mark.parametrize(
-        ("name", "version", "moment"),
-        [
-            pytest.param(name, version, moment, id=f"{there} {name} {moment}", marks=marks)
-            for name in ("x.db", "x.jsonl")
-            for there, version in (("new", 1), ("old", 2))
-            for moment in MOMENTS
-            for marks in [[looks_before_it_locks] if {(name, there), (f"{name} {moment}", there)} & {*broken} else []]
-        ],
-    )
+cases = pytest.mark.parametrize(
+    ("name", "version", "moment"),
+    [
+        pytest.param(name, version, moment, id=f"{there} {name} {moment}")
+        for name in ("x.db", "x.jsonl")
+        for there, version in (("new", 1), ("old", 2))
+        for moment in MOMENTS
+    ],
+)
+"""Each log, new or with a record in it, at each moment."""
 
 
-@cases(("x.db", "new"), ("x.jsonl", "new"), ("x.jsonl", "old"))
+@cases
 def test_what_another_writer_appended_before_the_log_was_ours_is_there(tmp_path, meanwhile, name, version, moment):
     path, acknowledged = tmp_path / name, []
     if version > 1:
@@ -130,7 +124,7 @@ def test_what_another_writer_appended_before_the_log_was_ours_is_there(tmp_path,
     assert acknowledged[-1] == f"other-{version}"
 
 
-@cases(("x.jsonl is opened", "new"))
+@cases
 def test_a_writer_that_is_told_to_wait_has_done_nothing_to_the_log(tmp_path, meanwhile, name, version, moment):
     path, acknowledged, others = tmp_path / name, [], []
     if version > 1:
@@ -155,13 +149,7 @@ def test_a_writer_that_is_told_to_wait_has_done_nothing_to_the_log(tmp_path, mea
     "name",
     [
         "x.db",
-        pytest.param(
-            "x.jsonl",
-            marks=pytest.mark.xfail(
-                reason="the file that was compacted is another one, and the lock of the old one is free",
-                raises=AssertionError,
-            ),
-        ),
+        "x.jsonl",
     ],
 )
 def test_a_log_that_is_compacted_while_it_is_opened_has_one_writer(tmp_path, meanwhile, name):
@@ -185,12 +173,7 @@ def test_a_log_that_is_compacted_while_it_is_opened_has_one_writer(tmp_path, mea
     "name",
     [
         "x.db",
-        pytest.param(
-            "x.jsonl",
-            marks=pytest.mark.xfail(
-                reason="a log that is taken back is let go of before it is removed", raises=AssertionError
-            ),
-        ),
+        "x.jsonl",
     ],
 )
 def test_a_log_that_is_taken_back_is_nobody_elses_until_it_is_gone(tmp_path, meanwhile, name):
@@ -203,10 +186,6 @@ def test_a_log_that_is_taken_back_is_nobody_elses_until_it_is_gone(tmp_path, mea
     assert path.exists() == bool(acknowledged)
 
 
-@pytest.mark.xfail(
-    reason="the lock file is removed with a log that is taken back, and who waits for the lock gets that of no file",
-    raises=AssertionError,
-)
 def test_a_log_that_was_taken_back_has_one_writer_again(tmp_path, meanwhile):
     path = tmp_path / "x.db"
     meanwhile.before(fcntl, "flock", lambda: open_log(path, "1.1.2").roll_back())
@@ -242,9 +221,6 @@ for line in sys.stdin:
 """
 
 
-@pytest.mark.xfail(
-    reason=looks_before_it_locks.kwargs["reason"], raises=AssertionError, strict=False
-)  # by chance: nearly always for lines, nearly never for a database
 @pytest.mark.parametrize("name", ["x.db", "x.jsonl"])
 def test_of_eight_processes_that_begin_a_log_exactly_one_wins(tmp_path, name):
     command = [sys.executable, "-c", BEGINNER]

@@ -85,10 +85,6 @@ def test_a_log_of_an_older_format_keeps_every_record_whatever_call_fails_while_i
     assert whole["told"] == []
 
 
-@pytest.mark.xfail(
-    reason="an append that fails takes back with it what was appended before it and is not acknowledged yet",
-    raises=AssertionError,
-)
 def test_what_a_sync_acknowledges_is_there_whatever_append_failed_before_it(tmp_path):
     with SqliteLog(tmp_path / "x.db", "1.1.2") as log:
         log.append("a", 0, [record_of("a", 1)], sync=False)

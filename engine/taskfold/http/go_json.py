@@ -23,10 +23,10 @@ _NAMES: Final = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 
 
 # A string with escapes, and a scalar that is wrong, are no token here: _Scalar goes over them byte by byte.
 _TOKEN: Final = re.compile(
-    rb"""[ \t\r\n]*+
+    rb"""[ \t\r\n]*
     ( [{}\[\]:,]
-    | "[^"\\\x00-\x1f]*+"
-    | -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+(?![.eE])
+    | "[^"\\\x00-\x1f]*"
+    | -?(?:0|[1-9][0-9]*(?![0-9]))(?:\.[0-9]+(?![0-9]))?(?:[eE][+-]?[0-9]+(?![0-9]))?(?![.eE])
     | true | false | null )""",
     re.VERBOSE,
 )

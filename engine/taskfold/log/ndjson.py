@@ -65,16 +65,12 @@ class NdjsonLog:
         """What a write left that failed may still be there."""
         self._lock = threading.Lock()
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
-        self._is_new = is_new(path)
-        if self._is_new and dialect is None:
-            msg = f"{self.path}: there is no log, and a new one needs a dialect"
-            raise LogError(msg)
-        self._size = 0 if self._is_new else self._read(dialect)
+        self._is_new = self._is_to_begin(dialect)
         with self._told():
-            # Unbuffered: what a failing disk did not take must not wait in a buffer for the next write.
-            self._file = self.path.open("wb" if self._is_new else "r+b", buffering=0)
+            self._file = _own_file(self.path)
             try:
-                _lock(self._file, self.path)
+                self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
+                self._size = 0 if self._is_new else self._read(dialect)
                 self._file.seek(self._size)
                 # What follows was cut off while it was written, and never acknowledged.
                 self._file.truncate()
@@ -90,6 +86,12 @@ class NdjsonLog:
                 self._file.close()
                 raise
         self._first_size = 0 if self._is_new else self._size
+
+    def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
+        """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
+        if is_new(self.path) and dialect is None:
+            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
+        return is_new(self.path)
 
     @property
     def seq(self) -> int:
@@ -213,9 +215,9 @@ class NdjsonLog:
             self._pending, self._pending_lines = [], bytearray()
             self._file.seek(self._first_size)
             self._file.truncate()
-            self._file.close()
             if self._is_new:
-                self.path.unlink()
+                self.path.unlink()  # while it is locked
+            self._file.close()
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
@@ -375,6 +377,21 @@ def _check_appendable(stream: BinaryIO, name: str) -> None:
         raise SourceError(name, "a compressed log can be read, not appended to")
     if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
         raise SourceError(name, "is not a taskfold log, and nothing is ever overwritten")
+
+
+def _own_file(path: Path) -> FileIO:
+    """Open the file of a log and lock it, whole as it is; again where it was removed or replaced meanwhile."""
+    while True:
+        path.open("ab", buffering=0).close()
+        file = path.open("r+b", buffering=0)
+        try:
+            _lock(file, path)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def _lock(file: FileIO, path: Path) -> None:

@@ -92,6 +92,8 @@ class PostgresLog:
         """Records that were appended, and not sent yet."""
         self._is_sent = False
         """Records were sent, and not committed yet."""
+        self._is_lost = False
+        """What was appended and not acknowledged is not there any more."""
         self._is_stale = False
         """The position may be another than the one that is known, also where the two are equal."""
         self._readers: deque[Connection] = deque()
@@ -205,6 +207,7 @@ class PostgresLog:
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended; where the
         connection is lost while it is committed, the message says that nobody knows.
         """
+        has_pending = bool(self._pending) or self._is_sent
         with self._told():
             try:
                 seq = self._locked()
@@ -220,6 +223,7 @@ class PostgresLog:
                     self._send()
             except (psycopg.Error, OverflowError, UnicodeError):
                 self._undo()
+                self._is_lost = has_pending
                 raise
             finally:
                 self._release()
@@ -266,6 +270,9 @@ class PostgresLog:
     def sync(self) -> None:
         """Acknowledge what was appended: have it committed. Raises LogError when that cannot be."""
         with self._told():
+            if self._is_lost:
+                self._is_lost = False
+                raise LogError(f"{self.name}: what was not acknowledged yet was taken back when a later append failed")
             if not self._pending and not self._is_sent:
                 return
             try:

@@ -7,6 +7,7 @@ versions and IDs are looked up when they are needed.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -84,12 +85,13 @@ class SqliteLog:
         DialectError when it is of another dialect.
         """
         self.path = Path(path)
-        self._is_new = is_new(path)
-        if self._is_new and dialect is None:
-            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
+        self._is_lost = False
+        """What was appended and not acknowledged is not there any more."""
+        self._is_new = self._is_to_begin(dialect)
         with tables.told(self.path):
             self._lock = _locked(self.path)
             try:
+                self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
                 if self._is_new:
                     tables.begin(self.path, new_header(dialect or "", region))
                 self._database = tables.connected(self.path)
@@ -111,6 +113,12 @@ class SqliteLog:
         self._database.execute("PRAGMA synchronous = FULL")
         self.header = tables.converted(self._database, self.header)
         self._ledger = _Lookups(self._database)
+
+    def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
+        """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
+        if is_new(self.path) and dialect is None:
+            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
+        return is_new(self.path)
 
     @property
     def seq(self) -> int:
@@ -140,40 +148,53 @@ class SqliteLog:
         return placed
 
     def _insert(self, placed: Sequence[Record], *, sync: bool) -> None:
-        """Write rows, all or none."""
+        """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
         database = self._database
-        if not database.in_transaction:
+        has_pending = database.in_transaction
+        if not has_pending:
             database.execute("BEGIN IMMEDIATE")
         database.execute("SAVEPOINT append")
         try:
             database.executemany(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", [tables.row_of(record) for record in placed]
             )
-            database.execute("RELEASE append")
-            if sync:
-                database.execute("COMMIT")
         except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
             with suppress(sqlite3.Error):
                 database.execute("ROLLBACK TO append")
-            if sync:
+                database.execute("RELEASE append")
+            if not has_pending:
                 with suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
-            if not database.in_transaction:
-                self._ledger.forget()
+            self._note_lost(is_pending=has_pending)
             raise
+        database.execute("RELEASE append")
+        if sync:
+            self._commit(has_pending=has_pending)
+
+    def _commit(self, *, has_pending: bool) -> None:
+        try:
+            self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            self._note_lost(is_pending=has_pending)
+            raise
+
+    def _note_lost(self, *, is_pending: bool) -> None:
+        """Note that nothing is pending any more, where the transaction has ended; `sync` must not be silent then."""
+        if not self._database.in_transaction:
+            self._is_lost = is_pending
+            self._ledger.forget()
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
         with tables.told(self.path):
+            if self._is_lost:
+                self._is_lost = False
+                raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later append failed")
             if self._database.in_transaction:
-                try:
-                    self._database.execute("COMMIT")
-                except sqlite3.Error:
-                    with suppress(sqlite3.Error):
-                        self._database.execute("ROLLBACK")
-                    self._ledger.forget()
-                    raise
+                self._commit(has_pending=False)
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -292,4 +313,11 @@ def _locked(path: Path) -> Any:
         except BlockingIOError:
             lock.close()
             raise LogError(f"{path}: another process is writing this log") from None
+        try:
+            named = _lock_file(path).stat()
+        except FileNotFoundError:
+            named = None
+        if named is None or not os.path.samestat(named, os.fstat(lock.fileno())):
+            lock.close()  # it was removed with the log that it was of
+            return _locked(path)
     return lock
