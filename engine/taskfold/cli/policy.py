@@ -11,21 +11,18 @@ import msgspec
 
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable
+from taskfold.cli.jobs import JOB_TYPES, read_jobs
 from taskfold.cli.wording import count_text, visible
 from taskfold.codecs.groups import job_policy, own_policy
-from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job, Task
 from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.duration import NS_PER_SECOND, duration_text
-from taskfold.errors import SourceError
-from taskfold.lines import MAX_LINE_BYTES, open_bytes
 from taskfold.policy import MODES, RestartPolicy
 from taskfold.policy_advice import REQUESTED, Advice, advice_on
 from taskfold.restart import Failure, default_policy, simulate
 
 __all__ = ["policy"]
 
-_JOB_TYPES: Final = ("service", "system", "batch", "sysbatch")
 _MOST_FAILURES: Final = 100_000
 _NS_PER_MS: Final = 1_000_000
 _INT64: Final = range(-(2**63), 2**63)
@@ -61,7 +58,7 @@ class _Judged(NamedTuple):
 @click.option("--delay", "delay_ns", type=options.DURATION, help="The least wait before a restart, such as 15s.")
 @click.option("--mode", type=click.Choice(MODES), help="What is done when the attempts are used up.")
 @click.option(
-    "--type", "job_type", type=click.Choice(_JOB_TYPES), help="Whose default the rest is; service unless named."
+    "--type", "job_type", type=click.Choice(JOB_TYPES), help="Whose default the rest is; service unless named."
 )
 @options.dialect_option(f"Whose rules; {DEFAULT_DIALECT} unless named.")
 @click.option(
@@ -95,7 +92,7 @@ def policy(job: str | None, dialect: str | None, run_ns: int, failures: int, see
 
 def _of_flags(given: dict[str, Any], dialect: Dialect) -> _InForce:
     """Return the policy that the flags name. Raises Unanswerable where something is left out that has no default."""
-    job_type = given.pop("job_type", _JOB_TYPES[0])
+    job_type = given.pop("job_type", JOB_TYPES[0])
     default = default_policy(job_type, dialect)
     missing = [name for name in RestartPolicy.__struct_fields__ if name not in given]
     if default is None and missing:
@@ -115,76 +112,12 @@ def _of_file(name: str, given: dict[str, Any], dialect: Dialect) -> list[_InForc
         raise Unanswerable(
             f"{', '.join(map(_flag, given))}: a job file says this itself; leave the one or the other out"
         )
-    content = _content(name)
-    try:
-        told = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SourceError(name, f"is not JSON ({error}); `nomad job run -output FILE` prints a job as JSON") from None
-    jobs = [(f"$[{place}]", job) for place, job in enumerate(told)] if isinstance(told, list) else [("$", told)]
-    if not jobs:
-        raise SourceError(name, "holds no job: the list is empty")
-    return [found for path, job in jobs for found in _of_job(_read_job(name, path, job, dialect), dialect)]
-
-
-def _content(name: str) -> bytes:
-    """Return what a file holds, unpacked. Raises SourceError, also for one that is too long for a job."""
-    with open_bytes(name) as stream:
-        content = stream.read(MAX_LINE_BYTES + 1)
-    if len(content) > MAX_LINE_BYTES:
-        raise SourceError(name, f"is longer than {MAX_LINE_BYTES >> 20} MiB: this is no job")
-    return content
-
-
-def _read_job(name: str, path: str, told: Any, dialect: Dialect) -> Job:
-    """Return the job that a JSON value is, or has under Job. Raises SourceError."""
-    if isinstance(told, dict) and "Job" in told:
-        path, told = f"{path}.Job", told["Job"]
-    told = _without_nulls(told)
-    job_type = (told.get("Type") or _JOB_TYPES[0]) if isinstance(told, dict) else _JOB_TYPES[0]
-    # Agents have done it since before there was the new client, but no dialect lies between.
-    if isinstance(told, dict) and dialect.has_new_client:
-        _complete(told, default_policy(job_type, dialect) if isinstance(job_type, str) else None)
-    try:
-        job = view(msgspec.json.encode(told), Job, path=path)
-    except ValueError as error:
-        raise SourceError(name, str(error)) from None
-    if not job.task_groups:
-        raise SourceError(name, f"{path}: this is no job of Nomad's: it has no TaskGroups")
-    if job_type not in _JOB_TYPES:
-        raise SourceError(name, f"{path}.Type: {job_type!r} is no type of job; there are {', '.join(_JOB_TYPES)}")
-    return job
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a JSON value without the keys that say null: `nomad job run -output` writes those for what is not said."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _complete(job: dict[str, Any], default: RestartPolicy | None) -> None:
-    """Fill in what policies leave out, as an agent does with a job that it is sent: from the default, or the group's.
-
-    What is not of the form of a job is left to its reader. Source: api/tasks.go Canonicalize (since Nomad 0.6.0; for
-    tasks since 0.11.0).
-    """
-    base: dict[str, Any] = msgspec.to_builtins(default) if default else {}
-    for group in _objects(job.get("TaskGroups")):
-        for_tasks = base
-        if isinstance(own := group.get("RestartPolicy"), dict):
-            for_tasks = group["RestartPolicy"] = base | own
-        for task in _objects(group.get("Tasks")):
-            if isinstance(own := task.get("RestartPolicy"), dict):
-                task["RestartPolicy"] = for_tasks | own
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
+    return [found for told in read_jobs(name, dialect) for found in _of_job(told.job, dialect)]
 
 
 def _of_job(job: Job, dialect: Dialect) -> Iterator[_InForce]:
     """Yield the policy of each group, and of each task that has its own."""
-    job_type = job.type or _JOB_TYPES[0]
+    job_type = job.type or JOB_TYPES[0]
     for group in job.task_groups or ():
         tasks = group.tasks or ()
         where = {"job": job.id or job.name, "group": group.name}
