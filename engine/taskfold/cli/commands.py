@@ -19,6 +19,7 @@ from taskfold.cli.options import Wanted
 from taskfold.cli.policy import policy
 from taskfold.cli.progress import Progress
 from taskfold.cli.reading import fold_of, matching_ids, records_of_one
+from taskfold.cli.run import run
 from taskfold.cli.serve import serve
 from taskfold.cli.wording import bytes_text, count_text
 from taskfold.codecs.allocation import Snapshot
@@ -306,3 +307,4 @@ taskfold.add_command(diff)
 taskfold.add_command(collect)
 taskfold.add_command(serve)
 taskfold.add_command(policy)
+taskfold.add_command(run)

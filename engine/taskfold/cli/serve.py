@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from taskfold.http.app import App
     from taskfold.http.server import Server
 
-__all__ = ["serve"]
+__all__ = ["check_extra", "serve"]
 
 _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
 _HEADER_BYTES: Final = 64
@@ -58,7 +58,7 @@ def serve(
     LOG is a file (x.db, x.jsonl) or a PostgreSQL database (postgresql://…), which several servers may share. It is
     begun where there is none; without LOG everything is in memory. See docs/serving.md.
     """
-    _check_extra()
+    check_extra()
     from taskfold.http.secrets import read_token
     from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
 
@@ -87,7 +87,7 @@ def _note(text: str) -> None:
     say(f"note: {text}")
 
 
-def _check_extra() -> None:
+def check_extra() -> None:
     """Say what must be installed where it is not. Raises Unanswerable."""
     from importlib.util import find_spec
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
+from rich.table import Column as Heading
+from rich.table import Table as Live
 from rich.text import Text
 
 from taskfold.cli.changes import Changes
@@ -13,13 +15,14 @@ from taskfold.cli.screen import Cell, Column, Row, Screen, Table
 from taskfold.cli.styles import STATUS_STYLES, state_cell
 from taskfold.cli.wording import age_text, count_text, event_text, instant_text, message_text, short_ids, visible
 from taskfold.codecs.allocation import Snapshot
+from taskfold.engine import Engine
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
 from taskfold.record import Gap, InternalEvent, Record, Updated
 from taskfold.replay import At
 from taskfold.task import TaskState
 
-__all__ = ["counts_text", "show_history", "show_log", "show_replay"]
+__all__ = ["counts_text", "live_table", "show_history", "show_log", "show_replay"]
 
 T = TypeVar("T")
 
@@ -31,6 +34,7 @@ _TASKS: Final = (
     Column("AGE", right=True),
     Column("LAST EVENT"),
 )
+_LIVE: Final = (Column("ALLOCATION"), *_TASKS)
 _LOG: Final = (
     Column("SEQ", right=True),
     Column("INDEX", right=True),
@@ -106,6 +110,17 @@ def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> 
     name = " / ".join(visible(part) for part in (snapshot.job_id, snapshot.task_group) if part) or "-"
     cell = Text(visible(status), style=STATUS_STYLES.get(status, ""))
     return visible(short), name, cell.append(", collected") if is_collected else cell
+
+
+def live_table(engine: Engine, allocations: Iterable[str]) -> Live:
+    """Return a row for each task of these allocations, as they are now."""
+    columns = [Heading(column.title, justify="right" if column.right else "left", no_wrap=True) for column in _LIVE]
+    columns[-1].ratio = 1  # the others keep their widths
+    table, now_ns = Live(*columns, box=None, expand=True), engine.clock.time_ns()
+    for snapshot in sorted(map(engine.snapshot, tuple(allocations)), key=lambda found: found.create_index or 0):
+        for name, state in snapshot.tasks.items():
+            table.add_row(visible(snapshot.name or ""), *_task_cells(name, state, now_ns))
+    return table
 
 
 def _task_cells(name: str, state: TaskState, newest_ns: int) -> list[Cell]:

@@ -1,0 +1,152 @@
+"""``taskfold run``: the processes of a job under a supervisor, and a live table of its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskfold.cli import options
+from taskfold.cli.guard import NO, Unanswerable, say
+from taskfold.cli.jobs import read_jobs
+from taskfold.cli.serve import check_extra
+from taskfold.cli.wording import count_text, instant_text, visible
+from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.effects import Step
+from taskfold.engine import Engine
+from taskfold.errors import SourceError
+from taskfold.events import wire_type
+from taskfold.log.memory import MemoryLog
+from taskfold.log.opening import is_new_log, is_postgres, open_log
+from taskfold.messages import display_message
+
+if TYPE_CHECKING:
+    from taskfold.http.server import Server
+    from taskfold.supervisor import Supervisor
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("job", metavar="JOB.json|-")
+@click.option("--log", metavar="LOG", help="Record in LOG (x.db, x.jsonl), and go on from it after a crash.")
+@click.option("--serve", "bind", metavar="HOST:PORT", help="Answer Nomad's HTTP API meanwhile.")
+@options.dialect_option(f"The dialect of a new log; {NEWEST_DIALECT} unless named.")
+def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int:
+    """Run the raw_exec tasks of a job as processes of this machine, until they have ended.
+
+    JOB.json is a job as Nomad's API takes it. Ctrl-C stops the tasks as the job says, a second one at once. What the
+    tasks write is in LOG.run. See docs/embedding.md.
+    """
+    if sys.platform != "linux":
+        raise Unanswerable("taskfold run needs Linux, where /proc tells one process from another")
+    if log is not None and is_postgres(log):
+        raise Unanswerable("--log: name a file (x.db, x.jsonl); the processes are of this machine, too")
+    begins = log is None or is_new_log(log)
+    name = dialect or (NEWEST_DIALECT if begins else None)
+    told = _job_in(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
+    with ExitStack() as held:
+        engine = held.enter_context(Engine(MemoryLog(name or "") if log is None else open_log(log, name)))
+        told = told or _job_in(job, engine.dialect)
+        directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run").absolute()
+        _lock(directory, held)
+        engine.catch_up()
+        from taskfold.supervisor import Supervisor
+
+        supervisor = Supervisor(engine, directory, is_bound=log is None, on_note=lambda text: say(f"note: {text}"))
+        server = None if bind is None else _server(engine, bind, held)
+        shown = set(supervisor.live)
+        held.enter_context(_showing(supervisor, shown))
+        shown.update(supervisor.place(told))
+        say(f"running {count_text(len(supervisor.live), 'allocation')}; what the tasks write is in {directory}")
+        asyncio.run(_run(supervisor, server))
+        statuses = [engine.snapshot(alloc).client_status or "" for alloc in shown]
+    say("; ".join(f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})))
+    return NO if "failed" in statuses else 0
+
+
+def _job_in(name: str, dialect: Dialect) -> dict[str, Any]:
+    """Return the job in a file. Raises SourceError where it cannot be run here, naming all that stands in the way."""
+    jobs = read_jobs(name, dialect)
+    if len(jobs) > 1:
+        raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
+    told, job = jobs[0].told, jobs[0].job
+    from taskfold.drivers.raw_exec import problem_of
+
+    tasks = [(group.name, task) for group in job.task_groups or () for task in group.tasks or ()]
+    problems = [f"task {task.name!r}: {problem}" for _, task in tasks if (problem := problem_of(task))]
+    names = {(job.id, group, task.name) for group, task in tasks}
+    if not names or len(names) < len(tasks) or not all(all(each) for each in names):
+        problems.append("the job, its groups and its tasks need names, and each its own")
+    if problems:
+        raise SourceError(name, "; ".join(problems))
+    return told
+
+
+def _lock(directory: Path, held: ExitStack) -> None:
+    """Keep other runs away from a log. Raises Unanswerable."""
+    import fcntl
+
+    directory.mkdir(exist_ok=True)
+    file = held.enter_context((directory / "lock").open("w"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Unanswerable(f"{directory}: another run is at work there") from None
+
+
+def _server(engine: Engine, bind: str, held: ExitStack) -> Server:
+    """Return the server of the HTTP API. Raises Unanswerable and ServeError."""
+    check_extra()
+    from taskfold.http.app import App
+    from taskfold.http.secrets import read_token
+    from taskfold.http.server import Server, check_exposure, parse_bind
+
+    host, port = parse_bind(bind)
+    token = read_token(None, None, on_note=say)
+    check_exposure(host, token)
+    server = Server(App(engine, region=engine.store.log.header.region, token=token), host=host, port=port)
+    held.callback(server.close)
+    say(f"serving at {server.url}")
+    return server
+
+
+async def _run(supervisor: Supervisor, server: Server | None) -> None:
+    """Run the supervisor, and the server beside it; a signal stops both in good order."""
+    loop = asyncio.get_running_loop()
+    serving = None if server is None else loop.create_task(server.run())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.stop)
+    try:
+        await supervisor.run()
+    finally:
+        if server is not None and serving is not None:
+            server.stop()
+            await serving
+
+
+def _showing(supervisor: Supervisor, shown: set[str]) -> AbstractContextManager[object]:
+    """Show the tasks in a table that lives, or, where there is no terminal, each event in a line."""
+    from taskfold.cli.screen import Screen
+
+    screen, ending = Screen(), ExitStack()
+    if not screen.is_plain:
+        from rich.live import Live
+
+        from taskfold.cli.views import live_table
+
+        return Live(get_renderable=lambda: live_table(supervisor.engine, shown), console=screen.console)
+
+    def tell(step: Step) -> None:
+        for task, event in step.events:
+            what = f"{visible(task)}  {wire_type(event)}  {visible(display_message(event))}"
+            click.echo(f"{instant_text(step.time_ns)}  {step.alloc[:8]}  {what}".rstrip())
+
+    ending.callback(supervisor.engine.on_step(tell))
+    return ending

@@ -1,0 +1,207 @@
+"""Processes of tasks: begun behind an executor, found again by who was away, and told about as inputs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from taskfold.codecs.views_job import Task
+from taskfold.drivers import executor
+from taskfold.inputs import Exited, Started, StartFailed
+
+__all__ = ["DRIVER", "Handle", "Process", "command_line_of", "environment_of", "find_command", "problem_of"]
+
+DRIVER: Final = "raw_exec"
+_UNSUPPORTED: Final = ("artifacts", "templates", "user", "vault", "dispatch_payload", "volume_mounts")
+_NOWHERE: Final = Path("/nonexistent")
+"""The directory of a task that is not placed yet: nothing is in it."""
+_NO_COMMAND: Final = (
+    "2 errors occurred:\n\t* failed to parse config: \n\t* Missing required argument: "
+    'The argument "command" is required, but no definition was found.\n\n'
+)
+"""In the words of Nomad 1.1.2."""
+_GONE: Final = "the executor of the process is gone"
+
+
+class _Config(msgspec.Struct):
+    """The settings of the driver."""
+
+    command: str = ""
+    args: list[str] = []
+
+
+def command_line_of(task: Task) -> list[str]:
+    """Return what a task runs, and with which arguments. Raises ValueError."""
+    if task.driver != DRIVER:
+        raise ValueError(f"driver {task.driver!r} is not known here; there is {DRIVER}")
+    config = msgspec.convert({key: msgspec.json.decode(text) for key, text in (task.config or {}).items()}, _Config)
+    if not config.command:
+        raise ValueError(_NO_COMMAND)
+    return [config.command, *config.args]
+
+
+def find_command(command: str, directory: Path, task: Task) -> str | None:
+    """Return the path of a command: absolute, in the task's directory, or on its PATH; None where there is none."""
+    path = (task.env or {}).get("PATH")
+    return shutil.which(str(directory / command) if os.sep in command else command, path=path)
+
+
+def problem_of(task: Task) -> str:
+    """Return what stands in the way of running a task here; nothing if nothing does."""
+    if missing := [field for field in _UNSUPPORTED if getattr(task, field)]:
+        return f"{', '.join(missing)} cannot be had here"
+    try:
+        command = command_line_of(task)[0]
+    except ValueError as error:
+        return " ".join(str(error).split())
+    if find_command(command, _NOWHERE, task) is None:
+        return f"{command}: {'permission denied' if Path(command).is_file() else 'no such command'}"
+    return ""
+
+
+def environment_of(task: Task, **nomad: str) -> dict[str, str]:
+    """Return the environment of a task: this process's without its secret, what every task is told, and its own."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TASKFOLD_TOKEN"}
+    return {**inherited, **{f"NOMAD_{name.upper()}": value for name, value in nomad.items()}, **(task.env or {})}
+
+
+class Handle(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is recorded of the executor of a process, to know it again: its pid alone may be another's by now."""
+
+    pid: int
+    start_time: int
+    """Clock ticks after boot."""
+    found: str = ""
+    """What a later supervisor made of it: ``reattached``, ``ended`` (it had ended meanwhile) or ``lost``."""
+
+
+class Process:
+    """The process of a task, behind its executor."""
+
+    def __init__(self, directory: Path, handle: Handle, parent: subprocess.Popen[bytes] | None = None) -> None:
+        """Find the executor of a handle, if it still runs."""
+        self.handle = handle
+        self.attempt = 0
+        """How often it was told to end."""
+        self._status_file = directory / executor.STATUS
+        self._parent = parent
+        self._pidfd: int | None = None
+        self.is_started = "pid" in self.status
+        with suppress(OSError):
+            self._pidfd = os.pidfd_open(handle.pid)
+            if not executor.is_running(handle.pid, handle.start_time):
+                self._let_go()
+
+    @classmethod
+    def prepare(cls, directory: Path, *, is_bound: bool) -> Process:
+        """Start an executor, which does nothing before `go`. Raises OSError."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / executor.STATUS).unlink(missing_ok=True)
+        command = [sys.executable, "-I", "-S", "-B", executor.__file__, "bound" if is_bound else "free"]
+        # It is born with these blocked: none may end it before it listens.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, executor.FORWARDING)
+        try:
+            parent = subprocess.Popen(  # noqa: S603 - a command of ours
+                command,
+                cwd=directory,
+                start_new_session=True,
+                stdin=subprocess.PIPE,
+                # It must not hold open what others read from this process: it may live longer.
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return cls(directory, Handle(parent.pid, executor.start_time_of(parent.pid)), parent)
+
+    def go(self, path: str, argv: list[str], env: dict[str, str]) -> None:
+        """Have the executor start the process."""
+        assert self._parent is not None
+        assert self._parent.stdin is not None
+        with suppress(BrokenPipeError), self._parent.stdin as pipe:
+            pipe.write(json.dumps({"path": path, "argv": argv, "env": env}).encode() + b"\n")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its executor runs."""
+        return self._pidfd is not None
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What its executor said last; nothing where it said nothing."""
+        with suppress(OSError):
+            return dict(json.loads(self._status_file.read_bytes()))
+        return {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its executor said how it ended, or why it could not begin."""
+        return not self.status.keys().isdisjoint({"exit_code", "error"})
+
+    def send(self, name: str) -> None:
+        """Send the process a signal: the driver's own unless the name is that of one. Source: drivers/rawexec."""
+        number = signal.Signals.__members__.get(name, signal.SIGINT)
+        if self._parent is not None and self._parent.stdin is not None:
+            self._parent.stdin.close()  # without an order its executor ends
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, executor.FORWARDED + number)
+
+    async def tells(self) -> AsyncIterator[Started | StartFailed | Exited]:
+        """Yield how it starts, and how it ends."""
+        ended = asyncio.get_running_loop().create_task(_readable(self._pidfd))
+        wait = 0.004
+        while not self.status and not ended.done():
+            await asyncio.wait({ended}, timeout=wait)
+            wait *= 1.5
+        if "pid" in self.status:
+            self.is_started = True
+            yield Started()
+        await ended
+        self._let_go()
+        yield self.end()
+
+    def end(self) -> StartFailed | Exited:
+        """Return how it ended, or why it could not begin; its executor is gone, and what it left behind is ended."""
+        self.end_orphan()
+        status, error = self.status, "" if self.is_over else _GONE
+        if "pid" not in status:
+            return StartFailed(error=error or status["error"], recoverable=bool(error))
+        return Exited(exit_code=status.get("exit_code"), signal=status.get("signal", 0), error=error)
+
+    def end_orphan(self) -> None:
+        """End a process whose executor is gone: nobody can tell any more how it ends."""
+        status = self.status
+        if "pid" in status and not self.is_alive and executor.is_running(status["pid"], status["start_time"]):
+            with suppress(ProcessLookupError):
+                os.killpg(status["pid"], signal.SIGKILL)
+
+    def _let_go(self) -> None:
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._parent is not None:
+            self._parent.wait()
+
+
+async def _readable(descriptor: int | None) -> None:
+    """Wait until the process that a descriptor stands for has ended."""
+    if descriptor is not None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(descriptor, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(descriptor)
