@@ -83,13 +83,14 @@ FLOORS = {
         "verify_log",
         "ingest",
         "nomad",
+        "drivers",
     ),
-    "faces": ("cli", "http", "testing"),
+    "faces": ("cli", "http", "supervisor", "testing"),
 }
 # These gather what the package offers, from wherever it is.
 UNBOUND = ("taskfold", "taskfold.__main__")
 # The only faces that a face may import, and only inside a function.
-LAZY_FACES = {("cli", "http"), ("cli", "testing")}
+LAZY_FACES = {("cli", "http"), ("cli", "supervisor"), ("cli", "testing")}
 
 PURE_FLOORS = ("words", "core")
 IMPURE_MODULES = {

@@ -249,7 +249,7 @@ def test_a_log_that_cannot_be_written_ends_every_process(tmp_path):
 
     with pytest.raises(LogError):
         run(job_of(script("a", FOREVER), script("b", FOREVER)), tmp_path, fail, engine=Engine(log))
-    asyncio.run(eventually(lambda: left_in(tmp_path) == []))
+    assert left_in(tmp_path) == []
 
 
 def test_without_its_executor_a_process_is_ended_and_started_again(tmp_path):
@@ -299,8 +299,10 @@ async def leave(job, directory: Path, engine: Engine) -> None:
     await eventually(lambda: is_settled(engine))
     await asyncio.sleep(0.1)
     for process in supervisor._processes.values():
-        process._parent.returncode = 0  # or Python would complain that nobody waited for it
-    supervisor._processes.clear()
+        # As if this process were gone: it can neither signal the executor nor wait for it.
+        process._parent.returncode = 0
+        os.close(process._pidfd)
+        process._pidfd = None
     running.cancel()
     await asyncio.wait({running})
 

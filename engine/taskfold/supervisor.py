@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
@@ -82,13 +83,14 @@ class Supervisor:
             raise failed.exceptions[0] from None
 
     async def _live(self) -> None:
+        # It begins to listen at the first wait below, before anybody reports: what was owed by then is owed by `restore`.
         carrying = self._group.create_task(self._carry_out())
-        await asyncio.sleep(0)  # from here on it hears of every step
         try:
             for alloc in self.allocations:
                 self._recover(alloc)
             for step in self.engine.restore():
                 self._carry(step)
+            self.live = {alloc for alloc in self.live if not _is_dead(self.engine.snapshot(alloc))}
             self._look_whether_over()
             await self._over.wait()
         finally:
@@ -176,10 +178,11 @@ class Supervisor:
 
     async def _follow(self, key: _Key, process: Process) -> None:
         """Report what becomes of a process."""
-        async for said in process.tells():
-            if not isinstance(said, inputs.Started):
-                del self._processes[key]
-            self._report_of(key, process, said)
+        with closing(process):
+            async for said in process.tells():
+                if not isinstance(said, inputs.Started):
+                    del self._processes[key]
+                self._report_of(key, process, said)
         self._look_whether_over()
 
     def _report_of(self, key: _Key, process: Process, said: inputs.Input) -> None:

@@ -97,11 +97,12 @@ class Process:
         self._status_file = directory / executor.STATUS
         self._parent = parent
         self._pidfd: int | None = None
-        self.is_started = "pid" in self.status
         with suppress(OSError):
             self._pidfd = os.pidfd_open(handle.pid)
             if not executor.is_running(handle.pid, handle.start_time):
                 self._let_go()
+        # Only now: what an executor that is gone has said is its last word.
+        self.is_started = "pid" in self.status
 
     @classmethod
     def prepare(cls, directory: Path, *, is_bound: bool) -> Process:
@@ -186,6 +187,11 @@ class Process:
         if "pid" in status and not self.is_alive and executor.is_running(status["pid"], status["start_time"]):
             with suppress(ProcessLookupError):
                 os.killpg(status["pid"], signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it, if it still runs, and let go of it."""
+        self.send("SIGKILL")
+        self._let_go()
 
     def _let_go(self) -> None:
         if self._pidfd is not None:

@@ -1,0 +1,380 @@
+"""``taskfold run``: what it refuses in one sentence, how it ends, and what it finds again after it was killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import nomad
+import pytest
+
+import recordings
+from command_line import refused
+from command_line import run as called
+from killing import KILLS
+from servers import until
+from supervising import NS, events_of, job_of, left_in, script
+from taskfold import Engine, events, verify
+
+FOREVER = "while :; do sleep 0.05; done"
+RUNS = 6
+
+
+def written(directory: Path, *tasks: object, **more: object) -> Path:
+    """Write a job file."""
+    path = directory / "job.json"
+    path.write_text(json.dumps(job_of(*tasks, **more)), encoding="utf-8")
+    return path
+
+
+def begin(*arguments: object, **more: object) -> subprocess.Popen[str]:
+    """Begin the command as a process of its own."""
+    command = [sys.executable, "-m", "taskfold", "run", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    """Read what it says until a line has a text."""
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"it ended without {text!r}: {process.communicate()}")
+
+
+@contextmanager
+def running(directory: Path, text: str = FOREVER, *arguments: object, **more: object):
+    """Run a task whose process begins with a trap until it runs."""
+    job = written(directory, script("main", text, **more), type="service")
+    process = begin(job, *arguments)
+    try:
+        wait_for(process, "Started")
+        time.sleep(0.2)  # a shell has to reach its trap
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+# --- it refuses ---
+
+
+def config(command: object, **more: object) -> dict[str, object]:
+    return {"Name": "main", "Driver": "raw_exec", "Config": {"command": command}, **more}
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (config("/no/such/cmd"), "task 'main': /no/such/cmd: no such command"),
+        (config("no-such-cmd"), "task 'main': no-such-cmd: no such command"),
+        (config("./relative"), "task 'main': ./relative: no such command"),
+        (config(__file__), "test_cli_run.py: permission denied"),
+        (config(""), 'The argument "command" is required'),
+        (config(7), "command"),
+        (config("true", Driver="docker"), "task 'main': driver 'docker' is not known here; there is raw_exec"),
+        (config("true", User="nobody"), "task 'main': user cannot be had here"),
+        (config("true", Artifacts=[{"GetterSource": "http://x"}]), "task 'main': artifacts cannot be had here"),
+        (config("true", Templates=[{"EmbeddedTmpl": "x"}]), "task 'main': templates cannot be had here"),
+        (config("true", Name=""), "need names"),
+    ],
+)
+def test_a_task_that_cannot_be_run_is_refused_and_nothing_is_begun(tmp_path, task, sentence):
+    log = tmp_path / "tasks.db"
+
+    refused(called("run", written(tmp_path, script("good", "true"), task), "--log", log), sentence)
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "is not JSON"),
+        ('job "example" {}', "is not JSON"),
+        ("[]", "holds no job"),
+        ("7", "Expected `object`"),
+        ("{}", "has no TaskGroups"),
+        ('{"ID": "a", "TaskGroups": []}', "has no TaskGroups"),
+        ('{"ID": "a", "TaskGroups": [{"Name": "g", "Tasks": null}]}', "need names"),
+        ('{"ID": "a", "TaskGroups": 3}', "TaskGroups"),
+        (json.dumps([job_of(script("a", "true"))] * 2), "holds 2 jobs; one is run"),
+        (json.dumps({**job_of(script("a", "true")), "ID": ""}), "need names"),
+        (json.dumps(job_of(script("a", "true"), script("a", "true"))), "each its own"),
+        (json.dumps({**job_of(script("a", "true")), "Type": "cron"}), "is no type of job"),
+    ],
+)
+def test_a_file_that_is_no_job_is_refused(tmp_path, content, sentence):
+    path = tmp_path / "job.json"
+    path.write_text(content, encoding="utf-8")
+
+    refused(called("run", path), sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--log", "{tmp}/tasks.txt"], "a log ends in .db"),
+        (["--log", "{tmp}/none/tasks.db"], "none"),
+        (["--log", "postgresql://localhost/x"], "name a file"),
+        (["--serve", "4646"], "expected HOST:PORT"),
+        (["--serve", "0.0.0.0:0"], "--token-file"),
+        (["--dialect", "9.9"], "9.9"),
+    ],
+)
+def test_bad_options_are_refused(tmp_path, arguments, sentence):
+    job = written(tmp_path, script("main", f"touch {tmp_path}/ran"))
+
+    refused(called("run", job, *(text.format(tmp=tmp_path) for text in arguments)), sentence)
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_port_that_is_taken_is_refused_and_nothing_is_started(tmp_path):
+    job = written(tmp_path, script("main", f"touch {tmp_path}/ran"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refused(called("run", job, "--serve", f"127.0.0.1:{taken.getsockname()[1]}"), "in use")
+
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_policy_that_is_refused_is_refused_before_anything_is_begun(tmp_path):
+    job = job_of(script("main", "true"))
+    job["TaskGroups"][0]["RestartPolicy"]["Mode"] = "often"
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job), encoding="utf-8")
+
+    refused(called("run", path, "--log", tmp_path / "tasks.db"), "often")
+
+
+@pytest.mark.parametrize("name", ["tasks.db", "tasks.jsonl"])
+def test_a_log_that_another_run_uses_is_refused(tmp_path, name):
+    log = tmp_path / name
+    with running(tmp_path, FOREVER, "--log", log) as process:
+        second = begin(tmp_path / "job.json", "--log", log)
+        told = second.communicate(timeout=20)[1]
+        assert second.returncode == 2
+        assert "another" in told
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("name", ["raw_exec_no_such_command", "raw_exec_missing_command", "batch_ok_mock"])
+@pytest.mark.parametrize("version", recordings.VERSIONS)
+def test_recorded_jobs_that_cannot_be_run_are_refused(version, name):
+    refused(called("run", recordings.RECORDINGS / version / name / "job.json", "--dialect", version), "task 'main'")
+
+
+# --- it ends ---
+
+
+def test_it_ends_when_its_tasks_have_and_says_how(tmp_path):
+    job = written(tmp_path, script("main", "exit 3"))
+
+    process = begin(job, "--log", tmp_path / "tasks.db")
+    shown, told = process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert re.search(r"main  Terminated  Exit Code: 3\n", shown)
+    assert told.splitlines()[-1] == "taskfold: 1 allocation failed"
+
+
+def test_what_has_ended_is_not_run_again(tmp_path):
+    job = written(tmp_path, script("main", f"echo x >> {tmp_path}/ran"))
+
+    for _ in range(2):
+        process = begin(job, "--log", tmp_path / "tasks.db")
+        told = process.communicate(timeout=30)[1]
+        assert (process.returncode, told.splitlines()[-1]) == (0, "taskfold: 1 allocation complete")
+
+    assert (tmp_path / "ran").read_text(encoding="utf-8") == "x\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_an_orderly_stop(tmp_path, number):
+    log = tmp_path / "tasks.db"
+    with running(tmp_path, f"trap 'sleep 0.2; exit 0' INT; {FOREVER}", "--log", log) as process:
+        process.send_signal(number)
+        process.communicate(timeout=20)
+
+    assert process.returncode == 0
+    with Engine.open(log) as engine:
+        (alloc,) = engine.allocations().ids
+        ended = events_of(engine, alloc, "main")[-2]
+        assert isinstance(ended, events.Terminated)
+        assert ended.exit_code == 0
+        assert engine.snapshot(alloc).desired_status == "stop"
+    assert left_in(tmp_path) == []
+
+
+def test_a_second_signal_ends_at_once_and_is_recorded_too(tmp_path):
+    log = tmp_path / "tasks.db"
+    with running(tmp_path, f"trap '' INT; {FOREVER}", "--log", log, KillTimeout=60 * NS) as process:
+        process.send_signal(signal.SIGINT)
+        wait_for(process, "Killing")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+    with Engine.open(log) as engine:
+        (alloc,) = engine.allocations().ids
+        assert engine.task(alloc, "main").state == "dead"
+    assert left_in(tmp_path) == []
+
+
+def test_without_a_log_a_kill_of_the_command_ends_its_tasks_too(tmp_path):
+    with running(tmp_path, f"cd {tmp_path}; {FOREVER}") as process:
+        assert left_in(tmp_path)
+        process.kill()
+        process.wait()
+
+    until(lambda: not left_in(tmp_path))
+
+
+# --- it was killed ---
+
+
+@pytest.mark.parametrize("name", ["tasks.db", "tasks.jsonl"])
+def test_after_a_kill_it_goes_on_and_a_half_written_record_does_not_stop_it(tmp_path, name):
+    log = tmp_path / name
+    with running(tmp_path, f"echo $$; {FOREVER}", "--log", log) as process:
+        process.kill()
+    if name.endswith(".jsonl"):
+        with log.open("ab") as file:
+            file.write(b'{"Seq":7,"Index":6,"Alloc":"half')
+    assert left_in(tmp_path)
+
+    again = begin(tmp_path / "job.json", "--log", log)
+    told = again.stderr.readline() + again.stderr.readline()
+    again.send_signal(signal.SIGTERM)
+    shown = again.communicate(timeout=20)[0]
+
+    assert again.returncode == 0
+    assert "reattached" in told
+    assert "Started" not in shown
+    assert left_in(tmp_path) == []
+    with Engine.open(log) as engine:
+        (alloc,) = engine.allocations().ids
+        assert b'"Found":"reattached"' in engine.snapshot(alloc).fields["Processes"]
+
+
+def kill_again_and_again(directory: Path, seed: int, kills: int) -> int:
+    """Kill the command at random moments until its job has ended, and check that nothing was lost; do it again."""
+    chance = random.Random(seed)
+    done = jobs = 0
+    while done < kills:
+        jobs += 1
+        folder = directory / f"{seed}-{jobs}"
+        folder.mkdir()
+        log = folder / ("tasks.jsonl" if jobs % 2 else "tasks.db")
+        tasks = [
+            script(f"t{number}", f"echo x >> {folder}/t{number}; sleep 0.{number + 1}; exit 1") for number in range(3)
+        ]
+        # One alone in its group each: the failure of one would be the end of the others.
+        told = job_of(*tasks, attempts=RUNS - 1)
+        (group,) = told["TaskGroups"]
+        told["TaskGroups"] = [{**group, "Name": task["Name"], "Tasks": [task]} for task in tasks]
+        job = folder / "job.json"
+        job.write_text(json.dumps(told), encoding="utf-8")
+        while done < kills:
+            process = begin(job, "--log", log)
+            try:
+                process.wait(chance.uniform(0.3, 1.2))
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                done += 1
+            finally:
+                process.communicate()
+        last = begin(job, "--log", log)
+        assert (last.communicate(timeout=60), last.returncode)[1] == 1
+        check(folder, log)
+    return done
+
+
+def check(folder: Path, log: Path) -> None:
+    """Check that every process that ran is in the log, once, and that none is left."""
+    assert left_in(folder) == []
+    assert verify(log).agrees
+    with Engine.open(log) as engine:
+        assert len(engine.allocations()) == 3
+        for snapshot in engine.allocations():
+            (task,) = snapshot.tasks
+            told = events_of(engine, snapshot.id, task)
+            ran = (folder / task).read_text(encoding="utf-8").count("x")
+            counts = [sum(isinstance(event, kind) for event in told) for kind in (events.Started, events.Terminated)]
+            assert [ran, *counts] == [RUNS] * 3, (task, ran, counts)
+            assert all(event.exit_code == 1 for event in told if isinstance(event, events.Terminated))
+            assert snapshot.client_status == "failed"
+
+
+def test_killed_at_any_moment_it_loses_nothing_and_leaves_no_orphan(tmp_path):
+    seed = random.randrange(10**6)
+    sys.stdout.write(f"seed {seed}\n")
+    workers = 3
+    each = -(-max(KILLS, 30) // workers)
+    with ThreadPoolExecutor(workers) as pool:
+        kills = list(pool.map(lambda number: kill_again_and_again(tmp_path, seed + number, each), range(workers)))
+    assert sum(kills) >= 30
+
+
+# --- it serves ---
+
+
+@contextmanager
+def served(directory: Path, text: str):
+    job = written(directory, script("main", text), type="service")
+    process = begin(job, "--serve", "127.0.0.1:0", "--log", directory / "tasks.db")
+    try:
+        told = ""
+        while not (found := re.search(r"at (http://\S+)$", told)):
+            told = process.stderr.readline().strip()
+            assert told
+        wait_for(process, "Started")
+        time.sleep(0.2)
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
+    with served(tmp_path, f"trap 'echo hup' HUP; echo began; {FOREVER}") as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        client = nomad.Nomad(host=host, port=int(port), timeout=20)
+        (found,) = client.allocations.get_allocations()
+        assert found["ClientStatus"] == "running"
+        alloc = found["ID"]
+        output = tmp_path / "tasks.db.run" / alloc / "main" / "stdout"
+
+        client.client.allocation.signal_allocation(alloc, "SIGHUP", "main")
+        until(lambda: "hup" in output.read_text(encoding="utf-8"))
+        client.client.allocation.restart_allocation(alloc)
+        until(lambda: output.read_text(encoding="utf-8").count("began") == 2)
+
+        index = client.allocation.get_allocation(alloc)["ModifyIndex"]
+        woken = []
+        waiter = threading.Thread(
+            target=lambda: woken.append(
+                httpx.get(f"{url}/v1/allocation/{alloc}?index={index}&wait=30s", timeout=40).json()["DesiredStatus"]
+            )
+        )
+        waiter.start()
+        time.sleep(0.3)  # until it is asked: soon there is nobody to ask
+        client.allocation.stop_allocation(alloc)
+        waiter.join(20)
+        process.communicate(timeout=20)
+
+    assert woken == ["stop"]
+    assert process.returncode == 0
+    assert left_in(tmp_path) == []
