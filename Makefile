@@ -14,7 +14,7 @@ CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(STAMP)  ## replay a recorded event stream and show one task's history
+demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run a job
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(STAMP)  ## run the tests and the doctests
@@ -30,7 +30,7 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 torture: $(STAMP)  ## kill writers some hundred times, and explore (minutes; not part of test)
-	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py -k kill
+	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py tests/test_cli_run.py -k kill
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals

@@ -89,6 +89,13 @@ def test_what_the_page_about_logs_shows_in_python_is_what_happens():
     assert failed == 0
 
 
+def test_what_the_page_about_embedding_shows_in_python_is_what_happens():
+    failed, attempted = doctest.testfile(str(ROOT / "docs" / "embedding.md"), module_relative=False)
+
+    assert attempted > 8
+    assert failed == 0
+
+
 def test_the_writes_that_the_page_about_serving_shows_are_taken():
     shown = re.search(r"```json\n(.*?)```", SERVING, re.DOTALL)[1].splitlines()
     engine = Engine(dialect="1.1.2")

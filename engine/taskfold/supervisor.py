@@ -50,10 +50,10 @@ class Supervisor:
         self._over = asyncio.Event()
         self._processes: dict[_Key, Process] = {}
         found = [snapshot for snapshot in engine.allocations() if PROCESSES in snapshot.fields]
-        self.allocations = {snapshot.id or "": snapshot.name for snapshot in found}
-        """The names, by ID, of those that it runs or has run."""
+        self.allocations = {snapshot.id or "" for snapshot in found}
+        """The IDs of those that it runs or has run."""
         self.live = {snapshot.id or "" for snapshot in found if not _is_dead(snapshot)}
-        """The IDs of those that something may still happen to."""
+        """Those that something may still happen to."""
 
     def place(self, job: Mapping[str, Any]) -> list[str]:
         """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError."""
@@ -69,7 +69,7 @@ class Supervisor:
         alloc = str(uuid.uuid4())
         own = {"ID": alloc, "Name": name, "JobID": job["ID"], "TaskGroup": group, "Job": job}
         self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
-        self.allocations[alloc] = name
+        self.allocations.add(alloc)
         self.live.add(alloc)
         self._report(alloc, "", inputs.Placed())
         return alloc
@@ -83,7 +83,7 @@ class Supervisor:
             raise failed.exceptions[0] from None
 
     async def _live(self) -> None:
-        # It begins to listen at the first wait below, before anybody reports: what was owed by then is owed by `restore`.
+        # It listens from the first wait below on, before anybody reports: what was owed until then `restore` tells.
         carrying = self._group.create_task(self._carry_out())
         try:
             for alloc in self.allocations:

@@ -15,7 +15,7 @@ from taskfold.lines import MAX_LINE_BYTES, open_bytes
 from taskfold.policy import RestartPolicy
 from taskfold.restart import default_policy
 
-__all__ = ["JOB_TYPES", "JobFile", "read_jobs"]
+__all__ = ["JOB_TYPES", "JobFile", "read_jobs", "runnable_job"]
 
 JOB_TYPES: Final = ("service", "system", "batch", "sysbatch")
 
@@ -41,6 +41,28 @@ def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
     if not jobs:
         raise SourceError(name, "holds no job: the list is empty")
     return [_read_job(name, path, job, dialect) for path, job in jobs]
+
+
+def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
+    """Return the job in a file. Raises SourceError where it cannot be run here, naming all that stands in the way."""
+    jobs = read_jobs(name, dialect)
+    if len(jobs) > 1:
+        raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
+    told, job = jobs[0].told, jobs[0].job
+    from taskfold.drivers.raw_exec import problem_of
+
+    tasks = [(group.name, task) for group in job.task_groups or () for task in group.tasks or ()]
+    problems = [f"task {task.name!r}: {problem}" for _, task in tasks if (problem := problem_of(task))]
+    names = {(job.id, group, task.name) for group, task in tasks}
+    if job.periodic or job.parameterized_job:
+        problems.append("a periodic or parameterized job is a template of others: nothing of it is run by itself")
+    if any(group.count < 0 for group in job.task_groups or ()):
+        problems.append("a Count is less than 0")
+    if not names or len(names) < len(tasks) or not all(all(each) for each in names):
+        problems.append("the job, its groups and its tasks need names, and each its own")
+    if problems:
+        raise SourceError(name, "; ".join(problems))
+    return told
 
 
 def _content(name: str) -> bytes:

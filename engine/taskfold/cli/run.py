@@ -8,19 +8,19 @@ import sys
 import tempfile
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable, say
-from taskfold.cli.jobs import read_jobs
+from taskfold.cli.jobs import runnable_job
 from taskfold.cli.serve import check_extra
 from taskfold.cli.wording import count_text, instant_text, visible
-from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.effects import Step
 from taskfold.engine import Engine
-from taskfold.errors import SourceError
 from taskfold.events import wire_type
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, is_postgres, open_log
@@ -50,10 +50,10 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         raise Unanswerable("--log: name a file (x.db, x.jsonl); the processes are of this machine, too")
     begins = log is None or is_new_log(log)
     name = dialect or (NEWEST_DIALECT if begins else None)
-    told = _job_in(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
+    told = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
     with ExitStack() as held:
         engine = held.enter_context(Engine(MemoryLog(name or "") if log is None else open_log(log, name)))
-        told = told or _job_in(job, engine.dialect)
+        told = told or runnable_job(job, engine.dialect)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run").absolute()
         _lock(directory, held)
         engine.catch_up()
@@ -63,30 +63,15 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         server = None if bind is None else _server(engine, bind, held)
         shown = set(supervisor.live)
         held.enter_context(_showing(supervisor, shown))
-        shown.update(supervisor.place(told))
+        shown.update(placed := supervisor.place(told))
+        if any(msgspec.json.decode(engine.snapshot(alloc).fields["Job"]) != told for alloc in placed):
+            say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
         say(f"running {count_text(len(supervisor.live), 'allocation')}; what the tasks write is in {directory}")
         asyncio.run(_run(supervisor, server))
         statuses = [engine.snapshot(alloc).client_status or "" for alloc in shown]
-    say("; ".join(f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})))
+    told_counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
+    say("; ".join(told_counts) or "no allocation")
     return NO if "failed" in statuses else 0
-
-
-def _job_in(name: str, dialect: Dialect) -> dict[str, Any]:
-    """Return the job in a file. Raises SourceError where it cannot be run here, naming all that stands in the way."""
-    jobs = read_jobs(name, dialect)
-    if len(jobs) > 1:
-        raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
-    told, job = jobs[0].told, jobs[0].job
-    from taskfold.drivers.raw_exec import problem_of
-
-    tasks = [(group.name, task) for group in job.task_groups or () for task in group.tasks or ()]
-    problems = [f"task {task.name!r}: {problem}" for _, task in tasks if (problem := problem_of(task))]
-    names = {(job.id, group, task.name) for group, task in tasks}
-    if not names or len(names) < len(tasks) or not all(all(each) for each in names):
-        problems.append("the job, its groups and its tasks need names, and each its own")
-    if problems:
-        raise SourceError(name, "; ".join(problems))
-    return told
 
 
 def _lock(directory: Path, held: ExitStack) -> None:
@@ -121,8 +106,9 @@ async def _run(supervisor: Supervisor, server: Server | None) -> None:
     """Run the supervisor, and the server beside it; a signal stops both in good order."""
     loop = asyncio.get_running_loop()
     serving = None if server is None else loop.create_task(server.run())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, supervisor.stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            loop.add_signal_handler(number, supervisor.stop)
     try:
         await supervisor.run()
     finally:
