@@ -672,5 +672,7 @@ def test_the_demo_says_what_it_runs(tmp_path: Path) -> None:
         ["taskfold", "replay"],
         ["taskfold", "history"],
         ["taskfold", "verify"],
+        ["taskfold", "run"],
     ]
     assert "2 gaps where events were lost; now dead, failed, 8 restarts" in done.stdout
+    assert done.stderr.splitlines()[-1] == "taskfold: 1 allocation complete"

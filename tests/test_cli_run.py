@@ -156,6 +156,8 @@ def test_a_policy_that_is_refused_is_refused_before_anything_is_begun(tmp_path):
 
     refused(called("run", path, "--log", tmp_path / "tasks.db"), "often")
 
+    assert [entry.name for entry in tmp_path.iterdir()] == ["job.json"]
+
 
 @pytest.mark.parametrize("name", ["tasks.db", "tasks.jsonl"])
 def test_a_log_that_another_run_uses_is_refused(tmp_path, name):
@@ -360,7 +362,8 @@ def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
         client.client.allocation.signal_allocation(alloc, "SIGHUP", "main")
         until(lambda: "hup" in output.read_text(encoding="utf-8"))
         client.client.allocation.restart_allocation(alloc)
-        until(lambda: output.read_text(encoding="utf-8").count("began") == 2)
+        wait_for(process, "Started")
+        assert output.read_text(encoding="utf-8").count("began") == 2
 
         index = client.allocation.get_allocation(alloc)["ModifyIndex"]
         woken = []

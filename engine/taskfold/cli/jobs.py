@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from taskfold.codecs.groups import group_of_job
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job
 from taskfold.dialect import Dialect
@@ -44,7 +45,10 @@ def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
 
 
 def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
-    """Return the job in a file. Raises SourceError where it cannot be run here, naming all that stands in the way."""
+    """Return the job in a file that is to be run here.
+
+    Raises SourceError, naming all that stands in the way, and PolicyRefused.
+    """
     jobs = read_jobs(name, dialect)
     if len(jobs) > 1:
         raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
@@ -62,6 +66,8 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
         problems.append("the job, its groups and its tasks need names, and each its own")
     if problems:
         raise SourceError(name, "; ".join(problems))
+    for group in job.task_groups or ():
+        group_of_job(job, group, dialect)
     return told
 
 

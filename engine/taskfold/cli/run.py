@@ -62,11 +62,11 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         supervisor = Supervisor(engine, directory, is_bound=log is None, on_note=lambda text: say(f"note: {text}"))
         server = None if bind is None else _server(engine, bind, held)
         shown = set(supervisor.live)
+        say(f"running job {told['ID']}; what its tasks write is in {directory}")
         held.enter_context(_showing(supervisor, shown))
         shown.update(placed := supervisor.place(told))
         if any(msgspec.json.decode(engine.snapshot(alloc).fields["Job"]) != told for alloc in placed):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
-        say(f"running {count_text(len(supervisor.live), 'allocation')}; what the tasks write is in {directory}")
         asyncio.run(_run(supervisor, server))
         statuses = [engine.snapshot(alloc).client_status or "" for alloc in shown]
     told_counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]

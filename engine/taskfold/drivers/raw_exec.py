@@ -66,7 +66,8 @@ def problem_of(task: Task) -> str:
     except ValueError as error:
         return " ".join(str(error).split())
     if find_command(command, _NOWHERE, task) is None:
-        return f"{command}: {'permission denied' if Path(command).is_file() else 'no such command'}"
+        is_there = os.sep in command and Path(command).is_file()
+        return f"{command}: {'permission denied' if is_there else 'no such command'}"
     return ""
 
 
