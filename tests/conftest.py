@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 # tests/typing is material for the type checkers (see test_typing.py), and is never imported.
 collect_ignore = ["typing"]
@@ -20,6 +27,34 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose a seed before Hypothesis reads it, so that a run that explores can be repeated."""
     if config.option.hypothesis_profile == "explore" and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def of_benchmarks(item: pytest.Item) -> bool:
+    """Tell whether a test is about what the benchmarks write."""
+    return item.path.name == "test_benchmarks.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what waits for the benchmarks last: they are run meanwhile."""
+    items.sort(key=of_benchmarks)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_benchmarks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[subprocess.Popen[str], Path] | None]:
+    """Run the benchmarks beside the tests, in a process of their own, where any test asks for what they write."""
+    if not any(map(of_benchmarks, request.session.items)):
+        yield None
+        return
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--results", str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "engine")}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process, folder
+        process.kill()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

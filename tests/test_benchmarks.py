@@ -33,10 +33,10 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("results")
-    done = run("--quick", "--results", folder)
-    assert done.returncode == 0, done.stderr
+def results(quick_benchmarks):
+    process, folder = quick_benchmarks
+    _, told = process.communicate()
+    assert process.returncode == 0, told
     return folder
 
 
