@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import random
 import re
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -241,6 +244,30 @@ def test_without_a_log_a_kill_of_the_command_ends_its_tasks_too(tmp_path):
         process.wait()
 
     until(lambda: not left_in(tmp_path))
+
+
+def test_on_a_terminal_a_table_lives(tmp_path):
+    job = written(tmp_path, script("main", "sleep 0.6; exit 3"))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskfold", "run", str(job)],
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # which is how a terminal ends
+        while part := os.read(ours, 65_536):
+            shown += part
+    os.close(ours)
+
+    assert process.wait() == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "ALLOCATION" in text
+    assert re.search(r"example\.group\[0\] +main +running +0 ", text)
+    assert re.search(r"example\.group\[0\] +main +dead, failed +0 .*Not Restarting: Policy allows no restarts", text)
 
 
 # --- it was killed ---

@@ -381,7 +381,7 @@ def test_another_process_with_the_same_pid_is_not_touched(tmp_path):
     process = Process(tmp_path, Handle(stranger, 1))
 
     assert not process.is_alive
-    (tmp_path / "executor.json").write_text(f'{{"pid": {stranger}, "start_time": 1}}', encoding="utf-8")
+    (tmp_path / "executor").write_text(f"pid {stranger}\nstart_time 1\n", encoding="utf-8")
     process.end_orphan()
     process.send("SIGKILL")
 

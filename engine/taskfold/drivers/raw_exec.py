@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import marshal
 import os
 import shutil
 import signal
@@ -12,7 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -132,7 +132,7 @@ class Process:
         assert self._parent is not None
         assert self._parent.stdin is not None
         with suppress(BrokenPipeError), self._parent.stdin as pipe:
-            pipe.write(json.dumps({"path": path, "argv": argv, "env": env}).encode() + b"\n")
+            pipe.write(marshal.dumps((path, argv, env)))
 
     @property
     def is_alive(self) -> bool:
@@ -140,10 +140,11 @@ class Process:
         return self._pidfd is not None
 
     @property
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, str]:
         """What its executor said last; nothing where it said nothing."""
         with suppress(OSError):
-            return dict(json.loads(self._status_file.read_bytes()))
+            lines = self._status_file.read_text(encoding="utf-8").splitlines()
+            return {name: value for name, _, value in (line.partition(" ") for line in lines)}
         return {}
 
     @property
@@ -180,14 +181,18 @@ class Process:
         status, error = self.status, "" if self.is_over else _GONE
         if "pid" not in status:
             return StartFailed(error=error or status["error"], recoverable=bool(error))
-        return Exited(exit_code=status.get("exit_code"), signal=status.get("signal", 0), error=error)
+        if error:
+            return Exited(exit_code=None, error=error)
+        return Exited(exit_code=int(status["exit_code"]), signal=int(status["signal"]))
 
     def end_orphan(self) -> None:
         """End a process whose executor is gone: nobody can tell any more how it ends."""
         status = self.status
-        if "pid" in status and not self.is_alive and executor.is_running(status["pid"], status["start_time"]):
-            with suppress(ProcessLookupError):
-                os.killpg(status["pid"], signal.SIGKILL)
+        if "pid" in status and not self.is_alive:
+            pid, start_time = int(status["pid"]), int(status["start_time"])
+            if executor.is_running(pid, start_time):
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Kill it, if it still runs, and let go of it."""
