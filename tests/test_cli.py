@@ -663,7 +663,7 @@ def test_the_demo_says_what_it_runs(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
+        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
     )
 
     assert done.returncode == 0, done.stderr

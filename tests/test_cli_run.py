@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -67,6 +68,13 @@ def running(directory: Path, text: str = FOREVER, *arguments: object, **more: ob
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def _what_is_written_without_a_log_goes_away(monkeypatch, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
 
 
 # --- it refuses ---
@@ -206,7 +214,7 @@ def test_what_has_ended_is_not_run_again(tmp_path):
     assert (tmp_path / "ran").read_text(encoding="utf-8") == "x\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_orderly_stop(tmp_path, number):
     log = tmp_path / "tasks.db"
     with running(tmp_path, f"trap 'sleep 0.2; exit 0' INT; {FOREVER}", "--log", log) as process:
@@ -254,7 +262,7 @@ def test_on_a_terminal_a_table_lives(tmp_path):
         [sys.executable, "-m", "taskfold", "run", str(job)],
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm"},
+        env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm"},
     )
     os.close(theirs)
     shown = b""

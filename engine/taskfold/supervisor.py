@@ -214,7 +214,7 @@ class Supervisor:
             found = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
                 self._remember(key, msgspec.structs.replace(handle, found=found))
-                self._on_note(f"task {name!r} of {alloc}: the process behind {handle.pid} is {found}")
+                self._on_note(f"task {name!r} of {alloc}: its process is {found} (executor {handle.pid})")
             if process.is_alive:
                 self._processes[key] = process
                 self._group.create_task(self._follow(key, process))

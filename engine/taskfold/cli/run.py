@@ -68,7 +68,7 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         if any(msgspec.json.decode(engine.snapshot(alloc).fields["Job"]) != told for alloc in placed):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
         asyncio.run(_run(supervisor, server))
-        statuses = [engine.snapshot(alloc).client_status or "" for alloc in shown]
+        statuses = [found.client_status or "" for found in engine.allocations() if found.id in shown]
     told_counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
     say("; ".join(told_counts) or "no allocation")
     return NO if "failed" in statuses else 0

@@ -113,11 +113,12 @@ def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> 
 
 
 def live_table(engine: Engine, allocations: Iterable[str]) -> Live:
-    """Return a row for each task of these allocations, as they are now."""
+    """Return a row for each task of these allocations, as they are now; what was collected is left out."""
     columns = [Heading(column.title, justify="right" if column.right else "left", no_wrap=True) for column in _LIVE]
     columns[-1].ratio = 1  # the others keep their widths
     table, now_ns = Live(*columns, box=None, expand=True), engine.clock.time_ns()
-    for snapshot in sorted(map(engine.snapshot, tuple(allocations)), key=lambda found: found.create_index or 0):
+    found = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.store.fold]
+    for snapshot in sorted(found, key=lambda snapshot: snapshot.create_index or 0):
         for name, state in snapshot.tasks.items():
             table.add_row(visible(snapshot.name or ""), *_task_cells(name, state, now_ns))
     return table
