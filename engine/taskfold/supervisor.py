@@ -68,6 +68,8 @@ class Supervisor:
     def _place(self, job: Mapping[str, Any], group: str, name: str) -> str:
         alloc = str(uuid.uuid4())
         own = {"ID": alloc, "Name": name, "JobID": job["ID"], "TaskGroup": group, "Job": job}
+        if "Namespace" in job:
+            own["Namespace"] = job["Namespace"]
         self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
         self.allocations.add(alloc)
         self.live.add(alloc)
