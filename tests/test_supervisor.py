@@ -174,6 +174,15 @@ def test_a_signal_that_is_asked_for_reaches_the_process(tmp_path):
     assert types_of(engine, "main")[-3:] == ["Signaling", "Terminated", "Not Restarting"]
 
 
+@pytest.mark.parametrize("name", ["", "SIGBOGUS", "SIGRTMIN", "SIGRTMAX", "SIG_DFL", "hup"])
+def test_a_signal_that_nomad_does_not_know_is_an_interrupt(tmp_path, name):
+    text = f"trap 'exit 9' INT; {FOREVER}"
+
+    engine = run(job_of(script("main", text)), tmp_path, report(inputs.SignalRequested(signal=name)))
+
+    assert types_of(engine, "main")[-3:] == ["Signaling", "Terminated", "Not Restarting"]
+
+
 def test_a_restart_that_is_asked_for_is_another_process(tmp_path):
     text = f"echo $$; {FOREVER}"
 
@@ -274,6 +283,13 @@ def test_a_clock_that_goes_back_does_not_stop_anything(tmp_path):
     run(job_of(script("main", FOREVER)), tmp_path, go_back, engine=engine)
 
     assert engine.task(only(engine), "main").state == "dead"
+
+
+def test_a_process_whose_end_somebody_else_told_is_ended(tmp_path):
+    engine = run(job_of(script("main", FOREVER)), tmp_path, report(inputs.Exited(exit_code=0)))
+
+    assert types_of(engine, "main")[-1] == "Terminated"
+    assert engine.snapshot(only(engine)).client_status == "complete"
 
 
 def test_what_somebody_else_placed_is_left_alone(tmp_path):

@@ -130,6 +130,9 @@ class Supervisor:
                     self._processes[step.alloc, task].send(name)
                 case Collect():
                     self.live.discard(step.alloc)
+                    for key, process in self._processes.items():
+                        if key[0] == step.alloc:  # its end was told by somebody else, or it begins too late
+                            process.send("SIGKILL")
                     self._look_whether_over()
 
     def _start(self, key: _Key) -> None:

@@ -153,8 +153,10 @@ class Process:
         return not self.status.keys().isdisjoint({"exit_code", "error"})
 
     def send(self, name: str) -> None:
-        """Send the process a signal: the driver's own unless the name is that of one. Source: drivers/rawexec."""
+        """Send the process a signal: SIGINT where the name is not that of a standard one. Source: drivers/rawexec."""
         number = signal.Signals.__members__.get(name, signal.SIGINT)
+        if executor.FORWARDED + number not in executor.FORWARDING:
+            number = signal.SIGINT
         if self._parent is not None and self._parent.stdin is not None:
             self._parent.stdin.close()  # without an order its executor ends
         if self._pidfd is not None:
