@@ -85,7 +85,9 @@ def test_a_task_is_told_who_it_is_and_not_what_is_secret(tmp_path, monkeypatch):
 
 
 def test_a_process_begins_with_no_signal_blocked_or_ignored(tmp_path):
-    engine = run(job_of(script("main", "grep -E 'Sig(Blk|Ign)' /proc/$$/status")), tmp_path)
+    # Without a shell, which has a mask of its own.
+    config = {"command": "grep", "args": ["-E", "Sig(Blk|Ign)", "/proc/self/status"]}
+    engine = run(job_of({"Name": "main", "Driver": "raw_exec", "Config": config}), tmp_path)
 
     said = (tmp_path / only(engine) / "main" / "stdout").read_text(encoding="utf-8")
     # The C library keeps 32 and 33 for itself.
