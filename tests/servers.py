@@ -17,16 +17,21 @@ def served(*arguments, **more):
     command = [sys.executable, "-m", "taskfold", "serve", *map(str, arguments), "--bind", "127.0.0.1:0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
     try:
-        told = ""
-        while not (found := re.search(r"at (http://\S+)$", told)):
-            told = process.stderr.readline().strip()
-            assert told, "it ended before it served"
-        yield process, found[1]
+        yield process, url_of(process)
     finally:
         if process.poll() is None:
             process.kill()
         process.wait()
         process.stderr.close()
+
+
+def url_of(process):
+    """Return where a process serves, when it says so."""
+    told = ""
+    while not (found := re.search(r"at (http://\S+)$", told)):
+        told = process.stderr.readline().strip()
+        assert told, "it ended before it served"
+    return found[1]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What the documents show is what the code does today."""
 
 import doctest
+import os
 import re
 import subprocess
 import sys
@@ -129,6 +130,20 @@ def shown_runs() -> list[tuple[str, str]]:
     parts = (part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part)
     runs = (part.partition("\n") for part in parts)
     return [(command, output.strip()) for command, _, output in runs if output.strip()]
+
+
+def test_the_run_that_readme_shows_is_what_happens_but_for_times_and_names(tmp_path):
+    shown = re.search(r"```text\n\$ taskfold run examples/job.json --log tasks.db\n(.*?)```", README, re.DOTALL)[1]
+    command = [sys.executable, "-m", "taskfold", "run", str(ROOT / "examples" / "job.json"), "--log", "tasks.db"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "engine")}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+
+    def steady(text: str) -> str:
+        return re.sub(r"^[-0-9]+ [0-9:.]+  [0-9a-f]{8}|\S+ms$", "…", text, flags=re.MULTILINE)
+
+    assert steady(ran.stdout) == steady(shown)
 
 
 def test_readme_shows_what_is_asked_most():

@@ -20,7 +20,7 @@ from taskfold import Engine, inputs
 from taskfold.cli.jobs import read_jobs
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job
-from taskfold.dialect import dialect_of
+from taskfold.dialect import EVENTS_PER_TASK, dialect_of
 from taskfold.drivers.raw_exec import DRIVER
 from taskfold.events import TaskEvent
 from taskfold.log.memory import MemoryLog
@@ -161,7 +161,9 @@ def test_real_processes_live_as_they_lived_under_nomad(lives, name) -> None:
     """Only times, and the random part of delays, may differ."""
     scenario, found = CASES[name]
     engine, alloc = lives[name]
-    assert compared(engine, alloc, scenario.version, found) == []
+    # Where events were lost, what Nomad showed in the end can be compared.
+    newest = EVENTS_PER_TASK if found.has_gap else 0
+    assert compared(engine, alloc, scenario.version, found, newest=newest) == []
 
 
 def test_the_recordings_that_can_be_run_are_many() -> None:

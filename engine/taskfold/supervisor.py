@@ -18,6 +18,7 @@ import msgspec
 
 from taskfold import inputs
 from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.groups import named_group
 from taskfold.codecs.views_job import Task
 from taskfold.drivers.raw_exec import Handle, Process, command_line_of, environment_of, find_command
 from taskfold.duration import NS_PER_SECOND
@@ -38,14 +39,13 @@ _Key: TypeAlias = tuple[str, str]
 class Supervisor:
     """Runs the tasks of the allocations that it places, on one event loop."""
 
-    def __init__(
-        self, engine: Engine, directory: Path, *, is_bound: bool = False, on_note: Callable[[str], object] = str
-    ) -> None:
+    def __init__(self, engine: Engine, directory: Path, *, is_bound: bool = False) -> None:
         """Begin with what the engine's log knows; bound processes end when this one does, whatever ends it."""
         self.engine = engine
+        self.on_note: Callable[[str], object] = lambda _: None
+        """Is told what was found again after a crash."""
         self._directory = directory
         self._is_bound = is_bound
-        self._on_note = on_note
         self._is_stopping = False
         self._over = asyncio.Event()
         self._processes: dict[_Key, Process] = {}
@@ -145,8 +145,6 @@ class Supervisor:
             task = _task_of(snapshot, key[1])
             argv = command_line_of(task)
             path = find_command(argv[0], directory, task)
-            if path is None:
-                raise FileNotFoundError(f"binary {go_quoted(argv[0])} could not be found")
             process = Process.prepare(directory, is_bound=self._is_bound)
         except ValueError as error:
             self._report(*key, inputs.ValidationFailed(error=str(error)))
@@ -158,8 +156,8 @@ class Supervisor:
             self._group.create_task(self._follow(key, process))
             # Before it runs, the log knows it: who comes after a crash finds it, or that it never began.
             self._remember(key, process.handle)
-            told = environment_of(task, alloc_id=key[0], task_name=key[1], task_dir=str(directory))
-            process.go(path, argv, told)
+            own = {"alloc_id": key[0], "task_name": key[1], "task_dir": str(directory)}
+            process.go(path, argv, environment_of(task, **own))
 
     def _worded(self, key: _Key, failed: inputs.StartFailed) -> inputs.StartFailed:
         """Return why a task did not start, in the words of the dialect's driver."""
@@ -219,7 +217,7 @@ class Supervisor:
             found = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
                 self._remember(key, msgspec.structs.replace(handle, found=found))
-                self._on_note(f"task {name!r} of {alloc}: its process is {found} (executor {handle.pid})")
+                self.on_note(f"task {name!r} of {alloc}: its process is {found} (executor {handle.pid})")
             if process.is_alive:
                 self._processes[key] = process
                 self._group.create_task(self._follow(key, process))
@@ -250,10 +248,10 @@ def _handles(snapshot: Snapshot) -> dict[str, Handle]:
 
 def _task_of(snapshot: Snapshot, name: str) -> Task:
     """Return a task as the job of an allocation orders it now. Raises ValueError where it orders none."""
-    for group in snapshot.view("Job").task_groups:
-        for task in group.tasks if group.name == snapshot.task_group else ():
-            if isinstance(task, Task) and task.name == name:
-                return task
+    group = named_group(snapshot.view("Job"), snapshot.task_group or "")
+    for task in (group.tasks if group else None) or ():
+        if task.name == name:
+            return task
     raise ValueError(f"the job has no task {name!r} any more")
 
 

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 import tempfile
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,16 +54,19 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
     with ExitStack() as held:
         engine = held.enter_context(Engine(MemoryLog(name or "") if log is None else open_log(log, name)))
         told = told or runnable_job(job, engine.dialect)
-        directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run").absolute()
+        server = None if bind is None else _server(engine, bind, held)
+        directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
         _lock(directory, held)
         engine.catch_up()
         from taskfold.supervisor import Supervisor
 
-        supervisor = Supervisor(engine, directory, is_bound=log is None, on_note=lambda text: say(f"note: {text}"))
-        server = None if bind is None else _server(engine, bind, held)
+        supervisor = Supervisor(engine, directory.absolute(), is_bound=log is None)
+        supervisor.on_note = lambda text: say(f"note: {text}")
         shown = set(supervisor.live)
+        if server is not None:
+            say(f"serving at {server.url}")
         say(f"running job {told['ID']}; what its tasks write is in {directory}")
-        held.enter_context(_showing(supervisor, shown))
+        _show(supervisor, shown, held)
         shown.update(placed := supervisor.place(told))
         if any(msgspec.json.decode(engine.snapshot(alloc).fields["Job"]) != told for alloc in placed):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
@@ -98,7 +101,6 @@ def _server(engine: Engine, bind: str, held: ExitStack) -> Server:
     check_exposure(host, token)
     server = Server(App(engine, region=engine.store.log.header.region, token=token), host=host, port=port)
     held.callback(server.close)
-    say(f"serving at {server.url}")
     return server
 
 
@@ -117,22 +119,22 @@ async def _run(supervisor: Supervisor, server: Server | None) -> None:
             await serving
 
 
-def _showing(supervisor: Supervisor, shown: set[str]) -> AbstractContextManager[object]:
+def _show(supervisor: Supervisor, shown: set[str], held: ExitStack) -> None:
     """Show the tasks in a table that lives, or, where there is no terminal, each event in a line."""
     from taskfold.cli.screen import Screen
 
-    screen, ending = Screen(), ExitStack()
+    screen = Screen()
     if not screen.is_plain:
         from rich.live import Live
 
         from taskfold.cli.views import live_table
 
-        return Live(get_renderable=lambda: live_table(supervisor.engine, shown), console=screen.console)
+        held.enter_context(Live(get_renderable=lambda: live_table(supervisor.engine, shown), console=screen.console))
+        return
 
     def tell(step: Step) -> None:
         for task, event in step.events:
             what = f"{visible(task)}  {wire_type(event)}  {visible(display_message(event))}"
             click.echo(f"{instant_text(step.time_ns)}  {step.alloc[:8]}  {what}".rstrip())
 
-    ending.callback(supervisor.engine.on_step(tell))
-    return ending
+    held.callback(supervisor.engine.on_step(tell))

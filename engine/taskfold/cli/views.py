@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from rich.table import Column as Heading
-from rich.table import Table as Live
+from rich import table as rich_table
 from rich.text import Text
 
 from taskfold.cli.changes import Changes
@@ -112,11 +111,12 @@ def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> 
     return visible(short), name, cell.append(", collected") if is_collected else cell
 
 
-def live_table(engine: Engine, allocations: Iterable[str]) -> Live:
+def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
     """Return a row for each task of these allocations, as they are now; what was collected is left out."""
-    columns = [Heading(column.title, justify="right" if column.right else "left", no_wrap=True) for column in _LIVE]
-    columns[-1].ratio = 1  # the others keep their widths
-    table, now_ns = Live(*columns, box=None, expand=True), engine.clock.time_ns()
+    table, now_ns = rich_table.Table(box=None, expand=True), engine.clock.time_ns()
+    for column in _LIVE:
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
+    table.columns[-1].ratio = 1  # the others keep their widths
     found = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.store.fold]
     for snapshot in sorted(found, key=lambda snapshot: snapshot.create_index or 0):
         for name, state in snapshot.tasks.items():

@@ -16,7 +16,7 @@ from taskfold.group import DEFAULT_KILL_TIMEOUT_NS, Group, TaskPlan
 from taskfold.policy import RestartPolicy
 from taskfold.restart import Hook, default_policy, restarts_after_success
 
-__all__ = ["group_of", "group_of_job", "job_policy", "own_policy"]
+__all__ = ["group_of", "group_of_job", "job_policy", "named_group", "own_policy"]
 
 _JOBS_KEPT: Final = 1_024
 """How many jobs are remembered as groups: the allocations of one share it."""
@@ -57,11 +57,11 @@ def _group(job: bytes, policies: bytes, name: str, dialect: str) -> Group:
     spoken = dialect_of(dialect)
     if found is None or not found.task_groups:
         return Group(dialect=spoken, is_open=True)
-    group = _named(found, name)
+    group = named_group(found, name)
     if group is None:
         known = ", ".join(repr(other.name) for other in found.task_groups)
         raise DecodeError(f"$.TaskGroup: the job has no group {name!r}; it has {known}")
-    kept = None if before is None or before is found else _named(before, name)
+    kept = None if before is None or before is found else named_group(before, name)
     return group_of_job(found, group, spoken, policies_of=kept)
 
 
@@ -73,7 +73,7 @@ def _read(text: bytes) -> Job | None:
     return found
 
 
-def _named(job: Job, name: str) -> TaskGroup | None:
+def named_group(job: Job, name: str) -> TaskGroup | None:
     """Return the group of this name; without a name, the only one there is."""
     groups = job.task_groups or ()
     if not name and len(groups) == 1:

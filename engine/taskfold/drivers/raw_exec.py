@@ -19,6 +19,7 @@ import msgspec
 from taskfold.codecs.views_job import Task
 from taskfold.drivers import executor
 from taskfold.inputs import Exited, Started, StartFailed
+from taskfold.quoting import go_quoted
 
 __all__ = ["DRIVER", "Handle", "Process", "command_line_of", "environment_of", "find_command", "problem_of"]
 
@@ -51,10 +52,13 @@ def command_line_of(task: Task) -> list[str]:
     return [config.command, *config.args]
 
 
-def find_command(command: str, directory: Path, task: Task) -> str | None:
-    """Return the path of a command: absolute, in the task's directory, or on its PATH; None where there is none."""
+def find_command(command: str, directory: Path, task: Task) -> str:
+    """Return the path of a command: absolute, in the task's directory, or on its PATH. Raises FileNotFoundError."""
     path = (task.env or {}).get("PATH")
-    return shutil.which(str(directory / command) if os.sep in command else command, path=path)
+    found = shutil.which(str(directory / command) if os.sep in command else command, path=path)
+    if found is None:
+        raise FileNotFoundError(f"binary {go_quoted(command)} could not be found")
+    return found
 
 
 def problem_of(task: Task) -> str:
@@ -63,9 +67,10 @@ def problem_of(task: Task) -> str:
         return f"{', '.join(missing)} cannot be had here"
     try:
         command = command_line_of(task)[0]
+        find_command(command, _NOWHERE, task)
     except ValueError as error:
         return " ".join(str(error).split())
-    if find_command(command, _NOWHERE, task) is None:
+    except FileNotFoundError:
         is_there = os.sep in command and Path(command).is_file()
         return f"{command}: {'permission denied' if is_there else 'no such command'}"
     return ""
