@@ -64,6 +64,7 @@ FLOORS = {
     ),
     "uses": (
         "engine",
+        "arguments",
         "deciding",
         "reading",
         "diff",

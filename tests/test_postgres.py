@@ -17,7 +17,9 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from any_values import WRITING, begin, check_read_again, clock, make_calls, state_of
 from command_line import refused, run
 from killing import kill_writers
 from postgres import Server, server
@@ -630,3 +632,19 @@ def test_where_no_notification_comes_through_a_poll_does(url, monkeypatch):
         with LogListener(second, poll_seconds=0.05):
             first.place({"ID": "a"})
             until(lambda: "a" in second.store.fold)
+
+
+# --- whatever is handed over ------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=settings().max_examples // 10, suppress_health_check=[HealthCheck.too_slow])
+@given(calls=WRITING)
+def test_any_value_that_is_acknowledged_is_read_again(
+    postgres: Server, calls: list[Callable[[Engine], object]]
+) -> None:
+    url = postgres.new_schema()
+    with Engine.open(url, dialect="1.1.2", clock=clock()) as engine:
+        begin(engine)
+        make_calls(engine, calls)
+        before = state_of(engine)
+    check_read_again(url, before)

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Raw
 
+from taskfold.arguments import check_text, checked_time
 from taskfold.codecs.allocation import Snapshot
 from taskfold.errors import Gone, LogError, Refused
 from taskfold.log.contract import Append, Compacts
@@ -18,7 +19,6 @@ from taskfold.record import Collected, Record
 from taskfold.retention import Due, Retention, due
 from taskfold.status import is_client_terminal
 from taskfold.turns import Turns
-from taskfold.writing import checked_time
 
 __all__ = ["Collecting", "OnCollect"]
 
@@ -48,8 +48,9 @@ class Collecting(Turns):
         Raises UnknownAllocation, Refused when it has not ended, and LogError when the log cannot be written: then
         nothing changed.
         """
+        check_text(alloc, "$.Alloc")
         with self._writing:
-            now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
+            now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
             status = self.snapshot(alloc).client_status
             if status is None or not is_client_terminal(status):
                 raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
@@ -62,7 +63,7 @@ class Collecting(Turns):
         Raises LogError when the log cannot be written: then what was not collected yet is still there.
         """
         found: list[str] = []
-        time_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
+        time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
         while True:
             # Looked at anew in each turn: others may have written.
             with self._writing:

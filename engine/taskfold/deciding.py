@@ -7,10 +7,11 @@ from msgspec import UNSET, Raw
 from taskfold.allocation import Allocation
 from taskfold.decide import decide, due_of, owed
 from taskfold.effects import Collect, SignalTask, StartTask, Step
-from taskfold.errors import ClockWentBack, LogError, VersionConflict
+from taskfold.errors import ClockWentBack, IdConflict, LogError, VersionConflict
 from taskfold.group import Group
 from taskfold.inputs import Input, TimerDue
 from taskfold.lifecycle import PENDING, RUNNING
+from taskfold.log.entries import is_of
 from taskfold.record import Event, Record, Updated
 from taskfold.restart import Random
 from taskfold.store import Store
@@ -50,7 +51,11 @@ class Decider:
         if store.is_closed:
             raise LogError("the engine is closed")
         allocation = store.fold.owned(alloc)
-        if id is not None and store.log.knows(id):
+        digest = None if id is None else store.log.digest_of(id)
+        if id is not None and digest is not None:
+            # What is recorded does not tell which input it follows from, but whose it was.
+            if not is_of(digest, alloc):
+                raise IdConflict(id=id, allocation=alloc, task=task, event=type(said).__name__)
             notes = (("", f"the input {id!r} was recorded before"),)
             return Step(alloc=alloc, time_ns=now_ns, outcome="repeated", notes=notes), []
         version = allocation.version

@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 from sortedcontainers import SortedDict, SortedList
 
 from taskfold.allocation import Allocation
@@ -221,6 +221,7 @@ class _Heading(Struct):
 
 
 # Not strict, since the documented API writes integers as floats.
+_decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading, strict=False).decode
 _FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode for name, kind in (
     ("Namespace", str), ("JobID", str), ("NodeID", str), ("ClientStatus", str), ("CreateIndex", int),
@@ -237,10 +238,10 @@ def heading_of(allocation: Allocation) -> Listed:
         heading = _decode_heading(allocation.placed)
         told = {name: getattr(heading, name) for name in _FIELDS}
     except msgspec.ValidationError:
-        told = {name: _lenient(name, text) for name, text in msgspec.json.decode(allocation.placed).items()}
+        told = {name: _lenient(name, text) for name, text in _decode_fields(allocation.placed).items()}
     for name, text in (allocation.updates or {}).items():
         if name in _FIELDS:
-            told[name] = None if text is None else _lenient(name, text, is_text=True)
+            told[name] = None if text is None else _lenient(name, text)
     return Listed(
         namespace=sys.intern(told.get("Namespace") or DEFAULT_NAMESPACE),
         job=sys.intern(told.get("JobID") or ""),
@@ -252,12 +253,12 @@ def heading_of(allocation: Allocation) -> Listed:
     )
 
 
-def _lenient(name: str, value: Any, *, is_text: bool = False) -> Any:
+def _lenient(name: str, text: bytes | Raw) -> Any:
     """Return a field as its type; None where it is of another."""
     if name not in _FIELDS:
         return None
     try:
-        return _FIELDS[name](value if is_text else msgspec.json.encode(value))
+        return _FIELDS[name](text)
     except msgspec.ValidationError:
         return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 __all__ = ["ZERO_TIME", "duration_text", "parse_duration_ns", "parse_time_ns", "time_text"]
 
@@ -77,7 +78,7 @@ def parse_duration_ns(text: str) -> int:
     if body == "0":
         return 0
     total, position = 0, 0
-    while position < len(body):
+    while position < len(body) <= _MAX_LENGTH:
         part = _PART.match(body, position)
         if part is None:
             break
@@ -86,9 +87,13 @@ def parse_duration_ns(text: str) -> int:
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
     if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):
-        msg = f"{text!r} is not a duration such as 10s, 1m30s or 250ms"
+        msg = f"{text[:_MAX_LENGTH]!r} is not a duration such as 10s, 1m30s or 250ms"
         raise ValueError(msg)
     return -total if text[0] == "-" else total
+
+
+_MAX_LENGTH: Final = 256
+"""No duration of people or of Nomad is longer as text; a number of thousands of digits is not even looked at."""
 
 
 @lru_cache(maxsize=1024)

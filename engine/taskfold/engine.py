@@ -24,9 +24,10 @@ from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append
+from taskfold.log.entries import problem_of
 from taskfold.log.opening import is_new_log, open_log
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.observation import Observation, check_observation
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
 from taskfold.writing import Draft, placed_body, to_json_fields
@@ -85,7 +86,7 @@ class Engine(Reporting, Collecting):
             raise DecodeError("$.ID: expected the ID of the allocation, found nothing")
         try:
             alloc = msgspec.json.decode(fields["ID"], type=str)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeError):
             raise DecodeError(f"$.ID: expected a text, found {fields['ID'][:60].decode(errors='replace')}") from None
         self._append_one(Write(alloc=alloc, event=Placed(body=placed_body(fields)), time_ns=time_ns))
 
@@ -202,6 +203,7 @@ class Engine(Reporting, Collecting):
             importer = Importer(self.dialect, scratch)
             records: dict[str, list[Record]] = {}
             for observation in observations:
+                check_observation(observation)
                 known = self.store.fold.allocations.get(observation.alloc)
                 if known is None and self.is_collected(observation.alloc):
                     continue
@@ -270,9 +272,15 @@ class Engine(Reporting, Collecting):
 
 
 def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
-    if not isinstance(allocation, Mapping):
+    """Return the JSON of an allocation. Raises DecodeError for what is neither JSON nor an object of JSON values."""
+    if isinstance(allocation, (bytes, str)):
         return allocation
+    if not isinstance(allocation, Mapping):
+        raise DecodeError(
+            "$: expected an allocation as JSON text, as a mapping or as a Snapshot, "
+            f"found a value of type {type(allocation).__name__}"
+        )
     try:
-        return msgspec.json.encode(allocation)
-    except TypeError as error:
-        raise DecodeError(f"the allocation cannot be written as JSON: {error}") from None
+        return msgspec.json.encode(allocation if isinstance(allocation, dict) else dict(allocation))
+    except Exception as error:  # noqa: BLE001 - a mapping may hold anything, and raise anything while it is written
+        raise DecodeError(f"the allocation cannot be written as JSON: {problem_of(error)}") from None

@@ -10,6 +10,7 @@ __all__ = [
     "DecodeError",
     "DialectError",
     "Gone",
+    "IdConflict",
     "IllegalEvent",
     "InputRefused",
     "LogError",
@@ -120,6 +121,21 @@ class VersionConflict(LogError):
         self.found = found
         super().__init__(
             f"allocation {allocation} is at version {found}, not {expected}: read it again and decide anew"
+        )
+
+
+class IdConflict(TaskfoldError):
+    """An ID names another event that was recorded before; nothing was changed."""
+
+    def __init__(self, *, id: str, allocation: str, task: str, event: str) -> None:
+        self.id = id
+        self.allocation = allocation
+        self.task = task
+        self.event = event
+        where = f"task {task!r} of allocation {allocation}" if task else f"allocation {allocation}"
+        super().__init__(
+            f"ID {id!r} was recorded before, and with something else than {event!r} of {where}: an ID names one event, "
+            "so that a repeat is known; give this one an ID of its own"
         )
 
 

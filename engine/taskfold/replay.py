@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from msgspec import UNSET, Struct
 
@@ -48,15 +48,18 @@ def parse_at(text: str) -> At:
     >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns
     (1042, 1795422850000000000)
     """
-    if text.isascii() and text.isdigit():
-        return At(index=int(text))
-    if text.isascii() and text[:1] == "@" and text[1:].isdigit():
-        return At(seq=int(text[1:]))
+    number = text.removeprefix("@")
+    if number.isascii() and number.isdigit() and len(number) <= _DIGITS:
+        return At(seq=int(number)) if text[0] == "@" else At(index=int(number))
     try:
         return At(time_ns=parse_time_ns(text))
     except ValueError:
         msg = f"{text!r} is neither an index such as 1042 nor a time such as 2026-11-23T08:34:10Z, nor a position (@7)"
         raise ValueError(msg) from None
+
+
+_DIGITS: Final = 19
+"""No index has more: it is a number of 64 bits."""
 
 
 def _ignore(_: str) -> None:

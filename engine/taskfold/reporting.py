@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
+from taskfold.arguments import check_address, check_input, checked_time
 from taskfold.effects import Step
 from taskfold.errors import LogError, TaskfoldError
 from taskfold.group import Group
@@ -11,7 +12,6 @@ from taskfold.inputs import Input
 from taskfold.log.contract import Append
 from taskfold.record import Record
 from taskfold.turns import Turns
-from taskfold.writing import checked_time
 
 __all__ = ["Reporting"]
 
@@ -46,8 +46,10 @@ class Reporting(Turns):
         Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
         VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
         """
+        check_address(alloc, task, id, expected_version)
+        check_input(said)
         with self._writing:
-            now_ns = self.clock.time_ns() if time_ns is None else checked_time(time_ns)
+            now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
             step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
             self._commit_step(step, records)
             return step
@@ -60,7 +62,7 @@ class Reporting(Turns):
         and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
         """
         with self._turn:
-            until_ns = self.clock.time_ns() if now_ns is None else checked_time(now_ns)
+            until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
             steps: list[Step] = []
             try:
                 while self._decider.first_due(until_ns) is not None:
@@ -100,7 +102,7 @@ class Reporting(Turns):
         finds a process reports `Restored`, or how it ended. O(tasks).
         """
         with self._turn:
-            return self._decider.restore(self.clock.time_ns() if now_ns is None else checked_time(now_ns))
+            return self._decider.restore(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
     def group(self, alloc: str) -> Group:
         """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""

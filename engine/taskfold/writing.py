@@ -13,18 +13,18 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation, apply_record
+from taskfold.arguments import check_address, check_event, check_text, checked_time
 from taskfold.codecs.allocation import check_types
-from taskfold.codecs.fields import fields_from_json, fields_to_json
+from taskfold.codecs.fields import compact, fields_from_json, fields_to_json
 from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
-from taskfold.log.contract import Append
-from taskfold.record import Finished, Placed, Record, Updated, Write
+from taskfold.log.contract import Append, is_repeat
+from taskfold.log.entries import Entry, entry_of, event_digest, problem_of
+from taskfold.record import Placed, Record, Updated, Write
 from taskfold.store import Store
 
-__all__ = ["Draft", "checked_time", "placed_body", "to_json_fields"]
-
-_TIMES: Final = 2**63
+__all__ = ["Draft", "placed_body", "to_json_fields"]
 
 _FROM_THE_LOG: Final = ("ModifyIndex", "TaskStates")
 """Fields that follow from the records."""
@@ -44,20 +44,18 @@ def placed_body(fields: Mapping[str, bytes]) -> Raw:
 
 def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
     """Return fields as JSON text by name. Raises DecodeError for a value that JSON cannot say."""
-    told = {}
+    if not isinstance(fields, Mapping):
+        raise DecodeError(f"$: expected fields by name, found a value of type {type(fields).__name__}")
+    texts = {}
     for name, value in fields.items():
+        check_text(name, "$")
         try:
-            told[name] = value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
-        except TypeError as error:
-            raise DecodeError(f"$.{name}: {error}") from None
-    return told
-
-
-def checked_time(time_ns: int, path: str = "$.Time") -> int:
-    """Return a time that the wire can say: nanoseconds in 64 bits with a sign. Raises DecodeError."""
-    if not -_TIMES <= time_ns < _TIMES:
-        raise DecodeError(f"{path}: expected unix nanoseconds in 64 bits, found {time_ns:.6g}")
-    return time_ns
+            text = compact(value) if isinstance(value, Raw) else msgspec.json.encode(value)
+            msgspec.json.decode(text)
+        except Exception as error:  # noqa: BLE001 - a value may be anything, and raise anything while it is written
+            raise DecodeError(problem_of(error).replace("$", f"$.{name}", 1)) from None
+        texts[name] = Raw(text)
+    return texts
 
 
 class Draft:
@@ -68,6 +66,8 @@ class Draft:
         """Which writes are refused, by their place from 0, and why."""
         self.drafted: list[Record] = []
         """The records of the others, in order, without the repeats."""
+        self._lines: list[bytes] = []
+        """Their lines."""
         self._store = store
         self._time_ns = time_ns
         self._index = store.index + 1
@@ -76,44 +76,59 @@ class Draft:
         self._scratch: dict[str, Allocation] = {}
         self._pending: dict[str, list[Record]] = {}
         """Records that are not folded into the scratch yet."""
-        self._ids: set[str] = set()
+        self._ids: dict[str, int] = {}
+        """The digests of the records that have an ID."""
         self._committed: dict[tuple[str, int], Record] = {}
 
     def add(self, write: Write) -> None:
         """Check a write, and draft its record. O(tasks of the allocation)."""
         try:
-            record = self._record(write)
+            entry = self._entry(write)
         except TaskfoldError as refusal:
             self.refusals.append((len(self._places), refusal))
-            record = None
-        self._places.append(None if record is None else len(self.drafted))
-        if record is not None:
-            self.drafted.append(record)
+            entry = None
+        self._places.append(None if entry is None else len(self.drafted))
+        if entry is not None:
+            self.drafted.append(entry.record)
+            self._lines.append(entry.line)
 
-    def _record(self, write: Write) -> Record | None:
-        """Return the record of a write; None for a repeat. Raises what refuses it."""
+    def _entry(self, write: Write) -> Entry | None:
+        """Return the entry of a write; None for a repeat. Raises what refuses it."""
         if self._store.is_closed:
             raise LogError("the engine is closed")
-        if write.id is not None and (write.id in self._ids or self._store.log.knows(write.id)):
+        if not isinstance(write, Write):
+            raise DecodeError(f"$: expected a Write, found a value of type {type(write).__name__}")
+        check_address(write.alloc, write.task, write.id, write.expected_version)
+        check_event(write.event)
+        if write.id is not None and self._is_repeat(write, write.id):
             return None
         known = self._known(write.alloc)
         found = 0 if known is None else known.version
         if write.expected_version is not None and write.expected_version != found:
             raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
         time_ns = self._time_ns if write.time_ns is None else checked_time(write.time_ns)
-        record = Record(
-            index=self._index,
-            alloc=write.alloc,
-            version=found + 1,
-            task=write.task,
-            time_ns=time_ns,
-            id=UNSET if write.id is None else write.id,
-            event=self._event(write, known, time_ns),
+        entry = entry_of(
+            Record(
+                seq=self._store.seq + len(self.drafted) + 1,
+                index=self._index,
+                alloc=write.alloc,
+                version=found + 1,
+                task=write.task,
+                time_ns=time_ns,
+                id=UNSET if write.id is None else write.id,
+                event=self._event(write, known, time_ns),
+            )
         )
-        self._pending.setdefault(write.alloc, []).append(record)
+        self._pending.setdefault(write.alloc, []).append(entry.record)
         if write.id is not None:
-            self._ids.add(write.id)
-        return record
+            self._ids[write.id] = event_digest(write.alloc, write.task, write.event)
+        return entry
+
+    def _is_repeat(self, write: Write, id: str) -> bool:
+        """Tell whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
+        digest = self._ids.get(id)
+        digest = self._store.log.digest_of(id) if digest is None else digest
+        return is_repeat(id, digest, write.alloc, write.task, write.event)
 
     def _known(self, alloc: str) -> Allocation | None:
         """Return the allocation as the writes before leave it: folded into a copy when it is asked for again."""
@@ -137,8 +152,6 @@ class Draft:
             raise UnknownAllocation(f"no allocation {write.alloc!r} is known")
         if isinstance(event, Updated):
             return self._updated(write, event)
-        if not isinstance(event, (TaskEvent, Finished)):
-            raise TaskfoldError(f"{type(event).__name__} is no event that can be written")
         if not write.task:
             raise TaskfoldError(f"{type(event).__name__} happens to a task: name it")
         if isinstance(event, TaskEvent) and not checked_time(event.time_ns, "$.Event.Time"):
@@ -179,10 +192,14 @@ class Draft:
 
     def commit(self) -> None:
         """Append what was drafted. Raises what the log raises: then nothing changed."""
-        by_allocation: dict[str, list[Record]] = {}
-        for record in self.drafted:
-            by_allocation.setdefault(record.alloc, []).append(record)
-        appends = [Append(alloc, records[0].version - 1, records) for alloc, records in by_allocation.items()]
+        by_allocation: dict[str, tuple[list[Record], list[bytes]]] = {}
+        for record, line in zip(self.drafted, self._lines, strict=True):
+            records, lines = by_allocation.setdefault(record.alloc, ([], []))
+            records.append(record)
+            lines.append(line)
+        appends = [
+            Append(alloc, records[0].version - 1, records, lines) for alloc, (records, lines) in by_allocation.items()
+        ]
         for record in self._store.commit(appends):
             self._committed[record.alloc, record.version] = record
 

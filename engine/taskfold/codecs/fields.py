@@ -132,27 +132,35 @@ _EMPTY_LENGTH: Final = max(map(len, _EMPTY)) + 1
 
 
 def same_json(one: bytes, other: bytes) -> bool:
-    """Tell whether two JSON texts say the same: the order of keys, which Go's maps have at random, aside."""
+    """Tell whether two JSON texts say the same: the order of keys, which Go's maps have at random, aside.
+
+    Texts that cannot be read (a number that no float can hold, say) are the same when they are equal.
+    """
     if one == other or (one.isdigit() and other.isdigit()):
         return one == other
-    return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+    try:
+        return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 def compact(text: bytes | str | Raw) -> bytes:
     """Return a JSON text without the white space between its parts, which Nomad does not write. O(length).
 
-    Raises msgspec.DecodeError where the text is no JSON; what begins without white space is not looked at further.
+    A text without line breaks and tabs, and without a space behind its first keys, is returned as it is.
+    Raises msgspec.DecodeError where the text is no JSON, and UnicodeError where it is no UTF-8.
     """
     raw = text.encode() if isinstance(text, str) else bytes(text)
-    # Whoever writes white space writes it from the first key on.
-    head = raw[:_HEAD]
-    if b'": ' in head or b"\n" in head or b"\t" in head:
-        return msgspec.json.format(raw, indent=-1)
+    # None of these stands inside of a JSON string; whoever puts spaces between parts does so from the first key on.
+    if b"\n" in raw or b"\t" in raw or b"\r" in raw or b'": ' in raw[:_HEAD]:
+        raw = msgspec.json.format(raw, indent=-1)
+    if not raw.isascii():
+        raw.decode()  # which the decoder does not look at in what stays JSON text
     return raw
 
 
 _HEAD: Final = 256
-"""How much of a text is looked at for white space."""
+"""How much of a text is looked at for spaces between its parts."""
 
 
 _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -165,7 +173,7 @@ def fields_from_json(text: bytes | str | Raw) -> dict[str, bytes]:
     """
     try:
         return {name: bytes(raw) for name, raw in _decode_object(compact(text)).items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         msg = f"not the JSON of an allocation: {error}"
         raise DecodeError(msg) from None
 

@@ -80,7 +80,8 @@ def _copy(records: Iterator[Record], target: StoredLog, done: Repair) -> None:
         is_remnant = is_compacted and not known and _is_whole_end(record)
         follows = record.alloc not in done.left_out and (record.version == known + 1 or is_remnant)
         # A log takes a record once: one whose ID was there before is left out, too, and told of as damage.
-        if not (follows and target.append(record.alloc, record.version - 1, [record], sync=False)):
+        is_new = not (isinstance(record.id, str) and target.knows(record.id))
+        if not (follows and is_new and target.append(record.alloc, record.version - 1, [record], sync=False)):
             missing, count = done.left_out.get(record.alloc, (known + 1, 0))
             done.left_out[record.alloc] = missing, count + 1
             continue
@@ -107,12 +108,17 @@ def _checked(check: LogCheck, scanned: Iterator[Scanned]) -> Iterator[Record]:
                 f"found Seq {found.seq} and Version {found.version}"
             )
             check.add(Damage(message=message, seq=found.seq))
-        if ledger.is_repeat(found):
+        if _is_known(ledger, found):
             check.add(Damage(message=f"the ID {found.id!r} is that of a record before", seq=found.seq))
         ledger.note_placed([found])
         check.records += 1
         check.newest = max(check.newest, found.seq)
         yield found
+
+
+def _is_known(ledger: Ledger, record: Record) -> bool:
+    """Tell whether the ID of a record is that of one before it, whatever that recorded."""
+    return ledger.digest_of(record.id) is not None if isinstance(record.id, str) else ledger.is_repeat(record)
 
 
 def is_log(name: str) -> bool:

@@ -9,9 +9,11 @@ import msgspec
 from msgspec import UNSET
 
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.errors import DialectError, Gone, LogError, VersionConflict
+from taskfold.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
+from taskfold.events import wire_type
 from taskfold.lifecycle import lifecycle_of
-from taskfold.record import FORMAT, Collected, Compacted, LogHeader, Record
+from taskfold.log.entries import Entry, entry_of, event_digest, read_back
+from taskfold.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
 __all__ = ["Append", "Compacts", "EventLog", "Ledger", "SharedLog", "StoredLog", "check_header", "new_header"]
 
@@ -22,6 +24,8 @@ class Append(NamedTuple):
     alloc: str
     expected_version: int
     records: Sequence[Record]
+    lines: Sequence[bytes] = ()
+    """Their lines, where they are entries already (`taskfold.log.entries`), at the positions that they name."""
 
 
 class EventLog(Protocol):
@@ -43,19 +47,25 @@ class EventLog(Protocol):
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new, with their Seq.
 
-        Each allocation may be named once. Raises as `append` does.
+        Each allocation may be named once. The records that are returned are those that a reader will get.
+        Raises as `append` does.
         """
         ...
 
     def append(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
         """Append records to an allocation that is at this version; return those that were new, with their Seq.
 
-        Raises VersionConflict when the allocation is at another version, and LogError when the records are not of it.
+        Raises VersionConflict when the allocation is at another version, LogError when the records are not of it,
+        IdConflict for the ID of another record, and DecodeError for a record that no reader could read back.
         """
         ...
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended."""
+        ...
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended."""
         ...
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
@@ -72,9 +82,11 @@ class EventLog(Protocol):
 
 
 def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
-    """Return the header of a new log of this dialect, written with the present lifecycle table."""
+    """Return the header of a new log of this dialect, written with the present lifecycle table. Raises DecodeError."""
     lifecycle = lifecycle_of(dialect)
-    return LogHeader(taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint)
+    header = LogHeader(taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint)
+    read_back(header, msgspec.json.Decoder(LogHeader).decode)
+    return header
 
 
 def check_header(header: LogHeader) -> None:
@@ -245,6 +257,15 @@ def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int
     return LogError(f"{name}: the log is damaged: {of} {place} is missing, and {found} follows")
 
 
+def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) -> bool:
+    """Tell whether a record repeats the one of its ID, whose digest is given. Raises IdConflict for another event."""
+    if digest is None:
+        return False
+    if digest != event_digest(alloc, task, event):
+        raise IdConflict(id=id, allocation=alloc, task=task, event=wire_type(event))
+    return True
+
+
 class Ledger:
     """What a log must remember to keep its promises: O(1) memory per allocation, and one text per record with an ID."""
 
@@ -254,19 +275,20 @@ class Ledger:
         """Up to where positions may be missing."""
         self.versions: dict[str, int] = {}
         self._imported: dict[str, tuple[int, int]] = {}
-        self.ids: set[str] = set()
+        self.ids: dict[str, int] = {}
+        """The digest of what was recorded with each ID (`taskfold.log.entries.event_digest`)."""
 
     def is_repeat(self, record: Record) -> bool:
-        """Tell whether a record of this ID was appended before."""
+        """Tell whether a record of this ID was appended before. Raises IdConflict where that was another event."""
         if isinstance(record.id, str):
-            return self.knows(record.id)
+            return is_repeat(record.id, self.digest_of(record.id), record.alloc, record.task, record.event)
         if isinstance(record.id, int):
             return (record.index, record.id) <= self.newest_imported(record.alloc)
         return False
 
-    def knows(self, id: str) -> bool:
-        """Tell whether a record of this ID was appended."""
-        return id in self.ids
+    def digest_of(self, id: str) -> int | None:
+        """Return the digest of the record of an ID; None where none was appended."""
+        return self.ids.get(id)
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
         """Return the index and the ordinal of the newest record of an allocation that was imported."""
@@ -276,46 +298,58 @@ class Ledger:
         """Return the version that an allocation is at; 0 before its first record."""
         return self.versions.get(alloc, 0)
 
-    def place(self, appends: Sequence[Append]) -> list[Record]:
-        """Return the new ones of these records with their Seq; nothing is remembered until `note` is told.
+    def place(self, appends: Sequence[Append]) -> list[Entry]:
+        """Return the entries of the new ones of these records; nothing is remembered until `note` is told.
 
-        Raises VersionConflict, and LogError when they are not the next records of their allocations.
+        Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
+        record: IdConflict and DecodeError.
         """
-        placed: list[Record] = []
-        ids: set[str] = set()
+        placed: list[Entry] = []
+        ids: dict[str, int] = {}
         named: set[str] = set()
-        for alloc, expected_version, records in appends:
-            if alloc in named:
-                raise LogError(f"allocation {alloc} is named twice in one append")
-            named.add(alloc)
-            new = self._new(records, ids)
-            found = self.version_of(alloc)
-            if new and not found and _is_remnant(new[0]):
-                found = new[0].version - 1  # of a log that was compacted
-            if new and expected_version != found:
-                raise VersionConflict(allocation=alloc, expected=expected_version, found=found)
-            for place, record in enumerate(new, start=1):
-                if record.alloc != alloc or record.version != found + place:
-                    msg = (
-                        f"allocation {alloc} is at version {found}: record {place} must be its version "
-                        f"{found + place}, found version {record.version} of {record.alloc}"
+        for append in appends:
+            if append.alloc in named:
+                raise LogError(f"allocation {append.alloc} is named twice in one append")
+            named.add(append.alloc)
+            version, lines = -1, append.lines
+            for place, record in enumerate(append.records):
+                if record.id is not UNSET and self._repeats(record, ids):
+                    continue
+                if version < 0:
+                    version = self._version_before(append, record)
+                version += 1
+                if record.version != version or record.alloc != append.alloc:
+                    raise LogError(
+                        f"allocation {append.alloc} is at version {append.expected_version}: record "
+                        f"{version - append.expected_version} must be its version {version}, found version "
+                        f"{record.version} of {record.alloc}"
                     )
-                    raise LogError(msg)
                 seq = self.seq + len(placed) + 1
-                placed.append(record if record.seq == seq else msgspec.structs.replace(record, seq=seq))
+                if record.seq != seq:
+                    record = msgspec.structs.replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
+                    placed.append(entry_of(record))
+                else:
+                    placed.append(Entry(record, lines[place]) if lines else entry_of(record))
         return placed
 
-    def _new(self, records: Sequence[Record], ids: set[str]) -> list[Record]:
-        """Return the records that are no repeats, also not of one another."""
-        new = []
-        for record in records:
-            if record.id is not UNSET:
-                if self.is_repeat(record) or record.id in ids:
-                    continue
-                if isinstance(record.id, str):
-                    ids.add(record.id)
-            new.append(record)
-        return new
+    def _version_before(self, append: Append, first: Record) -> int:
+        """Return the version that an allocation is at, before the first new record. Raises VersionConflict."""
+        version = self.version_of(append.alloc)
+        if not version and _is_remnant(first):
+            version = first.version - 1  # of a log that was compacted
+        if append.expected_version != version:
+            raise VersionConflict(allocation=append.alloc, expected=append.expected_version, found=version)
+        return version
+
+    def _repeats(self, record: Record, ids: dict[str, int]) -> bool:
+        """Tell whether a record was appended before, or is in this append, whose IDs and their digests are given."""
+        if isinstance(record.id, str):
+            digest = ids.get(record.id)
+            if is_repeat(record.id, digest, record.alloc, record.task, record.event) or self.is_repeat(record):
+                return True
+            ids[record.id] = event_digest(record.alloc, record.task, record.event)
+            return False
+        return self.is_repeat(record)
 
     def note(self, record: Record) -> None:
         """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""
@@ -346,7 +380,7 @@ class Ledger:
         self.seq = record.seq
         self.versions[record.alloc] = record.version
         if isinstance(record.id, str):
-            self.ids.add(record.id)
+            self.ids[record.id] = event_digest(record.alloc, record.task, record.event)
         elif isinstance(record.id, int):
             self._imported[record.alloc] = (record.index, record.id)
 

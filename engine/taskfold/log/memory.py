@@ -35,7 +35,7 @@ class MemoryLog:
 
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new. O(records)."""
-        placed = self._ledger.place(appends)
+        placed = [entry.record for entry in self._ledger.place(appends)]
         # The records first: who reads meanwhile reads up to the ledger's position.
         self._records.extend(placed)
         for record in placed:
@@ -46,6 +46,10 @@ class MemoryLog:
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(1)."""
         return id in self._ledger.ids
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended. O(1)."""
+        return self._ledger.digest_of(id)
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(records that are read)."""

@@ -31,7 +31,7 @@ from taskfold.lines import blocks, open_bytes
 from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, removal
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
-from taskfold.log.seals import Run, seal
+from taskfold.log.seals import Run, sealed_lines
 from taskfold.log.sparse import Blocks, UpTo
 from taskfold.record import FORMAT, LogHeader, Record
 
@@ -155,9 +155,10 @@ class NdjsonLog:
         With ``sync=False`` they are written when there are many of them, and acknowledged by the next `sync`.
         Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
         """
-        placed = self._ledger.place(appends)
+        entries = self._ledger.place(appends)
+        placed = [entry.record for entry in entries]
         if placed:
-            lines = _sealed(placed)
+            lines = sealed_lines([entry.line for entry in entries])
             if sync:
                 self._flush(placed, lines, sync=True)
             else:
@@ -287,6 +288,10 @@ class NdjsonLog:
         """Tell whether a record of this ID was appended. O(1)."""
         return id in self._ledger.ids
 
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended. O(1)."""
+        return self._ledger.digest_of(id)
+
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(bytes from its first record to its last).
 
@@ -355,7 +360,7 @@ _RECORDS_AT_ONCE: Final = 256
 
 def _sealed(records: Sequence[Record]) -> bytes:
     """Return the lines of records that are written together."""
-    return seal(b"".join([_encode(record) + b"\n" for record in records]))
+    return sealed_lines(map(_encode, records))
 
 
 def _write_whole(file: FileIO, data: bytes) -> int:

@@ -27,6 +27,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
 from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, removal
+from taskfold.log.entries import Entry, digest_in
 from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
@@ -55,8 +56,8 @@ class _Known(Ledger):
             self.versions.update(dict.fromkeys(allocs, 0))
             self.versions.update(connection.execute(query, [allocs]).fetchall())
         if ids := [record.id for record in records if isinstance(record.id, str) and record.id not in self.ids]:
-            query = "SELECT id FROM taskfold_records WHERE id = ANY(%s)"
-            self.ids.update(found for (found,) in connection.execute(query, [ids]))
+            query = "SELECT id, convert_to(body, 'UTF8') FROM taskfold_records WHERE id = ANY(%s)"
+            self.ids.update((name, digest_in(body)) for name, body in connection.execute(query, [ids], binary=True))
         imported = {record.alloc for record in records if isinstance(record.id, int)} - self._imported.keys()
         if imported:
             query = """
@@ -88,7 +89,7 @@ class PostgresLog:
         self._url = url
         self._ledger = _Known()
         self._depth = 0
-        self._pending: list[Record] = []
+        self._pending: list[Entry] = []
         """Records that were appended, and not sent yet."""
         self._is_sent = False
         """Records were sent, and not committed yet."""
@@ -214,8 +215,9 @@ class PostgresLog:
                 if after_seq not in {None, seq}:
                     raise LogError(f"{self.name}: somebody else has written since: read the log again and decide anew")
                 self._ledger.look_up(self._connection, appends)
-                placed = self._ledger.place(appends)
-                self._pending += placed
+                entries = self._ledger.place(appends)
+                placed = [entry.record for entry in entries]
+                self._pending += entries
                 self._ledger.note_placed(placed)
                 if sync and self._pending:
                     self._commit()
@@ -233,8 +235,8 @@ class PostgresLog:
         """Send what is pending, in the transaction."""
         with self._connection.cursor() as cursor, cursor.copy(tables.COPY) as copy:
             copy.set_types(tables.COPIED_TYPES)
-            for record in self._pending:
-                copy.write_row(tables.row_of(record))
+            for entry in self._pending:
+                copy.write_row(tables.row_of(entry))
         self._pending.clear()
         self._is_sent = True
 
@@ -344,10 +346,17 @@ class PostgresLog:
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(log n)."""
-        if id in self._ledger.ids:
-            return True
-        with self._told("read"), self._reader() as connection:
-            return connection.execute("SELECT 1 FROM taskfold_records WHERE id = %s", [id]).fetchone() is not None
+        return self.digest_of(id) is not None
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
+        digest = self._ledger.digest_of(id)
+        if digest is None:
+            query = "SELECT convert_to(body, 'UTF8') FROM taskfold_records WHERE id = %s"
+            with self._told("read"), self._reader() as connection:
+                row = connection.execute(query, [id], binary=True).fetchone()
+            digest = None if row is None else digest_in(row[0])
+        return digest
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""

@@ -13,6 +13,7 @@ import psycopg
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
+from taskfold.log.entries import Entry
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.opening import shown_name
 from taskfold.record import LogHeader, Record
@@ -58,14 +59,12 @@ SELECT seq, version, checksum, convert_to(body, 'UTF8') FROM taskfold_records
 WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY version LIMIT %(rows)s
 """
 
-encode: Final = msgspec.json.Encoder().encode
-
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def row_of(record: Record) -> tuple[object, ...]:
-    """Return the row of a record."""
-    body = encode(record)
+def row_of(entry: Entry) -> tuple[object, ...]:
+    """Return the row of an entry."""
+    record, body = entry.record, entry.line
     text = record.id if isinstance(record.id, str) else None
     ordinal = record.id if isinstance(record.id, int) else None
     return (

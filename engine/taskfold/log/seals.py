@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from taskfold.errors import SourceError
 
-__all__ = ["Run", "Sealed", "Tail", "good_end", "seal", "unsealed"]
+__all__ = ["Run", "Sealed", "Tail", "good_end", "seal", "sealed_lines", "unsealed"]
 
 # A JSON text cannot have an unescaped quote inside, and one brace before the newline closes the record itself.
 _SEAL: Final = re.compile(rb',"Seal":"([0-9a-f]{8})"\}\n')
@@ -65,6 +65,11 @@ def seal(lines: bytes) -> bytes:
     """
     body = lines.removesuffix(_END)
     return b'%b,"Seal":"%08x"}\n' % (body, zlib.crc32(body))
+
+
+def sealed_lines(lines: Iterable[bytes]) -> bytes:
+    """Return lines that are written together, each with its newline, and sealed. O(length)."""
+    return seal(b"".join([line + b"\n" for line in lines]))
 
 
 def unsealed(lines: bytes) -> bytes:

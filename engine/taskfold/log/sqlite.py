@@ -26,6 +26,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import LogError
 from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, kept_hole, new_header, removal
+from taskfold.log.entries import Entry, digest_in
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.record import Record
 
@@ -49,9 +50,12 @@ class _Lookups(Ledger):
             known = self._one("SELECT max(version) FROM records WHERE alloc = ?", alloc)[0] or 0
         return known
 
-    def knows(self, id: str) -> bool:
-        query = "SELECT 1 FROM records WHERE id = ? AND typeof(id) = 'text'"
-        return id in self.ids or self._one(query, id) is not None
+    def digest_of(self, id: str) -> int | None:
+        digest = self.ids.get(id)
+        if digest is None:
+            row = self._one("SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'", id)
+            digest = None if row is None else digest_in(row[0])
+        return digest
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
         known = self._imported.get(alloc)
@@ -141,13 +145,14 @@ class SqliteLog:
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
         """
         with tables.told(self.path):
-            placed = self._ledger.place(appends)
+            entries = self._ledger.place(appends)
+            placed = [entry.record for entry in entries]
             if placed:
-                self._insert(placed, sync=sync)
+                self._insert(entries, sync=sync)
                 self._ledger.note_placed(placed)
         return placed
 
-    def _insert(self, placed: Sequence[Record], *, sync: bool) -> None:
+    def _insert(self, entries: Sequence[Entry], *, sync: bool) -> None:
         """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
         database = self._database
         has_pending = database.in_transaction
@@ -156,7 +161,7 @@ class SqliteLog:
         database.execute("SAVEPOINT append")
         try:
             database.executemany(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", [tables.row_of(record) for record in placed]
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", [tables.row_of(entry) for entry in entries]
             )
         except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
@@ -228,8 +233,12 @@ class SqliteLog:
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(log n)."""
+        return self.digest_of(id) is not None
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
         with tables.told(self.path):
-            return self._ledger.knows(id)
+            return self._ledger.digest_of(id)
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""

@@ -16,6 +16,7 @@ import msgspec
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.contract import OnHole, kept_hole
+from taskfold.log.entries import Entry
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.record import FORMAT, LogHeader, Record
@@ -45,8 +46,6 @@ CREATE TABLE checkpoint (part INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bo
 CREATE UNIQUE INDEX records_by_id ON records (id) WHERE typeof(id) = 'text';
 """
 
-_encode: Final = msgspec.json.Encoder().encode
-
 
 def is_database(path: str | Path) -> bool:
     """Tell whether a file is an SQLite database, by its first bytes."""
@@ -54,8 +53,9 @@ def is_database(path: str | Path) -> bool:
         return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
-def row_of(record: Record) -> tuple[object, ...]:
-    body = _encode(record)
+def row_of(entry: Entry) -> tuple[object, ...]:
+    """Return the row of an entry."""
+    record, body = entry.record, entry.line
     known_by = record.id if isinstance(record.id, (str, int)) else None
     return record.seq, record.alloc, record.version, record.index, known_by, zlib.crc32(body), body
 

@@ -138,8 +138,6 @@ class _Step:
     def _number(self, name: str) -> int | None:
         """Return a top-level field that is an integer."""
         text = self.seen.fields.get(name, b"null")
-        if text.isdigit():
-            return int(text)
         try:
             return _decode_number(text)
         except msgspec.DecodeError:

@@ -12,7 +12,7 @@ from taskfold.codecs.fields import ALLOCATION_FIELDS, fields_from_json
 from taskfold.codecs.task_states import ToldTask, task_states_from_json
 from taskfold.errors import DecodeError
 
-__all__ = ["Kind", "Observation", "observation_from_json"]
+__all__ = ["Kind", "Observation", "check_observation", "observation_from_json"]
 
 Kind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
@@ -78,6 +78,30 @@ def observation_from_fields(
     return Observation(kind=kind, alloc=alloc, index=index, fields=fields, tasks=tasks, name=name, line=line)
 
 
+def check_observation(observation: object) -> None:
+    """Check that an argument is an observation that the importer can look into. O(fields). Raises DecodeError."""
+    if not isinstance(observation, Observation):
+        raise DecodeError(
+            "$: expected an Observation (taskfold.nomad.observation.observation_from_json makes one), "
+            f"found a value of type {type(observation).__name__}"
+        )
+    is_well_typed = (
+        isinstance(observation.alloc, str)
+        and type(observation.index) is int
+        and _is_mapping(observation.fields, bytes)
+        and (observation.tasks is None or _is_mapping(observation.tasks, ToldTask))
+    )
+    if not is_well_typed:
+        raise DecodeError("$: an Observation has JSON text by name as its fields, and a ToldTask by name as its tasks")
+
+
+def _is_mapping(value: object, kind: type) -> bool:
+    """Tell whether a value is a mapping of names to values of a type."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(part, kind) for name, part in value.items()
+    )
+
+
 def _id(fields: Mapping[str, bytes]) -> str:
     """Return the ID, which must be a text that is not empty."""
     text = fields.get("ID", b"")
@@ -92,7 +116,7 @@ def _id(fields: Mapping[str, bytes]) -> str:
 def _index(fields: Mapping[str, bytes]) -> int:
     """Return the ModifyIndex; the documented API may have it as a float."""
     text = fields.get("ModifyIndex", b"0")
-    if text.isdigit():
+    if text.isdigit() and len(text) <= _INDEX_DIGITS:
         return int(text)
     try:
         return _decode_index(text)
@@ -101,5 +125,9 @@ def _index(fields: Mapping[str, bytes]) -> int:
         raise DecodeError(msg) from None
 
 
+_INDEX_DIGITS: Final = 18
+"""A number of so many digits fits into 64 bits; others are left to the decoder, which knows the limit."""
 _decode_id: Callable[[bytes], str] = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1)]).decode
-_decode_index: Callable[[bytes], int] = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)], strict=False).decode
+_decode_index: Callable[[bytes], int] = msgspec.json.Decoder(
+    Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], strict=False
+).decode

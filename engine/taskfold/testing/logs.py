@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from taskfold import events as ev
-from taskfold.errors import Gone, LogError, VersionConflict
+from taskfold.errors import DecodeError, Gone, IdConflict, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
 from taskfold.log.contract import Append, Compacts, EventLog
-from taskfold.record import FORMAT, Collected, Compacted, Placed, Record
+from taskfold.record import FORMAT, Collected, Compacted, Event, Placed, Record, Updated
 
-__all__ = ["LogContract", "record_of", "records_of"]
+__all__ = ["LogContract", "record_of", "records_of", "unreadable_records"]
 
 
 def record_of(alloc: str, version: int, *, index: int = 1, id: Any = UNSET) -> Record:
@@ -29,6 +29,35 @@ def record_of(alloc: str, version: int, *, index: int = 1, id: Any = UNSET) -> R
 def records_of(alloc: str, first: int, last: int) -> list[Record]:
     """Return the records of an allocation from one version to another, each with an index of its own."""
     return [record_of(alloc, version, index=version) for version in range(first, last + 1)]
+
+
+def unreadable_records(alloc: str, version: int) -> Iterator[Record]:
+    """Yield records that Python allows, and that no reader of a log would read back as they are."""
+    values: list[tuple[str, Any]] = [
+        ("time_ns", 1.5),
+        ("time_ns", 2**70),
+        ("index", -1),
+        ("index", 2**63),
+        ("task", 5),
+        ("id", 5.5),
+        ("id", b"x"),
+        ("event", ev.TaskEvent()),
+        ("event", ev.Terminated(exit_code="1")),  # type: ignore[arg-type]  # what it is about
+        ("event", ev.Terminated(exit_code=True)),
+        ("event", ev.Terminated(message="\ud800")),
+        ("event", ev.Started(kept=ev.Kept(fields={"x": (1, 2)}))),
+        ("event", ev.Started(kept=ev.Kept(fields={"x": float("nan")}))),
+        ("event", ev.Started(kept=ev.Kept(fields={"x": object()}))),
+        ("event", Updated(fields={"Foo": Raw(b"")})),
+        ("event", Updated(fields={"Foo": Raw(b"1} ")})),
+        ("event", Updated(fields={"Foo": Raw(b"[\n1]")})),
+        ("event", Updated(fields={"Foo": Raw(b'"\xff"')})),
+        ("event", Updated(fields={"Foo": Raw(b'1},"Cleared":["Job"],"Fields":{"Foo":2')})),
+        ("event", Updated(fields={"Foo": Raw(b"[" * 128 + b"]" * 128)})),
+    ]
+    for name, value in values:
+        record = Record(index=9, alloc=alloc, version=version, task="web", event=ev.Started())
+        yield msgspec.structs.replace(record, **{name: value})
 
 
 def _placed(record: Record, seq: int) -> Record:
@@ -141,16 +170,47 @@ class LogContract:
         log.append("a", 0, first)
         assert log.knows("report-7")
         assert not log.knows("report-8")
-        # Whatever version and allocation the repeat claims: it was said before.
+        # Whatever version the repeat claims: it was said before.
         assert log.append("a", 1, [record_of("a", 2, id="report-7")]) == []
-        assert log.append("b", 0, [record_of("b", 1, id="report-7")]) == []
+        assert log.append("a", 7, [record_of("a", 8, id="report-7")]) == []
         assert len(list(log.read_all())) == 2
         again = [record_of("a", 2, id="report-7"), record_of("a", 3, id="report-8")]
         assert [(r.seq, r.id) for r in log.append("a", 2, again)] == [(3, "report-8")]
 
+    def test_an_id_names_one_event(self, log: EventLog) -> None:
+        """An id names one event."""
+        log.append("a", 0, [record_of("a", 1, id="first"), record_of("a", 2, id="second")])
+        digests = log.digest_of("first"), log.digest_of("second"), log.digest_of("third")
+        assert len(set(digests)) == 3
+        assert digests[2] is None
+        others: list[tuple[str, int, list[Event]]] = [
+            ("b", 1, [Placed()]),
+            ("a", 3, [ev.Killed()]),
+            ("a", 3, [ev.Killed(), ev.Started()]),
+        ]
+        for alloc, version, events in others:
+            records = [
+                Record(index=9, alloc=alloc, version=version + place, task="web", id="second", event=event)
+                for place, event in enumerate(events)
+            ]
+            with pytest.raises(IdConflict, match="ID 'second' was recorded before"):
+                log.append(alloc, version - 1, records)
+        assert len(list(log.read_all())) == 2
+
+    def test_what_no_reader_could_read_back_is_refused(self, log: EventLog) -> None:
+        """What no reader could read back is refused."""
+        log.append("a", 0, records_of("a", 1, 2))
+        before = list(log.read_all())
+        for record in unreadable_records("a", 4):
+            with pytest.raises(DecodeError):
+                log.append("a", 2, [record_of("a", 3), record])
+        assert list(log.read_all()) == before
+        assert [r.seq for r in log.append("a", 2, records_of("a", 3, 3))] == [3]
+
     def test_a_text_id_is_appended_once_also_within_one_append(self, log: EventLog) -> None:
         """A text id is appended once also within one append."""
-        assert [r.seq for r in log.append("a", 0, [record_of("a", 1, id="x"), record_of("a", 2, id="x")])] == [1]
+        repeated = [record_of("a", 1), record_of("a", 2, id="x"), record_of("a", 3, id="x")]
+        assert [r.seq for r in log.append("a", 0, repeated)] == [1, 2]
 
     def test_an_imported_record_is_known_by_its_index_and_ordinal(self, log: EventLog) -> None:
         """An imported record is known by its index and ordinal."""
@@ -226,7 +286,7 @@ class LogContract:
         )
         assert [(r.seq, r.alloc, r.version) for r in placed] == [(8, "a0", 2), (9, "a0", 3), (10, "b", 1)]
         again = log.append_all(
-            [Append("c", 0, [record_of("c", 1, id="x")]), Append("b", 1, [record_of("b", 2, id="y")])]
+            [Append("a0", 3, [record_of("a0", 2, id="x")]), Append("b", 1, [record_of("b", 1, id="y")])]
         )
         assert again == []
 

@@ -1,0 +1,149 @@
+"""Arguments: what callers hand over, checked before anything else looks at it.
+
+Type hints do not hold at run time. What a log could not say is refused when its entry is made (`taskfold.log.entries`);
+what is looked at before that, to check a write or to decide on an input, is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from taskfold import events, inputs
+from taskfold.errors import DecodeError, InputRefused
+from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
+from taskfold.inputs import AnyInput, Input
+from taskfold.log.entries import read_back
+from taskfold.record import Finished, Placed, Updated
+
+__all__ = ["check_address", "check_event", "check_input", "check_text", "checked_time"]
+
+_TIMES: Final = 2**63
+_WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
+
+
+def check_text(value: object, path: str) -> None:
+    """Check that an argument is a text. O(1). Raises DecodeError."""
+    if not isinstance(value, str):
+        raise DecodeError(f"{path}: expected a text, found {_kind(value)}")
+
+
+def checked_time(time_ns: int, path: str = "$.Time") -> int:
+    """Return a time that the wire can say: whole nanoseconds in 64 bits with a sign. O(1). Raises DecodeError."""
+    if type(time_ns) is int and -_TIMES <= time_ns < _TIMES:
+        return time_ns
+    if not isinstance(time_ns, int) or isinstance(time_ns, bool):
+        raise DecodeError(f"{path}: expected whole unix nanoseconds (time.time_ns()), found {_kind(time_ns)}")
+    if not -_TIMES <= time_ns < _TIMES:
+        raise DecodeError(f"{path}: expected unix nanoseconds in 64 bits, found {time_ns:.6g}")
+    return int(time_ns)
+
+
+def check_address(alloc: object, task: object, id: object, expected_version: object) -> None:
+    """Check what says of whom something is written or reported, and how a repeat is known. O(1). Raises DecodeError."""
+    if type(alloc) is type(task) is str and id is expected_version is None:
+        return
+    check_text(alloc, "$.Alloc")
+    check_text(task, "$.Task")
+    if id is not None:
+        check_text(id, "$.ID")
+    if expected_version is not None and (not isinstance(expected_version, int) or isinstance(expected_version, bool)):
+        raise DecodeError(f"$.ExpectedVersion: expected a whole number, found {_kind(expected_version)}")
+
+
+def check_event(event: Any) -> None:
+    """Check that an argument is an event that can be written. O(1).
+
+    >>> from taskfold.inputs import Exited
+    >>> check_event(Exited())
+    Traceback (most recent call last):
+    ...
+    taskfold.errors.DecodeError: $.Event: inputs.Exited is an input: report it; the event is events.Terminated
+
+    Raises DecodeError, which says what to write instead.
+    """
+    if type(event) not in _WRITABLE:
+        raise DecodeError(f"$.Event: {_not_an_event(event)}")
+    if not isinstance(event, TaskEvent):  # the others are looked into before their entry is made
+        read_back(event, _decode_internal)
+
+
+_decode_internal: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(Placed | Updated | Finished).decode
+
+
+def _not_an_event(event: object) -> str:
+    if isinstance(event, type):
+        return f"expected an event, found the class {event.__name__}: write {event.__name__}()"
+    name = type(event).__name__
+    if isinstance(event, Input):
+        same = _EVENT_OF_INPUT.get(type(event), "")
+        return f"inputs.{name} is an input: report it" + (f"; the event is events.{same}" if same else "")
+    if isinstance(event, TaskEvent):
+        return f"{name} is no event type of Nomad's: record events.UnknownEvent(wire_type={name!r})"
+    if isinstance(event, str) and event in BY_WIRE_TYPE:
+        return f"expected an event, found a text: write events.{BY_WIRE_TYPE[event].__name__}()"
+    if isinstance(event, msgspec.Struct):
+        return f"{name} is no event that can be written"
+    return f"expected an event (taskfold.events), found {_kind(event)}"
+
+
+_EVENT_OF_INPUT: Final[dict[type[Input], str]] = {
+    inputs.Exited: "Terminated",
+    inputs.DownloadBegun: "DownloadingArtifacts",
+    inputs.DownloadFailed: "FailedArtifactDownload",
+    inputs.DriverMessage: "Driver",
+    inputs.HealthFailed: "AllocUnhealthy",
+    inputs.HookFailed: "TaskHookFailed",
+    inputs.KillRequested: "Killing",
+    inputs.Placed: "Received",
+    inputs.Reconnected: "Reconnected",
+    inputs.RestartRequested: "RestartSignaled",
+    inputs.SetUp: "TaskSetup",
+    inputs.SetupFailed: "SetupFailure",
+    inputs.SignalRequested: "Signaling",
+    inputs.StartFailed: "DriverFailure",
+    inputs.Started: "Started",
+    inputs.TemplateBlocked: "Template",
+    inputs.ValidationFailed: "FailedValidation",
+}
+"""Which event somebody means who records an input."""
+
+_INPUT_OF_EVENT: Final = {getattr(events, name): cls.__name__ for cls, name in _EVENT_OF_INPUT.items()}
+
+_decode_input: Final[Callable[[bytes], AnyInput]] = msgspec.json.Decoder(AnyInput).decode
+
+
+def check_input(value: Any) -> None:
+    """Check that an argument is an input, and that its fields are what they should be. O(length of its JSON).
+
+    Raises InputRefused, which says what to report instead.
+    """
+    if type(value) not in inputs.INPUTS:
+        raise InputRefused(_not_an_input(value))
+    try:
+        read_back(value, _decode_input)
+    except DecodeError as error:
+        raise InputRefused(f"inputs.{type(value).__name__} cannot be decided on: {error}") from None
+
+
+def _not_an_input(value: object) -> str:
+    if isinstance(value, type):
+        return f"expected an input, found the class {value.__name__}: write {value.__name__}()"
+    name = type(value).__name__
+    if isinstance(value, TaskEvent):
+        same = _INPUT_OF_EVENT.get(type(value), "")
+        return f"events.{name} is an event: record it" + (f"; the input is inputs.{same}" if same else "")
+    if isinstance(value, Input):
+        return f"{name} is no input that taskfold decides on; taskfold.inputs has all that there are"
+    return f"expected an input (taskfold.inputs), found {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    """Return what a value is, in a few words; only plain values are shown, since others may be of any length."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < _TIMES):
+        return f"{value} ({type(value).__name__})"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,219 @@
+"""Entries: a record beside the line that says it, which the reader of this version reads back as the same record.
+
+Every append goes through `entry_of`. What Python allows and a log cannot say (a text where a number belongs, a subclass
+of an event, JSON text that is none, or nested deeper than a reader can follow) is refused there, before any store has
+seen it. The record of an entry is the one that was read back, so that memory holds exactly what the log holds.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct
+from msgspec.structs import force_setattr
+
+from taskfold.errors import DecodeError
+from taskfold.events import TaskEvent
+from taskfold.record import Placed, Record, Updated
+
+__all__ = ["MAX_DEPTH", "Entry", "digest_in", "entry_of", "event_digest", "is_deep", "is_of", "problem_of", "read_back"]
+
+MAX_DEPTH: Final = 128
+"""How deep a record may be nested: far below what the smallest stack of a reader can follow (Python 3.11: some 980)."""
+
+_INTEGERS: Final = 2**63
+"""What every store, and Nomad itself, can count to."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """A record, and its line in a log, without the newline."""
+
+    record: Record
+    line: bytes
+
+
+@cache
+def _decoder() -> Callable[[bytes], Record]:
+    """Return what decodes a record; made when it is needed first: an import of this module should not wait for it."""
+    return msgspec.json.Decoder(Record).decode
+
+
+def entry_of(record: Record) -> Entry:
+    r"""Return the entry of a record. O(length of its line).
+
+    >>> from taskfold.events import Terminated
+    >>> entry_of(Record(index=1, alloc="a", version=1, task="web", event=Terminated(exit_code=1))).line
+    b'{"Index":1,"Alloc":"a","Version":1,"Task":"web","Event":{"Type":"Terminated","ExitCode":1}}'
+    >>> entry_of(Record(index=1, alloc="a", version=1, task="web", event=Terminated(exit_code="1")))
+    Traceback (most recent call last):
+    ...
+    taskfold.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
+
+    Raises DecodeError, naming the JSON path, for what the log could not be read back as.
+    """
+    line, back = read_back(record, _decoder())
+    if not (0 <= back.seq < _INTEGERS and 0 <= back.index < _INTEGERS and -_INTEGERS <= back.time_ns < _INTEGERS):
+        raise DecodeError("$: Seq, Index and Time are whole numbers in 64 bits with a sign; the first two count from 0")
+    # The texts that thousands of records share are not kept once for each of them.
+    if type(record.alloc) is str:
+        force_setattr(back, "alloc", record.alloc)
+    if type(record.task) is str:
+        force_setattr(back, "task", record.task)
+    return Entry(back, line)
+
+
+T = TypeVar("T", bound=Struct)
+
+
+def read_back(value: T, decode: Callable[[bytes], T]) -> tuple[bytes, T]:
+    """Return the JSON line of a value, and what a decoder reads back from it: the same. O(length).
+
+    Raises DecodeError, naming the JSON path, where it reads back nothing, or something else.
+    """
+    try:
+        line = _encode(value)
+        if not line.isascii():
+            line.decode()  # what stays JSON text is not looked into by the decoder
+        back = decode(line)
+    except Exception as error:  # noqa: BLE001 - the value may hold anything, and raise anything while it is written
+        raise DecodeError(problem_of(error)) from None
+    if back != value:
+        raise DecodeError(f"${_difference(value, back)}: reads back as something else than what was to be written")
+    if b"\n" in line:
+        raise DecodeError("$: expected JSON text on one line, found a line break in a part that is JSON text already")
+    if is_deep(line):
+        raise DecodeError(f"$: nested deeper than {MAX_DEPTH} levels, which is as deep as a record may be")
+    return line, back
+
+
+_MESSAGE: Final = re.compile(r"(?P<what>.*?) - at `(?P<path>\$.*)`", re.DOTALL)
+
+
+def problem_of(error: BaseException) -> str:
+    """Return what is wrong with a value that cannot be written or read: the JSON path first, where it is known.
+
+    >>> problem_of(ValueError("Expected `int`, got `str` - at `$.Index`"))
+    '$.Index: expected `int`, got `str`'
+    """
+    text = str(error) or type(error).__name__
+    match = _MESSAGE.fullmatch(text)
+    path, what = ("$", text) if match is None else (match["path"], match["what"])
+    if what[:9] == "Expected ":
+        what = f"expected {what[9:]}"
+    return f"{path}: {what}"
+
+
+def _difference(one: Any, other: Any) -> str:
+    """Return the path, after the root, to the first field that differs."""
+    if type(one) is type(other) and isinstance(one, Struct):
+        for name, wire in zip(one.__struct_fields__, one.__struct_encode_fields__, strict=True):
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if mine != theirs:
+                return f".{wire}{_difference(mine, theirs)}"
+    return ""
+
+
+# --- depth ------------------------------------------------------------------------------------------------------------
+
+_BRACKETS: Final = b"{}[]"
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in _BRACKETS)
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+def is_deep(text: bytes) -> bool:
+    """Tell whether JSON text is nested deeper than `MAX_DEPTH`. O(length).
+
+    >>> is_deep(b"[" * 128 + b"]" * 128), is_deep(b"[" * 129 + b"]" * 129), is_deep(b'["' + b"[" * 999 + b'"]')
+    (False, True, False)
+    """
+    # Most texts are too short, have too few brackets, or lose them all in a few steps: few are read byte by byte.
+    if len(text) <= 2 * MAX_DEPTH or text.count(b"{") + text.count(b"[") <= MAX_DEPTH or not _is_deeper(text):
+        return False
+    return _is_deeper(_STRING.sub(b"", text))
+
+
+def _is_deeper(text: bytes) -> bool:
+    """Tell whether brackets may be nested deeper than `MAX_DEPTH`; those inside of texts count, too."""
+    brackets = text.translate(None, _NO_BRACKETS)
+    for depth in range(MAX_DEPTH + 1):
+        if depth + brackets.count(b"{") + brackets.count(b"[") <= MAX_DEPTH:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return True
+
+
+# --- repeats ----------------------------------------------------------------------------------------------------------
+
+_GIVEN: Final = (
+    "AllocModifyIndex",
+    "ClientDescription",
+    "ClientStatus",
+    "CreateIndex",
+    "CreateTime",
+    "ID",
+    "ModifyIndex",
+    "TaskStates",
+)
+"""Fields of a placed allocation that the record has from elsewhere than from whoever places it."""
+
+_canonical: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+def event_digest(alloc: str, task: str, event: Struct) -> int:
+    """Return a number that tells apart what is recorded of an allocation or task, whenever it happened. O(length).
+
+    Its upper half is that of the allocation (`is_of`).
+
+    >>> from taskfold.events import Started, Terminated
+    >>> event_digest("a", "web", Started(time_ns=5)) == event_digest("a", "web", Started())
+    True
+    >>> event_digest("a", "web", Terminated(exit_code=1)) == event_digest("a", "web", Terminated())
+    False
+
+    Raises DecodeError for an event that cannot be written.
+    """
+    content: object = event
+    try:
+        if isinstance(event, TaskEvent):
+            content = msgspec.structs.replace(event, time_ns=0) if event.time_ns else event
+        elif isinstance(event, Placed) and event.body is not UNSET:
+            content = _canonical_fields(bytes(event.body), _GIVEN)
+        elif isinstance(event, Updated):
+            content = _canonical_fields(_encode(event.fields), _GIVEN[:1]), sorted(event.cleared)
+        return _digest(alloc) << _HALF | zlib.crc32(_encode((type(event).__name__, task, content)))
+    except Exception as error:  # noqa: BLE001 - as in `read_back`
+        raise DecodeError(problem_of(error)) from None
+
+
+def is_of(digest: int, alloc: str) -> bool:
+    """Tell whether a digest is that of a record of an allocation."""
+    return digest >> _HALF == _digest(alloc)
+
+
+_HALF: Final = 32
+
+
+def _digest(alloc: str) -> int:
+    return zlib.crc32(alloc.encode())
+
+
+def _canonical_fields(text: bytes, given: tuple[str, ...]) -> bytes:
+    """Return a JSON object without some of its fields, written in one way, whoever has written it."""
+    try:
+        fields = msgspec.json.decode(text)
+        return _canonical({name: value for name, value in fields.items() if name not in given})
+    except (msgspec.MsgspecError, RecursionError):
+        return text  # a log of an older taskfold may hold what is refused today
+
+
+def digest_in(line: bytes) -> int:
+    """Return the digest of what a line records. O(length). Raises msgspec.DecodeError where it is damaged."""
+    record = _decoder()(line)
+    return event_digest(record.alloc, record.task, record.event)

@@ -1,0 +1,199 @@
+"""Whatever a caller hands over is refused, and nothing has changed, or is read again as it was acknowledged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from msgspec import Raw
+
+from any_values import MIRRORING, WRITING, Mine, MyStarted, begin, check_read_again, clock, make_calls, state_of
+from taskfold import Engine, events, inputs
+from taskfold.errors import DecodeError, IdConflict, InputRefused, TaskfoldError
+from taskfold.log.entries import MAX_DEPTH
+from taskfold.record import Placed, Write
+
+Calls = list[Callable[[Engine], object]]
+STORES = [".jsonl", ".db"]
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+MANY = settings(suppress_health_check=SLOW)
+SOME = settings(max_examples=settings().max_examples // 4, suppress_health_check=SLOW)
+"""Each example begins a log on disk, opens it again, and reads it in every way."""
+
+
+@MANY
+@given(calls=WRITING)
+def test_any_value_in_memory_is_refused_or_can_be_shown(calls: Calls) -> None:
+    engine = Engine(dialect="1.1.2", clock=clock())
+    begin(engine)
+    make_calls(engine, calls)
+
+
+@pytest.mark.parametrize("store", STORES)
+@SOME
+@given(calls=WRITING)
+def test_any_value_that_is_acknowledged_is_read_again(store: str, calls: Calls) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        name = str(Path(folder, f"log{store}"))
+        with Engine.open(name, dialect="1.1.2", clock=clock()) as engine:
+            begin(engine)
+            make_calls(engine, calls)
+            before = state_of(engine)
+        check_read_again(name, before)
+
+
+@pytest.mark.parametrize("store", STORES)
+@SOME
+@given(calls=MIRRORING)
+def test_any_observation_that_is_acknowledged_is_read_again(store: str, calls: Calls) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        name = str(Path(folder, f"log{store}"))
+        with Engine.open(name, dialect="1.1.2", clock=clock()) as engine:
+            make_calls(engine, calls)
+            before = state_of(engine)
+        check_read_again(name, before)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    engine = Engine(dialect="1.1.2", clock=clock())
+    begin(engine)
+    return engine
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (events.Terminated(exit_code="1"), r"\$\.Event\.ExitCode: expected `int \| null`, got `str`"),
+        (events.Terminated(exit_code=1.5), r"\$\.Event\.ExitCode: expected `int \| null`, got `float`"),
+        (events.Terminated(exit_code=True), r"\$\.Event\.ExitCode: expected `int \| null`, got `bool`"),
+        (events.Restarting(restart_reason=5), r"\$\.Event\.RestartReason: expected `str`, got `int`"),
+        (events.Started(time_ns=1.7e18), r"\$\.Event\.Time: expected whole unix nanoseconds \(time\.time_ns\(\)\)"),
+        (events.Started(kept=events.Kept(details={"a": 5})), r"\$\.Event\.Kept\.Details"),
+        (events.Driver(driver_message="\ud800"), "surrogates not allowed"),
+        (Mine(), r"record events\.UnknownEvent\(wire_type='Mine'\)"),
+        (MyStarted(), r"MyStarted is no event type of Nomad's"),
+        (events.TaskEvent(), r"TaskEvent is no event type of Nomad's"),
+        (events.Started, r"found the class Started: write Started\(\)"),
+        (inputs.Started(), r"inputs\.Started is an input: report it; the event is events\.Started"),
+        ("Started", r"found a text: write events\.Started\(\)"),
+        (5, r"expected an event \(taskfold\.events\), found 5 \(int\)"),
+    ],
+)
+def test_an_event_that_no_log_can_say_is_refused_with_its_path_and_the_cure(engine, event, message):
+    before = state_of(engine)
+
+    with pytest.raises(DecodeError, match=message):
+        engine.record("a", "web", event)
+
+    assert state_of(engine) == before
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (inputs.Exited(exit_code="1"), r"inputs\.Exited cannot be decided on: \$\.ExitCode: expected `int \| null`"),
+        (events.Started(), r"events\.Started is an event: record it; the input is inputs\.Started"),
+        (events.Killed(), r"events\.Killed is an event: record it$"),
+        (inputs.Started, r"found the class Started: write Started\(\)"),
+        ("Started", r"expected an input \(taskfold\.inputs\), found a value of type str"),
+    ],
+)
+def test_an_input_that_cannot_be_decided_on_is_refused_with_the_cure(engine, value, message):
+    with pytest.raises(InputRefused, match=message):
+        engine.report("a", "web", value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"time_ns": 1.7e18}, r"\$\.Time: expected whole unix nanoseconds"),
+        ({"time_ns": True}, r"\$\.Time: expected whole unix nanoseconds"),
+        ({"id": 5.5}, r"\$\.ID: expected a text, found 5\.5 \(float\)"),
+        ({"id": 2**70}, r"\$\.ID: expected a text, found a value of type int"),
+        ({"id": b"x"}, r"\$\.ID: expected a text, found a value of type bytes"),
+        ({"expected_version": 1.0}, r"\$\.ExpectedVersion: expected a whole number, found 1\.0 \(float\)"),
+        ({"task": 5}, r"\$\.Task: expected a text, found 5 \(int\)"),
+        ({"alloc": None}, r"\$\.Alloc: expected a text, found nothing"),
+    ],
+)
+def test_what_is_written_beside_an_event_is_checked_too(engine, arguments, message):
+    whole = {"alloc": "a", "task": "web", "event": events.Started(), **arguments}
+    with pytest.raises(DecodeError, match=message):
+        engine.record(**whole)
+    with pytest.raises(DecodeError, match=message):
+        engine.report(**{name: value for name, value in whole.items() if name != "event"}, said=inputs.Started())
+
+
+def test_every_write_that_cannot_be_said_is_named_and_none_is_appended(engine):
+    writes = [Write(alloc="a", task="web", event=event) for event in (events.Started(), Mine(), events.Terminated())]
+    refused = Write(alloc="a", task="web", event=events.Terminated(exit_code="1"))
+
+    with pytest.raises(TaskfoldError) as caught:
+        engine.append([*writes, refused])
+
+    assert [(place, type(refusal)) for place, refusal in caught.value.refusals] == [(1, DecodeError), (3, DecodeError)]
+    assert len(engine.history("a")) == 1
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH - 3, MAX_DEPTH - 2])
+def test_json_is_as_deep_as_every_reader_can_follow(engine, depth):
+    # The record, its event and the body are three levels.
+    body = b'{"ID":"deep","Job":' + b"[" * depth + b"]" * depth + b"}"
+
+    if depth + 3 > MAX_DEPTH:
+        with pytest.raises(DecodeError, match="nested deeper than 128 levels"):
+            engine.place(body)
+        with pytest.raises(DecodeError, match="nested deeper than 128 levels"):
+            engine.update("a", {"Job": Raw(b"[" * (depth + 1) + b"]" * (depth + 1))})
+    else:
+        engine.place(body)
+        assert engine.snapshot("deep").fields["Job"] == b"[" * depth + b"]" * depth
+
+
+def test_json_over_several_lines_is_recorded_on_one(tmp_path):
+    text = msgspec.json.format(
+        msgspec.json.encode({"Job": {"Name": "x" * 300, "Type": "batch"}, "ID": "late"}), indent=2
+    ).replace(b"\n", b" ", 2)
+
+    with Engine.open(tmp_path / "log.jsonl", dialect="1.1.2") as engine:
+        assert text.index(b"\n") > 256
+        engine.place(text)
+
+    assert (tmp_path / "log.jsonl").read_bytes().count(b"\n") == 2
+
+
+def test_what_is_recorded_is_what_was_handed_over_then(engine):
+    fields: dict[str, object] = {"Extra": [1]}
+    event = events.Started(kept=events.Kept(fields=fields))
+
+    engine.record("a", "web", event)
+    fields["Extra"] = object()
+
+    assert engine.task("a", "web").events[0].kept.fields == {"Extra": [1]}
+
+
+def test_the_same_id_with_another_event_is_refused_and_with_the_same_is_a_repeat(engine):
+    assert engine.record("a", "web", events.Received(), id="x") is not None
+    assert engine.record("a", "web", events.Received(), id="x") is None, "though its time is another one"
+
+    for alloc, task, event in (("a", "web", events.Started()), ("a", "db", events.Received())):
+        with pytest.raises(IdConflict, match="ID 'x' was recorded before"):
+            engine.record(alloc, task, event, id="x")
+    with pytest.raises(IdConflict, match="ID 'x' was recorded before"):
+        engine.update("a", {"Foo": 1}, id="x")
+    with pytest.raises(IdConflict, match="ID 'x' was recorded before"):
+        engine.report("ended", "web", inputs.Started(), id="x")
+    assert engine.report("a", "web", inputs.Started(), id="x").outcome == "repeated"
+
+    first = Write(alloc="b", event=Placed(body=Raw(b'{"JobID":"j","ClientStatus":"running"}')), id="placed")
+    assert engine.append([first, first])[1] is None
+    assert engine.append([first]) == [None]
+    assert engine.update("a", {"Foo": {"x": 1, "y": 2}}, id="updated") is not None
+    assert engine.update("a", {"Foo": Raw(b'{"y": 2, "x": 1}')}, id="updated") is None
+    with pytest.raises(IdConflict):
+        engine.update("a", {"Foo": {"x": 1, "y": 3}}, id="updated")
