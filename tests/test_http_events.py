@@ -160,7 +160,9 @@ def test_posts_at_the_same_time_are_recorded_one_after_the_other():
     ask(app, POST, body=lines(PLACED))
 
     async def story():
-        writes = [{"Alloc": ID, "Task": f"t{n}", "Event": {"Type": "Received"}, "ID": f"{n % 5}"} for n in range(20)]
+        writes = [
+            {"Alloc": ID, "Task": f"t{n % 5}", "Event": {"Type": "Received"}, "ID": f"{n % 5}"} for n in range(20)
+        ]
         calls = [Call(app, POST, body=lines(write)) for write in writes]
         return [json.loads((await call.finished()).body) for call in calls]
 

@@ -88,7 +88,7 @@ def test_a_log_is_opened_again_and_goes_on(url):
     assert not log.knows("report-8")
     with pytest.raises(VersionConflict, match="is at version 3, not 0"):
         log.append("a", 0, [record_of("a", 1)])
-    assert log.append("b", 1, [record_of("b", 2, id="report-7")]) == []
+    assert log.append("b", 1, [record_of("b", 1, id="report-7")]) == []
     assert log.append("c", 2, [record_of("c", 3, index=10, id=1)]) == []
     assert [r.seq for r in log.append("c", 2, [record_of("c", 3, index=10, id=2)])] == [7]
     log.close()
@@ -299,17 +299,10 @@ def test_a_connection_that_is_lost_before_a_commit_is_told_and_nothing_is_writte
         assert [r.seq for r in log.append("a", 1, [record_of("a", 2, id="x")])] == [2]
 
 
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        (record_of("a", 1, index=2**63), "too big"),
-        (record_of("a\0b", 1), "NUL"),
-    ],
-)
-def test_what_the_database_cannot_hold_is_told_and_nothing_is_left_open(url, wrong, told):
+def test_what_the_database_cannot_hold_is_told_and_nothing_is_left_open(url):
     with PostgresLog(url, "1.1.2") as log:
-        with pytest.raises(LogError, match=told):
-            log.append(wrong.alloc, 0, [wrong])
+        with pytest.raises(LogError, match="NUL"):
+            log.append("a\0b", 0, [record_of("a\0b", 1)])
 
         assert log.seq == 0
         assert [r.seq for r in log.append("a", 0, [record_of("a", 1)])] == [1]

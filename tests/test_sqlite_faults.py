@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taskfold.errors import LogError
+from taskfold.errors import DecodeError
 from taskfold.log.sqlite import SqliteLog
 from taskfold.testing.logs import record_of
 from test_faults import FROM_THEN_ON, HERE, ONCE, SHORT, library
@@ -88,7 +88,7 @@ def test_a_log_of_an_older_format_keeps_every_record_whatever_call_fails_while_i
 def test_what_a_sync_acknowledges_is_there_whatever_append_failed_before_it(tmp_path):
     with SqliteLog(tmp_path / "x.db", "1.1.2") as log:
         log.append("a", 0, [record_of("a", 1)], sync=False)
-        with pytest.raises(LogError, match="too large"):
+        with pytest.raises(DecodeError, match="64 bits"):
             log.append("b", 0, [record_of("b", 1, index=2**63)])
 
         log.sync()
