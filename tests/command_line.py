@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+
 from click.testing import CliRunner, Result
 
 from taskfold.cli.commands import taskfold
 
+# Until click 8.2 what is written to stderr is kept apart only where one asks for it; since then always.
+APART = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+
 
 def run(*args: object, input: bytes | None = None, env: dict[str, str | None] | None = None) -> Result:
     """Run a command."""
-    return CliRunner().invoke(taskfold, [str(arg) for arg in args], input=input, env=env)
+    return CliRunner(**APART).invoke(taskfold, [str(arg) for arg in args], input=input, env=env)
 
 
 def refused(result: Result, *parts: object, may_show: bool = False) -> str:

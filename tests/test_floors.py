@@ -28,6 +28,7 @@ FLOORS = {
         "inputs",
         "effects",
         "signals",
+        "texts",
         "upcast",
     ),
     "core": (

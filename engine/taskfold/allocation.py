@@ -7,7 +7,6 @@ ClientStatus and ClientDescription.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -18,6 +17,7 @@ from taskfold.errors import UnknownAllocation
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
 from taskfold.record import Collected, Coordinated, Placed, Record, Updated
 from taskfold.task import OnIllegal, Task, TaskState, apply
+from taskfold.texts import shared
 
 __all__ = [
     "CLIENT_DESCRIPTIONS",
@@ -162,8 +162,8 @@ def apply_record(allocation: Allocation, record: Record, lifecycle: Lifecycle, o
         if task is None:
             task = Task()
             apply(task, record, lifecycle, on_illegal)
-            # Interned: tasks of many allocations have the same few names.
-            allocation.tasks[sys.intern(name)] = task
+            # Shared: tasks of many allocations have the same few names.
+            allocation.tasks[shared(name)] = task
         else:
             apply(task, record, lifecycle, on_illegal)
     else:

@@ -9,7 +9,6 @@ or when enough has piled up, so that a task that is started again and again cost
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 from typing import Any, Final
@@ -20,6 +19,7 @@ from sortedcontainers import SortedDict, SortedList
 
 from taskfold.allocation import Allocation
 from taskfold.lifecycle import PENDING
+from taskfold.texts import shared
 
 __all__ = ["DEFAULT_NAMESPACE", "Directory", "Listed", "heading_of", "moved"]
 
@@ -243,9 +243,9 @@ def heading_of(allocation: Allocation) -> Listed:
         if name in _FIELDS:
             told[name] = None if text is None else _lenient(name, text)
     return Listed(
-        namespace=sys.intern(told.get("Namespace") or DEFAULT_NAMESPACE),
-        job=sys.intern(told.get("JobID") or ""),
-        node=sys.intern(told.get("NodeID") or ""),
+        namespace=shared(told.get("Namespace") or DEFAULT_NAMESPACE),
+        job=shared(told.get("JobID") or ""),
+        node=shared(told.get("NodeID") or ""),
         status=told.get("ClientStatus") or allocation.client_status or PENDING,
         create_index=told.get("CreateIndex") or 0,
         modify_index=allocation.modify_index,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Final
 
 from msgspec import UNSET, Struct
 
-from taskfold.allocation import AllocationState, Fold
+from taskfold.allocation import Allocation, AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
@@ -27,7 +28,7 @@ from taskfold.directory import Directory, heading_of, moved
 from taskfold.errors import LogError
 from taskfold.log.contract import Append, EventLog, SharedLog, kept_records
 from taskfold.positions import Positions
-from taskfold.record import Coordinated, Record
+from taskfold.record import Collected, Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
 
 __all__ = ["Change", "Store", "View"]
@@ -84,8 +85,8 @@ class Store:
             self.fold.apply(record)
             self.positions.note(record.seq, record.index)
             self.seq = record.seq
-        for alloc in [alloc for alloc, found in self.fold.allocations.items() if found.collected]:
-            del self.fold.allocations[alloc]
+            if type(record.event) is Collected:
+                del self.fold.allocations[record.alloc]  # at once: a log may have many more of them than of others
         self.directory.put_all({alloc: heading_of(found) for alloc, found in self.fold.allocations.items()})
 
     @property
@@ -181,8 +182,10 @@ class Store:
         """Have the views keep an allocation as it is now, before it changes."""
         if self._views:
             before = self.fold.allocations.get(alloc)
+            if before is None:
+                return  # no view has it
             for view in self._views:
-                view.keep(alloc, None if before is None else before.freeze())
+                view.keep(alloc, before)
 
     # --- reading ---
 
@@ -295,7 +298,9 @@ class View:
         """The index of the store at which it was taken."""
         self._store = store
         self._ids = ids
-        self._kept: dict[str, AllocationState | None] | None = {}
+        self._read = 0
+        """How many of them were read."""
+        self._kept: dict[str, AllocationState] | None = {}
 
     def __len__(self) -> int:
         """Return how many allocations it has."""
@@ -306,10 +311,16 @@ class View:
         """The IDs, sorted."""
         return self._ids
 
-    def keep(self, alloc: str, state: AllocationState | None) -> None:
-        """Keep an allocation as it was before a write; the store calls it, under its lock."""
-        if self._kept is not None:
-            self._kept.setdefault(alloc, state)
+    def keep(self, alloc: str, allocation: Allocation) -> None:
+        """Keep an allocation as it was before a write, if it is one that is to be read. O(log n + tasks).
+
+        The store calls it, under its lock.
+        """
+        if self._kept is None or alloc in self._kept:
+            return
+        place = bisect_left(self._ids, alloc, self._read)
+        if place < len(self._ids) and self._ids[place] == alloc:
+            self._kept[alloc] = allocation.freeze()
 
     def states(self) -> Iterator[AllocationState]:
         """Yield the folded state of each allocation, sorted by ID."""
@@ -317,6 +328,7 @@ class View:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
                 with self._store.lock:
                     states = [self._state(alloc) for alloc in self._ids[start : start + _VIEW_CHUNK]]
+                    self._read = start + len(states)
                 yield from states
         finally:
             self.close()
@@ -324,7 +336,7 @@ class View:
     def _state(self, alloc: str) -> AllocationState:
         if self._kept is None:
             raise RuntimeError("the view is closed, or was read before: take another one")
-        kept = self._kept.get(alloc)
+        kept = self._kept.pop(alloc, None)
         return self._store.fold[alloc] if kept is None else kept
 
     def __iter__(self) -> Iterator[Snapshot]:

@@ -54,10 +54,11 @@ class Supervisor:
         """The IDs of those that it runs or has run."""
         self.live = {snapshot.id or "" for snapshot in found if not _is_dead(snapshot)}
         """Those that something may still happen to."""
+        engine.on_collect(lambda snapshot, _: self.allocations.discard(snapshot.id or ""))
 
     def place(self, job: Mapping[str, Any]) -> list[str]:
         """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError."""
-        snapshots = map(self.engine.snapshot, self.allocations)
+        snapshots = map(self.engine.snapshot, tuple(self.allocations))
         standing = {snapshot.name: snapshot.id or "" for snapshot in snapshots if snapshot.desired_status == "run"}
         return [
             standing.get(name) or self._place(job, group["Name"], name)
@@ -88,7 +89,7 @@ class Supervisor:
         # It listens from the first wait below on, before anybody reports: what was owed until then `restore` tells.
         carrying = self._group.create_task(self._carry_out())
         try:
-            for alloc in self.allocations:
+            for alloc in tuple(self.allocations):
                 self._recover(alloc)
             for step in self.engine.restore():
                 self._carry(step)

@@ -20,7 +20,6 @@ and every recording.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
@@ -32,6 +31,7 @@ from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.ring import EventRing
+from taskfold.texts import shared
 
 __all__ = ["OnIllegal", "Task", "TaskState", "apply", "evolve"]
 
@@ -213,7 +213,7 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
         task.restarts += 1
         task.last_restart_ns = event.time_ns
         # The few reasons of a cluster are shared: a task may hold five, and a log has each as a text of its own.
-        force_setattr(event, "restart_reason", sys.intern(event.restart_reason))
+        force_setattr(event, "restart_reason", shared(event.restart_reason))
     if target is not state and target is not None:
         task.state = target
         if target is RUNNING:

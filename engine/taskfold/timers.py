@@ -7,7 +7,7 @@ a new one replaces it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from sortedcontainers import SortedList
@@ -48,14 +48,16 @@ class Timers:
         """
         self._at: dict[int, Due | deque[Due]] = {}
         """What was set for each time: the one entry that most have, or several in order."""
-        self._by_task: dict[tuple[str, str], Due] = {}
+        self._by_allocation: dict[str, Due | dict[str, Due]] = {}
+        """The timers of each allocation that has any: the one that most have, or several by task."""
+        self._length = 0
         self._count = 0
         self._held = 0
         """How many entries there are, with those that were let go of."""
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return len(self._by_task)
+        return self._length
 
     @property
     def next_ns(self) -> int | None:
@@ -80,19 +82,24 @@ class Timers:
         return None
 
     def _is_set(self, due: Due) -> bool:
-        return self._by_task.get((due.alloc, due.task)) is due
+        return self._timer_of(due.alloc, due.task) is due
+
+    def _timer_of(self, alloc: str, task: str) -> Due | None:
+        timers = self._by_allocation.get(alloc)
+        if isinstance(timers, dict):
+            return timers.get(task)
+        return timers if timers is not None and timers.task == task else None
 
     def get(self, alloc: str, task: str) -> int | None:
         """Return when a task is due (unix nanoseconds); None where it has no timer. O(1)."""
-        found = self._by_task.get((alloc, task))
+        found = self._timer_of(alloc, task)
         return None if found is None else found.due_ns
 
     def set(self, alloc: str, task: str, due_ns: int) -> None:
         """Set the timer of a task, in place of the one it had. O(log n)."""
         if self._note(alloc, task, due_ns):
             self._times.add(due_ns)
-        if self._held > _TIDY_FROM and self._held > 2 * len(self._by_task):
-            self._tidy()
+        self._tidy()
 
     def set_all(self, entries: Iterable[tuple[str, str, int]]) -> None:
         """Set the timers of many tasks that have none. O(n log n), and much faster than one after the other."""
@@ -101,35 +108,69 @@ class Timers:
     def _note(self, alloc: str, task: str, due_ns: int) -> bool:
         """Remember a timer; tell whether its time is a new one."""
         self._count += 1
-        due = self._by_task[alloc, task] = Due(due_ns, self._count, alloc, task)
+        due = Due(due_ns, self._count, alloc, task)
+        timers = self._by_allocation.setdefault(alloc, due)
+        if isinstance(timers, dict):
+            self._length += task not in timers
+            timers[task] = due
+        elif timers is due:
+            self._length += 1
+        elif timers.task == task:
+            self._by_allocation[alloc] = due
+        else:
+            self._length += 1
+            self._by_allocation[alloc] = {timers.task: timers, task: due}
         self._held += 1
         return _put(self._at, due)
 
     def discard(self, alloc: str, task: str) -> None:
-        """Let the timer of a task go, if it has one. O(1)."""
-        self._by_task.pop((alloc, task), None)
+        """Let the timer of a task go, if it has one. O(1), amortized O(log n)."""
+        self._take_out(alloc, task)
+        self._tidy()
+
+    def _take_out(self, alloc: str, task: str) -> None:
+        timers = self._by_allocation.get(alloc)
+        if isinstance(timers, dict) and len(timers) > 1:
+            self._length -= timers.pop(task, None) is not None
+        elif self._timer_of(alloc, task) is not None:
+            del self._by_allocation[alloc]
+            self._length -= 1
+
+    def forget(self, alloc: str) -> None:
+        """Let the timers of all tasks of an allocation go. O(1), amortized O(log n) for each."""
+        timers = self._by_allocation.pop(alloc, None)
+        if timers is not None:
+            self._length -= len(timers) if isinstance(timers, dict) else 1
+            self._tidy()
 
     def _tidy(self) -> None:
-        """Forget the times at which nothing is due, before they are most of all. O(n log n), amortized O(log n)."""
+        """Forget what was let go of, before it is most of all. O(n log n) then, amortized O(log n)."""
+        if self._held <= _TIDY_FROM or self._held <= 2 * self._length:
+            return
         self._at = {}
-        for due in sorted(self._by_task.values()):
+        for due in sorted(self):
             _put(self._at, due)
-        self._held = len(self._by_task)
+        self._held = self._length
         self._times = _sorted_times(self._at)
+
+    def __iter__(self) -> Iterator[Due]:
+        """Yield every timer, those of an allocation together."""
+        for timers in self._by_allocation.values():
+            yield from _timers(timers)
 
     def pop(self, now_ns: int) -> list[Due]:
         """Take out all that are due by a time, in order. O(1) for each, amortized."""
         found: list[Due] = []
-        times, by_task = self._times, self._by_task
+        times = self._times
         while self._at and (first_ns := times[0]) <= now_ns:
             times.pop(0)
             entries = _entries(self._at.pop(first_ns))
             self._held -= len(entries)
             for due in entries:
-                key = due.alloc, due.task
-                if by_task.get(key) is due:
-                    del by_task[key]
+                if self._is_set(due):
+                    self._take_out(due.alloc, due.task)
                     found.append(due)
+        self._tidy()
         return found
 
     def _check(self) -> None:
@@ -137,9 +178,13 @@ class Timers:
         self._times._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
         assert list(self._times) == sorted(self._at)
         noted = [due for entries in self._at.values() for due in _entries(entries)]
-        assert len(noted) == self._held <= max(2 * len(self._by_task), _TIDY_FROM)
-        assert sorted(filter(self._is_set, noted)) == sorted(self._by_task.values())
-        assert all((due.alloc, due.task) == key for key, due in self._by_task.items())
+        assert len(noted) == self._held
+        assert self._held <= max(2 * self._length, _TIDY_FROM)
+        assert sorted(filter(self._is_set, noted)) == sorted(self)
+        assert len(list(self)) == self._length
+        for alloc, timers in self._by_allocation.items():
+            assert timers, alloc
+            assert all(due.alloc == alloc and self._is_set(due) for due in _timers(timers))
 
 
 def _put(at: dict[int, Due | deque[Due]], due: Due) -> bool:
@@ -157,6 +202,11 @@ def _put(at: dict[int, Due | deque[Due]], due: Due) -> bool:
 def _entries(found: Due | deque[Due]) -> Sequence[Due]:
     """Return what was set for a time."""
     return found if isinstance(found, deque) else (found,)
+
+
+def _timers(timers: Due | dict[str, Due]) -> Iterable[Due]:
+    """Return the timers of an allocation."""
+    return timers.values() if isinstance(timers, dict) else (timers,)
 
 
 def _sorted_times(times: Iterable[int]) -> SortedList:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from msgspec import Struct
@@ -42,7 +42,19 @@ class Wanted(Struct, frozen=True, kw_only=True):
         return (self.since is None or time_ns >= self.since) and (self.until is None or time_ns <= self.until)
 
 
-class _Point(click.ParamType[At]):
+if TYPE_CHECKING:
+    _ParamType = click.ParamType
+else:
+
+    class _ParamType(click.ParamType):
+        """A click.ParamType that names what it converts to, which click itself can only since 8.4."""
+
+        def __class_getitem__(cls, _: type) -> type:
+            """Return the class: the name of the type is for type checkers."""
+            return cls
+
+
+class _Point(_ParamType[At]):
     name = "INDEX|TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> At:
@@ -53,7 +65,7 @@ class _Point(click.ParamType[At]):
             self.fail(str(error), param, ctx)
 
 
-class _Instant(click.ParamType[int]):
+class _Instant(_ParamType[int]):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
@@ -64,7 +76,7 @@ class _Instant(click.ParamType[int]):
             self.fail(f"{value!r} is not a time such as 2026-11-23T08:34:10Z", param, ctx)
 
 
-class _Duration(click.ParamType[int]):
+class _Duration(_ParamType[int]):
     name = "DURATION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

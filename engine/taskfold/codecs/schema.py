@@ -279,12 +279,18 @@ def _tidied(value: Any, dialect: Dialect | None) -> Any:
     tidied = {name: _tidied(item, dialect) for name, item in value.items() if name not in _UNWANTED}
     if "$ref" in value:
         tidied["$ref"] = _name(value["$ref"])
+    if "anyOf" in value:
+        # Releases of msgspec differ in where null stands; here it is the last.
+        tidied["anyOf"].sort(key=_NULL_SCHEMA.__eq__)
     if "properties" in value and dialect is not None:
         lacking = [name for name, schema in value["properties"].items() if not _has(dialect, schema)]
         tidied["properties"] = {name: tidied["properties"][name] for name in value["properties"] if name not in lacking}
     if tidied.get("required") == []:
         del tidied["required"]
     return tidied
+
+
+_NULL_SCHEMA: Final[Schema] = {"type": "null"}
 
 
 def _has(dialect: Dialect, schema: Schema) -> bool:

@@ -74,7 +74,7 @@ def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict
         return None
     try:
         return {name: _told(state) for name, state in states.items()}
-    except ValueError:  # an event or a time that the strict path refuses
+    except (msgspec.ValidationError, ValueError):  # an event or a time that the strict path refuses
         return _tolerantly(text, path)
 
 

@@ -46,7 +46,10 @@ def command_line_of(task: Task) -> list[str]:
     """Return what a task runs, and with which arguments. Raises ValueError."""
     if task.driver != DRIVER:
         raise ValueError(f"driver {task.driver!r} is not known here; there is {DRIVER}")
-    config = msgspec.convert({key: msgspec.json.decode(text) for key, text in (task.config or {}).items()}, _Config)
+    try:
+        config = msgspec.convert({key: msgspec.json.decode(text) for key, text in (task.config or {}).items()}, _Config)
+    except msgspec.DecodeError as error:  # no ValueError before msgspec 0.21
+        raise ValueError(str(error)) from None
     if not config.command:
         raise ValueError(_NO_COMMAND)
     return [config.command, *config.args]
