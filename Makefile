@@ -9,10 +9,13 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types torture bench schemas build clean
+.PHONY: help demo test test-all lint types torture bench soak schemas build clean
+
+# A Python that has passed the suite already: test-all leaves its version out.
+TESTED ?=
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run a job
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -20,6 +23,10 @@ demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run 
 test: $(STAMP)  ## run the tests and the doctests
 	@$(BIN)/python tests/postgres.py
 	$(BIN)/python -m pytest
+
+test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
+	@$(BIN)/python tests/postgres.py
+	$(BIN)/python tests/all_versions.py --tested "$(TESTED)"
 
 lint: $(STAMP)  ## check rules and formatting
 	$(BIN)/ruff check .
@@ -36,6 +43,9 @@ torture: $(STAMP)  ## kill writers some hundred times, and explore (minutes; not
 bench: $(STAMP)  ## run the benchmarks beside their rivals
 	$(BIN)/python -m benchmarks
 
+soak: $(STAMP)  ## run a scheduler for TASKFOLD_SOAK_MINUTES (3), and see that its process does not grow
+	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
+
 schemas: $(STAMP)  ## write schemas/ anew from the types
 	$(BIN)/python -m taskfold.codecs.schema --write schemas
 	$(BIN)/python -m taskfold.http.openapi --write schemas
@@ -44,7 +54,7 @@ build: $(STAMP)  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean:  ## remove what the other targets made, except .venv
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .venvs
 	find engine tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # A name on PATH may be a stub that fails when run, or a Python without venv: a candidate has to prove itself.

@@ -201,7 +201,7 @@ USAGE = [
     (["replay", STREAM, "--dialect", "9.9"], "'9.9' is not one of '0.5.0', '0.5.6', '1.1.2'"),
     (["replay", STREAM, "--format", "yaml"], "'yaml' is not one of 'table', 'json', 'jsonl'"),
     (["replay", STREAM, "--status", "weird"], "'weird'"),
-    (["replay", STREAM, "--frmat", "json"], "'--frmat'"),
+    (["replay", STREAM, "--frmat", "json"], "--frmat"),
     (["log", STREAM, "--format", "json"], "'json' is not one of 'table', 'jsonl'"),
     (["log", STREAM, STREAM], "unexpected extra argument"),
     (["history", STREAM], "'ALLOC'"),
