@@ -211,12 +211,14 @@ def newest(one: Compacted, other: Compacted) -> Compacted:
 def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, known: LogHeader) -> Removal | None:
     """Return what can be removed from the records that ``read`` yields; None where that is nothing. O(records)."""
     collected: dict[str, int] = {}
+    live: set[str] = set()
     for record in read():
-        is_last = isinstance(record.event, Collected) and (before_ns is None or record.time_ns < before_ns)
-        if is_last:
-            collected[record.alloc] = record.version
-        else:
-            collected.pop(record.alloc, None)
+        if not isinstance(record.event, Collected):
+            live.add(record.alloc)
+        elif record.alloc in live:  # else the others were removed before: those would be more and more
+            live.remove(record.alloc)
+            if before_ns is None or record.time_ns < before_ns:
+                collected[record.alloc] = record.version
     seq, index, time_ns = (0, 0, 0) if known.compacted is UNSET else msgspec.structs.astuple(known.compacted)
     versions: dict[str, int] = {}
     removed = 0
