@@ -179,7 +179,7 @@ class Engine(Reporting, Collecting):
             # Each commits inside the one before it, so that all that may refuse comes before the append.
             for record in reversed(draft.drafted):
                 task = record.alloc, record.task
-                binding = self._binding_of(*task)
+                binding = self._bindings.get(task)
                 if binding is None:
                     continue
                 if task in bound:
@@ -234,16 +234,13 @@ class Engine(Reporting, Collecting):
             found = self.store.fold.owned(alloc).tasks.get(task)
             state = "pending" if found is None else found.state
             binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
-            self._bindings.setdefault(alloc, {})[task] = binding
+            self._bindings[alloc, task] = binding
             return binding
 
     def unbind(self, alloc: str, task: str) -> None:
         """Let the model of a task go; without one, do nothing."""
         with self._turn:
-            bindings = self._bindings.get(alloc, {})
-            bindings.pop(task, None)
-            if not bindings:
-                self._bindings.pop(alloc, None)
+            self._bindings.pop((alloc, task), None)
 
     # --- the end ---
 

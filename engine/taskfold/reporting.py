@@ -122,7 +122,7 @@ class Reporting(Turns):
         run: Callable[[], None] = append
         if self._bindings:
             for task in dict.fromkeys(task for task, _ in step.moves):
-                binding = self._binding_of(step.alloc, task)
+                binding = self._bindings.get((step.alloc, task))
                 if binding is not None:
                     events = [event for of, event in step.moves if of == task]
                     run = self._bound(binding, step.alloc, task, events, run)

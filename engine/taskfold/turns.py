@@ -50,8 +50,7 @@ class Turns(Reading):
         self.dialect = self.store.dialect
         self.clock: Clock = SystemClock() if clock is None else clock
         self._turn = threading.RLock()
-        self._bindings: dict[str, dict[str, Binding]] = {}
-        """The models of tasks, by allocation and task."""
+        self._bindings: dict[tuple[str, str], Binding] = {}
         self._listeners: list[Callable[[Step], object]] = []
         self._on_collect: list[Callable[[Snapshot, str], object]] = []
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
@@ -76,29 +75,26 @@ class Turns(Reading):
         """Take in what others have appended: their states, for models that are bound to them, too, and timers."""
         touched = self.store.catch_up()
         for alloc in touched:
-            if alloc not in self.store.fold:
+            if alloc in self.store.fold:
+                self._decider.replan(alloc)
+            else:
                 self._forget(alloc)
-                continue
-            self._decider.replan(alloc)
-            for name, binding in self._bindings.get(alloc, {}).items():
+        for (alloc, name), binding in self._bindings.items():
+            if alloc in touched:
                 task = self.store.fold.owned(alloc).tasks.get(name)
                 binding.move("" if task is None else task.state)
 
     def _forget(self, alloc: str) -> None:
         """Let go of what is kept for an allocation that was collected."""
         self._decider.forget(alloc)
-        self._bindings.pop(alloc, None)
+        for key in [key for key in self._bindings if key[0] == alloc]:
+            del self._bindings[key]
 
     def _check(self) -> None:
         """Assert every invariant: among them that nothing is kept for an allocation that is gone."""
-        self.store._check()  # noqa: SLF001 - the checks of the parts are parts of the check
+        self.store._check()  # noqa: SLF001 - the check of a part is a part of the check
         self._decider._check()  # noqa: SLF001
-        assert self._bindings.keys() <= self.store.fold.allocations.keys()
-        assert all(self._bindings.values())
-
-    def _binding_of(self, alloc: str, task: str) -> Binding | None:
-        """Return what binds a model to a task; None where nothing does."""
-        return self._bindings.get(alloc, {}).get(task)
+        assert {alloc for alloc, _ in self._bindings} <= self.store.fold.allocations.keys()
 
     def _bound(
         self,

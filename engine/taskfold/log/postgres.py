@@ -40,8 +40,6 @@ _CHANNEL: Final = "taskfold"
 _COMMIT: Final = sql.SQL("UPDATE taskfold_head SET seq = {}; NOTIFY {}; COMMIT")
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
-_KNOWN_AT_MOST: Final = 100_000
-"""How many versions and IDs are remembered before they are looked up again."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
 
@@ -68,11 +66,6 @@ class _Known(Ledger):
             """
             found = connection.execute(query, [list(imported)]).fetchall()
             self._imported.update((alloc, (index, ordinal)) for alloc, index, ordinal in found)
-
-    @property
-    def size(self) -> int:
-        """How many versions and IDs it remembers."""
-        return len(self.ids) + len(self.versions) + len(self._imported)
 
     def forget(self) -> None:
         """Look everything up again: somebody else has written, or what was noted was taken back."""
@@ -246,8 +239,6 @@ class PostgresLog:
                 copy.write_row(tables.row_of(entry))
         self._pending.clear()
         self._is_sent = True
-        if self._ledger.size > _KNOWN_AT_MOST:
-            self._ledger.forget()  # all of it is in the database now
 
     def _commit(self) -> None:
         """Send what is pending, commit, and wake who listens."""
