@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +18,15 @@ import msgspec
 
 from taskfold import Engine, ManualClock, inputs, verify
 from taskfold import events as ev
+from taskfold.errors import DecodeError
 from taskfold.log.check import check_log
+from taskfold.log.entries import MAX_DEPTH
 
 LOGS: Final = ("tasks.jsonl", "tasks.db")
 ALLOC: Final = "203266e5-e0d6-9486-5e05-397ed2b184af"
 TIME_NS: Final = 1_795_422_578_410_778_193
 DEPTH: Final = 100
-"""How deep a job is nested: near the bound of what is recorded."""
+"""How deep a job is nested; a field of the allocation is as deep as it may be."""
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -64,6 +67,7 @@ def fill(engine: Engine) -> None:
     for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
         engine.report(ALLOC, "web", said, id=f"{type(said).__name__} \U0001f600")
     engine.update(ALLOC, {"Unheard": VALUES["texts"], "DesiredStatus": "stop"})
+    place_deepest(engine)
     odd = f"{ALLOC} \U0001f600"
     engine.place({"ID": odd})
     for number, text in enumerate(VALUES["texts"]):
@@ -80,6 +84,14 @@ def fill(engine: Engine) -> None:
     engine.collect("compacted")
     engine.compact()
     engine.collect("collected", reason="\U0001f600")
+
+
+def place_deepest(engine: Engine) -> None:
+    """Record a field that is as deep as what is recorded may be."""
+    for depth in range(MAX_DEPTH, 0, -1):
+        with suppress(DecodeError):
+            engine.update(ALLOC, {"Deepest": nested(depth)})
+            return
 
 
 def telling(engine: Engine) -> dict[str, Any]:

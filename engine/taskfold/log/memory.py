@@ -83,7 +83,8 @@ class MemoryLog:
         self._records = [r for r in self._records if r.version >= found.versions.get(r.alloc, 0)]
         for alloc in found.versions:
             self._by_allocation[alloc] = self._by_allocation[alloc][-1:]
-        self._ledger.ids = {record.id for record in self._records if isinstance(record.id, str)}
+        ids = self._ledger.ids
+        self._ledger.ids = {r.id: ids[r.id] for r in self._records if isinstance(r.id, str)}
         self.header = msgspec.structs.replace(self.header, compacted=found.compacted)
         return found.records
 
