@@ -84,6 +84,21 @@ def test_a_task_is_told_who_it_is_and_not_what_is_secret(tmp_path, monkeypatch):
     assert said == f"{only(engine)} main {directory} ü yes none\n"
 
 
+def test_no_process_that_a_task_comes_from_has_our_secrets_in_its_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASKFOLD_TOKEN", "sesame")
+    monkeypatch.setenv("TASKFOLD_OTHER_TOKEN", "sesame")
+    monkeypatch.setenv("OF_THE_USER", "visible")
+
+    engine = run(job_of(script("main", "cat /proc/$$/environ; cat /proc/$PPID/environ >&2")), tmp_path)
+
+    directory = tmp_path / only(engine) / "main"
+    of_task, of_executor = [(directory / name).read_bytes() for name in ("stdout", "stderr")]
+    assert b"sesame" not in of_task
+    assert b"OF_THE_USER=visible" in of_task
+    inherited = {line.partition(b"=")[0].decode() for line in of_executor.split(b"\0") if line}
+    assert inherited <= {"LC_ALL", "LC_CTYPE", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD"}
+
+
 def test_a_process_begins_with_no_signal_blocked_or_ignored(tmp_path):
     # Without a shell, which has a mask of its own.
     config = {"command": "grep", "args": ["-E", "Sig(Blk|Ign)", "/proc/self/status"]}
@@ -410,7 +425,7 @@ def test_a_process_that_was_prepared_and_never_told_to_go_starts_nothing(tmp_pat
 
     asyncio.run(eventually(lambda: left_in(tmp_path) == []))
 
-    assert not (tmp_path / "stdout").exists()
+    assert process.status == {}
     process._let_go()
 
 

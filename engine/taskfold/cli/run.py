@@ -22,6 +22,7 @@ from taskfold.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.events import wire_type
+from taskfold.log.files import own_file, own_folder
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, is_postgres, open_log
 from taskfold.messages import display_message
@@ -81,12 +82,14 @@ def _lock(directory: Path, held: ExitStack) -> None:
     """Keep other runs away from a log. Raises Unanswerable."""
     import fcntl
 
-    directory.mkdir(exist_ok=True)
-    file = held.enter_context((directory / "lock").open("w"))
     try:
+        own_folder(directory)
+        file = held.enter_context(own_file(directory / "lock"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Unanswerable(f"{directory}: another run is at work there") from None
+    except OSError as error:
+        raise Unanswerable(f"{directory}: cannot be written: {error.strerror or error}") from None
 
 
 def _server(engine: Engine, bind: str, held: ExitStack) -> Server:

@@ -1,9 +1,9 @@
 """The executor: the parent of one task's process, and a process of its own, as in Nomad; it outlives the supervisor.
 
 It is run as a script in the directory of the task. Standard input brings the order; without a whole one nothing is
-started. The file ``executor`` tells what came of it. Signal n is passed on when real-time signal n after `FORWARDED`
-comes: a parent that has not yet asked how its child ended cannot hit another process. Whatever the child leaves behind
-is ended, too. It imports hardly anything: that decides how fast a task starts.
+started. Its own output is the task's. The file ``executor`` tells what came of it. Signal n is passed on when real-time
+signal n after `FORWARDED` comes: a parent that has not yet asked how its child ended cannot hit another process.
+Whatever the child leaves behind is ended, too. It imports hardly anything: that decides how fast a task starts.
 """
 
 from __future__ import annotations
@@ -67,14 +67,12 @@ def main(*, is_bound: bool) -> None:
 
 
 def _start(path: str, argv: list[str], env: dict[str, str]) -> int:
-    """Start the child, with its output in files. Raises OSError and ValueError."""
-    appends = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    files = (0, os.devnull, os.O_RDONLY, 0), (1, "stdout", appends, 0o644), (2, "stderr", appends, 0o644)
+    """Start the child, whose output goes where that of this process goes. Raises OSError and ValueError."""
     return os.posix_spawn(
         path,
         argv,
         env,
-        file_actions=[(os.POSIX_SPAWN_OPEN, *file) for file in files],
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
         setpgroup=0,
         setsigmask=(),
         setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
@@ -127,7 +125,13 @@ def _kill(pid: int, number: int) -> None:
 def _say(**status: object) -> None:
     """Say how things are, a fact in a line, all or nothing."""
     written = f"{STATUS}.new"
-    with open(written, "w", encoding="utf-8") as file:  # noqa: PTH123 - as above
+    try:  # noqa: SIM105 - contextlib would be imported for this alone
+        os.unlink(written)  # noqa: PTH108 - as above
+    except FileNotFoundError:
+        pass
+    # A new file, and its owner's alone: never what somebody has put in its place.
+    with open(written, "x", encoding="utf-8") as file:  # noqa: PTH123 - as above
+        os.fchmod(file.fileno(), 0o600)
         file.write("".join(f"{name} {value}\n" for name, value in status.items()))
     os.replace(written, STATUS)  # noqa: PTH105 - as above
 

@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ import msgspec
 from taskfold.codecs.views_job import Task
 from taskfold.drivers import executor
 from taskfold.inputs import Exited, Started, StartFailed
+from taskfold.log.files import own_file, own_folder
 from taskfold.quoting import go_quoted
 
 __all__ = ["DRIVER", "Handle", "Process", "command_line_of", "environment_of", "find_command", "problem_of"]
@@ -32,6 +33,13 @@ _NO_COMMAND: Final = (
     'The argument "command" is required, but no definition was found.\n\n'
 )
 """In the words of Nomad 1.1.2."""
+_OURS: Final = "TASKFOLD_"
+"""Variables that begin so are meant for taskfold alone; a token is among them."""
+_FOR_EXECUTORS: Final = ("LC_ALL", "LC_CTYPE", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
+"""All that an executor inherits, to be the same interpreter, which encodes names as this one does.
+
+The environment of its parent can be read by a task.
+"""
 _GONE: Final = "the executor of the process is gone"
 
 
@@ -80,8 +88,8 @@ def problem_of(task: Task) -> str:
 
 
 def environment_of(task: Task, **nomad: str) -> dict[str, str]:
-    """Return the environment of a task: this process's without its secret, what every task is told, and its own."""
-    inherited = {name: value for name, value in os.environ.items() if name != "TASKFOLD_TOKEN"}
+    """Return the environment of a task: this process's without what is ours, what every task is told, and its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return {**inherited, **{f"NOMAD_{name.upper()}": value for name, value in nomad.items()}, **(task.env or {})}
 
 
@@ -116,23 +124,24 @@ class Process:
     @classmethod
     def prepare(cls, directory: Path, *, is_bound: bool) -> Process:
         """Start an executor, which does nothing before `go`. Raises OSError."""
-        directory.mkdir(parents=True, exist_ok=True)
+        own_folder(directory)
         (directory / executor.STATUS).unlink(missing_ok=True)
         command = [sys.executable, "-I", "-S", "-B", executor.__file__, "bound" if is_bound else "free"]
         # It is born with these blocked: none may end it before it listens.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, executor.FORWARDING)
-        try:
+        with (
+            own_file(directory / "stdout", os.O_APPEND) as stdout,
+            own_file(directory / "stderr", os.O_APPEND) as stderr,
+            _blocked(executor.FORWARDING),
+        ):
             parent = subprocess.Popen(  # noqa: S603 - a command of ours
                 command,
                 cwd=directory,
+                env={name: os.environ[name] for name in _FOR_EXECUTORS if name in os.environ},
                 start_new_session=True,
                 stdin=subprocess.PIPE,
-                # It must not hold open what others read from this process: it may live longer.
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
             )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return cls(directory, Handle(parent.pid, executor.start_time_of(parent.pid)), parent)
 
     def go(self, path: str, argv: list[str], env: dict[str, str]) -> None:
@@ -215,6 +224,16 @@ class Process:
             self._pidfd = None
         if self._parent is not None:
             self._parent.wait()
+
+
+@contextmanager
+def _blocked(numbers: frozenset[int]) -> Iterator[None]:
+    """Have signals blocked, for a process that is born meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _readable(descriptor: int | None) -> None:

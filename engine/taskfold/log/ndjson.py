@@ -29,6 +29,7 @@ from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks, open_bytes
 from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, removal
+from taskfold.log.files import new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
 from taskfold.log.seals import Run, sealed_lines
@@ -239,8 +240,9 @@ class NdjsonLog:
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
         """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
         draft = self.path.with_name(f"{self.path.name}-new")
-        file = draft.open("wb", buffering=0)
+        file = new_file(draft)
         try:
+            take_mode(file, self._file)
             _lock(file, draft)
             ledger, of_blocks = Ledger(header), Blocks()
             size = _write_whole(file, header_line(header))
@@ -387,8 +389,7 @@ def _check_appendable(stream: BinaryIO, name: str) -> None:
 def _own_file(path: Path) -> FileIO:
     """Open the file of a log and lock it, whole as it is; again where it was removed or replaced meanwhile."""
     while True:
-        path.open("ab", buffering=0).close()
-        file = path.open("r+b", buffering=0)
+        file = own_file(os.path.realpath(path))  # the name of a log itself may be a link
         try:
             _lock(file, path)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):

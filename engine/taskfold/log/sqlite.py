@@ -27,6 +27,7 @@ from taskfold.errors import LogError
 from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, kept_hole, new_header, removal
 from taskfold.log.entries import Entry, digest_in
+from taskfold.log.files import own_file
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.record import Record
 
@@ -315,7 +316,7 @@ def _lock_file(path: Path) -> Path:
 
 def _locked(path: Path) -> Any:
     """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
-    lock = _lock_file(path).open("ab")
+    lock = own_file(_lock_file(path))
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

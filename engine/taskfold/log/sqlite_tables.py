@@ -17,6 +17,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.lines import SQLITE_MAGIC
 from taskfold.log.contract import OnHole, kept_hole
 from taskfold.log.entries import Entry
+from taskfold.log.files import new_file
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.record import FORMAT, LogHeader, Record
@@ -222,6 +223,7 @@ def begin(path: Path, header: LogHeader) -> None:
     """Begin a log: it is there whole, or not at all."""
     draft = path.with_name(f"{path.name}-new")
     _remove(draft)
+    new_file(draft).close()  # what SQLite puts beside a database has the mode of that
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as database:
             database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
