@@ -38,6 +38,7 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 
 torture: $(STAMP)  ## kill writers some hundred times, and explore (minutes; not part of test)
 	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py tests/test_cli_run.py -k kill
+	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/test_ended_allocations.py
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals

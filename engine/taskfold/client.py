@@ -23,7 +23,7 @@ from taskfold.group import KILL_ATTEMPTS, Group, TaskPlan, kill_backoff_ns
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
 from taskfold.record import Coordinated, Decided, Finished, Updated
 from taskfold.restart import Random, Result, Tracker, decide_restart
-from taskfold.status import AllocState, with_status
+from taskfold.status import AllocState, is_client_terminal, is_server_terminal, with_status
 
 __all__ = ["NOT_RUNNING", "Client"]
 
@@ -156,6 +156,16 @@ class Client:
     def client_status(self) -> str:
         """The ClientStatus as it was before the input: as it was told, or as it follows from the tasks."""
         return self.field("ClientStatus") or client_status(self.allocation.tasks.values()) or PENDING
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the allocation had ended before the input, or was to be stopped: no other task is placed then."""
+        tasks = self.allocation.tasks.values()
+        return (
+            is_server_terminal(self.field("DesiredStatus") or "")
+            or is_client_terminal(self.field("ClientStatus") or "")
+            or (bool(tasks) and all(task.state == DEAD for task in tasks))
+        )
 
     def tell_status(self, told: str | None, fields: Mapping[str, Any] | None = None) -> None:
         """Tell a ClientStatus that does not follow from the tasks, or with None no such one any more."""

@@ -153,14 +153,18 @@ class NewClient(Client):
 
     def _pass(self) -> bool:
         """Kill the group, the leader first; tell whether the others wait for its end."""
-        leader = self.group.leader
-        if leader:
-            task = self.task(leader)
-            self._kill_for_all(task)
-            if not task.is_dead:
+        leader = self._leader()
+        if leader is not None:
+            self._kill_for_all(leader)
+            if not leader.is_dead:
                 return True
         self._pass_rest()
         return False
+
+    def _leader(self) -> Now | None:
+        """Return the leader, if there is one, and it was placed."""
+        leader = self.task(self.group.leader) if self.group.leader else None
+        return None if leader is None or leader.is_new else leader
 
     def _pass_rest(self) -> None:
         """Kill the followers, sidecars after the rest."""
@@ -272,7 +276,7 @@ class NewClient(Client):
             self._open_stages()
 
     def _follow_deaths(self) -> None:
-        leader = self.task(self.group.leader) if self.group.leader else None
+        leader = self._leader()
         is_free = leader is None or leader.is_dead
         if not self.coordinated.group_kill:
             self._doom()

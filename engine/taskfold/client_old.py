@@ -62,8 +62,13 @@ class OldClient(Client):
         self.emit(task, ev.SetupFailure(setup_error=failed.error, fails_task=True))
 
     def allocation_setup_failed(self, failed: given.SetupFailed) -> None:
-        """The allocation could not be set up: it is failed without any task."""
+        """The allocation could not be set up: it is failed without any task, and those that were placed end."""
         self.update({"ClientStatus": "failed", "ClientDescription": failed.error})
+        for task in self.all():
+            if task.is_running:
+                self._destroy(task, ev.Killed())
+            elif not task.is_dead:
+                self.finish(task)
 
     def start_failed(self, task: Now, failed: given.StartFailed) -> None:
         """The process could not be started."""

@@ -97,6 +97,10 @@ class _Rule(NamedTuple):
 
 
 def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
+    if task.is_new and client.is_over:
+        client.note(task.name, _OVER, "late")
+        _end_unwanted(client, task, said)
+        return
     rule = RULES[type(said)]
     where = _where(client, task)
     if where in rule.fits:
@@ -104,8 +108,13 @@ def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
         return
     outcome = rule.otherwise.get(where, "late" if where == "dead" else "impossible")
     client.note(task.name, _why(task, where, said), outcome)
-    if isinstance(said, given.Started) and where == "dead":
-        # A process runs that nobody wants any more.
+    if where == "dead":
+        _end_unwanted(client, task, said)
+
+
+def _end_unwanted(client: Client, task: Now, said: Input) -> None:
+    """Owe the end of a process that runs though nobody wants it any more."""
+    if isinstance(said, given.Started):
         client.owe_kill(task, 1)
 
 
@@ -210,6 +219,8 @@ def _timer(client: OldClient | NewClient, task: Now, said: given.TimerDue) -> No
         client.owe_start(task, due_ns)
 
 
+_OVER: Final = "the allocation has ended, or is to be stopped: nothing new begins in it"
+
 _LATE: Final[dict[Where, Outcome]] = {"running": "late", "ending": "late"}
 _REPEATED: Final[dict[Where, Outcome]] = {"running": "repeated", "ending": "repeated"}
 
@@ -240,14 +251,14 @@ RULES: Final[dict[type[Input], _Rule]] = {
 
 # --- of an allocation ---
 
-_OVER: Final = "the allocation has ended already"
+_ENDED: Final = "the allocation has ended already"
 
 
 def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
     if not client.names():
         raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
-    if is_server_terminal(client.field("DesiredStatus") or ""):
-        client.note("", "the allocation is to be stopped: it comes too late", "late")
+    if client.is_over:
+        client.note("", _OVER, "late")
         return
     new = [task for name in client.names() if (task := client.task(name)).is_new]
     for task in new:
@@ -284,7 +295,7 @@ def _each(client: OldClient | NewClient, said: Input) -> None:
 
 def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:
     if is_client_terminal(client.client_status):
-        client.note("", _OVER, "late")
+        client.note("", _ENDED, "late")
     else:
         client.allocation_setup_failed(said)
 
@@ -314,7 +325,7 @@ def _disconnected(client: OldClient | NewClient, _: given.Disconnected) -> None:
 
 def _away(client: OldClient | NewClient, status: str, fields: dict[str, str]) -> None:
     if is_client_terminal(client.client_status):
-        client.note("", _OVER, "late")
+        client.note("", _ENDED, "late")
     else:
         client.tell_status(status, fields)
 

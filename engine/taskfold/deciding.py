@@ -108,7 +108,9 @@ class Decider:
         told = [effect for effect in step.effects if not isinstance(effect, (Collect, SignalTask))]
         for effect in told:
             # A start that nobody was told of stays, even to be given up.
-            if isinstance(effect, StartTask) or tasks[effect.task].state == RUNNING:
+            # The process of a task that was never placed may have to end, too.
+            known = tasks.get(effect.task)
+            if isinstance(effect, StartTask) or known is None or known.state == RUNNING:
                 self.timers.discard(step.alloc, effect.task)
         for found in step.written:
             name = found.task
