@@ -6,6 +6,7 @@ import asyncio
 import doctest
 import json
 import random
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any, get_args
@@ -774,6 +775,41 @@ def test_what_is_owed_changes_nothing():
     assert (step.written, story.engine.index) == ((), before)
 
 
+def test_how_a_process_of_python_ended_is_reported_as_nomads_drivers_do():
+    with (
+        subprocess.Popen(["/bin/sh", "-c", "kill -KILL $$"]) as killed,
+        subprocess.Popen(["/bin/sh", "-c", "exit 7"]) as ended,
+    ):
+        pass
+
+    assert inputs.Exited.of_returncode(killed.returncode) == inputs.Exited(exit_code=137, signal=9)
+    assert inputs.Exited.of_returncode(ended.returncode) == inputs.Exited(exit_code=7)
+    for running in (None, "7", True):
+        with pytest.raises(InputRefused, match="not a number: wait for the process to end"):
+            inputs.Exited.of_returncode(running)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("where", WHERE)
+def test_a_negative_exit_code_is_refused_wherever_the_task_is(where, dialect):
+    story = placed_at(where, dialect)
+    before = story.engine.index
+
+    with pytest.raises(InputRefused):
+        story.say(inputs.Exited(exit_code=-1), "web")
+
+    assert story.engine.index == before
+
+
+def test_a_negative_exit_code_that_a_nomad_wrote_is_kept():
+    # Drivers that others write may say so, and what happened is not refused.
+    story = Story("web")
+    story.run("web")
+    story.engine.record("a", "web", ev.Terminated(exit_code=-9))
+
+    assert story.engine.snapshot("a").tasks["web"].events[-1].exit_code == -9
+
+
 # --- the engine's promises ---
 
 
@@ -805,6 +841,11 @@ def test_a_step_is_one_write():
         ({"time_ns": 5}, ClockWentBack, "report inputs in the order of their time"),
         ({"time_ns": 2**70}, DecodeError, "in 64 bits"),
         ({"expected_version": 77}, VersionConflict, "not 77"),
+        (
+            {"said": inputs.Exited(exit_code=-9)},
+            InputRefused,
+            r"\$\.ExitCode: -9 is no exit code; .*Exited.of_returncode",
+        ),
     ],
 )
 def test_bad_input_is_refused_and_changes_nothing(said, error, why):

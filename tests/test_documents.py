@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from taskfold import Engine, replay
+from taskfold.events import Terminated
 from taskfold.http.limits import Limits
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES
@@ -95,6 +96,20 @@ def test_what_the_page_about_embedding_shows_in_python_is_what_happens():
 
     assert attempted > 8
     assert failed == 0
+
+
+def test_the_smallest_scheduler_that_the_page_shows_records_what_ended_its_process(tmp_path):
+    page = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
+    (shown, *_) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Popen" in block]
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -TERM $$\n", encoding="utf-8")
+    killed.chmod(0o755)
+    names: dict[str, Engine] = {}
+    source = "".join(example.source for example in doctest.DocTestParser().get_examples(shown))
+    exec(source.replace('"false"', repr(str(killed))), names)  # noqa: S102 - the page's own text
+
+    ended = [r.event for r in names["engine"].history("203266e5") if isinstance(r.event, Terminated)]
+    assert [(event.exit_code, event.signal) for event in ended] == [(143, 15)] * 2
 
 
 def test_the_writes_that_the_page_about_serving_shows_are_taken():

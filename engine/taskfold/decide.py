@@ -61,12 +61,17 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
     >>> step.events, step.effects
     ((('web', Received(time_ns=5, kept=None)),), (StartTask(task='web', at_ns=5),))
 
-    Raises InputRefused for an input of another dialect or one that names a task where it should not, and
-    UnknownAllocation for a task that the group has not.
+    Raises InputRefused for an input of another dialect, one that names a task where it should not, and a negative exit
+    code, and UnknownAllocation for a task that the group has not.
     """
     kind = type(said)
     if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
         raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")
+    if isinstance(said, given.Exited) and said.exit_code is not None and said.exit_code < 0:
+        raise InputRefused(
+            f"$.ExitCode: {said.exit_code} is no exit code; a process that signal n ended has 128 + n, and the signal: "
+            "report `Exited.of_returncode(process.returncode)`"
+        )
     client: OldClient | NewClient = (NewClient if group.dialect.has_new_client else OldClient)(
         allocation, group, now_ns, rng
     )

@@ -44,7 +44,7 @@ class IllegalEvent(TaskfoldError):
 
 
 class InputRefused(TaskfoldError):
-    """An input cannot be decided on: it belongs to another dialect, or names a task where it should not."""
+    """An input cannot be decided on: of another dialect, with a task where none should be, or with no real exit code."""
 
 
 class PolicyRefused(TaskfoldError, ValueError):

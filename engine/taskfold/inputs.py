@@ -7,10 +7,11 @@ task, of all that it concerns. Those in `NEW_CLIENT_ONLY` do not exist before No
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 from msgspec import Struct
 
+from taskfold.errors import InputRefused
 from taskfold.events import wire_name
 from taskfold.record import Addressed
 
@@ -48,6 +49,10 @@ __all__ = [
     "TimerDue",
     "ValidationFailed",
 ]
+
+
+_SIGNALED: Final = 128
+"""The exit code of a process that a signal ended is this more than the signal."""
 
 
 class Input(
@@ -121,10 +126,29 @@ class Exited(Input, frozen=True, kw_only=True, tag="Exited"):
     """The task's process ended, by itself or since it was killed."""
 
     exit_code: int | None = 0
-    """The exit code; None when nobody knows it, which is no success."""
+    """The exit code: 128 + n where signal n ended it; None when nobody knows it, which is no success."""
     signal: int = 0
+    """The signal that ended it; 0 where none did."""
     error: str = ""
     oom_killed: bool = False
+
+    @classmethod
+    def of_returncode(cls, returncode: int) -> Self:
+        """Return how a process ended whose ``Popen.returncode`` this is: -n where signal n ended it.
+
+        >>> Exited.of_returncode(3)
+        Exited(exit_code=3, signal=0, error='', oom_killed=False)
+        >>> Exited.of_returncode(-9)
+        Exited(exit_code=137, signal=9, error='', oom_killed=False)
+
+        Source: executor.go in v0.5.6 and new, which Nomad's raw_exec reports by. Raises InputRefused for what is no
+        number: the process has not ended, or was not waited for.
+        """
+        if type(returncode) is not int:
+            raise InputRefused(f"the returncode is {returncode!r}, not a number: wait for the process to end")
+        if returncode < 0:
+            return cls(exit_code=_SIGNALED - returncode, signal=-returncode)
+        return cls(exit_code=returncode)
 
 
 class DriverMessage(Input, frozen=True, kw_only=True, tag="DriverMessage"):
