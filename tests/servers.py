@@ -10,6 +10,9 @@ import sys
 import time
 from contextlib import contextmanager
 
+LATEST_S = 120
+"""How long anything may take on a machine that has much else to do: only what hangs takes longer."""
+
 
 @contextmanager
 def served(*arguments, **more):
@@ -36,7 +39,7 @@ def url_of(process):
 
 @contextmanager
 def connected(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as opened:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LATEST_S) as opened:
         yield opened
 
 
@@ -51,8 +54,9 @@ def received(opened):
     return data
 
 
-def until(condition, *, seconds=20):
-    end = time.monotonic() + seconds
+def until(condition):
+    """Wait until something is so."""
+    end = time.monotonic() + LATEST_S
     while not condition():
         assert time.monotonic() < end, "it never came to be so"
         time.sleep(0.005)

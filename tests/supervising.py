@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from servers import LATEST_S
 from taskfold import Engine
-from taskfold.events import TaskEvent, wire_type
+from taskfold.events import Started, TaskEvent, wire_type
+from taskfold.lifecycle import DEAD, RUNNING
 from taskfold.log.memory import MemoryLog
 from taskfold.supervisor import Supervisor
 
-LATEST_S = 30
 NS = 1_000_000_000
+
+READY = "echo >> ready"
+"""How a script says that it has prepared what it has to: its traps, and its children."""
+FOREVER = f"{READY}; while :; do sleep 0.05; done"
 
 
 def script(name: str, text: str, **more: Any) -> dict[str, Any]:
@@ -35,25 +41,41 @@ async def supervised(
     *acts: Callable[[Supervisor], object],
     engine: Engine | None = None,
 ) -> Engine:
-    """Run a job to its end, acting when all of its tasks run or are dead, and then again when they do."""
+    """Run a job to its end, acting when all of its tasks are ready or dead, and then again when they are."""
     engine = engine or Engine(MemoryLog("1.1.2"), seed=1)
     supervisor = Supervisor(engine, directory, is_bound=True)
     supervisor.place(job)
     running = asyncio.create_task(supervisor.run())
     for act in acts:
-        await eventually(lambda: is_settled(engine) or running.done())
-        await asyncio.sleep(0.1)  # what a script has to prepare
-        act(supervisor)
+        await eventually(lambda: is_settled(supervisor, directory) or running.done())
+        acted = act(supervisor)
+        if inspect.isawaitable(acted):
+            await acted
     await asyncio.wait_for(running, LATEST_S)
     # Who lost its executor is no child of ours: it was killed, and is gone soon.
     await eventually(lambda: not left_in(directory))
     return engine
 
 
-def is_settled(engine: Engine) -> bool:
-    """Tell whether every task runs or is dead."""
-    tasks = [task for snapshot in engine.allocations() for task in snapshot.tasks.values()]
-    return bool(tasks) and all(task.state != "pending" for task in tasks)
+def is_settled(supervisor: Supervisor, directory: Path) -> bool:
+    """Tell whether every task is dead, or has a process of this supervisor's that is ready, and is to stay."""
+    keys = [(alloc, name) for alloc in supervisor.allocations for name in supervisor.engine.snapshot(alloc).tasks]
+    return bool(keys) and all(_is_settled(supervisor, directory, *key) for key in keys)
+
+
+def _is_settled(supervisor: Supervisor, directory: Path, alloc: str, name: str) -> bool:
+    task, process = supervisor.engine.task(alloc, name), supervisor._processes.get((alloc, name))
+    if task.state == DEAD:
+        return True
+    if task.state != RUNNING or process is None or not process.is_started:
+        return False
+    if task.decided is not None and task.decided.restart:
+        return False
+    if READY.encode() not in supervisor.engine.snapshot(alloc).fields["Job"]:
+        return True
+    told = directory / alloc / name / "ready"
+    begun = sum(isinstance(event, Started) for event in events_of(supervisor.engine, alloc, name))
+    return told.exists() and told.read_text(encoding="utf-8").count("\n") == begun
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ import msgspec
 import pytest
 
 from recordings import Scenario, actions, scenarios
+from servers import LATEST_S
+from supervising import events_of, eventually, left_in
 from taskfold import Engine, inputs
 from taskfold.cli.jobs import read_jobs
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job
 from taskfold.dialect import EVENTS_PER_TASK, dialect_of
-from taskfold.drivers.raw_exec import DRIVER
+from taskfold.drivers.raw_exec import DRIVER, Process
 from taskfold.events import TaskEvent
 from taskfold.log.memory import MemoryLog
 from taskfold.record import Updated
@@ -39,7 +40,8 @@ BY_OTHERS = (
 )
 """What operators and servers say; everything else has to come from the processes themselves."""
 
-LATEST_S = 40
+AT_ONCE = 8
+"""How many lives go on at a time: in some of them a process has to end within seconds."""
 AWAY = "agent_restart_"
 """The scenarios in which the agent was gone for a while: there it is a command, and is killed."""
 
@@ -75,19 +77,18 @@ def begun_ns(found: Told) -> int:
 
 
 async def lived(scenario: Scenario, found: Told, directory: Path) -> tuple[Engine, str]:
-    """Run the processes of a recorded allocation, with what others said at the times at which they said it."""
+    """Run the processes of a recorded allocation; what others said is said when as much has happened as then."""
     engine = Engine(MemoryLog(scenario.version), seed=1)
     body = placed(scenario, found)
     alloc = str(body["ID"])
     engine.place(body)
     supervisor = Supervisor(engine, directory, is_bound=True)
     running = asyncio.create_task(supervisor.run())
-    began = time.monotonic_ns() - begun_ns(found)
     said_then: list[tuple[int, str, inputs.Input | Updated]] = []
     said_then += [entry for entry in found.inputs if isinstance(entry[2], BY_OTHERS)]
     said_then += [(time_ns, "", update) for time_ns, update in found.updates]
     for time_ns, task, said in sorted(said_then, key=lambda entry: entry[0]):
-        await asyncio.sleep((began + time_ns - time.monotonic_ns()) / 1e9)
+        await eventually(lambda until_ns=time_ns: has_come(engine, supervisor, found, until_ns))
         if isinstance(said, inputs.HealthFailed) and json.loads(found.last_body)["ClientStatus"] == "failed":
             # What was told of the dead is told when they are dead.
             await asyncio.wait_for(asyncio.shield(running), LATEST_S)
@@ -99,37 +100,57 @@ async def lived(scenario: Scenario, found: Told, directory: Path) -> tuple[Engin
     return engine, alloc
 
 
+def has_come(engine: Engine, supervisor: Supervisor, found: Told, time_ns: int) -> bool:
+    """Tell whether each task has had all the events that it had by a time, and has set the traps that it sets."""
+    (alloc,) = engine.allocations().ids
+    for name, records in found.tasks.items():
+        by_then = [r for r in records if r.time_ns < time_ns and isinstance(r.event, TaskEvent)]
+        if len(events_of(engine, alloc, name)) < len(by_then):
+            return False
+    processes = supervisor._processes
+    return "trap" not in found.body or all(process.is_started and catches(process) for process in processes.values())
+
+
+def catches(process: Process) -> bool:
+    """Tell whether a process catches or ignores a signal that its job may send."""
+    status = Path("/proc", process.status["pid"], "status").read_text(encoding="utf-8")
+    caught = int(re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)[1], 16)
+    return any(caught & 1 << (number - 1) for number in (signal.SIGINT, signal.SIGUSR1))
+
+
 async def lived_while_nobody_looked(scenario: Scenario, found: Told, directory: Path) -> tuple[Engine, str]:
     """Run a job by the command; kill that when the agent was gone, begin again when it looked at the task again."""
-    directory.mkdir(parents=True)  # noqa: ASYNC240 - nothing else waits yet
+    directory.mkdir(parents=True)  # noqa: ASYNC240 - in no time
     log = directory / "tasks.db"
     lines = actions(scenario)
     began_s = begun_ns(found) / 1e9 - lines[0]["t_done"]
     told_then = [(began_s + line["t"], line) for line in lines]
-    gone_s = next(at for at, line in told_then if "SIGINT" in line.get("note", ""))
     back_s = next(at for at, line in told_then if "started" in line.get("note", ""))
     stop_s = next(at for at, line in told_then if line.get("method") == "DELETE")
     events = [record.time_ns / 1e9 for record in found.records if isinstance(record.event, TaskEvent)]
-    # An agent that is back takes seconds until it looks after its tasks.
     since = [at for at in events if back_s <= at < stop_s - 0.1]
-    back_s = max([back_s, *since[:1]])
     command = [sys.executable, "-m", "taskfold", "run", str(scenario.path / "job.json"), "--log", str(log)]
-    pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.DEVNULL}
-    first = await asyncio.create_subprocess_exec(*command, "--dialect", scenario.version, **pipes)
+    pipe = asyncio.subprocess.PIPE
+    nowhere = asyncio.subprocess.DEVNULL
+    first = await asyncio.create_subprocess_exec(*command, "--dialect", scenario.version, stdout=pipe, stderr=nowhere)
     assert first.stdout is not None
     while "Started" not in (await first.stdout.readline()).decode():
         pass
-    await asyncio.sleep(gone_s - max(at for at in events if at < gone_s))
     first.kill()
     await first.wait()
-    await asyncio.sleep(back_s - gone_s)
-    second = await asyncio.create_subprocess_exec(*command, **pipes)
+    if since:  # the process ended meanwhile, else the first that is known of it would be that it was killed
+        await eventually(lambda: not left_in(directory))
+    second = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe)
     assert second.stdout is not None
+    assert second.stderr is not None
+    while "its process is" not in (await second.stderr.readline()).decode():
+        pass
     for _ in since:
         await second.stdout.readline()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(second.wait(), stop_s - max([back_s, *since]))
-    if second.returncode is None:
+    if since:
+        # A shell minds a signal when its child has ended: the last of four seconds lies within the two until SIGKILL.
+        await asyncio.sleep(3)
+    if any(isinstance(said, inputs.StopRequested) for _, _, said in found.inputs):
         second.send_signal(signal.SIGINT)
     await asyncio.wait_for(second.communicate(), LATEST_S)
     engine = Engine.open(log)
@@ -137,20 +158,29 @@ async def lived_while_nobody_looked(scenario: Scenario, found: Told, directory: 
     return engine, alloc
 
 
+def lasted_ns(name: str) -> int:
+    """Return how long the processes of a case lived: the longest begin first, so that none is waited for alone."""
+    happened = [r.time_ns for r in CASES[name][1].records if isinstance(r.event, TaskEvent)]
+    return max(happened) - min(happened)
+
+
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory) -> Iterator[dict[str, tuple[Engine, str]]]:
-    """Every case, all at once: most of the time they wait."""
+    """Every case, some at once: most of the time they wait."""
     directory = tmp_path_factory.mktemp("lives")
 
-    async def all_lives() -> list[tuple[Engine, str]]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task((lived_while_nobody_looked if AWAY in name else lived)(*case, directory / name))
-                for name, case in CASES.items()
-            ]
-        return [task.result() for task in tasks]
+    async def all_lives() -> dict[str, tuple[Engine, str]]:
+        turns = asyncio.Semaphore(AT_ONCE)
 
-    found = dict(zip(CASES, asyncio.run(all_lives()), strict=True))
+        async def live(name: str) -> tuple[Engine, str]:
+            async with turns:
+                return await (lived_while_nobody_looked if AWAY in name else lived)(*CASES[name], directory / name)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {name: group.create_task(live(name)) for name in sorted(CASES, key=lasted_ns, reverse=True)}
+        return {name: task.result() for name, task in tasks.items()}
+
+    found = asyncio.run(all_lives())
     yield found
     for engine, _ in found.values():
         engine.close()

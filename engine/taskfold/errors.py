@@ -44,7 +44,7 @@ class IllegalEvent(TaskfoldError):
 
 
 class InputRefused(TaskfoldError):
-    """An input cannot be decided on: of another dialect, with a task where none should be, or with no real exit code."""
+    """An input cannot be decided on: of another dialect, of a task where it has none, or of a negative exit code."""
 
 
 class PolicyRefused(TaskfoldError, ValueError):
