@@ -14,7 +14,6 @@ import sys
 import tempfile
 import termios
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,11 +26,10 @@ import recordings
 from command_line import refused
 from command_line import run as called
 from killing import KILLS
-from servers import until, url_of
-from supervising import NS, events_of, job_of, left_in, script
+from servers import LATEST_S, until, url_of
+from supervising import FOREVER, NS, events_of, job_of, left_in, script
 from taskfold import Engine, events, verify
 
-FOREVER = "while :; do sleep 0.05; done"
 RUNS = 6
 
 
@@ -63,7 +61,9 @@ def running(directory: Path, text: str = FOREVER, *arguments: object, **more: ob
     process = begin(job, *arguments)
     try:
         wait_for(process, "Started")
-        time.sleep(0.2)  # a shell has to reach its trap
+        until(
+            lambda: any(found for folder in (directory, Path(tempfile.gettempdir())) for found in folder.rglob("ready"))
+        )
         yield process
     finally:
         process.kill()
@@ -175,12 +175,12 @@ def test_a_log_that_another_run_uses_is_refused(tmp_path, name):
     log = tmp_path / name
     with running(tmp_path, FOREVER, "--log", log) as process:
         second = begin(tmp_path / "job.json", "--log", log)
-        told = second.communicate(timeout=20)[1]
+        told = second.communicate(timeout=LATEST_S)[1]
         assert second.returncode == 2
         assert "another" in told
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=LATEST_S)
 
 
 @pytest.mark.parametrize("name", ["raw_exec_no_such_command", "raw_exec_missing_command", "batch_ok_mock"])
@@ -196,7 +196,7 @@ def test_it_ends_when_its_tasks_have_and_says_how(tmp_path):
     job = written(tmp_path, script("main", "exit 3"))
 
     process = begin(job, "--log", tmp_path / "tasks.db")
-    shown, told = process.communicate(timeout=30)
+    shown, told = process.communicate(timeout=LATEST_S)
 
     assert process.returncode == 1
     assert re.search(r"main  Terminated  Exit Code: 3\n", shown)
@@ -208,7 +208,7 @@ def test_what_has_ended_is_not_run_again(tmp_path):
 
     for _ in range(2):
         process = begin(job, "--log", tmp_path / "tasks.db")
-        told = process.communicate(timeout=30)[1]
+        told = process.communicate(timeout=LATEST_S)[1]
         assert (process.returncode, told.splitlines()[-1]) == (0, "taskfold: 1 allocation complete")
 
     assert (tmp_path / "ran").read_text(encoding="utf-8") == "x\n"
@@ -219,7 +219,7 @@ def test_a_signal_is_an_orderly_stop(tmp_path, number):
     log = tmp_path / "tasks.db"
     with running(tmp_path, f"trap 'sleep 0.2; exit 0' INT; {FOREVER}", "--log", log) as process:
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=LATEST_S)
 
     assert process.returncode == 0
     with Engine.open(log) as engine:
@@ -233,11 +233,12 @@ def test_a_signal_is_an_orderly_stop(tmp_path, number):
 
 def test_a_second_signal_ends_at_once_and_is_recorded_too(tmp_path):
     log = tmp_path / "tasks.db"
-    with running(tmp_path, f"trap '' INT; {FOREVER}", "--log", log, KillTimeout=60 * NS) as process:
+    hardly_ever = 10 * LATEST_S * NS
+    with running(tmp_path, f"trap '' INT; {FOREVER}", "--log", log, KillTimeout=hardly_ever) as process:
         process.send_signal(signal.SIGINT)
         wait_for(process, "Killing")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=LATEST_S)
 
     with Engine.open(log) as engine:
         (alloc,) = engine.allocations().ids
@@ -255,7 +256,7 @@ def test_without_a_log_a_kill_of_the_command_ends_its_tasks_too(tmp_path):
 
 
 def test_on_a_terminal_a_table_lives(tmp_path):
-    job = written(tmp_path, script("main", "sleep 0.6; exit 3"))
+    job = written(tmp_path, script("main", f"until [ -e {tmp_path}/shown ]; do sleep 0.05; done; exit 3"))
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 120))
     process = subprocess.Popen(
@@ -269,12 +270,13 @@ def test_on_a_terminal_a_table_lives(tmp_path):
     with suppress(OSError):  # which is how a terminal ends
         while part := os.read(ours, 65_536):
             shown += part
+            text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
+            if re.search(r"example\.group\[0\] +main +running +0 ", text):
+                (tmp_path / "shown").touch()  # else it never ends
     os.close(ours)
 
     assert process.wait() == 1
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "ALLOCATION" in text
-    assert re.search(r"example\.group\[0\] +main +running +0 ", text)
     assert re.search(r"example\.group\[0\] +main +dead, failed +0 .*Not Restarting: Policy allows no restarts", text)
 
 
@@ -294,7 +296,7 @@ def test_after_a_kill_it_goes_on_and_a_half_written_record_does_not_stop_it(tmp_
     again = begin(tmp_path / "job.json", "--log", log)
     told = again.stderr.readline() + again.stderr.readline()
     again.send_signal(signal.SIGTERM)
-    shown = again.communicate(timeout=20)[0]
+    shown = again.communicate(timeout=LATEST_S)[0]
 
     assert again.returncode == 0
     assert "reattached" in told
@@ -334,7 +336,7 @@ def kill_again_and_again(directory: Path, seed: int, kills: int) -> int:
             finally:
                 process.communicate()
         last = begin(job, "--log", log)
-        last.communicate(timeout=60)
+        last.communicate(timeout=LATEST_S)
         assert last.returncode == 1
         check(folder, log)
     return done
@@ -374,7 +376,7 @@ def served(directory: Path, text: str):
     try:
         url = url_of(process)
         wait_for(process, "Started")
-        time.sleep(0.2)
+        until(lambda: any(directory.rglob("ready")))
         yield process, url
     finally:
         process.kill()
@@ -384,7 +386,7 @@ def served(directory: Path, text: str):
 def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
     with served(tmp_path, f"trap 'echo hup' HUP; echo began; {FOREVER}") as (process, url):
         host, port = url.removeprefix("http://").split(":")
-        client = nomad.Nomad(host=host, port=int(port), timeout=20)
+        client = nomad.Nomad(host=host, port=int(port), timeout=LATEST_S)
         (found,) = client.allocations.get_allocations()
         assert found["ClientStatus"] == "running"
         alloc = found["ID"]
@@ -400,14 +402,16 @@ def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
         woken = []
         waiter = threading.Thread(
             target=lambda: woken.append(
-                httpx.get(f"{url}/v1/allocation/{alloc}?index={index}&wait=30s", timeout=40).json()["DesiredStatus"]
+                httpx.get(f"{url}/v1/allocation/{alloc}?index={index}&wait=60s", timeout=LATEST_S).json()[
+                    "DesiredStatus"
+                ]
             )
         )
         waiter.start()
         until(lambda: "\ntaskfold_blocked_queries 1.0\n" in httpx.get(f"{url}/v1/metrics").text)
         client.allocation.stop_allocation(alloc)
-        waiter.join(20)
-        process.communicate(timeout=20)
+        waiter.join(LATEST_S)
+        process.communicate(timeout=LATEST_S)
 
     assert woken == ["stop"]
     assert process.returncode == 0
