@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from servers import LATEST_S
 from taskfold import ManualClock
 
 
@@ -84,7 +85,7 @@ class Call:
 
     async def until(self, condition: Callable[[Reply], bool]) -> Reply:
         """Wait until something has come."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LATEST_S):
             while not condition(self.reply):
                 if self.task.done():
                     await self.task
@@ -94,7 +95,7 @@ class Call:
 
     async def finished(self) -> Reply:
         """Wait for the whole answer."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LATEST_S):
             await self.task
         return self.reply
 

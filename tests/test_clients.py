@@ -20,7 +20,7 @@ from nomad.api.exceptions import BaseNomadException, URLNotFoundNomadException
 
 from golden import same_to_the_letter
 from recordings import bodies, final, scenarios, stream_lines
-from servers import served
+from servers import LATEST_S, served
 from taskfold import events as ev
 from taskfold import ingest, inputs
 from taskfold.engine import Engine
@@ -159,12 +159,12 @@ def test_python_nomad_follows_the_event_stream_of_a_recording(scenario, tmp_path
     with served(log) as (process, url):
         host, port = url.removeprefix("http://").split(":")
         client = nomad.Nomad(host=host, port=int(port))
-        thread, leave, frames = client.event.stream.get_stream(index=0, topic={"Allocation": "*"}, timeout=5)
+        thread, leave, frames = client.event.stream.get_stream(index=0, topic={"Allocation": "*"}, timeout=LATEST_S)
         thread.daemon = True
         thread.start()
         got = []
         while len(got) < len(expected):
-            frame = frames.get(timeout=10)
+            frame = frames.get(timeout=LATEST_S)
             got.append((frame["Index"], [event["Payload"]["Allocation"]["ID"] for event in frame["Events"]]))
         leave.set()
         process.send_signal(signal.SIGTERM)  # which ends the stream, and so the client's thread
@@ -183,7 +183,7 @@ def test_httpx_follows_allocations_by_blocking_queries_and_the_stream():
     async def watch(client):
         index, seen = 0, []
         while len(seen) == 0 or len(seen[-1]) < len(story):
-            reply = await client.get(f"/v1/allocation/{alloc}?index={index}&wait=10s")
+            reply = await client.get(f"/v1/allocation/{alloc}?index={index}&wait=10m")
             assert int(reply.headers["X-Nomad-Index"]) > index
             index = int(reply.headers["X-Nomad-Index"])
             states = reply.json().get("TaskStates", {"web": {"Events": []}})
@@ -202,7 +202,7 @@ def test_httpx_follows_allocations_by_blocking_queries_and_the_stream():
         return last
 
     async def both(url):
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=LATEST_S) as client:
             return await asyncio.gather(watch(client), follow(client))
 
     def write():

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from servers import connected, received, served
+from servers import LATEST_S, connected, received, served, until
 from taskfold import Engine, NdjsonLog
 from taskfold import events as ev
 from taskfold.errors import ServeError
@@ -54,10 +54,8 @@ def test_the_protocol_has_what_the_guard_needs():
 def test_headers_that_drip_are_waited_for_so_long_only():
     with running(app_of(limits=Limits(header_timeout=0.3))) as server, connected(server) as slow:
         slow.sendall(b"GET /v1/allocation/")
-        began = time.monotonic()
         assert is_well(server), "others are served meanwhile"
         assert received(slow).startswith(b"HTTP/1.1 408 Request Timeout")
-        assert time.monotonic() - began < 5
 
 
 def test_a_connection_that_says_nothing_is_closed():
@@ -66,7 +64,7 @@ def test_a_connection_that_says_nothing_is_closed():
 
 
 def test_a_second_request_may_be_slow_no_longer_than_the_first():
-    with running(app_of(limits=Limits(header_timeout=0.3))) as server, connected(server) as kept:
+    with running(app_of(limits=Limits(header_timeout=1))) as server, connected(server) as kept:
         kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in kept.recv(65_536)
         kept.sendall(b"GET /v1/reg")
@@ -121,10 +119,7 @@ def test_one_that_never_reads_is_left_and_costs_no_memory():
     with running(app) as server, connected(server) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         stuck.sendall(b"GET /v1/allocations HTTP/1.1\r\nHost: x\r\n\r\n")
-        end = time.monotonic() + 10
-        while not app.answers[("allocations", 200)] and time.monotonic() < end:
-            time.sleep(0.01)
-            assert is_well(server)
+        until(lambda: is_well(server) and app.answers[("allocations", 200)])
         assert app.answers[("allocations", 200)] == 1
         assert len(app.engine.store._views) == 0
 
@@ -255,7 +250,7 @@ def impatient(monkeypatch):
 
 
 def test_an_empty_line_after_an_answer_does_not_hold_the_connection():
-    with running(app_of(limits=Limits(header_timeout=0.3))) as server, connected(server) as kept:
+    with running(app_of(limits=Limits(header_timeout=1))) as server, connected(server) as kept:
         kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"200 OK" in kept.recv(65_536)
         kept.sendall(b"\r\n")
@@ -295,7 +290,7 @@ def large():
     """Return an application with one allocation that fits into no buffer of the system."""
     engine = Engine(dialect="1.1.2")
     engine.place({"ID": ID, "Job": {"Meta": {"text": "x" * 16_000_000}}})
-    return App(engine, limits=Limits(send_timeout=0.2))
+    return App(engine, limits=Limits(send_timeout=1))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -305,21 +300,21 @@ def test_a_last_answer_that_nobody_takes_does_not_hold_the_connection(large):
         stuck.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert b"200 OK" in stuck.recv(1_000)
         assert len(connections) == 1
-        end = time.monotonic() + 10
-        while connections:
-            assert time.monotonic() < end, "it is still held"
-            time.sleep(0.02)
+        until(lambda: not connections)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_one_that_takes_slowly_gets_everything(large):
     data = b""
+    began = time.monotonic()
     with running(large) as server, connected(server) as slow:
         slow.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         while part := slow.recv(100_000):
             data += part
-            time.sleep(0.005)
-    assert data.endswith(b"\r\n0\r\n\r\n"), "taking it all took longer than a client may take nothing"
+            time.sleep(0.01)
+    assert data.endswith(b"\r\n0\r\n\r\n")
+    longest = large.limits.send_timeout + protocol._GRACE
+    assert time.monotonic() - began > longest, "taking it all takes longer than one may take nothing"
 
 
 def test_of_two_that_begin_at_one_address_at_once_only_one_does():
@@ -330,6 +325,15 @@ def test_of_two_that_begin_at_one_address_at_once_only_one_does():
 
 
 # --- the command, as a process of its own ---
+
+
+def listens(host, port):
+    """Tell whether somebody takes connections there."""
+    try:
+        socket.create_connection((host, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
@@ -371,13 +375,14 @@ def test_a_second_signal_ends_it_at_once():
     with served() as (process, url):
         host, port = url.removeprefix("http://").split(":")
         slow = socket.create_connection((host, int(port)))
-        slow.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx")
-        time.sleep(0.3)
+        head = b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        slow.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        assert b"100 Continue" in slow.recv(65_536), "the body is waited for"
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        until(lambda: not listens(host, int(port)))
         assert process.poll() is None, "it waits for what is running"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(LATEST_S) == 0
         slow.close()
 
 

@@ -271,6 +271,8 @@ def test_one_that_takes_nothing_is_left():
         await call.until(lambda reply: len(frames(reply)) == 1)
         call.takes.clear()
         app.engine.record("a1", "web", ev.Received())
+        while not call.takes._waiters:  # somebody waits for it to be taken
+            await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
         call.takes.set()
         return await call.finished()

@@ -24,7 +24,7 @@ from command_line import refused, run
 from killing import kill_writers
 from postgres import Server, server
 from recordings import bodies, scenarios
-from servers import served, until
+from servers import LATEST_S, served, until
 from taskfold import Engine, Record, events, ingest, inputs, replay, verify
 from taskfold.clock import ManualClock
 from taskfold.errors import DialectError, Gone, LogError, SourceError, VersionConflict
@@ -443,17 +443,15 @@ def test_eight_threads_of_two_engines_lose_nothing(url):
 def test_a_wait_ends_with_what_another_process_writes(url):
     with Engine.open(url, dialect="1.1.2") as first, Engine.open(url) as second:
         first.place({"ID": "a"})
-        with LogListener(second, poll_seconds=20):
+        with LogListener(second, poll_seconds=10 * LATEST_S):  # only a notification is that fast
             until(lambda: "a" in second.store.fold)
             answers: list[Any] = []
-            waiter = threading.Thread(target=lambda: answers.append(second.wait("a", after=1, timeout=20)))
+            waiter = threading.Thread(target=lambda: answers.append(second.wait("a", after=1, timeout=10 * LATEST_S)))
             waiter.start()
             time.sleep(0.1)
-            began = time.monotonic()
             first.record("a", "web", events.Received())
-            waiter.join(20)
+            waiter.join(LATEST_S)
 
-            assert time.monotonic() - began < 5, "a notification is faster than the poll"
             assert answers[0].modify_index == 2
             first.record("a", "web", events.Started())  # ends the wait of the listener
             first.record("a", "web", events.Terminated())
@@ -533,7 +531,7 @@ def test_an_import_that_fails_leaves_no_log(url, tmp_path):
 
 def body_of(url: str) -> Callable[[], Any]:
     def get() -> Any:
-        return httpx.get(url, timeout=30).json()
+        return httpx.get(url, timeout=LATEST_S).json()
 
     return get
 
@@ -546,16 +544,14 @@ def test_a_write_through_one_server_wakes_a_blocked_query_on_the_other(url):
         index = engine.index
     with served(url) as (_, first), served(url) as (_, second):
         answers: list[Any] = []
-        ask = body_of(f"{second}/v1/allocation/a?index={index}&wait=20s")
+        ask = body_of(f"{second}/v1/allocation/a?index={index}&wait=10m")
         waiter = threading.Thread(target=lambda: answers.append(ask()))
         waiter.start()
         time.sleep(0.3)
-        began = time.monotonic()
 
         httpx.post(f"{first}/v1/client/allocation/a/restart", json={}).raise_for_status()
-        waiter.join(20)
+        waiter.join(LATEST_S)
 
-        assert time.monotonic() - began < 5
         assert answers[0]["TaskStates"]["web"]["Events"][-1]["Type"] == "Restart Signaled"
         assert answers[0] == body_of(f"{first}/v1/allocation/a")()
 

