@@ -165,8 +165,10 @@ def lasted_ns(name: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def lives(tmp_path_factory) -> Iterator[dict[str, tuple[Engine, str]]]:
-    """Every case, some at once: most of the time they wait."""
+def lives(request, tmp_path_factory) -> Iterator[dict[str, tuple[Engine, str]]]:
+    """Every case that a test asks for, some at once: most of the time they wait."""
+    calls = [item.callspec for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
+    asked = {call.params["name"] for call in calls}
     directory = tmp_path_factory.mktemp("lives")
 
     async def all_lives() -> dict[str, tuple[Engine, str]]:
@@ -177,7 +179,7 @@ def lives(tmp_path_factory) -> Iterator[dict[str, tuple[Engine, str]]]:
                 return await (lived_while_nobody_looked if AWAY in name else lived)(*CASES[name], directory / name)
 
         async with asyncio.TaskGroup() as group:
-            tasks = {name: group.create_task(live(name)) for name in sorted(CASES, key=lasted_ns, reverse=True)}
+            tasks = {name: group.create_task(live(name)) for name in sorted(asked, key=lasted_ns, reverse=True)}
         return {name: task.result() for name, task in tasks.items()}
 
     found = asyncio.run(all_lives())
