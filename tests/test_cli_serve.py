@@ -194,7 +194,7 @@ def test_the_limits_of_the_command_line_hold():
     with served("--max-streams", "1") as (_, url):
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as stream:
-            stream.sendall(b"GET /v1/event/stream?from=now HTTP/1.1\r\nHost: x\r\n\r\n")
+            stream.sendall(b"GET /v1/event/stream?from=now HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200 OK" in stream.recv(65_536)
             reply = httpx.get(f"{url}/v1/event/stream?from=now")
     assert (reply.status_code, reply.text) == (429, "too many streams: 1 at most")

@@ -65,7 +65,7 @@ def test_a_connection_that_says_nothing_is_closed():
 
 def test_a_second_request_may_be_slow_no_longer_than_the_first():
     with running(app_of(limits=Limits(header_timeout=1))) as server, connected(server) as kept:
-        kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in kept.recv(65_536)
         kept.sendall(b"GET /v1/reg")
         assert b"408" in received(kept)
@@ -74,9 +74,9 @@ def test_a_second_request_may_be_slow_no_longer_than_the_first():
 @pytest.mark.parametrize(
     "sent",
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 5_000,
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 5_000 + b"\r\n\r\n",
-        b"GET /" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 5_000,
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 5_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 5_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 1_000,
     ],
 )
@@ -110,7 +110,7 @@ def test_a_body_has_a_limit_however_it_is_sent():
 
 def test_a_body_that_drips_is_waited_for_so_long_only():
     with running(app_of(limits=Limits(body_timeout=0.2))) as server, connected(server) as slow:
-        slow.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nx")
+        slow.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
         assert b"408" in slow.recv(65_536)
 
 
@@ -118,7 +118,7 @@ def test_one_that_never_reads_is_left_and_costs_no_memory():
     app = app_of(3_000, limits=Limits(send_timeout=0.3))
     with running(app) as server, connected(server) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        stuck.sendall(b"GET /v1/allocations HTTP/1.1\r\nHost: x\r\n\r\n")
+        stuck.sendall(b"GET /v1/allocations HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: is_well(server) and app.answers[("allocations", 200)])
         assert app.answers[("allocations", 200)] == 1
         assert len(app.engine.store._views) == 0
@@ -251,7 +251,7 @@ def impatient(monkeypatch):
 
 def test_an_empty_line_after_an_answer_does_not_hold_the_connection():
     with running(app_of(limits=Limits(header_timeout=1))) as server, connected(server) as kept:
-        kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: x\r\n\r\n")
+        kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"200 OK" in kept.recv(65_536)
         kept.sendall(b"\r\n")
         assert b"408" in received(kept)
@@ -260,7 +260,7 @@ def test_an_empty_line_after_an_answer_does_not_hold_the_connection():
 @pytest.mark.usefixtures("impatient")
 def test_a_body_that_goes_on_after_its_answer_does_not_hold_the_connection():
     with running(app_of(limits=Limits(body_bytes=10))) as server, connected(server) as endless:
-        endless.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        endless.sendall(b"POST /v1/allocations/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
         assert b" 413 " in endless.recv(65_536), "the answer comes before the connection ends"
         with pytest.raises(OSError, match=r"reset|[Bb]roken"):
             drip(endless, seconds=10)
@@ -268,7 +268,7 @@ def test_a_body_that_goes_on_after_its_answer_does_not_hold_the_connection():
 
 def test_a_slow_head_is_not_refused_amid_the_answer_before_it():
     with running(app_of(limits=Limits(header_timeout=0.2))) as server, connected(server) as opened:
-        opened.sendall(f"GET /v1/allocation/{ID}?index=1&wait=5s HTTP/1.1\r\nHost: x\r\n\r\nGET /v1/reg".encode())
+        opened.sendall(f"GET /v1/allocation/{ID}?index=1&wait=5s HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/reg".encode())
         assert received(opened) == b"", "a 408 would be taken for the answer of the first request"
 
 
@@ -297,7 +297,7 @@ def large():
 def test_a_last_answer_that_nobody_takes_does_not_hold_the_connection(large):
     with running(large) as server, connected(server) as stuck:
         connections = server._uvicorn.server_state.connections
-        stuck.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        stuck.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert b"200 OK" in stuck.recv(1_000)
         assert len(connections) == 1
         until(lambda: not connections)
@@ -308,7 +308,7 @@ def test_one_that_takes_slowly_gets_everything(large):
     data = b""
     began = time.monotonic()
     with running(large) as server, connected(server) as slow:
-        slow.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        slow.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         while part := slow.recv(100_000):
             data += part
             time.sleep(0.01)
@@ -346,9 +346,9 @@ def test_a_signal_answers_the_blocked_queries_ends_the_streams_and_keeps_the_log
         host, port = url.removeprefix("http://").split(":")
         blocked = [socket.create_connection((host, int(port)), timeout=20) for _ in range(20)]
         for opened in blocked:
-            opened.sendall(f"GET /v1/allocation/{ID}?index=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            opened.sendall(f"GET /v1/allocation/{ID}?index=1 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         stream = socket.create_connection((host, int(port)), timeout=20)
-        stream.sendall(b"GET /v1/event/stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        stream.sendall(b"GET /v1/event/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while b'"Index":1' not in stream.recv(65_536):
             pass
         write = {"Alloc": ID, "Task": "db", "Event": {"Type": "Received"}}
@@ -375,7 +375,7 @@ def test_a_second_signal_ends_it_at_once():
     with served() as (process, url):
         host, port = url.removeprefix("http://").split(":")
         slow = socket.create_connection((host, int(port)))
-        head = b"POST /v1/allocations/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        head = b"POST /v1/allocations/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
         slow.sendall(head + b"Expect: 100-continue\r\n\r\n")
         assert b"100 Continue" in slow.recv(65_536), "the body is waited for"
         process.send_signal(signal.SIGTERM)

@@ -48,6 +48,7 @@ VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
 JSON_TYPE: Final[Header] = (b"Content-Type", b"application/json")
 TEXT_TYPE: Final[Header] = (b"Content-Type", b"text/plain; charset=utf-8")
 HTML_TYPE: Final[Header] = (b"Content-Type", b"text/html; charset=utf-8")
+_HTML: Final = str.maketrans({"&": "&amp;", '"': "&#34;", "'": "&#39;", "<": "&lt;", ">": "&gt;"})
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -90,10 +91,10 @@ def not_found(dialect: Dialect) -> Answer:
 
 
 def redirect(status: int, reason: str, location: str, method: str) -> Answer:
-    """Return a redirect as Go's net/http writes it."""
+    """Return a redirect as Go's net/http writes it. The location is escaped: it has visible ASCII only."""
     if method not in {"GET", "HEAD"}:
         return Answer(status, ((b"Location", location.encode()), VARY))
-    escaped = location.replace("&", "&amp;").replace('"', "&#34;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = location.translate(_HTML)
     body = f'<a href="{escaped}">{reason}</a>.\n\n' if method == "GET" else ""
     return Answer(status, (HTML_TYPE, (b"Location", location.encode()), VARY), body.encode())
 

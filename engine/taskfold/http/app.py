@@ -12,7 +12,7 @@ import hmac
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -31,11 +31,12 @@ from taskfold.http.answers import (
     send_answer,
 )
 from taskfold.http.bodies import Bodies
-from taskfold.http.limits import Limits, Slots, TooMany
+from taskfold.http.limits import Limits, Slots, TooMany, Unsent
 from taskfold.http.options import parse_options
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
 from taskfold.http.routes import ALLOCATION, Route, cleaned, match
 from taskfold.http.stream import EventTexts
+from taskfold.http.strangers import refused_host, refused_type, refused_write
 
 if TYPE_CHECKING:
     from taskfold.http.regions import Peers
@@ -51,7 +52,8 @@ class App:
     """Serves an engine as Nomad's agents serve their allocations.
 
     ``region`` is its own region, the log's unless named; ``peers`` are the servers of others (`taskfold.http.regions`).
-    With a ``token`` every request but the one for health needs it. ``is_mirror`` says that the engine follows a Nomad:
+    With a ``token`` every request but the one for health needs it. Without one only requests for loopback, for the address that
+    they came to, and for the ``hosts`` that are named are answered. ``is_mirror`` says that the engine follows a Nomad:
     then nothing else may write to it.
     """
 
@@ -62,6 +64,7 @@ class App:
         region: str | None = None,
         peers: Peers | None = None,
         token: str | None = None,
+        hosts: Collection[str] = (),
         limits: Limits | None = None,
         is_mirror: bool = False,
         seed: int | None = None,
@@ -78,10 +81,17 @@ class App:
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
         self.event_texts = EventTexts(engine.dialect)
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
-        self.posts = Slots("posts", total=self.limits.posts, per_client=self.limits.posts)
+        self.posts = Slots("posts", total=self.limits.posts)
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
         """Writes take turns in one thread."""
-        self.streams = Slots("streams", total=self.limits.streams, per_client=self.limits.streams)
+        self.streams = Slots("streams", total=self.limits.streams, per_client=self.limits.streams_per_client)
+        self.lists = Slots("long lists", total=self.limits.lists)
+        self.pages = Slots("pages of histories", total=self.limits.pages)
+        self.connections = Slots(
+            "connections", total=self.limits.connections, per_client=self.limits.connections_per_client
+        )
+        """Counted by `taskfold.http.server`; another server counts its own."""
+        self.unsent = Unsent(self.limits.unsent_bytes)
         self.answers: Counter[tuple[str, int]] = Counter()
         """How many requests were answered, by endpoint and status."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -90,6 +100,7 @@ class App:
         """What keeps the server from doing its work; empty when nothing does. Health tells it."""
         self.is_closing = asyncio.Event()
         self._token = None if token is None else token.encode()
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or take part in the life of a server."""
@@ -124,7 +135,8 @@ class App:
         """Answer a request, and count it."""
         began = perf_counter()
         try:
-            answer = self._kept(request) or await self._answer(request)
+            answer = None if self._token is not None else refused_host(request.scope, self._hosts)
+            answer = answer or self._kept(request) or await self._answer(request)
             if answer is not None:
                 request.status = answer.status
                 gzip_as = self.dialect if request.accepts_gzip else None
@@ -170,7 +182,10 @@ class App:
         query = request.scope["query_string"]
         if len(query) > self.limits.query_bytes:
             return error(414, f"the query is longer than {self.limits.query_bytes} bytes")
-        found = cleaned(request.path, query, request.method) or match(request.path, self.dialect)
+        raw_path: bytes = request.scope.get("raw_path") or request.path.encode(errors="surrogateescape")
+        if not raw_path.startswith(b"/"):
+            return error(400, "a path begins with a slash")
+        found = cleaned(request.path, raw_path, query, request.method) or match(request.path, self.dialect)
         route = found[0] if isinstance(found, tuple) else None
         if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
             return error(403, PERMISSION_DENIED)
@@ -182,6 +197,11 @@ class App:
         request.route = route.name
         if request.method not in route.methods:
             return error(405, INVALID_METHOD, extra=route.extra)
+        if route.writes(request.method):
+            refused = refused_write(request, is_get=request.method == "GET", extra=route.extra)
+            refused = refused or (refused_type(request) if route.wants_json else None)
+            if refused is not None:
+                return refused
         return await self._run(request, route, arguments)
 
     async def _run(self, request: Request, route: Route, arguments: tuple[str, ...]) -> Answer | None:

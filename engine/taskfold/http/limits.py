@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
-__all__ = ["Limits", "Slots", "TooMany"]
+__all__ = ["Limits", "Slots", "TooMany", "Unsent"]
 
 _MEBIBYTE: Final = 1 << 20
 
@@ -27,17 +27,30 @@ class Limits(Struct, frozen=True, kw_only=True):
     posts: int = 64
     """Bodies of writes that are held at once."""
     connections: int = 20_000
+    """Connections of all clients; fewer where the process may not open as many files."""
+    connections_per_client: int = 2_000
+    """Connections of one address."""
     blocked: int = 10_000
     """Blocked queries of all clients."""
     blocked_per_client: int = 1_000
     """Blocked queries of one address."""
     streams: int = 256
     """Clients of the event stream."""
+    streams_per_client: int = 128
+    """Those of one address."""
+    past_streams: int = 8
+    """Streams that read what is only in the log at the same time; the others take turns."""
+    lists: int = 256
+    """Long lists that are on their way."""
+    pages: int = 64
+    """Pages of histories that are made or on their way."""
     records_per_page: int = 10_000
     page_bytes: int = 16 * _MEBIBYTE
     """A page of a history ends with the record that reaches it."""
     bodies_bytes: int = 64 * _MEBIBYTE
     """Allocations that are kept as text, since the same are asked for again and again."""
+    unsent_bytes: int = 128 * _MEBIBYTE
+    """What clients have not taken yet, in all; beyond, those are left that have taken nothing for the longest time."""
     slow_records: int = 10_000
     """How far a client of the event stream may fall behind once it has caught up."""
     header_timeout: float = 10
@@ -70,26 +83,82 @@ class Slots:
     0
     """
 
-    def __init__(self, name: str, *, total: int, per_client: int) -> None:
+    def __init__(self, name: str, *, total: int, per_client: int | None = None) -> None:
         self.name = name
         self.count = 0
-        self._total = total
-        self._per_client = per_client
+        self.total = total
+        self.per_client = total if per_client is None else per_client
         self._clients: Counter[str] = Counter()
+
+    def bound(self, total: int) -> None:
+        """Have no more than so many in all, and leave half of them to other clients."""
+        if total < self.total:
+            self.total = total
+            self.per_client = min(self.per_client, max(total // 2, 1))
+
+    def take(self, client: str) -> None:
+        """Take one; `give` it back. Raises TooMany. One without an address is not counted by itself."""
+        if self.count >= self.total:
+            raise TooMany(f"too many {self.name}: {self.total} at most")
+        if client and self._clients[client] >= self.per_client:
+            raise TooMany(f"too many {self.name} of one client: {self.per_client} at most")
+        self.count += 1
+        self._clients[client] += 1
+
+    def give(self, client: str) -> None:
+        """Give one back."""
+        self.count -= 1
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
 
     @contextmanager
     def taken(self, client: str) -> Iterator[None]:
         """Take one while the block runs. Raises TooMany."""
-        if self.count >= self._total:
-            raise TooMany(f"too many {self.name}: {self._total} at most")
-        if self._clients[client] >= self._per_client:
-            raise TooMany(f"too many {self.name} of one client: {self._per_client} at most")
-        self.count += 1
-        self._clients[client] += 1
+        self.take(client)
         try:
             yield
         finally:
-            self.count -= 1
-            self._clients[client] -= 1
-            if not self._clients[client]:
-                del self._clients[client]
+            self.give(client)
+
+
+class Holds(Protocol):
+    """A connection that has sent more than its client takes."""
+
+    def cut(self) -> None:
+        """End it at once."""
+
+
+class Unsent:
+    """What was sent and is not taken, over all connections: beyond a limit who has taken nothing longest is left.
+
+    >>> class Stuck:
+    ...     def cut(self):
+    ...         print("cut")
+    >>> first, second, unsent = Stuck(), Stuck(), Unsent(limit_bytes=100)
+    >>> unsent.add(first, 60)
+    >>> unsent.add(second, 50)
+    cut
+    >>> unsent.bytes
+    50
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.bytes = 0
+        """How much it is, as of when each connection was looked at."""
+        self._limit = limit_bytes
+        self._held: OrderedDict[Holds, int] = OrderedDict()
+
+    def add(self, connection: Holds, size: int) -> None:
+        """Count a connection whose client takes nothing just now, the longest first. O(1)."""
+        self.remove(connection)
+        self._held[connection] = size
+        self.bytes += size
+        while self.bytes > self._limit and len(self._held) > 1:
+            longest = next(iter(self._held))
+            self.remove(longest)
+            longest.cut()
+
+    def remove(self, connection: Holds) -> None:
+        """Count it no more: everything was taken, or it is gone. O(1)."""
+        self.bytes -= self._held.pop(connection, 0)

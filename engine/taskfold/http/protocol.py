@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from taskfold.http.limits import Limits
+from taskfold.http.limits import Limits, Slots, TooMany, Unsent
 
 __all__ = ["NEEDED", "guarded"]
 
@@ -35,13 +35,20 @@ NEEDED: Final = (
 _GRACE: Final = 5
 """Seconds that a connection gets once its time is over: to be told so by the application, or to end its body."""
 
-_REFUSALS: Final = {408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+_REFUSALS: Final = {
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
 
 
 class _Guarded(HttpToolsProtocol):
     """One connection. Times and sizes are those of `Limits`."""
 
-    limits = Limits()
+    limits: Limits
+    slots: Slots
+    """Counts the connections."""
+    unsent: Unsent
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -56,7 +63,15 @@ class _Guarded(HttpToolsProtocol):
         """How much was not taken when that was looked at last."""
         self._stuck: TimerHandle | None = None
         self._leaving: TimerHandle | None = None
-        self._wait_for_head()
+        self._address = self.client[0] if self.client else ""
+        self._is_counted = False
+        try:
+            self.slots.take(self._address)
+        except TooMany as reason:
+            self._refuse(503, str(reason).encode())
+        else:
+            self._is_counted = True
+            self._wait_for_head()
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(self.limits.header_timeout, self._refuse, 408)
@@ -71,6 +86,8 @@ class _Guarded(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
+        if not self._is_counted:
+            return
         self._coming_bytes = len(data)
         super().data_received(data)
         if self._is_head:
@@ -123,22 +140,24 @@ class _Guarded(HttpToolsProtocol):
             # The rest of the body is not looked at, but closing before it has come could cost the client the answer.
             self._leaving = self.loop.call_later(_GRACE, self.transport.abort)
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, text: bytes = b"") -> None:
         """Answer a request that is not a whole one, and close the connection."""
         if self.transport.is_closing():
             return
         if not self._is_answering:  # else it would be taken for, or stand amid, the answer of the request before
-            head = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: 0\r\n\r\n" % (status, _REFUSALS[status])
-            self.transport.write(head)
+            head = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+            self.transport.write(head % (status, _REFUSALS[status], len(text)) + text)
         self.transport.close()
         self._watch_taking()
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_taking()
+        self.unsent.add(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.unsent.remove(self)
         if not self.transport.is_closing():
             self._stop_watching()
 
@@ -160,6 +179,10 @@ class _Guarded(HttpToolsProtocol):
         elif unsent:
             self._watch_taking()
 
+    def cut(self) -> None:
+        """End it at once, with whatever was not taken."""
+        self.transport.abort()
+
     def _stop_watching(self) -> None:
         if self._stuck is not None:
             self._stuck.cancel()
@@ -170,9 +193,13 @@ class _Guarded(HttpToolsProtocol):
         self._stop_watching()
         if self._leaving is not None:
             self._leaving.cancel()
+        self.unsent.remove(self)
+        if self._is_counted:
+            self._is_counted = False
+            self.slots.give(self._address)
         super().connection_lost(exc)
 
 
-def guarded(limits: Limits) -> Callable[..., Any]:
+def guarded(limits: Limits, slots: Slots, unsent: Unsent) -> Callable[..., Any]:
     """Return the protocol with these limits, as uvicorn wants it: a class."""
-    return type("GuardedProtocol", (_Guarded,), {"limits": limits})
+    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "slots": slots, "unsent": unsent})

@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import quote, unquote_to_bytes
 
 from taskfold.dialect import Dialect
 from taskfold.http import actions, allocations, events, inputs, own, stream
@@ -34,8 +35,16 @@ class Route(NamedTuple):
     """It takes the parameters of every read, and may be asked of another region."""
     is_open: bool = False
     """It needs no token."""
+    acts_on_get: bool = False
+    """It writes also when it is asked with GET, as Nomad's agents do."""
+    wants_json: bool = False
+    """It is ours, and takes no body that is called anything else."""
     extra: tuple[Header, ...] = ()
     """What its errors have among their headers."""
+
+    def writes(self, method: str) -> bool:
+        """Tell whether a method asks it to change something."""
+        return method != "GET" or self.acts_on_get
 
 
 _GET: Final = ("GET",)
@@ -79,6 +88,7 @@ ROUTES: Final = {
             events.post_events,
             "Record what happened: all lines, or none.",
             _ASKED,
+            wants_json=True,
         ),
         Route(
             "inputs",
@@ -87,6 +97,7 @@ ROUTES: Final = {
             inputs.post_inputs,
             "Say what happened, and be told what follows: events, effects, timers.",
             _ASKED,
+            wants_json=True,
         ),
         Route(
             "event_stream",
@@ -105,6 +116,7 @@ ROUTES: Final = {
             actions.client_allocation,
             "Ask to restart or signal the tasks of an allocation.",
             _ASKED,
+            acts_on_get=True,
             extra=((b"Vary", b"Origin"),),
         ),
         Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Ask to register a job.", _ASKED),
@@ -131,6 +143,11 @@ _JOB: Final = "/v1/job/"
 _CLIENT: Final = "/v1/client/allocation/"
 _UNCLEAN: Final = re.compile(r"//|/\.\.?(/|$)")
 _OF_JOB: Final = "/allocations"
+_UNESCAPED: Final = "/$&+,:;=@"
+"""What Go leaves as it is in a path, beside letters, digits and ``-_.~``. Source: net/url shouldEscape."""
+
+_UNESCAPED_QUERY: Final = "".join(map(chr, range(0x21, 0x7F)))
+"""Go leaves a query as it came, but for what is no ASCII. Source: net/http hexEscapeNonASCII."""
 
 Found: TypeAlias = tuple[Route, tuple[str, ...]]
 
@@ -175,12 +192,18 @@ def _of_client(rest: str, dialect: Dialect) -> Found | Answer:
     return ROUTES["client_allocation"], (alloc, name)
 
 
-def cleaned(path: str, query: bytes, method: str) -> Answer | None:
-    """Return the redirect that Go's router answers with when a path is not clean, or lacks its last slash."""
+def cleaned(path: str, raw_path: bytes, query: bytes, method: str) -> Answer | None:
+    """Return the redirect that Go's router answers with when a path is not clean, or lacks its last slash.
+
+    It is made of the path without its escapes, which Go puts back: no byte of a request gets into a header as it is.
+    """
     if path == ALLOCATION[:-1]:
-        clean = ALLOCATION
+        clean = ALLOCATION.encode()
     elif ("//" in path or "/." in path) and _UNCLEAN.search(path):
-        clean = posixpath.normpath(path.replace("//", "/")) + ("/" if path.endswith("/") else "")
+        # A path that begins with two slashes would name another server.
+        clean = b"/" + posixpath.normpath(unquote_to_bytes(raw_path)).lstrip(b"/")
+        clean += b"/" if path.endswith("/") and clean != b"/" else b""
     else:
         return None
-    return redirect(301, "Moved Permanently", clean + (f"?{query.decode('latin-1')}" if query else ""), method)
+    location = quote(clean, _UNESCAPED) + ("?" + quote(query, _UNESCAPED_QUERY) if query else "")
+    return redirect(301, "Moved Permanently", location, method)

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
 from taskfold.errors import ServeError
 from taskfold.http.app import App
+from taskfold.http.descriptors import backlog_for, descriptor_limit, room_for_connections
 from taskfold.http.protocol import guarded
+from taskfold.http.strangers import is_loopback
 
 __all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
 
-_BACKLOG: Final = 2_048
+_UNIX: Final = "unix:"
+"""Begins what names a socket of the file system rather than a host."""
+
+_OWNER_ONLY: Final = 0o600
 _HIGHEST_PORT: Final = 65_535
 _PORT_DIGITS: Final = 5
 
@@ -34,29 +41,28 @@ _PORT_DIGITS: Final = 5
 def parse_bind(text: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``; an IPv6 address stands in brackets. Raises ServeError.
 
-    >>> parse_bind("127.0.0.1:4646"), parse_bind("[::1]:0")
-    (('127.0.0.1', 4646), ('::1', 0))
+    ``unix:PATH``, a socket of the file system, is a host of its own, without a port.
+
+    >>> parse_bind("127.0.0.1:4646"), parse_bind("[::1]:0"), parse_bind("unix:/run/taskfold.sock")
+    (('127.0.0.1', 4646), ('::1', 0), ('unix:/run/taskfold.sock', 0))
     """
+    if text.startswith(_UNIX) and len(text) > len(_UNIX):
+        return text, 0
     host, colon, port = text.rpartition(":")
     is_number = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS
     if not colon or not host or not is_number or int(port) > _HIGHEST_PORT:
-        raise ServeError(f"{text!r} is no address to listen at; expected HOST:PORT, such as 127.0.0.1:4646")
+        raise ServeError(
+            f"{text!r} is no address to listen at; expected HOST:PORT, such as 127.0.0.1:4646, or unix:PATH"
+        )
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def check_exposure(host: str, token: str | None) -> None:
     """Refuse to be reachable from elsewhere without a token. Raises ServeError."""
-    if token is None and not _is_loopback(host):
+    if token is None and not host.startswith(_UNIX) and not is_loopback(host):
         raise ServeError(
             f"{host} can be reached from other machines: give a token (--token-file FILE), or listen on 127.0.0.1"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Uvicorn(uvicorn.Server):
@@ -84,31 +90,46 @@ class _Uvicorn(uvicorn.Server):
 
 
 class Server:
-    """Serves an application at one address. `run` belongs to an event loop; `stop` may be called by any thread."""
+    """Serves an application at one address. `run` belongs to an event loop; `stop` may be called by any thread.
+
+    It takes as many connections as leave descriptors for the log; `taskfold.http.descriptors` raises what there are.
+    """
 
     def __init__(self, app: App, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Begin to listen; port 0 picks a free one. Raises ServeError."""
+        """Begin to listen; port 0 picks a free one, and a host ``unix:PATH`` is a socket of the file system.
+
+        Raises ServeError.
+        """
         self.app = app
-        self._socket = _listen(host, port)
-        found: tuple[Any, ...] = self._socket.getsockname()
-        self.port = int(found[1])
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.port}"
+        descriptors = descriptor_limit()
+        app.connections.bound(room_for_connections(descriptors, has_peers=bool(app.peers and app.peers.urls)))
+        backlog = backlog_for(descriptors)
+        self._path = Path(host.removeprefix(_UNIX)).absolute() if host.startswith(_UNIX) else None
+        self._inode: tuple[int, int] | None = None
+        if self._path is None:
+            self._socket = _listen(host, port, backlog)
+            self.port = int(self._socket.getsockname()[1])
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"http://{shown}:{self.port}"
+        else:
+            self._socket = _listen_at(self._path, backlog)
+            self._inode = _inode_of(self._path)
+            self.port = 0
+            self.url = f"{_UNIX}{self._path}"
         limits = app.limits
         # What uvicorn has to say of single clients helps nobody; the application logs what is its own fault.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
-                http=guarded(limits),  # type: ignore[arg-type]  # a class, as uvicorn's own
+                http=guarded(limits, app.connections, app.unsent),  # type: ignore[arg-type]  # a class, as uvicorn's own
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=limits.connections,
-                backlog=_BACKLOG,
+                backlog=backlog,
                 timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
                 timeout_graceful_shutdown=math.ceil(limits.shutdown_timeout),
             )
@@ -124,6 +145,7 @@ class Server:
         try:
             await self._uvicorn.serve(sockets=[self._socket])
         finally:
+            self._remove_path()
             await self.app.end()
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -147,9 +169,16 @@ class Server:
     def close(self) -> None:
         """Let go of the address; `run` does so by itself."""
         self._socket.close()
+        self._remove_path()
+
+    def _remove_path(self) -> None:
+        """Remove the socket of the file system, if it is still this server's."""
+        if self._path is not None and self._inode is not None and _inode_of(self._path) == self._inode:
+            self._path.unlink(missing_ok=True)
+        self._inode = None
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
     """Return a socket that listens. Raises ServeError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -157,12 +186,52 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         # Two that begin at the same moment may both bind; only one of them may listen.
-        listening.listen(_BACKLOG)
+        listening.listen(backlog)
     except (OSError, UnicodeError) as error:
         listening.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ServeError(f"cannot listen at {host}:{port}: {reason}") from None
     return listening
+
+
+def _listen_at(path: Path, backlog: int) -> socket.socket:
+    """Return a socket of the file system that listens, and that only its owner may open. Raises ServeError."""
+    if not hasattr(socket, "AF_UNIX"):  # on Windows
+        raise ServeError(f"cannot listen at {_UNIX}{path}: this system has no such sockets")
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listening.bind(str(path))
+        path.chmod(_OWNER_ONLY)
+        # Nobody can connect before this.
+        listening.listen(backlog)
+    except (OSError, ValueError) as error:
+        listening.close()
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ServeError(f"cannot listen at {_UNIX}{path}: {reason}") from None
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove a socket at which nobody listens any more, as a server leaves it that was killed. Raises OSError."""
+    inode = _inode_of(path)
+    if inode is None or not stat.S_ISSOCK(path.lstat().st_mode):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            if _inode_of(path) == inode:
+                path.unlink(missing_ok=True)
+
+
+def _inode_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one; None where there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
