@@ -153,7 +153,9 @@ def test_a_server_mirrors_what_is_piped_into_it(tmp_path):
 
     process.stdin.close()
     assert b"standard input has ended" in process.stderr.readline()
-    assert httpx.get(f"{url}/v1/agent/health").status_code == 200
+    health = httpx.get(f"{url}/v1/agent/health")
+    assert (health.status_code, health.json()["server"]["ok"]) == (500, False)
+    assert "standard input has ended" in health.json()["server"]["message"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     process.stderr.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import islice
 
 import pytest
 
 from asgi import Call, ask
-from taskfold import Engine, ManualClock, Snapshot
+from taskfold import Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App
+from taskfold.store import View
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 OK = {"message": "ok", "ok": True}
@@ -108,13 +110,13 @@ def test_a_defect_amid_an_answer_is_logged_and_leaves_it_without_an_end(monkeypa
     app = app_of()
     for number in range(60):
         app.engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000"})
-    write, written = Snapshot.to_stub_json, []
+    states = View.states
 
-    def fails_late(snapshot, **choices):
-        written.append(snapshot.id)
-        return write(snapshot, **choices) if len(written) <= 40 else 1 // 0
+    def fails_late(view):
+        yield from islice(states(view), 40)
+        raise ZeroDivisionError
 
-    monkeypatch.setattr(Snapshot, "to_stub_json", fails_late)
+    monkeypatch.setattr(View, "states", fails_late)
 
     async def story():
         call = Call(app, "GET /v1/allocations")

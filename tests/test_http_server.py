@@ -268,7 +268,8 @@ def test_a_body_that_goes_on_after_its_answer_does_not_hold_the_connection():
 
 def test_a_slow_head_is_not_refused_amid_the_answer_before_it():
     with running(app_of(limits=Limits(header_timeout=0.2))) as server, connected(server) as opened:
-        opened.sendall(f"GET /v1/allocation/{ID}?index=1&wait=5s HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/reg".encode())
+        target = f"/v1/allocation/{ID}?index=1&wait=5s"
+        opened.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v1/reg".encode())
         assert received(opened) == b"", "a 408 would be taken for the answer of the first request"
 
 

@@ -45,6 +45,11 @@ class ChangeReader:
         """How many records there are that it has not read yet."""
         return self._store.seq - self.seq
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the store keeps what comes next, or nothing does."""
+        return not self.behind or self._store.recent(self.seq) is not None
+
     def recent(self) -> list[Change] | None:
         """Return the next changes that the store keeps, up to 64, none if there are none; None: `read` the log.
 
@@ -55,7 +60,7 @@ class ChangeReader:
         changes = self._store.recent(self.seq)
         if changes:
             self.seq = changes[-1].last_seq
-            self._forget()
+            self.forget()
         return changes
 
     def read(self) -> list[Change]:
@@ -111,15 +116,15 @@ class ChangeReader:
                 return
             yield record
 
-    def _forget(self) -> None:
-        """Forget what was folded: the store's changes were not folded into it."""
+    def forget(self) -> None:
+        """Forget what was folded: it is folded again from the log when it is needed."""
         if self._remembered:
             self._remembered.clear()
             self._fold.allocations.clear()
 
     def close(self) -> None:
         """Be no reader any more."""
-        self._forget()
+        self.forget()
         self._store.unfollow()
 
 

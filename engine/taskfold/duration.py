@@ -32,6 +32,8 @@ _UNITS_NS = {
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?", re.ASCII)
 _MAX_NS = 2**63 - 1
+_DIGITS: Final = 20
+"""More than any number has that fits."""
 
 
 def duration_text(duration_ns: int) -> str:
@@ -84,6 +86,8 @@ def parse_duration_ns(text: str) -> int:
             break
         whole, _, fraction = part[1].partition(".")
         unit = _UNITS_NS[part[2]]
+        # Python reads no number of thousands of digits; that many are too many anyway, or mean nothing after a point.
+        whole, fraction = whole.lstrip("0")[:_DIGITS], fraction[:_DIGITS]
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
     if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):

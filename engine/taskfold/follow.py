@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from taskfold.engine import Engine
@@ -44,11 +45,13 @@ class Follower:
         on_note: Callable[[str], None] = lambda _: None,
         on_problem: Callable[[str], None] = lambda _: None,
         poll_seconds: float = 0.2,
+        silence_seconds: float = 0,
     ) -> None:
         """Name what is followed: a file that grows, a pipe, or ``-`` for standard input.
 
-        ``on_note`` is told what happens, ``on_problem`` what ends the following. Raises SourceError when it cannot be
-        opened.
+        ``on_note`` is told what happens, ``on_problem`` what ends the following. A source that says nothing for longer
+        than ``silence_seconds`` is a problem, unless that is 0: a Nomad's event stream says something every 30 seconds.
+        Raises SourceError when it cannot be opened.
         """
         self.lines = 0
         """How many lines were read."""
@@ -58,6 +61,9 @@ class Follower:
         """What ended the following; empty while it goes on."""
         self.is_done = threading.Event()
         """Set when there is nothing more to follow."""
+        self._silence_seconds = silence_seconds
+        self._heard = monotonic()
+        """When something came the last time, or the following began."""
         self._engine = engine
         self._source = source
         self._on_note = on_note
@@ -74,7 +80,25 @@ class Follower:
 
     def start(self) -> None:
         """Begin."""
+        self._heard = monotonic()
         self._thread.start()
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long nothing has come."""
+        return monotonic() - self._heard
+
+    @property
+    def problem(self) -> str:
+        """Why what was followed is not up to date any more; empty while it is."""
+        if self.error:
+            return self.error
+        if self.is_done.is_set() and not self._is_stopped.is_set():
+            return f"{self._name} has ended: what is served is as of then"
+        silent = self.silent_seconds
+        if self._silence_seconds and silent > self._silence_seconds:
+            return f"nothing has come from {self._name} for {silent:.0f} seconds: what is served may be out of date"
+        return ""
 
     def stop(self) -> None:
         """End after the line that is being observed."""
@@ -148,6 +172,7 @@ class Follower:
         while not self._is_stopped.is_set():
             block = self._file.read(_BLOCK_BYTES)
             if block:
+                self._heard = monotonic()
                 if is_first and block.startswith(_GZIP):
                     raise SourceError(self._name, "is gzip, which cannot be followed: unpack it, or pipe zcat into `-`")
                 is_first = False

@@ -14,6 +14,7 @@ from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.guard import Unanswerable, say
 from taskfold.cli.wording import count_text
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
+from taskfold.duration import NS_PER_SECOND
 from taskfold.engine import Engine
 from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
@@ -36,20 +37,42 @@ _HEADER_BYTES: Final = 64
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
 """Where Nomad's agents listen, on loopback."""
 
+_SILENCE_NS: Final = 120 * NS_PER_SECOND
+"""Four of the heartbeats of Nomad's event stream."""
+
 
 @click.command()
 @click.argument("log", required=False)
-@click.option("--bind", metavar="HOST:PORT", default=_DEFAULT_BIND, show_default=True, help="Where to listen.")
+@click.option(
+    "--bind", metavar="HOST:PORT|unix:PATH", default=_DEFAULT_BIND, show_default=True, help="Where to listen."
+)
 @click.option("--region", metavar="NAME", help="The region that is served; the log's unless named.")
 @click.option("--region-peer", "peers", metavar="NAME=URL", multiple=True, help="The server of another region.")
+@click.option(
+    "--region-token-file",
+    "peer_tokens",
+    metavar="NAME=FILE",
+    multiple=True,
+    help="A file whose first line is the token of another region's server.",
+)
 @click.option("--token", metavar="TEXT", help="What clients must send; better in a file or in TASKFOLD_TOKEN.")
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
 @click.option("--follow", metavar="FILE|-", help="Import a Nomad's stream as it grows, or standard input.")
+@click.option(
+    "--follow-silence",
+    "silence",
+    type=options.DURATION,
+    metavar="DURATION",
+    help="Health tells when nothing came for so long: 2m, where Nomad says something every 30s; 0s never tells.",
+)
 @options.dialect_option("The dialect of a new log.")
 @retention_options
 @click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
 @click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
 @click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
+@click.option("--max-streams-per-client", type=click.IntRange(1), metavar="N", help="Those of one address.")
+@click.option("--max-connections", type=click.IntRange(1), metavar="N", help="Connections of all clients.")
+@click.option("--max-connections-per-client", type=click.IntRange(1), metavar="N", help="Connections of one address.")
 def serve(
     log: str | None, bind: str, token: str | None, token_file: str | None, follow: str | None, **more: Any
 ) -> int:
@@ -59,9 +82,13 @@ def serve(
     begun where there is none; without LOG everything is in memory. See docs/serving.md.
     """
     check_extra()
+    from taskfold.http.descriptors import raise_descriptor_limit
     from taskfold.http.secrets import read_token
     from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
 
+    silence = more.pop("silence")
+    if silence is not None and silence < 0:
+        raise Unanswerable("--follow-silence is below zero")
     host, port = parse_bind(bind)
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
@@ -69,10 +96,14 @@ def serve(
     with ExitStack() as held:
         engine = held.enter_context(_engine(log, follow, more["dialect"], more["region"]))
         app = _app(engine, secret, is_mirror=follow is not None, **more)
+        raise_descriptor_limit()
         server = Server(app, host=host, port=port)
         held.callback(server.close)
-        follower = None if follow is None else Follower(engine, follow, on_note=_note, on_problem=_problem(app))
+        if app.connections.total < app.limits.connections_per_client:
+            _note(f"{app.connections.total} connections at most, since it may not open more files (ulimit -n)")
+        follower = None if follow is None else _follower(engine, follow, silence)
         if follower is not None:
+            app.source = follower
             held.callback(follower.stop)
         held.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
@@ -81,6 +112,14 @@ def serve(
             runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")
     return 0
+
+
+def _follower(engine: Engine, follow: str, silence_ns: int | None) -> Follower:
+    """Return what follows a source. Raises SourceError."""
+    if silence_ns is None:
+        # What the others tell is written by somebody else, who need not say anything while nothing happens.
+        silence_ns = _SILENCE_NS if engine.dialect.has_event_stream else 0
+    return Follower(engine, follow, on_note=_note, on_problem=say, silence_seconds=silence_ns / NS_PER_SECOND)
 
 
 def _note(text: str) -> None:
@@ -150,7 +189,8 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) ->
     from taskfold.errors import ServeError
     from taskfold.http.app import App
     from taskfold.http.limits import Limits
-    from taskfold.http.regions import Peers, parse_peer
+    from taskfold.http.regions import Peers, parse_peer, parse_token_file
+    from taskfold.http.secrets import read_token
 
     own = asked["region"] or engine.store.log.header.region
     urls: dict[str, str] = {}
@@ -158,16 +198,28 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) ->
         if name == own or name in urls:
             raise ServeError(f"region {name} is named twice: it is served here, or has another peer")
         urls[name] = url
+    tokens: dict[str, str] = {}
+    for name, file in map(parse_token_file, asked["peer_tokens"]):
+        if name not in urls or name in tokens:
+            problem = "is named twice" if name in tokens else "has no --region-peer"
+            raise ServeError(f"--region-token-file: region {name} {problem}")
+        tokens[name] = read_token(None, file, on_note=_note) or ""
+    peers = Peers(urls, tokens)
+    for note in peers.notes(has_token=token is not None):
+        _note(note)
     limits = {
         field: asked[option]
         for field, option in (
             ("blocked", "max_blocked"),
             ("blocked_per_client", "max_blocked_per_client"),
             ("streams", "max_streams"),
+            ("streams_per_client", "max_streams_per_client"),
+            ("connections", "max_connections"),
+            ("connections_per_client", "max_connections_per_client"),
         )
         if asked[option] is not None
     }
-    return App(engine, region=own, peers=Peers(urls), token=token, limits=Limits(**limits), is_mirror=is_mirror)
+    return App(engine, region=own, peers=peers, token=token, limits=Limits(**limits), is_mirror=is_mirror)
 
 
 def _problem(app: App) -> Any:

@@ -17,11 +17,12 @@ from msgspec import Struct
 
 from taskfold.client import NOT_RUNNING
 from taskfold.effects import Step
-from taskfold.errors import LogError, TaskfoldError
+from taskfold.errors import DecodeError, LogError, TaskfoldError
 from taskfold.http.allocations import find
 from taskfold.http.answers import INVALID_METHOD, MIRROR, Answer, error, json_answer
-from taskfold.http.go_json import json_error
+from taskfold.http.go_json import is_deep, json_error
 from taskfold.http.options import Options
+from taskfold.http.posted import decoded
 from taskfold.http.request import Request
 from taskfold.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
@@ -33,6 +34,9 @@ __all__ = ["CLIENT_ACTIONS", "client_allocation", "jobs", "stop"]
 CLIENT_ACTIONS: Final = ("restart", "signal")
 
 _ORIGIN: Final = ((b"Vary", b"Origin"),)
+_LEVELS: Final = 128
+"""In how many levels a body may be nested; Go takes 10,000, and what is asked for needs one."""
+
 _EMPTY: Final = "EOF"
 _MIGRATED: Final = "alloc is being migrated"
 _encode: Final = msgspec.json.Encoder().encode
@@ -77,24 +81,42 @@ async def client_allocation(app: App, request: Request, _: Options, text: str, a
     if action == "signal" and request.method == "GET":
         return error(405, INVALID_METHOD, extra=_ORIGIN)
     body = await request.body(app.limits.action_bytes, app.limits.body_timeout)
-    wrong = await _json_error(body)
-    if wrong is not None and wrong != _EMPTY:
-        status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
-        return error(status, words, extra=_ORIGIN)
+    refused = await _refused_body(body, action)
+    if refused is not None:
+        return refused
     found = find(app, text)
     if isinstance(found, Answer):
         return Answer(found.status, (*found.headers, *_ORIGIN), found.body, found.late)
     if found not in app.engine.store.directory:
         return error(404, f'Unknown allocation "{text}"', extra=_ORIGIN)
+    return await _asked(app, found, action, body)
+
+
+async def _asked(app: App, found: str, action: str, body: bytes) -> Answer:
+    """Do what is asked for, where the body says it."""
     act = _restart if action == "restart" else _signal
     try:
         return await act(app, found, body.strip() or b"null")
+    except DecodeError as problem:
+        # Go reads the first value and no further; a request that says more than one thing is refused here.
+        return error(400, f"Failed to decode body: {problem}", extra=_ORIGIN)
     except msgspec.ValidationError as problem:
         return error(400 if action == "signal" else 500, f"Failed to decode body: {problem}", extra=_ORIGIN)
 
 
+async def _refused_body(body: bytes, action: str) -> Answer | None:
+    """Return the error for a body that is no JSON, in Nomad's words, or that is nested too deeply; else None."""
+    wrong = await _json_error(body)
+    if wrong is not None and wrong != _EMPTY:
+        status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
+        return error(status, words, extra=_ORIGIN)
+    if await asyncio.to_thread(is_deep, body, _LEVELS):
+        return error(400, f"Failed to decode body: it is nested in more than {_LEVELS} levels", extra=_ORIGIN)
+    return None
+
+
 async def _restart(app: App, alloc: str, body: bytes) -> Answer:
-    asked = _decode_restart(body) or _Restart()
+    asked = decoded(_decode_restart, body) or _Restart()
     task = asked.TaskName or ""
     if task and not _has_task(app, alloc, task):
         return error(500, f"Could not find task runner for task: {task}", extra=_ORIGIN)
@@ -103,7 +125,7 @@ async def _restart(app: App, alloc: str, body: bytes) -> Answer:
 
 
 async def _signal(app: App, alloc: str, body: bytes) -> Answer:
-    asked = _decode_signal(body) or _Signal()
+    asked = decoded(_decode_signal, body) or _Signal()
     task = asked.Task or ""
     if task and not _has_task(app, alloc, task):
         return error(500, "Task not found", extra=_ORIGIN)

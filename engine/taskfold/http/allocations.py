@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from taskfold.allocation import AllocationState
 from taskfold.codecs.allocation import Snapshot
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
@@ -17,6 +18,7 @@ from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonica
 from taskfold.http.options import Options
 from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
+from taskfold.http.unshown import stand_in
 from taskfold.quoting import go_quoted
 from taskfold.store import View
 from taskfold.waits import Answered, Query
@@ -177,14 +179,23 @@ class _Listing:
         second = next(pieces, None)
         if second is None:
             return json_answer(first, self.view.index)
-        await self._stream(first + second, pieces)
+        with self.app.lists.taken(self.request.client):
+            await self._stream(first + second, pieces)
         return None
 
     def _stubs(self) -> Iterator[bytes]:
         """Yield the entries."""
         for state in self.view.states():
+            yield self._stub(state)
+
+    def _stub(self, state: AllocationState) -> bytes:
+        """Return an entry as text; of one that cannot be written its ID, and why."""
+        try:
             snapshot = Snapshot.of(state, self.app.engine.dialect)
-            yield snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
+            stub = snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
+            return pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
+            return stand_in(state.id, problem)
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the text of the list, some entries at a time."""
@@ -193,8 +204,7 @@ class _Listing:
         empty = b"[]\n" if self.is_pretty else b"[]"
         text, count = b"", 0
         for stub in self._stubs():
-            shown = pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
-            text += (between if count else opening) + shown
+            text += (between if count else opening) + stub
             count += 1
             if count % _STUBS_AT_ONCE == 0:
                 yield text

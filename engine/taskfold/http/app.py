@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from taskfold.engine import Engine
+from taskfold.follow import Follower
 from taskfold.http.answers import (
     INVALID_METHOD,
     NO_PATH,
@@ -33,10 +34,11 @@ from taskfold.http.answers import (
 from taskfold.http.bodies import Bodies
 from taskfold.http.limits import Limits, Slots, TooMany, Unsent
 from taskfold.http.options import parse_options
+from taskfold.http.past import Past
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
-from taskfold.http.routes import ALLOCATION, Route, cleaned, match
-from taskfold.http.stream import EventTexts
+from taskfold.http.routes import ALLOCATION, Found, Route, cleaned, match
 from taskfold.http.strangers import refused_host, refused_type, refused_write
+from taskfold.http.stream import EventTexts
 
 if TYPE_CHECKING:
     from taskfold.http.regions import Peers
@@ -52,9 +54,9 @@ class App:
     """Serves an engine as Nomad's agents serve their allocations.
 
     ``region`` is its own region, the log's unless named; ``peers`` are the servers of others (`taskfold.http.regions`).
-    With a ``token`` every request but the one for health needs it. Without one only requests for loopback, for the address that
-    they came to, and for the ``hosts`` that are named are answered. ``is_mirror`` says that the engine follows a Nomad:
-    then nothing else may write to it.
+    With a ``token`` every request but the one for health needs it. Without one only requests for loopback, for the
+    address that they came to, and for the ``hosts`` that are named are answered. ``is_mirror`` says that the engine
+    follows a Nomad: then nothing else may write to it.
     """
 
     def __init__(
@@ -92,12 +94,15 @@ class App:
         )
         """Counted by `taskfold.http.server`; another server counts its own."""
         self.unsent = Unsent(self.limits.unsent_bytes)
+        self.past = Past(self.limits.past_streams)
         self.answers: Counter[tuple[str, int]] = Counter()
         """How many requests were answered, by endpoint and status."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """How long they took in all, by endpoint; blocked queries with their waits."""
         self.problem = ""
-        """What keeps the server from doing its work; empty when nothing does. Health tells it."""
+        """What keeps the server from writing or reading its log; empty when nothing does. Health tells it."""
+        self.source: Follower | None = None
+        """What a mirror follows; health tells when that has ended or fallen silent."""
         self.is_closing = asyncio.Event()
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -109,6 +114,11 @@ class App:
         elif scope["type"] == "http":
             await self._serve(Request(scope, receive, send))
 
+    @property
+    def unwell(self) -> str:
+        """What keeps the server from doing its work; empty when nothing does."""
+        return self.problem or ("" if self.source is None else self.source.problem)
+
     def close(self) -> None:
         """Answer every blocked query, and end every stream: the server is about to stop."""
         self.is_closing.set()
@@ -119,6 +129,7 @@ class App:
         if self.peers is not None:
             await self.peers.close()
         self.writer.shutdown(wait=False)
+        self.past.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Take part in the lifespan protocol: a server of another kind tells its end by it."""
@@ -182,10 +193,7 @@ class App:
         query = request.scope["query_string"]
         if len(query) > self.limits.query_bytes:
             return error(414, f"the query is longer than {self.limits.query_bytes} bytes")
-        raw_path: bytes = request.scope.get("raw_path") or request.path.encode(errors="surrogateescape")
-        if not raw_path.startswith(b"/"):
-            return error(400, "a path begins with a slash")
-        found = cleaned(request.path, raw_path, query, request.method) or match(request.path, self.dialect)
+        found = self._find(request)
         route = found[0] if isinstance(found, tuple) else None
         if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
             return error(403, PERMISSION_DENIED)
@@ -197,12 +205,22 @@ class App:
         request.route = route.name
         if request.method not in route.methods:
             return error(405, INVALID_METHOD, extra=route.extra)
-        if route.writes(request.method):
-            refused = refused_write(request, is_get=request.method == "GET", extra=route.extra)
-            refused = refused or (refused_type(request) if route.wants_json else None)
-            if refused is not None:
-                return refused
-        return await self._run(request, route, arguments)
+        return self._refused(request, route) or await self._run(request, route, arguments)
+
+    def _find(self, request: Request) -> Found | Answer | None:
+        """Return the endpoint that a request names, or what is answered without one."""
+        raw_path: bytes = request.scope.get("raw_path") or request.path.encode(errors="surrogateescape")
+        if not raw_path.startswith(b"/"):
+            return error(400, "a path begins with a slash")
+        query = request.scope["query_string"]
+        return cleaned(request.path, raw_path, query, request.method) or match(request.path, self.dialect)
+
+    def _refused(self, request: Request, route: Route) -> Answer | None:
+        """Return the answer to a write that a web page may have made; None for all others."""
+        if not route.writes(request.method):
+            return None
+        refused = refused_write(request, is_get=request.method == "GET", extra=route.extra)
+        return refused or (refused_type(request) if route.wants_json else None)
 
     async def _run(self, request: Request, route: Route, arguments: tuple[str, ...]) -> Answer | None:
         """Run the handler of an endpoint, here or in another region."""

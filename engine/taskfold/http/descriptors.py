@@ -1,8 +1,8 @@
 """File descriptors: a connection takes one, and so does whoever reads the log; connections must leave some.
 
-A process that may open no more files cannot read its log either, so that clients who only hold connections would take the
-server from all others. So a server raises what it may open as far as the system lets it, and takes as many connections as
-leave enough for the rest.
+A process that may open no more files cannot read its log either, so that clients who only hold connections would take
+the server from all others. So a server raises what it may open as far as the system lets it, and takes as many
+connections as leave enough for the rest.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 __all__ = ["backlog_for", "descriptor_limit", "raise_descriptor_limit", "room_for_connections"]
 
 _KEPT: Final = 192
-"""Descriptors for the log's files and readers, for threads, the event loop, and the libraries that are loaded meanwhile."""
+"""Descriptors for the log's files and readers, the event loop, and the libraries that are loaded meanwhile."""
 
 _BACKLOG: Final = 2_048
 _LEAST: Final = 8
@@ -34,7 +34,7 @@ def descriptor_limit() -> int:
 def raise_descriptor_limit() -> None:
     """Let this process open as many files as it may let itself.
 
-    Processes that it begins may open as many, which those that use select() do not survive: it is nothing for a supervisor.
+    Processes that it begins may open as many, which those that use select() do not survive: a supervisor does not.
     """
     try:
         import resource

@@ -22,7 +22,7 @@ from taskfold.http.allocations import NOT_FOUND, allocation_query, find
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.options import Options
-from taskfold.http.posted import posted_lines
+from taskfold.http.posted import decoded, posted_lines
 from taskfold.http.query import Query, is_pretty, parse_unsigned
 from taskfold.http.request import Request
 from taskfold.record import Record, Write
@@ -79,9 +79,8 @@ def _decoded(lines: list[tuple[int, bytes]]) -> tuple[Lines, Problems]:
     malformed: Problems = {}
     for number, line in lines:
         try:
-            line.decode()
-            writes.append((number, _decode_write(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            writes.append((number, decoded(_decode_write, line)))
+        except (DecodeError, msgspec.ValidationError) as problem:
             malformed[number] = str(problem)
     return writes, malformed
 
@@ -128,7 +127,9 @@ async def history(app: App, request: Request, options: Options, text: str) -> An
     # What was collected has a history still.
     if listed is None and not await asyncio.to_thread(app.engine.is_collected, found):
         return error(404, NOT_FOUND, app.engine.store.index)
-    return await _page_of(app, found, page, app.engine.store.index if listed is None else listed.modify_index)
+    index = app.engine.store.index if listed is None else listed.modify_index
+    with app.pages.taken(request.client):
+        return await _page_of(app, found, page, index)
 
 
 async def _page_of(app: App, alloc: str, page: _Page, index: int) -> Answer:

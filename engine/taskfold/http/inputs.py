@@ -9,11 +9,11 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from taskfold.effects import AnyEffect, Outcome, Step, Timer
-from taskfold.errors import LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
 from taskfold.events import wire_name
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.options import Options
-from taskfold.http.posted import posted_lines
+from taskfold.http.posted import decoded, posted_lines
 from taskfold.http.request import Request
 from taskfold.inputs import Said
 from taskfold.record import TaskEventUnion
@@ -86,9 +86,8 @@ def _decide(app: App, lines: list[tuple[int, bytes]]) -> Answer:
     malformed: list[dict[str, Any]] = []
     for number, line in lines:
         try:
-            line.decode()
-            said.append((number, _decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            said.append((number, decoded(_decode, line)))
+        except (DecodeError, msgspec.ValidationError) as problem:
             malformed.append({"Line": number, "Error": str(problem)})
     if malformed:
         return json_answer(_encode({"Errors": malformed}), status=400)

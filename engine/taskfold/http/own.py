@@ -41,7 +41,8 @@ async def health(app: App, request: Request) -> Answer:
     With ``type`` only what is named is told. This is a server and no client, so that ``type=client`` is a 500; a type
     that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest.
     """
-    state = {"client": _NO_CLIENT, "server": _Health(app.problem or "ok", ok=not app.problem)}
+    problem = app.unwell
+    state = {"client": _NO_CLIENT, "server": _Health(problem or "ok", ok=not problem)}
     asked = request.query.all("type") or ["server"]
     told = {kind: state[kind] for kind in sorted(state) if kind in asked}
     is_well = all(part.ok for part in told.values())
@@ -94,10 +95,24 @@ class _Numbers:
             ("waiters", "Who waits for a change, in all of the process.", waiters),
             ("blocked_queries", "Blocked queries that are held.", app.blocked.count),
             ("streams", "Clients of the event stream.", app.streams.count),
+            ("past_streams", "Clients of the event stream that read the log now.", app.past.held),
+            ("waiting_past_streams", "Clients of the event stream that wait for their turn to.", app.past.waiting),
+            ("connections", "Connections.", app.connections.count),
+            ("unsent_bytes", "What clients that take nothing just now have not taken.", app.unsent.bytes),
             ("kept_body_bytes", "Texts of allocations that are kept.", app.bodies.size),
-            ("healthy", "Whether the server does its work.", int(not app.problem)),
+            ("healthy", "Whether the server does its work.", int(not app.unwell)),
+            *self._of_source(),
         ):
             yield GaugeMetricFamily(f"taskfold_{name}", meaning, value=value)
+
+    def _of_source(self) -> Iterator[tuple[str, str, float]]:
+        """Yield what there is to tell of what a mirror follows."""
+        source = self.app.source
+        if source is not None:
+            yield "source_ended", "Whether what is followed has ended.", int(source.is_done.is_set())
+            yield "source_silent_seconds", "For how long nothing has come from what is followed.", source.silent_seconds
+            yield "source_lines", "Lines that were read of what is followed.", source.lines
+            yield "source_bad_lines", "Those that could not be read.", source.bad_lines
 
 
 async def openapi(app: App, _: Request) -> Answer:

@@ -1,16 +1,35 @@
-"""What is posted to our own endpoints: JSON lines, within the server's limits."""
+"""What is sent in bodies: JSON lines to our own endpoints, within the server's limits, and a value to Nomad's."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
+from taskfold.errors import DecodeError
 from taskfold.http.answers import MIRROR, Answer, error
 from taskfold.http.request import Request
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["posted_lines"]
+__all__ = ["decoded", "posted_lines"]
+
+T = TypeVar("T")
+
+
+def decoded(decode: Callable[[bytes], T], text: bytes) -> T:
+    """Return what a JSON text says. Raises DecodeError, and msgspec's ValidationError where it says something else."""
+    try:
+        text.decode()
+        return decode(text)
+    except msgspec.ValidationError:
+        raise
+    except RecursionError:
+        raise DecodeError("the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise DecodeError(str(problem)) from None
 
 
 async def posted_lines(app: App, request: Request, each: str) -> list[tuple[int, bytes]] | Answer:

@@ -14,16 +14,18 @@ from taskfold.http.answers import NO_PATH, Answer, Header, error
 from taskfold.http.blocking import while_connected
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.request import Disconnected, Request
+from taskfold.http.strangers import is_loopback
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["FORWARDED", "Peers", "parse_peer"]
+__all__ = ["FORWARDED", "Peers", "is_private", "parse_peer", "parse_token_file"]
 
 FORWARDED: Final = b"x-taskfold-forwarded"
 """Tells the region that passed a request on; it is not passed on again."""
 
-_PASSED_ON: Final = frozenset((b"authorization", b"content-type", b"content-encoding", b"x-nomad-token"))
+_PASSED_ON: Final = frozenset((b"content-type", b"content-encoding"))
+_CREDENTIALS: Final = frozenset((b"authorization", b"x-nomad-token"))
 _PASSED_BACK: Final = {
     name.lower(): name
     for name in (
@@ -72,16 +74,66 @@ def parse_peer(text: str) -> tuple[str, str]:
     return name, url.rstrip("/")
 
 
-class Peers:
-    """The servers of other regions, by region."""
+def parse_token_file(text: str) -> tuple[str, str]:
+    """Return region and file of ``NAME=FILE``. Raises ServeError.
 
-    def __init__(self, urls: Mapping[str, str]) -> None:
+    >>> parse_token_file("eu=/etc/taskfold/eu.token")
+    ('eu', '/etc/taskfold/eu.token')
+    """
+    name, _, file = text.partition("=")
+    if not name or not file:
+        raise ServeError(f"{text!r} is no token of a region; expected NAME=FILE, such as eu=/etc/taskfold/eu.token")
+    return name, file
+
+
+def is_private(url: str) -> bool:
+    """Tell whether nobody on the way can read what is sent to a server: by https, or on this machine.
+
+    >>> is_private("http://10.0.0.7:4646"), is_private("https://10.0.0.7:4646"), is_private("http://[::1]:4646")
+    (False, True, True)
+    """
+    parts = urlsplit(url)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+
+class Peers:
+    """The servers of other regions, by region.
+
+    A region with one of the ``tokens`` is sent that, and never the token that a client sent to this server. The others
+    are sent the client's, but not in clear over a network.
+    """
+
+    def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
         self.urls = dict(urls)
+        self._tokens = dict(tokens or {})
         self._client: httpx.AsyncClient | None = None
 
     def __contains__(self, region: object) -> bool:
         """Tell whether there is a server of a region."""
         return region in self.urls
+
+    def notes(self, *, has_token: bool) -> list[str]:
+        """Return what whoever runs a server should know of its peers; ``has_token`` tells whether it has a token."""
+        notes = []
+        for region, url in self.urls.items():
+            if is_private(url):
+                continue
+            if region in self._tokens:
+                notes.append(f"the token of region {region} is sent in clear, since {url} is plain http")
+            elif has_token:
+                notes.append(
+                    f"no token is sent to region {region}, since {url} is plain http: name an https:// address, or the"
+                    f" region's own token with --region-token-file {region}=FILE"
+                )
+        return notes
+
+    def _credentials(self, request: Request, region: str) -> list[Header]:
+        """Return the headers by which a region is to know who asks."""
+        if region in self._tokens:
+            return [(b"x-nomad-token", self._tokens[region].encode())]
+        if not is_private(self.urls[region]):
+            return []
+        return [(name, value) for name, value in request.scope["headers"] if name in _CREDENTIALS]
 
     async def forward(self, app: App, request: Request, region: str) -> Answer | None:
         """Pass a request on, and its answer back: as it comes, also where it has no end.
@@ -107,17 +159,16 @@ class Peers:
             self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
         headers = [(name, value) for name, value in request.scope["headers"] if name in _PASSED_ON]
         headers += [
+            *self._credentials(request, region),
             (FORWARDED, app.region.encode()),
             (b"accept-encoding", b"gzip" if request.accepts_gzip else b"identity"),
         ]
-        target = request.scope["raw_path"].decode("latin-1")
-        if request.scope["query_string"]:
-            target += "?" + request.scope["query_string"].decode("latin-1")
         try:
-            async with self._client.stream(
-                request.method, self.urls[region] + target, headers=headers, content=body or None
-            ) as answer:
+            url = _target(self.urls[region], request)
+            async with self._client.stream(request.method, url, headers=headers, content=body or None) as answer:
                 return await self._pass_back(app, request, answer)
+        except httpx.InvalidURL as problem:
+            return error(400, f"this path cannot be passed on: {problem}")
         except httpx.HTTPError as problem:
             if request.status:
                 raise
@@ -146,6 +197,13 @@ class Peers:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+
+
+def _target(base: str, request: Request) -> httpx.URL:
+    """Return where a request is passed on to; nothing of its path becomes a part of the server's address."""
+    url = httpx.URL(base)
+    path, query = request.scope["raw_path"], request.scope["query_string"]
+    return url.copy_with(raw_path=url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b""))
 
 
 async def _until_closing(app: App, request: Request, passing: Coroutine[None, None, Answer | None]) -> Answer | None:

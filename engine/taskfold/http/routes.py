@@ -12,7 +12,7 @@ from taskfold.dialect import Dialect
 from taskfold.http import actions, allocations, events, inputs, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
 
-__all__ = ["ALLOCATION", "ROUTES", "Route", "cleaned", "match"]
+__all__ = ["ALLOCATION", "ROUTES", "Found", "Route", "cleaned", "match"]
 
 NO_RESOURCE: Final = "resource not found"
 

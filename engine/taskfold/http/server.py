@@ -18,7 +18,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 
@@ -32,6 +32,9 @@ __all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
 
 _UNIX: Final = "unix:"
 """Begins what names a socket of the file system rather than a host."""
+
+_UNSENT_BYTES: Final = 131_072
+"""How much of one connection the system takes that it has not sent yet; what is on its way is not of it."""
 
 _OWNER_ONLY: Final = 0o600
 _HIGHEST_PORT: Final = 65_535
@@ -184,6 +187,9 @@ def _listen(host: str, port: int, backlog: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if unsent := getattr(socket, "TCP_NOTSENT_LOWAT", None):
+            # Each connection has what its listener has: the system holds no megabytes for those who take nothing.
+            listening.setsockopt(socket.IPPROTO_TCP, unsent, _UNSENT_BYTES)
         listening.bind((host, port))
         # Two that begin at the same moment may both bind; only one of them may listen.
         listening.listen(backlog)

@@ -1,14 +1,14 @@
 """Who asks: a web page in somebody's browser must not use a server that trusts whoever is on its machine.
 
-A server without a token takes requests from this machine alone, and a browser on this machine is one who sends them: for any
-page that is open in it. What gives such a request away is told by the browser, and no page can change it:
+A server without a token takes requests from this machine alone, and a browser on this machine is one who sends them:
+for any page that is open in it. What gives such a request away is told by the browser, and no page can change it:
 
 * ``Host``. A page whose name was made to point at this machine (DNS rebinding) asks with its own name, and may read the
   answers. So a server without a token answers to names of loopback and to its own address only.
 * ``Sec-Fetch-Site``, and ``Origin`` or ``Referer`` of browsers that do not send it. What writes is refused where they
   name another site. No program but a browser sends them.
-* ``Content-Type``. A page may send text and forms to anybody, and JSON only to who has agreed to it, which this server never
-  does. Our own endpoints want JSON; Nomad's take any type, since its clients name none, or a form's.
+* ``Content-Type``. A page may send text and forms to anybody, and JSON only to who has agreed to it, which this server
+  never does. Our own endpoints want JSON; Nomad's take any type, since its clients name none, or a form's.
 * The method. An image of a page is a GET. Where Nomad's agents act on one, so does this server, but for no browser.
 """
 
@@ -54,8 +54,8 @@ def is_loopback(host: str) -> bool:
 def refused_host(scope: Scope, names: Collection[str]) -> Answer | None:
     """Return the 403 for a request that was sent to a name which is none of this server's; else None.
 
-    ``names`` are taken beside those of loopback and the address that the connection came to. A socket of the file system has no
-    names: who may open it is the system's to say, and no browser can.
+    ``names`` are taken beside those of loopback and the address that the connection came to. A socket of the file
+    system has no names: who may open it is the system's to say, and no browser can.
     """
     server = scope.get("server")
     if server is not None and server[1] is None:
@@ -89,7 +89,7 @@ def _host_of(authority: bytes) -> str:
 
 
 def refused_write(request: Request, *, is_get: bool, extra: tuple[Header, ...] = ()) -> Answer | None:
-    """Return the 403 for a write that comes from a page of another site, or, where it is a GET, from a browser at all."""
+    """Return the 403 for a write that a page of another site makes, or, where it is a GET, any browser; else None."""
     site = foreign_site(request)
     if site:
         return error(403, f"{site}: a page of another site cannot write here", extra=extra)
@@ -99,7 +99,7 @@ def refused_write(request: Request, *, is_get: bool, extra: tuple[Header, ...] =
 
 
 def foreign_site(request: Request) -> str:
-    """Return the header that says that a request comes from a page of another site, as it is shown; empty where none does."""
+    """Return what says that a request comes from a page of another site, to be shown; empty where nothing does."""
     if site := request.header(b"sec-fetch-site"):
         return "" if site in _OWN_SITES else f"Sec-Fetch-Site is {_shown(site)}"
     own = request.header(b"host").lower()

@@ -9,6 +9,7 @@ cannot be served on is told by a last frame, ``{"Error":{…}}``:
 ``gone``   the index that it asks for is older than the log
 ``ahead``  the index that it asks for was never given: it knows another log. It must begin again, with ``index=0``
 ``slow``   it had caught up, and then fell behind by too much; ``Position`` says with which ``from`` to go on
+``unreadable``  the log cannot be read after ``Position``
 =========  =============================================================================================================
 
 ``index=n`` begins with the first write of an index that is not smaller, as in Nomad; so ``index=last+1`` goes on after
@@ -18,8 +19,9 @@ the last frame without a repeat. ``from=now`` begins with the next write, ``from
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -31,12 +33,14 @@ from taskfold.clock import Clock, Timer
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect
 from taskfold.directory import DEFAULT_NAMESPACE
-from taskfold.errors import Gone
+from taskfold.errors import Gone, LogError
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.blocking import while_connected
+from taskfold.http.past import Turn
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
+from taskfold.http.unshown import stand_in
 from taskfold.quoting import go_quoted
 from taskfold.record import Collected, Placed, Record, Updated
 from taskfold.store import Change, Store
@@ -55,7 +59,7 @@ COLLECTED = "AllocationCollected"
 WRITE_TYPES = PLANNED, WISHED, REPORTED, COLLECTED
 """What an event is called: by who wrote, not by what changed."""
 
-GONE, AHEAD, SLOW = "gone", "ahead", "slow"
+GONE, AHEAD, SLOW, UNREADABLE = "gone", "ahead", "slow", "unreadable"
 """Why a stream cannot be served on."""
 
 HEARTBEAT: Final = b"{}\n"
@@ -114,21 +118,34 @@ class EventTexts:
         key = state.id, state.version
         found = self._texts.get(key)
         if found is None:
-            found = self._texts[key] = self._event(state, records, index)
+            found = self._texts[key] = self.event(state, records, index)
             if len(self._texts) > _EVENTS_KEPT:
                 self._texts.popitem(last=False)
         return found
 
+    def event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+        """Return an event that is not kept, in any thread: the past would drive out what everybody is sent."""
+        try:
+            return self._event(state, records, index)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the events of others are sent
+            fields = {"ID": msgspec.json.encode(state.id.encode(errors="backslashreplace").decode())}
+            shown = stand_in(state.id, problem)
+            return _event_of(state.id, fields, shown, write_type(records), index)
+
     def _event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
         snapshot = Snapshot.of(state, self._dialect)
-        fields = snapshot.fields
-        job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
-        namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
-        text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
-        text %= job, deployment, index, fields["ID"], namespace, snapshot.to_stream_json(), TOPIC.encode()
-        text += b'"Type":"%b"}' % write_type(records).encode()
-        filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
-        return Event(state.id, filter_keys, str(msgspec.json.decode(namespace)), text)
+        return _event_of(state.id, snapshot.fields, snapshot.to_stream_json(), write_type(records), index)
+
+
+def _event_of(alloc: str, fields: Mapping[str, bytes], shown: bytes, kind: str, index: int) -> Event:
+    """Return the event of an allocation with these fields, as JSON, that shows it so."""
+    job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
+    namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
+    text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
+    text %= job, deployment, index, fields["ID"], namespace, shown, TOPIC.encode()
+    text += b'"Type":"%b"}' % kind.encode()
+    filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
+    return Event(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)
 
 
 class _Wrong(ValueError):
@@ -228,49 +245,82 @@ class _Stream:
             await asyncio.sleep(_ERROR_SECONDS)
         else:
             self.seq = self.start
-            reader = ChangeReader(self.app.engine.store, self.start)
+            self.app.engine.store.follow()
             try:
-                await self._follow(reader)
+                await self._follow()
             except Disconnected:
                 # It took nothing for too long. What fits into its buffers still tells it so.
                 await self._tell_slow()
                 raise
             finally:
-                reader.close()
+                self.app.engine.store.unfollow()
         await self._end()
 
-    async def _follow(self, reader: ChangeReader) -> None:
-        """Send what the reader reads."""
+    async def _follow(self) -> None:
+        """Send what happened, from the store, or from the log where that is further back."""
         store = self.app.engine.store
         while not store.is_released:
             if _now(self.app.clock) >= self.next_heartbeat:
                 await self._send(HEARTBEAT)
                 self.next_heartbeat += HEARTBEAT_SECONDS
                 continue
-            if self.is_live and reader.behind > self.app.limits.slow_records:
+            behind = store.seq - self.seq
+            if self.is_live and behind > self.app.limits.slow_records:
                 await self._send(self._slow())
                 await asyncio.sleep(_ERROR_SECONDS)
                 return
-            changes = reader.recent()
+            changes = store.recent(self.seq) if behind else []
             if changes is None:
                 try:
-                    changes = await asyncio.to_thread(reader.read)
-                except Gone as gone:
-                    # The log was compacted while it was read.
-                    await self._send(_error_frame(store, GONE, f"the log begins after position {gone.oldest} now"))
+                    await self._read_past()
+                except LogError as problem:
+                    await self._send(self._unreadable(problem))
                     await asyncio.sleep(_ERROR_SECONDS)
                     return
-            if changes:
+            elif changes:
                 for change in changes:
-                    await self._send(self._frame(change))
+                    await self._send(self._frame(change, self.app.event_texts.get))
                     self.seq = change.last_seq
                 await asyncio.sleep(0)  # others have their turn
             else:
                 self.is_live = True
                 seconds = max(self.next_heartbeat - _now(self.app.clock), 0)
-                await wait_async(store, lambda: Answered(store.seq, None, "any"), reader.seq, seconds, self.app.clock)
+                await wait_async(store, lambda: Answered(store.seq, None, "any"), self.seq, seconds, self.app.clock)
 
-    def _frame(self, change: Change) -> bytes:
+    async def _read_past(self) -> None:
+        """Send what is only in the log, for one turn. Raises LogError."""
+        await self._send(b"", always=True)  # returns when what was sent before is taken
+        async with self.app.past.turn() as turn:
+            reader = ChangeReader(self.app.engine.store, self.seq)
+            try:
+                await self._send_past(turn, reader)
+            finally:
+                reader.close()
+
+    async def _send_past(self, turn: Turn, reader: ChangeReader) -> None:
+        """Send what a reader reads, until it is near the end, or the turn is over."""
+        store = self.app.engine.store
+        while not store.is_released and _now(self.app.clock) < self.next_heartbeat:
+            frames = await self.app.past.run(lambda: self._past_frames(reader))
+            if not frames:
+                return
+            turn.patient(partial(_drop, frames, reader))
+            while frames:
+                frame, seq = frames.popleft()
+                await self._send(frame)
+                self.seq = seq
+            await asyncio.sleep(0)  # others have their turn
+            if turn.is_over or turn.is_wanted:
+                return
+
+    def _past_frames(self, reader: ChangeReader) -> deque[tuple[bytes, int]]:
+        """Return the next frames from the log, each with its position, none where the store has what comes next."""
+        if reader.is_near:
+            return deque()
+        texts = self.app.event_texts.event
+        return deque((self._frame(change, texts), change.last_seq) for change in reader.read())
+
+    def _frame(self, change: Change, text_of: Callable[[AllocationState, Sequence[Record], int], Event]) -> bytes:
         """Return the frame of a change; empty when nothing of it is wanted."""
         if self.index:
             if change.index < self.index:
@@ -278,7 +328,7 @@ class _Stream:
             self.index = 0
         texts = []
         for state, records in change.allocations if self.topics.wants_allocations else ():
-            event = self.app.event_texts.get(state, records, change.index)
+            event = text_of(state, records, change.index)
             if self._wants(event):
                 texts.append(event.text)
         return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
@@ -293,6 +343,13 @@ class _Stream:
         message = f"{behind} records behind: go on with from={self.seq}"
         return _error_frame(self.app.engine.store, SLOW, message, Position=self.seq)
 
+    def _unreadable(self, problem: LogError) -> bytes:
+        """Return the frame that says why the log gives no more."""
+        store = self.app.engine.store
+        if isinstance(problem, Gone):  # the log was compacted while it was read
+            return _error_frame(store, GONE, f"the log begins after position {problem.oldest} now")
+        return _error_frame(store, UNREADABLE, str(problem), Position=self.seq)
+
     async def _tell_slow(self) -> None:
         try:
             async with asyncio.timeout(1):
@@ -300,12 +357,18 @@ class _Stream:
         except TimeoutError:
             pass
 
-    async def _send(self, data: bytes) -> None:
-        if data:
+    async def _send(self, data: bytes, *, always: bool = False) -> None:
+        if data or always:
             await self.app.send(self.request, {"type": "http.response.body", "body": data, "more_body": True})
 
     async def _end(self) -> None:
         await self.app.send(self.request, {"type": "http.response.body", "body": b""})
+
+
+def _drop(frames: deque[tuple[bytes, int]], reader: ChangeReader) -> None:
+    """Let go of what was read and not sent."""
+    frames.clear()
+    reader.forget()
 
 
 def _now(clock: Clock) -> float:
