@@ -12,12 +12,19 @@ from contextlib import contextmanager
 
 LATEST_S = 120
 """How long anything may take on a machine that has much else to do: only what hangs takes longer."""
+_LIMITED = """
+import os, resource, sys
+resource.setrlimit(int(sys.argv[1]), (int(sys.argv[2]),) * 2)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 @contextmanager
-def served(*arguments, **more):
-    """Run `taskfold serve` on a free port; yield the process and its URL."""
+def served(*arguments, limits=None, **more):
+    """Run `taskfold serve` on a free port, with hard limits of `resource`; yield the process and its URL."""
     command = [sys.executable, "-m", "taskfold", "serve", *map(str, arguments), "--bind", "127.0.0.1:0"]
+    for kind, limit in (limits or {}).items():
+        command = [sys.executable, "-c", _LIMITED, str(kind), str(limit), *command]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
     try:
         yield process, url_of(process)

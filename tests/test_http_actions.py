@@ -18,7 +18,7 @@ SECOND = 10**9
 BY_NAME = {scenario.name: scenario for scenario in scenarios("1.1.2")}
 
 
-def app_with(*tasks: str, started: tuple[str, ...] | None = None, **job: object) -> App:
+def app_with(*tasks: str, started: tuple[str, ...] | None = None, token: str | None = None, **job: object) -> App:
     """Return an application over an allocation with these tasks, of which all or some run."""
     engine = Engine(dialect="1.1.2", clock=ManualClock(SECOND), seed=1)
     policy = {"Attempts": 3, "Interval": 60 * SECOND, "Delay": SECOND, "Mode": "fail"}
@@ -28,7 +28,7 @@ def app_with(*tasks: str, started: tuple[str, ...] | None = None, **job: object)
     engine.report(ALLOC, "", inputs.Placed())
     for task in tasks if started is None else started:
         engine.report(ALLOC, task, inputs.Started())
-    return App(engine, seed=1)
+    return App(engine, token=token, seed=1)
 
 
 def put(app: App, action: str, body: object = None) -> Reply:

@@ -30,7 +30,7 @@ def app_of(dialect="1.1.2"):
     engine = Engine(dialect=dialect, clock=ManualClock())
     engine.place({"ID": ID, "JobID": "job", "Namespace": "default"})
     engine.record(ID, "web", ev.Received())
-    return App(engine)
+    return App(engine, hosts=["testserver"])
 
 
 def test_the_committed_document_is_what_the_routes_and_types_say():
