@@ -22,7 +22,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 @contextmanager
 def served(*arguments, limits=None, **more):
     """Run `taskfold serve` on a free port, with hard limits of `resource`; yield the process and its URL."""
-    command = [sys.executable, "-m", "taskfold", "serve", *map(str, arguments), "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "taskfold", "serve", "--bind", "127.0.0.1:0", *map(str, arguments)]
     for kind, limit in (limits or {}).items():
         command = [sys.executable, "-c", _LIMITED, str(kind), str(limit), *command]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
@@ -38,7 +38,7 @@ def served(*arguments, limits=None, **more):
 def url_of(process):
     """Return where a process serves, when it says so."""
     told = ""
-    while not (found := re.search(r"at (http://\S+)$", told)):
+    while not (found := re.search(r"at (http://\S+|unix:\S+)$", told)):
         told = process.stderr.readline().strip()
         assert told, "it ended before it served"
     return found[1]

@@ -52,9 +52,17 @@ def index_of(url):
         (["--region-peer", "global=http://host"], "region global is named twice"),
         (["--region", "eu", "--region-peer", "eu=http://host"], "region eu is named twice"),
         (["--region-peer", "eu=http://a", "--region-peer", "eu=http://b"], "region eu is named twice"),
+        (["--region-token-file", "eu"], "expected NAME=FILE"),
+        (["--region-token-file", "eu=file"], "region eu has no --region-peer"),
+        (["--region-peer", "eu=http://a", "--region-token-file", "eu=/none"], "/none: cannot be read"),
         (["--token", " "], "--token is empty"),
         (["--token", "a", "--token-file", "b"], "given twice"),
         (["--dialect", "9.9"], "9.9"),
+        (["--follow-silence", "soon"], "--follow-silence"),
+        (["--follow", "-", "--follow-silence", "-1s"], "--follow-silence is below zero"),
+        (["--bind", "unix:"], "or unix:PATH"),
+        (["--bind", "unix:/none/such/socket"], "cannot listen at unix:/none/such/socket: "),
+        (["--max-connections", "0"], "--max-connections"),
         (["--max-blocked", "0"], "--max-blocked"),
         (["--max-streams", "many"], "--max-streams"),
         (["log.txt"], "a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl"),
@@ -198,3 +206,40 @@ def test_the_limits_of_the_command_line_hold():
             assert b"200 OK" in stream.recv(65_536)
             reply = httpx.get(f"{url}/v1/event/stream?from=now")
     assert (reply.status_code, reply.text) == (429, "too many streams: 1 at most")
+
+
+def source_of(url):
+    """Return the health of a mirror, and its numbers of what it follows."""
+    health = httpx.get(f"{url}/v1/agent/health")
+    lines = httpx.get(f"{url}/v1/metrics").text.splitlines()
+    numbers = dict(line.split() for line in lines if line.startswith(("taskfold_source_", "taskfold_healthy")))
+    return health.status_code, health.json()["server"]["message"], {name: float(each) for name, each in numbers.items()}
+
+
+def test_health_and_metrics_tell_when_what_is_followed_falls_silent_and_is_heard_again(tmp_path):
+    followed = tmp_path / "stream.ndjson"
+    followed.write_bytes(b"".join(LINES))
+    with served("--follow", followed, "--follow-silence", "500ms") as (_, url):
+        until(lambda: source_of(url)[0] == 500)
+        _, message, numbers = source_of(url)
+        assert re.fullmatch(
+            rf"nothing has come from {followed} for \d+ seconds: what is served may be out of date", message
+        )
+        assert numbers["taskfold_source_silent_seconds"] > 0.4
+        assert numbers["taskfold_source_lines"] == len(LINES)
+        assert (numbers["taskfold_source_ended"], numbers["taskfold_healthy"]) == (0, 0)
+
+        def is_heard():
+            with followed.open("ab") as file:
+                file.write(b"{}\n")
+            return source_of(url)[:2] == (200, "ok")
+
+        until(is_heard)
+
+
+def test_health_and_metrics_tell_when_what_is_followed_has_ended():
+    with served("--follow", os.devnull) as (_, url):
+        until(lambda: source_of(url)[0] == 500)
+        _, message, numbers = source_of(url)
+        assert message == f"{os.devnull} has ended: what is served is as of then"
+        assert (numbers["taskfold_source_ended"], numbers["taskfold_healthy"]) == (1, 0)

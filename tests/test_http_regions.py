@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import threading
 import time
@@ -9,11 +10,12 @@ import time
 import httpx
 import pytest
 
+from asgi import ask
 from servers import LATEST_S, served, until
 from taskfold import Engine, MemoryLog, NdjsonLog
 from taskfold.errors import ServeError
 from taskfold.http.app import App
-from taskfold.http.regions import Peers, parse_peer
+from taskfold.http.regions import Peers, parse_peer, parse_token_file
 from taskfold.http.server import running
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
@@ -207,3 +209,104 @@ def test_a_server_that_stops_answers_what_waits_for_another_region_and_ends_its_
 def test_a_url_that_cannot_be_asked_is_told(text):
     with pytest.raises(ServeError, match="expected NAME=URL"):
         parse_peer(text)
+
+
+# --- tokens ---
+
+
+class Recording(http.server.BaseHTTPRequestHandler):
+    """A peer that answers everything, and keeps the headers that it was sent."""
+
+    def do_GET(self):
+        self.server.asked.append(self.headers)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def peer():
+    """Yield a peer on loopback."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recording) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def sent_tokens(monkeypatch, peer, url, **more):
+    """Return what a peer at a URL is sent of the token of the server and of a client's; no name is looked up for it."""
+    there = f"http://127.0.0.1:{peer.server_address[1]}"
+    monkeypatch.setattr("taskfold.http.regions._target", lambda _, request: f"{there}{request.path}")
+    app = App(Engine(dialect="1.1.2"), token="the-own", peers=Peers({"eu": url}, **more))
+    for headers in ({"X-Nomad-Token": "the-own"}, {"Authorization": "Bearer the-own"}):
+        assert ask(app, "GET /v1/allocations?region=eu", headers).status == 200
+    return [(asked["X-Nomad-Token"], asked["Authorization"]) for asked in peer.asked]
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.7:4646", "http://tasks.example", "http://localhost.example"])
+def test_no_token_is_sent_in_clear_over_a_network(monkeypatch, peer, url):
+    assert sent_tokens(monkeypatch, peer, url) == [(None, None), (None, None)]
+
+
+@pytest.mark.parametrize(
+    "url", ["https://tasks.example", "http://127.0.0.1:4647", "http://[::1]:4647", "http://localhost"]
+)
+def test_a_token_is_passed_on_where_nobody_can_read_it(monkeypatch, peer, url):
+    assert sent_tokens(monkeypatch, peer, url) == [("the-own", None), (None, "Bearer the-own")]
+
+
+@pytest.mark.parametrize("url", ["https://tasks.example", "http://10.0.0.7:4646", "http://127.0.0.1:4647"])
+def test_a_region_with_a_token_of_its_own_gets_that_and_no_other(monkeypatch, peer, url):
+    assert sent_tokens(monkeypatch, peer, url, tokens={"eu": "the-peers"}) == [("the-peers", None)] * 2
+
+
+def test_whoever_runs_it_is_told_what_is_not_sent_and_what_is_sent_in_clear():
+    urls = {"eu": "http://10.0.0.7:4646", "us": "https://us.example", "here": "http://127.0.0.1:1"}
+
+    [note] = Peers(urls).notes(has_token=True)
+    assert "no token is sent to region eu" in note
+    assert "--region-token-file eu=FILE" in note
+    [note] = Peers(urls, {"eu": "x", "us": "y"}).notes(has_token=True)
+    assert "the token of region eu is sent in clear" in note
+    assert Peers(urls).notes(has_token=False) == []
+
+
+def test_the_token_of_a_region_comes_from_a_file_and_opens_its_server(tmp_path):
+    file = tmp_path / "eu.token"
+    file.write_text("the-peers\n")
+    file.chmod(0o600)
+    with (
+        served("--region", "eu", TASKFOLD_TOKEN="the-peers") as (_, eu),
+        served("--region-peer", f"eu={eu}", "--region-token-file", f"eu={file}", TASKFOLD_TOKEN="the-own") as (_, url),
+    ):
+        headers = {"X-Nomad-Token": "the-own"}
+        assert httpx.get(f"{url}/v1/allocations?region=eu", headers=headers).status_code == 200
+        assert httpx.get(f"{eu}/v1/allocations", headers=headers).status_code == 403
+        assert httpx.get(f"{url}/v1/allocations?region=eu").status_code == 403
+
+
+@pytest.mark.parametrize("text", ["eu", "=file", "eu=", ""])
+def test_a_token_file_that_is_none_is_told(text):
+    with pytest.raises(ServeError, match="expected NAME=FILE"):
+        parse_token_file(text)
+
+
+def test_the_path_of_a_request_never_becomes_a_part_of_the_address(monkeypatch):
+    asked = []
+    monkeypatch.setattr(httpx.AsyncClient, "stream", lambda _, __, url, **___: asked.append(url) or 1 // 0)
+    app = App(Engine(dialect="1.1.2"), peers=Peers({"eu": "http://tasks.example"}, {"eu": "secret"}))
+    paths = ["/v1/allocation/@evil.example", "/v1/job/%40evil.example%3A1/allocations", "/v1/allocation/a%23b"]
+    for path in paths:
+        ask(app, f"GET {path}?region=eu&x=@evil.example/")
+
+    assert [url.host for url in asked] == ["tasks.example"] * 3
+    assert [url.raw_path.partition(b"?")[0].decode() for url in asked] == paths
+    assert ask(app, "GET %2Fv1%2Fallocation%2F@evil.example?region=eu").status == 400
+    assert len(asked) == 3
