@@ -290,7 +290,7 @@ class Bare:
 
 
 def _limits() -> Limits:
-    return Limits(blocked=20_000, blocked_per_client=20_000, header_timeout=60)
+    return Limits(blocked=20_000, blocked_per_client=20_000, connections_per_client=20_000, header_timeout=60)
 
 
 constant = Bare(waits=False)
