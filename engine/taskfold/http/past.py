@@ -9,9 +9,9 @@ sent is dropped: the position says where to go on. Whoever takes nothing gets no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, TypeVar
 
 __all__ = ["Past", "Turn"]
@@ -69,7 +69,6 @@ class Turn:
     def __init__(self, past: Past) -> None:
         self._past = past
         self._timer: asyncio.TimerHandle | None = None
-        self._let_go: Callable[[], object] = bool
         self.is_over = False
 
     @property
@@ -77,27 +76,31 @@ class Turn:
         """Whether another stream waits for a turn."""
         return self._past.waiting > 0
 
-    def patient(self, let_go: Callable[[], object]) -> None:
-        """Give the client some time from now; where others wait when it is over, let go of what was read, and end."""
-        self._stop()
-        self._let_go = let_go
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._look)
+    @contextmanager
+    def patience(self, let_go: Callable[[], object]) -> Iterator[None]:
+        """Give the client some time while the block sends; where others wait after it, let go of what was read.
 
-    def _look(self) -> None:
+        Nothing is let go of outside of the block, since there a thread may be reading it.
+        """
+        self._watch(let_go)
+        try:
+            yield
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _watch(self, let_go: Callable[[], object]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._look, let_go)
+
+    def _look(self, let_go: Callable[[], object]) -> None:
         if self.is_wanted:
-            self._let_go()
+            let_go()
             self.end()
         else:
-            self.patient(self._let_go)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._watch(let_go)
 
     def end(self) -> None:
         """Let another stream have its turn. It may be called again."""
-        self._stop()
         if not self.is_over:
             self.is_over = True
             self._past.release()

@@ -304,11 +304,11 @@ class _Stream:
             frames = await self.app.past.run(lambda: self._past_frames(reader))
             if not frames:
                 return
-            turn.patient(partial(_drop, frames, reader))
-            while frames:
-                frame, seq = frames.popleft()
-                await self._send(frame)
-                self.seq = seq
+            with turn.patience(partial(_drop, frames, reader)):
+                while frames:
+                    frame, seq = frames.popleft()
+                    await self._send(frame)
+                    self.seq = seq
             await asyncio.sleep(0)  # others have their turn
             if turn.is_over or turn.is_wanted:
                 return
