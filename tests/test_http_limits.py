@@ -7,6 +7,7 @@ import json
 import resource
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -88,10 +89,10 @@ def test_half_open_connections_keep_nobody_from_the_log(tmp_path) -> None:
 
 def test_connections_of_one_client_are_counted_and_given_back() -> None:
     app = app_of(connections=4, connections_per_client=2)
-    with running(app) as server:
+    with running(app) as server, ExitStack() as opens:
 
         def connect(address: str) -> socket.socket:
-            return socket.create_connection(("127.0.0.1", server.port), 10, (address, 0))
+            return opens.enter_context(socket.create_connection(("127.0.0.1", server.port), 10, (address, 0)))
 
         held = [connect("127.0.0.1") for _ in range(2)]
         until(lambda: app.connections.count == 2)
@@ -234,16 +235,15 @@ def test_what_nobody_takes_is_bounded_over_all_connections() -> None:
     engine = Engine(dialect="1.1.2")
     engine.place({"ID": ID, "Job": {"Meta": {"text": "x" * 8_000_000}}})
     app = App(engine, limits=Limits(unsent_bytes=20_000_000))
-    with running(app) as server:
-        held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(5)]
+    with running(app) as server, ExitStack() as opens:
+        held = [opens.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(5)]
         for number, opened in enumerate(held, start=1):
             opened.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             until(lambda number=number: app.answers["allocation", 200] == number)
         assert app.unsent.bytes <= 20_000_000
         assert received(held[-1]).endswith(b"0\r\n\r\n")
         assert not received(held[0]).endswith(b"0\r\n\r\n")
-        for opened in held:
-            opened.close()
+        opens.close()
         until(lambda: app.unsent.bytes == 0)
 
 
