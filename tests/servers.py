@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 LATEST_S = 120
 """How long anything may take on a machine that has much else to do: only what hangs takes longer."""
+
 _LIMITED = """
 import os, resource, sys
 resource.setrlimit(int(sys.argv[1]), (int(sys.argv[2]),) * 2)
