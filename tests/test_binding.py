@@ -3,7 +3,7 @@
 import pytest
 from transitions import EventData
 
-from taskfold import Engine, IllegalEvent, LogError, ManualClock, Refused, TaskfoldError, Write
+from taskfold import Engine, IllegalEvent, ListenerError, LogError, ManualClock, Refused, TaskfoldError, Write
 from taskfold import events as ev
 from taskfold.binding import Binding
 from taskfold.record import Finished
@@ -122,9 +122,11 @@ def test_an_exception_after_the_append_reaches_the_caller_and_the_record_stays(e
     setattr(model, where, lambda _data: 1 / 0)
     engine.bind("a", "web", model)
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ListenerError, match="it was recorded, and then a listener raised ZeroDivisionError") as told:
         engine.record("a", "web", ev.Started())
 
+    assert [type(problem) for problem in told.value.exceptions] == [ZeroDivisionError]
+    assert told.value.records == engine.history("a", "web")[-1:]
     assert engine.task("a", "web").state == "running"
     assert model.state == "running"
     assert len(engine.history("a", "web")) == 2

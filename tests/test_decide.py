@@ -27,6 +27,7 @@ from taskfold.errors import (
     ClockWentBack,
     DecodeError,
     InputRefused,
+    ListenerError,
     LogError,
     PolicyRefused,
     TaskfoldError,
@@ -1060,9 +1061,10 @@ def test_a_step_is_owed_even_when_a_callback_raises_after_it_was_recorded():
     steps: list[Step] = []
     story.engine.on_step(steps.append)
 
-    with pytest.raises(RuntimeError, match="too late"):
+    with pytest.raises(ListenerError, match="too late") as told:
         story.say(inputs.Exited(exit_code=1), "web")
 
+    assert told.value.steps == steps
     assert story.state("web").state == "pending"
     assert story.engine.next_due() == steps[0].timers[0].due_ns
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+from typing import Any
 
 from taskfold import Engine, ManualClock, SystemClock, inputs
-from taskfold.effects import StartTask, Step
+from taskfold.effects import KillTask, StartTask, Step
 from taskfold.steps_async import steps_async
 
 POLICY = {"Attempts": 3, "Interval": 60 * 10**9, "Delay": 20_000_000, "Mode": "fail"}
@@ -84,6 +86,70 @@ def test_it_ends_with_the_engine_and_lets_go_of_it():
         await asyncio.wait_for(task, 10)
 
         assert heard == []
-        assert engine._listeners == []
+        assert not engine._listeners
+
+    asyncio.run(run())
+
+
+def test_it_listens_from_its_call_on_and_not_from_its_first_step():
+    async def run() -> None:
+        engine, heard = engine_with(SystemClock()), list[Step]()
+        owed = engine.restore()
+        steps = engine.steps_async()
+        thread = threading.Thread(target=engine.report, args=("a", "", inputs.StopRequested()))
+        thread.start()
+        thread.join()
+        heard.append(await asyncio.wait_for(anext(steps), 10))
+
+        assert owed == []
+        assert [type(effect) for effect in heard[0].effects] == [KillTask]
+        await steps.aclose()  # type: ignore[attr-defined]
+        assert not engine._listeners
+
+    asyncio.run(run())
+
+
+def test_it_may_be_made_before_there_is_a_loop():
+    engine = engine_with(SystemClock())
+    steps = engine.steps_async()
+    engine.report("a", "", inputs.StopRequested())
+
+    async def first() -> Step:
+        return await asyncio.wait_for(anext(steps), 10)
+
+    assert asyncio.run(first()).alloc == "a"
+
+
+def test_it_lets_go_when_it_is_closed_or_dropped_without_a_step():
+    engine = engine_with(SystemClock())
+    steps = engine.steps_async()
+    assert len(engine._listeners) == 1
+    asyncio.run(steps.aclose())
+    assert not engine._listeners
+    steps = engine.steps_async()
+    assert len(engine._listeners) == 1
+    del steps
+    gc.collect()
+    assert not engine._listeners
+
+
+def test_what_another_listener_raises_is_the_loops_to_tell_and_ends_nothing():
+    async def run() -> None:
+        clock = ManualClock(1)
+        engine, told = engine_with(clock), list[dict[str, Any]]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        engine.report("a", "web", inputs.Exited(exit_code=1))
+        steps = engine.steps_async()
+
+        def refuse(_: Step) -> None:
+            raise ValueError("no")
+
+        engine.on_step(refuse)
+        clock.advance(60 * 10**9)
+        step = await asyncio.wait_for(anext(steps), 10)
+        await asyncio.sleep(0)
+
+        assert step.effects == (StartTask(task="web", at_ns=step.effects[0].at_ns),)
+        assert [str(context["exception"].exceptions[0]) for context in told] == ["no"]
 
     asyncio.run(run())

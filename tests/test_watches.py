@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfold.watch import Waiter, Watches, wake
+from taskfold.watch import Waiter, Watches
 
 KEYS = st.sampled_from("abc")
 KINDS = st.sampled_from(["allocation", "job", "any"])
@@ -22,9 +22,11 @@ def test_a_change_takes_those_who_wait_for_it_and_nobody_else(steps, limit):
     watches = Watches(waiters_per_key=limit)
     waiting: dict[Waiter, tuple[str, str]] = {}
     added: list[Waiter] = []
+    woken: list[int] = []
     for step, one, other in steps:
         if step == "add":
-            waiter = Waiter(lambda: None)
+            number = len(added)
+            waiter = Waiter(lambda number=number: woken.append(number))
             watches.add(waiter, one, other)
             assert waiter.place is not None
             # Beyond the limit of a key they wait for anything.
@@ -34,11 +36,13 @@ def test_a_change_takes_those_who_wait_for_it_and_nobody_else(steps, limit):
             watches.remove(added[one])
             waiting.pop(added[one], None)
         elif step == "take":
-            taken = watches.take(one, other)
+            woken.clear()
+            watches.take(one, other)
+            watches.wake()
             places = {("any", ""), ("allocation", one), ("job", other)}
             expected = {waiter for waiter, place in waiting.items() if place in places}
-            assert set(taken) == expected
-            assert len(taken) == len(expected)
+            assert set(woken) == {added.index(waiter) for waiter in expected}
+            assert len(woken) == len(expected)
             for waiter in expected:
                 assert waiter.place is None
                 del waiting[waiter]
@@ -52,18 +56,22 @@ def test_a_key_has_a_limit_and_those_beyond_it_wait_for_anything():
     for name in ("first", "second", "third"):
         watches.add(Waiter(lambda name=name: woken.append(name)), "allocation", "a")
 
-    wake(watches.take("another", "job"))
+    watches.take("another", "job")
+    watches.wake()
     assert woken == ["third"]
 
-    wake(watches.take("a", "job"))
+    watches.take("a", "job")
+    watches.wake()
     assert woken == ["third", "first", "second"]
 
 
 def test_everybody_is_taken_at_the_end():
-    watches = Watches()
+    watches, woken = Watches(), list[str]()
     for kind in ("allocation", "job", "any"):
-        watches.add(Waiter(lambda: None), kind, "x")
+        watches.add(Waiter(lambda kind=kind: woken.append(kind)), kind, "x")
 
-    assert len(watches.take_all()) == 3
+    watches.take_all()
+    watches.wake()
+    assert sorted(woken) == ["allocation", "any", "job"]
     assert len(watches) == 0
     watches._check()

@@ -7,8 +7,8 @@ break each other) and runs it when an event is recorded live, never in replay:
 2. conditions, then ``before_<event>`` of the model. A false condition, or an exception, raises `Refused`; nothing
    was appended, nothing changed;
 3. the append;
-4. ``on_exit_<state>``, ``on_enter_<state>`` and ``after_<event>``. An exception there reaches the caller; the record
-   stays, and the model's state is what was folded.
+4. ``on_exit_<state>``, ``on_enter_<state>`` and ``after_<event>``. An exception there keeps nobody else from
+   hearing; the record stays, the model's state is what was folded, and the caller gets a `ListenerError`.
 
 Callbacks get transitions' ``EventData``; its ``kwargs`` hold ``event`` (the typed event) and ``task`` (its name). No
 method is added to the model, and none of its attributes is replaced but ``state``.
@@ -41,9 +41,10 @@ class Binding:
     ...     def before_restarting(self, data): raise RuntimeError("not today")
     >>> from taskfold import events
     >>> binding = Binding(Door(), "1.1.2", state="pending")
-    >>> binding.run("web", [events.Started()], append=lambda: "running")
+    >>> binding.ask("web", [events.Started()])
+    >>> binding.enter("web", events.Started())
     it runs, web
-    >>> binding.run("web", [events.Restarting()], append=lambda: "pending")
+    >>> binding.ask("web", [events.Restarting()])
     Traceback (most recent call last):
     ...
     taskfold.errors.Refused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
@@ -135,49 +136,54 @@ class Binding:
             raise _Paused
 
     def move(self, state: str) -> None:
-        """Set the model's state to one that another process recorded, without callbacks."""
+        """Set the model's state to the one that is recorded, without callbacks."""
         self._set_state(state or PENDING)
 
-    def run(self, task: str, events: Sequence[TaskEvent | Finished], append: Callable[[], str]) -> None:
-        """Record events, with the model's callbacks around them; ``append`` records all, and returns the task's state.
+    def ask(self, task: str, events: Sequence[TaskEvent | Finished]) -> None:
+        """Run all that may refuse events, before they are recorded: conditions and ``before_`` of each in turn.
 
-        All that may refuse comes first: conditions and ``before_`` of each event in turn, which finds the model in the
-        state that the event before will leave. Then they are recorded, and then the states are left and entered. An
-        event type that the table does not know has no callbacks: it is recorded.
-        Raises IllegalEvent or Refused, or what ``append`` raises, with nothing recorded, and whatever a callback after
-        the append raises.
+        Each finds the model in the state that the event before will leave; in the end it is in the one it was in. An
+        event type that the table does not know is not asked for. Raises IllegalEvent and Refused.
         """
-        known = [event for event in events if type(event) in self._lifecycle.rules]
         state, outer = self.model.state, self._is_appended
         try:
             self._is_appended = False
-            self._ask(task, known)
-            self._set_state(state)
-            state = append()
-            self._is_appended = True
-            for event in known:
-                self._trigger(task, event)
+            for event in events:
+                if type(event) in self._lifecycle.rules:
+                    self._ask(task, event)
         finally:
             self._set_state(state)
             self._is_appended = outer
 
-    def _ask(self, task: str, events: Sequence[TaskEvent | Finished]) -> None:
-        """Run all that may refuse an event. Raises IllegalEvent and Refused."""
-        for event in events:
-            target = self._lifecycle.target(self.model.state, event)
-            if target is None:
-                raise self._lifecycle.illegal(task, self.model.state, event)
-            try:
-                self._trigger(task, event)
-            except _Paused:
-                self._set_state(target)
-                continue
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-                raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
-            raise Refused(
-                f"task {task!r}: {wire_type(event)} was refused before it was recorded: a condition is not met"
-            )
+    def _ask(self, task: str, event: TaskEvent | Finished) -> None:
+        """Run all that may refuse an event, and move to the state that it leads to. Raises IllegalEvent and Refused."""
+        target = self._lifecycle.target(self.model.state, event)
+        if target is None:
+            raise self._lifecycle.illegal(task, self.model.state, event)
+        try:
+            self._trigger(task, event)
+        except _Paused:
+            self._set_state(target)
+            return
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
+        raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: a condition is not met")
+
+    def enter(self, task: str, event: TaskEvent | Finished) -> None:
+        """Leave and enter the states of an event that was recorded, and run its ``after_``; raises what they raise.
+
+        An event type that the table does not know has no callbacks.
+        """
+        if type(event) not in self._lifecycle.rules:
+            return
+        state, outer = self.model.state, self._is_appended
+        try:
+            self._is_appended = True
+            self._trigger(task, event)
+        finally:
+            self._is_appended = outer
+            self._set_state(self._lifecycle.target(state, event) or state)
 
     def _trigger(self, task: str, event: TaskEvent | Finished) -> None:
         self.machine.events[trigger_name(type(event))].trigger(self.model, event=event, task=task)

@@ -7,18 +7,19 @@ read; afterwards the last record alone is there, and whoever asks for the others
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeAlias
 
 from msgspec import Raw
 
 from taskfold.arguments import check_text, checked_time
 from taskfold.codecs.allocation import Snapshot
-from taskfold.errors import Gone, LogError, Refused
+from taskfold.errors import Gone, ListenerError, LogError, Refused
 from taskfold.log.contract import Append, Compacts
 from taskfold.record import Collected, Record
 from taskfold.retention import Due, Retention, due
 from taskfold.status import is_client_terminal
-from taskfold.turns import Turns
+from taskfold.turns import Turns, in_turn, let_go, writing
 
 __all__ = ["Collecting", "OnCollect"]
 
@@ -32,6 +33,7 @@ _COLLECTED_AT_ONCE: Final = 256
 class Collecting(Turns):
     """The side of an engine that lets go of what has ended."""
 
+    @writing
     def collect(self, alloc: str, *, reason: str = "asked for", time_ns: int | None = None) -> Record:
         """Collect an allocation that has ended: a last record is written, and it is known no more. O(tasks).
 
@@ -46,35 +48,45 @@ class Collecting(Turns):
         (0, 5)
 
         Raises UnknownAllocation, Refused when it has not ended, and LogError when the log cannot be written: then
-        nothing changed.
+        nothing changed. Raises ListenerError when it was collected, and then a listener raised.
         """
         check_text(alloc, "$.Alloc")
-        with self._writing:
-            now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
-            status = self.snapshot(alloc).client_status
-            if status is None or not is_client_terminal(status):
-                raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
-            (record,) = self._collect([Due(alloc, reason)], now_ns)
-            return record
+        now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
+        status = self.snapshot(alloc).client_status
+        if status is None or not is_client_terminal(status):
+            raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
+        records, problems = self._collect([Due(alloc, reason)], now_ns)
+        if problems:
+            raise ListenerError(problems, records=records)
+        return records[0]
 
     def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
         """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
 
-        Raises LogError when the log cannot be written: then what was not collected yet is still there.
+        Raises LogError when the log cannot be written: then what was not collected yet is still there. Raises
+        ListenerError when all of it was collected, and listeners raised.
         """
-        found: list[str] = []
+        collected: list[Record] = []
+        problems: list[Exception] = []
         time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
         while True:
-            # Looked at anew in each turn: others may have written.
-            with self._writing:
-                part = due(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
-                if not part:
-                    return found
-                self._collect(part, time_ns)
-            found += [one.alloc for one in part]
+            records, raised = self._collect_some(retention, time_ns)
+            collected += records
+            problems += raised
+            if not records:
+                break
+        if problems:
+            raise ListenerError(problems, records=collected)
+        return [record.alloc for record in collected]
 
-    def _collect(self, found: Sequence[Due], time_ns: int) -> list[Record]:
-        """Write the last records, as one write, and tell who listens."""
+    @writing
+    def _collect_some(self, retention: Retention, time_ns: int) -> tuple[list[Record], list[Exception]]:
+        """Collect what is to be collected first; it is looked at anew in each turn, since others may have written."""
+        found = due(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
+        return self._collect(found, time_ns) if found else ([], [])
+
+    def _collect(self, found: Sequence[Due], time_ns: int) -> tuple[list[Record], list[Exception]]:
+        """Write the last records, as one write, and tell who listens; return both."""
         # What mirrors a Nomad has that one's indexes, and gives none of its own.
         first = next(iter(self.store.log.read(found[0].alloc)))
         index = self.store.index + (not isinstance(first.id, int))
@@ -86,29 +98,23 @@ class Collecting(Turns):
             event = Collected(reason=one.reason, body=Raw(body), task_states=Raw(task_states))
             record = Record(index=index, alloc=one.alloc, version=version + 1, time_ns=time_ns, event=event)
             appends.append(Append(one.alloc, version, [record]))
-        records = self.store.commit(appends)
-        for one in found:
-            self._forget(one.alloc)
-        for one, snapshot in zip(found, snapshots, strict=True):
-            for listener in tuple(self._on_collect):
-                listener(snapshot, one.reason)
-        return records
+        calls: list[Callable[[], object]] = [partial(self._forget, one.alloc) for one in found]
+        calls += [
+            partial(listener, snapshot, one.reason)
+            for one, snapshot in zip(found, snapshots, strict=True)
+            for listener in tuple(self._on_collect.values())
+        ]
+        return self._commit(appends, afterwards=calls)
 
     def on_collect(self, listener: OnCollect) -> Callable[[], None]:
         """Have a function called with what is collected, as it was in the end, and why; return what ends that.
 
-        It is called by the thread that collects, after the last record was written. What it raises reaches who
-        collects.
+        It is called by the thread that collects, after the last record was written. What it raises keeps nobody else
+        from hearing, and reaches who collects as a `ListenerError`.
         """
-        with self._turn:
-            self._on_collect.append(listener)
-
-        def end() -> None:
-            with self._turn:
-                if listener in self._on_collect:
-                    self._on_collect.remove(listener)
-
-        return end
+        key = object()
+        self._on_collect[key] = listener
+        return partial(let_go, self._on_collect, key)
 
     def is_collected(self, alloc: str) -> bool:
         """Tell whether an allocation was known once, and is no more. Raises LogError."""
@@ -119,15 +125,15 @@ class Collecting(Turns):
         except Gone:
             return True
 
+    @in_turn
     def compact(self, collected_before_ns: int | None = None) -> int:
         """Remove from the log the records of what was collected (before a time), but the last; return how many.
 
         The state stays as it is. Readers of positions, indexes and times up to there get `Gone`. O(records of the log).
         Raises LogError when the log cannot do so, or cannot be written: then nothing was removed.
         """
-        with self._turn:
-            if self.store.is_closed:
-                raise LogError("the engine is closed")
-            if not isinstance(self.store.log, Compacts):
-                raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
-            return self.store.log.compact(collected_before_ns)
+        if self.store.is_closed:
+            raise LogError("the engine is closed")
+        if not isinstance(self.store.log, Compacts):
+            raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
+        return self.store.log.compact(collected_before_ns)

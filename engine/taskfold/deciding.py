@@ -30,12 +30,18 @@ class Decider:
         self._store = store
         self._rng = rng
         self._groups: dict[str, tuple[bytes, bytes | None, Group]] = {}
-        self.timers.set_all(
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin, also once more, with the timers that the store's tasks have. O(tasks)."""
+        timers = Timers()
+        timers.set_all(
             (alloc, name, due_ns)
-            for alloc, found in store.fold.allocations.items()
+            for alloc, found in self._store.fold.allocations.items()
             for name, task in found.tasks.items()
             if (due_ns := due_of(task)) is not None
         )
+        self.timers = timers
 
     def decided(
         self,

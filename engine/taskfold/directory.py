@@ -61,6 +61,8 @@ class Directory:
         self._statuses: SortedList = SortedList()
         self._moved: dict[str, str] = {}
         """The allocations whose status has changed, and the one that they are still sorted under."""
+        self._is_sorting = False
+        """The order by status is between two states; when nobody is at it, that was interrupted."""
         self._written: dict[str, int] = {}
         """The index of each allocation's newest write, in the order of the writes."""
         self._newest_index = 0
@@ -88,7 +90,8 @@ class Directory:
         if before is None:
             for name, order in self._orders.items():
                 order.add((getattr(listed, name), alloc))
-            self._statuses.add((listed.status, alloc))
+            if not self._is_sorting:  # else it is made anew
+                self._statuses.add((listed.status, alloc))
             return
         if before.status is not listed.status and before.status != listed.status:
             self._moved.setdefault(alloc, before.status)
@@ -107,7 +110,8 @@ class Directory:
             return
         for name, order in self._orders.items():
             order.remove((getattr(listed, name), alloc))
-        self._statuses.remove((self._moved.pop(alloc, listed.status), alloc))
+        if not self._is_sorting:  # else it is made anew
+            self._statuses.remove((self._moved.pop(alloc, listed.status), alloc))
         self._written.pop(alloc)
 
     def _note_write(self, alloc: str, index: int) -> None:
@@ -121,12 +125,17 @@ class Directory:
 
     def _sort_statuses(self) -> SortedList:
         """Return the order by status, up to date. O(log n) for each allocation whose status has changed since."""
-        for alloc, was in self._moved.items():
-            now = self._listed[alloc].status
-            if now != was:
-                self._statuses.remove((was, alloc))
-                self._statuses.add((now, alloc))
+        if self._is_sorting:
+            self._statuses = SortedList((listed.status, alloc) for alloc, listed in self._listed.items())
+        elif self._moved:
+            self._is_sorting = True
+            for alloc, was in self._moved.items():
+                now = self._listed[alloc].status
+                if now != was:
+                    self._statuses.remove((was, alloc))
+                    self._statuses.add((now, alloc))
         self._moved.clear()
+        self._is_sorting = False
         return self._statuses
 
     def put_all(self, listed: Mapping[str, Listed]) -> None:

@@ -7,7 +7,7 @@ bound models run in the thread that writes, while it has its turn: they may read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,7 +21,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
 from taskfold.collecting import Collecting
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
+from taskfold.errors import AppendRefused, DecodeError, ListenerError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append
 from taskfold.log.entries import problem_of
@@ -30,6 +30,7 @@ from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, check_observation
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
+from taskfold.turns import Bound, in_turn, writing
 from taskfold.writing import Draft, placed_body, to_json_fields
 
 __all__ = ["Engine"]
@@ -138,59 +139,61 @@ class Engine(Reporting, Collecting):
             Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
         )
 
+    @writing
     def append(self, writes: Iterable[Write]) -> list[Record | None]:
         """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
 
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed.
         """
-        with self._writing:
-            draft = Draft(self.store, self.clock.time_ns())
-            for write in writes:
-                draft.add(write)
-            if draft.refusals:
-                raise AppendRefused(draft.refusals)
-            self._commit(draft)
-            return draft.records()
+        draft = Draft(self.store, self.clock.time_ns())
+        for write in writes:
+            draft.add(write)
+        if draft.refusals:
+            raise AppendRefused(draft.refusals)
+        self._record(draft)
+        return draft.records()
 
+    @writing
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
-        with self._writing:
-            draft = Draft(self.store, self.clock.time_ns())
-            for write in writes:
-                draft.add(write)
-            return draft.refusals
+        draft = Draft(self.store, self.clock.time_ns())
+        for write in writes:
+            draft.add(write)
+        return draft.refusals
 
+    @writing
     def _append_one(self, write: Write) -> Record | None:
         """Append one write; what refuses it is raised as it is."""
-        with self._writing:
-            draft = Draft(self.store, self.clock.time_ns())
-            draft.add(write)
-            for _, refusal in draft.refusals:
-                raise refusal
-            self._commit(draft)
-            return draft.records()[0]
+        draft = Draft(self.store, self.clock.time_ns())
+        draft.add(write)
+        for _, refusal in draft.refusals:
+            raise refusal
+        self._record(draft)
+        return draft.records()[0]
 
-    def _commit(self, draft: Draft) -> None:
-        """Write what was drafted, with the callbacks of bound models around it."""
-        run: Callable[[], None] = draft.commit
-        if self._bindings:
-            bound: set[tuple[str, str]] = set()
-            # Each commits inside the one before it, so that all that may refuse comes before the append.
-            for record in reversed(draft.drafted):
-                task = record.alloc, record.task
-                binding = self._bindings.get(task)
-                if binding is None:
-                    continue
-                if task in bound:
-                    raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
-                bound.add(task)
-                assert isinstance(record.event, (TaskEvent, Finished))
-                run = self._bound(binding, *task, [record.event], run)
-        run()
+    def _record(self, draft: Draft) -> None:
+        """Write what was drafted, with the callbacks of bound models around it. Raises ListenerError."""
+        if not self._bindings:  # as most have it
+            draft.note(self.store.commit(draft.appends()))
+            return
+        bound: dict[tuple[str, str], Bound] = {}
+        for record in draft.drafted:
+            task = record.alloc, record.task
+            if (binding := self._bindings.get(task)) is None:
+                continue
+            if task in bound:
+                raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
+            assert isinstance(record.event, (TaskEvent, Finished))
+            bound[task] = Bound(binding, *task, [record.event])
+        records, problems = self._commit(draft.appends(), tuple(bound.values()))
+        draft.note(records)
+        if problems:
+            raise ListenerError(problems, records=records)
 
     # --- mirroring ---
 
+    @writing
     def observe(self, *observations: Observation) -> list[Record]:
         """Record what a real Nomad said of allocations, as one write; return the records that explain it.
 
@@ -198,24 +201,24 @@ class Engine(Reporting, Collecting):
         mirrors a Nomad, and should not be written to otherwise. What was collected here stays so.
         Raises DecodeError and LogError: then nothing changed.
         """
-        with self._writing:
-            scratch = Fold(self.dialect, on_illegal="keep")
-            importer = Importer(self.dialect, scratch)
-            records: dict[str, list[Record]] = {}
-            for observation in observations:
-                check_observation(observation)
-                known = self.store.fold.allocations.get(observation.alloc)
-                if known is None and self.is_collected(observation.alloc):
-                    continue
-                if known is not None and observation.alloc not in scratch:
-                    scratch.allocations[observation.alloc] = known.copy()
-                records.setdefault(observation.alloc, []).extend(importer.observe(observation))
-            return self.store.commit(
-                [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
-            )
+        scratch = Fold(self.dialect, on_illegal="keep")
+        importer = Importer(self.dialect, scratch)
+        records: dict[str, list[Record]] = {}
+        for observation in observations:
+            check_observation(observation)
+            known = self.store.fold.allocations.get(observation.alloc)
+            if known is None and self.is_collected(observation.alloc):
+                continue
+            if known is not None and observation.alloc not in scratch:
+                scratch.allocations[observation.alloc] = known.copy()
+            records.setdefault(observation.alloc, []).extend(importer.observe(observation))
+        return self.store.commit(
+            [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
+        )
 
     # --- models of one's own ---
 
+    @in_turn
     def bind(
         self,
         alloc: str,
@@ -230,27 +233,26 @@ class Engine(Reporting, Collecting):
         A model that was bound to the task before is unbound. Tasks without one pay nothing for it.
         Raises UnknownAllocation.
         """
-        with self._turn:
-            found = self.store.fold.owned(alloc).tasks.get(task)
-            state = "pending" if found is None else found.state
-            binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
-            self._bindings[alloc, task] = binding
-            return binding
+        found = self.store.fold.owned(alloc).tasks.get(task)
+        state = "pending" if found is None else found.state
+        binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
+        self._bindings[alloc, task] = binding
+        return binding
 
+    @in_turn
     def unbind(self, alloc: str, task: str) -> None:
         """Let the model of a task go; without one, do nothing."""
-        with self._turn:
-            self._bindings.pop((alloc, task), None)
+        self._bindings.pop((alloc, task), None)
 
     # --- the end ---
 
+    @in_turn
     def checkpoint(self) -> bool:
         """Have the log keep the state as it is now, so that opening it again is fast; tell whether it can. O(tasks).
 
         A log in SQLite can. Raises LogError.
         """
-        with self._turn:
-            return self.store.save_checkpoint()
+        return self.store.save_checkpoint()
 
     def close(self) -> None:
         """End every wait with what is known then, and close the log; nothing can be written afterwards.
@@ -258,11 +260,10 @@ class Engine(Reporting, Collecting):
         A log that keeps checkpoints gets one, when much was recorded since the last.
         """
         with self._turn:
-            if not self.store.is_closed:
-                if self.store.seq - self.store.checkpoint_seq >= _RECORDS_PER_CHECKPOINT:
-                    with suppress(LogError):  # the log is whole without it
-                        self.store.save_checkpoint()
-                self.store.close()
+            if not self.store.is_closed and self.store.seq - self.store.checkpoint_seq >= _RECORDS_PER_CHECKPOINT:
+                with suppress(LogError):  # the log is whole without it
+                    self.store.save_checkpoint()
+            self.store.close()  # also where it was interrupted before
 
     def __enter__(self) -> Self:
         return self

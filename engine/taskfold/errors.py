@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any, Self
 
 __all__ = [
     "AppendRefused",
@@ -13,6 +15,7 @@ __all__ = [
     "IdConflict",
     "IllegalEvent",
     "InputRefused",
+    "ListenerError",
     "LogError",
     "PolicyRefused",
     "Refused",
@@ -81,6 +84,42 @@ class AppendRefused(TaskfoldError):
         place, first = self.refusals[0]
         others = f" (and {len(self.refusals) - 1} more)" if len(self.refusals) > 1 else ""
         super().__init__(f"nothing was appended: write {place}: {first}{others}")
+
+
+class ListenerError(ExceptionGroup[Exception], TaskfoldError):
+    """Listeners, or callbacks of bound models, raised after something was recorded: it is, and everybody was told."""
+
+    records: list[Any]
+    """The records that were written."""
+    steps: list[Any]
+    """The steps that were decided, and whose effects are owed."""
+
+    def __new__(
+        cls, problems: Sequence[Exception], *, records: Sequence[object] = (), steps: Sequence[object] = ()
+    ) -> Self:
+        """Say what was raised first; an ExceptionGroup is complete before it is initialized."""
+        first = problems[0]
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        what = f"it was recorded, and then a listener raised {type(first).__name__}: {first}{others}"
+        self = super().__new__(cls, what, problems)
+        self.records = list(records)
+        self.steps = list(steps)
+        return self
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Do nothing: it is complete."""
+
+    def derive(self, problems: Sequence[Exception]) -> ListenerError:  # type: ignore[override]  # never a BaseException
+        """Return the same of some of the exceptions."""
+        return ListenerError(problems, records=self.records, steps=self.steps)
+
+    def __str__(self) -> str:
+        """Return the sentence itself: ExceptionGroup would count, too."""
+        return str(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what it is made of, to be pickled."""
+        return partial(type(self), records=self.records, steps=self.steps), (list(self.exceptions),)
 
 
 class UnknownAllocation(TaskfoldError, KeyError):

@@ -11,7 +11,7 @@ from msgspec import Struct
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.log.contract import StoredLog, check_dialect, kept_records
-from taskfold.log.opening import is_new_log, is_postgres, open_log
+from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
@@ -46,8 +46,8 @@ def ingest(
 ) -> Ingested:
     """Import sources into a log, and return what was done. Memory for the live state only.
 
-    A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, nothing
-    is added; when the import is interrupted (Ctrl-C), what was read stays, and importing again goes on from there.
+    A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, or the
+    import is interrupted (Ctrl-C, or a kill), nothing is added, and a log that was begun here is removed, or empty.
 
     ``on_progress`` is called now and then with the replay and the number of records so far.
     Raises SourceError, LogError and DialectError.
@@ -61,11 +61,10 @@ def ingest(
             if target.count - told >= _RECORDS_PER_STEP:
                 told = target.count
                 on_progress(replay, told)
-    except Exception:
+    except BaseException as error:
         target.roll_back()
-        raise
-    except BaseException:  # Ctrl-C: what was read is whole, and stays
-        target.close()
+        if not isinstance(error, Exception):
+            on_note(f"{shown_name(str(into))}: the import was interrupted: nothing of it was added")
         raise
     target.begin()
     target.close()
@@ -92,8 +91,12 @@ class _Target:
         """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
         if not is_new_log(path):
             self._log = open_log(path, replay.dialect)
-            replay.dialect = self._log.header.dialect
-            replay.importer = Importer(self._log.header.dialect, _fold(self._log))
+            try:
+                replay.dialect = self._log.header.dialect
+                replay.importer = Importer(self._log.header.dialect, _fold(self._log))
+            except BaseException:
+                self._log.close()
+                raise
 
     def begin(self) -> StoredLog:
         """Return the log; it is begun when it is needed first."""

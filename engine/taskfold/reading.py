@@ -34,6 +34,7 @@ class Reading:
     def task(self, alloc: str, task: str) -> TaskState:
         """Return the state of a task as it is now. O(1). Raises UnknownAllocation."""
         with self.store.lock:
+            self.store.check_whole()
             found = self.store.fold.owned(alloc).tasks.get(task)
             if found is None:
                 raise UnknownAllocation(f"allocation {alloc!r} has no task {task!r}")
@@ -58,6 +59,7 @@ class Reading:
         That of what was collected, too. Raises UnknownAllocation, and Gone where records were removed.
         """
         with self.store.lock:
+            self.store.check_whole()
             is_known = alloc in self.store.fold
         records = list(self.store.log.read(alloc, after_version))
         if not records and not is_known:

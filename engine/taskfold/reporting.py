@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from taskfold.arguments import check_address, check_input, checked_time
 from taskfold.effects import Step
-from taskfold.errors import LogError, TaskfoldError
+from taskfold.errors import ListenerError, LogError, TaskfoldError
 from taskfold.group import Group
 from taskfold.inputs import Input
 from taskfold.log.contract import Append
 from taskfold.record import Record
-from taskfold.turns import Turns
+from taskfold.turns import Bound, Turns, in_turn, let_go, writing
 
 __all__ = ["Reporting"]
 
@@ -19,6 +20,7 @@ __all__ = ["Reporting"]
 class Reporting(Turns):
     """The deciding side of an engine."""
 
+    @writing
     def report(
         self,
         alloc: str,
@@ -45,119 +47,124 @@ class Reporting(Turns):
 
         Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
         VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
+        Raises ListenerError, which has the step, when it was recorded, and then a listener raised. Where the call is
+        interrupted (KeyboardInterrupt) after it was recorded, the next `due` returns the step.
         """
         check_address(alloc, task, id, expected_version)
         check_input(said)
-        with self._writing:
-            now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
-            step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
-            self._commit_step(step, records)
-            return step
+        now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
+        step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
+        records, problems = self._commit_step(step, records)
+        self._owed.pop(_place(step), None)
+        if problems:
+            raise ListenerError(problems, records=records, steps=[step])
+        return step
 
+    @in_turn
     def due(self, now_ns: int | None = None) -> list[Step]:
         """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
 
         Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
         What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
         and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
+        Raises ListenerError when everything due was decided, and listeners raised. Where it raises, or is interrupted,
+        what was decided is returned by the next call.
         """
-        with self._turn:
-            until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
-            steps: list[Step] = []
-            try:
-                while self._decider.first_due(until_ns) is not None:
-                    with self._writing:
-                        steps += self._first_due(until_ns)
-            except LogError:
-                if not steps:
-                    raise  # else what they owe must not be lost; the next call tells of the log
-            return steps
+        until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
+        problems: list[Exception] = []
+        try:
+            while self._decider.first_due(until_ns) is not None:
+                problems += self._first_due(until_ns)
+        except LogError:
+            if not self._owed:
+                raise  # else what they owe must not be lost; the next call tells of the log
+        if problems:
+            raise ListenerError(problems)
+        steps, self._owed = self._owed, {}
+        return list(steps.values())
 
-    def _first_due(self, until_ns: int) -> list[Step]:
-        """Decide what is due first; nothing where another process has decided it. Raises LogError."""
+    @writing
+    def _first_due(self, until_ns: int) -> list[Exception]:
+        """Decide what is due first; nothing where another process has decided it. Raises LogError.
+
+        Return what listeners raised; the step is owed.
+        """
         due = self._decider.first_due(until_ns)
         if due is None:
             return []
         alloc, task, said, time_ns = due
         try:
             step, records = self._decider.decided(alloc, task, said, time_ns)
-            self._commit_step(step, records)
+            _, problems = self._commit_step(step, records)
         except LogError:
             raise
         except TaskfoldError as refusal:
             step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
-            self._tell(step)
+            _, problems = self._commit_step(step, [])
         self._decider.timers.discard(alloc, task)
-        return [step]
+        return problems
 
+    @in_turn
     def next_due(self) -> int | None:
         """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
-        with self._turn:
-            return self._decider.timers.next_ns
+        owed_ns = [step.time_ns for step in self._owed.values()]
+        return min(owed_ns) if owed_ns else self._decider.timers.next_ns
 
+    @in_turn
     def restore(self, now_ns: int | None = None) -> list[Step]:
         """Return what is still owed to every allocation that taskfold decides for, after the embedder was away.
 
         Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
         finds a process reports `Restored`, or how it ended. O(tasks).
         """
-        with self._turn:
-            return self._decider.restore(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
+        return self._decider.restore(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
+    @in_turn
     def group(self, alloc: str) -> Group:
         """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
-        with self._turn:
-            return self._decider.group(self.store.fold.owned(alloc))
+        return self._decider.group(self.store.fold.owned(alloc))
 
-    def _commit_step(self, step: Step, records: list[Record]) -> None:
-        """Write what was decided, with the callbacks of bound models around it, and plan what is due."""
-        is_recorded = False
+    def _commit_step(self, step: Step, records: list[Record]) -> tuple[list[Record], list[Exception]]:
+        """Write what was decided, with the callbacks of bound models around it, plan what is due, and tell of it.
 
-        def append() -> None:
-            nonlocal is_recorded
-            if records:
-                self.store.commit([Append(step.alloc, records[0].version - 1, records)])
-            is_recorded = True
+        Return the records as they stand in the log, and what listeners raised. The step is owed until it is returned.
+        """
+        moves = step.moves if self._bindings else ()
+        bound = [
+            Bound(binding, step.alloc, task, [event for of, event in moves if of == task])
+            for task in dict.fromkeys(task for task, _ in moves)
+            if (binding := self._bindings.get((step.alloc, task)))
+        ]
+        return self._commit(
+            [Append(step.alloc, records[0].version - 1, records)] if records else (),
+            bound,
+            (partial(self._plan, step), *(partial(listener, step) for listener in tuple(self._listeners.values()))),
+        )
 
-        run: Callable[[], None] = append
-        if self._bindings:
-            for task in dict.fromkeys(task for task, _ in step.moves):
-                binding = self._bindings.get((step.alloc, task))
-                if binding is not None:
-                    events = [event for of, event in step.moves if of == task]
-                    run = self._bound(binding, step.alloc, task, events, run)
-        try:
-            run()
-        finally:
-            # Also when a callback after the append raises: what was recorded is owed.
-            if is_recorded:
-                self._decider.plan(step)
-                self._tell(step)
-
-    def _tell(self, step: Step) -> None:
-        """Tell of a step who listens."""
-        for listener in tuple(self._listeners):
-            listener(step)
+    def _plan(self, step: Step) -> None:
+        """Plan what is due after a step that was recorded, and owe it."""
+        self._owed[_place(step)] = step
+        if step.alloc in self.store.fold:
+            self._decider.plan(step)
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.
 
         It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
-        quick: others wait for their turn. What it raises reaches who reported. So an embedder sees what was asked for
-        through HTTP, too.
+        quick: others wait for their turn. What it raises keeps nobody else from hearing, and reaches who reported as a
+        `ListenerError`. So an embedder sees what was asked for through HTTP, too.
         """
-        with self._turn:
-            self._listeners.append(listener)
-
-        def end() -> None:
-            with self._turn:
-                if listener in self._listeners:
-                    self._listeners.remove(listener)
-
-        return end
+        key = object()
+        self._listeners[key] = listener
+        return partial(let_go, self._listeners, key)
 
     def steps_async(self) -> AsyncIterator[Step]:
-        """Yield every step that is decided from now on, on the running event loop; what is due comes at its time."""
+        """Yield every step that is decided from this call on, on an event loop; what is due comes at its time."""
         from taskfold.steps_async import steps_async
 
         return steps_async(self)
+
+
+def _place(step: Step) -> int:
+    """Return what a step is kept by: two that are equal are two."""
+    return id(step)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from taskfold.collecting import Collecting
-from taskfold.errors import LogError
+from taskfold.errors import ListenerError, LogError
 from taskfold.retention import Retention
 
 __all__ = ["Retainer"]
@@ -48,7 +48,7 @@ class Retainer:
         while not self._engine.store.is_closed:
             try:
                 self._engine.retain(self._retention)
-            except LogError as error:
+            except (LogError, ListenerError) as error:  # what a listener raises ends nothing
                 if not self._engine.store.is_closed:
                     self._on_problem(str(error))
             if self._is_stopped.wait(self._every_seconds):

@@ -51,6 +51,7 @@ class Due(NamedTuple):
 def due(store: Store, retention: Retention, now_ns: int) -> list[Due]:
     """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep)."""
     with store.lock:
+        store.check_whole()
         ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
     found: dict[str, Due] = {}
     if retention.keep is not None and len(ended) > retention.keep:

@@ -1,9 +1,13 @@
 """The store: the folded state of a log, its directory, and who waits for it, behind one lock.
 
-One thread at a time writes (`Store.commit`; the engine sees to it), any number of them read. A write reaches the log
-first, outside the lock, however long a disk takes; then, under the lock, the state, the directory and the watches move
+One thread at a time writes (`Store.commit`, in its turn), any number of them read. A write reaches the log first,
+outside the lock, however long a disk takes; then, under the lock, the state, the directory and the watches move
 together, so that no reader ever sees one without the others. Readers hold the lock while they copy one allocation, or
 the list of the IDs that they want; a `View` stays at its index by keeping what writers are about to change.
+
+Whatever raises between the first byte in the log and the last waiter that is woken (Ctrl-C, an alarm, a time limit), at
+whatever instruction: the store asks the log what it holds, and takes in just that (`Store.settle`), at once, and, where
+that is interrupted, too, in the next turn. Until then what moved by half is not shown to anybody.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import threading
 import weakref
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
-from typing import Final
+from typing import Final, TypeVar
 
 from msgspec import UNSET, Struct
 
@@ -26,15 +30,19 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
 from taskfold.errors import LogError
-from taskfold.log.contract import Append, EventLog, SharedLog, kept_records
+from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.positions import Positions
 from taskfold.record import Collected, Coordinated, Record
-from taskfold.watch import WAITERS_PER_KEY, Waiter, Watches, wake
+from taskfold.watch import WAITERS_PER_KEY, Watches
 
 __all__ = ["Change", "Store", "View"]
 
 _STATES_KEPT: Final = 2_048
 """How many states of the newest changes are kept for those who follow: what is older is read from the log."""
+
+_INTERRUPTED: Final = "a write was interrupted"
+
+T = TypeVar("T")
 
 _VIEW_CHUNK: Final = 64
 """How many allocations a view copies under one lock."""
@@ -60,6 +68,8 @@ class Store:
         self.dialect: Dialect = dialect_of(log.header.dialect)
         self.fold = Fold(self.dialect, on_illegal="keep")
         """To be read by the writer only, or under the lock."""
+        self.turn = threading.RLock()
+        """Whose turn it is to write. It is taken before ``lock``."""
         self.lock = threading.Lock()
         self.directory = Directory()
         self.positions = Positions()
@@ -67,6 +77,12 @@ class Store:
         self.is_released = False
         """Whoever waits is answered with what is known, and nobody waits any more."""
         self.is_closed = False
+        self.is_unsettled = False
+        """The log may hold what is not in the state: a write was interrupted."""
+        self._is_log_unknown = False
+        """The same of a log that cannot tell what became of it."""
+        self._is_half_moved = False
+        """The state is between two writes, and nobody moves it any more. Under the lock only."""
         self.seq = 0
         """The position of the newest record that is in the state."""
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
@@ -77,17 +93,26 @@ class Store:
         self._recent_states = 0
         self.checkpoint_seq = 0
         """Up to which position a checkpoint is kept."""
+        self._fold_log()
+
+    def _fold_log(self) -> None:
+        """Fold the log, whatever the state was. O(records), or O(tasks + records since the checkpoint)."""
+        log = self.log
+        seq, checkpoint_seq, fold, positions = 0, 0, Fold(self.dialect, on_illegal="keep"), Positions()
         checkpoint = from_parts(_kept_parts(log), self.dialect)
         if checkpoint is not None and checkpoint.seq <= log.seq:
-            self.seq, self.fold, self.positions = checkpoint
-            self.checkpoint_seq = self.seq
-        for record in kept_records(log, self.seq):
-            self.fold.apply(record)
-            self.positions.note(record.seq, record.index)
-            self.seq = record.seq
+            seq, fold, positions = checkpoint
+            checkpoint_seq = seq
+        for record in kept_records(log, seq):
+            fold.apply(record)
+            positions.note(record.seq, record.index)
+            seq = record.seq
             if type(record.event) is Collected:
-                del self.fold.allocations[record.alloc]  # at once: a log may have many more of them than of others
-        self.directory.put_all({alloc: heading_of(found) for alloc, found in self.fold.allocations.items()})
+                del fold.allocations[record.alloc]  # at once: a log may have many more of them than of others
+        directory = Directory()
+        directory.put_all({alloc: heading_of(found) for alloc, found in fold.allocations.items()})
+        self.seq, self.checkpoint_seq, self.fold, self.positions = seq, checkpoint_seq, fold, positions
+        self.directory = directory
 
     @property
     def index(self) -> int:
@@ -109,15 +134,80 @@ class Store:
     def commit(self, appends: Sequence[Append]) -> list[Record]:
         """Write to the log, then to the state, and wake who waits for it; return the records that were new.
 
-        One thread at a time. Raises what the log raises: then nothing changed.
+        For the thread that has the turn. Raises what the log raises: then nothing changed. Where something else raises
+        in between, the records are in the log and in the state, or in neither of them.
         """
-        if self.shared is None:
-            placed = self.log.append_all(appends)
-        else:
-            placed = self.shared.append_all(appends, after_seq=self.seq)
-        if placed:
-            self._take_in(placed)
+        is_appended = False
+        try:
+            if self.shared is None:
+                placed = self.log.append_all(appends)
+            else:
+                placed = self.shared.append_all(appends, after_seq=self.seq)
+            is_appended = True
+            if placed:
+                self._take_in(placed)
+        except BaseException as error:
+            self.is_unsettled = True
+            self._is_log_unknown |= not (is_appended or isinstance(error, LogError) or isinstance(self.log, Recovers))
+            with suppress(LogError):  # then the next turn tries again, and tells of it
+                self.settle()
+            raise
         return placed
+
+    def settle(self) -> None:
+        """Be what the log holds, where a write was interrupted; else do nothing. For the thread that has the turn.
+
+        O(records) where the state had begun to move, else O(records that are not in it). Raises LogError when the log
+        cannot tell.
+        """
+        if isinstance(self.log, Recovers):
+            self._told(self.log.recover)
+        if self._is_log_unknown:
+            raise LogError(
+                f"{_INTERRUPTED}, and {type(self.log).__name__} cannot tell what became of it: reopen the log"
+            )
+        if self.is_unsettled:
+            with self.lock:
+                self._settle_state()
+            if self.shared is not None or self.log.seq != self.seq:
+                self.catch_up()
+            self.watches.wake()
+            self.is_unsettled = False
+
+    def _settle_state(self) -> None:
+        """Fold the log anew where the state had begun to move. Under the lock."""
+        if self._is_half_moved:
+            # The views keep what did not change before the interruption, and is about to.
+            for record in self._told(lambda: list(kept_records(self.log, self.seq))):
+                self._keep(record.alloc)
+            self._told(self._fold_log)
+            self._recent.clear()
+            self._recent_states = 0
+            self._recent_after = self.seq
+            self.watches.take_all()
+            self._is_half_moved = False
+
+    def _told(self, ask: Callable[[], T]) -> T:
+        """Ask the log. Raises LogError that says what for."""
+        try:
+            return ask()
+        except (LogError, OSError) as error:
+            raise LogError(
+                f"{_INTERRUPTED}, and what became of it cannot be read: mend that, or reopen the log ({error})"
+            ) from error
+
+    def check_whole(self) -> None:
+        """See to it that no write is there by half. Under the lock; every reader does so first. O(1).
+
+        Raises LogError where one was interrupted, and so was what puts that right, and somebody else has the turn.
+        """
+        if self._is_half_moved:
+            if not self.turn.acquire(blocking=False):
+                raise LogError(f"{_INTERRUPTED}: what became of it is being found out; ask again, or reopen the log")
+            try:
+                self._settle_state()
+            finally:
+                self.turn.release()
 
     def catch_up(self) -> dict[str, None]:
         """Fold what other processes have appended, a write at a time; return the allocations that it changed.
@@ -134,8 +224,14 @@ class Store:
     def _take_in(self, placed: list[Record]) -> None:
         """Fold what is in the log, and wake who waits for it."""
         with self.lock:
-            woken = self._fold_in(placed)
-        wake(woken)
+            try:
+                self._fold_in(placed)
+            except BaseException:
+                self._is_half_moved = self.is_unsettled = True
+                with suppress(LogError):  # else it is done by who asks next
+                    self._settle_state()
+                raise
+        self.watches.wake()
 
     def save_checkpoint(self) -> bool:
         """Keep the state as it is now beside the log, if the log can; tell whether it can. O(tasks).
@@ -144,12 +240,13 @@ class Store:
         """
         if not isinstance(self.log, KeepsCheckpoints):
             return False
+        self.settle()
         self.log.save_checkpoint(to_parts(self.seq, self.fold, self.positions))
         self.checkpoint_seq = self.seq
         return True
 
-    def _fold_in(self, placed: list[Record]) -> list[Waiter]:
-        """Move the state, the directory and the positions; return whom to wake."""
+    def _fold_in(self, placed: list[Record]) -> None:
+        """Move the state, the directory and the positions, and take out whom to wake."""
         touched: dict[str, bool] = {}
         apply = self.fold.apply
         for record in placed:
@@ -163,20 +260,18 @@ class Store:
             apply(record)
         self.positions.note_all(placed)
         self.seq = placed[-1].seq
-        woken: list[Waiter] = []
         for alloc, is_whole in touched.items():
             allocation = self.fold.allocations[alloc]
             listed = self.directory.get(alloc)
             now = heading_of(allocation) if is_whole or listed is None else moved(listed, allocation)
             self.directory.put(alloc, now)
-            woken += self.watches.take(alloc, now.job)
+            self.watches.take(alloc, now.job)
         if self._followers:
             self._remember(placed, touched)
         for alloc in touched:
             if self.fold.allocations[alloc].collected:
                 del self.fold.allocations[alloc]
                 self.directory.remove(alloc)
-        return woken
 
     def _keep(self, alloc: str) -> None:
         """Have the views keep an allocation as it is now, before it changes."""
@@ -192,6 +287,7 @@ class Store:
     def read(self, alloc: str) -> AllocationState:
         """Return an allocation as it is now. O(tasks). Raises UnknownAllocation."""
         with self.lock:
+            self.check_whole()
             return self.fold[alloc]
 
     def view(
@@ -205,6 +301,7 @@ class Store:
     ) -> View:
         """Return a consistent view of the allocations that match everything that is asked for, sorted by ID."""
         with self.lock:
+            self.check_whole()
             ids = self.directory.ids(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
             view = View(self, ids, self.index)
             self._views.add(view)
@@ -243,6 +340,7 @@ class Store:
     def recent(self, after_seq: int, limit: int = 64) -> list[Change] | None:
         """Return the next changes after a position, if they are kept still; None when the log must be read. O(kept)."""
         with self.lock:
+            self.check_whole()
             if after_seq < self._recent_after:
                 return None
             # From the right: who follows is near the end.
@@ -260,8 +358,8 @@ class Store:
         """End every wait, also those to come: each returns what is known by then."""
         with self.lock:
             self.is_released = True
-            woken = self.watches.take_all()
-        wake(woken)
+            self.watches.take_all()
+        self.watches.wake()
 
     def close(self) -> None:
         """End every wait, and close the log. Nothing can be written afterwards."""
@@ -277,6 +375,7 @@ class Store:
             for alloc, allocation in self.fold.allocations.items():
                 assert self.directory.get(alloc) == heading_of(allocation), alloc
             assert len(self.directory) == len(self.fold)
+            assert not self._is_half_moved
             assert self.shared is not None or self.seq == self.log.seq
 
 
@@ -327,6 +426,7 @@ class View:
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
                 with self._store.lock:
+                    self._store.check_whole()
                     states = [self._state(alloc) for alloc in self._ids[start : start + _VIEW_CHUNK]]
                     self._read = start + len(states)
                 yield from states

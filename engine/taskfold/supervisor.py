@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -86,11 +86,11 @@ class Supervisor:
             raise failed.exceptions[0] from None
 
     async def _live(self) -> None:
-        # It listens from the first wait below on, before anybody reports: what was owed until then `restore` tells.
-        carrying = self._group.create_task(self._carry_out())
+        for alloc in tuple(self.allocations):
+            self._recover(alloc)
+        # It listens from here on: what was owed before `restore` tells, and what both tell is begun once.
+        carrying = self._group.create_task(self._carry_out(self.engine.steps_async()))
         try:
-            for alloc in tuple(self.allocations):
-                self._recover(alloc)
             for step in self.engine.restore():
                 self._carry(step)
             self.live = {alloc for alloc in self.live if not _is_dead(self.engine.snapshot(alloc))}
@@ -116,8 +116,8 @@ class Supervisor:
 
     # --- effects ---
 
-    async def _carry_out(self) -> None:
-        async for step in self.engine.steps_async():
+    async def _carry_out(self, steps: AsyncIterator[Step]) -> None:
+        async for step in steps:
             self._carry(step)
 
     def _carry(self, step: Step) -> None:

@@ -7,9 +7,10 @@ when that is newer than what the caller knew, when its time is over, or when the
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from msgspec import Struct
@@ -41,26 +42,32 @@ def wait(store: Store, query: Query[T], after: int, timeout: float | None, clock
 
     The time is the clock's where it is a `Timer`; else the system's.
     """
-    woken = threading.Event()
-    waiter = Waiter(woken.set)
-    is_over = threading.Event()
+    # A queue of the interpreter's own: no interruption leaves it locked, as one leaves a threading.Event.
+    woken: SimpleQueue[None] = SimpleQueue()
+    waiter = Waiter(partial(woken.put, None))
+    is_over = False
 
     def end() -> None:
-        is_over.set()
-        woken.set()
+        nonlocal is_over
+        is_over = True
+        woken.put(None)
 
     cancel, deadline = (None, None) if timeout is None else _limit(timeout, clock, end)
     try:
         while True:
             with store.lock:
-                woken.clear()
+                store.check_whole()
+                while not woken.empty():
+                    woken.get_nowait()
                 answered = query()
-                if answered.index > after or is_over.is_set() or store.is_released:
+                if answered.index > after or is_over or store.is_released:
                     return answered
                 store.watches.add(waiter, answered.kind, answered.key)
             remaining = None if deadline is None else max(deadline - time.monotonic(), 0)
-            if not woken.wait(remaining):
-                is_over.set()
+            try:
+                woken.get(timeout=remaining)
+            except Empty:
+                is_over = True
             if waiter.place is not None:
                 with store.lock:
                     store.watches.remove(waiter)

@@ -28,6 +28,7 @@ async def wait_async(
     When the wait is cancelled its waiter is freed.
     """
     with store.lock:  # most queries are answered at once, and need nothing that is made below
+        store.check_whole()
         answered = query()
         if answered.index > after or store.is_released or (timeout is not None and timeout <= 0):
             return answered
@@ -38,6 +39,7 @@ async def wait_async(
     try:
         while True:
             with store.lock:
+                store.check_whole()
                 turn.begin()
                 answered = query()
                 if answered.index > after or turn.is_over or store.is_released:

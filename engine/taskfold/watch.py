@@ -10,10 +10,10 @@ costs others nothing. Nothing here locks: whoever owns the state holds its lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["WAITERS_PER_KEY", "Kind", "Waiter", "Watches", "wake"]
+__all__ = ["WAITERS_PER_KEY", "Kind", "Waiter", "Watches"]
 
 Kind: TypeAlias = Literal["allocation", "job", "any"]
 
@@ -22,7 +22,11 @@ WAITERS_PER_KEY: Final = 8_192
 
 
 class Waiter:
-    """One who waits; ``wake`` is called once at most, by the thread that made the change, without any lock."""
+    """One who waits.
+
+    ``wake`` is called by the thread that made the change, without any lock: once, and perhaps again where that was
+    interrupted.
+    """
 
     __slots__ = ("place", "wake")
 
@@ -35,11 +39,15 @@ class Waiter:
 class Watches:
     """The waiters by key. Every operation is O(1), or O(waiters that are woken).
 
+    Whatever is interrupted, a waiter is among those that wait, or among those that were taken, until it was woken.
+
     >>> watches = Watches()
     >>> watches.add(Waiter(lambda: print("woken")), "allocation", "a")
-    >>> wake(watches.take("b", "example"))
-    >>> wake(watches.take("a", "example"))
+    >>> watches.take("b", "example"), watches.wake()
+    (None, None)
+    >>> watches.take("a", "example"), watches.wake()
     woken
+    (None, None)
     >>> len(watches)
     0
     """
@@ -49,27 +57,23 @@ class Watches:
         # Dictionaries as ordered sets: first come, first woken.
         self._keyed: dict[Kind, dict[str, dict[Waiter, None]]] = {"allocation": {}, "job": {}}
         self._any: dict[Waiter, None] = {}
-        self._count = 0
+        self._taken: dict[Waiter, None] = {}
 
     def __len__(self) -> int:
-        """Return how many are waiting."""
-        return self._count
+        """Return how many are waiting. O(keys)."""
+        return len(self._any) + sum(len(waiters) for by_key in self._keyed.values() for waiters in by_key.values())
 
     def add(self, waiter: Waiter, kind: Kind, key: str = "") -> None:
         """Have a waiter woken by the next change of a key; of anything where the key has its limit of waiters."""
         assert waiter.place is None
         if kind != "any":
-            waiters = self._keyed[kind].get(key)
-            if waiters is None:
-                waiters = self._keyed[kind][key] = {}
+            waiters = self._keyed[kind].setdefault(key, {})
             if len(waiters) < self._limit:
+                waiter.place = kind, key  # before it is there, so that it is removed whatever happens
                 waiters[waiter] = None
-                waiter.place = kind, key
-                self._count += 1
                 return
-        self._any[waiter] = None
         waiter.place = "any", ""
-        self._count += 1
+        self._any[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
         """Forget a waiter; one that was woken already is forgotten already."""
@@ -77,39 +81,50 @@ class Watches:
             return
         kind, key = waiter.place
         if kind == "any":
-            del self._any[waiter]
+            self._any.pop(waiter, None)
         else:
-            waiters = self._keyed[kind][key]
-            del waiters[waiter]
+            waiters = self._keyed[kind].get(key, {})
+            waiters.pop(waiter, None)
             if not waiters:
-                del self._keyed[kind][key]
+                self._keyed[kind].pop(key, None)
         waiter.place = None
-        self._count -= 1
 
-    def take(self, alloc: str, job: str) -> list[Waiter]:
-        """Take out whoever waits for a change of this allocation, of its job, or of anything."""
-        if not self._count:
-            return []
-        taken = [*self._any, *self._keyed["allocation"].pop(alloc, ()), *self._keyed["job"].pop(job, ())]
+    def take(self, alloc: str, job: str) -> None:
+        """Take out whoever waits for a change of this allocation, of its job, or of anything, to be woken by `wake`."""
+        by_allocation, by_job = self._keyed["allocation"], self._keyed["job"]
+        if self._any or by_allocation or by_job:
+            self._take(self._any)
+            self._any.clear()
+            self._take(by_allocation.get(alloc, {}))
+            by_allocation.pop(alloc, None)
+            self._take(by_job.get(job, {}))
+            by_job.pop(job, None)
+
+    def take_all(self) -> None:
+        """Take out everybody, to be woken by `wake`."""
+        self._take(self._any)
         self._any.clear()
-        self._forget(taken)
-        return taken
-
-    def take_all(self) -> list[Waiter]:
-        """Take out everybody."""
-        taken = list(self._any)
         for by_key in self._keyed.values():
             for waiters in by_key.values():
-                taken += waiters
+                self._take(waiters)
             by_key.clear()
-        self._any.clear()
-        self._forget(taken)
-        return taken
 
-    def _forget(self, taken: list[Waiter]) -> None:
-        for waiter in taken:
+    def _take(self, waiters: dict[Waiter, None]) -> None:
+        """Note who is to be woken, before they are taken out."""
+        self._taken |= waiters
+        for waiter in waiters:
             waiter.place = None
-        self._count -= len(taken)
+
+    def wake(self) -> None:
+        """Wake each of those who were taken out. Without the lock; any thread may."""
+        while self._taken:
+            for waiter in tuple(self._taken):
+                try:
+                    self._taken.pop(waiter, None)  # before: it may wait again at once, and be taken out again
+                    waiter.wake()
+                except BaseException:
+                    self._taken[waiter] = None
+                    raise
 
     def _check(self) -> None:
         """Assert every invariant."""
@@ -122,10 +137,3 @@ class Watches:
         assert all(waiter.place == (kind, key) for kind, key, waiter in keyed)
         assert all(waiter.place == ("any", "") for waiter in self._any)
         assert all(0 < len(w) <= self._limit for by_key in self._keyed.values() for w in by_key.values())
-        assert self._count == len(keyed) + len(self._any)
-
-
-def wake(waiters: Iterable[Waiter]) -> None:
-    """Wake each of these, who were taken out before."""
-    for waiter in waiters:
-        waiter.wake()

@@ -6,7 +6,7 @@ with its place, and the writes after it are checked as if it were not there, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -190,17 +190,20 @@ class Draft:
         check_types({name: bytes(text) for name, text in event.fields.items()})
         return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}, cleared=event.cleared)
 
-    def commit(self) -> None:
-        """Append what was drafted. Raises what the log raises: then nothing changed."""
+    def appends(self) -> list[Append]:
+        """Return what was drafted, to be appended."""
         by_allocation: dict[str, tuple[list[Record], list[bytes]]] = {}
         for record, line in zip(self.drafted, self._lines, strict=True):
             records, lines = by_allocation.setdefault(record.alloc, ([], []))
             records.append(record)
             lines.append(line)
-        appends = [
+        return [
             Append(alloc, records[0].version - 1, records, lines) for alloc, (records, lines) in by_allocation.items()
         ]
-        for record in self._store.commit(appends):
+
+    def note(self, committed: Sequence[Record]) -> None:
+        """Note the records as they stand in the log."""
+        for record in committed:
             self._committed[record.alloc, record.version] = record
 
     def records(self) -> list[Record | None]:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from taskfold.cli.wording import one_line
-from taskfold.errors import TaskfoldError
+from taskfold.errors import ListenerError, TaskfoldError
 
 __all__ = ["NO", "Face", "Notes", "Unanswerable", "say"]
 
@@ -80,7 +80,7 @@ class Face(click.Group):
 def _guarded(run: Callable[[], int]) -> int:
     """Return the exit status, and say what went wrong if anything did."""
     try:
-        return run()
+        return _heard(run)
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:
@@ -96,6 +96,14 @@ def _guarded(run: Callable[[], int]) -> int:
             _close_output()
         say(_sentence(error))
         return _BAD
+
+
+def _heard(run: Callable[[], int]) -> int:
+    """Run, and raise what a listener raised (a closed output, say) as it is."""
+    try:
+        return run()
+    except ListenerError as told:
+        raise told.exceptions[0] from None
 
 
 def _sentence(error: Exception) -> str:

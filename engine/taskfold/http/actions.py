@@ -22,7 +22,7 @@ from taskfold.http.allocations import find
 from taskfold.http.answers import INVALID_METHOD, MIRROR, Answer, error, json_answer
 from taskfold.http.go_json import is_deep, json_error
 from taskfold.http.options import Options
-from taskfold.http.posted import decoded
+from taskfold.http.posted import decoded, reported
 from taskfold.http.request import Request
 from taskfold.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
@@ -162,6 +162,7 @@ def _many(problems: Sequence[str]) -> str:
 def _has_task(app: App, alloc: str, task: str) -> bool:
     """Tell whether an allocation has a task of this name."""
     with app.engine.store.lock:
+        app.engine.store.check_whole()
         return task in app.engine.store.fold.allocations[alloc].tasks
 
 
@@ -172,7 +173,7 @@ async def _decided(
     if app.is_mirror:
         return error(409, MIRROR, extra=extra)
     try:
-        step = await asyncio.get_running_loop().run_in_executor(app.writer, app.engine.report, alloc, task, said)
+        step = await asyncio.get_running_loop().run_in_executor(app.writer, reported, app.engine, alloc, task, said)
     except LogError as problem:
         app.problem = str(problem)
         return error(500, str(problem), extra=extra)

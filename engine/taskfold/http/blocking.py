@@ -26,6 +26,7 @@ async def ask(app: App, request: Request, options: Options, query: Query[T]) -> 
     """
     store = app.engine.store
     with store.lock:
+        store.check_whole()
         answered = query()
     if not options.index or answered.index > options.index or store.is_released:
         return answered

@@ -49,6 +49,7 @@ class Bodies:
         if kept is None or (gzipped and kept.answer.gzipped is None):
             return None
         with self._store.lock:
+            self._store.check_whole()
             found = self._store.fold.allocations.get(alloc)
             is_current = found is not None and found.version == kept.version
         return kept.answer if is_current else None
@@ -57,6 +58,7 @@ class Bodies:
         """Return the body of an allocation as it is now; None where there is none. O(1) when it is kept."""
         kept = self._bodies.get(alloc)
         with self._store.lock:
+            self._store.check_whole()
             found = self._store.fold.allocations.get(alloc)
             if found is None:
                 return None

@@ -13,7 +13,7 @@ from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocat
 from taskfold.events import wire_name
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.options import Options
-from taskfold.http.posted import decoded, posted_lines
+from taskfold.http.posted import decoded, posted_lines, reported
 from taskfold.http.request import Request
 from taskfold.inputs import Said
 from taskfold.record import TaskEventUnion
@@ -120,7 +120,8 @@ def _status(refusals: list[TaskfoldError]) -> int:
 
 
 def _reported(app: App, said: Said) -> Step:
-    return app.engine.report(
+    return reported(
+        app.engine,
         said.alloc,
         said.task,
         said.input,

@@ -83,6 +83,7 @@ class _Numbers:
             seconds.add_metric([route], taken)
         yield seconds
         with store.lock:
+            store.check_whole()
             by_status = store.directory.count_by_status()
             waiters = len(store.watches)
         allocations = GaugeMetricFamily("taskfold_allocations", "Allocations, by client status.", labels=["status"])

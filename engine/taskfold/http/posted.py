@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from taskfold.errors import DecodeError
+from taskfold.effects import Step
+from taskfold.engine import Engine
+from taskfold.errors import DecodeError, ListenerError
 from taskfold.http.answers import MIRROR, Answer, error
 from taskfold.http.request import Request
+from taskfold.inputs import Input
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["decoded", "posted_lines"]
+__all__ = ["decoded", "posted_lines", "reported"]
 
 T = TypeVar("T")
+
+_logger: Final = logging.getLogger("taskfold.http")
 
 
 def decoded(decode: Callable[[bytes], T], text: bytes) -> T:
@@ -30,6 +36,19 @@ def decoded(decode: Callable[[bytes], T], text: bytes) -> T:
         raise DecodeError("the JSON is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise DecodeError(str(problem)) from None
+
+
+def reported(engine: Engine, alloc: str, task: str, said: Input, **more: Any) -> Step:
+    """Report, and return the step: what listeners raise is told to the server's log, and not to who asked.
+
+    Raises as `Engine.report` does.
+    """
+    try:
+        return engine.report(alloc, task, said, **more)
+    except ListenerError as told:
+        _logger.exception("listeners of the engine raised")
+        step: Step = told.steps[0]
+        return step
 
 
 async def posted_lines(app: App, request: Request, each: str) -> list[tuple[int, bytes]] | Answer:

@@ -15,7 +15,17 @@ from taskfold.lifecycle import lifecycle_of
 from taskfold.log.entries import Entry, entry_of, event_digest, read_back
 from taskfold.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
-__all__ = ["Append", "Compacts", "EventLog", "Ledger", "SharedLog", "StoredLog", "check_header", "new_header"]
+__all__ = [
+    "Append",
+    "Compacts",
+    "EventLog",
+    "Ledger",
+    "Recovers",
+    "SharedLog",
+    "StoredLog",
+    "check_header",
+    "new_header",
+]
 
 
 class Append(NamedTuple):
@@ -149,6 +159,20 @@ class Compacts(Protocol):
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield the records after a position that are there, in order, whatever was removed between them."""
+        ...
+
+
+@runtime_checkable
+class Recovers(Protocol):
+    """A log that can be gone on with after one of its calls was interrupted, at whatever instruction."""
+
+    def recover(self) -> None:
+        """Be what is stored, where a call was interrupted; else do nothing. For the thread that writes.
+
+        What the interrupted call appended is there whole or not at all, and what was not acknowledged is taken back.
+        Every call that writes does so first. O(records), or O(1) for a database. Raises LogError when what is stored
+        cannot be read: then the next call tries again.
+        """
         ...
 
 
@@ -363,6 +387,7 @@ class Ledger:
             )
             raise LogError(msg)
         self._take(record)
+        self.seq = record.seq
 
     def follows(self, record: Record) -> bool:
         """Tell whether a record is the next one, of the log and of its allocation; or the next where some were removed.
@@ -375,11 +400,13 @@ class Ledger:
 
     def note_placed(self, placed: Sequence[Record]) -> None:
         """Remember records that `place` gave, which follow the ones before."""
-        for record in placed:
-            self._take(record)
+        if placed:
+            for record in placed:
+                self._take(record)
+            # The last: who reads meanwhile, or after an interruption, reads up to there, and no part of an append.
+            self.seq = placed[-1].seq
 
     def _take(self, record: Record) -> None:
-        self.seq = record.seq
         self.versions[record.alloc] = record.version
         if isinstance(record.id, str):
             self.ids[record.id] = event_digest(record.alloc, record.task, record.event)

@@ -10,7 +10,7 @@ import msgspec
 
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal
-from taskfold.record import Record
+from taskfold.record import LogHeader, Record
 
 __all__ = ["MemoryLog"]
 
@@ -23,6 +23,10 @@ class MemoryLog:
         self._ledger = Ledger()
         self._records: list[Record] = []
         self._by_allocation: dict[str, list[Record]] = {}
+        self._compacted: tuple[list[Record], dict[str, list[Record]], dict[str, int], LogHeader] | None = None
+        """What a compaction leaves, until all of it is in place."""
+        self._is_interrupted = False
+        """A call ended before its end: what is known of the records may not fit them."""
 
     @property
     def seq(self) -> int:
@@ -35,13 +39,30 @@ class MemoryLog:
 
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new. O(records)."""
+        self.recover()
         placed = [entry.record for entry in self._ledger.place(appends)]
-        # The records first: who reads meanwhile reads up to the ledger's position.
-        self._records.extend(placed)
-        for record in placed:
-            self._by_allocation.setdefault(record.alloc, []).append(record)
-        self._ledger.note_placed(placed)
+        try:
+            # The records first: who reads meanwhile reads up to the ledger's position.
+            self._records.extend(placed)
+            for record in placed:
+                self._by_allocation.setdefault(record.alloc, []).append(record)
+            self._ledger.note_placed(placed)
+        except BaseException:
+            self._is_interrupted = True
+            raise
         return placed
+
+    def recover(self) -> None:
+        """Be what the list of records says, where a call was interrupted; else do nothing. O(records)."""
+        if self._compacted is not None:
+            self._put_compacted()
+        if self._is_interrupted:
+            ledger, by_allocation = Ledger(self.header), dict[str, list[Record]]()
+            for record in self._records:
+                ledger.note(record)
+                by_allocation.setdefault(record.alloc, []).append(record)
+            self._ledger, self._by_allocation = ledger, by_allocation
+            self._is_interrupted = False
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(1)."""
@@ -76,17 +97,24 @@ class MemoryLog:
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n)."""
+        self.recover()
         found = removal(self.read_kept, before_ns, self.header)
         if found is None:
             return 0
         # New lists: who reads the old ones meanwhile reads them to their end.
-        self._records = [r for r in self._records if r.version >= found.versions.get(r.alloc, 0)]
-        for alloc in found.versions:
-            self._by_allocation[alloc] = self._by_allocation[alloc][-1:]
-        ids = self._ledger.ids
-        self._ledger.ids = {r.id: ids[r.id] for r in self._records if isinstance(r.id, str)}
-        self.header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        records = [r for r in self._records if r.version >= found.versions.get(r.alloc, 0)]
+        last = {alloc: self._by_allocation[alloc][-1:] for alloc in found.versions}
+        ids = {r.id: self._ledger.ids[r.id] for r in records if isinstance(r.id, str)}
+        header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        self._compacted = records, {**self._by_allocation, **last}, ids, header
+        self._put_compacted()
         return found.records
+
+    def _put_compacted(self) -> None:
+        """Put in place what a compaction left; once more where that was interrupted."""
+        assert self._compacted is not None
+        self._records, self._by_allocation, self._ledger.ids, self.header = self._compacted
+        self._compacted = None
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 import msgspec
 
@@ -32,7 +33,7 @@ from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, ho
 from taskfold.log.files import new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
-from taskfold.log.seals import Run, sealed_lines
+from taskfold.log.seals import Run, seal, sealed_lines, unsealed
 from taskfold.log.sparse import Blocks, UpTo
 from taskfold.record import FORMAT, LogHeader, Record
 
@@ -44,11 +45,23 @@ _BYTES_AT_ONCE: Final = 1 << 16
 _encode: Final = msgspec.json.Encoder().encode
 
 
+class _Content(NamedTuple):
+    """What is known of a file."""
+
+    header: LogHeader
+    ledger: Ledger
+    blocks: Blocks
+    size: int
+    """How many bytes of it count."""
+
+
 class NdjsonLog:
     """A log in a file of JSON lines.
 
     One process writes it at a time. Opening reads it once (O(records)), and keeps a number per allocation. An append is
-    acknowledged when the system has it on disk: at once, or, with ``sync=False``, by the next `sync`.
+    acknowledged when the system has it on disk: at once, or, with ``sync=False``, by the next `sync`. What waits for
+    that stands in no file that counts: it is kept in memory, or, when it is much, in a draft of the whole file, which
+    takes the file's place when it is acknowledged.
     """
 
     def __init__(self, path: str | Path, dialect: str | Dialect | None = None, region: str = "global") -> None:
@@ -57,13 +70,17 @@ class NdjsonLog:
         Raises LogError when the file is something else or cannot be opened, DialectError when it is of another dialect.
         """
         self.path = Path(path)
-        self._ledger = Ledger()
-        self._blocks = Blocks()
         self._pending: list[Record] = []
-        """Records that were appended, and are not in the file yet."""
+        """Records that were appended, and are not in a file yet."""
         self._pending_lines = bytearray()
+        self._draft: FileIO | None = None
+        """A copy of the file that has what is not acknowledged, too."""
         self._is_torn = False
         """What a write left that failed may still be there."""
+        self._is_interrupted = False
+        """A call ended before its end: what is known of the file may not fit it."""
+        self._is_lost = False
+        """What was appended and not acknowledged is not there any more."""
         self._lock = threading.Lock()
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
         self._is_new = self._is_to_begin(dialect)
@@ -71,22 +88,25 @@ class NdjsonLog:
             self._file = _own_file(self.path)
             try:
                 self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
-                self._size = 0 if self._is_new else self._read(dialect)
-                self._file.seek(self._size)
-                # What follows was cut off while it was written, and never acknowledged.
-                self._file.truncate()
                 if self._is_new:
-                    self.header = new_header(dialect or "", region)
-                    line = header_line(self.header)
-                    self._write(line, sync=True)
-                    self._size = len(line)
-                    self._blocks.begin(self._size)
-                elif self.header.taskfold != FORMAT:
+                    header = new_header(dialect or "", region)
+                    self._size = 0
+                    self._write(header_line(header))
+                    self._know(_begun(header))
+                else:
+                    self._know(self._read(dialect))
+                # What follows was cut off while it was written, and never acknowledged.
+                self._cut_off()
+                if self.header.taskfold != FORMAT:
                     self._rewrite(msgspec.structs.replace(self.header, taskfold=FORMAT), self.read_kept())
             except BaseException:
                 self._file.close()
                 raise
-        self._first_size = 0 if self._is_new else self._size
+
+    def _know(self, content: _Content) -> None:
+        """Know what is in the file, whatever was known before. Readers see it at once."""
+        with self._lock:
+            self.header, self._ledger, self._blocks, self._size = content
 
     def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
         """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
@@ -99,36 +119,31 @@ class NdjsonLog:
         """The position of the newest record."""
         return self._ledger.seq
 
-    def _read(self, dialect: str | Dialect | None) -> int:
-        """Read what is there, check that it is a log that can go on, and return how many bytes of it count."""
+    def _read(self, dialect: str | Dialect | None = None) -> _Content:
+        """Read what is there, check that it is a log that can go on, and return what is known of it then."""
         name = str(self.path)
+        seq = 0
         try:
             with open_bytes(self.path) as stream:
                 _check_appendable(stream, name)
-                self.header, runs = opened(stream, name, lambda _: None)
+                header, runs = opened(stream, name, lambda _: None)
                 if dialect is not None:
-                    check_dialect(self.header, dialect)
-                size = _header_bytes(self.path)
-                self._begin(size)
+                    check_dialect(header, dialect)
+                _, ledger, of_blocks, size = _begun(header, _header_bytes(self.path))
                 for run in runs:
-                    for records in decoded(run, name, self.header.taskfold):
+                    for records in decoded(run, name, header.taskfold):
                         for record in records:
-                            self._ledger.note(record)
-                            self._blocks.note(record)
-                    self._blocks.end(self._ledger.seq, run.size)
+                            ledger.note(record)
+                            of_blocks.note(record)
+                            seq = record.seq
+                    of_blocks.end(seq, run.size)
                     size += run.size
         except SourceError as error:
             raise LogError(str(error)) from None
         except LogError as error:
-            msg = f"{name}, line {self._ledger.seq + 2}: {error}"
+            msg = f"{name}, line {seq + 2}: {error}"
             raise LogError(msg) from None
-        return size
-
-    def _begin(self, size: int) -> None:
-        """Begin to note the records after a header of this size."""
-        self._ledger = Ledger(self.header)
-        self._blocks = Blocks()
-        self._blocks.begin(size)
+        return _Content(header, ledger, of_blocks, size)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -156,43 +171,111 @@ class NdjsonLog:
         With ``sync=False`` they are written when there are many of them, and acknowledged by the next `sync`.
         Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
         """
+        self.recover()
         entries = self._ledger.place(appends)
         placed = [entry.record for entry in entries]
         if placed:
-            lines = sealed_lines([entry.line for entry in entries])
-            if sync:
-                self._flush(placed, lines, sync=True)
-            else:
-                with self._lock:
-                    self._pending += placed
-                    self._pending_lines += lines
-            self._ledger.note_placed(placed)
-            if len(self._pending_lines) >= _BYTES_AT_ONCE:
-                self._flush()
+            try:
+                self._append(placed, sealed_lines([entry.line for entry in entries]), sync=sync)
+            except LogError:
+                raise  # nothing changed
+            except BaseException:
+                self._is_interrupted = True
+                raise
         return placed
 
-    def _flush(self, records: Sequence[Record] = (), lines: bytes = b"", *, sync: bool = False) -> None:
-        """Write what is pending, and these; on failure what was pending is pending still."""
-        if self._pending or lines:
-            data = b"".join([self._pending_lines, lines])
-            self._write(data, sync=sync)
-            with self._lock:
-                for record in chain(self._pending, records):
-                    self._blocks.note(record)
-                    seq = record.seq
-                self._blocks.end(seq, len(data))
-                self._size += len(data)
-                self._pending, self._pending_lines = [], bytearray()
+    def _append(self, placed: Sequence[Record], lines: bytes, *, sync: bool) -> None:
+        if sync and not self._pending and self._draft is None:
+            self._write(lines)
+            self._note_written(placed, len(lines))
+            self._ledger.note_placed(placed)
+            return
+        with self._lock:
+            self._pending += placed
+            self._pending_lines += lines
+        self._ledger.note_placed(placed)
+        if sync:
+            self._acknowledge()
+        elif len(self._pending_lines) >= _BYTES_AT_ONCE:
+            self._spill()
 
-    def _write(self, data: bytes, *, sync: bool) -> None:
-        """Write after the last seal; on failure leave the file as it was."""
+    def _note_written(self, records: Sequence[Record], size: int) -> None:
+        """Note that records are in the file."""
+        with self._lock:
+            for record in records:
+                self._blocks.note(record)
+            self._blocks.end(records[-1].seq, size)
+            self._size += size
+
+    def _note_pending_written(self, size: int) -> None:
+        """Note that what is pending is in the file."""
+        records = self._pending
+        with self._lock:
+            for record in records:
+                self._blocks.note(record)
+            self._blocks.end(records[-1].seq, size)
+            self._size += size
+            self._pending, self._pending_lines = [], bytearray()
+
+    def _acknowledge(self) -> None:
+        """Have what is pending on disk, all of it or nothing. On a LogError it is pending still."""
+        if self._draft is not None:
+            self._spill()
+            draft = self._draft
+            with self._told():
+                os.fsync(draft.fileno())
+                self._replace_by(draft)
+        elif self._pending:
+            # One write, under one seal.
+            lines = seal(unsealed(bytes(self._pending_lines)))
+            self._write(lines)
+            self._note_pending_written(len(lines))
+
+    def _spill(self) -> None:
+        """Write what is pending to the draft; on a LogError it is pending still."""
+        with self._told():
+            if self._draft is None:
+                self._draft = self._begun_draft()
+            elif self._draft.tell() != self._size:  # what a write left that failed
+                self._draft.seek(self._size)
+                self._draft.truncate()
+            _write_whole(self._draft, self._pending_lines)
+        if self._pending:
+            self._note_pending_written(len(self._pending_lines))
+
+    def _begun_draft(self) -> FileIO:
+        """Return a copy of the file, locked, to be written on. Raises OSError."""
+        draft = _draft_of(self.path)
+        file = new_file(draft)
+        try:
+            take_mode(file, self._file)
+            _lock(file, draft)
+            with self.path.open("rb") as source:
+                shutil.copyfileobj(source, file, _BYTES_AT_ONCE)
+            file.seek(self._size)
+            file.truncate()
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _drop_draft(self) -> None:
+        """Let go of the draft, if there is one."""
+        if self._draft is not None:
+            if _is_at(self._draft, draft := _draft_of(self.path)):
+                with suppress(OSError):  # what is left is written over by the next one
+                    draft.unlink()
+            self._draft.close()
+            self._draft = None
+
+    def _write(self, data: bytes) -> None:
+        """Write after the last seal, and have it on disk; on failure leave the file as it was. Raises LogError."""
         with self._told():
             if self._is_torn:  # nothing is written over what may be left of another write
                 self._cut_off()
             try:
                 _write_whole(self._file, data)
-                if sync:
-                    os.fsync(self._file.fileno())
+                os.fsync(self._file.fileno())
             except OSError:
                 self._is_torn = True
                 with suppress(OSError):  # else before the next write
@@ -207,18 +290,46 @@ class NdjsonLog:
 
     def sync(self) -> None:
         """Acknowledge what was appended: have the system write it to disk. Raises LogError when it cannot."""
+        self.recover()
+        if self._is_lost:
+            self._is_lost = False
+            raise LogError(
+                f"{self.path}: what was not acknowledged yet was taken back when a later call was interrupted"
+            )
+        try:
+            self._acknowledge()
+        except LogError:
+            raise
+        except BaseException:
+            self._is_interrupted = True
+            raise
+
+    def recover(self) -> None:
+        """Be what the file says, where a call was interrupted; else do nothing. O(records). Raises LogError.
+
+        What is sealed and whole counts; what was not acknowledged yet is taken back.
+        """
+        if not self._is_interrupted:
+            return
         with self._told():
-            self._flush()
+            if not _is_at(self._file, self.path):
+                raise LogError(f"{self.path}: is not the file any more that was opened to be written: open it again")
+            self._is_lost = self._is_lost or self._draft is not None or bool(self._pending)
+            self._drop_draft()
+            content = self._read()
+            with self._lock:
+                self._pending, self._pending_lines = [], bytearray()
+                self.header, self._ledger, self._blocks, self._size = content
+            self._cut_off()
             os.fsync(self._file.fileno())
+        self._is_interrupted = False
 
     def roll_back(self) -> None:
-        """Take back whatever was appended since the log was opened, and close it; a log begun here is removed."""
+        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
         with self._told():
-            self._pending, self._pending_lines = [], bytearray()
-            self._file.seek(self._first_size)
-            self._file.truncate()
+            self._drop_draft()
             if self._is_new:
-                self.path.unlink()  # while it is locked
+                self.path.unlink(missing_ok=True)  # while it is locked
             self._file.close()
 
     def compact(self, before_ns: int | None = None) -> int:
@@ -234,19 +345,16 @@ class NdjsonLog:
         kept = (r for r in self.read_kept() if r.version >= found.versions.get(r.alloc, 0))
         with self._told():
             self._rewrite(msgspec.structs.replace(self.header, compacted=found.compacted), kept)
-        self._first_size = self._size
         return found.records
 
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
         """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
-        draft = self.path.with_name(f"{self.path.name}-new")
+        draft = _draft_of(self.path)
         file = new_file(draft)
         try:
             take_mode(file, self._file)
             _lock(file, draft)
-            ledger, of_blocks = Ledger(header), Blocks()
-            size = _write_whole(file, header_line(header))
-            of_blocks.begin(size)
+            _, ledger, of_blocks, size = _begun(header, _write_whole(file, header_line(header)))
             while some := list(islice(records, _RECORDS_AT_ONCE)):
                 steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
                 written = _write_whole(file, b"".join(map(_sealed, steps)))
@@ -256,13 +364,7 @@ class NdjsonLog:
                 of_blocks.end(ledger.seq, written)
                 size += written
             os.fsync(file.fileno())
-            with self._lock:  # who has begun to read goes on with the old file
-                draft.replace(self.path)
-                self._file.close()
-                self._file, self._size, self.header = file, size, header
-                self._ledger, self._blocks = ledger, of_blocks
-            with suppress(OSError):  # the old one and the new one are both whole
-                sync_folder(self.path)
+            self._replace_by(file, _Content(header, ledger, of_blocks, size))
         except BaseException:
             if file is not self._file:
                 file.close()
@@ -270,12 +372,31 @@ class NdjsonLog:
                     draft.unlink()
             raise
 
+    def _replace_by(self, file: FileIO, content: _Content | None = None) -> None:
+        """Put the draft in the place of the file, and know what is in it, where that is something else."""
+        path = self.path.resolve()  # where a link leads
+        try:
+            with self._lock:  # who has begun to read goes on with the old file
+                _draft_of(self.path).replace(path)
+                self._file.close()
+                self._file = file
+                self._draft = None
+                if content is not None:
+                    self.header, self._ledger, self._blocks, self._size = content
+        except BaseException:
+            if _is_at(file, path):
+                self._file, self._draft, self._is_interrupted = file, None, True
+            raise
+        with suppress(OSError):  # the old one and the new one are both whole
+            sync_folder(path)
+
     def close(self) -> None:
         """Acknowledge what was appended, and close the file."""
         if not self._file.closed:
             try:
                 self.sync()
             finally:
+                self._drop_draft()
                 self._file.close()
 
     def __enter__(self) -> Self:
@@ -342,7 +463,8 @@ class NdjsonLog:
             first, last = span(self._blocks)
             start, seq = self._blocks.start(first)
             end = self._size if last is None else min(self._blocks.end_of(last), self._size)
-            header, file = self.header, self.path.open("rb")
+            path = self.path if self._draft is None else _draft_of(self.path)
+            header, file = self.header, path.open("rb")
         with file:
             file.seek(start)
             reader: Any = UpTo(file, end - start)
@@ -360,12 +482,33 @@ class NdjsonLog:
 _RECORDS_AT_ONCE: Final = 256
 
 
+def _begun(header: LogHeader, size: int | None = None) -> _Content:
+    """Return what is known of a file that has no records yet, but a header (of so many bytes)."""
+    of_blocks = Blocks()
+    size = len(header_line(header)) if size is None else size
+    of_blocks.begin(size)
+    return _Content(header, Ledger(header), of_blocks, size)
+
+
+def _draft_of(path: Path) -> Path:
+    """Return where the file is drafted that takes the place of a log: in the same folder, wherever a link leads."""
+    return (real := path.resolve()).with_name(f"{real.name}-new")
+
+
+def _is_at(file: FileIO, path: Path) -> bool:
+    """Tell whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (OSError, ValueError):
+        return False
+
+
 def _sealed(records: Sequence[Record]) -> bytes:
     """Return the lines of records that are written together."""
     return sealed_lines(map(_encode, records))
 
 
-def _write_whole(file: FileIO, data: bytes) -> int:
+def _write_whole(file: FileIO, data: bytes | bytearray) -> int:
     """Write all of it, however little the system takes at once; return how much that was."""
     rest = memoryview(data)
     while rest:

@@ -97,6 +97,10 @@ class PostgresLog:
         """What was appended and not acknowledged is not there any more."""
         self._is_stale = False
         """The position may be another than the one that is known, also where the two are equal."""
+        self._has_unacknowledged = False
+        """Something was appended and not acknowledged yet."""
+        self._is_interrupted = False
+        """A call ended before its end: what is known of the database, and of the connection, may not fit it."""
         self._readers: deque[Connection] = deque()
         self._listener: Connection | None = None
         self._is_closed = False
@@ -138,21 +142,52 @@ class PostgresLog:
 
         Turns may be inside one another. Raises LogError when somebody else holds the log for too long.
         """
-        with self._told():
-            seq = self._locked()
-        self._depth += 1
+        self.recover()
+        try:
+            with self._told():
+                seq = self._locked()
+            self._depth += 1
+        except LogError:
+            raise
+        except BaseException:
+            self._is_interrupted = True
+            raise
         return seq
 
     def end_turn(self) -> None:
-        """Undo one `begin_turn`."""
-        self._depth -= 1
+        """Undo one `begin_turn`; where there is none, do nothing."""
+        self._depth = max(self._depth - 1, 0)
         self._release()
 
     def _release(self) -> None:
         """End a transaction in which nothing was written, unless it is somebody's turn."""
-        if not (self._depth or self._pending or self._is_sent or self._connection.closed) and self._in_transaction:
-            with suppress(psycopg.Error):  # a connection that is lost holds nothing
-                self._connection.execute("ROLLBACK")
+        if self._depth or self._pending or self._is_sent or self._is_interrupted or self._connection.closed:
+            return
+        try:
+            if self._in_transaction:
+                with suppress(psycopg.Error):  # a connection that is lost holds nothing
+                    self._connection.execute("ROLLBACK")
+        except BaseException:
+            self._is_interrupted = True
+            raise
+
+    def recover(self) -> None:
+        """Be what is in the database, where a call was interrupted; else do nothing. O(1). Raises LogError.
+
+        What was not acknowledged yet is taken back, and every turn is over. The connection may have been left in the
+        middle of anything: another one takes its place, which waits until the server knows what became of the first.
+        """
+        if not self._is_interrupted or self._is_closed:
+            return
+        with self._told():
+            self._connection.close()
+            self._is_lost = self._is_lost or self._has_unacknowledged
+            self._undo()
+            self._depth = 0
+            self._locked()
+            self.header, _ = tables.head(self._connection, self.name)
+            self._connection.execute("ROLLBACK")
+        self._is_interrupted = False
 
     @property
     def _in_transaction(self) -> bool:
@@ -208,28 +243,48 @@ class PostgresLog:
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended; where the
         connection is lost while it is committed, the message says that nobody knows.
         """
-        has_pending = bool(self._pending) or self._is_sent
-        with self._told():
-            try:
-                seq = self._locked()
-                if after_seq not in {None, seq}:
-                    raise LogError(f"{self.name}: somebody else has written since: read the log again and decide anew")
-                self._ledger.look_up(self._connection, appends)
-                entries = self._ledger.place(appends)
-                placed = [entry.record for entry in entries]
-                self._pending += entries
-                self._ledger.note_placed(placed)
-                if sync and self._pending:
-                    self._commit()
-                elif len(self._pending) >= _ROWS_PER_COPY:
+        self.recover()
+        try:
+            with self._told():
+                return self._append_all(appends, sync=sync, after_seq=after_seq)
+        except LogError:
+            raise  # what became of the write is known, or is asked for before the next
+        except BaseException:
+            self._is_interrupted = True
+            raise
+
+    def _append_all(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None) -> list[Record]:
+        has_pending = self._has_unacknowledged
+        try:
+            self._check_position(self._locked(), after_seq)
+            self._ledger.look_up(self._connection, appends)
+            entries = self._ledger.place(appends)
+            placed = [entry.record for entry in entries]
+            self._pending += entries
+            self._ledger.note_placed(placed)
+            if sync and self._pending:
+                self._commit()
+            elif placed:
+                self._has_unacknowledged = True
+                if len(self._pending) >= _ROWS_PER_COPY:
                     self._send()
-            except (psycopg.Error, OverflowError, UnicodeError):
-                self._undo()
-                self._is_lost = has_pending
-                raise
-            finally:
-                self._release()
+        except (psycopg.Error, OverflowError, UnicodeError):
+            self._undo()
+            self._is_lost = has_pending
+            raise
+        except LogError:
+            raise
+        except BaseException:
+            self._is_interrupted = True
+            raise
+        finally:
+            self._release()
         return placed
+
+    def _check_position(self, seq: int, after_seq: int | None) -> None:
+        """Refuse to append after a position that is not the newest. Raises LogError."""
+        if after_seq not in {None, seq}:
+            raise LogError(f"{self.name}: somebody else has written since: read the log again and decide anew")
 
     def _send(self) -> None:
         """Send what is pending, in the transaction."""
@@ -255,13 +310,13 @@ class PostgresLog:
                 f"{self.name}: the connection was lost while a write was committed, so that nobody knows whether "
                 f"it was: read the log again ({tables.sentence(error)})"
             ) from None
-        self._is_sent = False
+        self._is_sent = self._has_unacknowledged = False
         self._committed_seq = self._ledger.seq
 
     def _undo(self) -> None:
         """Take back what was not committed, here and there."""
         self._pending.clear()
-        self._is_sent = False
+        self._is_sent = self._has_unacknowledged = False
         if not self._connection.closed:
             with suppress(psycopg.Error):
                 self._connection.execute("ROLLBACK")
@@ -271,17 +326,27 @@ class PostgresLog:
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it committed. Raises LogError when that cannot be."""
-        with self._told():
-            if self._is_lost:
-                self._is_lost = False
-                raise LogError(f"{self.name}: what was not acknowledged yet was taken back when a later append failed")
-            if not self._pending and not self._is_sent:
-                return
-            try:
-                self._commit()
-            except (psycopg.Error, OverflowError, UnicodeError):
-                self._undo()
-                raise
+        self.recover()
+        try:
+            with self._told():
+                self._sync()
+        except LogError:
+            raise
+        except BaseException:
+            self._is_interrupted = True
+            raise
+
+    def _sync(self) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            raise LogError(f"{self.name}: what was not acknowledged yet was taken back when a later call failed")
+        if not self._pending and not self._is_sent:
+            return
+        try:
+            self._commit()
+        except (psycopg.Error, OverflowError, UnicodeError):
+            self._undo()
+            raise
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
@@ -305,13 +370,20 @@ class PostgresLog:
                 cursor.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
                 cursor.execute("COMMIT")
             self.header = header
-            return found.records
-        finally:
             self.end_turn()
+        except LogError:
+            self.end_turn()
+            raise
+        except BaseException:
+            self._is_interrupted = True
+            raise
+        return found.records
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
         with self._told():
+            if self._is_interrupted:
+                self._connection.close()
             self._undo()
             if self._is_new and self._locked() == 0:
                 self._connection.execute("DROP TABLE taskfold_head, taskfold_records, taskfold_checkpoint")
@@ -320,13 +392,14 @@ class PostgresLog:
 
     def close(self) -> None:
         """Acknowledge what was appended, and let go of the database."""
-        if not self._is_closed:
-            try:
+        try:
+            if not self._is_closed:
                 self.sync()
-            finally:
-                self._close()
+        finally:
+            self._close()
 
     def _close(self) -> None:
+        """Let go of everything; once more where that was interrupted."""
         self._is_closed = True
         self._connection.close()
         while self._readers:
@@ -390,7 +463,7 @@ class PostgresLog:
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
-        """Lend a connection that reads, or open one; it is kept for the next, unless it is lost."""
+        """Lend a connection that reads, or open one; it is kept for the next, unless it is lost, or was interrupted."""
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -401,7 +474,8 @@ class PostgresLog:
             connection.close()
             raise
         finally:
-            if connection.closed or self._is_closed or len(self._readers) >= _READERS_KEPT:
+            is_idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+            if not is_idle or self._is_closed or len(self._readers) >= _READERS_KEPT:
                 connection.close()
             else:
                 self._readers.append(connection)

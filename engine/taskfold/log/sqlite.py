@@ -11,7 +11,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,8 +90,13 @@ class SqliteLog:
         DialectError when it is of another dialect.
         """
         self.path = Path(path)
+        self._is_closed = False
         self._is_lost = False
         """What was appended and not acknowledged is not there any more."""
+        self._has_pending = False
+        """Something was appended and not acknowledged yet."""
+        self._is_interrupted = False
+        """A call ended before its end: what is known of the database may not fit it."""
         self._is_new = self._is_to_begin(dialect)
         with tables.told(self.path):
             self._lock = _locked(self.path)
@@ -146,12 +151,47 @@ class SqliteLog:
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
         """
         with tables.told(self.path):
-            entries = self._ledger.place(appends)
-            placed = [entry.record for entry in entries]
-            if placed:
-                self._insert(entries, sync=sync)
-                self._ledger.note_placed(placed)
+            self.recover()
+            try:
+                entries = self._ledger.place(appends)
+                placed = [entry.record for entry in entries]
+                if placed:
+                    self._insert(entries, sync=sync)
+                    self._ledger.note_placed(placed)
+            except (LogError, sqlite3.Error, OverflowError):
+                raise  # what became of the write is known
+            except BaseException:
+                self._is_interrupted = True
+                raise
         return placed
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Have what the database says told, and what interrupts a write noted."""
+        with tables.told(self.path):
+            self.recover()
+            try:
+                yield
+            except (LogError, sqlite3.Error, OverflowError):
+                raise  # what became of the write is known
+            except BaseException:
+                self._is_interrupted = True
+                raise
+
+    def recover(self) -> None:
+        """Be what is in the database, where a call was interrupted; else do nothing. O(1). Raises LogError.
+
+        What was not acknowledged yet is taken back.
+        """
+        if self._is_interrupted:
+            with tables.told(self.path):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                    self._is_lost = self._is_lost or self._has_pending
+                self._has_pending = False
+                self._ledger.forget()
+                self.header = tables.header_in(self._database, self.path)
+            self._is_interrupted = False
 
     def _insert(self, entries: Sequence[Entry], *, sync: bool) -> None:
         """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
@@ -177,10 +217,13 @@ class SqliteLog:
         database.execute("RELEASE append")
         if sync:
             self._commit(has_pending=has_pending)
+        else:
+            self._has_pending = True
 
     def _commit(self, *, has_pending: bool) -> None:
         try:
             self._database.execute("COMMIT")
+            self._has_pending = False
         except BaseException:
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")
@@ -195,10 +238,10 @@ class SqliteLog:
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
-        with tables.told(self.path):
+        with self._writing():
             if self._is_lost:
                 self._is_lost = False
-                raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later append failed")
+                raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later call failed")
             if self._database.in_transaction:
                 self._commit(has_pending=False)
 
@@ -210,21 +253,25 @@ class SqliteLog:
             if self._is_new:
                 # While the lock is held: nobody else has begun to use either of them.
                 self._database.close()
-                self.path.unlink()
-                _lock_file(self.path).unlink()
+                self.path.unlink(missing_ok=True)
+                _lock_file(self.path).unlink(missing_ok=True)
             self._close()
 
     def close(self) -> None:
         """Acknowledge what was appended, and let go of the database."""
-        if not self._lock.closed:
-            try:
+        try:
+            if not self._is_closed:
                 self.sync()
-            finally:
-                self._close()
+        finally:
+            self._close()
 
     def _close(self) -> None:
-        self._database.close()
-        self._lock.close()
+        """Let go of everything; once more where that was interrupted."""
+        self._is_closed = True
+        try:
+            self._database.close()
+        finally:
+            self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,9 +321,9 @@ class SqliteLog:
             return 0
         header = msgspec.structs.replace(self.header, compacted=found.compacted)
         database = self._database
-        with tables.told(self.path):
-            database.execute("BEGIN IMMEDIATE")
+        with self._writing():
             try:
+                database.execute("BEGIN IMMEDIATE")
                 database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", found.versions.items())
                 database.execute("UPDATE header SET text = ?", (header_text(header),))
                 database.execute("COMMIT")
@@ -292,10 +339,10 @@ class SqliteLog:
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
         database = self._database
-        with tables.told(self.path):
+        with self._writing():
             self.sync()
-            database.execute("BEGIN IMMEDIATE")
             try:
+                database.execute("BEGIN IMMEDIATE")
                 database.execute("DELETE FROM checkpoint")
                 rows = ((place, zlib.crc32(part), part) for place, part in enumerate(parts))
                 database.executemany("INSERT INTO checkpoint VALUES (?, ?, ?)", rows)
@@ -317,17 +364,21 @@ def _lock_file(path: Path) -> Path:
 def _locked(path: Path) -> Any:
     """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
     lock = own_file(_lock_file(path))
-    if fcntl is not None:
+    try:
+        if fcntl is None:
+            return lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
             raise LogError(f"{path}: another process is writing this log") from None
         try:
             named = _lock_file(path).stat()
         except FileNotFoundError:
             named = None
-        if named is None or not os.path.samestat(named, os.fstat(lock.fileno())):
-            lock.close()  # it was removed with the log that it was of
-            return _locked(path)
-    return lock
+        if named is not None and os.path.samestat(named, os.fstat(lock.fileno())):
+            return lock
+    except BaseException:
+        lock.close()
+        raise
+    lock.close()  # it was removed with the log that it was of
+    return _locked(path)
