@@ -193,6 +193,11 @@ class World:
         self.new(events.Started())
         return self.engine.close
 
+    def reopen(self) -> Callable[[], object]:
+        self.new(events.Started())
+        self.engine.close()
+        return self.open
+
 
 def told(world: World) -> list[Record]:
     return list(kept_records(world.log))
@@ -288,6 +293,7 @@ CALLS: Final = [
     "checkpoint",
     "list_by_status",
     "close",
+    "reopen",
 ]
 
 
@@ -317,7 +323,7 @@ def interrupt(world: World, name: str, n: int, again: int) -> list[str]:
     world.heard.clear()
     world.collected.clear()
     is_raised, _ = interrupted(call, n, again)
-    if name == "close":
+    if name in {"close", "reopen"}:
         with suppress(LogError):
             world.engine.close()
         world.open()

@@ -107,7 +107,7 @@ class Engine(Reporting, Collecting):
         `Finished`.
         The time is the clock's unless given; an event without a time of its own takes it, too.
         Raises UnknownAllocation, IllegalEvent, Refused (by a bound model), VersionConflict, and LogError when the log
-        cannot be written: then nothing changed.
+        cannot be written: then nothing changed. Raises ListenerError when it was recorded, and then a model raised.
         """
         return self._append_one(
             Write(
@@ -144,7 +144,7 @@ class Engine(Reporting, Collecting):
         """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
 
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
-        Then nothing changed.
+        Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
         """
         draft = Draft(self.store, self.clock.time_ns())
         for write in writes:
