@@ -151,6 +151,24 @@ def test_who_embeds_the_engine_is_told_what_to_do() -> None:
     assert [type(effect) for step in steps for effect in step.effects] == [SignalTask, KillTask, StartTask]
 
 
+def test_what_a_listener_of_the_embedder_raises_is_not_for_who_asked(caplog: pytest.LogCaptureFixture) -> None:
+    app = app_with("main")
+    steps: list[Step] = []
+
+    def refuse(_: Step) -> None:
+        raise ValueError("no")
+
+    app.engine.on_step(refuse)
+    app.engine.on_step(steps.append)
+
+    assert put(app, "signal", {"Task": "main", "Signal": "SIGHUP"}).status == 200
+    told = post(app, {"Alloc": ALLOC, "Task": "main", "Input": {"Type": "RestartRequested"}})
+
+    assert told.status == 200
+    assert len(steps) == 2
+    assert "listeners of the engine raised" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("action", "body", "status", "text"),
     [

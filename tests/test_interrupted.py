@@ -23,6 +23,7 @@ from interrupting import interrupted
 from postgres import Server, server
 from taskfold import Engine, ManualClock, Retention, events, ingest, inputs, replay
 from taskfold.allocation import Fold
+from taskfold.decide import due_of
 from taskfold.effects import Step
 from taskfold.errors import LogError
 from taskfold.log.check import check_log
@@ -223,6 +224,9 @@ def wrong_with(world: World) -> list[str]:
         wrong.append(f"the state is at {engine.store.seq}, the log at {positions[-1]}")
     if engine.index < max((record.index for record in records), default=0):
         wrong.append("the index is behind")
+    for (alloc, task), binding in engine._bindings.items():
+        if binding.model.state != engine.task(alloc, task).state:
+            wrong.append(f"the model of {alloc} is {binding.model.state}")
     try:
         engine.store._check()
         engine._decider.timers._check()
@@ -363,11 +367,60 @@ def heard_wrong(world: World, name: str, new: list[Record]) -> list[str]:
         heard = {step.alloc for step in world.heard if step.written}
         if heard != there:
             return [f"recorded were {there}, and heard {heard}"]
+    if name == "report":
+        tasks = {alloc: world.engine.store.fold.allocations[alloc].tasks["web"] for alloc in {r.alloc for r in new}}
+        planned = {alloc: world.engine._decider.timers.get(alloc, "web") for alloc in tasks}
+        if planned != {alloc: due_of(task) for alloc, task in tasks.items()}:
+            return [f"planned is {planned}"]
     if name in {"collect", "retain"}:
         there = {record.alloc for record in new}
         if set(world.collected) != there:
             return [f"collected were {there}, and heard {world.collected}"]
     return []
+
+
+# --- a log without an engine, and whoever waits ---
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_log_that_is_interrupted_goes_on_from_what_is_there(
+    request: pytest.FixtureRequest, tmp_path: Path, store: str
+) -> None:
+    name = request.getfixturevalue("database").new_schema() if store == "postgresql" else str(tmp_path / store)
+    log: Any = MemoryLog("1.1.2") if store == "memory" else open_log(name, "1.1.2")
+    chance = random.Random(f"{SEED} {store}")
+    count = 0
+    for _ in range(10 if HOW_MANY == "2" else 500):
+        new = [Append(alloc, count, [record_of(alloc, count + 1), record_of(alloc, count + 2)]) for alloc in "ab"]
+        interrupted(lambda new=new: log.append_all(new), chance.randrange(1, 250))  # type: ignore[misc]
+        ends = len(list(log.read("z")))
+        log.append("z", ends, [record_of("z", ends + 1)])
+        kept = list(log.read_all())
+        assert [record.seq for record in kept] == list(range(1, len(kept) + 1))
+        counts = {alloc: len(list(log.read(alloc))) for alloc in "ab"}
+        assert counts in ({"a": count, "b": count}, {"a": count + 2, "b": count + 2})
+        if counts["a"] == count:
+            log.append_all(new)
+        count += 2
+    kept = list(log.read_all())
+    log.close()
+    if store != "memory":
+        with open_log(name) as log:
+            assert list(log.read_all()) == kept
+
+
+def test_a_wait_that_is_interrupted_leaves_nobody_waiting_and_nothing_locked() -> None:
+    world = World("memory")
+    engine = world.engine = Engine(dialect="1.1.2")  # on the system's clock
+    engine.place({"ID": "a"})
+
+    def wait() -> None:
+        engine.wait("a", after=1, timeout=0.001)
+
+    for n in range(1, places_of(wait) + 1):
+        interrupted(wait, n)
+        assert len(engine.store.watches) == 0, n
+        assert not held(world), n
 
 
 # --- an alarm at a random moment ---

@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 from taskfold import events as ev
 from taskfold.errors import DecodeError, Gone, IdConflict, LogError, VersionConflict
 from taskfold.lifecycle import lifecycle_of
-from taskfold.log.contract import Append, Compacts, EventLog
+from taskfold.log.contract import Append, Compacts, EventLog, Recovers
 from taskfold.record import FORMAT, Collected, Compacted, Event, Placed, Record, Updated
 
 __all__ = ["LogContract", "record_of", "records_of", "unreadable_records"]
@@ -289,6 +289,17 @@ class LogContract:
             [Append("a0", 3, [record_of("a0", 2, id="x")]), Append("b", 1, [record_of("b", 1, id="y")])]
         )
         assert again == []
+
+    def test_recovering_changes_nothing_where_nothing_was_interrupted(self, log: EventLog) -> None:
+        """A log that can be gone on with after an interruption has nothing to do without one."""
+        if not isinstance(log, Recovers):
+            pytest.skip("this log does not recover")
+        _fill(log, 20)
+        before = list(log.read_all())
+        log.recover()
+        assert list(log.read_all()) == before
+        (record,) = log.append("z", 0, [record_of("z", 1)])
+        assert record.seq == log.seq == 21
 
     def test_a_compaction_leaves_the_last_record_of_what_was_collected(self, log: EventLog) -> None:
         """A compaction leaves the last record of what was collected; whoever asks for the rest is told."""
