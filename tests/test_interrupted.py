@@ -228,8 +228,7 @@ def wrong_with(world: World) -> list[str]:
         if binding.model.state != engine.task(alloc, task).state:
             wrong.append(f"the model of {alloc} is {binding.model.state}")
     try:
-        engine.store._check()
-        engine._decider.timers._check()
+        engine._check()
     except AssertionError as error:
         wrong.append(f"_check: {error!r}")
     return wrong + held(world)

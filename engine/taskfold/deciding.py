@@ -34,6 +34,7 @@ class Decider:
 
     def begin(self) -> None:
         """Begin, also once more, with the timers that the store's tasks have. O(tasks)."""
+        self._groups = {alloc: known for alloc, known in self._groups.items() if alloc in self._store.fold}
         timers = Timers()
         timers.set_all(
             (alloc, name, due_ns)
