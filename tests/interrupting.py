@@ -43,14 +43,17 @@ def interrupted(call: Callable[[], object], n: int, m: int = 0) -> tuple[bool, i
                 pending[places]
         return trace
 
-    before = sys.gettrace()
+    before, hook = sys.gettrace(), sys.unraisablehook
     is_raised = False
     try:
         try:
+            # What is let go of in between tells so, in Python, which would be interrupted, too.
+            sys.unraisablehook = [].append
             sys.settrace(trace)
             call()
         finally:
             sys.settrace(before)
+            sys.unraisablehook = hook
     except KeyboardInterrupt:
         is_raised = True
     return is_raised, places

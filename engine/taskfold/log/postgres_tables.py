@@ -270,7 +270,16 @@ def told(name: str, what: str = "written") -> Iterator[None]:
             f"{name}: another process has held the log for {LOCK_SECONDS} seconds, and holds it still"
         ) from None
     except (psycopg.Error, OverflowError, UnicodeError) as error:
+        if (interruption := _interruption(error)) is not None:
+            raise interruption from None
         raise LogError(f"{name}: cannot be {what} (PostgreSQL): {sentence(error)}") from None
+
+
+def _interruption(error: BaseException | None) -> BaseException | None:
+    """Return what interrupted a call (KeyboardInterrupt, say), where what psycopg cleans up then failed, too."""
+    while error is not None and isinstance(error, Exception):
+        error = error.__context__
+    return error
 
 
 def sentence(error: BaseException) -> str:
