@@ -262,17 +262,19 @@ def _source_error(name: str, error: LogError) -> SourceError:
 
 @contextmanager
 def told(name: str, what: str = "written") -> Iterator[None]:
-    """Turn what the database says into a LogError that names it."""
+    """Turn what the database says into a LogError that names it; what interrupted it is raised as itself."""
     try:
         yield
-    except psycopg.errors.LockNotAvailable:
-        raise LogError(
-            f"{name}: another process has held the log for {LOCK_SECONDS} seconds, and holds it still"
-        ) from None
-    except (psycopg.Error, OverflowError, UnicodeError) as error:
+    except Exception as error:
         if (interruption := _interruption(error)) is not None:
             raise interruption from None
-        raise LogError(f"{name}: cannot be {what} (PostgreSQL): {sentence(error)}") from None
+        if isinstance(error, psycopg.errors.LockNotAvailable):
+            raise LogError(
+                f"{name}: another process has held the log for {LOCK_SECONDS} seconds, and holds it still"
+            ) from None
+        if isinstance(error, psycopg.Error | OverflowError | UnicodeError):
+            raise LogError(f"{name}: cannot be {what} (PostgreSQL): {sentence(error)}") from None
+        raise
 
 
 def _interruption(error: BaseException | None) -> BaseException | None:
