@@ -36,10 +36,11 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
-torture: $(STAMP)  ## kill and interrupt writers some hundred times, and explore (minutes; not part of test)
+torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers, explore (an hour; not part of test)
 	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py tests/test_cli_run.py -k kill
 	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/test_ended_allocations.py
 	TASKFOLD_INTERRUPTIONS=200 TASKFOLD_ALARMS=400 $(BIN)/python -m pytest tests/test_interrupted.py
+	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/test_bit_flips.py tests/test_beside_a_writer.py
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals

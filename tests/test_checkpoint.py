@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -98,6 +101,7 @@ def damage(path: Path, statement: str, *values: object) -> None:
         {"records": 0},
         {"lifecycle": "another table"},
         {"allocations": 3},
+        {"fields": ((), ())},
         {"seq": 10_000},
     ],
     ids=str,
@@ -220,3 +224,37 @@ def test_folding_from_a_checkpoint_is_folding_from_the_beginning(script, data):
     assert {alloc: found.fold[alloc] for alloc in found.fold} == {alloc: whole[alloc] for alloc in whole}
     assert list(found.fold) == list(whole)
     assert found.positions.saved() == positions.saved()
+
+
+REGISTRY = """
+import json, sys
+import taskfold.events as events
+if sys.argv[2] == "another":
+    events.EVENT_TYPES = events.EVENT_TYPES[::-1]
+from taskfold import Engine
+with Engine.open(sys.argv[1]) as engine:
+    assert engine.store.checkpoint_seq == engine.store.seq > 0
+    print(json.dumps(engine.task("a", "web").counts, sort_keys=True))
+    engine.record("a", "web", events.Received())
+    print(engine.task("a", "web").counts["Received"])
+    engine.checkpoint()
+"""
+
+
+def test_counts_are_those_of_their_types_whatever_order_the_registry_has(tmp_path):
+    path = tmp_path / "x.db"
+    with Engine.open(path, dialect="1.1.2") as engine:
+        engine.place({"ID": "a"})
+        for event in (events.TaskSetup(), events.Driver(), events.Driver(), events.UnknownEvent(wire_type="New")):
+            engine.record("a", "web", event)
+        engine.checkpoint()
+        counts = engine.task("a", "web").counts
+    assert counts == {"Task Setup": 1, "Driver": 2, "Unknown": 1}
+
+    for received, order in enumerate(["the same", "another", "another", "the same"], start=1):
+        ran = subprocess.run(
+            [sys.executable, "-c", REGISTRY, path, order], capture_output=True, text=True, check=True, timeout=60
+        )
+        told, now = ran.stdout.splitlines()
+        assert {name: count for name, count in json.loads(told).items() if name != "Received"} == counts
+        assert int(now) == received

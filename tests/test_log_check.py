@@ -73,7 +73,7 @@ def test_a_whole_log_is_whole(path):
     assert (found.records, found.newest, found.damages, found.unacknowledged_bytes) == (30, 30, [], 0)
     done = run("log", path, "--check")
     assert done.exit_code == 0
-    assert done.stdout == f"{path}: whole; 30 whole records, newest position 30; format 2, dialect 1.1.2\n"
+    assert done.stdout == f"{path}: whole; 30 whole records, newest position 30; format 3, dialect 1.1.2\n"
 
 
 def test_all_that_is_damaged_is_found_and_named(path):
@@ -269,11 +269,11 @@ def test_a_header_that_is_damaged_is_damage_and_the_rest_is_checked_too(tmp_path
 
 def test_a_log_of_a_newer_format_is_not_called_damaged(path):
     if path.suffix == ".jsonl":
-        path.write_bytes(path.read_bytes().replace(b'"taskfold":2', b'"taskfold":3'))
+        path.write_bytes(path.read_bytes().replace(b'"taskfold":3', b'"taskfold":4'))
     else:
-        sql(path, "UPDATE header SET text = replace(text, ':2', ':3')")
+        sql(path, "UPDATE header SET text = replace(text, ':3', ':4')")
 
-    refused(run("log", path, "--check"), "the log has record format 3")
+    refused(run("log", path, "--check"), "the log has record format 4")
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM header", "UPDATE header SET text = '{'"])

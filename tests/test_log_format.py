@@ -58,7 +58,7 @@ def test_a_log_is_a_header_and_a_record_a_line_and_each_write_is_sealed(path):
 
     assert [json.loads(line).get("Seq") for line in lines] == [None, 1, 2, 3, 4, 5]
     assert ["Seal" in json.loads(line) for line in lines] == [True, False, True, True, False, True]
-    assert json.loads(lines[0])["taskfold"] == FORMAT == 2
+    assert json.loads(lines[0])["taskfold"] == FORMAT == 3
 
 
 def test_every_bit_that_is_flipped_is_found(path, tmp_path):
@@ -77,7 +77,7 @@ def test_every_bit_that_is_flipped_is_found(path, tmp_path):
             try:
                 check = check_log(copy)
             except SourceError:
-                assert b'{"taskfold":2,' not in damaged
+                assert b'{"taskfold":3,' not in damaged
             else:
                 assert check.unacknowledged_bytes or not check.is_whole, (place, bit)
 
@@ -294,19 +294,19 @@ def test_a_line_of_format_1_that_is_cut_off_is_passed_over(tmp_path):
     assert "were never acknowledged, and were passed over" in notes[0]
 
 
-@pytest.mark.parametrize("found", [0, 3, 99])
+@pytest.mark.parametrize("found", [0, 4, 99])
 def test_a_format_that_nobody_knows_is_refused(tmp_path, found):
     path = tmp_path / "x.jsonl"
     path.write_bytes((DATA / "format-1.jsonl").read_bytes().replace(b'"taskfold":1', b'"taskfold":%d' % found))
     database = tmp_path / "x.db"
     SqliteLog(database, "1.1.2").close()
     connection = sqlite3.connect(database)
-    connection.execute("UPDATE header SET text = replace(text, '\"taskfold\":2', ?)", (f'"taskfold":{found}',))
+    connection.execute("UPDATE header SET text = replace(text, '\"taskfold\":3', ?)", (f'"taskfold":{found}',))
     connection.commit()
     connection.close()
 
     for log in (path, database):
-        refused(run("replay", log), f"the log has record format {found}; this taskfold reads the formats 1 to 2")
+        refused(run("replay", log), f"the log has record format {found}; this taskfold reads the formats 1 to 3")
         with pytest.raises(LogError, match="record format"):
             Engine.open(log)
 

@@ -584,7 +584,7 @@ def test_a_log_of_an_older_format_is_brought_to_the_present(url):
     with PostgresLog(url, "1.1.2") as log:
         log.append("a", 0, records_of("a", 1, 2))
         log.append("a", 2, [Record(index=3, alloc="a", version=3, event=Collected(reason=""))])
-    header = """regexp_replace(replace(header, '"taskfold":2', '"taskfold":1'), ',"Seal":"[0-9a-f]+"', '')"""
+    header = """regexp_replace(replace(header, '"taskfold":3', '"taskfold":1'), ',"Seal":"[0-9a-f]+"', '')"""
     asked(url, f"UPDATE taskfold_head SET header = {header}")  # noqa: S608 - our own
     old = """replace(body, ',"Reason":""', '')"""
     asked(url, f"UPDATE taskfold_records SET body = {old} WHERE seq = 3")  # noqa: S608 - our own

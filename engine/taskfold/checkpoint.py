@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from taskfold.allocation import Allocation, Fold
+from taskfold.counts import packed
 from taskfold.dialect import Dialect
 from taskfold.positions import Positions
 from taskfold.record import FORMAT, Coordinated, Decided, TaskEventUnion
@@ -22,7 +23,7 @@ from taskfold.task import Task, TaskState
 
 __all__ = ["Checkpoint", "KeepsCheckpoints", "from_parts", "to_parts"]
 
-CHECKPOINT_FORMAT: Final = 1
+CHECKPOINT_FORMAT: Final = 2
 _ALLOCATIONS_PER_PART: Final = 500
 
 
@@ -57,6 +58,8 @@ class _Head(Struct, frozen=True):
     seq: int
     allocations: int
     positions: tuple[list[int], list[int], int, int, int]
+    fields: tuple[tuple[str, ...], ...]
+    """What the places of the values in a task and in an allocation mean."""
 
 
 class _Task(Struct, array_like=True):
@@ -72,8 +75,8 @@ class _Task(Struct, array_like=True):
     recorded: tuple[TaskEventUnion, ...] | None
     events_total: int
     irregular: int
-    packed_counts: bytes
-    """More than 64 bits: little-endian."""
+    counts: dict[str, int]
+    """By wire type: the place of a type in the registry is another one in another version."""
     decided: Decided | None
     hidden: bool
     fields: dict[str, bytes]
@@ -93,6 +96,7 @@ class _Allocation(Struct, array_like=True):
     collected: bool
 
 
+_FIELDS: Final = (_Task.__struct_fields__, _Allocation.__struct_fields__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -105,6 +109,7 @@ def to_parts(seq: int, fold: Fold, positions: Positions) -> Iterator[bytes]:
         seq=seq,
         allocations=len(fold),
         positions=positions.saved(),
+        fields=_FIELDS,
     )
     yield _encode(head)
     rest = iter(fold.allocations.values())
@@ -129,8 +134,6 @@ def _saved(allocation: Allocation) -> _Allocation:
 
 def _saved_task(task: TaskState) -> _Task:
     fields: dict[str, Any] = {name: getattr(task, name) for name in _Task.__struct_fields__}
-    counts = task.packed_counts
-    fields["packed_counts"] = counts.to_bytes((counts.bit_length() + 7) // 8, "little")
     return _Task(**fields)
 
 
@@ -142,8 +145,8 @@ def from_parts(parts: Iterator[bytes], dialect: Dialect) -> Checkpoint | None:
             return None
         head = msgspec.msgpack.decode(first, type=_Head)
         fold = Fold(dialect, on_illegal="keep")
-        made_with = (head.format, head.records, head.lifecycle)
-        if made_with != (CHECKPOINT_FORMAT, FORMAT, fold.lifecycle.fingerprint):
+        made_with = (head.format, head.records, head.lifecycle, head.fields)
+        if made_with != (CHECKPOINT_FORMAT, FORMAT, fold.lifecycle.fingerprint, _FIELDS):
             return None
         decode = msgspec.msgpack.Decoder(list[_Allocation]).decode
         for part in parts:
@@ -151,7 +154,7 @@ def from_parts(parts: Iterator[bytes], dialect: Dialect) -> Checkpoint | None:
         if len(fold) != head.allocations:
             return None
         return Checkpoint(head.seq, fold, Positions.of(head.positions))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, KeyError):  # a type that is counted is not known here
         return None
 
 
@@ -171,5 +174,5 @@ def _restored(saved: _Allocation) -> Allocation:
 
 def _restored_task(saved: _Task) -> Task:
     fields: dict[str, Any] = msgspec.structs.asdict(saved)
-    fields["packed_counts"] = int.from_bytes(saved.packed_counts, "little")
+    fields["packed_counts"] = packed(fields.pop("counts"))
     return Task.thaw(TaskState(**fields))

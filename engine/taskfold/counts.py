@@ -7,11 +7,12 @@ a 32-bit digit per type, the common types in the low digits, costs 40 to 80 byte
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from taskfold.events import EVENT_TYPES, TaskEvent, UnknownEvent
 
-__all__ = ["UNITS", "count_of", "counts_by_type"]
+__all__ = ["UNITS", "count_of", "counts_by_type", "packed"]
 
 _BITS: Final = 32
 _MASK: Final = (1 << _BITS) - 1
@@ -19,19 +20,30 @@ _TYPES: Final[tuple[type[TaskEvent], ...]] = (*(row.cls for row in EVENT_TYPES),
 
 UNITS: Final[dict[type[TaskEvent], int]] = {cls: 1 << (_BITS * place) for place, cls in enumerate(_TYPES)}
 """What to add to the packed counts for one event of a type."""
+_UNITS_BY_NAME: Final = {str(cls.__struct_config__.tag): unit for cls, unit in UNITS.items()}
 
 
-def count_of(packed: int, cls: type[TaskEvent]) -> int:
+def count_of(counts: int, cls: type[TaskEvent]) -> int:
     """Return how many events of this type were counted.
 
     >>> from taskfold.events import Started
     >>> count_of(UNITS[Started] * 3, Started)
     3
     """
-    return packed // UNITS[cls] & _MASK
+    return counts // UNITS[cls] & _MASK
 
 
-def counts_by_type(packed: int) -> dict[str, int]:
+def packed(counts: Mapping[str, int]) -> int:
+    """Return the packed counts of these, by wire type: what `counts_by_type` took apart. Raises KeyError.
+
+    >>> from taskfold.events import Started, Terminated
+    >>> packed({"Started": 2, "Terminated": 1}) == UNITS[Started] * 2 + UNITS[Terminated]
+    True
+    """
+    return sum(_UNITS_BY_NAME[name] * count for name, count in counts.items())
+
+
+def counts_by_type(packed_counts: int) -> dict[str, int]:
     """Return the counts that are not zero, by wire type; types that nobody knows count as ``Unknown``.
 
     >>> from taskfold.events import Started, Terminated
@@ -40,9 +52,9 @@ def counts_by_type(packed: int) -> dict[str, int]:
     """
     counts = {}
     for cls in _TYPES:
-        if packed == 0:
+        if packed_counts == 0:
             break
-        if packed & _MASK:
-            counts[str(cls.__struct_config__.tag)] = packed & _MASK
-        packed >>= _BITS
+        if packed_counts & _MASK:
+            counts[str(cls.__struct_config__.tag)] = packed_counts & _MASK
+        packed_counts >>= _BITS
     return counts

@@ -19,7 +19,7 @@ from typing import Final
 
 from taskfold.engine import Engine
 from taskfold.errors import SourceError, TaskfoldError
-from taskfold.lines import MAX_LINE_BYTES
+from taskfold.lines import MAX_LINE_BYTES, is_database
 from taskfold.log.contract import check_dialect
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.observation import Observation
@@ -213,6 +213,8 @@ def _opened(source: str) -> FileIO:
     try:
         if source == STANDARD_INPUT:
             return FileIO(sys.stdin.fileno(), closefd=False)
+        if is_database(source):
+            raise SourceError(source, "is an SQLite database, which cannot be followed")
         return FileIO(source)
     except OSError as error:
         raise SourceError(source, f"cannot be followed: {error.strerror or error}") from None

@@ -9,14 +9,28 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO, Final
 
 from taskfold.errors import SourceError
 
-__all__ = ["BLOCK_BYTES", "MAX_LINE_BYTES", "SQLITE_MAGIC", "blocks", "lines", "open_bytes", "readable"]
+__all__ = [
+    "BLOCK_BYTES",
+    "MAX_LINE_BYTES",
+    "SQLITE_MAGIC",
+    "begins_as_database",
+    "blocks",
+    "is_database",
+    "lines",
+    "open_bytes",
+    "readable",
+]
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 """How every SQLite database begins. Source: sqlite.org/fileformat.html."""
+
+_LEAST_PAGE: Final = 512
+"""The size of a database is a multiple of the smallest page. Source: as above."""
 
 BLOCK_BYTES: Final = 1 << 18
 """How much is read at once: what is decoded from it still fits the cache when it is folded."""
@@ -42,11 +56,37 @@ def readable(name: str) -> Iterator[None]:
         raise SourceError(name, f"cannot be read: {error.strerror or error}") from None
 
 
+def is_database(path: str | Path) -> bool:
+    """Tell whether a file is an SQLite database, which nothing but SQLite may open. Raises OSError.
+
+    Pipes, and whatever else is no file, are none. `taskfold.log.sqlite_files` says why.
+    """
+    found = Path(path).stat()
+    if not S_ISREG(found.st_mode) or not found.st_size:
+        return False
+    if found.st_size % _LEAST_PAGE:
+        return begins_as_database(path)  # a damaged one at most, which nobody has open
+    from taskfold.log import sqlite_files  # few files may be one, and the others need no SQLite
+
+    return sqlite_files.is_database(path)
+
+
+def begins_as_database(path: str | Path) -> bool:
+    """Tell whether a file begins as a database does; only for what SQLite has not open. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+
+
 @contextmanager
 def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError."""
+    """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError.
+
+    A database is refused: it is SQLite's to open.
+    """
     name = str(path)
     with readable(name):
+        if name != "-" and is_database(path):
+            raise SourceError(name, "is an SQLite database")
         raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(path).open("rb")  # noqa: SIM115 - closed below
         try:
             buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]

@@ -9,7 +9,7 @@ from taskfold.allocation import AllocationState
 from taskfold.clock import Clock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect
-from taskfold.errors import UnknownAllocation
+from taskfold.errors import LogError, UnknownAllocation
 from taskfold.record import Record
 from taskfold.store import Store, View
 from taskfold.task import TaskState
@@ -56,14 +56,22 @@ class Reading:
     def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
         """Return every record of an allocation, or of one of its tasks. O(records).
 
-        That of what was collected, too. Raises UnknownAllocation, and Gone where records were removed.
+        That of what was collected, too. Raises UnknownAllocation, Gone where records were removed, and LogError where
+        the log does not have all that the state was folded from.
         """
         with self.store.lock:
             self.store.check_whole()
-            is_known = alloc in self.store.fold
+            known = self.store.fold.allocations.get(alloc)
+            version = 0 if known is None else known.version
         records = list(self.store.log.read(alloc, after_version))
-        if not records and not is_known:
+        if not records and not version:
             raise UnknownAllocation(f"no allocation {alloc!r} is known")
+        newest = records[-1].version if records else after_version
+        if newest < version:
+            raise LogError(
+                f"the log is damaged: its records of allocation {alloc} end at version {newest}, where it is at "
+                f"version {version}"
+            )
         return [record for record in records if task is None or record.task == task]
 
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:

@@ -35,7 +35,7 @@ __all__ = [
     "Write",
 ]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """The version of the record format, written in the header of every log."""
 
 
@@ -282,5 +282,7 @@ class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     region: str = "global"
     lifecycle: str = ""
     """The hash of the lifecycle table that the log was written with."""
+    uuid: str = ""
+    """The identity of the log: drawn when it is begun, and kept for ever; none in the formats 1 and 2."""
     compacted: Compacted | UnsetType = UNSET
     """Where records were removed; nothing where none were."""

@@ -16,7 +16,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.duration import parse_time_ns, time_text
 from taskfold.errors import DecodeError, DialectError, Gone, SourceError
-from taskfold.lines import open_bytes
+from taskfold.lines import is_database, open_bytes, readable
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
@@ -167,7 +167,7 @@ class Replay:
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
         for name in self.sources:
-            if is_postgres(name):
+            if is_postgres(name) or _is_database(name):
                 self._stream = None
                 yield DatabaseSource(name)
                 continue
@@ -247,6 +247,11 @@ def _of_nomad(source: Source | DatabaseSource) -> Iterator[Observation]:
     if source.is_log:
         raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
     return source.observations()
+
+
+def _is_database(name: str) -> bool:
+    with readable(name):
+        return name != "-" and is_database(name)
 
 
 def _size(name: str) -> int:

@@ -18,9 +18,8 @@ from taskfold.duration import NS_PER_SECOND
 from taskfold.engine import Engine
 from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
-from taskfold.lines import SQLITE_MAGIC
+from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson_lines import is_header
 from taskfold.log.opening import is_new_log, open_log, shown_name
 from taskfold.replay import Replay
 from taskfold.retaining import Retainer
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["check_extra", "serve"]
 
 _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
-_HEADER_BYTES: Final = 64
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
 """Where Nomad's agents listen, on loopback."""
 
@@ -153,11 +151,8 @@ def _engine(log: str | None, follow: str | None, dialect: str | None, region: st
 def _is_source(path: str) -> bool:
     """Tell whether a file holds what a Nomad said, or a log of a form that cannot be written to."""
     try:
-        if Path(path).is_file():
-            with Path(path).open("rb") as file:
-                start = file.read(_HEADER_BYTES)
-            if is_header(start) or start.startswith(SQLITE_MAGIC):
-                return False
+        if Path(path).is_file() and is_log(path):
+            return False
         return next(iter(Replay(path)), None) is not None
     except (SourceError, LogError, OSError):
         return False

@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct
 
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError
-from taskfold.lines import open_bytes
+from taskfold.lines import is_database, open_bytes, readable
 from taskfold.log.contract import Ledger, StoredLog
 from taskfold.log.ndjson_lines import is_header
 from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
@@ -127,10 +127,11 @@ def is_log(name: str) -> bool:
         return True
     if name == "-" or (Path(name).exists() and not Path(name).is_file()):
         return False
-    from taskfold.log.sqlite_tables import is_database
-
+    with readable(name):
+        if is_database(name):
+            return True
     with open_bytes(name) as stream:
-        return is_header(stream.peek(_PEEK_BYTES)) or is_database(name)  # type: ignore[attr-defined]
+        return is_header(stream.peek(_PEEK_BYTES))  # type: ignore[attr-defined]
 
 
 def kept_checkpoint(name: str) -> Iterator[bytes]:
@@ -141,7 +142,7 @@ def kept_checkpoint(name: str) -> Iterator[bytes]:
 
             yield from read_checkpoint(name)
         else:
-            from taskfold.log.sqlite_tables import is_database, read_checkpoint_of
+            from taskfold.log.sqlite_tables import read_checkpoint_of
 
-            if is_database(name):
+            if Path(name).is_file() and is_database(name):
                 yield from read_checkpoint_of(Path(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET
@@ -94,9 +95,20 @@ class EventLog(Protocol):
 def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
     """Return the header of a new log of this dialect, written with the present lifecycle table. Raises DecodeError."""
     lifecycle = lifecycle_of(dialect)
-    header = LogHeader(taskfold=FORMAT, dialect=lifecycle.dialect.name, region=region, lifecycle=lifecycle.fingerprint)
+    header = LogHeader(
+        taskfold=FORMAT,
+        dialect=lifecycle.dialect.name,
+        region=region,
+        lifecycle=lifecycle.fingerprint,
+        uuid=str(uuid4()),
+    )
     read_back(header, msgspec.json.Decoder(LogHeader).decode)
     return header
+
+
+def present(header: LogHeader) -> LogHeader:
+    """Return the header of a log whose records are brought to the present format; it keeps its UUID, or gets one."""
+    return msgspec.structs.replace(header, taskfold=FORMAT, uuid=header.uuid or str(uuid4()))
 
 
 def check_header(header: LogHeader) -> None:

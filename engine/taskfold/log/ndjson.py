@@ -28,8 +28,8 @@ except ImportError:  # not on Windows
 
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
-from taskfold.lines import blocks, open_bytes
-from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, removal
+from taskfold.lines import blocks, is_database, open_bytes
+from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, present, removal
 from taskfold.log.files import new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
@@ -85,6 +85,8 @@ class NdjsonLog:
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
         self._is_new = self._is_to_begin(dialect)
         with self._told():
+            if not self._is_new and is_database(self.path):
+                raise LogError(f"{self.path}: is an SQLite database, and nothing is ever overwritten")
             self._file = _own_file(self.path)
             try:
                 self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
@@ -98,7 +100,7 @@ class NdjsonLog:
                 # What follows was cut off while it was written, and never acknowledged.
                 self._cut_off()
                 if self.header.taskfold != FORMAT:
-                    self._rewrite(msgspec.structs.replace(self.header, taskfold=FORMAT), self.read_kept())
+                    self._rewrite(present(self.header), self.read_kept())
             except BaseException:
                 self._file.close()
                 raise

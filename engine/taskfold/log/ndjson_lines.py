@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import chain
@@ -34,6 +35,9 @@ __all__ = [
 
 UNSEALED: Final = 1
 """The record format whose lines have no seals."""
+
+_FIRST_WITH_UUID: Final = 3
+_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _decode_header: Final = msgspec.json.Decoder(LogHeader).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -86,6 +90,8 @@ def header_of(line: bytes) -> LogHeader:
         if source != UNSEALED and seal(unsealed(line)) != line:
             raise DamagedHeader("it is damaged: what is there is not what was written")
         header = _decode_header(line if source == UNSEALED else unsealed(line))
+        if source >= _FIRST_WITH_UUID and not _UUID.fullmatch(header.uuid):
+            raise DamagedHeader(f"expected a UUID, found {header.uuid!r}")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DamagedHeader(str(error)) from None
     check_header(header)

@@ -26,12 +26,12 @@ from psycopg import sql
 from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
-from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, removal
+from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, present, removal
 from taskfold.log.entries import Entry, digest_in
 from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
-from taskfold.record import FORMAT, Record
+from taskfold.record import LogHeader, Record
 from taskfold.upcast import upcaster
 
 __all__ = ["PostgresLog"]
@@ -40,6 +40,8 @@ _CHANNEL: Final = "taskfold"
 _COMMIT: Final = sql.SQL("UPDATE taskfold_head SET seq = {}; NOTIFY {}; COMMIT")
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
+_KEPT: Final = 10_000
+"""How many IDs and versions are kept at most between two appends: what is not among them is asked for."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
 
@@ -66,6 +68,11 @@ class _Known(Ledger):
             """
             found = connection.execute(query, [list(imported)]).fetchall()
             self._imported.update((alloc, (index, ordinal)) for alloc, index, ordinal in found)
+
+    def let_go(self) -> None:
+        """Forget, where much is kept, what the database can be asked for: nothing may be pending."""
+        if max(len(self.ids), len(self.versions)) > _KEPT:
+            self.forget()
 
     def forget(self) -> None:
         """Look everything up again: somebody else has written, or what was noted was taken back."""
@@ -120,7 +127,7 @@ class PostgresLog:
         bring = upcaster(self.header.taskfold)
         if bring is None:
             return
-        header = msgspec.structs.replace(self.header, taskfold=FORMAT)
+        header = present(self.header)
         with self._connection.transaction():
             self._connection.execute("SELECT seq FROM taskfold_head FOR UPDATE")
             for seq, body in tables.bodies(self._connection):
@@ -219,12 +226,17 @@ class PostgresLog:
         return self._begun()
 
     def _begun(self) -> int:
-        cursor = self._connection.execute("BEGIN; SELECT seq FROM taskfold_head FOR UPDATE")
+        cursor = self._connection.execute("BEGIN; SELECT header, seq FROM taskfold_head FOR UPDATE")
         cursor.nextset()
-        row = cursor.fetchone()
-        if row is None:
-            raise LogError(f"{self.name}: the log is gone from its database")
-        return int(row[0])
+        header, seq = tables.head_of(cursor.fetchone(), self.name)
+        self._take(header)
+        return seq
+
+    def _take(self, header: LogHeader) -> None:
+        """Take a header that was read now: others may have removed records. Raises LogError for that of another log."""
+        if header.uuid != self.header.uuid:
+            raise LogError(f"{self.name}: another log is in the database since this one was opened: open it again")
+        self.header = header
 
     def append(
         self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
@@ -312,6 +324,7 @@ class PostgresLog:
             ) from None
         self._is_sent = self._has_unacknowledged = False
         self._committed_seq = self._ledger.seq
+        self._ledger.let_go()
 
     def _undo(self) -> None:
         """Take back what was not committed, here and there."""
@@ -446,7 +459,8 @@ class PostgresLog:
     def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
         with self._told("read"), self._reader() as connection:
             # Another process may have removed records since.
-            self.header, newest = tables.head(connection, self.name)
+            header, newest = tables.head(connection, self.name)
+            self._take(header)
             if on_hole == self._hole and query is tables.OF_ALL:
                 check_whole(self.header, self.name, asked["after"])
             yield from tables.records(connection, self.name, self.header, query, {**asked, "newest": newest}, on_hole)
@@ -454,7 +468,7 @@ class PostgresLog:
     def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
         """Say why a place is missing: records may have been removed while others were read."""
         with self._told("read"), self._reader() as connection:
-            self.header, _ = tables.head(connection, self.name)
+            self._take(tables.head(connection, self.name)[0])
         return hole(self.header, self.name, alloc, place, found)
 
     def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import psycopg
@@ -60,6 +60,8 @@ WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY v
 """
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
+"""Seq, alloc, version, index, ID, checksum and body."""
 
 
 def row_of(entry: Entry) -> tuple[object, ...]:
@@ -117,6 +119,11 @@ def head(connection: Connection, name: str) -> tuple[LogHeader, int]:
         row = connection.execute("SELECT header, seq FROM taskfold_head").fetchone()
     except psycopg.errors.UndefinedTable:
         row = None
+    return head_of(row, name)
+
+
+def head_of(row: tuple[Any, ...] | None, name: str) -> tuple[LogHeader, int]:
+    """Return the header and the position that the row of the head says. Raises LogError."""
     if row is None:
         raise LogError(f"{name}: there is no log, and a new one needs a dialect")
     try:
@@ -176,14 +183,14 @@ def is_begun(url: str) -> bool:
 
 
 def read_postgres(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of a log in a database, and its records in blocks, read as asked for. Raises SourceError."""
-    name = shown_name(url)
-    try:
-        with told(name, "read"), connect(url) as connection:
-            header, newest = head(connection, name)
-    except LogError as error:
-        raise _source_error(name, error) from None
-    return header, _blocks(url, header, newest)
+    """Return the header of a log in a database, and its records in blocks, read as asked for, all as of one moment.
+
+    Raises SourceError.
+    """
+    blocks = _blocks(url)
+    header = next(blocks)
+    assert isinstance(header, LogHeader)
+    return header, blocks  # type: ignore[return-value]  # the header comes first, and no other
 
 
 def newest_of(url: str) -> int:
@@ -196,12 +203,24 @@ def newest_of(url: str) -> int:
         raise _source_error(name, error) from None
 
 
-def _blocks(url: str, header: LogHeader, newest: int) -> Iterator[list[Record]]:
+@contextmanager
+def snapshot(url: str) -> Iterator[Connection]:
+    """Open a log as it is at one moment, whoever writes it meanwhile."""
+    with connect(url) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        with connection.transaction():
+            yield connection
+
+
+def _blocks(url: str) -> Iterator[LogHeader | list[Record]]:
+    """Yield the header, and then the records in blocks."""
     name = shown_name(url)
-    asked = {"after": 0, "newest": newest}
     block: list[Record] = []
     try:
-        with told(name, "read"), connect(url) as connection:
+        with told(name, "read"), snapshot(url) as connection:
+            header, newest = head(connection, name)
+            yield header
+            asked = {"after": 0, "newest": newest}
             for record in records(connection, name, header, OF_ALL, asked, kept_hole(header, name)):
                 block.append(record)
                 if len(block) == _ROWS:
@@ -225,22 +244,23 @@ def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
 def read_checkpoint(url: str) -> Iterator[bytes]:
     """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
     name = shown_name(url)
-    with told(name, "read"), connect(url) as connection:
+    with told(name, "read"), snapshot(url) as connection:
         yield from checkpoint_parts(connection, name)
 
 
-def scan_postgres(url: str) -> tuple[LogHeader, Iterator[tuple[int, Any, Any, Any, Any, Any, Any]]]:
-    """Return the header of a log, and its rows with all columns, whole or not. Raises SourceError."""
-    name = shown_name(url)
-    try:
-        with told(name, "read"), connect(url) as connection:
-            header, _ = head(connection, name)
-    except LogError as error:
-        raise _source_error(name, error) from None
-    return header, _rows(url)
+def scan_postgres(url: str) -> tuple[LogHeader, Iterator[Row]]:
+    """Return the header of a log, and its rows with all columns, whole or not, all as of one moment.
+
+    Raises SourceError.
+    """
+    rows = _rows(url)
+    header = next(rows)
+    assert isinstance(header, LogHeader)
+    return header, rows  # type: ignore[return-value]  # the header comes first, and no other
 
 
-def _rows(url: str) -> Iterator[tuple[int, Any, Any, Any, Any, Any, Any]]:
+def _rows(url: str) -> Iterator[LogHeader | Row]:
+    """Yield the header, and then the rows."""
     query = """
     SELECT seq, alloc, version, index, id, ordinal, checksum, convert_to(body, 'UTF8') FROM taskfold_records
     WHERE seq > %s ORDER BY seq LIMIT %s
@@ -248,7 +268,8 @@ def _rows(url: str) -> Iterator[tuple[int, Any, Any, Any, Any, Any, Any]]:
     name = shown_name(url)
     seq = 0
     try:
-        with told(name, "read"), connect(url) as connection:
+        with told(name, "read"), snapshot(url) as connection:
+            yield head(connection, name)[0]
             while rows := connection.execute(query, [seq, _ROWS]).fetchall():
                 for seq, alloc, version, index, text, ordinal, checksum, body in rows:
                     yield seq, alloc, version, index, text if ordinal is None else ordinal, checksum, body

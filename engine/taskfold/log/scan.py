@@ -5,25 +5,30 @@ What a seal or a checksum does not vouch for is not a record here, however good 
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from stat import S_ISREG
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
-from taskfold.lines import blocks, open_bytes, readable
+from taskfold.lines import blocks, is_database, open_bytes, readable
 from taskfold.log.contract import new_header
 from taskfold.log.ndjson_lines import UNSEALED, DamagedHeader, is_header, is_record, read_header
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.log.seals import Run, Sealed, Tail, good_end, seal, unsealed
+from taskfold.log.sparse import UpTo
+from taskfold.log.sqlite_head import Head, digest_of
 from taskfold.record import FORMAT, LogHeader, Record
 from taskfold.upcast import record_decoder
 
@@ -88,13 +93,12 @@ def scan(
 
         header, rows = scan_postgres(name)
         return LogCheck(name=shown_name(name), header=header), _of_rows(rows, header)
-    from taskfold.log.sqlite_tables import is_database
-
     if Path(name).is_file():
         with readable(name):
             is_rows = is_database(name)
         if is_rows:
-            return _scan_database(name, dialect, is_thorough=is_thorough)
+            scanned = _scan_database(name, dialect, is_thorough=is_thorough)
+            return next(scanned), scanned  # type: ignore[return-value]  # the check comes first, and no other
     scanned = _lines(name, dialect, is_thorough=is_thorough)
     check = next(scanned)
     assert isinstance(check, LogCheck)
@@ -111,7 +115,7 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
     """
     damaged: list[Damage] = []
     with open_bytes(name) as stream:
-        of_blocks = blocks(stream, name)
+        of_blocks = blocks(stream if name == "-" else _as_it_is(stream), name)
         _, first = next(of_blocks, (1, b""))
         first, newline, rest = first.partition(b"\n")
         start = len(first) + len(newline)
@@ -149,6 +153,14 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
             told = f"{_without(error, name)}; nothing after it was read"
             damaged.append(Damage(message=told, line=error.line, is_unreadable=True))
         yield from damaged
+
+
+def _as_it_is(stream: BinaryIO) -> Any:
+    """Return what ends where a file ends now, whatever is appended to it meanwhile; a pipe ends where it ends."""
+    if isinstance(stream, gzip.GzipFile):
+        return stream
+    found = os.fstat(stream.fileno())
+    return UpTo(stream, found.st_size) if S_ISREG(found.st_mode) else stream
 
 
 def _header(first: bytes, name: str, dialect: str | Dialect | None) -> LogHeader:
@@ -229,41 +241,73 @@ def _of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator[Scanne
         except msgspec.DecodeError as error:
             yield Damage(message=f"not a record of a taskfold log: {error}", seq=seq)
             continue
-        told = record.seq, record.alloc, record.version, record.index, record.id
-        if (seq, alloc, version, index, UNSET if known_by is None else known_by) != told:
+        told = record.seq, record.alloc, record.version, record.index, None if record.id is UNSET else record.id
+        if (seq, alloc, version, index, known_by) != told:
             yield Damage(message="the columns of the row say something else than its record", seq=seq)
         yield record
 
 
-def _scan_database(
-    name: str, dialect: str | Dialect | None, *, is_thorough: bool
-) -> tuple[LogCheck, Iterator[Scanned]]:
-    from taskfold.log.sqlite_tables import read_header_of
+def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> Iterator[LogCheck | Scanned]:
+    """Yield what is to be said of a log, and then its records and what is damaged, all as they are at one moment."""
+    from taskfold.log import sqlite_tables as tables
 
-    damaged: list[Damage] = []
+    path = Path(name)
     try:
-        header = read_header_of(Path(name))
+        with tables.snapshot(path, is_scan=True) as found:
+            damaged: list[Damage] = []
+            try:
+                header = tables.header_in(found.database, path)
+            except LogError as error:
+                if dialect is None and not (is_thorough and isinstance(error, DamagedHeader)):
+                    raise
+                header = _stand_in(dialect)
+                damaged.append(Damage(message=f"the header cannot be read: {_told(error, path)}"))
+            check = LogCheck(name=name, header=header)
+            yield check
+            head = None
+            try:
+                tables.check_schema(found.database, path, header)
+                head = tables.head_in(found.database, path, header)
+                check.unacknowledged_bytes = tables.unacknowledged_in(path, found, header, head)
+            except (LogError, sqlite3.Error) as error:
+                damaged = damaged or [Damage(message=_told(error, path))]
+            yield from damaged
+            if is_thorough:
+                yield from _told_by_sqlite(found.database)
+            yield from _acknowledged(_rows(found.database, path, header, head), header, head)
     except LogError as error:
-        told = str(error).removeprefix(f"{name}: ")
-        is_damaged = is_thorough and isinstance(error, DamagedHeader)
-        if dialect is None and not is_damaged:
-            raise SourceError(name, told) from None
-        header = _stand_in(dialect)
-        damaged.append(Damage(message=f"the header cannot be read: {told}"))
-    rows = _rows(Path(name), header, is_thorough=is_thorough)
-    return LogCheck(name=name, header=header), chain(damaged, _of_rows(rows, header))
+        raise SourceError(name, _told(error, path)) from None
 
 
-def _rows(path: Path, header: LogHeader, *, is_thorough: bool) -> Iterator[Row | Damage]:
+def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
+    """Yield the records of rows, and, where each is whole, whether they are all that were acknowledged."""
+    is_whole, newest, digest = True, 0, 0
+
+    def summed() -> Iterator[Row | Damage]:
+        nonlocal newest, digest
+        for row in rows:
+            if not isinstance(row, Damage):
+                newest, digest = row[0], digest + (row[5] if isinstance(row[5], int) else 0)
+            yield row
+
+    for found in _of_rows(summed(), header):
+        is_whole = is_whole and not isinstance(found, Damage)
+        yield found
+    if is_whole and head is not None and head.uuid and digest_of([digest]) != head.digest:
+        which = "the newest are missing" if newest < head.seq else "are not these"
+        yield Damage(message=f"records up to Seq {head.seq} were acknowledged, and {which}", seq=newest)
+
+
+def _told(error: Exception, path: Path) -> str:
+    """Return what an error says, without where."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _rows(database: sqlite3.Connection, path: Path, header: LogHeader, head: Head | None) -> Iterator[Row | Damage]:
     """Yield the rows of a database in order of their positions, and what cannot be read."""
-    from taskfold.log.sqlite_tables import reader
-
-    with closing(reader(path)) as database:
-        if is_thorough:
-            yield from _told_by_sqlite(database)
-        last = _last(database, path, header)
-        yield from _between(database, 1, last)
-        yield from _outside(database, 1, last)
+    last = _last(database, path, header) if head is None else head.seq
+    yield from _between(database, 1, last)
+    yield from _outside(database, 1, last)
 
 
 def _told_by_sqlite(database: sqlite3.Connection) -> Iterator[Damage]:
@@ -271,7 +315,7 @@ def _told_by_sqlite(database: sqlite3.Connection) -> Iterator[Damage]:
     try:
         for (told,) in database.execute(f"PRAGMA integrity_check({_DAMAGES_KEPT})"):
             if told != "ok":
-                yield Damage(message=f"SQLite: {' '.join(told.split())}")
+                yield Damage(message=f"SQLite: {' '.join(str(told).split())}")
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
                 yield Damage(message=f"part {part} of the checkpoint is damaged: it is made anew from the records")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -25,22 +25,39 @@ except ImportError:  # not on Windows
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError
 from taskfold.log import sqlite_tables as tables
-from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, kept_hole, new_header, removal
+from taskfold.log.contract import (
+    Append,
+    Ledger,
+    OnHole,
+    check_dialect,
+    check_whole,
+    hole,
+    kept_hole,
+    new_header,
+    removal,
+)
 from taskfold.log.entries import Entry, digest_in
 from taskfold.log.files import own_file
 from taskfold.log.ndjson_lines import header_text, is_new
+from taskfold.log.sqlite_files import neighbour
+from taskfold.log.sqlite_head import Head, digest_of
+from taskfold.log.sqlite_wal import lock_file
 from taskfold.record import Record
 
 __all__ = ["SqliteLog"]
 
 
-class _Lookups(Ledger):
-    """What the log must remember, looked up in the database where this process has not seen it yet."""
+_VERSIONS_KEPT: Final = 4_096
+"""How many versions are kept at most: what is not among them is looked up."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+
+class _Lookups(Ledger):
+    """What the log must remember, looked up in the database; it keeps the newest versions, and no ID."""
+
+    def __init__(self, database: sqlite3.Connection, seq: int) -> None:
         super().__init__()
         self._database = database
-        self.seq = self._one("SELECT max(seq) FROM records")[0] or 0
+        self.seq = seq
 
     def _one(self, query: str, *values: object) -> Any:
         return self._database.execute(query, values).fetchone()
@@ -52,11 +69,8 @@ class _Lookups(Ledger):
         return known
 
     def digest_of(self, id: str) -> int | None:
-        digest = self.ids.get(id)
-        if digest is None:
-            row = self._one("SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'", id)
-            digest = None if row is None else digest_in(row[0])
-        return digest
+        row = self._one("SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'", id)
+        return None if row is None else digest_in(row[0])
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
         known = self._imported.get(alloc)
@@ -68,12 +82,23 @@ class _Lookups(Ledger):
             known = self._one(query, alloc) or (0, -1)
         return known
 
-    def forget(self) -> None:
+    def _take(self, record: Record) -> None:
+        self.seq = record.seq
+        self.versions[record.alloc] = record.version
+        if isinstance(record.id, int):
+            self._imported[record.alloc] = (record.index, record.id)
+
+    def note_placed(self, placed: Sequence[Record]) -> None:
+        super().note_placed(placed)
+        if len(self.versions) > _VERSIONS_KEPT:
+            self.versions.clear()
+            self._imported.clear()
+
+    def forget(self, seq: int) -> None:
         """Look everything up again: what was noted since may have been taken back."""
-        self.ids.clear()
         self.versions.clear()
         self._imported.clear()
-        self.seq = self._one("SELECT max(seq) FROM records")[0] or 0
+        self.seq = seq
 
 
 class SqliteLog:
@@ -89,7 +114,7 @@ class SqliteLog:
         Raises LogError when the file is something else, cannot be opened, or is written by another process, and
         DialectError when it is of another dialect.
         """
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self._is_closed = False
         self._is_lost = False
         """What was appended and not acknowledged is not there any more."""
@@ -97,6 +122,8 @@ class SqliteLog:
         """Something was appended and not acknowledged yet."""
         self._is_interrupted = False
         """A call ended before its end: what is known of the database may not fit it."""
+        self._removals = 0
+        """How often a compaction has begun and ended: what was read meanwhile is not all that was there."""
         self._is_new = self._is_to_begin(dialect)
         with tables.told(self.path):
             self._lock = _locked(self.path)
@@ -104,9 +131,16 @@ class SqliteLog:
                 self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
                 if self._is_new:
                     tables.begin(self.path, new_header(dialect or "", region))
+                # By a connection that cannot write: one that can copies, when it is closed, what it could read of a
+                # damaged write-ahead log into the database, and removes the rest.
+                with tables.snapshot(self.path, is_own=True) as found:
+                    self.header, _ = tables.checked(self.path, found)
+                    tables.check_integrity(found.database, self.path)
+                if dialect is not None:
+                    check_dialect(self.header, dialect)
                 self._database = tables.connected(self.path)
                 try:
-                    self._open(dialect)
+                    self._open()
                 except BaseException:
                     self._database.close()
                     raise
@@ -114,15 +148,43 @@ class SqliteLog:
                 self._lock.close()
                 raise
 
-    def _open(self, dialect: str | Dialect | None) -> None:
-        """Check what is there, and make ready to write. Raises LogError and DialectError."""
-        self.header = tables.header_in(self._database, self.path)
-        if dialect is not None:
-            check_dialect(self.header, dialect)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self.header = tables.converted(self._database, self.header)
-        self._ledger = _Lookups(self._database)
+    def _open(self) -> None:
+        """Make ready to write. Raises LogError."""
+        database = self._database
+        tables.write_ahead(database, self.path)
+        database.execute("PRAGMA synchronous = FULL")
+        self.header = tables.converted(database, self.header)
+        self._reload()
+        newest = database.execute("SELECT max(seq) FROM records").fetchone()[0] or 0
+        if newest != self._head.seq:
+            raise LogError(
+                f"{self.path}: the log is damaged: its newest record has Seq {newest}, where Seq {self._head.seq} was "
+                f"acknowledged; `taskfold log {self.path} --check` tells more"
+            )
+        self._names = str(self.path), str(neighbour(self.path, "-wal"))
+        self._files = self._found_files()
+
+    def _reload(self) -> None:
+        """Know what the database knows, and nothing of what was taken back."""
+        self._head = tables.head_in(self._database, self.path, self.header)
+        """Where the log ended with the last commit."""
+        self._digest = self._head.digest
+        """The digest of that, and of what is pending."""
+        self._ledger = _Lookups(self._database, self._head.seq)
+
+    def _found_files(self) -> tuple[tuple[int, int] | None, ...]:
+        """Return which files have the names of the database and of its write-ahead log now."""
+        return tuple(map(_identity, self._names))
+
+    def _check_files(self) -> None:
+        """Check that the files that are open are the ones that others will find. Raises LogError."""
+        if (found := self._found_files()) != self._files:
+            is_other = found[0] != self._files[0]
+            name = self.path.name if is_other else neighbour(self.path, "-wal").name
+            raise LogError(
+                f"{self.path}: {name} was moved, removed or replaced while the log was open, so that nothing can be "
+                "acknowledged: move it back, or open the log again"
+            )
 
     def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
         """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
@@ -189,8 +251,9 @@ class SqliteLog:
                     self._database.execute("ROLLBACK")
                     self._is_lost = self._is_lost or self._has_pending
                 self._has_pending = False
-                self._ledger.forget()
                 self.header = tables.header_in(self._database, self.path)
+                self._reload()
+                self._removals += self._removals % 2
             self._is_interrupted = False
 
     def _insert(self, entries: Sequence[Entry], *, sync: bool) -> None:
@@ -200,10 +263,9 @@ class SqliteLog:
         if not has_pending:
             database.execute("BEGIN IMMEDIATE")
         database.execute("SAVEPOINT append")
+        rows = [tables.row_of(entry) for entry in entries]
         try:
-            database.executemany(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", [tables.row_of(entry) for entry in entries]
-            )
+            database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
             with suppress(sqlite3.Error):
@@ -215,14 +277,16 @@ class SqliteLog:
             self._note_lost(is_pending=has_pending)
             raise
         database.execute("RELEASE append")
+        self._digest += digest_of(row[tables.CHECKSUM] for row in rows)
         if sync:
-            self._commit(has_pending=has_pending)
+            self._commit(entries[-1].record.seq, has_pending=has_pending)
         else:
             self._has_pending = True
 
-    def _commit(self, *, has_pending: bool) -> None:
+    def _commit(self, seq: int, *, has_pending: bool) -> None:
+        head = self._head.after(seq, self._digest)
         try:
-            self._database.execute("COMMIT")
+            self._end_with(head)
             self._has_pending = False
         except BaseException:
             with suppress(sqlite3.Error):
@@ -230,11 +294,19 @@ class SqliteLog:
             self._note_lost(is_pending=has_pending)
             raise
 
+    def _end_with(self, head: Head) -> None:
+        """Commit, with a head that says so; nothing where the files are not those that are open any more."""
+        tables.write_head(self._database, head)
+        self._check_files()
+        self._database.execute("COMMIT")
+        self._head = head
+
     def _note_lost(self, *, is_pending: bool) -> None:
         """Note that nothing is pending any more, where the transaction has ended; `sync` must not be silent then."""
         if not self._database.in_transaction:
             self._is_lost = is_pending
-            self._ledger.forget()
+            self._digest = self._head.digest
+            self._ledger.forget(self._head.seq)
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
@@ -243,7 +315,7 @@ class SqliteLog:
                 self._is_lost = False
                 raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later call failed")
             if self._database.in_transaction:
-                self._commit(has_pending=False)
+                self._commit(self.seq, has_pending=False)
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -254,7 +326,7 @@ class SqliteLog:
                 # While the lock is held: nobody else has begun to use either of them.
                 self._database.close()
                 self.path.unlink(missing_ok=True)
-                _lock_file(self.path).unlink(missing_ok=True)
+                lock_file(self.path).unlink(missing_ok=True)
             self._close()
 
     def close(self) -> None:
@@ -290,24 +362,47 @@ class SqliteLog:
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
-        asked = {"alloc": alloc, "after": after_version, "newest": self.seq}
-        return tables.read_rows(self.path, self.header, tables.OF_ALLOCATION, asked, self._hole)
+        asked = {"alloc": alloc, "after": after_version}
+        return self._read(tables.OF_ALLOCATION, asked, self._hole)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
         check_whole(self.header, str(self.path), after_seq)
-        return tables.read_rows(
-            self.path, self.header, tables.OF_ALL, {"after": after_seq, "newest": self.seq}, self._hole
-        )
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole)
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield the records after a position that are there. O(log n + records that are read). Any thread may."""
-        asked = {"after": after_seq, "newest": self.seq}
-        return tables.read_rows(self.path, self.header, tables.OF_ALL, asked, kept_hole(self.header, str(self.path)))
+        """Yield the records after a position that are there. O(log n + records that are read). Any thread may.
+
+        From the beginning, or from where the checkpoint is, they are compared with what was acknowledged, too.
+        """
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
+
+    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+        """Return what is acknowledged now, to be read some at a time: no reader holds the database for longer."""
+        removals, head, after = self._removals, self._head, asked["after"]
+
+        def check(digest: int) -> None:
+            if query is tables.OF_ALL and removals == self._removals and removals % 2 == 0:
+                tables.check_digest(self.path, self.header, head, after, digest)
+
+        return self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+
+    def _rows(
+        self, query: str, asked: dict[str, Any], on_hole: OnHole, on_end: Callable[[int], None]
+    ) -> Iterator[Record]:
+        header = self.header
+        with tables.told(self.path, "read"), closing(tables.reader(self.path)) as database:
+            if tables.header_in(database, self.path).uuid != header.uuid:
+                raise LogError(f"{self.path}: was replaced by another log while it was open: open it again")
+            yield from tables.read_rows(database, self.path, header.taskfold, query, asked, on_hole, on_end)
 
     def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
         """Say why a place is missing; the header is the newest, since what is read may be removed meanwhile."""
         return hole(self.header, str(self.path), alloc, place, found)
+
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+        """Say why a place is missing that was not removed."""
+        return kept_hole(self.header, str(self.path))(alloc, place, found)
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
@@ -319,22 +414,46 @@ class SqliteLog:
         found = removal(self.read_kept, before_ns, self.header)
         if found is None:
             return 0
-        header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        before, header = self.header, msgspec.structs.replace(self.header, compacted=found.compacted)
         database = self._database
         with self._writing():
             try:
                 database.execute("BEGIN IMMEDIATE")
+                head = self._without(found.versions)
                 database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", found.versions.items())
                 database.execute("UPDATE header SET text = ?", (header_text(header),))
-                database.execute("COMMIT")
+                # First, for who reads meanwhile: that more may be missing than is harms nobody.
+                self._removals += 1
+                self.header = header
+                self._end_with(head)
             except BaseException:
+                self.header = before
                 with suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
                 raise
-            self.header = header
+            finally:
+                self._removals += self._removals % 2
+            self._digest = head.digest
             with suppress(sqlite3.Error):  # what was removed is removed, and its room is used again
                 database.execute("VACUUM")
+                # A commit of its own, so that the next one is known to have come after it.
+                database.execute("BEGIN IMMEDIATE")
+                self._commit(head.seq, has_pending=False)
         return found.records
+
+    def _without(self, versions: dict[str, int]) -> Head:
+        """Return the head after the records of allocations before these versions are removed."""
+        head = self._head
+        query = """
+        SELECT ifnull(sum(checksum), 0), ifnull(sum(checksum) FILTER (WHERE seq <= ?), 0) FROM records
+        WHERE alloc = ? AND version < ?
+        """
+        removed = of_checkpoint = 0
+        for alloc, version in versions.items():
+            found = self._database.execute(query, (head.checkpoint_seq, alloc, version)).fetchone()
+            removed, of_checkpoint = removed + found[0], of_checkpoint + found[1]
+        after = head.after(head.seq, head.digest - removed)
+        return after._replace(checkpoint_digest=digest_of([head.checkpoint_digest, -of_checkpoint]))
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
@@ -346,7 +465,8 @@ class SqliteLog:
                 database.execute("DELETE FROM checkpoint")
                 rows = ((place, zlib.crc32(part), part) for place, part in enumerate(parts))
                 database.executemany("INSERT INTO checkpoint VALUES (?, ?, ?)", rows)
-                database.execute("COMMIT")
+                head = self._head.after(self._head.seq, self._head.digest)
+                self._end_with(head._replace(checkpoint_seq=head.seq, checkpoint_digest=head.digest))
             except BaseException:
                 with suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
@@ -357,13 +477,18 @@ class SqliteLog:
         return tables.read_checkpoint_of(self.path)
 
 
-def _lock_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}-lock")
+def _identity(name: str) -> tuple[int, int] | None:
+    """Return which file has a name; None where there is none."""
+    try:
+        found = os.stat(name)  # noqa: PTH116 - each append asks twice
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _locked(path: Path) -> Any:
     """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
-    lock = own_file(_lock_file(path))
+    lock = own_file(lock_file(path))
     try:
         if fcntl is None:
             return lock
@@ -372,7 +497,7 @@ def _locked(path: Path) -> Any:
         except BlockingIOError:
             raise LogError(f"{path}: another process is writing this log") from None
         try:
-            named = _lock_file(path).stat()
+            named = lock_file(path).stat()
         except FileNotFoundError:
             named = None
         if named is not None and os.path.samestat(named, os.fstat(lock.fileno())):

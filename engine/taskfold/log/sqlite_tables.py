@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache, partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 
 from taskfold.errors import LogError, SourceError
-from taskfold.lines import SQLITE_MAGIC
-from taskfold.log.contract import OnHole, kept_hole
+from taskfold.lines import is_database
+from taskfold.log.contract import OnHole, kept_hole, present
 from taskfold.log.entries import Entry
 from taskfold.log.files import new_file
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import header_of, header_text
-from taskfold.record import FORMAT, LogHeader, Record
+from taskfold.log.sqlite_files import Connection, neighbour, uri
+from taskfold.log.sqlite_head import Head
+from taskfold.log.sqlite_wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
+from taskfold.record import LogHeader, Record
 from taskfold.upcast import record_decoder, upcaster
 
-__all__ = ["is_database", "newest_in", "read_checkpoint_of", "read_database", "read_header_of", "reader"]
+__all__ = ["newest_in", "read_checkpoint_of", "read_database", "reader"]
 
 _APPLICATION_ID: Final = 0x74666C64
 """``tfld``: what tells a log from any other database."""
 _ROWS: Final = 1_000
-"""How many records are read at a time: no reader holds the database for longer."""
+"""How many records are read at a time."""
+_FIRST_WITH_HEAD: Final = 3
+"""The first record format whose databases have a head."""
 
+_INTEGRITY_BYTES: Final = 16 << 20
+"""Up to which size a log is checked in all its parts when it is opened to be written."""
+
+_HEAD_TABLE: Final = "CREATE TABLE head (head BLOB NOT NULL)"
 _SCHEMA: Final = f"""
 PRAGMA application_id = {_APPLICATION_ID};
 CREATE TABLE header (text TEXT NOT NULL);
+{_HEAD_TABLE};
 CREATE TABLE records (
     seq INTEGER PRIMARY KEY,
     alloc TEXT NOT NULL,
@@ -47,18 +58,18 @@ CREATE TABLE checkpoint (part INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, bo
 CREATE UNIQUE INDEX records_by_id ON records (id) WHERE typeof(id) = 'text';
 """
 
-
-def is_database(path: str | Path) -> bool:
-    """Tell whether a file is an SQLite database, by its first bytes."""
-    with Path(path).open("rb") as file:
-        return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+_checksum: Final = itemgetter(2)
 
 
-def row_of(entry: Entry) -> tuple[object, ...]:
+CHECKSUM: Final = 5
+"""Where a row has its checksum."""
+
+
+def row_of(entry: Entry) -> tuple[int, str, int, int, int | str | None, int, bytes]:
     """Return the row of an entry."""
     record, body = entry.record, entry.line
     known_by = record.id if isinstance(record.id, (str, int)) else None
-    return record.seq, record.alloc, record.version, record.index, known_by, zlib.crc32(body), body
+    return record.seq, record.alloc, record.version, record.index, known_by, crc32(body), body
 
 
 OF_ALL: Final = """
@@ -70,43 +81,116 @@ WHERE alloc = :alloc AND version > :after AND seq <= :newest ORDER BY version LI
 """
 
 
-def _raise(error: LogError | None) -> None:
-    if error is not None:
-        raise error
-
-
-def read_rows(path: Path, header: LogHeader, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
-    """Yield records, some at a time, each time after the last place that was read.
+def read_rows(
+    database: sqlite3.Connection,
+    path: Path,
+    source: int,
+    query: str,
+    asked: dict[str, Any],
+    on_hole: OnHole,
+    on_end: Callable[[int], None] = lambda _: None,
+) -> Iterator[Record]:
+    """Yield records, some at a time, each time after the last place that was read; ``on_end`` is told their digest.
 
     Raises LogError for damage, and what ``on_hole`` returns where records are missing.
     """
-    decode = record_decoder(header.taskfold)
-    asked["rows"] = _ROWS
-    with told(path, "read"), closing(reader(path)) as database:
-        while rows := database.execute(query, asked).fetchall():
-            for seq, place, checksum, body in rows:
-                if place != asked["after"] + 1:
-                    _raise(on_hole(asked.get("alloc"), asked["after"] + 1, place))
-                asked["after"] = place
-                if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
-                    raise LogError(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
-                try:
-                    yield decode(body)
-                except msgspec.DecodeError as error:
-                    raise LogError(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
-            if len(rows) < _ROWS:
-                return
+    decode = record_decoder(source)
+    alloc, after = asked.get("alloc"), asked["after"]
+    digest = 0
+    while rows := database.execute(query, {**asked, "after": after, "rows": _ROWS}).fetchall():
+        for seq, place, checksum, body in rows:
+            if place != after + 1 and (error := on_hole(alloc, after + 1, place)):
+                raise error
+            after = place
+            if body.__class__ is not bytes or crc32(body) != checksum:
+                raise LogError(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
+            try:
+                record = decode(body)
+            except msgspec.DecodeError as error:
+                raise LogError(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
+            # The columns by which it was found; who checks a log compares the others, too.
+            if record.seq != seq or (alloc is not None and (record.alloc != alloc or record.version != place)):
+                raise LogError(f"{path}, Seq {seq}: the record is damaged: its columns say something else than it")
+            yield record
+        digest += sum(map(_checksum, rows))
+        if len(rows) < _ROWS:
+            break
+    on_end(digest)
+
+
+def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, digest: int) -> None:
+    """Check that the records after a position, to the end, are those that were acknowledged. Raises LogError."""
+    wanted = head.digest_after(after_seq)
+    if wanted is not None and digest != wanted and header.taskfold >= _FIRST_WITH_HEAD:
+        raise LogError(
+            f"{path}: the log is damaged: its records up to Seq {head.seq} are not those that were acknowledged; "
+            f"`taskfold log {path} --check` tells more"
+        )
+
+
+class Snapshot(NamedTuple):
+    """A log in a database as it is at one moment, whoever writes it meanwhile."""
+
+    database: sqlite3.Connection
+    wal: Wal
+    is_own: bool
+    """Nobody else writes it: this process holds the lock of who does."""
+
+
+@contextmanager
+def snapshot(path: Path, *, is_own: bool = False, is_scan: bool = False) -> Iterator[Snapshot]:
+    """Open a log that somebody else may be writing, in one transaction. O(frames of the write-ahead log).
+
+    ``is_own`` says that this process holds the lock of who writes. Raises LogError when the file is no database, or
+    what is beside it is not its own or, unless it is scanned, damaged: before SQLite writes the index of it anew, which
+    may be what shows that.
+    """
+    with told(path, "read"):
+        if not is_database(path):
+            raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+        wal = check_beside(path, is_own=is_own)
+        if wal.damage and not is_scan:
+            check_newest(path, wal, None)
+        with closing(reader(path)) as database:
+            database.execute("BEGIN")
+            yield Snapshot(database, wal, is_own)
+
+
+def checked(path: Path, found: Snapshot) -> tuple[LogHeader, Head]:
+    """Return the header and the head of a log that was opened. Raises LogError for damage."""
+    header = header_in(found.database, path)
+    check_schema(found.database, path, header)
+    head = head_in(found.database, path, header)
+    unacknowledged_in(path, found, header, head)
+    return header, head
+
+
+def unacknowledged_in(path: Path, found: Snapshot, header: LogHeader, head: Head) -> int:
+    """Return how many bytes at the end of the write-ahead log were never acknowledged. Raises LogError for damage."""
+    known = head if header.taskfold >= _FIRST_WITH_HEAD else None
+    try:
+        return check_newest(path, found.wal, known)
+    except LogError:
+        if found.wal.damage or found.is_own:
+            raise
+        # It may have been written between the looks at it and at the head.
+        with unwritten(path) as is_quiet:
+            if not is_quiet:
+                return 0
+            found.database.execute("COMMIT")
+            found.database.execute("BEGIN")
+            return check_newest(path, check_beside(path), head_in(found.database, path, header))
 
 
 def read_database(name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of a log in a database, and its records in blocks, read as asked for. Raises SourceError."""
-    path = Path(name)
-    try:
-        with told(path, "read"):
-            header = _checked_header(path)
-    except LogError as error:
-        raise SourceError(name, str(error).removeprefix(f"{name}: ")) from None
-    return header, _blocks(name, path, header)
+    """Return the header of a log in a database, and its records in blocks, read as asked for, all as of one moment.
+
+    Raises SourceError.
+    """
+    blocks = _blocks(name)
+    header = next(blocks)
+    assert isinstance(header, LogHeader)
+    return header, blocks  # type: ignore[return-value]  # the header comes first, and no other
 
 
 def newest_in(name: str) -> int | None:
@@ -117,19 +201,26 @@ def newest_in(name: str) -> int | None:
     return None
 
 
-def _blocks(name: str, path: Path, header: LogHeader) -> Iterator[list[Record]]:
-    asked = {"after": 0, "newest": 2**63 - 1}
-    block: list[Record] = []
+def _blocks(name: str) -> Iterator[LogHeader | list[Record]]:
+    """Yield the header, and then the records in blocks."""
+    path = Path(name)
     try:
-        for record in read_rows(path, header, OF_ALL, asked, kept_hole(header, name)):
-            block.append(record)
-            if len(block) == _ROWS:
+        with snapshot(path) as found:
+            header, head = checked(path, found)
+            yield header
+            asked = {"after": 0, "newest": 2**63 - 1}
+            on_end = partial(check_digest, path, header, head, 0)
+            on_hole = kept_hole(header, name)
+            block: list[Record] = []
+            for record in read_rows(found.database, path, header.taskfold, OF_ALL, asked, on_hole, on_end):
+                block.append(record)
+                if len(block) == _ROWS:
+                    yield block
+                    block = []
+            if block:
                 yield block
-                block = []
     except LogError as error:
         raise SourceError(name, str(error).removeprefix(f"{name}").lstrip(":, ")) from None
-    if block:
-        yield block
 
 
 @contextmanager
@@ -137,24 +228,24 @@ def told(path: Path, what: str = "written") -> Iterator[None]:
     """Turn what SQLite or the system says into a LogError that names the file."""
     try:
         yield
-    except (sqlite3.Error, OverflowError) as error:  # an index of more than 63 bits is one
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:  # an index of more than 63 bits is one
         raise LogError(f"{path}: cannot be {what} (SQLite): {error}") from None
     except OSError as error:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
 
 
-def connected(path: Path) -> sqlite3.Connection:
+def connected(path: Path) -> Connection:
     """Return the connection that writes. Raises LogError when the file is no database."""
     if not is_database(path):
         raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 def read_checkpoint_of(path: Path) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
+    """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a part that is damaged."""
     with told(path, "read"), closing(reader(path)) as database:
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
-            if zlib.crc32(body) != checksum:
+            if not isinstance(body, bytes) or crc32(body) != checksum:
                 raise LogError(f"{path}: part {part} of the checkpoint is damaged")
             yield body
 
@@ -164,18 +255,22 @@ def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
     bring = upcaster(header.taskfold)
     if bring is None:
         return header
-    header = msgspec.structs.replace(header, taskfold=FORMAT)
+    header = present(header)
     try:
         database.execute("BEGIN IMMEDIATE")
         query = "SELECT seq, checksum, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
-        seq = 0
+        seq = digest = 0
         while rows := database.execute(query, (seq, _ROWS)).fetchall():
             for seq, checksum, body in rows:
                 # What is damaged stays so, and is named when it is read.
-                if zlib.crc32(body) == checksum and (brought := bring(body)) != body:
-                    found = (brought, zlib.crc32(brought), seq)
+                if isinstance(body, bytes) and crc32(body) == checksum and (brought := bring(body)) != body:
+                    found = (brought, crc32(brought), seq)
                     database.execute("UPDATE records SET body = ?, checksum = ? WHERE seq = ?", found)
+                    checksum = found[1]  # noqa: PLW2901 - the row has it now
+                digest += checksum
         database.execute("UPDATE header SET text = ?", (header_text(header),))
+        database.execute(_HEAD_TABLE)
+        database.execute("INSERT INTO head VALUES (?)", (Head(header.uuid).after(seq, digest).packed(),))
         database.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):
@@ -184,28 +279,13 @@ def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
     return header
 
 
-def reader(path: Path) -> sqlite3.Connection:
+def reader(path: Path) -> Connection:
     """Return a connection that only reads."""
-    name = f"file:{quote(str(path.absolute()))}?mode=ro"
-    if not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists():
-        # Readers share a file beside the database, which cannot be made here; but then nobody writes, either.
-        name += "&immutable=1"
+    is_fixed = not os.access(path.parent, os.W_OK) and not neighbour(path, "-wal").exists()
+    # Readers share a file beside the database, which cannot be made there; but then nobody writes, either.
+    name = uri(path, *(("immutable=1",) if is_fixed else ()))
     # Whoever reads may go on in another thread.
-    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)
-
-
-def read_header_of(path: Path) -> LogHeader:
-    """Return the header of the log in a database. Raises LogError."""
-    with told(path, "read"):
-        return _checked_header(path)
-
-
-def _checked_header(path: Path) -> LogHeader:
-    """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
-    if not is_database(path):
-        raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
-    with closing(reader(path)) as database:
-        return header_in(database, path)
+    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
@@ -219,8 +299,59 @@ def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
         raise type(error)(f"{path}: not the header of a taskfold log: {error}") from None
 
 
+def head_in(database: sqlite3.Connection, path: Path, header: LogHeader) -> Head:
+    """Return the head of the log in a database; of one of an older format, its newest position. Raises LogError."""
+    if header.taskfold < _FIRST_WITH_HEAD:
+        return Head("", seq=database.execute("SELECT max(seq) FROM records").fetchone()[0] or 0)
+    found = database.execute("SELECT head FROM head").fetchall()
+    head = Head.unpacked(found[0][0]) if len(found) == 1 else None
+    if head is None or head.uuid != header.uuid:
+        raise LogError(f"{path}: the log is damaged: its head is not what was written")
+    return head
+
+
+def write_head(database: sqlite3.Connection, head: Head) -> None:
+    """Have the transaction that is open end with this head."""
+    database.execute("UPDATE head SET head = ?", (head.packed(),))
+
+
+@cache
+def _schema() -> frozenset[tuple[str, str, str]]:
+    """Return the tables and indexes of a log, as SQLite describes them."""
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(_SCHEMA)
+        return frozenset(database.execute(_DESCRIBED).fetchall())
+
+
+_DESCRIBED: Final = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
+
+
+def check_schema(database: sqlite3.Connection, path: Path, header: LogHeader) -> None:
+    """Check that the tables are those of a log, and that nothing changes them by itself. Raises LogError."""
+    found = frozenset(database.execute(_DESCRIBED).fetchall())
+    wanted = _schema() - (frozenset() if header.taskfold >= _FIRST_WITH_HEAD else {("table", "head", _HEAD_TABLE)})
+    wrong = sorted(name for _, name, _ in wanted - found)
+    wrong += sorted(name for kind, name, _ in found if kind == "trigger")
+    if wrong:
+        raise LogError(f"{path}: the log is damaged: {', '.join(map(repr, wrong))} is not as a log has it")
+
+
+def check_integrity(database: sqlite3.Connection, path: Path) -> None:
+    """Check, where that takes a moment, that every index has what its table has. O(size). Raises LogError."""
+    pages, page_bytes = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    if pages * page_bytes <= _INTEGRITY_BYTES:
+        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            found = " ".join(str(found).split())
+            raise LogError(
+                f"{path}: the log is damaged: {found}; `taskfold log {path} --check` tells more, "
+                "and --repair NEW copies what is good"
+            )
+
+
 def begin(path: Path, header: LogHeader) -> None:
     """Begin a log: it is there whole, or not at all."""
+    check_nothing_beside(path)
     draft = path.with_name(f"{path.name}-new")
     _remove(draft)
     new_file(draft).close()  # what SQLite puts beside a database has the mode of that
@@ -228,15 +359,26 @@ def begin(path: Path, header: LogHeader) -> None:
         with closing(sqlite3.connect(draft, isolation_level=None)) as database:
             database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
             database.execute("INSERT INTO header VALUES (?)", (header_text(header),))
+            database.execute("INSERT INTO head VALUES (?)", (Head(header.uuid, token=os.urandom(8)).packed(),))
             database.execute("COMMIT")
             # Now, so that no journal but a write-ahead log ever stands beside it: readers could not roll one back.
-            database.execute("PRAGMA journal_mode = WAL")
+            write_ahead(database, path)
         draft.replace(path)
     except BaseException:
         with suppress(OSError):
             _remove(draft)
         raise
     sync_folder(path)
+
+
+def write_ahead(database: sqlite3.Connection, path: Path) -> None:
+    """Have a database keep a write-ahead log. Raises LogError where it cannot, as on many network file systems."""
+    (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LogError(
+            f"{path}: SQLite can keep no write-ahead log there (its journal mode stays {mode!r}), "
+            "which readers beside a writer need: put the log on a local file system"
+        )
 
 
 def _remove(draft: Path) -> None:

@@ -10,7 +10,6 @@ Any of them may be gzip. The last line of a stream may be cut off: whoever recor
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -22,7 +21,7 @@ from taskfold.codecs.fields import compact
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
-from taskfold.log.opening import newest_on_server, read_server, shown_name
+from taskfold.log.opening import is_postgres, newest_on_server, read_server, shown_name
 from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
 from taskfold.record import LogHeader, Record
 
@@ -60,21 +59,29 @@ _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class DatabaseSource:
-    """A log in a database of a server, named by its URL."""
+    """A log in a database: of a server, named by its URL, or in a file."""
 
     is_log = True
 
-    def __init__(self, url: str) -> None:
-        self.name = shown_name(url)
-        self._url = url
+    def __init__(self, name: str) -> None:
+        self.name = shown_name(name)
+        self._url = name
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of the log, and its records in blocks. Raises SourceError."""
-        return read_server(self._url)
+        if is_postgres(self._url):
+            return read_server(self._url)
+        from taskfold.log.sqlite_tables import read_database
+
+        return read_database(self.name)
 
     def newest(self) -> int | None:
-        """Return the position of the newest record. Raises SourceError."""
-        return newest_on_server(self._url)
+        """Return the position of the newest record; None where the database cannot tell. Raises SourceError."""
+        if is_postgres(self._url):
+            return newest_on_server(self._url)
+        from taskfold.log.sqlite_tables import newest_in
+
+        return newest_in(self.name)
 
     def observations(self) -> Iterator[Observation]:
         """Raise SourceError: it has none."""
@@ -105,27 +112,18 @@ class Source:
         self._on_note = on_note
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
-        self._is_database = start.startswith(SQLITE_MAGIC)
-        if self._is_database and (name == "-" or isinstance(stream, gzip.GzipFile)):
+        if start.startswith(SQLITE_MAGIC):
             raise SourceError(name, "is an SQLite database that is packed or piped: it can be read from its own file")
-        self.is_log = self._is_database or is_header(start)
+        self.is_log = is_header(start)
         """Whether it is a log of taskfold's own, which has records; else it has observations."""
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of a log, and its records in blocks. Raises SourceError for what is no record."""
-        if self._is_database:
-            from taskfold.log.sqlite_tables import read_database
-
-            return read_database(self.name)
         return read_records(self._stream, self.name, lambda tail: self._on_note(tail_note(self.name, tail)))
 
     def newest(self) -> int | None:
-        """Return the position of the newest record of a log; None where that is known at its end only."""
-        if not self._is_database:
-            return None
-        from taskfold.log.sqlite_tables import newest_in
-
-        return newest_in(self.name)
+        """Return None: which record is the newest is known at the end only."""
+        return None
 
     def observations(self) -> Iterator[Observation]:
         """Yield what is told of allocations, in order. Raises SourceError, naming the line, for what cannot be read."""

@@ -1,0 +1,298 @@
+"""What lies beside a database before SQLite opens it: a write-ahead log that is its own, another's, or damaged.
+
+SQLite takes in whatever whole frames a ``-wal`` of the right name has, whosever they are, and passes over all that
+comes after a frame that is not whole, however much that is. Each commit of a log has its head in it (`sqlite_head`), at
+the end of a page of its own, so that the frames can be read without SQLite: whose commits they are, and up to which.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from io import FileIO
+from pathlib import Path
+from typing import Final, NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+from taskfold.errors import LogError
+from taskfold.log.sqlite_files import neighbour, unshared, uri
+from taskfold.log.sqlite_head import HEAD_BYTES, MARK, Head
+
+__all__ = ["Wal", "check_beside", "check_newest", "check_nothing_beside", "lock_file", "unwritten"]
+
+# Source of all of these: sqlite.org/fileformat.html and sqlite.org/walformat.html.
+_WAL_HEADER: Final = struct.Struct(">8I")
+_FRAME_HEADER: Final = struct.Struct(">IIII")
+_FRAME_HEADER_BYTES: Final = 24
+_MAGIC: Final = {0x377F0682: "<", 0x377F0683: ">"}
+_LEAF: Final = b"\x0d"
+_ONE_CELL: Final = b"\x00\x01"
+_INDEX_HEADER: Final = struct.Struct("=IIIBBHII2I8s2I")
+_INDEX_HEADER_BYTES: Final = 48
+_FRAMES_AT_ONCE: Final = 256
+_PAGE_BYTES: Final = 4096
+"""The size of a page where the write-ahead log cannot say it."""
+
+
+class Wal(NamedTuple):
+    """What the frames of a write-ahead log say."""
+
+    is_whole: bool = True
+    """Its own header is as it was written; else SQLite passes over all of it."""
+    heads: tuple[tuple[int, Head], ...] = ()
+    """The heads in the frames that SQLite would take in if they are whole, each with the number of its frame."""
+    commits: tuple[int, ...] = ()
+    """The numbers of those frames that end a transaction."""
+    frames: int = 0
+    """How many such frames there are."""
+    newest: int = 0
+    """The greatest commit that any frame tells of, also one that SQLite passes over."""
+    frame_bytes: int = 0
+    damage: str = ""
+    """What is wrong with it, where it is of this log."""
+
+    @property
+    def is_headless(self) -> bool:
+        """Whether the first commit has no head, where others have."""
+        return bool(self.heads and self.commits) and self.commits[0] < self.heads[0][0]
+
+    def end_of(self, head: Head) -> int:
+        """Return the number of the frame that ends the transaction of a head; 0 where it is not among the frames."""
+        at = next((frame for frame, found in reversed(self.heads) if found == head), 0)
+        return next((frame for frame in self.commits if frame >= at), 0) if at else 0
+
+
+def _sum(data: bytes, order: str, one: int = 0, two: int = 0) -> tuple[int, int]:
+    """Return SQLite's checksum of some words, after that of others."""
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two
+
+
+def wal_of(path: Path) -> Wal:
+    """Return what the write-ahead log of a database says. O(frames). Raises OSError."""
+    # The index first: a frame is in the file before the index has it.
+    indexed, salts_of_index = _indexed(path)
+    try:
+        file = neighbour(path, "-wal").open("rb", buffering=0)
+    except FileNotFoundError:
+        return Wal()
+    with file:
+        start = file.read(_WAL_HEADER.size)
+        if len(start) < _WAL_HEADER.size:
+            return Wal()
+        magic, _, page_bytes, _, *salts, one, two = _WAL_HEADER.unpack(start)
+        is_whole = magic in _MAGIC and _sum(start[:24], _MAGIC[magic]) == (one, two)
+        wal = _frames_of(file, page_bytes if is_whole else _PAGE_BYTES, tuple(salts) if is_whole else None)
+        if is_whole and salts_of_index == start[16:24]:
+            before = max([*(frame for frame in wal.commits if frame < indexed), indexed - _FRAMES_AT_ONCE, 0])
+            if wal.frames < indexed or not _are_whole(file, start, before, indexed):
+                told = f"{path.name}-wal has not all that was acknowledged last, as {path.name}-shm shows"
+                return wal._replace(damage=told)
+    return wal
+
+
+def _frames_of(file: FileIO, page_bytes: int, salts: tuple[int, ...] | None) -> Wal:
+    """Return what the frames of an open write-ahead log say; without salts SQLite passes over all of them."""
+    size = page_bytes + _FRAME_HEADER_BYTES
+    heads: list[tuple[int, Head]] = []
+    commits: list[int] = []
+    number = frames = newest = 0
+    while block := file.read(size * _FRAMES_AT_ONCE):
+        for at in range(0, len(block) - size + 1, size):
+            number += 1
+            _, pages, *found = _FRAME_HEADER.unpack_from(block, at)
+            head = _head_in(block, at + _FRAME_HEADER_BYTES, page_bytes)
+            newest = newest if head is None else max(newest, head.commit)
+            if tuple(found) == salts:
+                frames = number
+                if head is not None:
+                    heads.append((number, head))
+                if pages:
+                    commits.append(number)
+    return Wal(salts is not None, tuple(heads), tuple(commits), frames, newest, size)
+
+
+def _are_whole(file: FileIO, start: bytes, before: int, last: int) -> bool:
+    """Tell whether the frames after one, up to another, have the checksums that they say."""
+    magic, _, page_bytes, *_, one, two = _WAL_HEADER.unpack(start)
+    size = page_bytes + _FRAME_HEADER_BYTES
+    if before:
+        file.seek(_WAL_HEADER.size + (before - 1) * size)
+        one, two = struct.unpack_from(">II", file.read(size), 16)
+    file.seek(_WAL_HEADER.size + before * size)
+    for _ in range(before, last):
+        frame = file.read(size)
+        if len(frame) < size:
+            return False
+        one, two = _sum(frame[_FRAME_HEADER_BYTES:], _MAGIC[magic], *_sum(frame[:8], _MAGIC[magic], one, two))
+        if (one, two) != struct.unpack_from(">II", frame, 16):
+            return False
+    return True
+
+
+def _head_in(block: bytes, start: int, size: int) -> Head | None:
+    """Return the head that a page has; None for any other page."""
+    at = start + size - HEAD_BYTES
+    if block[at : at + len(MARK)] != MARK or block[start : start + 1] != _LEAF:
+        return None
+    if block[start + 3 : start + 5] != _ONE_CELL:
+        return None
+    return Head.unpacked(block[at : at + HEAD_BYTES])
+
+
+def _indexed(path: Path) -> tuple[int, bytes]:
+    """Return how many frames the shared index says are committed, and the salts of their write-ahead log."""
+    with unshared(path) as is_ours:
+        if not is_ours:
+            return 0, b""
+        try:
+            with neighbour(path, "-shm").open("rb", buffering=0) as file:
+                one, other = file.read(_INDEX_HEADER_BYTES), file.read(_INDEX_HEADER_BYTES)
+        except OSError:
+            return 0, b""
+    if one != other or len(one) < _INDEX_HEADER_BYTES:
+        return 0, b""
+    found = _INDEX_HEADER.unpack(one)
+    is_whole = found[3] and _sum(one[:40], "<" if sys.byteorder == "little" else ">") == found[-2:]
+    return (found[6], found[10]) if is_whole else (0, b"")
+
+
+def lock_file(path: Path) -> Path:
+    """Return the file that the process which writes a log has locked."""
+    return path.with_name(f"{path.name}-lock")
+
+
+@contextmanager
+def unwritten(path: Path) -> Iterator[bool]:
+    """Keep everybody from writing a log, and tell whether nobody does."""
+    try:
+        file = lock_file(path).open("rb")
+    except OSError:  # who writes makes it first
+        yield True
+        return
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+        yield True
+
+
+def check_nothing_beside(path: Path) -> None:
+    """Check that nothing of a removed log is where one is to be begun. Raises LogError.
+
+    What has no record is removed.
+    """
+    for end in ("-wal", "-journal"):
+        file = neighbour(path, end)
+        with suppress(FileNotFoundError):
+            if file.stat().st_size:
+                raise LogError(
+                    f"{path}: there is no log, but {file.name} is there, which holds what was written last to one that "
+                    "was removed or moved: move it back beside that, or away, and begin again"
+                )
+            file.unlink()
+    with suppress(FileNotFoundError):
+        neighbour(path, "-shm").unlink()
+
+
+def check_beside(path: Path, *, is_own: bool = False) -> Wal:
+    """Check that what lies beside a database is its own, before SQLite opens it; return what it says. O(frames).
+
+    ``is_own`` says that this process holds the lock of who writes. Raises LogError for what is another log's, and
+    OSError; that it is damaged is in what is returned.
+    """
+    wal, problem = _looked_at(path)
+    if (problem or wal.damage) and not is_own:
+        # Somebody may be writing, so that the one was changed before the other was read.
+        with unwritten(path) as is_quiet:
+            wal, problem = _looked_at(path) if is_quiet else (Wal(), "")
+    if problem:
+        raise LogError(f"{path}: {problem}")
+    return wal
+
+
+def _looked_at(path: Path) -> tuple[Wal, str]:
+    """Return what the write-ahead log says, and what is wrong with it, if anything."""
+    with suppress(FileNotFoundError):
+        if neighbour(path, "-journal").stat().st_size:
+            return Wal(), (
+                f"{path.name}-journal is beside it, and not its own: SQLite would write it over the log; move it away"
+            )
+    main = _main_head(path)
+    wal = wal_of(path)
+    if not wal.frames:
+        return wal, ""
+    problem = _problem(path, main, wal)
+    if problem and isinstance(main, Head) and wal.is_headless and all(head.uuid == main.uuid for _, head in wal.heads):
+        return wal._replace(damage=f"{path.name}-wal begins with a commit whose head is damaged"), ""
+    return wal, problem
+
+
+def _main_head(path: Path) -> Head | str | None:
+    """Return the head that the database has without its write-ahead log; None for one of an older format.
+
+    Where it cannot be read: why.
+    """
+    try:
+        with closing(sqlite3.connect(uri(path, "immutable=1"), uri=True)) as database:
+            # A process that is killed while it copies frames back leaves fewer pages than the first one says.
+            database.execute("PRAGMA writable_schema = ON")
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone() is None:
+                return None
+            (data,) = database.execute("SELECT head FROM head").fetchone() or (None,)
+    except sqlite3.Error as error:
+        return str(error)
+    return Head.unpacked(data) or "its head is damaged"
+
+
+def _problem(path: Path, main: Head | str | None, wal: Wal) -> str:
+    """Return what is wrong with a write-ahead log beside a database; empty where it goes on from it."""
+    name = f"{path.name}-wal"
+    if isinstance(main, str):
+        return f"the log is damaged ({main}), so that nobody can tell whether {name} is of it"
+    other = (
+        f"{name} is of another log, or of another copy of this one, and holds records that are in no other file: "
+        f"move it back to where it is from, or away"
+    )
+    if main is None and not wal.heads:
+        return ""
+    main = main or Head("")
+    first = wal.heads[0][1] if wal.heads else main
+    is_ours = all(head.uuid == (main.uuid or first.uuid) for _, head in wal.heads)
+    is_next = (first.commit, first.before) == (main.commit + 1, main.token)
+    if is_ours and (is_next or any((head.commit, head.token) == (main.commit, main.token) for _, head in wal.heads)):
+        return ""
+    return other
+
+
+def check_newest(path: Path, wal: Wal, head: Head | None) -> int:
+    """Check that what is read ends with what was acknowledged last; return how many bytes after it were not.
+
+    ``wal`` is what the write-ahead log said, ``head`` what was read through it afterwards. The last commit may be torn,
+    as a kill leaves it, but none before it. Raises LogError.
+    """
+    commit = 0 if head is None else head.commit
+    torn = 1 if wal.is_whole else 0  # the header of a write-ahead log is on disk before its first frame is written
+    end = 0 if head is None else wal.end_of(head)
+    is_among = end > 0 or (bool(wal.heads) and commit < wal.heads[0][1].commit)
+    damage = wal.damage
+    if not damage and wal.newest > commit + torn:
+        damage = f"{path.name}-wal can be read up to commit {commit}, and others came after it"
+    if damage:
+        raise LogError(
+            f"{path}: the log is damaged: {damage}; `taskfold log {path} --repair NEW` copies what can be read"
+        )
+    return (wal.frames - end) * wal.frame_bytes if is_among else 0
