@@ -127,7 +127,7 @@ def test_every_recorded_entry_of_a_list_is_what_the_schema_says(version: str) ->
 def test_every_imported_record_is_what_the_schema_says() -> None:
     assert len(records()) > 1500
     for record in records():
-        check("record-2", record)
+        check("record-3", record)
 
 
 @pytest.mark.parametrize("version", recordings.VERSIONS)
@@ -159,16 +159,16 @@ def test_an_allocation_of_which_little_is_told_is_what_the_schema_says(dialect: 
 def test_every_event_of_a_log_has_its_place_in_the_schema(cls: type[Any]) -> None:
     event = cls(reason="asked for") if cls is Collected else cls()
     record = msgspec.json.encode(Record(index=1, alloc="a", version=1, event=event))
-    check("record-2", record)
-    check("record-2", seal(record + b"\n"))
+    check("record-3", record)
+    check("record-3", seal(record + b"\n"))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_header_of_a_log_is_what_the_schema_says(dialect: str) -> None:
     header = json.loads(msgspec.json.encode(new_header(dialect)))
-    assert validator("log-header-2").is_valid(header)
+    assert validator("log-header-3").is_valid(header)
     for wrong in ({"taskfold": 1}, {"dialect": "0.4.0"}, {"region": None}, {"more": 1}):
-        assert not validator("log-header-2").is_valid(header | wrong)
+        assert not validator("log-header-3").is_valid(header | wrong)
 
 
 # --- what is refused ---
@@ -313,7 +313,7 @@ def test_the_schema_of_a_record_refuses_what_the_log_refuses() -> None:
         for each in wrong:
             decoded = decodes(decode, each)
             refused += not decoded
-            assert validator("record-2").is_valid(each) == decoded, each
+            assert validator("record-3").is_valid(each) == decoded, each
     assert refused > 100
 
 
@@ -457,13 +457,13 @@ def test_what_is_stale_missing_or_too_much_is_named(tmp_path: Path, capsys: pyte
     assert main(["--write", str(folder)]) == 0
     assert main(["--check", str(folder)]) == 0
     assert capsys.readouterr() == ("", "")
-    (folder / "record-2.json").write_text("{}")
+    (folder / "record-3.json").write_text("{}")
     (folder / "stub-0.5.0.json").unlink()
     (folder / "older.json").write_text("{}")
     assert main(["--check", str(folder)]) == 1
     assert capsys.readouterr().err.splitlines() == [
         f"{folder / 'older.json'}: no type makes it",
-        f"{folder / 'record-2.json'}: is stale",
+        f"{folder / 'record-3.json'}: is stale",
         f"{folder / 'stub-0.5.0.json'}: is missing",
     ]
 
