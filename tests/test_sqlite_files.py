@@ -472,7 +472,7 @@ def test_what_a_log_keeps_in_memory_does_not_grow_with_it(tmp_path, monkeypatch)
         assert len(ledger.versions) <= 51
         assert not ledger.ids
         assert log.knows("id-3")
-        assert log.append("b", 0, [record_of("b", 1, id="id-3")]) == []
+        assert log.append("a3", 0, [record_of("a3", 1, id="id-3")]) == []
         assert log.append("a3", 1, [record_of("a3", 2)])[0].version == 2
 
 

@@ -131,6 +131,7 @@ class SqliteLog:
                 self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
                 if self._is_new:
                     tables.begin(self.path, new_header(dialect or "", region))
+                tables.roll_back_journal(self.path)
                 # By a connection that cannot write: one that can copies, when it is closed, what it could read of a
                 # damaged write-ahead log into the database, and removes the rest.
                 with tables.snapshot(self.path, is_own=True) as found:

@@ -241,6 +241,17 @@ def connected(path: Path) -> Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
+def roll_back_journal(path: Path) -> None:
+    """Have SQLite take back what a process left that was killed while it changed the mode of a log of an older format.
+
+    Only a connection that writes can. Raises LogError for a journal that is not its own.
+    """
+    if neighbour(path, "-journal").exists():
+        check_beside(path, is_own=True)
+        with closing(connected(path)) as database:
+            database.execute("SELECT count(*) FROM sqlite_master")
+
+
 def read_checkpoint_of(path: Path) -> Iterator[bytes]:
     """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a part that is damaged."""
     with told(path, "read"), closing(reader(path)) as database:

@@ -21,7 +21,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-from taskfold.errors import LogError
+from taskfold.errors import LogError, TaskfoldError
+from taskfold.log.ndjson_lines import header_of
 from taskfold.log.sqlite_files import neighbour, unshared, uri
 from taskfold.log.sqlite_head import HEAD_BYTES, MARK, Head
 
@@ -62,6 +63,10 @@ class Wal(NamedTuple):
     def is_headless(self) -> bool:
         """Whether the first commit has no head, where others have."""
         return bool(self.heads and self.commits) and self.commits[0] < self.heads[0][0]
+
+    def is_of(self, uuid: str) -> bool:
+        """Tell whether every commit is of the log of this UUID."""
+        return all(head.uuid == uuid for _, head in self.heads)
 
     def end_of(self, head: Head) -> int:
         """Return the number of the frame that ends the transaction of a head; 0 where it is not among the frames."""
@@ -226,56 +231,78 @@ def check_beside(path: Path, *, is_own: bool = False) -> Wal:
 
 def _looked_at(path: Path) -> tuple[Wal, str]:
     """Return what the write-ahead log says, and what is wrong with it, if anything."""
+    main = _main_of(path)
     with suppress(FileNotFoundError):
-        if neighbour(path, "-journal").stat().st_size:
+        # One of an older format may have been left in another mode, with a journal of its own.
+        if main.head is not None and neighbour(path, "-journal").stat().st_size:
             return Wal(), (
                 f"{path.name}-journal is beside it, and not its own: SQLite would write it over the log; move it away"
             )
-    main = _main_head(path)
     wal = wal_of(path)
     if not wal.frames:
         return wal, ""
     problem = _problem(path, main, wal)
-    if problem and isinstance(main, Head) and wal.is_headless and all(head.uuid == main.uuid for _, head in wal.heads):
+    if problem and main.head is not None and wal.is_headless and wal.is_of(main.head.uuid):
         return wal._replace(damage=f"{path.name}-wal begins with a commit whose head is damaged"), ""
     return wal, problem
 
 
-def _main_head(path: Path) -> Head | str | None:
-    """Return the head that the database has without its write-ahead log; None for one of an older format.
+class _Main(NamedTuple):
+    """What a database says without its write-ahead log; a kill leaves pages that are not, or half, copied back."""
 
-    Where it cannot be read: why.
-    """
-    try:
-        with closing(sqlite3.connect(uri(path, "immutable=1"), uri=True)) as database:
-            # A process that is killed while it copies frames back leaves fewer pages than the first one says.
-            database.execute("PRAGMA writable_schema = ON")
-            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone() is None:
-                return None
-            (data,) = database.execute("SELECT head FROM head").fetchone() or (None,)
-    except sqlite3.Error as error:
-        return str(error)
-    return Head.unpacked(data) or "its head is damaged"
+    uuid: str | None = None
+    """The UUID in its head or its header, empty in the older formats; None where neither can be read."""
+    head: Head | None = None
+    problem: str = ""
+    """Why something cannot be read."""
 
 
-def _problem(path: Path, main: Head | str | None, wal: Wal) -> str:
+def _main_of(path: Path) -> _Main:
+    """Return what a database says without its write-ahead log."""
+    problem = ""
+    with closing(sqlite3.connect(uri(path, "immutable=1"), uri=True)) as database:
+        # A process that is killed while it copies frames back leaves fewer pages than the first one says.
+        database.execute("PRAGMA writable_schema = ON")
+        try:
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone() is not None:
+                (data,) = database.execute("SELECT head FROM head").fetchone() or (None,)
+                head = Head.unpacked(data)
+                if head is not None:
+                    return _Main(head.uuid, head)
+                problem = "its head is damaged"
+        except sqlite3.Error as error:
+            problem = str(error)
+        try:
+            (text,) = database.execute("SELECT text FROM header").fetchone() or ("",)
+            return _Main(header_of(f"{text}\n".encode()).uuid, problem=problem)
+        except (sqlite3.Error, UnicodeError, TaskfoldError) as error:
+            return _Main(problem=problem or str(error))
+
+
+def _problem(path: Path, main: _Main, wal: Wal) -> str:
     """Return what is wrong with a write-ahead log beside a database; empty where it goes on from it."""
     name = f"{path.name}-wal"
-    if isinstance(main, str):
-        return f"the log is damaged ({main}), so that nobody can tell whether {name} is of it"
-    other = (
+    if not wal.heads:
+        if main.uuid == "" and not main.problem:
+            return ""
+    else:
+        first = wal.heads[0][1]
+        head = main.head or Head(main.uuid or first.uuid)
+        # Without a head in the database: it is the first commit with one, which brought it to the present format.
+        is_next = (first.commit, first.before) == (head.commit + 1, head.token)
+        is_after = is_next or (main.uuid and main.head is None) or any(_is_same(found, head) for _, found in wal.heads)
+        if wal.is_of(head.uuid) and is_after:
+            return ""
+    if main.problem:
+        return f"the log is damaged ({main.problem}), so that nobody can tell whether {name} is of it"
+    return (
         f"{name} is of another log, or of another copy of this one, and holds records that are in no other file: "
-        f"move it back to where it is from, or away"
+        "move it back to where it is from, or away"
     )
-    if main is None and not wal.heads:
-        return ""
-    main = main or Head("")
-    first = wal.heads[0][1] if wal.heads else main
-    is_ours = all(head.uuid == (main.uuid or first.uuid) for _, head in wal.heads)
-    is_next = (first.commit, first.before) == (main.commit + 1, main.token)
-    if is_ours and (is_next or any((head.commit, head.token) == (main.commit, main.token) for _, head in wal.heads)):
-        return ""
-    return other
+
+
+def _is_same(one: Head, other: Head) -> bool:
+    return (one.commit, one.token) == (other.commit, other.token)
 
 
 def check_newest(path: Path, wal: Wal, head: Head | None) -> int:
