@@ -22,7 +22,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.log.check import check_log
 from taskfold.record import Record
 
-FLIPS = int(os.environ.get("TASKFOLD_FLIPS", "20"))
+FLIPS = int(os.environ.get("TASKFOLD_FLIPS", "12"))
 """How many bits of each file are flipped; 0 stands for each, which takes hours: `make torture` flips some thousand."""
 SECOND = 10**9
 ALLOCS = [f"alloc-{number}" for number in range(5)]

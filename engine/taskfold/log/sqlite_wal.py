@@ -128,7 +128,7 @@ def _frames_of(file: FileIO, page_bytes: int, salts: tuple[int, ...] | None) -> 
 
 
 def _are_whole(file: FileIO, start: bytes, before: int, last: int) -> bool:
-    """Tell whether the frames after one, up to another, have the checksums that they say."""
+    """Tell whether the frames after one, up to another, have the salts of the log, and the checksums that they say."""
     magic, _, page_bytes, *_, one, two = _WAL_HEADER.unpack(start)
     size = page_bytes + _FRAME_HEADER_BYTES
     if before:
@@ -140,7 +140,7 @@ def _are_whole(file: FileIO, start: bytes, before: int, last: int) -> bool:
         if len(frame) < size:
             return False
         one, two = _sum(frame[_FRAME_HEADER_BYTES:], _MAGIC[magic], *_sum(frame[:8], _MAGIC[magic], one, two))
-        if (one, two) != struct.unpack_from(">II", frame, 16):
+        if frame[8:16] != start[16:24] or (one, two) != struct.unpack_from(">II", frame, 16):
             return False
     return True
 
