@@ -23,7 +23,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from taskfold.dialect import Dialect
-from taskfold.errors import LogError
+from taskfold.errors import LogError, TaskfoldError
 from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import (
     Append,
@@ -221,7 +221,7 @@ class SqliteLog:
                 if placed:
                     self._insert(entries, sync=sync)
                     self._ledger.note_placed(placed)
-            except (LogError, sqlite3.Error, OverflowError):
+            except (TaskfoldError, sqlite3.Error, OverflowError):
                 raise  # what became of the write is known
             except BaseException:
                 self._is_interrupted = True
@@ -235,7 +235,7 @@ class SqliteLog:
             self.recover()
             try:
                 yield
-            except (LogError, sqlite3.Error, OverflowError):
+            except (TaskfoldError, sqlite3.Error, OverflowError):
                 raise  # what became of the write is known
             except BaseException:
                 self._is_interrupted = True
