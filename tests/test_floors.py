@@ -62,6 +62,7 @@ FLOORS = {
         "waits_async",
         "timers",
         "checkpoint",
+        "ownership",
     ),
     "uses": (
         "engine",
@@ -123,7 +124,11 @@ FACE_DEPENDENCIES = {
 }
 
 # What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
-EXTRA_MODULES = {"taskfold.log.postgres": {"psycopg"}, "taskfold.log.postgres_tables": {"psycopg"}}
+EXTRA_MODULES = {
+    "taskfold.log.postgres": {"psycopg"},
+    "taskfold.log.postgres_reading": {"psycopg"},
+    "taskfold.log.postgres_tables": {"psycopg"},
+}
 
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}

@@ -21,13 +21,14 @@ from hypothesis import HealthCheck, given, settings
 
 from any_values import WRITING, begin, check_read_again, clock, make_calls, state_of
 from command_line import refused, run
+from forking import RECORDS, run_forks
 from killing import kill_writers
 from postgres import Server, server
 from recordings import bodies, scenarios
 from servers import LATEST_S, served, until
 from taskfold import Engine, Record, events, ingest, inputs, replay, verify
 from taskfold.clock import ManualClock
-from taskfold.errors import DialectError, Gone, LogError, SourceError, VersionConflict
+from taskfold.errors import DialectError, Gone, LogError, ReadOnly, SourceError, VersionConflict
 from taskfold.log import EventLog
 from taskfold.log.check import check_log
 from taskfold.log.postgres import PostgresLog
@@ -637,3 +638,105 @@ def test_any_value_that_is_acknowledged_is_read_again(
         make_calls(engine, calls)
         before = state_of(engine)
     check_read_again(url, before)
+
+
+# --- forks ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fork_is_refused_whatever_it_tries_and_the_connections_of_its_parent_last(url):
+    written = run_forks(url)
+
+    assert written >= RECORDS
+    found = check_log(url)
+    assert found.is_whole
+    assert found.records == found.newest == written
+
+
+# --- backups ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copy", ["copy.db", "copy.jsonl", "server"])
+def test_a_backup_beside_writers_is_the_log_at_a_moment_and_can_be_brought_back(postgres, url, tmp_path, copy):
+    into = postgres.new_schema() if copy == "server" else str(tmp_path / copy)
+    with Engine.open(url, dialect="1.1.2") as engine:
+        engine.place({"ID": "old"})
+        engine.record("old", "web", events.NotRestarting())
+        engine.collect("old")
+        engine.place({"ID": "a"})
+        engine.compact()
+        # Somebody else writes, and the copy has all that was acknowledged before it began.
+        is_over = threading.Event()
+
+        def write() -> None:
+            with Engine.open(url) as other:
+                other.record("a", "web", events.Started())
+                while not is_over.is_set():
+                    other.record("a", "web", events.Signaling())
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        until(engine.catch_up)
+        acknowledged = engine.store.seq
+        newest = engine.backup(into)
+        is_over.set()
+        writer.join()
+        kept = list(engine.store.log.read_kept())
+    assert newest >= acknowledged
+    found = check_log(into)
+    assert found.is_whole
+    assert found.newest == newest
+    with Engine.open(into) as copied, Engine.open(url) as engine:
+        log = copied.store.log
+        assert list(log.read_kept()) == [record for record in kept if record.seq <= newest]
+        assert log.header.compacted == engine.store.log.header.compacted
+        with pytest.raises(LogError, match="exists, and nothing is ever overwritten"):
+            engine.backup(into)
+        again = postgres.new_schema()
+        assert run("backup", into, again).exit_code == 0
+        with Engine.open(again) as restored:
+            assert list(restored.store.log.read_kept()) == list(log.read_kept())
+            assert restored.record("a", "web", events.Signaling()).seq == newest + 1
+
+
+# --- read only --------------------------------------------------------------------------------------------------------
+
+
+def test_a_log_that_is_opened_to_be_read_only_is_followed_and_not_written(url):
+    with Engine.open(url, dialect="1.1.2") as writer:
+        writer.place({"ID": "a"})
+        with Engine.open(url, read_only=True) as reader:
+            writer.record("a", "web", events.NotRestarting())
+            assert reader.wait("a", after=1, timeout=30).client_status == "failed"
+            for write in (
+                lambda: reader.record("a", "web", events.Started()),
+                lambda: reader.collect("a"),
+                reader.compact,
+                reader.checkpoint,
+                reader.due,
+                reader.restore,
+            ):
+                with pytest.raises(ReadOnly, match="was opened to be read only"):
+                    write()
+            # Removed before the reader looks: its state does not need it.
+            with reader._turn:
+                writer.collect("a")
+                writer.compact()
+                writer.place({"ID": "b"})
+            assert reader.wait_index(after=3, timeout=30) == 4
+            assert [snapshot.id for snapshot in reader.allocations()] == ["b"]
+            with pytest.raises(Gone):
+                next(reader.subscribe())
+            assert reader.history("b") == writer.history("b")
+    with pytest.raises(LogError, match="there is no log"):
+        Engine.open(f"{url}x", read_only=True)
+
+
+def test_who_may_only_read_the_tables_can_follow_a_log(url):
+    with Engine.open(url, dialect="1.1.2") as writer:
+        writer.place({"ID": "a"})
+        schema = url.rpartition("%3D")[2]
+        asked(url, f"CREATE ROLE reader_{schema} LOGIN; GRANT USAGE ON SCHEMA {schema} TO reader_{schema}")
+        asked(url, f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO reader_{schema}")
+        with Engine.open(url.replace("taskfold@", f"reader_{schema}@"), read_only=True) as reader:
+            writer.record("a", "web", events.Started())
+            assert reader.wait("a", after=1, timeout=30).client_status == "running"

@@ -14,7 +14,7 @@ from itertools import groupby, takewhile
 from typing import Final
 
 from taskfold.allocation import Allocation, Fold
-from taskfold.errors import Gone
+from taskfold.errors import Gone, LogError
 from taskfold.record import Record
 from taskfold.store import Change, Store
 
@@ -80,6 +80,8 @@ class ChangeReader:
             count += len(of_index)
             if count >= _RECORDS_AT_ONCE:
                 break
+        if not changes and self.seq < newest:
+            raise LogError(f"the log ends at position {self.seq}, though the engine holds its state at {newest}")
         return changes
 
     def _change(self, index: int, records: list[Record]) -> Change:

@@ -41,7 +41,7 @@ class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
 def diff(
     source: str | Path, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
 ) -> Iterator[Difference]:
-    """Yield what is different at ``last`` (the end, unless told) from what was at ``first``, sorted by allocation.
+    """Return what is different at ``last`` (the end, unless told) from what was at ``first``, sorted by allocation.
 
     A point is an index, a time, or an `At`. O(records), twice; memory for two states.
     Raises what `taskfold.replay` raises.
@@ -56,8 +56,12 @@ def diff(
     >>> [(found.task, found.field, found.before, found.after) for found in diff(log, 2, 3) if found.task][:2]
     [('web', 'State', 'pending', 'running'), ('web', 'EventsTotal', 1, 2)]
     """
-    before = Replay(source, at=first, dialect=dialect).fold()
-    after = Replay(source, at=last, dialect=dialect).fold()
+    return _differences(*(Replay(source, at=point, dialect=dialect) for point in (first, last)))
+
+
+def _differences(first: Replay, last: Replay) -> Iterator[Difference]:
+    """Yield what is different between the states of two replays."""
+    before, after = first.fold(), last.fold()
     for alloc in sorted({*before, *after}):
         yield from differences(alloc, _known(before, alloc), _known(after, alloc), after)
 

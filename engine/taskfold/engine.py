@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
@@ -23,15 +23,18 @@ from taskfold.collecting import Collecting
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.errors import AppendRefused, DecodeError, ListenerError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
-from taskfold.log.contract import Append
+from taskfold.log.contract import Append, check_dialect, kept_records
 from taskfold.log.entries import problem_of
-from taskfold.log.opening import is_new_log, open_log
+from taskfold.log.opening import is_new_log, open_log, open_reader
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, check_observation
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
 from taskfold.turns import Bound, in_turn, writing
 from taskfold.writing import Draft, placed_body, to_json_fields
+
+if TYPE_CHECKING:
+    from taskfold.shared import LogListener
 
 __all__ = ["Engine"]
 
@@ -51,6 +54,9 @@ class Engine(Reporting, Collecting):
     ('pending', 1)
     """
 
+    _listener: LogListener | None = None
+    """What takes in what others write, where the engine only reads."""
+
     @classmethod
     def open(
         cls,
@@ -59,12 +65,17 @@ class Engine(Reporting, Collecting):
         dialect: str | Dialect | None = None,
         clock: Clock | None = None,
         seed: int | None = None,
+        read_only: bool = False,
     ) -> Self:
         """Go on from a log, or begin one: ``x.db`` (SQLite), ``x.jsonl`` (lines), ``postgresql://…``. O(records).
 
         A checkpoint that the log keeps spares the records before it. A new log is of the default dialect unless one is
-        named. Raises LogError and DialectError.
+        named. With ``read_only`` the log must be there, and another process may write it: the engine takes in what that
+        appends, wakes who waits, and raises ReadOnly from every method that writes; nothing is locked, made or changed.
+        Raises LogError and DialectError.
         """
+        if read_only:
+            return cls._open_reader(path, dialect, clock, seed)
         name = dialect.name if isinstance(dialect, Dialect) else dialect
         log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None))
         try:
@@ -72,6 +83,25 @@ class Engine(Reporting, Collecting):
         except BaseException:
             log.close()
             raise
+
+    @classmethod
+    def _open_reader(
+        cls, path: str | Path, dialect: str | Dialect | None, clock: Clock | None, seed: int | None
+    ) -> Self:
+        """Open a log to be read only, and follow it. Raises LogError and DialectError."""
+        from taskfold.shared import LogListener
+
+        log = open_reader(path)
+        try:
+            if dialect is not None:
+                check_dialect(log.header, dialect)
+            engine = cls(log, clock=clock, seed=seed)
+            engine._listener = LogListener(engine)
+            engine._listener.start()
+        except BaseException:
+            log.close()
+            raise
+        return engine
 
     # --- writing ---
 
@@ -252,13 +282,35 @@ class Engine(Reporting, Collecting):
 
         A log in SQLite can. Raises LogError.
         """
+        self._check_writable()
         return self.store.save_checkpoint()
+
+    def backup(self, copy: str | Path) -> int:
+        """Copy the log as it is now, while anybody writes it; return the newest position of the copy. O(records).
+
+        A copy is a file (``x.db``, ``x.jsonl``) or a PostgreSQL database; it is whole, and opens alone. Raises LogError
+        when it exists, or cannot be written: then there is none.
+        """
+        from taskfold.log.backup import backup, backup_records
+
+        log = self.store.log
+        if self.store.is_closed:
+            raise LogError("the engine is closed")
+        if location := getattr(log, "location", ""):
+            return backup(location, copy).newest
+        with self._turn:
+            header, records = log.header, list(kept_records(log))
+        return backup_records(header, [records], copy).newest
 
     def close(self) -> None:
         """End every wait with what is known then, and close the log; nothing can be written afterwards.
 
-        A log that keeps checkpoints gets one, when much was recorded since the last.
+        A log that keeps checkpoints gets one, when much was recorded since the last. In a fork it does nothing.
         """
+        if self.is_foreign:  # told to be called at the end, before the fork
+            return
+        if self._listener is not None:
+            self._listener.stop()
         with self._turn:
             if not self.store.is_closed and self.store.seq - self.store.checkpoint_seq >= _RECORDS_PER_CHECKPOINT:
                 with suppress(LogError):  # the log is whole without it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     "ListenerError",
     "LogError",
     "PolicyRefused",
+    "ReadOnly",
     "Refused",
     "ServeError",
     "SourceError",
@@ -28,7 +28,16 @@ __all__ = [
 
 
 class TaskfoldError(Exception):
-    """The base of every error that taskfold raises on purpose."""
+    """The base of every error that taskfold raises on purpose. All of them can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how an error is made again: of its message and fields, since what made it takes other arguments."""
+        return _error_again, (type(self), self.args), self.__dict__
+
+
+def _error_again(kind: type[TaskfoldError], args: tuple[Any, ...]) -> TaskfoldError:
+    """Return an error of a kind with a message; its fields follow."""
+    return kind.__new__(kind, *args)
 
 
 class IllegalEvent(TaskfoldError):
@@ -119,7 +128,7 @@ class ListenerError(ExceptionGroup[Exception], TaskfoldError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what it is made of, to be pickled."""
-        return partial(type(self), records=self.records, steps=self.steps), (list(self.exceptions),)
+        return type(self), (list(self.exceptions),), self.__dict__
 
 
 class UnknownAllocation(TaskfoldError, KeyError):
@@ -140,6 +149,10 @@ class DecodeError(TaskfoldError, ValueError):
 
 class LogError(TaskfoldError):
     """A log cannot be read or written as asked."""
+
+
+class ReadOnly(LogError):
+    """The log was opened to be read only, and is written by another process, if by any; nothing was changed."""
 
 
 class Gone(LogError):

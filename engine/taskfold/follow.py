@@ -66,6 +66,7 @@ class Follower:
         """When something came the last time, or the following began."""
         self._engine = engine
         self._source = source
+        self._path = Path(source).absolute()
         self._on_note = on_note
         self._on_problem = on_problem
         self._poll_seconds = poll_seconds
@@ -190,12 +191,12 @@ class Follower:
         """Tell whether the file got shorter, or is another one now; then it is open at its beginning."""
         held = os.fstat(self._file.fileno())
         try:
-            now = Path(self._source).stat()
+            now = self._path.stat()
         except FileNotFoundError:
             return False  # between two files
         if (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino):
             self._file.close()
-            self._file = _opened(self._source)
+            self._file = _opened(str(self._path))
             return True
         if now.st_size < self._file.tell():
             self._file.seek(0)

@@ -25,7 +25,7 @@ class Entry(Struct, frozen=True):
 
 
 def history(source: str | Path, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
-    """Yield every record of an allocation in a source, or of one of its tasks, with what each changed.
+    """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
 
     O(records of the source, and fields of the allocation for each of its own). Raises what `taskfold.replay` raises.
 
@@ -41,7 +41,11 @@ def history(source: str | Path, alloc: str, task: str | None = None, *, dialect:
     Received ('State', None, 'pending')
     Started ('State', 'pending', 'running')
     """
-    replay = Replay(source, dialect=dialect)
+    return _entries(Replay(source, dialect=dialect), alloc, task)
+
+
+def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
+    """Yield the entries of an allocation, or of a task."""
     fold: Fold | None = None
     before = None
     for record in replay:

@@ -53,6 +53,7 @@ def ingest(
     Raises SourceError, LogError and DialectError.
     """
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
+    named, into = str(into), into if is_postgres(str(into)) else Path(into).absolute()
     target = _Target(into, replay)
     told = 0
     try:
@@ -70,7 +71,7 @@ def ingest(
     target.close()
     importer = replay.importer
     return Ingested(
-        log=str(into),
+        log=named,
         dialect=target.begin().header.dialect,
         observations=importer.observations if importer else 0,
         records=target.count,

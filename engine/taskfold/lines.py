@@ -78,16 +78,18 @@ def begins_as_database(path: str | Path) -> bool:
 
 
 @contextmanager
-def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
+def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
     """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError.
 
-    A database is refused: it is SQLite's to open.
+    What is wrong is told of the name; it is the path's unless another is given. A database is refused: it is SQLite's
+    to open.
     """
-    name = str(path)
+    is_input = str(path) == "-"
+    name = name or str(path)
     with readable(name):
-        if name != "-" and is_database(path):
+        if not is_input and is_database(path):
             raise SourceError(name, "is an SQLite database")
-        raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(path).open("rb")  # noqa: SIM115 - closed below
+        raw: BinaryIO = sys.stdin.buffer if is_input else Path(path).open("rb")  # noqa: SIM115 - closed below
         try:
             buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
             if buffered.peek(2)[:2] == _GZIP:
@@ -96,7 +98,7 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
             else:
                 yield buffered
         finally:
-            if name != "-":
+            if not is_input:
                 raw.close()
 
 

@@ -10,6 +10,7 @@ from taskfold.clock import Clock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, UnknownAllocation
+from taskfold.ownership import Owned
 from taskfold.record import Record
 from taskfold.store import Store, View
 from taskfold.task import TaskState
@@ -18,8 +19,10 @@ from taskfold.waits import Answered, Query, wait
 __all__ = ["Reading"]
 
 
-class Reading:
+class Reading(Owned):
     """The reading side of an engine."""
+
+    instead = "open its log again where it is needed, with read_only=True to read; snapshots and records can be copied"
 
     store: Store
     """The state behind the engine, for faces that read much."""
@@ -77,12 +80,16 @@ class Reading:
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
         """Yield every record after a position, none left out, and wait for those to come.
 
-        It ends when none came for ``timeout`` seconds, and when the engine is closed.
+        It ends when none came for ``timeout`` seconds, and when the engine is closed. Raises Gone where records were
+        removed, and LogError where the log cannot be read, or has less than it had.
         """
         while True:
+            newest = self.store.seq
             for record in self.store.log.read_all(after):
                 after = record.seq
                 yield record
+            if after < newest:
+                raise LogError(f"the log ends at position {after}, though the engine holds its state at {newest}")
             if self._wait(self._newest_seq, after, timeout).index <= after:
                 return
 

@@ -22,6 +22,7 @@ from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
 from taskfold.nomad.sources import DatabaseSource, Source, files_of
+from taskfold.ownership import Owned
 from taskfold.record import Compacted, LogHeader, Record
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
@@ -66,8 +67,10 @@ def _ignore(_: str) -> None:
     """Take a note, and do nothing with it."""
 
 
-class Replay:
+class Replay(Owned):
     """A source that is being read, as records; iterate over it once, or fold it."""
+
+    instead = "read the source again where it is needed; its records, snapshots and fold can be copied"
 
     def __init__(
         self,
@@ -81,6 +84,8 @@ class Replay:
         ``on_note`` is told, in a sentence, of what was passed over, and of a Nomad that is newer than we know.
         """
         self.sources = [file for source in sources for file in files_of(str(source))]
+        # Whoever reads may change the working directory meanwhile.
+        self._paths = [_path_of(name) for name in self.sources]
         self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
         self.dialect = dialect
         """The dialect: as named, else, once it is being read, as detected."""
@@ -166,21 +171,21 @@ class Replay:
     def _open(self) -> Generator[Source | DatabaseSource, None, None]:
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
-        for name in self.sources:
-            if is_postgres(name) or _is_database(name):
+        for name, path in zip(self.sources, self._paths, strict=True):
+            if is_postgres(name) or _is_database(path, name):
                 self._stream = None
-                yield DatabaseSource(name)
+                yield DatabaseSource(name, path)
                 continue
-            with open_bytes(name) as stream:
+            with open_bytes(path, name) as stream:
                 self._stream = stream
                 yield Source(stream, name, self._on_note)
-            self._done_bytes += _size(name)
+            self._done_bytes += _size(path)
 
     def progress(self) -> float | None:
         """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""
         if self._newest:
             return min(self._seq / self._newest, 1.0)
-        total = sum(_size(name) for name in self.sources)
+        total = sum(map(_size, self._paths))
         if not total or "-" in self.sources or self._stream is None or self._stream.closed:
             return None
         raw = self._stream.fileobj if isinstance(self._stream, gzip.GzipFile) else self._stream
@@ -249,14 +254,19 @@ def _of_nomad(source: Source | DatabaseSource) -> Iterator[Observation]:
     return source.observations()
 
 
-def _is_database(name: str) -> bool:
+def _path_of(name: str) -> str:
+    """Return the path of a source, wherever one is; what is no file is named as it is."""
+    return name if name == "-" or is_postgres(name) else str(Path(name).absolute())
+
+
+def _is_database(path: str, name: str) -> bool:
     with readable(name):
-        return name != "-" and is_database(name)
+        return path != "-" and is_database(path)
 
 
-def _size(name: str) -> int:
+def _size(path: str) -> int:
     try:
-        return Path(name).stat().st_size
+        return Path(path).stat().st_size
     except OSError:
         return 0
 

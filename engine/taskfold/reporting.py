@@ -70,6 +70,7 @@ class Reporting(Turns):
         Raises ListenerError when everything due was decided, and listeners raised. Where it raises, or is interrupted,
         what was decided is returned by the next call.
         """
+        self._check_writable()
         until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
         problems: list[Exception] = []
         try:
@@ -117,6 +118,7 @@ class Reporting(Turns):
         Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
         finds a process reports `Restored`, or how it ended. O(tasks).
         """
+        self._check_writable()
         return self._decider.restore(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
     @in_turn

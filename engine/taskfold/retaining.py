@@ -8,6 +8,7 @@ from typing import Final, Self
 
 from taskfold.collecting import Collecting
 from taskfold.errors import ListenerError, LogError
+from taskfold.ownership import Owned
 from taskfold.retention import Retention
 
 __all__ = ["Retainer"]
@@ -15,7 +16,7 @@ __all__ = ["Retainer"]
 _EVERY_SECONDS: Final = 60.0
 
 
-class Retainer:
+class Retainer(Owned):
     """Has an engine collect, every so often, what is not to be kept any longer."""
 
     def __init__(
@@ -33,6 +34,7 @@ class Retainer:
         self._on_problem = on_problem
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskfold-retain", daemon=True)
+        self._own_with(engine.store.log)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -40,6 +42,10 @@ class Retainer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """End, after what is being written."""
+        self.stop()
+
+    def stop(self) -> None:
         """End, after what is being written."""
         self._is_stopped.set()
         self._thread.join()

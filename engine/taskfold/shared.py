@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final, Self
 
 from taskfold.engine import Engine
 from taskfold.errors import LogError
+from taskfold.ownership import Owned
 
 __all__ = ["LogListener"]
+
+logger: Final = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1.0
 """How long an append may stay unheard of where no notification comes through (a proxy may swallow them)."""
 
 
-class LogListener:
+def _log_problem(problem: str) -> None:
+    logger.warning("%s", problem or "the log can be read again")
+
+
+class LogListener(Owned):
     """Has an engine take in what other processes append to its log, as they do, from a thread of its own.
 
     Without one an engine takes in what others wrote when it writes itself, and by `Engine.catch_up`. An engine whose
@@ -26,16 +34,20 @@ class LogListener:
         self,
         engine: Engine,
         *,
-        on_problem: Callable[[str], None] = lambda _: None,
+        on_problem: Callable[[str], None] | None = None,
         poll_seconds: float = _POLL_SECONDS,
     ) -> None:
-        """Name the engine; ``on_problem`` is told when the log cannot be read, and, with an empty text, when it can."""
+        """Name the engine; ``on_problem`` is told when the log cannot be read, and, with an empty text, when it can.
+
+        Without one it is logged as a warning.
+        """
         self._engine = engine
-        self._on_problem = on_problem
+        self._on_problem = on_problem or _log_problem
         self._poll_seconds = poll_seconds
         self._problem = ""
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskfold-listen", daemon=True)
+        self._own_with(engine.store.log)
 
     def start(self) -> None:
         """Begin."""

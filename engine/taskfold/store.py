@@ -31,6 +31,7 @@ from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, heading_of, moved
 from taskfold.errors import LogError
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
+from taskfold.ownership import Owned
 from taskfold.positions import Positions
 from taskfold.record import Collected, Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Watches
@@ -57,12 +58,15 @@ class Change(Struct, frozen=True, gc=False):
     allocations: tuple[tuple[AllocationState, tuple[Record, ...]], ...]
 
 
-class Store:
+class Store(Owned):
     """The state that a log tells, for one writer and many readers."""
+
+    instead = "open its log again where it is needed, with read_only=True to read"
 
     def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY) -> None:
         """Fold a log. O(records). Events that its table refuses are kept, as they were when they were recorded."""
         self.log = log
+        self._own_with(log)
         self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
         """The log, where other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
@@ -212,11 +216,18 @@ class Store:
     def catch_up(self) -> dict[str, None]:
         """Fold what other processes have appended, a write at a time; return the allocations that it changed.
 
-        For the thread that writes. O(records). Raises LogError.
+        What they have removed since is not needed for the state. For the thread that writes. O(records).
+        Raises LogError, also where the log has less than it had.
         """
         touched: dict[str, None] = {}
-        for _, found in groupby(self.log.read_all(self.seq), key=attrgetter("index")):
+        newest = self.seq if self.shared is None else self.shared.newest()
+        if newest < self.seq:
+            msg = f"the log ends at position {newest}, though the engine holds its state at {self.seq}: open it again"
+            raise LogError(msg)
+        for _, found in groupby(kept_records(self.log, self.seq), key=attrgetter("index")):
             records = list(found)
+            if records[0].seq != self.seq + 1:
+                self._forget_recent(records[0].seq - 1)
             self._take_in(records)
             touched.update((record.alloc, None) for record in records)
         return touched
@@ -337,6 +348,13 @@ class Store:
             self._recent_states -= len(oldest.allocations)
             self._recent_after = oldest.last_seq
 
+    def _forget_recent(self, seq: int) -> None:
+        """Have those who follow read the log, which tells them what is missing before a position."""
+        with self.lock:
+            self._recent.clear()
+            self._recent_states = 0
+            self._recent_after = seq
+
     def recent(self, after_seq: int, limit: int = 64) -> list[Change] | None:
         """Return the next changes after a position, if they are kept still; None when the log must be read. O(kept)."""
         with self.lock:
@@ -386,11 +404,13 @@ def _kept_parts(log: EventLog) -> Iterator[bytes]:
             yield from log.checkpoint_parts()
 
 
-class View:
+class View(Owned):
     """Allocations as they were at one index, whatever is written meanwhile; iterate over it once.
 
     What is about to change is kept as it was until the view is read to its end, closed, or gone.
     """
+
+    instead = "`list(view)` has its snapshots"
 
     def __init__(self, store: Store, ids: list[str], index: int) -> None:
         self.index = index

@@ -25,6 +25,7 @@ from taskfold.duration import NS_PER_SECOND
 from taskfold.effects import Collect, KillTask, SignalTask, StartTask, Step
 from taskfold.engine import Engine
 from taskfold.lifecycle import DEAD, RUNNING
+from taskfold.ownership import Owned
 from taskfold.quoting import go_quoted
 
 __all__ = ["PROCESSES", "Supervisor"]
@@ -36,7 +37,7 @@ _Key: TypeAlias = tuple[str, str]
 """An allocation and one of its tasks."""
 
 
-class Supervisor:
+class Supervisor(Owned):
     """Runs the tasks of the allocations that it places, on one event loop."""
 
     def __init__(self, engine: Engine, directory: Path, *, is_bound: bool = False) -> None:
@@ -44,7 +45,8 @@ class Supervisor:
         self.engine = engine
         self.on_note: Callable[[str], object] = lambda _: None
         """Is told what was found again after a crash."""
-        self._directory = directory
+        self._directory = directory.absolute()
+        self._own_with(engine.store.log)
         self._is_bound = is_bound
         self._is_stopping = False
         self._over = asyncio.Event()

@@ -23,6 +23,7 @@ from taskfold.errors import LogError, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.log.memory import MemoryLog
+from taskfold.log.read_only import ReadOnlyLog
 from taskfold.reading import Reading
 from taskfold.record import Finished, Record
 from taskfold.store import Store
@@ -123,6 +124,17 @@ class Turns(Reading):
         self._listeners: dict[object, Callable[[Step], object]] = {}
         self._on_collect: dict[object, Callable[[Snapshot, str], object]] = {}
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
+        self._own_with(self.store.log)
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the log was opened to be read only: then every method that writes raises ReadOnly."""
+        return isinstance(self.store.log, ReadOnlyLog)
+
+    def _check_writable(self) -> None:
+        """Refuse what only who writes may ask for. Raises ReadOnly."""
+        if isinstance(self.store.log, ReadOnlyLog):
+            self.store.log.refuse()
 
     def _note(self, error: BaseException, *, is_outermost: bool) -> None:
         """Note what ends a turn; where it may have been interrupted, put right what is by half, if that can be now."""

@@ -31,6 +31,8 @@ for each in view:
 for subscribed in engine.subscribe(after=1):
     reveal_type(subscribed)  # reveal: taskfold.record.Record
 reveal_type(tf.Engine.open("tasks.jsonl"))  # reveal: taskfold.engine.Engine
+reveal_type(tf.Engine.open("tasks.db", read_only=True).is_read_only)  # reveal: bool
+reveal_type(engine.backup("copy.db"))  # reveal: int
 step = engine.report("a", "web", tf.inputs.Exited(exit_code=1), id="x", time_ns=5, expected_version=1)
 reveal_type(step)  # reveal: taskfold.effects.Step
 reveal_type(step.outcome)  # reveal: Literal['decided', 'late', 'repeated', 'impossible']

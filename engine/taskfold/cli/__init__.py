@@ -1,4 +1,4 @@
-"""The command line, ``taskfold``: replay, import, log, history, diff, verify, policy, serve and diagram.
+"""The command line, ``taskfold``: replay, import, log, backup, history, diff, verify, policy, serve and diagram.
 
 Exit status: 0 fine; 1 the answer is no (a divergence, or nothing matched); 2 bad usage or input that cannot be read,
 with one sentence on standard error; 130 after Ctrl-C; 141 when whoever read the output went away.

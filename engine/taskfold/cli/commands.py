@@ -170,6 +170,25 @@ def _unpacked_bytes(file: str) -> int:
 
 
 @taskfold.command()
+@click.argument("log")
+@click.argument("copy")
+def backup(log: str, copy: str) -> int:
+    """Copy LOG as it is now into COPY, while anybody writes it.
+
+    COPY is a file (x.db, x.jsonl) or a PostgreSQL database, of the same kind as LOG or another; where it exists
+    nothing is overwritten. It is checked, and opens alone. (What cp makes of a database that is written lacks what is
+    beside it.)
+    """
+    from taskfold.log.backup import backup as copied
+
+    with Progress("copying"):
+        done = copied(log, copy)
+    what = f"{count_text(done.records, 'record')}, newest position {done.newest}"
+    click.echo(f"copied {shown_name(log)} into {shown_name(copy)}: {what}")
+    return 0
+
+
+@taskfold.command()
 @options.source_argument
 @options.alloc_option
 @options.task_option

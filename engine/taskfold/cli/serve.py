@@ -20,7 +20,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
-from taskfold.log.opening import is_new_log, open_log, shown_name
+from taskfold.log.opening import is_new_log, open_log, open_reader, shown_name
 from taskfold.replay import Replay
 from taskfold.retaining import Retainer
 from taskfold.shared import LogListener
@@ -65,6 +65,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 )
 @options.dialect_option("The dialect of a new log.")
 @retention_options
+@click.option("--read-only", is_flag=True, help="Read LOG as another process writes it, and write nothing.")
 @click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
 @click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
 @click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
@@ -92,7 +93,12 @@ def serve(
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
     with ExitStack() as held:
-        engine = held.enter_context(_engine(log, follow, more["dialect"], more["region"]))
+        is_reader = more.pop("read_only")
+        if is_reader and (log is None or follow is not None or retention is not None or more["dialect"] is not None):
+            raise Unanswerable("--read-only serves what another process writes: name its LOG, and nothing that writes")
+        engine = held.enter_context(
+            Engine(open_reader(str(log))) if is_reader else _engine(log, follow, more["dialect"], more["region"])
+        )
         app = _app(engine, secret, is_mirror=follow is not None, **more)
         raise_descriptor_limit()
         server = Server(app, host=host, port=port)

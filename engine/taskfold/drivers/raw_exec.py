@@ -20,6 +20,7 @@ from taskfold.codecs.views_job import Task
 from taskfold.drivers import executor
 from taskfold.inputs import Exited, Started, StartFailed
 from taskfold.log.files import own_file, own_folder
+from taskfold.ownership import Owned
 from taskfold.quoting import go_quoted
 
 __all__ = ["DRIVER", "Handle", "Process", "command_line_of", "environment_of", "find_command", "problem_of"]
@@ -103,12 +104,13 @@ class Handle(msgspec.Struct, frozen=True, rename="pascal"):
     """What a later supervisor made of it: ``reattached``, ``ended`` (it had ended meanwhile) or ``lost``."""
 
 
-class Process:
+class Process(Owned):
     """The process of a task, behind its executor."""
 
     def __init__(self, directory: Path, handle: Handle, parent: subprocess.Popen[bytes] | None = None) -> None:
         """Find the executor of a handle, if it still runs."""
         self.handle = handle
+        self._own(f"the executor {handle.pid}", "leave its process to that one")
         self.attempt = 0
         """How often it was told to end."""
         self._status_file = directory / executor.STATUS

@@ -19,7 +19,7 @@ from taskfold.client import NOT_RUNNING
 from taskfold.effects import Step
 from taskfold.errors import DecodeError, LogError, TaskfoldError
 from taskfold.http.allocations import find
-from taskfold.http.answers import INVALID_METHOD, MIRROR, Answer, error, json_answer
+from taskfold.http.answers import INVALID_METHOD, Answer, error, json_answer
 from taskfold.http.go_json import is_deep, json_error
 from taskfold.http.options import Options
 from taskfold.http.posted import decoded, reported
@@ -171,7 +171,7 @@ async def _decided(
 ) -> Step | Answer:
     """Have the engine decide, in the thread that writes; or return what keeps it from that."""
     if app.is_mirror:
-        return error(409, MIRROR, extra=extra)
+        return error(409, app.refusal, extra=extra)
     try:
         step = await asyncio.get_running_loop().run_in_executor(app.writer, reported, app.engine, alloc, task, said)
     except LogError as problem:

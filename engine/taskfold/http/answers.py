@@ -19,6 +19,7 @@ __all__ = [
     "INVALID_METHOD",
     "MIRROR",
     "NO_PATH",
+    "READ_ONLY",
     "Answer",
     "Header",
     "Receive",
@@ -43,6 +44,7 @@ TOLD_LENGTH: Final = 2_048
 INVALID_METHOD: Final = "Invalid method"
 NO_PATH: Final = "No path to region"
 MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
+READ_ONLY: Final = "this server reads a log that another process writes: ask the server that writes it"
 
 VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
 JSON_TYPE: Final[Header] = (b"Content-Type", b"application/json")

@@ -21,7 +21,9 @@ from taskfold.engine import Engine
 from taskfold.follow import Follower
 from taskfold.http.answers import (
     INVALID_METHOD,
+    MIRROR,
     NO_PATH,
+    READ_ONLY,
     Answer,
     Receive,
     Scope,
@@ -76,7 +78,9 @@ class App:
         self.region = region or engine.store.log.header.region
         self.peers = peers
         self.limits = limits or Limits()
-        self.is_mirror = is_mirror
+        self.is_mirror = is_mirror or engine.is_read_only
+        self.refusal = READ_ONLY if engine.is_read_only else MIRROR
+        """What is said to who would write to a mirror."""
         self.clock = engine.clock
         # Spreads the ends of waits; nothing that must be secret.
         self.random = random.Random(seed)  # noqa: S311

@@ -11,7 +11,7 @@ import msgspec
 from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.errors import DecodeError, ListenerError
-from taskfold.http.answers import MIRROR, Answer, error
+from taskfold.http.answers import Answer, error
 from taskfold.http.request import Request
 from taskfold.inputs import Input
 
@@ -54,7 +54,7 @@ def reported(engine: Engine, alloc: str, task: str, said: Input, **more: Any) ->
 async def posted_lines(app: App, request: Request, each: str) -> list[tuple[int, bytes]] | Answer:
     """Return the lines of a body that are not empty, each with its number, or the answer that says what is wrong."""
     if app.is_mirror:
-        return error(409, MIRROR)
+        return error(409, app.refusal)
     if request.header(b"content-encoding") not in {b"", b"identity"}:
         return error(415, "the body must not be compressed")
     body = await request.body(app.limits.body_bytes, app.limits.body_timeout)

@@ -111,6 +111,12 @@ def present(header: LogHeader) -> LogHeader:
     return msgspec.structs.replace(header, taskfold=FORMAT, uuid=header.uuid or str(uuid4()))
 
 
+def taken_header(own: LogHeader, other: LogHeader) -> LogHeader:
+    """Return the header of a log that takes the records of another, and is a copy of it."""
+    uuid = other.uuid or own.uuid
+    return msgspec.structs.replace(own, lifecycle=other.lifecycle, compacted=other.compacted, uuid=uuid)
+
+
 def check_header(header: LogHeader) -> None:
     """Check that a log can be read here. Raises LogError or DialectError, saying why not."""
     check_format(header.taskfold)
@@ -146,6 +152,13 @@ class StoredLog(EventLog, Protocol):
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
+        ...
+
+    def take(self, header: LogHeader, records: Iterable[Record]) -> None:
+        """Copy the records of another log into this one, which is empty: each at its place, and what was removed.
+
+        O(records). Raises LogError where they are not the records of a whole log; then it is to be rolled back.
+        """
         ...
 
     def roll_back(self) -> None:

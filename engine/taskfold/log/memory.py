@@ -10,23 +10,27 @@ import msgspec
 
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal
+from taskfold.ownership import Owned
 from taskfold.record import LogHeader, Record
 
 __all__ = ["MemoryLog"]
 
 
-class MemoryLog:
+class MemoryLog(Owned):
     """A log that ends with its process."""
+
+    instead = "copy what it holds: `taskfold.ingest`, or `Engine.backup`"
 
     def __init__(self, dialect: str | Dialect = DEFAULT_DIALECT, region: str = "global") -> None:
         self.header = new_header(dialect, region)
         self._ledger = Ledger()
         self._records: list[Record] = []
         self._by_allocation: dict[str, list[Record]] = {}
-        self._compacted: tuple[list[Record], dict[str, list[Record]], dict[str, int], LogHeader] | None = None
+        self._compacted: tuple[LogHeader, list[Record], dict[str, list[Record]], dict[str, int]] | None = None
         """What a compaction leaves, until all of it is in place."""
         self._is_interrupted = False
         """A call ended before its end: what is known of the records may not fit them."""
+        self._own("this log in memory", "begin one here")
 
     @property
     def seq(self) -> int:
@@ -82,18 +86,13 @@ class MemoryLog:
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(records that are read)."""
+        newest, records = self.seq, self._records  # before the header is looked at, which is the first to change
         check_whole(self.header, "the log", after_seq)
-        yield from self.read_kept(after_seq)
+        yield from _after(records, after_seq, newest)
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield the records after a position that are there. O(log n + records that are read)."""
-        newest, records = self.seq, self._records
-        start = bisect_right(records, after_seq, key=attrgetter("seq"))
-        # One after the other, not a copy: whoever wants the first few of many pays for those.
-        for place in range(start, len(records)):
-            if records[place].seq > newest:
-                return
-            yield records[place]
+        yield from _after(self._records, after_seq, self.seq)
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n)."""
@@ -106,15 +105,25 @@ class MemoryLog:
         last = {alloc: self._by_allocation[alloc][-1:] for alloc in found.versions}
         ids = {r.id: self._ledger.ids[r.id] for r in records if isinstance(r.id, str)}
         header = msgspec.structs.replace(self.header, compacted=found.compacted)
-        self._compacted = records, {**self._by_allocation, **last}, ids, header
+        self._compacted = header, records, {**self._by_allocation, **last}, ids
         self._put_compacted()
         return found.records
 
     def _put_compacted(self) -> None:
         """Put in place what a compaction left; once more where that was interrupted."""
         assert self._compacted is not None
-        self._records, self._by_allocation, self._ledger.ids, self.header = self._compacted
+        self.header, self._records, self._by_allocation, self._ledger.ids = self._compacted
         self._compacted = None
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
+
+
+def _after(records: Sequence[Record], after_seq: int, newest: int) -> Iterator[Record]:
+    """Yield the records after a position, up to another."""
+    start = bisect_right(records, after_seq, key=attrgetter("seq"))
+    # One after the other, not a copy: whoever wants the first few of many pays for those.
+    for place in range(start, len(records)):
+        if records[place].seq > newest:
+            return
+        yield records[place]

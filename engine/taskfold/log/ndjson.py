@@ -11,7 +11,7 @@ import gzip
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import groupby, islice
@@ -29,15 +29,26 @@ except ImportError:  # not on Windows
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks, is_database, open_bytes
-from taskfold.log.contract import Append, Ledger, check_dialect, check_whole, hole, new_header, present, removal
+from taskfold.log.contract import (
+    Append,
+    Ledger,
+    check_dialect,
+    check_whole,
+    hole,
+    new_header,
+    present,
+    removal,
+    taken_header,
+)
 from taskfold.log.files import new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
-from taskfold.log.sparse import Blocks, UpTo
+from taskfold.log.sparse import Blocks, Part
+from taskfold.ownership import Owned
 from taskfold.record import FORMAT, LogHeader, Record
 
-__all__ = ["NdjsonLog"]
+__all__ = ["Content", "NdjsonLog", "read_content"]
 
 _BYTES_AT_ONCE: Final = 1 << 16
 """How much is written at once when nobody waits for it to be acknowledged."""
@@ -45,7 +56,7 @@ _BYTES_AT_ONCE: Final = 1 << 16
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
     """What is known of a file."""
 
     header: LogHeader
@@ -55,7 +66,7 @@ class _Content(NamedTuple):
     """How many bytes of it count."""
 
 
-class NdjsonLog:
+class NdjsonLog(Owned):
     """A log in a file of JSON lines.
 
     One process writes it at a time. Opening reads it once (O(records)), and keeps a number per allocation. An append is
@@ -69,12 +80,16 @@ class NdjsonLog:
 
         Raises LogError when the file is something else or cannot be opened, DialectError when it is of another dialect.
         """
-        self.path = Path(path)
+        self.path = Path(path).absolute()
+        self.name = self.location = str(self.path)
+        self._own(self.name)
         self._pending: list[Record] = []
         """Records that were appended, and are not in a file yet."""
         self._pending_lines = bytearray()
         self._draft: FileIO | None = None
         """A copy of the file that has what is not acknowledged, too."""
+        self._anew: FileIO | None = None
+        """The newest file that was written to take the place of the one before."""
         self._is_torn = False
         """What a write left that failed may still be there."""
         self._is_interrupted = False
@@ -96,7 +111,7 @@ class NdjsonLog:
                     self._write(header_line(header))
                     self._know(_begun(header))
                 else:
-                    self._know(self._read(dialect))
+                    self._know(read_content(self.path, dialect))
                 # What follows was cut off while it was written, and never acknowledged.
                 self._cut_off()
                 if self.header.taskfold != FORMAT:
@@ -105,7 +120,7 @@ class NdjsonLog:
                 self._file.close()
                 raise
 
-    def _know(self, content: _Content) -> None:
+    def _know(self, content: Content) -> None:
         """Know what is in the file, whatever was known before. Readers see it at once."""
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = content
@@ -121,39 +136,13 @@ class NdjsonLog:
         """The position of the newest record."""
         return self._ledger.seq
 
-    def _read(self, dialect: str | Dialect | None = None) -> _Content:
-        """Read what is there, check that it is a log that can go on, and return what is known of it then."""
-        name = str(self.path)
-        seq = 0
-        try:
-            with open_bytes(self.path) as stream:
-                _check_appendable(stream, name)
-                header, runs = opened(stream, name, lambda _: None)
-                if dialect is not None:
-                    check_dialect(header, dialect)
-                _, ledger, of_blocks, size = _begun(header, _header_bytes(self.path))
-                for run in runs:
-                    for records in decoded(run, name, header.taskfold):
-                        for record in records:
-                            ledger.note(record)
-                            of_blocks.note(record)
-                            seq = record.seq
-                    of_blocks.end(seq, run.size)
-                    size += run.size
-        except SourceError as error:
-            raise LogError(str(error)) from None
-        except LogError as error:
-            msg = f"{name}, line {seq + 2}: {error}"
-            raise LogError(msg) from None
-        return _Content(header, ledger, of_blocks, size)
-
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, what: str = "written") -> Iterator[None]:
         """Turn what the system says into a LogError that names the file."""
         try:
             yield
         except OSError as error:
-            msg = f"{self.path}: cannot be written: {error.strerror or error}"
+            msg = f"{self.path}: cannot be {what}: {error.strerror or error}"
             raise LogError(msg) from None
 
     # --- writing ---
@@ -252,7 +241,7 @@ class NdjsonLog:
         try:
             take_mode(file, self._file)
             _lock(file, draft)
-            with self.path.open("rb") as source:
+            with self._opened() as source:
                 shutil.copyfileobj(source, file, _BYTES_AT_ONCE)
             file.seek(self._size)
             file.truncate()
@@ -273,19 +262,45 @@ class NdjsonLog:
     def _write(self, data: bytes) -> None:
         """Write after the last seal, and have it on disk; on failure leave the file as it was. Raises LogError."""
         with self._told():
+            self._check_size()
             if self._is_torn:  # nothing is written over what may be left of another write
                 self._cut_off()
             try:
                 _write_whole(self._file, data)
                 os.fsync(self._file.fileno())
-            except OSError:
+                self._check_place(self._size + len(data))
+            except (OSError, LogError):
                 self._is_torn = True
-                with suppress(OSError):  # else before the next write
+                with suppress(OSError, LogError):  # else before the next write
                     self._cut_off()
                 raise
 
+    def _check_size(self) -> None:
+        """Check that nothing would be written after a part that is gone. Raises LogError."""
+        if os.fstat(self._file.fileno()).st_size < self._size:
+            self._check_place(self._size)
+
+    def _check_place(self, size: int = 0) -> None:
+        """Check that the open file is the one that the path names, and no shorter than this. Raises LogError.
+
+        What is written to another one nobody would find. It costs a hundredth of what a disk takes.
+        """
+        held = os.fstat(self._file.fileno())
+        try:
+            named = os.stat(self.name)  # noqa: PTH116 - a path object would double what it costs
+        except FileNotFoundError:
+            what = "was moved away" if held.st_nlink else "was removed"
+            raise LogError(f"{self.path}: the log {what}: nothing more is written until it is back") from None
+        if (named.st_ino, named.st_dev) != (held.st_ino, held.st_dev):
+            what = "was replaced by another file"
+            raise LogError(f"{self.path}: the log {what}: nothing more is written; close it, and open the one there")
+        if held.st_size < size:
+            what = f"was cut off at byte {held.st_size}, and had {size}"
+            raise LogError(f"{self.path}: the log {what}: nothing more is written; close it, and open it again")
+
     def _cut_off(self) -> None:
-        """Cut off what a write left that failed. Raises OSError."""
+        """Cut off what a write left that failed. Raises OSError, and LogError where a part before it is gone."""
+        self._check_size()
         self._file.seek(self._size)
         self._file.truncate()
         self._is_torn = False
@@ -314,11 +329,10 @@ class NdjsonLog:
         if not self._is_interrupted:
             return
         with self._told():
-            if not _is_at(self._file, self.path):
-                raise LogError(f"{self.path}: is not the file any more that was opened to be written: open it again")
+            self._check_place()
             self._is_lost = self._is_lost or self._draft is not None or bool(self._pending)
             self._drop_draft()
-            content = self._read()
+            content = read_content(self.path)
             with self._lock:
                 self._pending, self._pending_lines = [], bytearray()
                 self.header, self._ledger, self._blocks, self._size = content
@@ -326,11 +340,16 @@ class NdjsonLog:
             os.fsync(self._file.fileno())
         self._is_interrupted = False
 
+    def take(self, header: LogHeader, records: Iterable[Record]) -> None:
+        """Copy the records of another log into this one, which is empty: each at its place. O(records)."""
+        with self._told():
+            self._rewrite(taken_header(self.header, header), iter(records))
+
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
         with self._told():
             self._drop_draft()
-            if self._is_new:
+            if self._is_new and _is_at(self._file, self.path):
                 self.path.unlink(missing_ok=True)  # while it is locked
             self._file.close()
 
@@ -352,7 +371,7 @@ class NdjsonLog:
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
         """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
         draft = _draft_of(self.path)
-        file = new_file(draft)
+        file = self._anew = new_file(draft)
         try:
             take_mode(file, self._file)
             _lock(file, draft)
@@ -366,7 +385,7 @@ class NdjsonLog:
                 of_blocks.end(ledger.seq, written)
                 size += written
             os.fsync(file.fileno())
-            self._replace_by(file, _Content(header, ledger, of_blocks, size))
+            self._replace_by(file, Content(header, ledger, of_blocks, size))
         except BaseException:
             if file is not self._file:
                 file.close()
@@ -374,9 +393,10 @@ class NdjsonLog:
                     draft.unlink()
             raise
 
-    def _replace_by(self, file: FileIO, content: _Content | None = None) -> None:
+    def _replace_by(self, file: FileIO, content: Content | None = None) -> None:
         """Put the draft in the place of the file, and know what is in it, where that is something else."""
         path = self.path.resolve()  # where a link leads
+        self._check_place()
         try:
             with self._lock:  # who has begun to read goes on with the old file
                 _draft_of(self.path).replace(path)
@@ -400,6 +420,12 @@ class NdjsonLog:
             finally:
                 self._drop_draft()
                 self._file.close()
+
+    def _disown(self) -> None:
+        """Let go of the files, whose locks would last as long as this process; their owner holds them still."""
+        for file in (self._file, self._draft, self._anew):
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -443,7 +469,11 @@ class NdjsonLog:
         append that fails leaves in the file for a moment.
         """
         check_whole(self.header, str(self.path), after_seq)
-        yield from self.read_kept(after_seq)
+        for record in self.read_kept(after_seq):
+            if record.seq != after_seq + 1:  # removed since
+                raise hole(self.header, str(self.path), None, after_seq + 1, record.seq)
+            after_seq = record.seq
+            yield record
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield the records after a position that are there. O(records that are read). Any thread may read."""
@@ -465,11 +495,9 @@ class NdjsonLog:
             first, last = span(self._blocks)
             start, seq = self._blocks.start(first)
             end = self._size if last is None else min(self._blocks.end_of(last), self._size)
-            path = self.path if self._draft is None else _draft_of(self.path)
-            header, file = self.header, path.open("rb")
+            header, file = self.header, self._opened()
         with file:
-            file.seek(start)
-            reader: Any = UpTo(file, end - start)
+            reader: Any = Part(file, start, end)
             name = str(self.path)
             numbered = ((seq + 1 + number, block) for number, block in blocks(reader, name))  # line 1 is the header
             try:
@@ -480,16 +508,58 @@ class NdjsonLog:
                 raise LogError(str(error)) from None
         yield from pending
 
+    def _opened(self) -> BinaryIO:
+        """Return the file of the log, to be read. Raises LogError where its path does not name it any more."""
+        path, held = (self.path, self._file) if self._draft is None else (_draft_of(self.path), self._draft)
+        with self._told("read"):
+            file = path.open("rb")
+        if not held.closed and not os.path.samestat(os.fstat(file.fileno()), os.fstat(held.fileno())):
+            file.close()
+            raise LogError(f"{path}: the log was replaced by another file: close it, and open the one there")
+        return file
+
+
+def read_content(
+    path: Path, dialect: str | Dialect | None = None, on_record: Callable[[Record], object] = lambda _: None
+) -> Content:
+    """Read a file of lines, and check that it is a log that can go on. O(records). Raises LogError and DialectError."""
+    name = str(path)
+    seq = 0
+    try:
+        with open_bytes(path) as stream:
+            _check_appendable(stream, name)
+            size = len(stream.readline())
+            stream.seek(0)
+            header, runs = opened(stream, name, lambda _: None)
+            if dialect is not None:
+                check_dialect(header, dialect)
+            _, ledger, of_blocks, size = _begun(header, size)
+            for run in runs:
+                for records in decoded(run, name, header.taskfold):
+                    for record in records:
+                        ledger.note(record)
+                        of_blocks.note(record)
+                        on_record(record)
+                        seq = record.seq
+                of_blocks.end(seq, run.size)
+                size += run.size
+    except SourceError as error:
+        raise LogError(str(error)) from None
+    except LogError as error:
+        msg = f"{name}, line {seq + 2}: {error}"
+        raise LogError(msg) from None
+    return Content(header, ledger, of_blocks, size)
+
 
 _RECORDS_AT_ONCE: Final = 256
 
 
-def _begun(header: LogHeader, size: int | None = None) -> _Content:
+def _begun(header: LogHeader, size: int | None = None) -> Content:
     """Return what is known of a file that has no records yet, but a header (of so many bytes)."""
     of_blocks = Blocks()
     size = len(header_line(header)) if size is None else size
     of_blocks.begin(size)
-    return _Content(header, Ledger(header), of_blocks, size)
+    return Content(header, Ledger(header), of_blocks, size)
 
 
 def _draft_of(path: Path) -> Path:
@@ -516,11 +586,6 @@ def _write_whole(file: FileIO, data: bytes | bytearray) -> int:
     while rest:
         rest = rest[file.write(rest) :]
     return len(data)
-
-
-def _header_bytes(path: Path) -> int:
-    with path.open("rb") as file:
-        return len(file.readline())
 
 
 def _check_appendable(stream: BinaryIO, name: str) -> None:

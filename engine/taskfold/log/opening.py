@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from taskfold.errors import LogError, SourceError
-from taskfold.log.contract import StoredLog
+from taskfold.lines import is_database, readable
+from taskfold.log.contract import SharedLog, StoredLog
 from taskfold.log.ndjson import NdjsonLog
 from taskfold.log.ndjson_lines import is_new
 from taskfold.record import LogHeader, Record
 
-__all__ = ["is_new_log", "is_postgres", "newest_on_server", "open_log", "read_server", "shown_name"]
+__all__ = [
+    "DATABASES",
+    "LINES",
+    "is_new_log",
+    "is_postgres",
+    "newest_on_server",
+    "open_log",
+    "open_reader",
+    "read_server",
+    "read_server_at_once",
+    "shown_name",
+]
 
-_LINES: Final = (".jsonl", ".ndjson")
-_DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+LINES: Final = (".jsonl", ".ndjson")
+DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 _SCHEMES: Final = ("postgresql://", "postgres://")
 
 
@@ -30,16 +43,32 @@ def open_log(name: str | Path, dialect: str | None = None, region: str = "global
         from taskfold.log.postgres import PostgresLog
 
         return PostgresLog(text, dialect, region)
-    if text.endswith(_LINES):
+    if text.endswith(LINES):
         return NdjsonLog(name, dialect, region)
-    if text.endswith(_DATABASES):
+    if text.endswith(DATABASES):
         from taskfold.log.sqlite import SqliteLog
 
         return SqliteLog(name, dialect, region)
     raise LogError(
-        f"{text}: a log ends in {', '.join(_DATABASES)} (SQLite), or {' or '.join(_LINES)} (JSON lines), "
+        f"{text}: a log ends in {', '.join(DATABASES)} (SQLite), or {' or '.join(LINES)} (JSON lines), "
         f"or is the URL of a PostgreSQL database ({_SCHEMES[0]}…)"
     )
+
+
+def open_reader(name: str | Path) -> SharedLog:
+    """Open the log that a name means, to be read only, while others write it. Raises LogError."""
+    text = str(name)
+    if is_new_log(name):
+        raise LogError(f"{shown_name(text)}: there is no log")
+    if is_postgres(text):
+        from taskfold.log.postgres_reading import PostgresReader
+
+        return PostgresReader(text)
+    from taskfold.log.reading import NdjsonReader, SqliteReader
+
+    with readable(text):
+        is_rows = is_database(text)
+    return SqliteReader(name) if is_rows else NdjsonReader(name)
 
 
 def is_new_log(name: str | Path) -> bool:
@@ -83,6 +112,16 @@ def read_server(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
     from taskfold.log.postgres_tables import read_postgres
 
     return read_postgres(url)
+
+
+@contextmanager
+def read_server_at_once(url: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
+    """Lend a log in a PostgreSQL database as it is at one moment: its header, and its records. Raises LogError."""
+    _check_psycopg(url)
+    from taskfold.log.postgres_tables import read_at_once
+
+    with read_at_once(url) as found:
+        yield found
 
 
 def newest_on_server(url: str) -> int:

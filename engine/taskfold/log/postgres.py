@@ -10,12 +10,14 @@ The tables are in the schema that the connection finds first: a log is a databas
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, Final, Self
 
 import msgspec
@@ -26,11 +28,23 @@ from psycopg import sql
 from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
-from taskfold.log.contract import Append, Ledger, OnHole, check_whole, hole, kept_hole, newest, present, removal
-from taskfold.log.entries import Entry, digest_in
+from taskfold.log.contract import (
+    Append,
+    Ledger,
+    OnHole,
+    check_whole,
+    hole,
+    kept_hole,
+    newest,
+    present,
+    removal,
+    taken_header,
+)
+from taskfold.log.entries import Entry, digest_in, entry_of
 from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
+from taskfold.ownership import Owned
 from taskfold.record import LogHeader, Record
 from taskfold.upcast import upcaster
 
@@ -81,7 +95,7 @@ class _Known(Ledger):
         self._imported.clear()
 
 
-class PostgresLog:
+class PostgresLog(Owned):
     """A log in a PostgreSQL database, for any number of processes.
 
     One thread at a time writes through one object; any thread may read.
@@ -93,7 +107,8 @@ class PostgresLog:
         Raises LogError when the database cannot be reached or used, and DialectError when it is of another dialect.
         """
         self.name = shown_name(url)
-        self._url = url
+        self._own(self.name)
+        self.location = url
         self._ledger = _Known()
         self._depth = 0
         self._pending: list[Entry] = []
@@ -112,7 +127,7 @@ class PostgresLog:
         self._listener: Connection | None = None
         self._is_closed = False
         with self._told():
-            self._connection = tables.connected_writer(self._url)
+            self._connection = tables.connected_writer(self.location)
             self._interrupted, self._interrupting = socket.socketpair()
             try:
                 self.header, self._is_new = tables.checked_header(self._connection, self.name, dialect, region)
@@ -222,7 +237,7 @@ class PostgresLog:
                     self._connection.execute("ROLLBACK")
                 raise
         # The server was started again since the last append: nothing was under way.
-        self._connection = tables.connected_writer(self._url)
+        self._connection = tables.connected_writer(self.location)
         return self._begun()
 
     def _begun(self) -> int:
@@ -361,6 +376,22 @@ class PostgresLog:
             self._undo()
             raise
 
+    def take(self, header: LogHeader, records: Iterable[Record]) -> None:
+        """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
+        self.header = taken_header(self.header, header)
+        ledger, rest = Ledger(self.header), iter(records)
+        with self._told():
+            self._locked()
+            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(self.header)])
+            self._is_sent = True
+            while some := list(islice(rest, _ROWS_PER_COPY)):
+                for record in some:
+                    ledger.note(record)
+                self._pending += map(entry_of, some)
+                self._ledger.note_placed(some)
+                self._send()
+            self._commit()
+
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
 
@@ -419,6 +450,16 @@ class PostgresLog:
             self._readers.pop().close()
         if self._listener is not None:
             self._listener.close()
+        self._interrupted.close()
+        self._interrupting.close()
+
+    def _disown(self) -> None:
+        """Let go of the connections, which would last as long as this process; not a word is sent on them."""
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for connection in (self._connection, *self._readers, self._listener):
+            if connection is not None and not connection.closed:
+                os.dup2(nowhere, connection.fileno(), inheritable=False)
+        os.close(nowhere)
         self._interrupted.close()
         self._interrupting.close()
 
@@ -481,7 +522,7 @@ class PostgresLog:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = tables.connect(self._url)
+            connection = tables.connect(self.location)
         try:
             yield connection
         except psycopg.Error:
@@ -505,7 +546,7 @@ class PostgresLog:
         """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
         with self._told("read"):
             if self._listener is None or self._listener.closed:
-                self._listener = tables.connect(self._url)
+                self._listener = tables.connect(self.location)
                 self._listener.execute(f"LISTEN {_CHANNEL}")
 
     def wait(self, seconds: float) -> bool:

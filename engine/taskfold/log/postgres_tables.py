@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -215,20 +216,29 @@ def snapshot(url: str) -> Iterator[Connection]:
 def _blocks(url: str) -> Iterator[LogHeader | list[Record]]:
     """Yield the header, and then the records in blocks."""
     name = shown_name(url)
-    block: list[Record] = []
     try:
         with told(name, "read"), snapshot(url) as connection:
             header, newest = head(connection, name)
             yield header
             asked = {"after": 0, "newest": newest}
-            for record in records(connection, name, header, OF_ALL, asked, kept_hole(header, name)):
-                block.append(record)
-                if len(block) == _ROWS:
-                    yield block
-                    block = []
+            yield from batched(records(connection, name, header, OF_ALL, asked, kept_hole(header, name)))
     except LogError as error:
         raise _source_error(name, error) from None
-    if block:
+
+
+@contextmanager
+def read_at_once(url: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
+    """Lend the header of a log, and its records in blocks, as one transaction sees them. Raises LogError."""
+    name = shown_name(url)
+    with told(name, "read"), snapshot(url) as connection:
+        header, newest = head(connection, name)
+        asked = {"after": 0, "newest": newest}
+        yield header, batched(records(connection, name, header, OF_ALL, asked, kept_hole(header, name)))
+
+
+def batched(found: Iterator[Record]) -> Iterator[list[Record]]:
+    """Yield records in blocks."""
+    while block := list(islice(found, _ROWS)):
         yield block
 
 

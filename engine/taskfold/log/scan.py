@@ -27,7 +27,7 @@ from taskfold.log.contract import new_header
 from taskfold.log.ndjson_lines import UNSEALED, DamagedHeader, is_header, is_record, read_header
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.log.seals import Run, Sealed, Tail, good_end, seal, unsealed
-from taskfold.log.sparse import UpTo
+from taskfold.log.sparse import Part
 from taskfold.log.sqlite_head import Head, digest_of
 from taskfold.record import FORMAT, LogHeader, Record
 from taskfold.upcast import record_decoder
@@ -160,7 +160,7 @@ def _as_it_is(stream: BinaryIO) -> Any:
     if isinstance(stream, gzip.GzipFile):
         return stream
     found = os.fstat(stream.fileno())
-    return UpTo(stream, found.st_size) if S_ISREG(found.st_mode) else stream
+    return Part(stream, 0, found.st_size) if S_ISREG(found.st_mode) else stream
 
 
 def _header(first: bytes, name: str, dialect: str | Dialect | None) -> LogHeader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from array import array
 from bisect import bisect_right
@@ -10,7 +11,7 @@ from typing import BinaryIO, Final
 from taskfold.lines import BLOCK_BYTES
 from taskfold.record import Record
 
-__all__ = ["Blocks", "UpTo"]
+__all__ = ["Blocks", "Part"]
 
 _SPAN_BITS: Final = 32
 _LAST_BLOCK: Final = (1 << _SPAN_BITS) - 1
@@ -72,15 +73,21 @@ class Blocks:
         return self._offsets[block + 1] if block + 1 < len(self._offsets) else sys.maxsize
 
 
-class UpTo:
-    """A file that ends where it is told to."""
+class Part:
+    """A part of a file, read by its place: a fork that reads on moves nobody else's."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file = file
-        self._size = size
+        self._start = start
+        self._end = end
 
     def read(self, size: int) -> bytes:
         """Read so much, or what is left."""
-        data = self._file.read(min(size, self._size))
-        self._size -= len(data)
+        size = min(size, self._end - self._start)
+        if hasattr(os, "pread"):
+            data = os.pread(self._file.fileno(), size, self._start)
+        else:  # on Windows, where nothing forks
+            self._file.seek(self._start)
+            data = self._file.read(size)
+        self._start += len(data)
         return data

@@ -12,6 +12,7 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -35,16 +36,20 @@ from taskfold.log.contract import (
     kept_hole,
     new_header,
     removal,
+    taken_header,
 )
-from taskfold.log.entries import Entry, digest_in
+from taskfold.log.entries import Entry, digest_in, entry_of
 from taskfold.log.files import own_file
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.log.sqlite_files import neighbour
 from taskfold.log.sqlite_head import Head, digest_of
 from taskfold.log.sqlite_wal import lock_file
-from taskfold.record import Record
+from taskfold.ownership import Owned
+from taskfold.record import LogHeader, Record
 
 __all__ = ["SqliteLog"]
+
+_RECORDS_AT_ONCE: Final = 1_000
 
 
 _VERSIONS_KEPT: Final = 4_096
@@ -101,12 +106,16 @@ class _Lookups(Ledger):
         self.seq = seq
 
 
-class SqliteLog:
+class SqliteLog(Owned):
     """A log in an SQLite database.
 
     One process writes it at a time, and says so in a lock file beside it; readers are never in its way.
     Opening is O(1).
     """
+
+    _ledger: Ledger
+    _connect: tables.Connect = staticmethod(tables.reader)
+    """How it is read."""
 
     def __init__(self, path: str | Path, dialect: str | Dialect | None = None, region: str = "global") -> None:
         """Open a log, or begin one where there is none, for which the dialect must be named.
@@ -115,6 +124,8 @@ class SqliteLog:
         DialectError when it is of another dialect.
         """
         self.path = Path(path).absolute()
+        self.name = self.location = str(self.path)
+        self._own(self.name)
         self._is_closed = False
         self._is_lost = False
         """What was appended and not acknowledged is not there any more."""
@@ -171,7 +182,7 @@ class SqliteLog:
         """Where the log ended with the last commit."""
         self._digest = self._head.digest
         """The digest of that, and of what is pending."""
-        self._ledger = _Lookups(self._database, self._head.seq)
+        self._lookups = self._ledger = _Lookups(self._database, self._head.seq)
 
     def _found_files(self) -> tuple[tuple[int, int] | None, ...]:
         """Return which files have the names of the database and of its write-ahead log now."""
@@ -307,7 +318,7 @@ class SqliteLog:
         if not self._database.in_transaction:
             self._is_lost = is_pending
             self._digest = self._head.digest
-            self._ledger.forget(self._head.seq)
+            self._lookups.forget(self._head.seq)
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
@@ -317,6 +328,21 @@ class SqliteLog:
                 raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later call failed")
             if self._database.in_transaction:
                 self._commit(self.seq, has_pending=False)
+
+    def take(self, header: LogHeader, records: Iterable[Record]) -> None:
+        """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
+        self.header = taken_header(self.header, header)
+        self._head = self._head._replace(uuid=self.header.uuid)
+        ledger, rest = Ledger(self.header), iter(records)
+        with self._writing():
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("UPDATE header SET text = ?", (header_text(self.header),))
+            while some := list(islice(rest, _RECORDS_AT_ONCE)):
+                for record in some:
+                    ledger.note(record)
+                self._insert(list(map(entry_of, some)), sync=False)
+                self._ledger.note_placed(some)
+            self.sync()
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -345,6 +371,10 @@ class SqliteLog:
             self._database.close()
         finally:
             self._lock.close()
+
+    def _disown(self) -> None:
+        """Let go of the lock, which would last as long as this process; its owner holds it still."""
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -392,7 +422,7 @@ class SqliteLog:
         self, query: str, asked: dict[str, Any], on_hole: OnHole, on_end: Callable[[int], None]
     ) -> Iterator[Record]:
         header = self.header
-        with tables.told(self.path, "read"), closing(tables.reader(self.path)) as database:
+        with tables.told(self.path, "read"), closing(self._connect(self.path)) as database:
             if tables.header_in(database, self.path).uuid != header.uuid:
                 raise LogError(f"{self.path}: was replaced by another log while it was open: open it again")
             yield from tables.read_rows(database, self.path, header.taskfold, query, asked, on_hole, on_end)

@@ -7,6 +7,7 @@ write-ahead log that is being written. SQLite knows what it has open, and keeps 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from taskfold.lines import begins_as_database
+from taskfold.ownership import Owned
 
 __all__ = ["Connection", "is_database", "neighbour", "unshared", "uri"]
 
@@ -28,8 +30,15 @@ _connections: Final[Counter[tuple[int, int]]] = Counter()
 """How many connections of this process have a file open, by its device and inode."""
 
 
-class Connection(sqlite3.Connection):
-    """A connection that is counted while it is open."""
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
+
+
+class Connection(Owned, sqlite3.Connection):
+    """A connection that is counted while it is open.
+
+    A fork neither uses nor closes it, as SQLite demands: its locks are those of its process.
+    """
 
     _file: tuple[int, int] | None = None
 
@@ -41,6 +50,7 @@ class Connection(sqlite3.Connection):
                 found = Path(path).stat()
                 self._file = found.st_dev, found.st_ino
                 _connections[self._file] += 1
+        self._own(path)
 
     def close(self) -> None:
         """Close it."""
@@ -51,6 +61,15 @@ class Connection(sqlite3.Connection):
                 if not _connections[self._file]:
                     del _connections[self._file]
                 self._file = None
+
+    def _prepare_fork(self) -> None:
+        import ctypes  # noqa: F401 - there is no safe time for it in a fork
+
+    def _disown(self) -> None:
+        """Keep it from ever being freed here."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
@@ -137,8 +137,13 @@ class Snapshot(NamedTuple):
     """Nobody else writes it: this process holds the lock of who does."""
 
 
+Connect: TypeAlias = Callable[[Path], sqlite3.Connection]
+
+
 @contextmanager
-def snapshot(path: Path, *, is_own: bool = False, is_scan: bool = False) -> Iterator[Snapshot]:
+def snapshot(
+    path: Path, *, is_own: bool = False, is_scan: bool = False, connect: Connect | None = None
+) -> Iterator[Snapshot]:
     """Open a log that somebody else may be writing, in one transaction. O(frames of the write-ahead log).
 
     ``is_own`` says that this process holds the lock of who writes. Raises LogError when the file is no database, or
@@ -151,7 +156,7 @@ def snapshot(path: Path, *, is_own: bool = False, is_scan: bool = False) -> Iter
         wal = check_beside(path, is_own=is_own)
         if wal.damage and not is_scan:
             check_newest(path, wal, None)
-        with closing(reader(path)) as database:
+        with closing((connect or reader)(path)) as database:
             database.execute("BEGIN")
             yield Snapshot(database, wal, is_own)
 
@@ -182,12 +187,12 @@ def unacknowledged_in(path: Path, found: Snapshot, header: LogHeader, head: Head
             return check_newest(path, check_beside(path), head_in(found.database, path, header))
 
 
-def read_database(name: str) -> tuple[LogHeader, Iterator[list[Record]]]:
+def read_database(name: str, path: str | Path = "") -> tuple[LogHeader, Iterator[list[Record]]]:
     """Return the header of a log in a database, and its records in blocks, read as asked for, all as of one moment.
 
-    Raises SourceError.
+    What is wrong is told of the name, which is its path, too, unless another is given. Raises SourceError.
     """
-    blocks = _blocks(name)
+    blocks = _blocks(name, Path(path or name).absolute())
     header = next(blocks)
     assert isinstance(header, LogHeader)
     return header, blocks  # type: ignore[return-value]  # the header comes first, and no other
@@ -201,9 +206,8 @@ def newest_in(name: str) -> int | None:
     return None
 
 
-def _blocks(name: str) -> Iterator[LogHeader | list[Record]]:
+def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
     """Yield the header, and then the records in blocks."""
-    path = Path(name)
     try:
         with snapshot(path) as found:
             header, head = checked(path, found)
@@ -220,7 +224,7 @@ def _blocks(name: str) -> Iterator[LogHeader | list[Record]]:
             if block:
                 yield block
     except LogError as error:
-        raise SourceError(name, str(error).removeprefix(f"{name}").lstrip(":, ")) from None
+        raise SourceError(name, str(error).removeprefix(f"{path}").removeprefix(name).lstrip(":, ")) from None
 
 
 @contextmanager
@@ -252,9 +256,9 @@ def roll_back_journal(path: Path) -> None:
             database.execute("SELECT count(*) FROM sqlite_master")
 
 
-def read_checkpoint_of(path: Path) -> Iterator[bytes]:
+def read_checkpoint_of(path: Path, connect: Connect | None = None) -> Iterator[bytes]:
     """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a part that is damaged."""
-    with told(path, "read"), closing(reader(path)) as database:
+    with told(path, "read"), closing((connect or reader)(path)) as database:
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or crc32(body) != checksum:
                 raise LogError(f"{path}: part {part} of the checkpoint is damaged")
@@ -297,6 +301,26 @@ def reader(path: Path) -> Connection:
     name = uri(path, *(("immutable=1",) if is_fixed else ()))
     # Whoever reads may go on in another thread.
     return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
+
+
+def quiet_reader(path: Path) -> Connection:
+    """Return a connection that only reads, and makes no file beside the database, whoever writes it.
+
+    Where nobody writes there is nothing beside it, and it is read as it is; whoever begins to write meanwhile is to be
+    looked out for.
+    """
+    more = () if neighbour(path, "-wal").exists() else ("immutable=1",)
+    if is_written(path) and not os.access(neighbour(path, "-shm"), os.W_OK):
+        # Only then: what one connection shares so, a writer of the same process could not write, either.
+        more = ("readonly_shm=1",)
+    return sqlite3.connect(
+        uri(path, *more), uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+    )
+
+
+def is_written(path: Path) -> bool:
+    """Tell whether what writers of a database share with its readers is beside it."""
+    return all(neighbour(path, end).exists() for end in ("-wal", "-shm"))
 
 
 def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:

@@ -63,9 +63,9 @@ class DatabaseSource:
 
     is_log = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, path: str = "") -> None:
         self.name = shown_name(name)
-        self._url = name
+        self._url = path or name
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of the log, and its records in blocks. Raises SourceError."""
@@ -73,7 +73,7 @@ class DatabaseSource:
             return read_server(self._url)
         from taskfold.log.sqlite_tables import read_database
 
-        return read_database(self.name)
+        return read_database(self.name, self._url)
 
     def newest(self) -> int | None:
         """Return the position of the newest record; None where the database cannot tell. Raises SourceError."""
@@ -81,7 +81,7 @@ class DatabaseSource:
             return newest_on_server(self._url)
         from taskfold.log.sqlite_tables import newest_in
 
-        return newest_in(self.name)
+        return newest_in(self._url)
 
     def observations(self) -> Iterator[Observation]:
         """Raise SourceError: it has none."""

@@ -1,0 +1,40 @@
+"""What every log that is only read has in place of all that writes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NoReturn
+
+from taskfold.errors import ReadOnly
+from taskfold.ownership import Owned
+
+__all__ = ["ReadOnlyLog"]
+
+
+class ReadOnlyLog(Owned):
+    """A log that is only read: it has every method that writes, and each refuses."""
+
+    name: str
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse to write. Raises ReadOnly."""
+        raise ReadOnly(f"{self.name}: was opened to be read only: open it without read_only=True to write")
+
+    append = append_all = begin_turn = compact = save_checkpoint = take = refuse
+
+    def end_turn(self) -> None:
+        """Do nothing: there are no turns."""
+
+    def recover(self) -> None:
+        """Do nothing: there is nothing to take back."""
+
+    def sync(self) -> None:
+        """Do nothing: there is nothing to acknowledge."""
+
+    def roll_back(self) -> None:
+        """Let go of the log."""
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the log."""
