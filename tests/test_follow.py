@@ -75,7 +75,7 @@ def test_a_file_that_begins_anew_is_read_again(following, way):
         other.write_bytes(b"".join(LINES[10:]))
         other.replace(path)
         until(lambda: follower.lines == len(LINES) - 10)
-        assert bodies(engine) == WHOLE
+        until(lambda: bodies(engine) == WHOLE)  # a line is counted before it is observed
     assert notes == [f"{path} begins anew"]
 
 
