@@ -22,7 +22,7 @@ demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run 
 
 test: $(STAMP)  ## run the tests and the doctests
 	@$(BIN)/python tests/postgres.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
 	@$(BIN)/python tests/postgres.py

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import hypothesis
@@ -40,21 +43,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_benchmarks(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[subprocess.Popen[str], Path] | None]:
-    """Run the benchmarks beside the tests, in a process of their own, where any test asks for what they write."""
+def quick_benchmarks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
+    """Run the benchmarks beside the tests, where any test asks for what they write: a folder with their results.
+
+    Of several processes that share the tests (pytest-xdist) the first one runs them. The file ``ended`` has the exit
+    status, and ``errors`` what was written to standard error.
+    """
     if not any(map(of_benchmarks, request.session.items)):
         yield None
         return
-    folder = tmp_path_factory.mktemp("results")
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--results", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "engine")}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        yield process, folder
-        process.kill()
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    shared = tmp_path_factory.getbasetemp() if worker is None else tmp_path_factory.getbasetemp().parent
+    folder = shared / "quick-benchmarks"
+    if worker not in {None, "gw0"}:
+        yield folder
+        return
+    folder.mkdir()
+    benchmarks = shlex.join([sys.executable, "-m", "benchmarks", "--quick", "--results", str(folder)])
+    command = f"{benchmarks} >/dev/null 2>errors; echo $? >code; mv code ended"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "engine")])}
+    with subprocess.Popen(["/bin/sh", "-c", command], cwd=folder, env=environment, start_new_session=True) as process:
+        yield folder
+        if worker is None:
+            with suppress(ProcessLookupError):  # nobody waits for them any more
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def results(quick_benchmarks):
-    process, folder = quick_benchmarks
-    _, told = process.communicate()
-    assert process.returncode == 0, told
-    return folder
+    while not (quick_benchmarks / "ended").exists():
+        time.sleep(0.1)
+    assert (quick_benchmarks / "ended").read_text().strip() == "0", (quick_benchmarks / "errors").read_text()
+    return quick_benchmarks
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
