@@ -218,7 +218,7 @@ INTERNAL = [
 ]
 
 
-@pytest.mark.parametrize("event", INTERNAL, ids=repr)
+@pytest.mark.parametrize("event", INTERNAL, ids=lambda event: type(event).__name__)
 def test_the_log_form_of_internal_events_comes_back_equal(event: Event) -> None:
     text = msgspec.json.encode(record_of(event))
     assert msgspec.json.encode(msgspec.json.decode(text, type=Record)) == text

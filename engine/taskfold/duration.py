@@ -80,7 +80,7 @@ def parse_duration_ns(text: str) -> int:
     if body == "0":
         return 0
     total, position = 0, 0
-    while position < len(body) <= _MAX_LENGTH:
+    while position < len(body):
         part = _PART.match(body, position)
         if part is None:
             break
@@ -91,13 +91,14 @@ def parse_duration_ns(text: str) -> int:
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
     if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):
-        msg = f"{text[:_MAX_LENGTH]!r} is not a duration such as 10s, 1m30s or 250ms"
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        msg = f"{shown!r} is not a duration such as 10s, 1m30s or 250ms"
         raise ValueError(msg)
     return -total if text[0] == "-" else total
 
 
-_MAX_LENGTH: Final = 256
-"""No duration of people or of Nomad is longer as text; a number of thousands of digits is not even looked at."""
+_SHOWN: Final = 80
+"""How much of a text is shown that is no duration."""
 
 
 @lru_cache(maxsize=1024)
