@@ -309,7 +309,7 @@ def test_a_task_that_is_missing_is_hidden_and_comes_back() -> None:
         (b'{"ID":"a","ModifyIndex":-1}', r"\$\.ModifyIndex: expected a number that counts writes, found -1"),
         (b'{"ID":"a","ModifyIndex":"x"}', r'\$\.ModifyIndex: .* found "x"'),
         (b'{"ID":"a","TaskStates":7}', r"\$\.TaskStates: expected an object, found 7"),
-        (b'{"ID":"a","TaskStates":{"\xff":{}}}', "not the JSON of an allocation: 'utf-8' codec can't decode byte 0xff"),
+        (b'{"ID":"a","TaskStates":{"\xff":{}}}', r"\$\.TaskStates: 'utf-8' codec can't decode byte 0xff"),
         (b"[]", "not the JSON of an allocation"),
     ],
 )

@@ -148,14 +148,12 @@ def compact(text: bytes | str | Raw) -> bytes:
     """Return a JSON text without the white space between its parts, which Nomad does not write. O(length).
 
     A text without line breaks and tabs, and without a space behind its first keys, is returned as it is.
-    Raises msgspec.DecodeError where the text is no JSON, and UnicodeError where it is no UTF-8.
+    Raises msgspec.DecodeError where the text is no JSON; what is returned as it is was not looked at further.
     """
     raw = text.encode() if isinstance(text, str) else bytes(text)
     # None of these stands inside of a JSON string; whoever puts spaces between parts does so from the first key on.
     if b"\n" in raw or b"\t" in raw or b"\r" in raw or b'": ' in raw[:_HEAD]:
-        raw = msgspec.json.format(raw, indent=-1)
-    if not raw.isascii():
-        raw.decode()  # which the decoder does not look at in what stays JSON text
+        return msgspec.json.format(raw, indent=-1)
     return raw
 
 
@@ -169,13 +167,26 @@ _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 def fields_from_json(text: bytes | str | Raw) -> dict[str, bytes]:
     """Return the top-level fields of an allocation's JSON: the text of each, by name. O(length).
 
-    Raises DecodeError when the text is not a JSON object.
+    Raises DecodeError when the text is not a JSON object, and, naming the field, where it is no UTF-8.
     """
     try:
-        return {name: bytes(raw) for name, raw in _decode_object(compact(text)).items()}
+        whole = compact(text)
+        fields = {name: bytes(raw) for name, raw in _decode_object(whole).items()}
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         msg = f"not the JSON of an allocation: {error}"
         raise DecodeError(msg) from None
+    if not whole.isascii():
+        for name, value in fields.items():
+            _check_utf8(name, value)
+    return fields
+
+
+def _check_utf8(name: str, text: bytes) -> None:
+    """Check what stays JSON text, which the decoder does not look into. Raises DecodeError."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"$.{name}: {error}") from None
 
 
 def fields_to_json(fields: Mapping[str, bytes], names: tuple[str, ...] | None = None) -> bytes:
