@@ -24,7 +24,7 @@ from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.errors import AppendRefused, DecodeError, ListenerError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, check_dialect, kept_records
-from taskfold.log.entries import problem_of
+from taskfold.log.entries import UNWRITABLE, problem_of
 from taskfold.log.opening import is_new_log, open_log, open_reader
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, check_observation
@@ -335,5 +335,5 @@ def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
         )
     try:
         return msgspec.json.encode(allocation if isinstance(allocation, dict) else dict(allocation))
-    except Exception as error:  # noqa: BLE001 - a mapping may hold anything, and raise anything while it is written
+    except UNWRITABLE as error:
         raise DecodeError(f"the allocation cannot be written as JSON: {problem_of(error)}") from None

@@ -20,7 +20,7 @@ from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocat
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
 from taskfold.log.contract import Append, is_repeat
-from taskfold.log.entries import Entry, entry_of, event_digest, problem_of
+from taskfold.log.entries import UNWRITABLE, Entry, entry_of, event_digest, problem_of
 from taskfold.record import Placed, Record, Updated, Write
 from taskfold.store import Store
 
@@ -52,7 +52,7 @@ def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
         try:
             text = compact(value) if isinstance(value, Raw) else msgspec.json.encode(value)
             msgspec.json.decode(text)
-        except Exception as error:  # noqa: BLE001 - a value may be anything, and raise anything while it is written
+        except UNWRITABLE as error:
             raise DecodeError(problem_of(error).replace("$", f"$.{name}", 1)) from None
         texts[name] = Raw(text)
     return texts

@@ -21,13 +21,27 @@ from taskfold.errors import DecodeError
 from taskfold.events import TaskEvent
 from taskfold.record import Placed, Record, Updated
 
-__all__ = ["MAX_DEPTH", "Entry", "digest_in", "entry_of", "event_digest", "is_deep", "is_of", "problem_of", "read_back"]
+__all__ = [
+    "MAX_DEPTH",
+    "UNWRITABLE",
+    "Entry",
+    "digest_in",
+    "entry_of",
+    "event_digest",
+    "is_deep",
+    "is_of",
+    "problem_of",
+    "read_back",
+]
 
 MAX_DEPTH: Final = 128
 """How deep a record may be nested: far below what the smallest stack of a reader can follow (Python 3.11: some 980)."""
 
 _INTEGERS: Final = 2**63
 """What every store, and Nomad itself, can count to."""
+
+UNWRITABLE: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)
+"""What is raised for a value that cannot be written as JSON, or read back. Not all there is: an alarm may be raised, too."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -82,7 +96,7 @@ def read_back(value: T, decode: Callable[[bytes], T]) -> tuple[bytes, T]:
         if not line.isascii():
             line.decode()  # what stays JSON text is not looked into by the decoder
         back = decode(line)
-    except Exception as error:  # noqa: BLE001 - the value may hold anything, and raise anything while it is written
+    except UNWRITABLE as error:
         raise DecodeError(problem_of(error)) from None
     if back != value:
         raise DecodeError(f"${_difference(value, back)}: reads back as something else than what was to be written")
@@ -188,7 +202,7 @@ def event_digest(alloc: str, task: str, event: Struct) -> int:
         elif isinstance(event, Updated):
             content = _canonical_fields(_encode(event.fields), _GIVEN[:1]), sorted(event.cleared)
         return _digest(alloc) << _HALF | zlib.crc32(_encode((type(event).__name__, task, content)))
-    except Exception as error:  # noqa: BLE001 - as in `read_back`
+    except UNWRITABLE as error:
         raise DecodeError(problem_of(error)) from None
 
 
