@@ -41,7 +41,7 @@ _INTEGERS: Final = 2**63
 """What every store, and Nomad itself, can count to."""
 
 UNWRITABLE: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)
-"""What is raised for a value that cannot be written as JSON, or read back. Not all there is: an alarm may be raised, too."""
+"""What is raised for a value that cannot be written as JSON, or read back: not all, since an alarm may be, too."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
