@@ -378,11 +378,11 @@ class PostgresLog(Owned):
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
-        self.header = taken_header(self.header, header)
-        ledger, rest = Ledger(self.header), iter(records)
         with self._told():
             self._locked()
-            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(self.header)])
+            taken = taken_header(self.header, header)
+            ledger, rest = Ledger(taken), iter(records)
+            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(taken)])
             self._is_sent = True
             while some := list(islice(rest, _ROWS_PER_COPY)):
                 for record in some:
@@ -391,6 +391,7 @@ class PostgresLog(Owned):
                 self._ledger.note_placed(some)
                 self._send()
             self._commit()
+            self.header = taken
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).

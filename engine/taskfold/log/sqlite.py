@@ -331,18 +331,19 @@ class SqliteLog(Owned):
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
-        self.header = taken_header(self.header, header)
-        self._head = self._head._replace(uuid=self.header.uuid)
-        ledger, rest = Ledger(self.header), iter(records)
+        taken = taken_header(self.header, header)
+        ledger, rest = Ledger(taken), iter(records)
         with self._writing():
             self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("UPDATE header SET text = ?", (header_text(self.header),))
+            self._database.execute("UPDATE header SET text = ?", (header_text(taken),))
+            self._head = self._head._replace(uuid=taken.uuid)
             while some := list(islice(rest, _RECORDS_AT_ONCE)):
                 for record in some:
                     ledger.note(record)
                 self._insert(list(map(entry_of, some)), sync=False)
                 self._ledger.note_placed(some)
             self.sync()
+            self.header = taken
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
