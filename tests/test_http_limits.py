@@ -277,7 +277,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> App:
 
     def breaks(cls: type, state: object, *rest: object) -> Snapshot:
         if state.id == BROKEN:  # type: ignore[attr-defined]
-            raise RecursionError("too \ud800 deep")
+            raise RecursionError("too deep")
         return of(cls, state, *rest)
 
     monkeypatch.setattr(Snapshot, "of", classmethod(breaks))

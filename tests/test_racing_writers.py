@@ -6,6 +6,7 @@ before the first call of a function. test_sqlite.py has processes race for one l
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from taskfold.testing.logs import record_of, records_of
 fcntl = pytest.importorskip("fcntl", reason="where files cannot be locked, nobody is told to wait")
 
 BUSY = "another process is writing this log"
-MOMENTS = {"is opened": (Path, "open"), "is locked": (fcntl, "flock")}
+MOMENTS = {"is opened": (os, "open"), "is locked": (fcntl, "flock")}
 """What a writer calls between finding a log and having it for itself."""
 
 
@@ -39,7 +40,7 @@ class Meanwhile:
         real, is_over = getattr(owner, name), [False]
 
         def call(*args: Any, **options: Any) -> Any:
-            writes = name != "open" or set("wa+") & set(options.get("mode", (*args, "r")[1]))
+            writes = name != "open" or args[1] & (os.O_WRONLY | os.O_RDWR)
             if writes and not is_over[0]:
                 is_over[0] = True
                 do()

@@ -92,7 +92,7 @@ def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
         if not found.is_whole:
             told = f"is damaged, and was not copied: {found.damages[0].message}"
             raise LogError(f"the log {told}; `taskfold log LOG --repair` copies what is good of it")
-        with draft.open("rb+") as file:
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
         try:
             os.link(draft, path)  # where a name would be overwritten, it fails
