@@ -11,6 +11,9 @@ CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint types torture bench soak schemas build clean
 
+# The tests of several files at a time, those of one file in one process.
+PARALLEL := --numprocesses auto --dist loadfile
+
 # A Python that has passed the suite already: test-all leaves its version out.
 TESTED ?=
 
@@ -22,11 +25,11 @@ demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run 
 
 test: $(STAMP)  ## run the tests and the doctests
 	@$(BIN)/python tests/postgres.py
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
 	@$(BIN)/python tests/postgres.py
-	$(BIN)/python tests/all_versions.py --tested "$(TESTED)"
+	$(BIN)/python tests/all_versions.py --tested "$(TESTED)" $(PARALLEL)
 
 lint: $(STAMP)  ## check rules and formatting
 	$(BIN)/ruff check .
