@@ -12,6 +12,7 @@ from taskfold.codecs.fields import current_fields, derived_fields, is_empty, sam
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.nomad.observation import Observation
+from taskfold.nomad.rings import same_events
 from taskfold.task import Task
 
 __all__ = ["Difference", "divergences"]
@@ -76,7 +77,7 @@ def _tasks(known: Mapping[str, Task], told: Mapping[str, ToldTask]) -> Iterator[
             if value is not UNSET and value != had:
                 yield Difference(f"{path}.{attribute}", value, had)
         events = found.events() if found.seldom.shown is None else found.seldom.shown
-        if events != expected.events:
+        if not same_events(events, expected.events):
             yield Difference(f"{path}.events", expected.events, events)
         fields = found.seldom.fields
         for key in fields.keys() | expected.fields.keys():

@@ -34,7 +34,7 @@ from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import divergences
 from taskfold.nomad.observation import Observation
-from taskfold.nomad.rings import compare, is_whole
+from taskfold.nomad.rings import compare, is_whole, same_events
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.task import Task
 
@@ -240,7 +240,7 @@ class _Step:
         others = _differences(task, told, _SETTLED) | shown
         if task.seldom.hidden:
             others["hidden"] = False
-        if not shown and task.seldom.shown is not None and task.seldom.shown != told.events:
+        if not shown and task.seldom.shown is not None and not same_events(task.seldom.shown, told.events):
             others["shown"] = None
         if others:
             self._write(name, Observed(**others, **times), None)

@@ -2,16 +2,59 @@
 
 Nomad sends the ring, not the events. Which of them are new follows from comparing both rings by position, as parsed
 events: equal events do occur, times are not in order, and the text of an event differs from one answer to the next.
+
+Two events are the same where Nomad's own comparison (structs.go TaskEvent.Equal) says so: type, time, message, display
+message and Details; and where the annotations that are known are the same, too. What is absent, null, zero or empty is
+one: a command writes fields that the API leaves out, and a server that was upgraded writes fields that are new.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from taskfold.dialect import EVENTS_PER_TASK
-from taskfold.events import Received, Restarting, TaskEvent
+import msgspec
+from msgspec import UNSET
 
-__all__ = ["Growth", "compare"]
+from taskfold.codecs.events import EVENT_FIELDS
+from taskfold.dialect import EVENTS_PER_TASK
+from taskfold.events import Kept, Received, Restarting, TaskEvent
+from taskfold.messages import derived_details, derived_message
+
+__all__ = ["Growth", "compare", "is_whole", "same_events"]
+
+
+def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> bool:
+    """Tell whether two rings show the same events. O(events).
+
+    >>> from taskfold.events import Started
+    >>> same_events((Started(time_ns=1, kept=Kept(details=None, fields={"New": ""})),), (Started(time_ns=1),))
+    True
+    """
+    return one == other or _plain(one) == _plain(other)
+
+
+def _plain(events: tuple[TaskEvent, ...]) -> tuple[TaskEvent, ...]:
+    """Return the events without what makes no difference."""
+    return tuple([event if event.kept is None else _without_empty(event, event.kept) for event in events])
+
+
+def _without_empty(event: TaskEvent, kept: Kept) -> TaskEvent:
+    """Return an event with what it keeps as far as that tells it from another one."""
+    message = kept.display_message
+    if not message or message == derived_message(event):
+        message = UNSET
+    details = _set(kept.details or {})
+    if not details or details == _set(derived_details(event)):
+        details = UNSET
+    fields = {name: value for name, value in kept.fields.items() if name in EVENT_FIELDS and value}
+    is_empty = message is UNSET and details is UNSET and not fields
+    plain = None if is_empty else Kept(display_message=message, details=details, fields=fields)
+    return msgspec.structs.replace(event, kept=plain)
+
+
+def _set(details: dict[str, str]) -> dict[str, str]:
+    """Return the Details that are not empty."""
+    return {name: text for name, text in details.items() if text}
 
 
 class Growth(NamedTuple):
@@ -33,13 +76,16 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     >>> compare(known, (*known, Terminated(time_ns=2)), None).new == (Terminated(time_ns=2),)
     True
     """
-    known = len(old) if new == old and not restarts else _known(old, new, restarts)
+    if new == old and not restarts:
+        return Growth("grown", ())
+    plain_old, plain_new = _plain(old), _plain(new)
+    known = len(old) if plain_new == plain_old and not restarts else _known(plain_old, plain_new, restarts)
     if known is not None:
         return Growth("grown", new[known:])
-    if new == old:
+    if plain_new == plain_old:
         # No number of new events explains what Restarts tells, and none is seen.
         return Growth("grown", ())
-    if _is_older_copy(old, new, dropped):
+    if _is_older_copy(plain_old, plain_new, dropped):
         return Growth("rolled back", new)
     is_anew = len(new) < EVENTS_PER_TASK and type(new[0]) is Received
     return Growth("anew" if is_anew else "gap", new)
