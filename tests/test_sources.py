@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-from collections.abc import Callable
+import os
+import random
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import recordings
-from taskfold import verify
+from recordings import Scenario
+from taskfold import ingest, verify
+from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.events import event_from_object
+from taskfold.codecs.fields import fields_to_json
+from taskfold.codecs.task_states import ToldTask, task_states_to_json
+from taskfold.dialect import DIALECTS
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
 from taskfold.record import Record
-from taskfold.replay import replay
+from taskfold.replay import Replay, replay
+from taskfold.task import TaskState
 
 REPORTS = recordings.DATA / "reports"
 """Small inputs made after public bug reports."""
@@ -94,3 +105,154 @@ def test_a_ring_that_another_server_writes_belongs_to_the_same_task(name: str) -
     types = [type(record.event).__name__ for record in records]
     assert types == ["Received", "TaskSetup", "Started", "Updated", "Terminated", "Finished"]
     assert verify(report(name)).agrees
+
+
+# --- bodies, the stream and lists of one story ---
+
+BODIES, STREAM, LIST = "bodies", "stream", "list"
+Story = tuple[Observation, ...]
+
+
+@functools.cache
+def told(scenario: Scenario, source: str) -> Story:
+    """Return what a source tells of the allocations of a story, in its order."""
+    if source == BODIES:
+        return tuple(observation_from_json(answer.body.encode()) for answer in recordings.bodies(scenario))
+    if source == STREAM:
+        path = scenario.path / "stream.ndjson.gz"
+        return tuple(Replay(path).observations()) if path.exists() else ()
+    stubs = [msgspec.json.decode(text, type=list[msgspec.Raw]) for text in recordings.list_bodies(scenario)]
+    return tuple(observation_from_json(bytes(stub)) for stub in itertools.chain(*stubs))
+
+
+def one_after_the_other(stories: Iterable[Story]) -> list[Observation]:
+    return list(itertools.chain(*stories))
+
+
+def by_index(stories: Iterable[Story]) -> list[Observation]:
+    return sorted(one_after_the_other(stories), key=lambda observation: observation.index)
+
+
+def interleaved(stories: Iterable[Story], rng: random.Random) -> list[Observation]:
+    """Return the observations as they may arrive: each source in its own order."""
+    waiting = [list(reversed(story)) for story in stories if story]
+    found = []
+    while waiting:
+        source = rng.choice(waiting)
+        found.append(source.pop())
+        waiting = [rest for rest in waiting if rest]
+    return found
+
+
+def arrivals(stories: tuple[Story, ...], rng: random.Random) -> Iterator[list[Observation]]:
+    """Yield orders in which the observations may arrive."""
+    for order in itertools.permutations(stories):
+        yield one_after_the_other(order)
+        yield by_index(order)
+        yield interleaved(order, rng)
+
+
+def shown(version: str, observations: list[Observation]) -> dict[str, tuple[Any, Any]]:
+    """Return each allocation as a body and a list show it after these observations."""
+    importer = Importer(version)
+    for observation in observations:
+        importer.observe(observation)
+    assert importer.conflicts_total == 0
+    snapshots = {alloc: Snapshot.of(importer.fold[alloc], version) for alloc in importer.fold}
+    return {
+        alloc: (json.loads(snapshot.to_json()), json.loads(snapshot.to_stub_json(resources=True)))
+        for alloc, snapshot in snapshots.items()
+    }
+
+
+SOURCES_TOLD = [
+    (scenario, tuple(source for source in (BODIES, STREAM, LIST) if told(scenario, source)))
+    for scenario in recordings.scenarios()
+]
+PAIRS = [(story, pair) for story, sources in SOURCES_TOLD for pair in itertools.combinations(sources, 2)]
+TRIPLES = [(story, sources) for story, sources in SOURCES_TOLD if len(sources) == 3]
+_SEED = 20_261_129
+_TRIPLES_TRIED = int(os.environ.get("TASKFOLD_TRIPLES", "8"))
+"""Of how many stories all orders of three sources are tried."""
+SAMPLED = random.Random(_SEED).sample(TRIPLES, min(_TRIPLES_TRIED, len(TRIPLES)))
+
+
+@pytest.mark.parametrize(("scenario", "sources"), [*PAIRS, *SAMPLED], ids=lambda each: str(each))
+def test_sources_of_one_story_fold_to_the_same_in_any_order(scenario: Scenario, sources: tuple[str, ...]) -> None:
+    print("seed", _SEED)
+    stories = tuple(told(scenario, source) for source in sources)
+    found = [shown(scenario.version, order) for order in arrivals(stories, random.Random(_SEED))]
+    assert all(each == found[0] for each in found)
+    # And to what the fullest of them told last.
+    for observation in stories[0] if sources[0] == BODIES else ():
+        body, _ = found[0][observation.alloc]
+        assert body["Job"] is not None
+        if body["ModifyIndex"] == observation.index:
+            assert {name: json.loads(text) for name, text in observation.fields.items()} == {
+                name: value for name, value in body.items() if name in observation.fields
+            }
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "db"])
+@pytest.mark.parametrize("order", [(BODIES, STREAM), (STREAM, BODIES), (LIST, STREAM, BODIES)])
+def test_a_log_takes_what_another_source_adds_once(tmp_path: Path, suffix: str, order: tuple[str, ...]) -> None:
+    for scenario in [story for story, sources in TRIPLES if story.name.startswith("alloc_")]:
+        stories = tuple(told(scenario, source) for source in order)
+        log = tmp_path / f"{scenario.name}.{suffix}"
+        added = [ingest(file, into=log).records for file in files(tmp_path / scenario.name, stories) * 2]
+        assert added[0] > 0
+        assert added[len(order) :] == [0] * len(order), "what was imported once adds nothing"
+        assert verify(log).agrees
+        found = {snapshot.id: json.loads(snapshot.to_json()) for snapshot in replay(log).snapshots()}
+        whole = shown(scenario.version, one_after_the_other(stories))
+        assert found == {alloc: body for alloc, (body, _) in whole.items()}
+
+
+def files(folder: Path, stories: tuple[Story, ...]) -> list[Path]:
+    """Write each story into a file of its own: one allocation a line, as it was told."""
+    folder.mkdir()
+    paths = []
+    for place, story in enumerate(stories):
+        path = folder / f"{place}.jsonl"
+        path.write_bytes(b"".join(text_of(observation) + b"\n" for observation in story))
+        paths.append(path)
+    return paths
+
+
+def text_of(observation: Observation) -> bytes:
+    """Return an observation as a line of a file, a payload of the stream as a frame."""
+    fields = dict(observation.fields)
+    if observation.tasks:
+        states = {name: told_state(task) for name, task in observation.tasks.items()}
+        fields["TaskStates"] = task_states_to_json(states, DIALECTS["1.1.2"])
+    body = fields_to_json(fields)
+    if observation.kind != "stream":
+        return body
+    return b'{"Events":[{"Topic":"Allocation","Payload":{"Allocation":%b}}],"Index":%d}' % (body, observation.index)
+
+
+def told_state(task: ToldTask) -> TaskState:
+    times = (task.last_restart_ns, task.started_at_ns, task.finished_at_ns)
+    last_restart_ns, started_at_ns, finished_at_ns = (time if isinstance(time, int) else None for time in times)
+    return TaskState(
+        state=task.state,
+        failed=task.failed,
+        restarts=task.restarts if isinstance(task.restarts, int) else 0,
+        last_restart_ns=last_restart_ns,
+        started_at_ns=started_at_ns,
+        finished_at_ns=finished_at_ns,
+        events=task.events,
+    )
+
+
+def test_verify_compares_every_source_at_its_index(tmp_path: Path) -> None:
+    (scenario,) = (story for story, _ in TRIPLES if story.name == "alloc_restart_task")
+    paths = files(tmp_path / "files", tuple(told(scenario, source) for source in (STREAM, BODIES, LIST)))
+    report = verify(*paths)
+    assert report.agrees
+    assert report.compared == len(told(scenario, STREAM)) + 2, "the newest of each source is compared, too"
+    text = paths[1].read_bytes().rstrip().rpartition(b"\n")[2]
+    paths[1].write_bytes(text.replace(b'"EvalID":"', b'"EvalID":"another') + b"\n")
+    report = verify(*paths)
+    assert report.conflicts == 1
+    assert [divergence.path for divergence in report.divergences] == ["$.EvalID"]

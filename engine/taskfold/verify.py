@@ -51,11 +51,11 @@ class Report(Struct, kw_only=True):
     tasks: int = 0
     observations: int = 0
     repeats: int = 0
-    """Observations that were not newer than the ones before."""
+    """Observations that told nothing new."""
     conflicts: int = 0
-    """Repeats of an index that say something else than before."""
+    """Observations that say something else than another one of their index: each is a divergence, too."""
     compared: int = 0
-    """Observations that were compared with the fold, every key of them."""
+    """Observations that were compared with the fold, every key of them: all but those that came late."""
     records: Counter[str] = field(default_factory=Counter)
     """Records by the type of their event."""
     irregular: int = 0
@@ -113,7 +113,8 @@ def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[
         for record in records:
             report.records[type_name(record)] += 1
             fold.apply(_as_read_back(record))
-        if records:
+        # What is older than the state cannot be compared with it any more.
+        if observation.index == fold.owned(observation.alloc).modify_index:
             _compare(fold, observation, records, before, report)
     report.dialect = replay.dialect or ""
     count_states(fold, report)
@@ -138,11 +139,16 @@ def type_name(record: Record) -> str:
     return str(type(record.event).__struct_config__.tag)
 
 
+_WRONG: Final = "the records fold to something else than what was observed"
+_CONFLICT: Final = "another observation of this index says something else"
+
+
 def _compare(
     fold: Fold, observation: Observation, records: list[Record], before: dict[str, str], report: Report
 ) -> None:
     """Compare the fold with one observation."""
     report.compared += 1
+    why = _WRONG if records else _CONFLICT
     for path, expected, found in divergences(fold.owned(observation.alloc), observation, fold.dialect):
         report.add(
             Divergence(
@@ -154,7 +160,7 @@ def _compare(
                 found=found,
                 recorded=tuple(records),
                 state_before=before,
-                why="the records fold to something else than what was observed",
+                why=why,
             )
         )
 

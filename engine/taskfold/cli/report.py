@@ -50,7 +50,7 @@ def _lines(report: Report) -> list[tuple[str, int | str, str]]:
             ("observations", report.observations, ""),
             ("  compared", report.compared, "with the fold, every key"),
             ("  repeats", report.repeats, "told nothing new"),
-            ("  conflicts", report.conflicts, "of the repeats say something else than before"),
+            ("  conflicts", report.conflicts, "say something else than another one of their index"),
         ]
     lines.append(("records", report.records.total(), ""))
     lines += [(f"  {name}", number, "") for name, number in sorted(report.records.items(), key=_common_first)]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState
 from taskfold.codecs.fields import (
@@ -25,6 +25,7 @@ from taskfold.codecs.fields import (
     fields_from_json,
     fields_to_json,
     is_empty,
+    job_in_stub,
     zero_fields,
 )
 from taskfold.codecs.task_states import ToldTask, task_losses, task_states_from_json, task_states_to_json
@@ -59,16 +60,6 @@ class _Told(Generic[T]):
         except msgspec.ValidationError as error:
             msg = f"$.{self.name}: {error}"
             raise DecodeError(msg) from None
-
-
-class _JobInStub(msgspec.Struct, frozen=True):
-    """What a stub tells of the job."""
-
-    Type: Raw = Raw(ALLOCATION_FIELDS["JobType"].zero)
-    Version: Raw = Raw(ALLOCATION_FIELDS["JobVersion"].zero)
-
-
-_decode_job: Final = msgspec.json.Decoder(_JobInStub).decode
 
 
 class Snapshot:
@@ -183,7 +174,7 @@ class Snapshot:
         if resources and target.has_stub_choices:
             names = (*names, "AllocatedResources")
             told.setdefault("AllocatedResources", b"null")
-        return fields_to_json({**zero_fields(target, stub=True), **told, **self._of_job()}, names)
+        return fields_to_json({**zero_fields(target, stub=True), **job_in_stub(self.fields), **told}, names)
 
     def final_parts(self) -> tuple[bytes, bytes]:
         """Return, as JSON, what a list tells of it but for the task states, and the task states. O(fields, events)."""
@@ -221,14 +212,6 @@ class Snapshot:
                 del fields["ClientDescription"]
             _fill_in_status(fields, self.tasks, target)
         return fields
-
-    def _of_job(self) -> dict[str, bytes]:
-        """Return what a stub tells of the job, where the job is known."""
-        job = self.fields.get("Job", b"null")
-        if not job.startswith(b"{"):
-            return {}
-        told = _decode_job(job)
-        return {"JobVersion": bytes(told.Version), "JobType": bytes(told.Type)}
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names of the tasks."""

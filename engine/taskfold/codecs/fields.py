@@ -21,6 +21,7 @@ from taskfold.lifecycle import PENDING
 
 __all__ = [
     "ALLOCATION_FIELDS",
+    "STUB_ONLY",
     "AllocationField",
     "allocation_fields",
     "body_to_json",
@@ -30,6 +31,8 @@ __all__ = [
     "fields_from_json",
     "fields_to_json",
     "is_empty",
+    "is_untold",
+    "job_in_stub",
     "object_to_json",
     "same_json",
     "zero_fields",
@@ -108,7 +111,8 @@ def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...
     return tuple(name for name, field in ALLOCATION_FIELDS.items() if has(field))
 
 
-_STUB_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_body)
+STUB_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_body)
+"""What only stubs tell: parts of the Job under names of their own."""
 
 
 @cache
@@ -129,6 +133,14 @@ def is_empty(name: str, text: bytes) -> bool:
 
 _EMPTY: Final = frozenset((b'""', b"0", b"null", b"false", b"[]", b"{}"))
 _EMPTY_LENGTH: Final = max(map(len, _EMPTY)) + 1
+
+
+def is_untold(name: str, text: bytes, dialect: Dialect) -> bool:
+    """Tell whether this JSON text says no more than an absent field does in a dialect."""
+    if dialect.omits_empty:
+        return is_empty(name, text)
+    field = ALLOCATION_FIELDS.get(name)
+    return field is not None and text == field.zero
 
 
 def same_json(one: bytes, other: bytes) -> bool:
@@ -244,6 +256,25 @@ def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, byte
     }
 
 
+class _JobInStub(msgspec.Struct, frozen=True):
+    """What a stub tells of the job."""
+
+    Type: Raw = Raw(ALLOCATION_FIELDS["JobType"].zero)
+    Version: Raw = Raw(ALLOCATION_FIELDS["JobVersion"].zero)
+
+
+_decode_job: Final = msgspec.json.Decoder(_JobInStub).decode
+
+
+def job_in_stub(fields: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what a stub tells of the job, where the job is known. O(length of the job)."""
+    job = fields.get("Job", b"null")
+    if not job.startswith(b"{"):
+        return {}
+    told = _decode_job(job)
+    return {"JobVersion": bytes(told.Version), "JobType": bytes(told.Type)}
+
+
 def body_to_json(told: dict[str, bytes], dialect: Dialect, *, is_foreign: bool, has_job: bool = True) -> bytes:
     """Return the body of these fields in a dialect: what nobody knows, and what that dialect has. O(length).
 
@@ -251,7 +282,7 @@ def body_to_json(told: dict[str, bytes], dialect: Dialect, *, is_foreign: bool, 
     ``has_job`` the Job is left out. The dictionary is changed.
     """
     zeros = zero_fields(dialect)
-    if is_foreign or not told.keys().isdisjoint(_STUB_ONLY):
+    if is_foreign or not told.keys().isdisjoint(STUB_ONLY):
         for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
             del told[name]
     if dialect.omits_empty:

@@ -8,7 +8,15 @@ from typing import Any, Final, NamedTuple
 from msgspec import UNSET
 
 from taskfold.allocation import Allocation
-from taskfold.codecs.fields import current_fields, derived_fields, is_empty, same_json
+from taskfold.codecs.fields import (
+    STUB_ONLY,
+    current_fields,
+    derived_fields,
+    is_empty,
+    is_untold,
+    job_in_stub,
+    same_json,
+)
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.nomad.observation import Observation
@@ -43,15 +51,17 @@ def divergences(known: Allocation, observation: Observation, dialect: Dialect) -
 
 def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:
     tasks = {name: task for name, task in known.tasks.items() if not task.seldom.hidden}
-    found = derived_fields(tasks, dialect) | current_fields(known.placed, known.updates)
+    current = current_fields(known.placed, known.updates)
+    found = derived_fields(tasks, dialect) | current
+    if not STUB_ONLY.isdisjoint(observation.fields):
+        found = job_in_stub(current) | found
     found["ModifyIndex"] = observation.fields.get("ModifyIndex", b"")
     for name, text in observation.fields.items():
         had = found.get(name)
         if had is None:
-            # A stub writes what is empty, where a body leaves it out.
-            if not (dialect.omits_empty and is_empty(name, text)):
+            if not is_untold(name, text, dialect):
                 yield Difference(f"$.{name}", text.decode(), None)
-        elif not same_json(text, had):
+        elif not (same_json(text, had) or (is_untold(name, text, dialect) and is_untold(name, had, dialect))):
             yield Difference(f"$.{name}", text.decode(), had.decode())
     if dialect.omits_empty and observation.kind != "stub":
         for name, had in found.items():

@@ -4,7 +4,9 @@ Nomad's event stream and its answers carry state (task states with the 10 newest
 and at times roll back. The importer compares each observation with what it has folded so far, and writes down what
 must have happened in between, as records that fold to exactly what was seen:
 
-1. an observation whose ModifyIndex is not newer than the last one of its allocation adds nothing;
+1. an observation of the same ModifyIndex as the last one of its allocation adds what that did not tell: another source
+   tells more, and an older observation may have told it last. An observation of an older index adds nothing but the
+   Job (a stub: its version and type), where nobody has told a newer one;
 2. events that are new in the ring become records (`taskfold.nomad.rings`), in order;
 3. a ring of before is `Observed` as an older copy, and its events are not appended again later;
 4. a ring that begins anew with Received belongs to a task that was created anew: `Placed` for the task;
@@ -19,21 +21,30 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Final, get_args
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, Struct
 
 from taskfold.allocation import Allocation, Fold, newest_time_ns
-from taskfold.codecs.fields import current_fields, derived_fields, fields_to_json, is_empty, same_json
+from taskfold.codecs.fields import (
+    STUB_ONLY,
+    current_fields,
+    derived_fields,
+    fields_to_json,
+    is_untold,
+    job_in_stub,
+    same_json,
+)
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
 from taskfold.errors import DecodeError
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import divergences
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.observation import Kind, Observation, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.task import Task
@@ -58,11 +69,13 @@ class Importer:
         self.seq = 0
         """How many records were written."""
         self.repeats = 0
-        """Observations that were not newer than what was known."""
+        """Observations that told nothing new."""
         self.conflicts_total = 0
-        """Observations that repeat an index, but say something else than before."""
+        """Observations that say something else than another one of their index."""
         self.conflicts: list[Observation] = []
         """The last 100 of them."""
+        self._kinds: dict[str, tuple[int, frozenset[Kind]]] = {}
+        """Which kinds of observations have told the newest index of each allocation, and that index."""
 
     def observe(self, observation: Observation) -> list[Record]:
         """Return the records that explain this observation, in order; none when it says nothing new.
@@ -75,30 +88,53 @@ class Importer:
         if known is not None and known.collected:
             self.repeats += 1  # nobody asks for it any more
             return []
-        if known is not None and observation.index <= known.modify_index:
-            self.repeats += 1
-            if observation.index == known.modify_index and _contradicts(known, observation, self.fold.dialect):
-                self.conflicts_total += 1
-                self.conflicts = [*self.conflicts[-99:], observation]
-            return []
-        records = _Step(self.fold, observation, self.seq).records()
+        is_late = known is not None and observation.index <= known.modify_index
+        step = _Step(self.fold, observation, self.seq, self._kinds_of(observation))
+        records = step.additions() if is_late else step.records()
         self.seq += len(records)
+        self.repeats += not records
+        if is_late and known is not None and observation.index == known.modify_index:
+            self._compare(known, observation)
         return records
 
+    def _kinds_of(self, observation: Observation) -> frozenset[Kind]:
+        """Return the kinds that told an index before this observation of it; none where a log told it."""
+        index, kinds = self._kinds.get(observation.alloc, (-1, _NO_KINDS))
+        if observation.index < index:
+            return _NO_KINDS
+        before = kinds if observation.index == index else _NO_KINDS
+        self._kinds[observation.alloc] = observation.index, _SETS[before | {observation.kind}]
+        return before
 
-def _contradicts(known: Allocation, observation: Observation, dialect: Dialect) -> bool:
-    """Tell whether an observation says something else of what is known; another source may tell more, or less."""
-    return any(d.expected is not None and d.found is not None for d in divergences(known, observation, dialect))
+    def _compare(self, known: Allocation, observation: Observation) -> None:
+        """Count, and keep, an observation that says something else than another one of its index."""
+        if any(divergences(known, observation, self.fold.dialect)):
+            self.conflicts_total += 1
+            self.conflicts = [*self.conflicts[-99:], observation]
+
+
+_NO_KINDS: Final[frozenset[Kind]] = frozenset()
+_SETS: Final = {
+    kinds: kinds
+    for size in range(4)
+    for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))
+}
+"""One object for each set of kinds, since there is one for each allocation."""
 
 
 class _Step:
     """One observation on its way into records."""
 
-    def __init__(self, fold: Fold, observation: Observation, seq: int) -> None:
+    def __init__(self, fold: Fold, observation: Observation, seq: int, kinds: frozenset[Kind]) -> None:
         self.fold = fold
         self.seq = seq
         self.seen = observation
+        self.kinds = kinds
+        """The kinds of observations that have told this index before."""
         self.known = fold.allocations.get(observation.alloc)
+        self.index = observation.index if self.known is None else max(observation.index, self.known.modify_index)
+        """That of the records: an index never falls."""
+        self.is_late = self.known is not None and observation.index <= self.known.modify_index
         self.version = 0 if self.known is None else self.known.version
         self.time_ns = 0 if self.known is None else newest_time_ns(self.known.tasks.values())
         self.written: list[Record] = []
@@ -117,19 +153,34 @@ class _Step:
                 self._write("", changed or Updated(), self.modified_ns)
         return self.written
 
+    def additions(self) -> list[Record]:
+        """Return the records of what was not told before, folded: of the index that is known, or of an older one."""
+        known = self.known
+        assert known is not None, "an allocation that is not known is placed"
+        if self.seen.index == known.modify_index:
+            self._added_tasks(known)
+            changed = self._added_fields(known)
+        else:
+            changed = self._added_job(known)
+        if changed is not None:
+            self._write("", changed, known.modified_ns)
+        return self.written
+
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
         """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
+        # Ordinals grow inside an index: no index has more records than its allocation has versions.
+        ordinal = self.version if self.is_late else len(self.written)
         self.version += 1
         self.seq += 1
         self.time_ns = max(self.time_ns, time_ns or 0)
         record = Record(
             seq=self.seq,
-            index=self.seen.index,
+            index=self.index,
             alloc=self.seen.alloc,
             version=self.version,
             task=task,
             time_ns=time_ns or self.time_ns,
-            id=len(self.written),
+            id=ordinal,
             event=event,
         )
         self.fold.apply(record)
@@ -154,7 +205,8 @@ class _Step:
             for name, text in self.seen.fields.items()
             if name != "ModifyIndex"
             and derived.get(name) != text
-            and not (self.seen.kind == "stub" and self.fold.dialect.omits_empty and is_empty(name, text))
+            # A stub writes what is empty, where a body leaves it out.
+            and not (self.seen.kind == "stub" and name not in derived and is_untold(name, text, self.fold.dialect))
         }
 
     def _changes(self, known: Allocation) -> Updated | None:
@@ -163,27 +215,101 @@ class _Step:
         seen, dialect = self.seen, self.fold.dialect
         tasks: Mapping[str, Any] = known.tasks if seen.tasks is None else seen.tasks
         derived = derived_fields(tasks, dialect)
+        if not STUB_ONLY.isdisjoint(seen.fields):
+            derived |= job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
         for name, text in seen.fields.items():
             had = current.get(name)
             if text == had or name == "ModifyIndex":
                 continue
-            if text == derived.get(name) or (seen.kind == "stub" and dialect.omits_empty and is_empty(name, text)):
-                if had is not None:
+            if text == derived.get(name) or (name not in derived and is_untold(name, text, dialect)):
+                if had is not None and not (name not in derived and is_untold(name, had, dialect)):
                     cleared.append(name)
             elif had is None or not same_json(text, had):
                 fields[name] = text
         if dialect.omits_empty and seen.kind != "stub":
             told = seen.fields
-            cleared += [name for name in current if name not in told and name not in seen.untold]
+            cleared += [
+                name
+                for name, had in current.items()
+                if name not in told and name not in seen.untold and not is_untold(name, had, dialect)
+            ]
         elif "TaskStates" in current and "TaskStates" not in seen.fields:
             cleared.append("TaskStates")
-        if not fields and not cleared:
-            return None
-        return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(cleared))
+        if "Job" in fields:
+            # A new Job tells all that stubs told of the one before.
+            cleared += [name for name in STUB_ONLY & current.keys() if name not in (*fields, *cleared)]
+        return _updated(fields, cleared)
+
+    def _added_fields(self, known: Allocation) -> Updated | None:
+        """Return the other fields that were not told of this index before; None when there are none."""
+        seen, dialect = self.seen, self.fold.dialect
+        current = current_fields(known.placed, known.updates)
+        follows = derived_fields(known.tasks, dialect)
+        of_job = {} if STUB_ONLY.isdisjoint(seen.fields) else job_in_stub(current)
+        fields: dict[str, bytes] = {}
+        cleared: list[str] = []
+        for name, text in seen.fields.items():
+            had = current.get(name)
+            if name in follows or name == "ModifyIndex" or (had is not None and not self._is_open(name)):
+                continue
+            if is_untold(name, text, dialect) or text == of_job.get(name):
+                cleared += [name] if had is not None and not is_untold(name, had, dialect) else []
+            elif had is None or not same_json(text, had):
+                fields[name] = text
+        if dialect.omits_empty and seen.kind != "stub":
+            cleared += [
+                name
+                for name, had in current.items()
+                if name not in seen.fields
+                and name not in seen.untold
+                and self._is_open(name)
+                and not is_untold(name, had, dialect)
+            ]
+        return _updated(fields, [*cleared, *self._follows_from_job(current, fields)])
+
+    def _is_open(self, name: str) -> bool:
+        """Tell whether what is known of a field is older than this index, of which nobody has told it yet."""
+        return not any(tells(kind, name) for kind in self.kinds)
+
+    def _added_job(self, known: Allocation) -> Updated | None:
+        """Return what an older observation tells of the Job, where nobody has told a newer version of it; else None."""
+        current, seen = current_fields(known.placed, known.updates), self.seen.fields
+        job, had = (fields.get("Job", b"null") for fields in (seen, current))
+        if job.startswith(b"{") and _registered(job) > _registered(had):
+            return _updated({"Job": job}, self._follows_from_job(current, {"Job": job}))
+        version, had_version = (_version(fields.get("JobVersion", b"-1")) for fields in (seen, current))
+        if version > had_version and not had.startswith(b"{"):
+            return _updated({name: seen[name] for name in STUB_ONLY & seen.keys()}, ())
+        return None
+
+    def _follows_from_job(self, current: Mapping[str, bytes], added: Mapping[str, bytes]) -> list[str]:
+        """Return the fields of stubs that need not be kept any more since the Job is known."""
+        if "Job" not in added:
+            return []
+        return [name for name, text in job_in_stub(added).items() if current.get(name) == text]
 
     # --- the tasks ---
+
+    def _added_tasks(self, known: Allocation) -> None:
+        """Write what was not told before of the tasks."""
+        for name, told in sorted((self.seen.tasks or {}).items()):
+            task = known.tasks.get(name)
+            if task is None:
+                self._task(name, None, told)
+                continue
+            if told.events and not task.total and told.state == task.state:
+                self._write(name, _gap(task, told, self.fold.lifecycle), None)
+                self._events(name, told.events, told)
+                self._settle(name, told, {})
+                continue
+            times = {key: value for key, value in _differences(task, told, _TIMES).items() if getattr(task, key) is None}
+            if times:
+                self._write(name, Finished(dies=False, **times), None)
+            fields = {key: Raw(text) for key, text in told.fields.items() if key not in task.seldom.fields}
+            if fields:
+                self._write(name, Updated(fields=fields), None)
 
     def _tasks(self, known: Allocation) -> None:
         """Write what happened to each task."""
@@ -253,6 +379,39 @@ class _Step:
         cleared = tuple(key for key in had if key not in told.fields)
         if fields or cleared:
             self._write(name, Updated(fields=fields, cleared=cleared), None)
+
+
+def _updated(fields: Mapping[str, bytes], cleared: Sequence[str]) -> Updated | None:
+    """Return the event of fields that changed; None when none did."""
+    if not fields and not cleared:
+        return None
+    return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(cleared))
+
+
+class _Registered(Struct):
+    JobModifyIndex: int | None = None
+
+
+def _registered(job: bytes) -> int:
+    """Return at which index a Job was registered; -1 without one."""
+    if not job.startswith(b"{"):
+        return -1
+    try:
+        return _decode_registered(job).JobModifyIndex or 0
+    except msgspec.ValidationError:
+        return 0
+
+
+def _version(text: bytes) -> int:
+    """Return the version of a Job, as a stub tells it; -1 where that is no number."""
+    try:
+        version = _decode_number(text)
+    except msgspec.DecodeError:
+        version = None
+    return -1 if version is None else version
+
+
+_decode_registered: Final = msgspec.json.Decoder(_Registered, strict=False).decode
 
 
 def _differences(task: Task, told: ToldTask, names: tuple[str, ...]) -> dict[str, Any]:

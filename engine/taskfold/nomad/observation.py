@@ -8,11 +8,11 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.codecs.fields import ALLOCATION_FIELDS, fields_from_json
+from taskfold.codecs.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_json
 from taskfold.codecs.task_states import ToldTask, task_states_from_json
 from taskfold.errors import DecodeError
 
-__all__ = ["Kind", "Observation", "check_observation", "observation_from_json"]
+__all__ = ["Kind", "Observation", "check_observation", "observation_from_json", "tells"]
 
 Kind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
@@ -43,10 +43,19 @@ class Observation(Struct, frozen=True, kw_only=True):
         return ("Job", *_DERIVED_OR_STUB) if self.kind == "stream" else _DERIVED_OR_STUB
 
 
+def tells(kind: Kind, name: str) -> bool:
+    """Tell whether observations of a kind tell a top-level field, if only by leaving it out."""
+    if kind == "stub":
+        field = ALLOCATION_FIELDS.get(name)
+        return field is None or field.in_stub != ""
+    # The Job has the two fields that are only in stubs.
+    return kind == "body" or (name != "Job" and name not in STUB_ONLY)
+
+
 _BODY_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_stub) - {
     "AllocatedResources",  # stubs have it where it was asked for
 }
-_DERIVED_OR_STUB: Final = ("ClientStatus", "ClientDescription", "JobVersion", "JobType")
+_DERIVED_OR_STUB: Final = ("ClientStatus", "ClientDescription", *STUB_ONLY)
 
 
 def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str = "", line: int = 0) -> Observation:
