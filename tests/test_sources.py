@@ -22,8 +22,10 @@ from taskfold.codecs.events import event_from_object
 from taskfold.codecs.fields import fields_to_json
 from taskfold.codecs.task_states import ToldTask, task_states_to_json
 from taskfold.dialect import DIALECTS
+from taskfold.errors import DecodeError, SourceError
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.nomad.sources import observations_of_line
 from taskfold.record import Record
 from taskfold.replay import Replay, replay
 from taskfold.task import TaskState
@@ -256,3 +258,92 @@ def test_verify_compares_every_source_at_its_index(tmp_path: Path) -> None:
     report = verify(*paths)
     assert report.conflicts == 1
     assert [divergence.path for divergence in report.divergences] == ["$.EvalID"]
+
+
+# --- where no index is told, and what is no allocation ---
+
+
+def test_the_index_of_the_event_stands_in_for_one_that_is_not_told() -> None:
+    path = report("reduced-payload-no-index")
+    records = list(replay(path))
+    assert [(record.index, type(record.event).__name__) for record in records] == [
+        (10, "Placed"),
+        (10, "Received"),
+        (11, "Started"),
+    ]
+    found = verify(path)
+    assert (found.agrees, found.repeats, found.observed, found.compared) == (True, 0, 0, 2)
+
+
+def frame(allocation: dict[str, Any], **index: int) -> bytes:
+    event = {"Topic": "Allocation", "Payload": {"Allocation": allocation}}
+    return json.dumps({"Events": [event | {"Index": index["event"]} if "event" in index else event], **index}).encode()
+
+
+@pytest.mark.parametrize(
+    ("told_index", "expected"),
+    [({"event": 7, "Index": 9}, 7), ({"Index": 9}, 9), ({"event": 0, "Index": 9}, 9), ({}, 0)],
+)
+def test_an_index_is_told_by_the_allocation_then_the_event_then_the_frame(
+    told_index: dict[str, int], expected: int
+) -> None:
+    for allocation, index in [({"ID": "a"}, expected), ({"ID": "a", "ModifyIndex": 0}, expected)]:
+        (observation,) = observations_of_line(frame(allocation, **told_index), "x", 1)
+        assert observation.index == index
+    (observation,) = observations_of_line(frame({"ID": "a", "ModifyIndex": 5}, **told_index), "x", 1)
+    assert observation.index == 5
+
+
+def test_what_tells_no_index_is_taken_once_and_then_refused_unless_it_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "bodies.jsonl"
+    body = {"ID": "a", "DesiredStatus": "run", "Job": None}
+    path.write_text(f"{json.dumps(body)}\n" * 2)
+    assert verify(path).repeats == 1
+    path.write_text(f"{json.dumps(body)}\n{json.dumps(body | {'DesiredStatus': 'stop'})}\n")
+    with pytest.raises(SourceError, match=r"bodies\.jsonl, line 2: \$\.ModifyIndex: expected the index of this write"):
+        verify(path)
+    log = tmp_path / "log.jsonl"
+    with pytest.raises(SourceError):
+        ingest(path, into=log)
+    assert not log.exists()
+
+
+def other_objects() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield objects with an ID that are no allocations: of the report, and of every recording."""
+    for path in sorted((REPORTS / "not-allocations").rglob("*.json")):
+        found = json.loads(path.read_text())
+        if path.stem not in {"allocations", "index"}:
+            yield from ((path.stem, each) for each in (found if isinstance(found, list) else [found]))
+    for scenario in recordings.scenarios():
+        for request, answer in recordings.final(scenario).items():
+            kind = request.rpartition("/")[2]
+            if answer["status"] == 200 and kind not in {"allocations", "summary"}:
+                found = json.loads(answer["body"])
+                yield from ((kind, each) for each in (found if isinstance(found, list) else [found]))
+
+
+def test_no_other_object_of_nomad_becomes_an_allocation() -> None:
+    seen: dict[str, int] = {}
+    for kind, found in other_objects():
+        if "ID" in found:
+            with pytest.raises(DecodeError, match=r"^\$: expected an allocation, found what looks like an? "):
+                observation_from_json(json.dumps(found).encode())
+            seen[kind] = seen.get(kind, 0) + 1
+    assert seen["evaluations"] > 100
+    assert seen["deployments"] > 10
+    assert {"nodes", "volume", "jobs"} <= seen.keys()
+
+
+def test_what_is_no_allocation_is_passed_over_with_a_note(tmp_path: Path) -> None:
+    notes: list[str] = []
+    log = tmp_path / "log.jsonl"
+    folder = REPORTS / "not-allocations"
+    done = ingest(folder, into=log, on_note=notes.append)
+    assert done.observations == 1
+    assert [snapshot.job_id for snapshot in replay(log).snapshots()] == ["site"]
+    told_of = [note.partition("looks like ")[2] for note in notes if "looks like" in note]
+    assert told_of == [
+        f"{what}, not an allocation: passed over"
+        for what in ("a deployment", "an evaluation", "a job", "a node", "a volume")
+    ]
+    assert all(note.startswith(f"{folder}/") for note in notes if "looks like" in note)

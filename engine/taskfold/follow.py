@@ -68,6 +68,8 @@ class Follower:
         self._source = source
         self._path = Path(source).absolute()
         self._on_note = on_note
+        self._others: set[str] = set()
+        """What was passed over since it is no allocation."""
         self._on_problem = on_problem
         self._poll_seconds = poll_seconds
         self._is_told = False
@@ -136,7 +138,7 @@ class Follower:
         if not line.strip():
             return
         try:
-            observations = list(observations_of_line(line, self._name, self.lines))
+            observations = list(observations_of_line(line, self._name, self.lines, self._pass_over))
         except SourceError as error:
             self.bad_lines += 1
             if self.bad_lines <= _TOLD_LINES:
@@ -146,6 +148,12 @@ class Follower:
         if observations:
             self._check_dialect(observations[0])
             self._engine.observe(*observations)
+
+    def _pass_over(self, other: str) -> None:
+        """Say once of each kind of object that it is no allocation."""
+        if other not in self._others:
+            self._others.add(other)
+            self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: passed over")
 
     def _check_dialect(self, observation: Observation) -> None:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""

@@ -277,8 +277,8 @@ def _as_state(told: ToldTask) -> TaskState:
     times = (told.last_restart_ns, told.started_at_ns, told.finished_at_ns)
     last_restart_ns, started_at_ns, finished_at_ns = (time if isinstance(time, int) else None for time in times)
     return TaskState(
-        state=told.state,
-        failed=told.failed,
+        state=told.state or "",
+        failed=told.failed is True,
         restarts=told.restarts if isinstance(told.restarts, int) else 0,
         last_restart_ns=last_restart_ns,
         started_at_ns=started_at_ns,

@@ -25,8 +25,8 @@ __all__ = ["ToldTask", "task_losses", "task_state_to_json", "task_states_from_js
 class ToldTask(Struct, frozen=True, kw_only=True):
     """A task state as an answer tells it; what it does not tell is unset."""
 
-    state: str = "pending"
-    failed: bool = False
+    state: str | UnsetType = UNSET
+    failed: bool | UnsetType = UNSET
     restarts: int | UnsetType = UNSET
     last_restart_ns: int | UnsetType | None = UNSET
     started_at_ns: int | UnsetType | None = UNSET
@@ -40,12 +40,12 @@ class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
     """A task state as the strict path decodes it."""
 
     Events: list[Raw] | None = None
-    Failed: bool = False
+    Failed: bool | UnsetType = UNSET
     FinishedAt: str | UnsetType | None = UNSET
     LastRestart: str | UnsetType | None = UNSET
     Restarts: int | UnsetType = UNSET
     StartedAt: str | UnsetType | None = UNSET
-    State: State = ""
+    State: State | UnsetType = UNSET
     TaskHandle: Raw | UnsetType = UNSET
 
 
@@ -131,10 +131,12 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
     if not isinstance(events, list):
         raise wrong_type(f"{path}.Events", "an array", events)
     told: dict[str, Any] = {
-        "state": _check_state(_checked(value, "State", str, zero="", path=path), path),
-        "failed": _checked(value, "Failed", bool, zero=False, path=path),
         "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
     }
+    if "State" in value:
+        told["state"] = _check_state(_checked(value, "State", str, zero="", path=path), path)
+    if "Failed" in value:
+        told["failed"] = _checked(value, "Failed", bool, zero=False, path=path)
     if "Restarts" in value:
         told["restarts"] = _checked(value, "Restarts", int, zero=0, path=path)
     for name, attribute in zip(_TIMES, ("finished_at_ns", "last_restart_ns", "started_at_ns"), strict=True):

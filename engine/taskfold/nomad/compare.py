@@ -55,7 +55,8 @@ def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> It
     found = derived_fields(tasks, dialect) | current
     if not STUB_ONLY.isdisjoint(observation.fields):
         found = job_in_stub(current) | found
-    found["ModifyIndex"] = observation.fields.get("ModifyIndex", b"")
+    if "ModifyIndex" in observation.fields:
+        found["ModifyIndex"] = observation.fields["ModifyIndex"]
     for name, text in observation.fields.items():
         had = found.get(name)
         if had is None:

@@ -7,6 +7,7 @@ must have happened in between, as records that fold to exactly what was seen:
 1. an observation of the same ModifyIndex as the last one of its allocation adds what that did not tell: another source
    tells more, and an older observation may have told it last. An observation of an older index adds nothing but the
    Job (a stub: its version and type), where nobody has told a newer one;
+   Where neither the allocation nor the event of the stream tells an index, a second observation must say the same;
 2. events that are new in the ring become records (`taskfold.nomad.rings`), in order;
 3. a ring of before is `Observed` as an older copy, and its events are not appended again later;
 4. a ring that begins anew with Received belongs to a task that was created anew: `Placed` for the task;
@@ -81,12 +82,17 @@ class Importer:
         """Return the records that explain this observation, in order; none when it says nothing new.
 
         Their ``Seq`` counts what this importer wrote; a log gives its own. They share the observation's index, and are
-        folded already. O(length of the observation).
+        folded already. O(length of the observation). Raises DecodeError, and changes nothing, where the observation
+        tells no index, and something else than what is known: nobody can tell which of both is newer.
         """
         self.observations += 1
         known = self.fold.allocations.get(observation.alloc)
         if known is not None and known.collected:
             self.repeats += 1  # nobody asks for it any more
+            return []
+        if known is not None and not observation.index:
+            self._check_repeat(known, observation)
+            self.repeats += 1
             return []
         is_late = known is not None and observation.index <= known.modify_index
         step = _Step(self.fold, observation, self.seq, self._kinds_of(observation))
@@ -96,6 +102,15 @@ class Importer:
         if is_late and known is not None and observation.index == known.modify_index:
             self._compare(known, observation)
         return records
+
+    def _check_repeat(self, known: Allocation, observation: Observation) -> None:
+        """Check that an observation without an index says what is known. Raises DecodeError."""
+        for path, *_ in divergences(known, observation, self.fold.dialect):
+            if path != "$.ModifyIndex":
+                raise DecodeError(
+                    f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is not "
+                    "what was told before, and what is newer cannot be told"
+                )
 
     def _kinds_of(self, observation: Observation) -> frozenset[Kind]:
         """Return the kinds that told an index before this observation of it; none where a log told it."""
@@ -147,8 +162,8 @@ class _Step:
             self.known = self.fold.allocations[self.seen.alloc]
             self._tasks(self.known)
         else:
-            changed = self._changes(self.known)
             self._tasks(self.known)
+            changed = self._changes(self.known)
             if changed is not None or not self.written:
                 self._write("", changed or Updated(), self.modified_ns)
         return self.written
@@ -213,8 +228,7 @@ class _Step:
         """Return what changed in the other fields; None when nothing did."""
         current = current_fields(known.placed, known.updates)
         seen, dialect = self.seen, self.fold.dialect
-        tasks: Mapping[str, Any] = known.tasks if seen.tasks is None else seen.tasks
-        derived = derived_fields(tasks, dialect)
+        derived = derived_fields({name: task for name, task in known.tasks.items() if not task.seldom.hidden}, dialect)
         if not STUB_ONLY.isdisjoint(seen.fields):
             derived |= job_in_stub(current)
         fields: dict[str, bytes] = {}
@@ -299,7 +313,7 @@ class _Step:
             if task is None:
                 self._task(name, None, told)
                 continue
-            if told.events and not task.total and told.state == task.state:
+            if told.events and not task.total and told.state in {task.state, UNSET}:
                 self._write(name, _gap(task, told, self.fold.lifecycle), None)
                 self._events(name, told.events, told)
                 self._settle(name, told, {})
@@ -447,7 +461,7 @@ def _gap(task: Task, told: ToldTask, lifecycle: Lifecycle) -> Gap:
         restarts_before=task.restarts if after is not None else 0,
         restarts_after=after or 0,
         state=state,
-        failed=told.failed and not any(event.fails_task for event in events),
+        failed=told.failed is True and not any(event.fails_task for event in events),
         restarts=task.restarts if after is None else max(after - restarting, 0),
         last_restart_ns=None if restarting else _told_time(told.last_restart_ns),
         started_at_ns=None if starts else _told_time(told.started_at_ns),
@@ -466,4 +480,4 @@ def _explains(state: str, told: ToldTask, lifecycle: Lifecycle) -> bool:
         if after is None:
             return False
         state = after
-    return told.state in {state, DEAD}
+    return told.state is UNSET or told.state in {state, DEAD}

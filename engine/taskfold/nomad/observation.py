@@ -12,7 +12,7 @@ from taskfold.codecs.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_jso
 from taskfold.codecs.task_states import ToldTask, task_states_from_json
 from taskfold.errors import DecodeError
 
-__all__ = ["Kind", "Observation", "check_observation", "observation_from_json", "tells"]
+__all__ = ["Kind", "Observation", "check_observation", "observation_from_json", "other_object", "tells"]
 
 Kind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
@@ -28,7 +28,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     kind: Kind
     alloc: str
     index: int
-    """The ModifyIndex of the allocation."""
+    """The ModifyIndex of the allocation, else the index of the event that brought it; 0 where neither is told."""
     fields: Mapping[str, bytes]
     """The top-level fields but the task states: JSON text by Nomad's name."""
     tasks: Mapping[str, ToldTask] | None
@@ -63,19 +63,24 @@ def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str
 
     Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
     """
-    return observation_from_fields(fields_from_json(text), kind, name, line)
+    fields = fields_from_json(text)
+    other = other_object(fields)
+    if other:
+        raise DecodeError(f"$: expected an allocation, found what looks like {other}")
+    return observation_from_fields(fields, kind, name, line)
 
 
 def observation_from_fields(
-    fields: dict[str, bytes], kind: Kind | None = None, name: str = "", line: int = 0
+    fields: dict[str, bytes], kind: Kind | None = None, name: str = "", line: int = 0, *, index: int = 0
 ) -> Observation:
     """Return what the top-level fields of an allocation tell; it takes the dictionary. O(length).
 
+    ``index`` is that of the event that brought it: it stands in where there is no ModifyIndex.
     Raises DecodeError, naming the JSON path, where a value is of a wrong type.
     """
     if kind is None:
         kind = "body" if _BODY_ONLY & fields.keys() else "stub"
-    alloc, index = _id(fields), _index(fields)
+    alloc, index = _id(fields), _index(fields) or index
     states = fields.pop("TaskStates", None)
     tasks = None if states is None else task_states_from_json(states)
     if tasks is None:
@@ -85,6 +90,44 @@ def observation_from_fields(
         # Told to be empty, which is not the same text as null.
         fields["TaskStates"] = b"{}"
     return Observation(kind=kind, alloc=alloc, index=index, fields=fields, tasks=tasks, name=name, line=line)
+
+
+_OTHER_OBJECTS: Final[tuple[tuple[frozenset[str], str], ...]] = tuple(
+    (frozenset(names.split()), what)
+    for names, what in (
+        ("TriggeredBy", "an evaluation"),
+        ("Datacenter Status", "a node"),
+        ("SchedulingEligibility", "a node"),
+        ("JobID StatusDescription", "a deployment"),
+        ("JobID Status TaskGroups", "a deployment"),
+        ("JobModifyIndex", "a job"),
+        ("JobSummary", "a job"),
+        ("Datacenters", "a job"),
+        ("TaskGroups", "a job"),
+        ("PluginID", "a volume"),
+        ("AccessMode", "a volume"),
+        ("Provider Version", "a plugin"),
+        ("ControllersHealthy", "a plugin"),
+        ("ServiceName", "a service"),
+        ("Target Policy", "a scaling policy"),
+        ("Target Enabled", "a scaling policy"),
+        ("Status", "another object of Nomad"),
+    )
+)
+"""What tells the other objects that have an ID from an allocation: these fields, none of which an allocation has."""
+
+_OWN_FIELDS: Final = ("AllocModifyIndex", "ClientStatus", "DesiredStatus", "TaskGroup", "TaskStates")
+
+
+def other_object(fields: Mapping[str, object]) -> str:
+    """Return what these top-level fields look like where that is no allocation, such as ``a job``; else nothing.
+
+    >>> other_object({"ID": b'"site"', "JobSummary": b"{}"}), other_object({"ID": b'"2032"', "ClientStatus": b'"lost"'})
+    ('a job', '')
+    """
+    if not fields.keys().isdisjoint(_OWN_FIELDS):
+        return ""
+    return next((what for names, what in _OTHER_OBJECTS if names <= fields.keys()), "")
 
 
 def check_observation(observation: object) -> None:

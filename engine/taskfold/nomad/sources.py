@@ -17,12 +17,12 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.codecs.fields import compact
+from taskfold.codecs.fields import compact, fields_from_json
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
 from taskfold.log.opening import is_postgres, newest_on_server, read_server, shown_name
-from taskfold.nomad.observation import Observation, observation_from_fields, observation_from_json
+from taskfold.nomad.observation import Observation, observation_from_fields, other_object
 from taskfold.record import LogHeader, Record
 
 __all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Source", "files_of", "observations_of_line"]
@@ -34,8 +34,12 @@ _PEEK_BYTES: Final = 64
 _SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 
 
+_NO_INDEX: Final = Raw(b"0")
+
+
 class _StreamEvent(Struct):
     Topic: str = ""
+    Index: Raw = _NO_INDEX
     Payload: _Payload | None = None
 
 
@@ -47,6 +51,7 @@ class _Line(Struct):
     """What tells a frame of the stream from an allocation."""
 
     Events: list[_StreamEvent] | None = None
+    Index: Raw = _NO_INDEX
     ID: Raw = Raw(b"")
     Alloc: Raw = Raw(b"")
     """What a record of a log has: one that got here has lost the header before it."""
@@ -110,6 +115,8 @@ class Source:
         self.name = name
         self._stream = stream
         self._on_note = on_note
+        self._others: set[str] = set()
+        """What was passed over, and told."""
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
         if start.startswith(SQLITE_MAGIC):
@@ -136,16 +143,16 @@ class Source:
         if not _is_json(line):
             yield from self._document(number, line, following)
             return
-        yield from observations_of_line(line, self.name, number)
+        yield from self._of_line(line, number)
         held: tuple[int, bytes] | None = None
         for number, line in following:
             if held is not None:
-                yield from observations_of_line(held[1], self.name, held[0])
+                yield from self._of_line(held[1], held[0])
             held = number, line
         if held is not None:
             number, line = held
             if _is_json(line):
-                yield from observations_of_line(line, self.name, number)
+                yield from self._of_line(line, number)
             else:
                 self._on_note(f"{self.name}, line {number}: the last line is cut off, and was passed over")
 
@@ -163,12 +170,25 @@ class Source:
             _decode_raw(document)
         except _NOT_JSON as error:
             raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
-        yield from observations_of_line(document, self.name, number)
+        yield from self._of_line(document, number)
+
+    def _of_line(self, line: bytes, number: int) -> Iterator[Observation]:
+        """Yield what a line tells of allocations; what else it has is told once, and passed over."""
+
+        def pass_over(other: str) -> None:
+            if other not in self._others:
+                self._others.add(other)
+                self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
+
+        yield from observations_of_line(line, self.name, number, pass_over)
 
 
-def observations_of_line(line: bytes, name: str, number: int) -> Iterator[Observation]:
+def observations_of_line(
+    line: bytes, name: str, number: int, on_other: Callable[[str], object] = lambda _: None
+) -> Iterator[Observation]:
     """Yield what one line tells of allocations: a frame of the stream, a body, or a list. O(length).
 
+    ``on_other`` is told what an object looks like that is passed over since it is no allocation, such as ``a job``.
     Raises SourceError, naming the line, for what is none of them.
     """
     # Opaque parts are not looked into while they are read, so that nothing else would notice.
@@ -176,30 +196,53 @@ def observations_of_line(line: bytes, name: str, number: int) -> Iterator[Observ
         raise SourceError(name, "is not UTF-8", line=number)
     try:
         if line.lstrip()[:1] == b"[":
-            yield from _of_list(_decode_list(compact(line)), name, number)
+            yield from _of_list(_decode_list(compact(line)), name, number, on_other)
             return
         decoded = _decode_line(compact(line))
         if decoded.Alloc:
             raise SourceError(name, "is a record of a taskfold log whose header is missing or damaged", line=number)
         if decoded.ID:
-            yield observation_from_json(line, None, name, number)
+            yield from _of_object(line, name, number, on_other)
             return
         for event in decoded.Events or ():
             if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
                 fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
-                yield observation_from_fields(fields, "stream", name, number)
+                index = _number(event.Index) or _number(decoded.Index)
+                yield observation_from_fields(fields, "stream", name, number, index=index)
     except DecodeError as error:
         raise SourceError(name, str(error), line=number) from None
     except _NOT_JSON as error:
         raise SourceError(name, f"{_not_json(line)} ({error})", line=number) from None
 
 
-def _of_list(items: list[Raw], name: str, number: int) -> Iterator[Observation]:
+def _number(text: Raw) -> int:
+    """Return an index, and 0 for what is none."""
+    return int(bytes(text)) if bytes(text).isdigit() and len(text) <= _INDEX_DIGITS else 0
+
+
+_INDEX_DIGITS: Final = 18
+
+
+def _of_list(
+    items: list[Raw], name: str, number: int, on_other: Callable[[str], object]
+) -> Iterator[Observation]:
     for place, item in enumerate(items):
         try:
-            yield observation_from_json(item, None, name, number)
+            yield from _of_object(item, name, number, on_other)
         except DecodeError as error:
             raise SourceError(name, f"entry {place} of the list: {error}", line=number) from None
+
+
+def _of_object(
+    text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]
+) -> Iterator[Observation]:
+    """Yield what an object tells, where it is an allocation."""
+    fields = fields_from_json(text)
+    other = other_object(fields)
+    if other:
+        on_other(other)
+    else:
+        yield observation_from_fields(fields, None, name, number)
 
 
 def _is_json(line: bytes) -> bool:
