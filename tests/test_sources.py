@@ -15,18 +15,22 @@ import msgspec
 import pytest
 
 import recordings
+from command_line import run
 from recordings import Scenario
-from taskfold import ingest, verify
+from taskfold import Engine, ingest, verify
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.events import event_from_object
-from taskfold.codecs.fields import fields_to_json
-from taskfold.codecs.task_states import ToldTask, task_states_to_json
+from taskfold.codecs.fields import fields_to_json, zero_fields
+from taskfold.codecs.task_states import ToldTask, task_state_to_json, task_states_to_json
+from taskfold.deciding import Decider
 from taskfold.dialect import DIALECTS
+from taskfold.duration import ZERO_TIME_NS, parse_time_ns
 from taskfold.errors import DecodeError, SourceError
+from taskfold.events import Driver
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
 from taskfold.nomad.sources import observations_of_line
-from taskfold.record import Record
+from taskfold.record import Placed, Record, Updated, Write
 from taskfold.replay import Replay, replay
 from taskfold.task import TaskState
 
@@ -179,9 +183,8 @@ _TRIPLES_TRIED = int(os.environ.get("TASKFOLD_TRIPLES", "8"))
 SAMPLED = random.Random(_SEED).sample(TRIPLES, min(_TRIPLES_TRIED, len(TRIPLES)))
 
 
-@pytest.mark.parametrize(("scenario", "sources"), [*PAIRS, *SAMPLED], ids=lambda each: str(each))
+@pytest.mark.parametrize(("scenario", "sources"), [*PAIRS, *SAMPLED], ids=str)
 def test_sources_of_one_story_fold_to_the_same_in_any_order(scenario: Scenario, sources: tuple[str, ...]) -> None:
-    print("seed", _SEED)
     stories = tuple(told(scenario, source) for source in sources)
     found = [shown(scenario.version, order) for order in arrivals(stories, random.Random(_SEED))]
     assert all(each == found[0] for each in found)
@@ -347,3 +350,121 @@ def test_what_is_no_allocation_is_passed_over_with_a_note(tmp_path: Path) -> Non
         for what in ("a deployment", "an evaluation", "a job", "a node", "a volume")
     ]
     assert all(note.startswith(f"{folder}/") for note in notes if "looks like" in note)
+
+
+# --- what is zero, and what is spelled in another way ---
+
+
+def with_every_zero(text: str) -> Observation:
+    """Return what a body tells with every field that is zero written, as a command of Nomad prints it."""
+    told_fields = {name: json.loads(zero) for name, zero in zero_fields(DIALECTS["1.1.2"]).items()}
+    return observation_from_json(json.dumps(told_fields | json.loads(text)).encode())
+
+
+def test_a_known_field_at_its_zero_is_no_change() -> None:
+    compared = 0
+    for scenario in recordings.scenarios("1.1.2")[::3]:
+        plain, mixed = Importer("1.1.2"), Importer("1.1.2")
+        for place, text in enumerate(answer.body for answer in recordings.bodies(scenario)):
+            expected = plain.observe(observation_from_json(text.encode()))
+            is_other = place % 2 == 1
+            other = with_every_zero(text) if is_other else observation_from_json(text.encode())
+            found = mixed.observe(other)
+            assert [record.event for record in found if not isinstance(record.event, Placed)] == [
+                record.event for record in expected if not isinstance(record.event, Placed)
+            ]
+            compared += is_other
+        assert shown_of(mixed) == shown_of(plain)
+    assert compared > 20
+
+
+def shown_of(importer: Importer) -> dict[str, bytes]:
+    return {alloc: Snapshot.of(importer.fold[alloc], "1.1.2").to_json() for alloc in importer.fold}
+
+
+def test_an_empty_description_is_what_a_stub_tells() -> None:
+    path = report("empty-description-in-stub")
+    assert verify(path).agrees
+    (snapshot,) = replay(path).snapshots()
+    assert json.loads(snapshot.to_stub_json())["ClientDescription"] == ""
+
+
+def test_the_zero_time_is_no_time() -> None:
+    path = report("zero-time-driver-event")
+    drivers = [record for record in replay(path) if isinstance(record.event, Driver)]
+    assert [record.event.time_ns for record in drivers] == [ZERO_TIME_NS] * 2
+    assert all(record.time_ns > 0 for record in replay(path)), "the newest time before stands in"
+    assert "99020d" not in run("replay", path).stdout
+    assert "1754" not in run("history", path, "0a1b").stdout
+    assert json.loads(run("replay", "--format", "jsonl", path).stdout)["TaskStates"]["web"]["Events"][2]["Time"] == (
+        ZERO_TIME_NS
+    )
+
+
+def test_an_instant_comes_back_as_it_was_written() -> None:
+    path = report("zone-offset")
+    told_task = json.loads(path.read_text())["TaskStates"]["web"]
+    assert told_task["LastRestart"].endswith("+08:00")
+    (snapshot,) = replay(path).snapshots()
+    task = json.loads(snapshot.to_json())["TaskStates"]["web"]
+    assert {name: task[name] for name in told_task} == told_task
+    assert snapshot.tasks["web"].last_restart_ns == parse_time_ns(told_task["LastRestart"])
+    # Where the dialect has no such field, it is not written.
+    assert "LastRestart" not in json.loads(snapshot.to_json("0.5.6"))["TaskStates"]["web"]
+
+
+def test_how_an_instant_was_written_is_forgotten_when_it_moves() -> None:
+    def told_at(index: int, started: str) -> Observation:
+        task = {"State": "running", "StartedAt": started, "Events": [{"Type": "Started", "Time": 5}]}
+        return observation_from_json(
+            json.dumps({"ID": "a", "ModifyIndex": index, "Job": None, "TaskStates": {"web": task}}).encode()
+        )
+
+    importer = Importer("1.1.2")
+    texts = ("2026-11-23T03:34:10.5-05:00", "2026-11-23T08:34:11Z", "2026-11-23T03:34:12-05:00", "2026-11-23T08:34:12Z")
+    for index, text in enumerate(texts, start=1):
+        importer.observe(told_at(index, text))
+        assert json.loads(shown_of(importer)["a"])["TaskStates"]["web"]["StartedAt"] == text
+    # An event of this engine moves the instant, and nobody has written it in another way.
+    state = importer.fold["a"].tasks["web"]
+    moved = msgspec.structs.replace(state, fields={"StartedAt": b'"2026-11-23T03:34:10-05:00"'}, started_at_ns=5)
+    assert json.loads(task_state_to_json(moved, DIALECTS["1.1.2"]))["StartedAt"] == "1970-01-01T00:00:00.000000005Z"
+
+
+def test_a_history_says_what_the_status_was_before_it_was_told(tmp_path: Path) -> None:
+    task = {"State": "running", "Events": [{"Type": "Received", "Time": 1}, {"Type": "Started", "Time": 2}]}
+    body = {"ID": "abcd", "Job": None, "TaskStates": {"web": task}, "ClientStatus": "running", "ModifyIndex": 5}
+    path = tmp_path / "bodies.jsonl"
+    path.write_text(f"{json.dumps(body)}\n{json.dumps(body | {'ClientStatus': 'unknown', 'ModifyIndex': 6})}\n")
+    assert "ClientStatus running -> unknown" in run("history", path, "abcd").stdout
+
+
+# --- what an allocation was placed with, and what was updated since ---
+
+
+def test_decisions_lists_and_answers_see_the_same_fields() -> None:
+    job = {
+        "ID": "j",
+        "Type": "service",
+        "TaskGroups": [{"Name": name, "Tasks": [{"Name": f"{name}-task"}]} for name in ("g1", "g2")],
+    }
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a", "JobID": "j", "TaskGroup": "g1", "Job": job, "DesiredStatus": "run"})
+    assert groups_of(engine) == ("g1", ["g1-task"])
+    engine.update("a", {"TaskGroup": "g2", "JobID": "k"})
+    assert groups_of(engine) == ("g2", ["g2-task"])
+    listed = engine.store.directory.get("a")
+    assert listed is not None
+    assert listed.job == "k"
+    engine.append([Write(alloc="a", event=Updated(cleared=("Job", "JobID")))])
+    assert groups_of(engine) == ("g2", [])
+    listed = engine.store.directory.get("a")
+    assert listed is not None
+    assert listed.job == ""
+
+
+def groups_of(engine: Engine) -> tuple[str | None, list[str]]:
+    """Return which group an answer shows, and the tasks that decisions are made for."""
+    allocation = engine.store.fold.owned("a")
+    decider = Decider(engine.store, random.Random(_SEED))
+    return engine.snapshot("a").task_group, list(decider.group(allocation).tasks)

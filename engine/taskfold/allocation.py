@@ -8,12 +8,14 @@ ClientStatus and ClientDescription.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
-from msgspec import UNSET, Struct
+import msgspec
+from msgspec import UNSET, Raw, Struct
 
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.errors import UnknownAllocation
+from taskfold.errors import DecodeError, UnknownAllocation
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
 from taskfold.record import Collected, Coordinated, Placed, Record, Updated
 from taskfold.task import OnIllegal, Task, TaskState, apply
@@ -26,6 +28,8 @@ __all__ = [
     "Fold",
     "apply_record",
     "client_status",
+    "current_field",
+    "current_fields",
 ]
 
 COMPLETE: Final = "complete"
@@ -70,6 +74,39 @@ def client_status(tasks: Iterable[Task | TaskState]) -> str | None:
         elif task.state == PENDING and status != RUNNING:
             status = PENDING
     return status
+
+
+def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
+    """Return the top-level fields of an allocation as they are after its updates: JSON text by name. O(fields).
+
+    Raises DecodeError when what was placed is no JSON object.
+    """
+    fields = _placed_fields(placed).copy()
+    for name, text in (updates or {}).items():
+        if text is None:
+            fields.pop(name, None)
+        else:
+            fields[name] = text
+    return fields
+
+
+def current_field(placed: bytes, updates: Mapping[str, bytes | None] | None, name: str) -> bytes | None:
+    """Return one of them; None for a field that the allocation does not have. O(1) where it was placed of late."""
+    if updates is not None and name in updates:
+        return updates[name]
+    return _placed_fields(placed).get(name)
+
+
+_decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+@lru_cache(maxsize=256)
+def _placed_fields(placed: bytes) -> dict[str, bytes]:
+    """Return what an allocation was placed with, not to be changed: it is placed once and asked again and again."""
+    try:
+        return {name: bytes(text) for name, text in _decode_fields(placed).items()}
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise DecodeError(f"not the JSON of an allocation: {error}") from None
 
 
 class Allocation(Struct, gc=False):

@@ -7,15 +7,15 @@ In the end `step` gives all that was emitted. What is different is in `taskfold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from taskfold import events as ev
 from taskfold import inputs as given
-from taskfold.allocation import client_status
+from taskfold.allocation import client_status, current_field
 from taskfold.client_state import AllocationLike, Now, TaskLike
 from taskfold.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, Timer, Written
 from taskfold.events import TaskEvent
@@ -106,11 +106,11 @@ class Client:
 
     def field(self, name: str) -> Any:
         """Return a top-level field of the allocation, decoded; None where it has none."""
-        updates = self.allocation.updates or {}
-        if name in updates:
-            text = updates[name]
-            return None if text is None else msgspec.json.decode(text)
-        return _fields_of(self.allocation.placed).get(name)
+        text = current_field(self.allocation.placed, self.allocation.updates, name)
+        try:
+            return None if text is None else _DECODERS[name](text)
+        except msgspec.ValidationError:
+            return None
 
     def is_starting(self, task: Now) -> bool:
         """Tell whether a pending task was to be started by now, so that somebody may be at it."""
@@ -331,26 +331,16 @@ class Client:
 
     def _is_back(self) -> bool:
         """Tell whether a client speaks again of an allocation that counted as lost: its tasks tell its status then."""
-        updates = self.allocation.updates
-        if not updates or updates.get("ClientStatus") not in _AWAY:
+        if self.field("ClientStatus") not in _AWAY:
             return False
         return any(isinstance(found.event, (TaskEvent, Finished)) for found in self._written)
 
 
-_AWAY = (b'"lost"', b'"unknown"')
+_AWAY = ("lost", "unknown")
 
-
-class _Fields(Struct):
-    """The top-level fields that decisions look at."""
-
-    DesiredStatus: str | None = None
-    ClientStatus: str | None = None
-    AllocStates: list[Any] | None = None
-
-
-def _fields_of(placed: bytes) -> dict[str, Any]:
-    """Return the fields that decisions look at, as an allocation was placed with them."""
-    try:
-        return msgspec.structs.asdict(msgspec.json.decode(placed, type=_Fields))
-    except msgspec.ValidationError:
-        return {}
+_DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
+    "DesiredStatus": msgspec.json.Decoder(str | None).decode,
+    "ClientStatus": msgspec.json.Decoder(str | None).decode,
+    "AllocStates": msgspec.json.Decoder(list[Any] | None).decode,
+}
+"""What reads the top-level fields that decisions look at."""

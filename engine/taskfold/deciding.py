@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from operator import is_
+from typing import Final
+
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
@@ -19,6 +22,9 @@ from taskfold.timers import Timers
 
 __all__ = ["Decider"]
 
+_OF_GROUP: Final = ("Job", "TaskGroup")
+"""The fields of an allocation that tell its group."""
+
 
 class Decider:
     """Decides over a store; its owner sees to it that one thread at a time does."""
@@ -29,7 +35,7 @@ class Decider:
         """When which task is due."""
         self._store = store
         self._rng = rng
-        self._groups: dict[str, tuple[bytes, bytes | None, Group]] = {}
+        self._groups: dict[str, tuple[tuple[object, ...], Group]] = {}
         self.begin()
 
     def begin(self) -> None:
@@ -92,17 +98,17 @@ class Decider:
 
     def group(self, allocation: Allocation) -> Group:
         """Return the group that decisions for an allocation are made for. O(1) while its fields stay as they are."""
-        updates = allocation.updates
-        job = None if updates is None else updates.get("Job")
+        placed, updates = allocation.placed, allocation.updates
+        told = (placed, *((UNSET, UNSET) if updates is None else (updates.get(name, UNSET) for name in _OF_GROUP)))
         known = self._groups.get(allocation.id)
         # The texts are replaced, and never changed: the same object says the same.
-        if known is not None and known[0] is allocation.placed and known[1] is job:
-            return known[2]
+        if known is not None and all(map(is_, known[0], told)):
+            return known[1]
         # Imported when it is needed first: what a job may be is much to import.
         from taskfold.codecs.groups import group_of
 
-        found = group_of(allocation.placed, updates, self._store.dialect)
-        self._groups[allocation.id] = allocation.placed, job, found
+        found = group_of(placed, updates, self._store.dialect)
+        self._groups[allocation.id] = told, found
         return found
 
     def plan(self, step: Step) -> None:

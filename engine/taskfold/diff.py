@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from taskfold.allocation import AllocationState, Fold
-from taskfold.codecs.fields import current_fields, derived_fields
+from taskfold.codecs.fields import shown_fields
 from taskfold.duration import time_text
 from taskfold.events import wire_name
 from taskfold.replay import At, Replay
@@ -86,9 +86,7 @@ def differences(
 
 def _fields(state: AllocationState | None, fold: Fold) -> dict[str, bytes]:
     """Return the top-level fields of an allocation, with those that follow from its tasks."""
-    if state is None:
-        return {}
-    return derived_fields(state.tasks, fold.dialect) | current_fields(state.placed, state.updates)
+    return {} if state is None else shown_fields(state, fold.dialect)
 
 
 def _value(text: bytes | None) -> Any:

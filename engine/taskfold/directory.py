@@ -14,10 +14,10 @@ from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 from sortedcontainers import SortedDict, SortedList
 
-from taskfold.allocation import Allocation
+from taskfold.allocation import Allocation, current_field
 from taskfold.lifecycle import PENDING
 from taskfold.texts import shared
 
@@ -230,7 +230,6 @@ class _Heading(Struct):
 
 
 # Not strict, since the documented API writes integers as floats.
-_decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading, strict=False).decode
 _FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode for name, kind in (
     ("Namespace", str), ("JobID", str), ("NodeID", str), ("ClientStatus", str), ("CreateIndex", int),
@@ -242,15 +241,16 @@ def heading_of(allocation: Allocation) -> Listed:
 
     A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
     """
-    told: dict[str, Any] = {}
+    placed, updates = allocation.placed, allocation.updates
+    told: dict[str, Any]
     try:
-        heading = _decode_heading(allocation.placed)
-        told = {name: getattr(heading, name) for name in _FIELDS}
+        if updates and not _FIELDS.keys().isdisjoint(updates):
+            told = _each(placed, updates)
+        else:
+            heading = _decode_heading(placed)
+            told = {name: getattr(heading, name) for name in _FIELDS}
     except msgspec.ValidationError:
-        told = {name: _lenient(name, text) for name, text in _decode_fields(allocation.placed).items()}
-    for name, text in (allocation.updates or {}).items():
-        if name in _FIELDS:
-            told[name] = None if text is None else _lenient(name, text)
+        told = _each(placed, None)
     return Listed(
         namespace=shared(told.get("Namespace") or DEFAULT_NAMESPACE),
         job=shared(told.get("JobID") or ""),
@@ -262,12 +262,15 @@ def heading_of(allocation: Allocation) -> Listed:
     )
 
 
-def _lenient(name: str, text: bytes | Raw) -> Any:
+def _each(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
+    """Return each of the fields as its type; None where it is of another."""
+    return {name: _lenient(name, current_field(placed, updates, name)) for name in _FIELDS}
+
+
+def _lenient(name: str, text: bytes | None) -> Any:
     """Return a field as its type; None where it is of another."""
-    if name not in _FIELDS:
-        return None
     try:
-        return _FIELDS[name](text)
+        return None if text is None else _FIELDS[name](text)
     except msgspec.ValidationError:
         return None
 

@@ -11,12 +11,23 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["ZERO_TIME", "duration_text", "parse_duration_ns", "parse_time_ns", "time_text"]
+__all__ = [
+    "ZERO_TIME",
+    "ZERO_TIME_NS",
+    "duration_text",
+    "is_canonical_time",
+    "is_known_time",
+    "parse_duration_ns",
+    "parse_time_ns",
+    "time_text",
+]
 
 NS_PER_SECOND = 1_000_000_000
 NS_PER_MINUTE = 60 * NS_PER_SECOND
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
+ZERO_TIME_NS: Final = -6_795_364_578_871_345_152
+"""What Go makes of its zero time as unix nanoseconds, which 64 bits cannot hold: some drivers send it."""
 """How Nomad before 0.10.0 writes an instant that was never set; later versions write ``null``."""
 
 _UNITS_NS = {
@@ -112,6 +123,21 @@ def _parse_seconds(text: str) -> int:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def is_known_time(time_ns: int | None) -> bool:
+    """Tell whether this is an instant (unix nanoseconds): neither nothing nor Go's zero time."""
+    return time_ns is not None and time_ns not in {0, ZERO_TIME_NS}
+
+
+def is_canonical_time(text: str) -> bool:
+    """Tell whether an RFC 3339 instant is written as `time_text` writes it: in UTC, zeros of the fraction trimmed."""
+    if text.endswith("Z") and (len(text) == len(ZERO_TIME) or (text[-2] != "0" and len(text) <= _LONGEST)):
+        return text[10:11] == "T"
+    return False
+
+
+_LONGEST: Final = len("2026-11-23T08:34:10.519993802Z")
 
 
 def time_text(time_ns: int) -> str:

@@ -12,7 +12,8 @@ from taskfold.cli.reading import naming
 from taskfold.cli.styles import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli.wording import count_text, instant_text, scalar_text, telling_fields, visible
 from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.fields import current_fields
+from taskfold.codecs.fields import shown_fields
+from taskfold.codecs.task_states import TASK_FIELDS
 from taskfold.record import Finished, Observed, Record, Updated
 from taskfold.task import Task, TaskState
 
@@ -97,7 +98,8 @@ class Changes:
         changed = {
             name
             for name in after.fields.keys() | before.fields.keys()
-            if after.fields.get(name) != before.fields.get(name)
+            # How an instant is written is no change of its own.
+            if name not in TASK_FIELDS - {"TaskHandle"} and after.fields.get(name) != before.fields.get(name)
         }
         yield from (_Part(visible(name)) for name in sorted(changed))
 
@@ -112,11 +114,11 @@ class Changes:
 
     def _of_allocation(self, record: Record) -> Iterator[_Part]:
         allocation = self._fold.allocations.get(record.alloc)
-        before = {} if allocation is None else current_fields(allocation.placed, allocation.updates)
+        before = {} if allocation is None else shown_fields(allocation, self._fold.dialect)
         allocation = self._fold.apply(record)
         if not isinstance(record.event, Updated):
             return
-        after = current_fields(allocation.placed, allocation.updates)
+        after = shown_fields(allocation, self._fold.dialect)
         for name in telling_fields(record.event):
             yield _Part(visible(name) + self._of_value(before.get(name), after.get(name)))
 

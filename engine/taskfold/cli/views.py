@@ -14,6 +14,7 @@ from taskfold.cli.screen import Cell, Column, Row, Screen, Table
 from taskfold.cli.styles import STATUS_STYLES, state_cell
 from taskfold.cli.wording import age_text, count_text, event_text, instant_text, message_text, short_ids, visible
 from taskfold.codecs.allocation import Snapshot
+from taskfold.duration import is_known_time
 from taskfold.engine import Engine
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
@@ -126,7 +127,7 @@ def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
 
 def _task_cells(name: str, state: TaskState, newest_ns: int) -> list[Cell]:
     event = state.events[-1] if state.events else None
-    age = age_text(newest_ns - event.time_ns) if event is not None and event.time_ns else "-"
+    age = age_text(newest_ns - event.time_ns) if event is not None and is_known_time(event.time_ns) else "-"
     return [visible(name), state_cell(state.state, failed=state.failed), str(state.restarts), age, _event_cell(event)]
 
 

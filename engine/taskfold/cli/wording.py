@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from taskfold.codecs.fields import fields_from_json
 from taskfold.diff import ALWAYS_DIFFERENT
-from taskfold.duration import time_text
+from taskfold.duration import is_known_time, time_text
 from taskfold.events import TaskEvent, wire_type
 from taskfold.messages import display_message
 from taskfold.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
@@ -67,7 +67,7 @@ def instant_text(time_ns: int | None) -> str:
     >>> instant_text(1_795_422_850_519_993_802), instant_text(0)
     ('2026-11-23 08:34:10.519', '-')
     """
-    if not time_ns:
+    if time_ns is None or not is_known_time(time_ns):
         return "-"
     seconds, rest = divmod(time_ns, _NS_PER_SECOND)
     try:

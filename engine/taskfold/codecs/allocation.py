@@ -15,12 +15,11 @@ from typing import Any, Final, Generic, TypeVar, overload
 import msgspec
 from msgspec import UNSET
 
-from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState
+from taskfold.allocation import CLIENT_DESCRIPTIONS, AllocationState, current_fields
 from taskfold.codecs.fields import (
     ALLOCATION_FIELDS,
     allocation_fields,
     body_to_json,
-    current_fields,
     derived_fields,
     fields_from_json,
     fields_to_json,

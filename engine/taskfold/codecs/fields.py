@@ -14,7 +14,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
-from taskfold.allocation import CLIENT_DESCRIPTIONS, client_status
+from taskfold.allocation import (
+    CLIENT_DESCRIPTIONS,
+    Allocation,
+    AllocationState,
+    client_status,
+    current_fields,
+)
 from taskfold.dialect import Dialect, version_key
 from taskfold.errors import DecodeError
 from taskfold.lifecycle import PENDING
@@ -26,7 +32,6 @@ __all__ = [
     "allocation_fields",
     "body_to_json",
     "compact",
-    "current_fields",
     "derived_fields",
     "fields_from_json",
     "fields_to_json",
@@ -35,6 +40,7 @@ __all__ = [
     "job_in_stub",
     "object_to_json",
     "same_json",
+    "shown_fields",
     "zero_fields",
 ]
 
@@ -229,21 +235,13 @@ def _layout(names: tuple[str, ...]) -> tuple[bytes, Callable[[Mapping[str, bytes
     return template, itemgetter(*ordered) if ordered else lambda _: ()
 
 
-def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
-    """Return the top-level fields of an allocation as they are after its updates. O(fields).
-
-    The fields of what was placed last are remembered: an allocation is placed once and asked for again and again.
-    """
-    fields = _placed_fields(placed).copy()
-    for name, text in (updates or {}).items():
-        if text is None:
-            fields.pop(name, None)
-        else:
-            fields[name] = text
-    return fields
-
-
-_placed_fields: Final = lru_cache(maxsize=256)(fields_from_json)
+def shown_fields(state: Allocation | AllocationState, dialect: Dialect) -> dict[str, bytes]:
+    """Return the top-level fields as they are now, with those that follow from the tasks that are shown. O(fields)."""
+    if isinstance(state, Allocation):
+        tasks: dict[str, Any] = {name: task for name, task in state.tasks.items() if not task.seldom.hidden}
+    else:
+        tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
+    return derived_fields(tasks, dialect) | current_fields(state.placed, state.updates)
 
 
 def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:

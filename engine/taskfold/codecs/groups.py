@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
 
+from taskfold.allocation import current_field
 from taskfold.codecs.views_job import Job, Task, TaskGroup
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.errors import DecodeError, PolicyRefused
@@ -24,14 +24,7 @@ _JOBS_KEPT: Final = 1_024
 _HOOKS: Final[dict[str, Hook]] = {"prestart": "prestart", "poststart": "poststart", "poststop": "poststop"}
 
 
-class _Body(Struct):
-    """The fields of an allocation that tell its group."""
-
-    TaskGroup: str | None = None
-    Job: Raw = Raw(b"null")
-
-
-_decode_body: Final = msgspec.json.Decoder(_Body, strict=False).decode
+_decode_name: Final = msgspec.json.Decoder(str | None).decode
 # Not strict, since the documented API writes durations as floats.
 _decode_job: Final = msgspec.json.Decoder(Job | None, strict=False).decode
 
@@ -41,13 +34,13 @@ def group_of(placed: bytes, updates: Mapping[str, bytes | None] | None, dialect:
 
     Raises DecodeError when its job cannot be read, and PolicyRefused, naming all that is wrong with its policies.
     """
+    newest, named = (current_field(placed, updates, name) or b"null" for name in ("Job", "TaskGroup"))
     try:
-        body = _decode_body(placed)
+        name = _decode_name(named)
     except msgspec.DecodeError as error:
-        raise DecodeError(f"$: the job of the allocation cannot be read: {error}") from None
-    first = bytes(body.Job)
-    newest = (updates or {}).get("Job") or first
-    return _group(newest, first if dialect.keeps_restart_policy else newest, body.TaskGroup or "", dialect.name)
+        raise DecodeError(f"$.TaskGroup: {error}") from None
+    first = current_field(placed, None, "Job") or b"null"
+    return _group(newest, first if dialect.keeps_restart_policy else newest, name or "", dialect.name)
 
 
 @lru_cache(maxsize=_JOBS_KEPT)

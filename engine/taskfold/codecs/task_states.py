@@ -12,14 +12,21 @@ from taskfold.codecs.event_text import events_to_json
 from taskfold.codecs.events import event_from_json, event_from_object, event_losses, wrong_type
 from taskfold.codecs.fields import object_to_json
 from taskfold.dialect import Dialect
-from taskfold.duration import parse_time_ns, time_text
+from taskfold.duration import is_canonical_time, parse_time_ns, time_text
 from taskfold.errors import DecodeError
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import STATES
 from taskfold.record import State
 from taskfold.task import TaskState
 
-__all__ = ["ToldTask", "task_losses", "task_state_to_json", "task_states_from_json", "task_states_to_json"]
+__all__ = [
+    "TASK_FIELDS",
+    "ToldTask",
+    "task_losses",
+    "task_state_to_json",
+    "task_states_from_json",
+    "task_states_to_json",
+]
 
 
 class ToldTask(Struct, frozen=True, kw_only=True):
@@ -33,7 +40,8 @@ class ToldTask(Struct, frozen=True, kw_only=True):
     finished_at_ns: int | UnsetType | None = UNSET
     events: tuple[TaskEvent, ...] = ()
     fields: Mapping[str, bytes] = {}
-    """TaskHandle and whatever nobody knows, where they are not null: JSON text by name."""
+    """TaskHandle and whatever nobody knows, where they are not null: JSON text by name. So are instants that are not
+    in UTC, as they were written."""
 
 
 class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +99,11 @@ _STATES: Final = ("", *STATES)
 def _told(wire: WireTaskState) -> ToldTask:
     """Return what a strictly decoded task state tells."""
     handle = wire.TaskHandle
+    fields = _spelled_times(
+        {"FinishedAt": wire.FinishedAt, "LastRestart": wire.LastRestart, "StartedAt": wire.StartedAt}
+    )
+    if handle is not UNSET and bytes(handle) != _NULL:
+        fields["TaskHandle"] = bytes(handle)
     return ToldTask(
         state=wire.State,
         failed=wire.Failed,
@@ -99,8 +112,17 @@ def _told(wire: WireTaskState) -> ToldTask:
         started_at_ns=_time(wire.StartedAt),
         finished_at_ns=_time(wire.FinishedAt),
         events=tuple([event_from_json(bytes(event)) for event in wire.Events]) if wire.Events else (),
-        fields={} if handle is UNSET or bytes(handle) == _NULL else {"TaskHandle": bytes(handle)},
+        fields=fields,
     )
+
+
+def _spelled_times(said: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the instants that are written in another way than here (a client that is not in UTC has an offset)."""
+    return {
+        name: msgspec.json.encode(text)
+        for name, text in said.items()
+        if isinstance(text, str) and not is_canonical_time(text) and parse_time_ns(text) is not None
+    }
 
 
 def _time(text: str | UnsetType | None) -> int | UnsetType | None:
@@ -143,10 +165,13 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
         if name in value:
             told[attribute] = _checked_time(value[name], f"{path}.{name}")
     others = {name: said for name, said in value.items() if name not in _KNOWN and said is not None}
-    return ToldTask(**told, fields={name: msgspec.json.encode(said) for name, said in others.items()})
+    times = _spelled_times({name: value.get(name) for name in _TIMES})
+    return ToldTask(**told, fields=times | {name: msgspec.json.encode(said) for name, said in others.items()})
 
 
 _KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
+TASK_FIELDS: Final = frozenset((*_KNOWN, "TaskHandle"))
+"""The fields of a task state that some dialect has."""
 
 
 def _checked(value: dict[str, Any], name: str, kind: type, *, zero: Any, path: str) -> Any:
@@ -193,8 +218,22 @@ def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
         texts["Restarts"] = b"%d" % task.restarts
         texts["TaskHandle"] = _NULL
     if task.fields:
-        texts |= task.fields
+        times = _instants(task)
+        texts |= {
+            name: text
+            for name, text in task.fields.items()
+            if name not in times or (name in texts and _is_of(text, times[name]))
+        }
     return object_to_json(texts, tuple(texts))
+
+
+def _instants(task: TaskState) -> dict[str, int | None]:
+    return dict(zip(_TIMES, (task.finished_at_ns, task.last_restart_ns, task.started_at_ns), strict=True))
+
+
+def _is_of(text: bytes, time_ns: int | None) -> bool:
+    """Tell whether this is how an instant was written, and not one before it."""
+    return time_ns is not None and parse_time_ns(msgspec.json.decode(text, type=str)) == time_ns
 
 
 def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:

@@ -10,12 +10,11 @@ from msgspec import UNSET
 from taskfold.allocation import Allocation
 from taskfold.codecs.fields import (
     STUB_ONLY,
-    current_fields,
-    derived_fields,
     is_empty,
     is_untold,
     job_in_stub,
     same_json,
+    shown_fields,
 )
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
@@ -50,11 +49,9 @@ def divergences(known: Allocation, observation: Observation, dialect: Dialect) -
 
 
 def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Difference]:
-    tasks = {name: task for name, task in known.tasks.items() if not task.seldom.hidden}
-    current = current_fields(known.placed, known.updates)
-    found = derived_fields(tasks, dialect) | current
+    found = shown_fields(known, dialect)
     if not STUB_ONLY.isdisjoint(observation.fields):
-        found = job_in_stub(current) | found
+        found = job_in_stub(found) | found
     if "ModifyIndex" in observation.fields:
         found["ModifyIndex"] = observation.fields["ModifyIndex"]
     for name, text in observation.fields.items():

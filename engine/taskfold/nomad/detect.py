@@ -8,6 +8,7 @@ from typing import Final
 
 from taskfold.codecs.allocation import UNTOLD_DIALECT, told_dialect
 from taskfold.codecs.fields import ALLOCATION_FIELDS
+from taskfold.codecs.task_states import TASK_FIELDS
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.events import UnknownEvent
 from taskfold.nomad.observation import Observation
@@ -46,7 +47,7 @@ def unknown_names(observation: Observation) -> Iterator[str]:
     yield from sorted(observation.fields.keys() - ALLOCATION_FIELDS.keys())
     for task in (observation.tasks or {}).values():
         for name in task.fields:
-            if name != "TaskHandle":
+            if name not in TASK_FIELDS:
                 yield f"TaskStates.{name}"
         for event in task.events:
             if isinstance(event, UnknownEvent):

@@ -29,10 +29,9 @@ from typing import Any, Final, get_args
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
-from taskfold.allocation import Allocation, Fold, newest_time_ns
+from taskfold.allocation import Allocation, Fold, current_fields, newest_time_ns
 from taskfold.codecs.fields import (
     STUB_ONLY,
-    current_fields,
     derived_fields,
     fields_to_json,
     is_untold,
@@ -41,6 +40,7 @@ from taskfold.codecs.fields import (
 )
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
+from taskfold.duration import is_known_time
 from taskfold.errors import DecodeError
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
@@ -108,8 +108,8 @@ class Importer:
         for path, *_ in divergences(known, observation, self.fold.dialect):
             if path != "$.ModifyIndex":
                 raise DecodeError(
-                    f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is not "
-                    "what was told before, and what is newer cannot be told"
+                    f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is "
+                    "not what was told before, and which of both is newer cannot be told"
                 )
 
     def _kinds_of(self, observation: Observation) -> frozenset[Kind]:
@@ -129,11 +129,7 @@ class Importer:
 
 
 _NO_KINDS: Final[frozenset[Kind]] = frozenset()
-_SETS: Final = {
-    kinds: kinds
-    for size in range(4)
-    for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))
-}
+_SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
 """One object for each set of kinds, since there is one for each allocation."""
 
 
@@ -187,6 +183,7 @@ class _Step:
         ordinal = self.version if self.is_late else len(self.written)
         self.version += 1
         self.seq += 1
+        time_ns = time_ns if is_known_time(time_ns) else None
         self.time_ns = max(self.time_ns, time_ns or 0)
         record = Record(
             seq=self.seq,
@@ -318,7 +315,9 @@ class _Step:
                 self._events(name, told.events, told)
                 self._settle(name, told, {})
                 continue
-            times = {key: value for key, value in _differences(task, told, _TIMES).items() if getattr(task, key) is None}
+            times = {
+                key: value for key, value in _differences(task, told, _TIMES).items() if getattr(task, key) is None
+            }
             if times:
                 self._write(name, Finished(dies=False, **times), None)
             fields = {key: Raw(text) for key, text in told.fields.items() if key not in task.seldom.fields}

@@ -40,16 +40,13 @@ def _plain(events: tuple[TaskEvent, ...]) -> tuple[TaskEvent, ...]:
 
 def _without_empty(event: TaskEvent, kept: Kept) -> TaskEvent:
     """Return an event with what it keeps as far as that tells it from another one."""
-    message = kept.display_message
-    if not message or message == derived_message(event):
-        message = UNSET
-    details = _set(kept.details or {})
-    if not details or details == _set(derived_details(event)):
-        details = UNSET
-    fields = {name: value for name, value in kept.fields.items() if name in EVENT_FIELDS and value}
-    is_empty = message is UNSET and details is UNSET and not fields
-    plain = None if is_empty else Kept(display_message=message, details=details, fields=fields)
-    return msgspec.structs.replace(event, kept=plain)
+    message, details = kept.display_message or UNSET, _set(kept.details or {})
+    plain = Kept(
+        display_message=UNSET if message == derived_message(event) else message,
+        details=UNSET if details in ({}, _set(derived_details(event))) else details,
+        fields={name: value for name, value in kept.fields.items() if name in EVENT_FIELDS and value},
+    )
+    return msgspec.structs.replace(event, kept=None if plain == Kept() else plain)
 
 
 def _set(details: dict[str, str]) -> dict[str, str]:

@@ -223,9 +223,7 @@ def _number(text: Raw) -> int:
 _INDEX_DIGITS: Final = 18
 
 
-def _of_list(
-    items: list[Raw], name: str, number: int, on_other: Callable[[str], object]
-) -> Iterator[Observation]:
+def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Observation]:
     for place, item in enumerate(items):
         try:
             yield from _of_object(item, name, number, on_other)
@@ -233,9 +231,7 @@ def _of_list(
             raise SourceError(name, f"entry {place} of the list: {error}", line=number) from None
 
 
-def _of_object(
-    text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]
-) -> Iterator[Observation]:
+def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Observation]:
     """Yield what an object tells, where it is an allocation."""
     fields = fields_from_json(text)
     other = other_object(fields)
