@@ -25,11 +25,13 @@ from taskfold.codecs.task_states import ToldTask, task_state_to_json, task_state
 from taskfold.deciding import Decider
 from taskfold.dialect import DIALECTS
 from taskfold.duration import ZERO_TIME_NS, parse_time_ns
-from taskfold.errors import DecodeError, SourceError
+from taskfold.errors import AppendRefused, DecodeError, SourceError
 from taskfold.events import Driver
+from taskfold.nomad.compare import divergences
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, observation_from_json
 from taskfold.nomad.sources import observations_of_line
+from taskfold.nomad.writes import write_type
 from taskfold.record import Placed, Record, Updated, Write
 from taskfold.replay import Replay, replay
 from taskfold.task import TaskState
@@ -272,6 +274,7 @@ def test_the_index_of_the_event_stands_in_for_one_that_is_not_told() -> None:
     assert [(record.index, type(record.event).__name__) for record in records] == [
         (10, "Placed"),
         (10, "Received"),
+        (10, "Updated"),  # what is seen first would be called a plan, and was told to be a report
         (11, "Started"),
     ]
     found = verify(path)
@@ -468,3 +471,60 @@ def groups_of(engine: Engine) -> tuple[str | None, list[str]]:
     allocation = engine.store.fold.owned("a")
     decider = Decider(engine.store, random.Random(_SEED))
     return engine.snapshot("a").task_group, list(decider.group(allocation).tasks)
+
+
+# --- what the stream calls a write ---
+
+
+def renamed(line: bytes, name: str) -> bytes:
+    """Return a frame whose events of allocations are of another Type."""
+    frame = json.loads(line)
+    for event in frame.get("Events") or ():
+        if event["Topic"] == "Allocation":
+            event["Type"] = name
+    return json.dumps(frame).encode()
+
+
+@pytest.mark.parametrize("name", [None, "DeploymentPromotion", "SomethingNewer"])
+def test_a_write_is_called_what_the_stream_calls_it(name: str | None) -> None:
+    compared = kept = 0
+    for scenario in recordings.scenarios("1.1.2")[::4]:
+        importer = Importer("1.1.2")
+        for line in recordings.stream_lines(scenario):
+            for observation in observations_of_line(line if name is None else renamed(line, name), "x", 1):
+                records = importer.observe(observation)
+                read_back = [msgspec.json.decode(msgspec.json.encode(record), type=Record) for record in records]
+                assert write_type(read_back) == observation.write_type
+                compared += 1
+                kept += sum(isinstance(record.event, Updated) and record.event.write_type != "" for record in records)
+                known = importer.fold.owned(observation.alloc)
+                assert list(divergences(known, observation, importer.fold.dialect)) == []
+    assert compared > 50
+    assert kept == (0 if name is None else compared), "it is stored only where it does not follow"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"DeploymentStatus": {"Healthy": True}}, "DeploymentAllocHealth"),
+        ({"DeploymentStatus": {"Healthy": None}, "AllocModifyIndex": 9}, "DeploymentPromotion"),
+        ({"DeploymentStatus": {"Healthy": True}, "ModifyTime": 6}, "AllocationUpdated"),
+        ({"DeploymentStatus": {"Healthy": True}, "ModifyTime": 6, "AllocModifyIndex": 9}, "PlanResult"),
+        ({"DesiredTransition": {"Migrate": True}}, "AllocationUpdateDesiredStatus"),
+        ({}, "PlanResult"),
+    ],
+)
+def test_what_a_write_is_called_follows_from_what_it_changed(changed: dict[str, Any], expected: str) -> None:
+    body = {"ID": "a", "ModifyIndex": 8, "AllocModifyIndex": 8, "ModifyTime": 5, "Job": None}
+    importer = Importer("1.1.2")
+    assert write_type(importer.observe(observation_from_json(json.dumps(body).encode()))) == "PlanResult"
+    other = observation_from_json(json.dumps(body | changed | {"ModifyIndex": 9}).encode())
+    assert write_type(importer.observe(other)) == expected
+
+
+def test_nobody_but_an_observed_nomad_names_a_write() -> None:
+    engine = Engine(dialect="1.1.2")
+    engine.place({"ID": "a"})
+    event = Updated(fields={"NodeName": msgspec.Raw(b'"n"')}, write_type="PlanResult")
+    with pytest.raises(AppendRefused, match=r"\$\.WriteType"):
+        engine.append([Write(alloc="a", event=event)])

@@ -113,6 +113,8 @@ class Updated(InternalEvent, frozen=True, kw_only=True, tag="Updated"):
     """The fields that are now different, as JSON, by Nomad's name."""
     cleared: tuple[str, ...] = ()
     """The fields that are no longer there; ClientStatus and ClientDescription follow from the tasks again."""
+    write_type: str = ""
+    """What the Nomad that was observed called the write, where that does not follow from what the write changed."""
 
 
 class Finished(InternalEvent, frozen=True, kw_only=True, tag="Finished"):

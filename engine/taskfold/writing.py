@@ -185,6 +185,8 @@ class Draft:
         for name in (*event.fields, *event.cleared):
             if name in _GIVEN:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
+        if event.write_type:
+            raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")
         if not event.fields and not event.cleared:
             raise DecodeError("$: expected a field to update, found none")
         check_types({name: bytes(text) for name, text in event.fields.items()})

@@ -192,6 +192,8 @@ def _placed_text(event: Placed) -> str:
 
 def _updated_text(event: Updated) -> str:
     names = telling_fields(event)
+    if event.write_type:
+        names.append(f"as {event.write_type}")
     return ", ".join(map(visible, names)) if names else "written again, with nothing new"
 
 

@@ -28,7 +28,8 @@ from taskfold.http.events import DEFAULT_PAGE
 from taskfold.http.inputs import Results
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES, Route
-from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC, WRITE_TYPES
+from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
+from taskfold.nomad.writes import WRITE_TYPES
 
 __all__ = ["FILE", "PARAMETERS", "document", "main"]
 
@@ -287,7 +288,11 @@ _OWN: Final[dict[str, Schema]] = {
             "Namespace": _TEXT,
             "Payload": _object({"Allocation": {"$ref": _REF + "Allocation"}}),
             "Topic": {"const": TOPIC},
-            "Type": {"enum": sorted(WRITE_TYPES)},
+            "Type": {
+                **_TEXT,
+                "examples": sorted(WRITE_TYPES),
+                "description": "What wrote; a mirror says what it was told.",
+            },
         }
     ),
     "StreamError": _object(

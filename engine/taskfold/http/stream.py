@@ -41,8 +41,9 @@ from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
 from taskfold.http.unshown import stand_in
+from taskfold.nomad.writes import write_type
 from taskfold.quoting import go_quoted
-from taskfold.record import Collected, Placed, Record, Updated
+from taskfold.record import Record
 from taskfold.store import Change, Store
 from taskfold.waits import Answered
 from taskfold.waits_async import wait_async
@@ -50,14 +51,9 @@ from taskfold.waits_async import wait_async
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["AHEAD", "GONE", "SLOW", "TOPIC", "WRITE_TYPES", "EventTexts", "event_stream", "write_type"]
+__all__ = ["AHEAD", "GONE", "SLOW", "TOPIC", "EventTexts", "event_stream"]
 
 TOPIC: Final = "Allocation"
-PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
-COLLECTED = "AllocationCollected"
-"""Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
-WRITE_TYPES = PLANNED, WISHED, REPORTED, COLLECTED
-"""What an event is called: by who wrote, not by what changed."""
 
 GONE, AHEAD, SLOW, UNREADABLE = "gone", "ahead", "slow", "unreadable"
 """Why a stream cannot be served on."""
@@ -73,10 +69,6 @@ _NOW: Final = -1
 """Stands for the newest position, whatever it is when the stream begins."""
 
 
-_PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
-"""Fields that only a plan moves; a wish moves DesiredTransition alone."""
-
-
 class Event(NamedTuple):
     """An event as text, with what filters look at."""
 
@@ -84,26 +76,6 @@ class Event(NamedTuple):
     filter_keys: tuple[str, str]
     namespace: str
     text: bytes
-
-
-def write_type(records: Sequence[Record]) -> str:
-    """Return what Nomad calls a write that left these records: a plan, a wish, a report; or that it is the last.
-
-    Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
-    """
-    for record in records:
-        event = record.event
-        if isinstance(event, Collected):
-            return COLLECTED
-        if isinstance(event, Placed) and not record.task:
-            return PLANNED
-        if isinstance(event, Updated) and not record.task:
-            # A write that changed nothing that is shown was a plan that replaced the allocation.
-            if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
-                return PLANNED
-            if "DesiredTransition" in event.fields:
-                return WISHED
-    return REPORTED
 
 
 class EventTexts:
@@ -143,7 +115,7 @@ def _event_of(alloc: str, fields: Mapping[str, bytes], shown: bytes, kind: str, 
     namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
     text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
     text %= job, deployment, index, fields["ID"], namespace, shown, TOPIC.encode()
-    text += b'"Type":"%b"}' % kind.encode()
+    text += b'"Type":%b}' % msgspec.json.encode(kind)
     filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
     return Event(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)
 

@@ -15,7 +15,8 @@ must have happened in between, as records that fold to exactly what was seen:
 6. a task that is dead with no event that says so is `Finished`; a time that moved alone is a `Finished` that leaves
    the state; whatever still differs is `Observed`, with exactly the fields that differ;
 7. other fields are `Placed` at first sight and `Updated` when they change. ClientStatus and ClientDescription follow
-   from the tasks, and are stored only while they do not.
+   from the tasks, and are stored only while they do not. What the stream calls the write is stored where that does not
+   follow from what changed (`taskfold.nomad.writes`).
 
 So the number of `Observed` records measures how well the lifecycle table knows Nomad.
 """
@@ -47,6 +48,7 @@ from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import divergences
 from taskfold.nomad.observation import Kind, Observation, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
+from taskfold.nomad.writes import write_type
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.task import Task
 
@@ -162,7 +164,18 @@ class _Step:
             changed = self._changes(self.known)
             if changed is not None or not self.written:
                 self._write("", changed or Updated(), self.modified_ns)
+        if self.seen.write_type and self.seen.write_type != write_type(self.written):
+            self._keep_write_type(self.seen.write_type)
         return self.written
+
+    def _keep_write_type(self, told: str) -> None:
+        """Keep what the write was called, in the event of the allocation's fields, or in one of its own."""
+        last = self.written[-1]
+        if isinstance(last.event, Updated) and not last.task:
+            event = msgspec.structs.replace(last.event, write_type=told)  # which folds to the same
+            self.written[-1] = msgspec.structs.replace(last, event=event)
+        else:
+            self._write("", Updated(write_type=told), self.modified_ns)
 
     def additions(self) -> list[Record]:
         """Return the records of what was not told before, folded: of the index that is known, or of an older one."""

@@ -33,6 +33,8 @@ class Observation(Struct, frozen=True, kw_only=True):
     """The top-level fields but the task states: JSON text by Nomad's name."""
     tasks: Mapping[str, ToldTask] | None
     """The task states; None where nothing is told of them."""
+    write_type: str = ""
+    """The Type of the event of the stream that told it: what Nomad calls the write."""
     name: str = ""
     """The file it was read from."""
     line: int = 0
@@ -71,11 +73,17 @@ def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str
 
 
 def observation_from_fields(
-    fields: dict[str, bytes], kind: Kind | None = None, name: str = "", line: int = 0, *, index: int = 0
+    fields: dict[str, bytes],
+    kind: Kind | None = None,
+    name: str = "",
+    line: int = 0,
+    *,
+    index: int = 0,
+    write_type: str = "",
 ) -> Observation:
     """Return what the top-level fields of an allocation tell; it takes the dictionary. O(length).
 
-    ``index`` is that of the event that brought it: it stands in where there is no ModifyIndex.
+    ``index`` and ``write_type`` are those of the event that brought it; the index stands in for a ModifyIndex.
     Raises DecodeError, naming the JSON path, where a value is of a wrong type.
     """
     if kind is None:
@@ -89,7 +97,16 @@ def observation_from_fields(
     elif not tasks:
         # Told to be empty, which is not the same text as null.
         fields["TaskStates"] = b"{}"
-    return Observation(kind=kind, alloc=alloc, index=index, fields=fields, tasks=tasks, name=name, line=line)
+    return Observation(
+        kind=kind,
+        alloc=alloc,
+        index=index,
+        fields=fields,
+        tasks=tasks,
+        write_type=write_type,
+        name=name,
+        line=line,
+    )
 
 
 _OTHER_OBJECTS: Final[tuple[tuple[frozenset[str], str], ...]] = tuple(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -39,6 +39,7 @@ _NO_INDEX: Final = Raw(b"0")
 
 class _StreamEvent(Struct):
     Topic: str = ""
+    Type: Any = ""
     Index: Raw = _NO_INDEX
     Payload: _Payload | None = None
 
@@ -208,7 +209,8 @@ def observations_of_line(
             if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
                 fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
                 index = _number(event.Index) or _number(decoded.Index)
-                yield observation_from_fields(fields, "stream", name, number, index=index)
+                kind = event.Type if isinstance(event.Type, str) else ""
+                yield observation_from_fields(fields, "stream", name, number, index=index, write_type=kind)
     except DecodeError as error:
         raise SourceError(name, str(error), line=number) from None
     except _NOT_JSON as error:

@@ -1,0 +1,55 @@
+"""What Nomad calls the write that changed an allocation: the Type of an event of its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from taskfold.record import Collected, Event, Placed, Record, Updated
+
+__all__ = ["WRITE_TYPES", "write_type"]
+
+PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
+HEALTH, PROMOTED = "DeploymentAllocHealth", "DeploymentPromotion"
+COLLECTED = "AllocationCollected"
+"""Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
+WRITE_TYPES: Final = PLANNED, WISHED, REPORTED, HEALTH, PROMOTED, COLLECTED
+"""What an event is called that was not told otherwise: by who wrote, not by what changed."""
+
+_PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
+"""Fields that only a plan moves; a wish moves DesiredTransition alone."""
+
+
+def write_type(records: Sequence[Record]) -> str:
+    """Return what Nomad calls a write that left these records: as it was told, else by what it changed. O(records).
+
+    Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
+    """
+    found = ""
+    for record in records:
+        event = record.event
+        if isinstance(event, Updated) and event.write_type:
+            return event.write_type
+        if not found and not record.task:
+            found = _of_event(event)
+    return found or REPORTED
+
+
+def _of_event(event: Event) -> str:
+    """Return what a write is called by one event of the allocation; nothing where that does not tell."""
+    if isinstance(event, Collected):
+        return COLLECTED
+    if isinstance(event, Placed):
+        return PLANNED
+    return _of_fields(event) if isinstance(event, Updated) else ""
+
+
+def _of_fields(event: Updated) -> str:
+    """Return what a write is called by the fields that it changed; nothing where these do not tell."""
+    if "DeploymentStatus" in event.fields and "ModifyTime" not in event.fields:
+        # The health of an allocation is set from outside, and no client or plan is at it.
+        return PROMOTED if "AllocModifyIndex" in event.fields else HEALTH
+    # A write that changed nothing that is shown was a plan that replaced the allocation.
+    if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
+        return PLANNED
+    return WISHED if "DesiredTransition" in event.fields else ""
