@@ -528,3 +528,31 @@ def test_nobody_but_an_observed_nomad_names_a_write() -> None:
     event = Updated(fields={"NodeName": msgspec.Raw(b'"n"')}, write_type="PlanResult")
     with pytest.raises(AppendRefused, match=r"\$\.WriteType"):
         engine.append([Write(alloc="a", event=event)])
+
+
+# --- an engine that mirrors, and an import that goes on ---
+
+
+def test_a_mirror_takes_what_another_source_adds() -> None:
+    for scenario in [story for story, _ in TRIPLES if story.name.startswith("alloc_")]:
+        engine = Engine(dialect="1.1.2")
+        order = by_index(told(scenario, source) for source in (LIST, STREAM, BODIES))
+        for observation in order:
+            engine.observe(observation)
+        assert engine.observe(*order) == [], "what is known already adds nothing"
+        found = {alloc: json.loads(engine.snapshot(alloc).to_json()) for alloc in engine.store.fold.allocations}
+        assert found == {alloc: body for alloc, (body, _) in shown("1.1.2", order).items()}
+
+
+def test_an_import_tells_of_a_contradiction_and_keeps_what_was_told_first(tmp_path: Path) -> None:
+    body = {"ID": "a", "ModifyIndex": 5, "DesiredStatus": "run", "Job": None}
+    log, notes = tmp_path / "log.db", list[str]()
+    for name, told_status in (("first", "run"), ("second", "stop"), ("third", "run")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps(body | {"DesiredStatus": told_status}) + "\n")
+        ingest(path, into=log, on_note=notes.append)
+    assert [note.partition(": index 5 of a was told otherwise")[0] for note in notes] == [
+        f"{tmp_path}/second.jsonl, line 1"
+    ]
+    (snapshot,) = replay(log).snapshots()
+    assert snapshot.desired_status == "run"

@@ -70,6 +70,12 @@ def ingest(
     target.begin()
     target.close()
     importer = replay.importer
+    if importer is not None and importer.conflicts_total:
+        first = importer.conflicts[0]
+        on_note(
+            f"{first.name}, line {first.line}: index {first.index} of {first.alloc} was told otherwise before, which stays "
+            f"(contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
+        )
     return Ingested(
         log=named,
         dialect=target.begin().header.dialect,

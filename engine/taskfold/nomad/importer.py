@@ -115,8 +115,13 @@ class Importer:
                 )
 
     def _kinds_of(self, observation: Observation) -> frozenset[Kind]:
-        """Return the kinds that told an index before this observation of it; none where a log told it."""
-        index, kinds = self._kinds.get(observation.alloc, (-1, _NO_KINDS))
+        """Return the kinds that told an index before this observation of it.
+
+        Where a log told it, that may have been any: every kind tells what a stub does.
+        """
+        known = self.fold.allocations.get(observation.alloc)
+        resumed = (-1, _NO_KINDS) if known is None else (known.modify_index, _ANY_KIND)
+        index, kinds = self._kinds.get(observation.alloc, resumed)
         if observation.index < index:
             return _NO_KINDS
         before = kinds if observation.index == index else _NO_KINDS
@@ -131,6 +136,7 @@ class Importer:
 
 
 _NO_KINDS: Final[frozenset[Kind]] = frozenset()
+_ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
 _SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
 """One object for each set of kinds, since there is one for each allocation."""
 
