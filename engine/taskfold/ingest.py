@@ -73,8 +73,8 @@ def ingest(
     if importer is not None and importer.conflicts_total:
         first = importer.conflicts[0]
         on_note(
-            f"{first.name}, line {first.line}: index {first.index} of {first.alloc} was told otherwise before, which stays "
-            f"(contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
+            f"{first.name}, line {first.line}: index {first.index} of {first.alloc} was told otherwise before, "
+            f"which stays (contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
         )
     return Ingested(
         log=named,
