@@ -44,6 +44,7 @@ torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers
 	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/test_ended_allocations.py
 	TASKFOLD_INTERRUPTIONS=200 TASKFOLD_ALARMS=400 $(BIN)/python -m pytest tests/test_interrupted.py
 	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/test_bit_flips.py tests/test_beside_a_writer.py
+	TASKFOLD_TRIPLES=500 $(BIN)/python -m pytest tests/test_sources.py
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals

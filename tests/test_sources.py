@@ -340,6 +340,14 @@ def test_no_other_object_of_nomad_becomes_an_allocation() -> None:
     assert {"nodes", "volume", "jobs"} <= seen.keys()
 
 
+def test_a_job_is_not_placed_as_an_allocation() -> None:
+    engine = Engine(dialect="1.1.2")
+    (job,) = json.loads((REPORTS / "not-allocations/debug/nomad/0000/jobs.json").read_text())
+    with pytest.raises(DecodeError, match="found what looks like a job"):
+        engine.place(job)
+    assert len(engine.store.fold) == 0
+
+
 def test_what_is_no_allocation_is_passed_over_with_a_note(tmp_path: Path) -> None:
     notes: list[str] = []
     log = tmp_path / "log.jsonl"

@@ -21,6 +21,7 @@ from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
 from taskfold.log.contract import Append, is_repeat
 from taskfold.log.entries import UNWRITABLE, Entry, entry_of, event_digest, problem_of
+from taskfold.nomad.observation import other_object
 from taskfold.record import Placed, Record, Updated, Write
 from taskfold.store import Store
 
@@ -169,6 +170,9 @@ class Draft:
         if known is not None:
             raise VersionConflict(allocation=write.alloc, expected=0, found=known.version)
         fields = {} if event.body is UNSET else fields_from_json(event.body)
+        other = other_object(fields)
+        if other:
+            raise DecodeError(f"$: expected an allocation, found what looks like {other}")
         named = fields.setdefault("ID", msgspec.json.encode(write.alloc))
         if not write.alloc or msgspec.json.decode(named) != write.alloc:
             raise DecodeError(f"$.ID: expected {write.alloc!r}, found {named[:60].decode(errors='replace')}")

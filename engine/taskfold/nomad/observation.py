@@ -185,7 +185,7 @@ def _id(fields: Mapping[str, bytes]) -> str:
 def _index(fields: Mapping[str, bytes]) -> int:
     """Return the ModifyIndex; the documented API may have it as a float."""
     text = fields.get("ModifyIndex", b"0")
-    if text.isdigit() and len(text) <= _INDEX_DIGITS:
+    if text.isdigit() and len(text) <= INDEX_DIGITS:
         return int(text)
     try:
         return _decode_index(text)
@@ -194,7 +194,7 @@ def _index(fields: Mapping[str, bytes]) -> int:
         raise DecodeError(msg) from None
 
 
-_INDEX_DIGITS: Final = 18
+INDEX_DIGITS: Final = 18
 """A number of so many digits fits into 64 bits; others are left to the decoder, which knows the limit."""
 _decode_id: Callable[[bytes], str] = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1)]).decode
 _decode_index: Callable[[bytes], int] = msgspec.json.Decoder(

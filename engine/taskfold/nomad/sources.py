@@ -22,7 +22,7 @@ from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
 from taskfold.log.opening import is_postgres, newest_on_server, read_server, shown_name
-from taskfold.nomad.observation import Observation, observation_from_fields, other_object
+from taskfold.nomad.observation import INDEX_DIGITS, Observation, observation_from_fields, other_object
 from taskfold.record import LogHeader, Record
 
 __all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Source", "files_of", "observations_of_line"]
@@ -219,10 +219,7 @@ def observations_of_line(
 
 def _number(text: Raw) -> int:
     """Return an index, and 0 for what is none."""
-    return int(bytes(text)) if bytes(text).isdigit() and len(text) <= _INDEX_DIGITS else 0
-
-
-_INDEX_DIGITS: Final = 18
+    return int(bytes(text)) if bytes(text).isdigit() and len(text) <= INDEX_DIGITS else 0
 
 
 def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Observation]:
