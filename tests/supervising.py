@@ -78,6 +78,11 @@ def _is_settled(supervisor: Supervisor, directory: Path, alloc: str, name: str) 
     return told.exists() and told.read_text(encoding="utf-8").count("\n") == begun
 
 
+def output(directory: Path, alloc: str, task: str = "main", stream: str = "stdout") -> Path:
+    """Return the file that keeps what a task writes."""
+    return directory / alloc / "alloc" / "logs" / f"{task}.{stream}.0"
+
+
 async def eventually(holds: Callable[[], bool]) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(LATEST_S):

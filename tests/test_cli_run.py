@@ -27,7 +27,7 @@ from command_line import refused
 from command_line import run as called
 from killing import KILLS
 from servers import LATEST_S, until, url_of
-from supervising import FOREVER, NS, events_of, job_of, left_in, script
+from supervising import FOREVER, NS, events_of, job_of, left_in, output, script
 from taskfold import Engine, events, verify
 
 RUNS = 6
@@ -390,13 +390,13 @@ def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
         (found,) = client.allocations.get_allocations()
         assert found["ClientStatus"] == "running"
         alloc = found["ID"]
-        output = tmp_path / "tasks.db.run" / alloc / "main" / "stdout"
+        written_by_it = output(tmp_path / "tasks.db.run", alloc)
 
         client.client.allocation.signal_allocation(alloc, "SIGHUP", "main")
-        until(lambda: "hup" in output.read_text(encoding="utf-8"))
+        until(lambda: "hup" in written_by_it.read_text(encoding="utf-8"))
         client.client.allocation.restart_allocation(alloc)
         wait_for(process, "Started")
-        until(lambda: output.read_text(encoding="utf-8").count("began") == 2)
+        until(lambda: written_by_it.read_text(encoding="utf-8").count("began") == 2)
 
         index = client.allocation.get_allocation(alloc)["ModifyIndex"]
         woken = []

@@ -13,6 +13,7 @@ import pytest
 
 from supervising import job_of, run, script
 from taskfold import Engine, LogError, events
+from taskfold.drivers.task_directory import TaskDirectory
 from taskfold.log.files import new_file, own_file, own_folder
 from test_floors import PACKAGE
 
@@ -72,10 +73,10 @@ def test_what_a_task_writes_is_its_owners_alone_and_the_task_keeps_the_umask(tmp
         run(job_of(script("main", "umask")), tmp_path / "run" / "deep")
 
     found = modes(tmp_path)
-    files = {entry: found.pop(entry) for entry in ("stdout", "stderr", "executor")}
+    files = {entry: found.pop(entry) for entry in ("main.stdout.0", "main.stderr.0", "executor")}
     assert set(files.values()) == {"600"}
     assert set(found.values()) == {"700"}
-    (output,) = tmp_path.rglob("stdout")
+    (output,) = tmp_path.rglob("main.stdout.0")
     assert int(output.read_text(encoding="utf-8"), 8) == mask
 
 
@@ -136,18 +137,20 @@ def test_a_link_in_the_place_of_a_file_of_ours_changes_nothing_of_another_file(t
     assert modes(victim.parent) == {"victim": "640"}
 
 
-@pytest.mark.parametrize("name", ["stdout", "stderr", "executor.new"])
+@pytest.mark.parametrize("name", ["alloc/logs/main.stdout.0", "alloc/logs/main.stderr.0", "main/executor.new"])
 def test_a_link_in_the_directory_of_a_task_leads_nowhere(tmp_path, name):
     victim = tmp_path / "victim"
     victim.write_bytes(SECRET)
     engine = Engine(dialect="1.1.2")
 
-    def prepare(directory: Path) -> None:
-        directory.mkdir(parents=True)
-        (directory / name).symlink_to(victim)
+    make = TaskDirectory.make
+
+    def prepare(directory: TaskDirectory) -> None:
+        make(directory)
+        (directory.path.parent / name).symlink_to(victim)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("taskfold.drivers.raw_exec.own_folder", prepare)
+        patched.setattr(TaskDirectory, "make", prepare)
         run(job_of(script("main", "echo x; echo y >&2")), tmp_path / "run", engine=engine)
 
     assert victim.read_bytes() == SECRET

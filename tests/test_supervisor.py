@@ -20,6 +20,7 @@ from supervising import (
     is_settled,
     job_of,
     left_in,
+    output,
     run,
     script,
     supervised,
@@ -28,6 +29,7 @@ from supervising import (
 from taskfold import Engine, LogError, ManualClock, events, inputs
 from taskfold.drivers.executor import is_running
 from taskfold.drivers.raw_exec import Handle, Process
+from taskfold.drivers.task_directory import TaskDirectory
 from taskfold.log.memory import MemoryLog
 from taskfold.supervisor import PROCESSES, Supervisor
 
@@ -79,21 +81,21 @@ def test_an_exit_has_its_code_and_its_signal(tmp_path, text, exit_code, number):
 def test_what_a_task_writes_is_in_its_directory(tmp_path):
     engine = run(job_of(script("main", "pwd; echo oops >&2")), tmp_path)
 
-    directory = tmp_path / only(engine) / "main"
-    assert (directory / "stdout").read_text(encoding="utf-8") == f"{directory}\n"
-    assert (directory / "stderr").read_text(encoding="utf-8") == "oops\n"
+    alloc = only(engine)
+    assert output(tmp_path, alloc).read_text(encoding="utf-8") == f"{tmp_path / alloc / 'main'}\n"
+    assert output(tmp_path, alloc, stream="stderr").read_text(encoding="utf-8") == "oops\n"
 
 
 def test_a_task_is_told_who_it_is_and_not_what_is_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("TASKFOLD_TOKEN", "secret")
     monkeypatch.setenv("INHERITED", "yes")
-    text = 'echo "$NOMAD_ALLOC_ID $NOMAD_TASK_NAME $NOMAD_TASK_DIR $OWN $INHERITED ${TASKFOLD_TOKEN-none}"'
+    text = 'echo "$NOMAD_ALLOC_ID $NOMAD_TASK_NAME $NOMAD_TASK_DIR $OWN $INHERITED $${TASKFOLD_TOKEN-none}"'
 
     engine = run(job_of(script("main", text, Env={"OWN": "ü"})), tmp_path)
 
-    directory = tmp_path / only(engine) / "main"
-    said = (directory / "stdout").read_text(encoding="utf-8")
-    assert said == f"{only(engine)} main {directory} ü yes none\n"
+    alloc = only(engine)
+    said = output(tmp_path, alloc).read_text(encoding="utf-8")
+    assert said == f"{alloc} main {tmp_path / alloc / 'main' / 'local'} ü yes none\n"
 
 
 def test_no_process_that_a_task_comes_from_has_our_secrets_in_its_environment(tmp_path, monkeypatch):
@@ -103,8 +105,8 @@ def test_no_process_that_a_task_comes_from_has_our_secrets_in_its_environment(tm
 
     engine = run(job_of(script("main", "cat /proc/$$/environ; cat /proc/$PPID/environ >&2")), tmp_path)
 
-    directory = tmp_path / only(engine) / "main"
-    of_task, of_executor = [(directory / name).read_bytes() for name in ("stdout", "stderr")]
+    streams = ("stdout", "stderr")
+    of_task, of_executor = [output(tmp_path, only(engine), stream=stream).read_bytes() for stream in streams]
     assert b"sesame" not in of_task
     assert b"OF_THE_USER=visible" in of_task
     inherited = {line.partition(b"=")[0].decode() for line in of_executor.split(b"\0") if line}
@@ -116,7 +118,7 @@ def test_a_process_begins_with_no_signal_blocked_or_ignored(tmp_path):
     config = {"command": "grep", "args": ["-E", "Sig(Blk|Ign)", "/proc/self/status"]}
     engine = run(job_of({"Name": "main", "Driver": "raw_exec", "Config": config}), tmp_path)
 
-    said = (tmp_path / only(engine) / "main" / "stdout").read_text(encoding="utf-8")
+    said = output(tmp_path, only(engine)).read_text(encoding="utf-8")
     # The C library keeps 32 and 33 for itself.
     blocked, ignored = [int(line.split()[1], 16) & ~(0b11 << 31) for line in said.splitlines()]
     assert (blocked, ignored) == (0, 0)
@@ -216,7 +218,7 @@ def test_a_restart_that_is_asked_for_is_another_process(tmp_path):
 
     engine = run(job_of(script("main", text)), tmp_path, report(inputs.RestartRequested()), stop)
 
-    pids = (tmp_path / only(engine) / "main" / "stdout").read_text(encoding="utf-8").split()
+    pids = output(tmp_path, only(engine)).read_text(encoding="utf-8").split()
     assert len(set(pids)) == 2
     assert engine.task(only(engine), "main").restarts == 1
 
@@ -372,7 +374,7 @@ def test_a_process_that_still_runs_is_reattached_and_no_event_tells_of_it(tmp_pa
 
     assert handles(engine)["main"].found == "reattached"
     assert types_of(engine, "main") == ["Received", "Task Setup", "Started", "Killing", "Terminated", "Killed"]
-    assert len((tmp_path / only(engine) / "main" / "stdout").read_text(encoding="utf-8").split()) == 1
+    assert len(output(tmp_path, only(engine)).read_text(encoding="utf-8").split()) == 1
 
 
 def test_how_a_process_ended_meanwhile_is_known(tmp_path):
@@ -404,7 +406,7 @@ def test_a_process_that_lost_its_executor_is_ended_and_started_anew(tmp_path):
 
     told = ["Received", "Task Setup", "Started", "Failed Restoring Task", "Started", "Killing", "Terminated", "Killed"]
     assert types_of(engine, "main") == told
-    assert len((tmp_path / only(engine) / "main" / "stdout").read_text(encoding="utf-8").split()) == 2
+    assert len(output(tmp_path, only(engine)).read_text(encoding="utf-8").split()) == 2
     assert any(b'"Found":"lost"' in msgspec.json.encode(record) for record in engine.history(only(engine)))
 
 
@@ -441,7 +443,7 @@ def test_another_process_with_the_same_pid_is_not_touched(tmp_path):
 
 
 def test_a_process_that_was_prepared_and_never_told_to_go_starts_nothing(tmp_path):
-    process = Process.prepare(tmp_path, is_bound=False)
+    process = Process.prepare(TaskDirectory(tmp_path, "alloc", "main"), is_bound=False)
     process.send("SIGINT")  # which closes the way to it
 
     asyncio.run(eventually(lambda: left_in(tmp_path) == []))

@@ -67,6 +67,11 @@ class Dialect(Struct, frozen=True, eq=False):
     has_new_client: bool
     """The client is the one written anew for Nomad 0.9.0: it ends tasks in another order, with other events, knows
     lifecycle hooks (0.11.0), and tells a task that is killed apart from one that fails."""
+    cleans_variables: bool
+    """The names of a task's variables are cleaned of what no shell can name, keys of Meta come as they are written, too
+    (since Nomad 0.5.5), and tasks know the ports of their siblings (since 0.5.3)."""
+    withheld_variables: frozenset[str]
+    """What a task does not inherit. Source: client/config/config.go."""
 
     def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
         return dialect_of, (self.name,)
@@ -87,6 +92,10 @@ _BATCH_0_5: Final = RestartPolicy(attempts=15, interval_ns=7 * 24 * _HOUR_NS, de
 _SERVICE_0_8: Final = RestartPolicy(attempts=2, interval_ns=30 * _MINUTE_NS, delay_ns=_DELAY_NS, mode=MODE_FAIL)
 _BATCH_0_8: Final = RestartPolicy(attempts=3, interval_ns=24 * _HOUR_NS, delay_ns=_DELAY_NS, mode=MODE_FAIL)
 """The defaults of v0.5.6 to 0.7.x, and since 0.8.0. Source: nomad/structs/structs.go NewRestartPolicy."""
+
+_SECRETS: Final = frozenset(
+    ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "CONSUL_TOKEN", "VAULT_TOKEN")
+) | {"GOOGLE_APPLICATION_CREDENTIALS"}
 
 DIALECTS: Final[dict[str, Dialect]] = {
     dialect.name: dialect
@@ -111,6 +120,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=False,
             keeps_restart_policy=False,
             has_new_client=False,
+            cleans_variables=False,
+            withheld_variables=_SECRETS | {"ATLAS_TOKEN"},
         ),
         Dialect(
             name="0.5.6",
@@ -132,6 +143,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=False,
             keeps_restart_policy=False,
             has_new_client=False,
+            cleans_variables=True,
+            withheld_variables=_SECRETS | {"ATLAS_TOKEN"},
         ),
         Dialect(
             name="1.1.2",
@@ -153,6 +166,8 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=True,
             keeps_restart_policy=True,
             has_new_client=True,
+            cleans_variables=True,
+            withheld_variables=_SECRETS | {"CONSUL_HTTP_TOKEN"},
         ),
     )
 }

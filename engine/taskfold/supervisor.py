@@ -12,15 +12,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote
 
 import msgspec
 
 from taskfold import inputs
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.groups import named_group
-from taskfold.codecs.views_job import Task
-from taskfold.drivers.raw_exec import Handle, Process, command_line_of, environment_of, find_command
+from taskfold.codecs.views import view
+from taskfold.codecs.views_job import Job, Task, TaskGroup
+from taskfold.drivers.environment import Placement, environment_of
+from taskfold.drivers.raw_exec import Handle, Process, command_line_of, find_command, notes_of
+from taskfold.drivers.task_directory import TaskDirectory
 from taskfold.duration import NS_PER_SECOND
 from taskfold.effects import Collect, KillTask, SignalTask, StartTask, Step
 from taskfold.engine import Engine
@@ -44,7 +46,7 @@ class Supervisor(Owned):
         """Begin with what the engine's log knows; bound processes end when this one does, whatever ends it."""
         self.engine = engine
         self.on_note: Callable[[str], object] = lambda _: None
-        """Is told what was found again after a crash."""
+        """Is told what was found again after a crash, and what tasks are not told."""
         self._directory = directory.absolute()
         self._own_with(engine.store.log)
         self._is_bound = is_bound
@@ -62,11 +64,25 @@ class Supervisor(Owned):
         """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError."""
         snapshots = map(self.engine.snapshot, tuple(self.allocations))
         standing = {snapshot.name: snapshot.id or "" for snapshot in snapshots if snapshot.desired_status == "run"}
-        return [
-            standing.get(name) or self._place(job, group["Name"], name)
+        groups = {
+            group["Name"]: [f"{job['ID']}.{group['Name']}[{number}]" for number in range(group.get("Count", 1))]
             for group in job["TaskGroups"]
-            for name in (f"{job['ID']}.{group['Name']}[{number}]" for number in range(group.get("Count", 1)))
+        }
+        told = view(msgspec.json.encode(job), Job, path="$")
+        for name, names in groups.items():
+            if missing := [each for each in names if each not in standing]:
+                self._note_unknown(told, name, missing[0])
+        return [
+            standing.get(name) or self._place(job, group, name) for group, names in groups.items() for name in names
         ]
+
+    def _note_unknown(self, job: Job, group_name: str, name: str) -> None:
+        """Say what the tasks of a group are not told."""
+        group = named_group(job, group_name)
+        assert group is not None
+        for task in group.tasks or ():
+            if note := notes_of(self._placement(job, group, name), task):
+                self.on_note(f"task {task.name!r}: {note}")
 
     def _place(self, job: Mapping[str, Any], group: str, name: str) -> str:
         alloc = str(uuid.uuid4())
@@ -145,9 +161,10 @@ class Supervisor(Owned):
         self._report(*key, inputs.SetUp(), id=f"{'/'.join(key)}/SetUp")
         snapshot, directory = self.engine.snapshot(key[0]), self._directory_of(key)
         try:
-            task = _task_of(snapshot, key[1])
-            argv = command_line_of(task)
-            path = find_command(argv[0], directory, task)
+            placement, task = self._placement_of(snapshot, key[1])
+            environment = environment_of(placement, task, directory)
+            argv = command_line_of(task, environment)
+            path = find_command(argv[0], directory, environment)
             process = Process.prepare(directory, is_bound=self._is_bound)
         except ValueError as error:
             self._report(*key, inputs.ValidationFailed(error=str(error)))
@@ -159,8 +176,7 @@ class Supervisor(Owned):
             self._group.create_task(self._follow(key, process))
             # Before it runs, the log knows it: who comes after a crash finds it, or that it never began.
             self._remember(key, process.handle)
-            own = {"alloc_id": key[0], "task_name": key[1], "task_dir": str(directory)}
-            process.go(path, argv, environment_of(task, **own))
+            process.go(path, argv, dict(environment.variables))
 
     def _worded(self, key: _Key, failed: inputs.StartFailed) -> inputs.StartFailed:
         """Return why a task did not start, in the words of the dialect's driver."""
@@ -215,7 +231,7 @@ class Supervisor(Owned):
             self._report(alloc, "", inputs.Placed())  # a crash may have come between its placement and this
         snapshot = self.engine.snapshot(alloc)
         for name, handle in _handles(snapshot).items():
-            key, process = (alloc, name), Process(self._directory_of((alloc, name)), handle)
+            key, process = (alloc, name), Process(self._directory_of((alloc, name)).path, handle)
             is_running = snapshot.tasks[name].state == RUNNING
             found = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
@@ -240,22 +256,25 @@ class Supervisor(Owned):
         alloc, name = key
         self.engine.update(alloc, {PROCESSES: {**_handles(self.engine.snapshot(alloc)), name: handle}})
 
-    def _directory_of(self, key: _Key) -> Path:
-        """Return the directory of a task, whatever its name is."""
-        return self._directory.joinpath(*(quote(part, safe="").replace(".", "%2E") for part in key))
+    def _directory_of(self, key: _Key) -> TaskDirectory:
+        return TaskDirectory(self._directory, *key)
+
+    def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, Task]:
+        """Return where a task is, and the task as the job orders it now. Raises ValueError where it orders none."""
+        job = snapshot.view("Job")
+        group = named_group(job, snapshot.task_group or "")
+        for task in (group.tasks if group else None) or ():
+            if group is not None and task.name == name:
+                return self._placement(job, group, snapshot.name or ""), task
+        raise ValueError(f"the job has no task {name!r} any more")
+
+    def _placement(self, job: Job, group: TaskGroup, name: str) -> Placement:
+        region = job.region or self.engine.store.log.header.region
+        return Placement(self.engine.dialect, region, job, group, name)
 
 
 def _handles(snapshot: Snapshot) -> dict[str, Handle]:
     return msgspec.json.decode(snapshot.fields[PROCESSES], type=dict[str, Handle])
-
-
-def _task_of(snapshot: Snapshot, name: str) -> Task:
-    """Return a task as the job of an allocation orders it now. Raises ValueError where it orders none."""
-    group = named_group(snapshot.view("Job"), snapshot.task_group or "")
-    for task in (group.tasks if group else None) or ():
-        if task.name == name:
-            return task
-    raise ValueError(f"the job has no task {name!r} any more")
 
 
 def _is_dead(snapshot: Snapshot) -> bool:

@@ -50,14 +50,20 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
     Raises SourceError, naming all that stands in the way, and PolicyRefused.
     """
     # Where there is no Linux, its signals are missing; jobs can be read there all the same.
+    from taskfold.drivers.environment import Placement
     from taskfold.drivers.raw_exec import problem_of
 
     jobs = read_jobs(name, dialect)
     if len(jobs) > 1:
         raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
     told, job = jobs[0].told, jobs[0].job
-    tasks = [(group.name, task) for group in job.task_groups or () for task in group.tasks or ()]
-    problems = [f"task {task.name!r}: {problem}" for _, task in tasks if (problem := problem_of(task))]
+    placements = [
+        (Placement(dialect, job.region, job, group, f"{job.id}.{group.name}[0]"), task)
+        for group in job.task_groups or ()
+        for task in group.tasks or ()
+    ]
+    problems = [f"task {task.name!r}: {problem}" for place, task in placements if (problem := problem_of(place, task))]
+    tasks = [(place.group.name, task) for place, task in placements]
     names = {(job.id, group, task.name) for group, task in tasks}
     if job.periodic or job.parameterized_job:
         problems.append("a periodic or parameterized job is a template of others: nothing of it is run by itself")

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,24 +19,25 @@ import msgspec
 
 from taskfold.codecs.views_job import Task
 from taskfold.drivers import executor
+from taskfold.drivers.environment import Environment, Placement, environment_of
+from taskfold.drivers.task_directory import TaskDirectory
 from taskfold.inputs import Exited, Started, StartFailed
-from taskfold.log.files import own_file, own_folder
+from taskfold.log.files import own_file
 from taskfold.ownership import Owned
 from taskfold.quoting import go_quoted
 
-__all__ = ["DRIVER", "Handle", "Process", "command_line_of", "environment_of", "find_command", "problem_of"]
+__all__ = ["DRIVER", "Handle", "Process", "command_line_of", "find_command", "notes_of", "problem_of"]
 
 DRIVER: Final = "raw_exec"
 _UNSUPPORTED: Final = ("artifacts", "templates", "user", "vault", "dispatch_payload", "volume_mounts")
 _NOWHERE: Final = Path("/nonexistent")
-"""The directory of a task that is not placed yet: nothing is in it."""
+"""The directories of a task that is not placed yet: nothing is in them."""
+_NO_ALLOCATION: Final = str(uuid.UUID(int=0))
 _NO_COMMAND: Final = (
     "2 errors occurred:\n\t* failed to parse config: \n\t* Missing required argument: "
     'The argument "command" is required, but no definition was found.\n\n'
 )
 """In the words of Nomad 1.1.2."""
-_OURS: Final = "TASKFOLD_"
-"""Variables that begin so are meant for taskfold alone; a token is among them."""
 _FOR_EXECUTORS: Final = ("LC_ALL", "LC_CTYPE", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """All that an executor inherits, to be the same interpreter, which encodes names as this one does.
 
@@ -51,8 +53,14 @@ class _Config(msgspec.Struct):
     args: list[str] = []
 
 
-def command_line_of(task: Task) -> list[str]:
+def command_line_of(task: Task, environment: Environment) -> list[str]:
     """Return what a task runs, and with which arguments. Raises ValueError."""
+    config = _config_of(task)
+    return [environment.fill(text) for text in (config.command, *config.args)]
+
+
+def _config_of(task: Task) -> _Config:
+    """Return the settings of a task. Raises ValueError."""
     if task.driver != DRIVER:
         raise ValueError(f"driver {task.driver!r} is not known here; there is {DRIVER}")
     try:
@@ -61,25 +69,30 @@ def command_line_of(task: Task) -> list[str]:
         raise ValueError(str(error)) from None
     if not config.command:
         raise ValueError(_NO_COMMAND)
-    return [config.command, *config.args]
+    return config
 
 
-def find_command(command: str, directory: Path, task: Task) -> str:
-    """Return the path of a command: absolute, in the task's directory, or on its PATH. Raises FileNotFoundError."""
-    path = (task.env or {}).get("PATH")
-    found = shutil.which(str(directory / command) if os.sep in command else command, path=path)
-    if found is None:
+def find_command(command: str, directory: TaskDirectory, environment: Environment) -> str:
+    """Return the path of a command: in the task's directories, absolute, or on its PATH. Raises FileNotFoundError."""
+    own = (folder / command.lstrip(os.sep) for folder in (directory.local, directory.path))
+    found = next((path for path in own if path.is_file()), Path(command))
+    is_elsewhere = os.sep in command and not found.is_absolute()
+    path = None if is_elsewhere else shutil.which(str(found), path=environment.variables.get("PATH"))
+    if path is None:
         raise FileNotFoundError(f"binary {go_quoted(command)} could not be found")
-    return found
+    return path
 
 
-def problem_of(task: Task) -> str:
+def problem_of(placement: Placement, task: Task) -> str:
     """Return what stands in the way of running a task here; nothing if nothing does."""
     if missing := [field for field in _UNSUPPORTED if getattr(task, field)]:
         return f"{', '.join(missing)} cannot be had here"
     try:
-        command = command_line_of(task)[0]
-        find_command(command, _NOWHERE, task)
+        directory = TaskDirectory(_NOWHERE, _NO_ALLOCATION, task.name)
+        environment = environment_of(placement, task, directory)
+        command = command_line_of(task, environment)[0]
+        if not Path(command).is_relative_to(_NOWHERE):  # what another task puts there is found when it is there
+            find_command(command, directory, environment)
     except ValueError as error:
         return " ".join(str(error).split())
     except FileNotFoundError:
@@ -88,10 +101,12 @@ def problem_of(task: Task) -> str:
     return ""
 
 
-def environment_of(task: Task, **nomad: str) -> dict[str, str]:
-    """Return the environment of a task: this process's without what is ours, what every task is told, and its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**inherited, **{f"NOMAD_{name.upper()}": value for name, value in nomad.items()}, **(task.env or {})}
+def notes_of(placement: Placement, task: Task) -> str:
+    """Return what a task is not told though Nomad would tell it, in a sentence; nothing if there is no such thing."""
+    environment = environment_of(placement, task, TaskDirectory(_NOWHERE, _NO_ALLOCATION, task.name))
+    config = _config_of(task)
+    unknown = environment.unknown | environment.unfilled(config.command, *config.args)
+    return f"{', '.join(sorted(unknown))} cannot be known here" if unknown else ""
 
 
 class Handle(msgspec.Struct, frozen=True, rename="pascal"):
@@ -124,27 +139,27 @@ class Process(Owned):
         self.is_started = "pid" in self.status
 
     @classmethod
-    def prepare(cls, directory: Path, *, is_bound: bool) -> Process:
+    def prepare(cls, directory: TaskDirectory, *, is_bound: bool) -> Process:
         """Start an executor, which does nothing before `go`. Raises OSError."""
-        own_folder(directory)
-        (directory / executor.STATUS).unlink(missing_ok=True)
+        directory.make()
+        (directory.path / executor.STATUS).unlink(missing_ok=True)
         command = [sys.executable, "-I", "-S", "-B", executor.__file__, "bound" if is_bound else "free"]
         # It is born with these blocked: none may end it before it listens.
         with (
-            own_file(directory / "stdout", os.O_APPEND) as stdout,
-            own_file(directory / "stderr", os.O_APPEND) as stderr,
+            own_file(directory.output("stdout"), os.O_APPEND) as stdout,
+            own_file(directory.output("stderr"), os.O_APPEND) as stderr,
             _blocked(executor.FORWARDING),
         ):
             parent = subprocess.Popen(  # noqa: S603 - a command of ours
                 command,
-                cwd=directory,
+                cwd=directory.path,
                 env={name: os.environ[name] for name in _FOR_EXECUTORS if name in os.environ},
                 start_new_session=True,
                 stdin=subprocess.PIPE,
                 stdout=stdout,
                 stderr=stderr,
             )
-        return cls(directory, Handle(parent.pid, executor.start_time_of(parent.pid)), parent)
+        return cls(directory.path, Handle(parent.pid, executor.start_time_of(parent.pid)), parent)
 
     def go(self, path: str, argv: list[str], env: dict[str, str]) -> None:
         """Have the executor start the process."""
