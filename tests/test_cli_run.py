@@ -408,7 +408,7 @@ def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
             )
         )
         waiter.start()
-        until(lambda: "\ntaskfold_blocked_queries 1.0\n" in httpx.get(f"{url}/v1/metrics").text)
+        until(lambda: "\ntaskfold_blocked_queries 1.0\n" in httpx.get(f"{url}/v1/metrics?format=prometheus").text)
         client.allocation.stop_allocation(alloc)
         waiter.join(LATEST_S)
         process.communicate(timeout=LATEST_S)

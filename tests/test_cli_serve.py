@@ -211,7 +211,7 @@ def test_the_limits_of_the_command_line_hold():
 def source_of(url):
     """Return the health of a mirror, and its numbers of what it follows."""
     health = httpx.get(f"{url}/v1/agent/health")
-    lines = httpx.get(f"{url}/v1/metrics").text.splitlines()
+    lines = httpx.get(f"{url}/v1/metrics?format=prometheus").text.splitlines()
     numbers = dict(line.split() for line in lines if line.startswith(("taskfold_source_", "taskfold_healthy")))
     return health.status_code, health.json()["server"]["message"], {name: float(each) for name, each in numbers.items()}
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from asgi import Reply, ask
-from recordings import actions, scenarios
+from recordings import actions, final, scenarios
 from taskfold import Engine, ManualClock, events, inputs
 from taskfold.effects import KillTask, SignalTask, StartTask, Step
 from taskfold.events import wire_type
@@ -203,7 +203,7 @@ def test_a_mirror_decides_nothing() -> None:
     app.is_mirror = True
 
     for action in ("stop", "restart", "signal"):
-        assert put(app, action).status == 409
+        assert put(app, action, {}).status == 409
     assert types(app, "main") == ["Received", "Started"]
 
 
@@ -277,3 +277,107 @@ def test_all_malformed_lines_are_named_and_none_is_decided() -> None:
     assert [error["Line"] for error in json.loads(reply.text)["Errors"]] == [2, 4]
     assert types(app, "main") == ["Received", "Started"]
     assert isinstance(app.engine.task(ALLOC, "main").events[-1], events.Started)
+
+
+# --- bodies ---
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [(b"", "Request body is empty"), (b" \n", "EOF"), (b"{", "unexpected EOF")],
+)
+def test_a_signal_without_a_body_is_refused_and_nothing_happens(body: bytes, problem: str) -> None:
+    app = app_with("main")
+    before = app.engine.index
+
+    for method in ("PUT", "POST"):
+        reply = ask(app, f"{method} /v1/client/allocation/{ALLOC}/signal", body=body)
+        assert (reply.status, reply.text) == (400, f"Failed to decode body: {problem}")
+
+    assert app.engine.index == before
+    assert types(app, "main") == ["Received", "Started"]
+
+
+def test_the_case_of_keys_does_not_count_as_go_has_it() -> None:
+    app = app_with("main", "other")
+
+    assert put(app, "signal", {"task": "main", "SIGNAL": "SIGHUP"}).status == 200
+    assert put(app, "restart", {"taskname": "main"}).status == 200
+
+    assert types(app, "main")[-2:] == ["Signaling", "Restart Signaled"]
+    assert types(app, "other") == ["Received", "Started"]
+    [signalled] = [e for e in app.engine.task(ALLOC, "main").events if isinstance(e, events.Signaling)]
+    assert signalled.kept is not None
+    assert signalled.kept.details == {"signal": "SIGHUP"}
+
+
+@pytest.mark.parametrize("dialect", ["0.5.6", "1.1.2"])
+@pytest.mark.parametrize(
+    ("body", "status", "text"),
+    [
+        (b"{}", 400, "Job must be specified"),
+        (b"null", 400, "Job must be specified"),
+        (b'{"Job":null}', 400, "Job must be specified"),
+        (b'{"Job":{}}', 400, "Job ID hasn't been provided"),
+        (b'{"job":{"id":null}}', 400, "Job ID hasn't been provided"),
+        (b'{"Job":7}', 400, "Expected `object | null`, got `int` - at `$.Job`"),
+        (b"[]", 400, "Expected `object | null`, got `array`"),
+        (b'{"Job":{"ID":"a"}}', 501, "taskfold serves allocations, and takes no jobs"),
+    ],
+)
+def test_a_job_is_checked_as_far_as_nomad_checks_it_before_it_looks_into_it(dialect, body, status, text) -> None:
+    app = App(Engine(dialect=dialect))
+
+    reply = ask(app, "PUT /v1/jobs", body=body)
+
+    assert (reply.status, reply.text) == (status, text)
+    assert ask(app, "PUT /v1/jobs", body=b'{"Job":' + b"[" * 200 + b"]" * 200 + b"}").status == 400
+
+
+# --- evaluations ---
+
+
+def test_the_evaluation_of_a_stop_can_be_read_and_is_the_allocations() -> None:
+    app = app_with("main", Priority=70, JobModifyIndex=7)
+    told = json.loads(put(app, "stop").text)
+
+    reply = ask(app, f"GET /v1/evaluation/{told['EvalID']}")
+
+    recorded = next(
+        json.loads(answer["body"])
+        for name, answer in final(BY_NAME["alloc_stop"]).items()
+        if name.endswith("/evaluations")
+    )
+    [like] = [each for each in recorded if each["TriggeredBy"] == "alloc-stop"]
+    body = json.loads(reply.text)
+    assert reply.header("X-Nomad-Index") == str(told["Index"]) == str(body["ModifyIndex"])
+    # It is of no deployment, since none is served.
+    assert list(body) == sorted(like.keys() - {"DeploymentID"})
+    constant = {"Status", "TriggeredBy", "Type", "Namespace", "QueuedAllocations"}
+    assert {name: body[name] for name in constant} == {name: like[name] for name in constant}
+    assert (body["JobID"], body["Priority"], body["JobModifyIndex"]) == ("example", 70, 7)
+    assert ask(app, f"GET /v1/evaluation/{told['EvalID'].upper()}").text == reply.text
+    assert ask(app, f"GET /v1/evaluation/{told['EvalID']}/allocations").text == "[]"
+    assert ask(app, f"GET /v1/evaluation/{told['EvalID']}?index={told['Index']}&wait=1s").text == reply.text
+
+
+def test_an_evaluation_that_is_not_known_is_not_found() -> None:
+    app = app_with("main")
+
+    for path in (ALLOC, f"{ALLOC}/allocations"):
+        reply = ask(app, f"GET /v1/evaluation/{path}")
+        assert (reply.status, reply.text) == (404, "eval not found")
+        assert reply.header("X-Nomad-Index") == str(app.engine.index)
+    reply = ask(app, "GET /v1/evaluation/short")
+    assert (reply.status, reply.text) == (500, "eval lookup failed: index error: UUID must be 36 characters")
+    assert ask(app, f"PUT /v1/evaluation/{ALLOC}").status == 405
+    assert ask(App(Engine(dialect="0.5.6")), f"GET /v1/evaluation/{ALLOC}").status == 404
+
+
+def test_of_evaluations_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskfold.http.evaluations._KEPT", 2)
+    app = app_with("main")
+
+    made = [json.loads(put(app, "stop").text)["EvalID"] for _ in range(3)]
+
+    assert [ask(app, f"GET /v1/evaluation/{each}").status for each in made] == [404, 200, 200]

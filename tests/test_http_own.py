@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from itertools import islice
 
 import pytest
@@ -33,7 +34,7 @@ def test_the_numbers_are_told_for_prometheus():
     ask(app, f"GET /v1/allocation/{ID}")
     ask(app, "GET /v1/nothing")
 
-    reply = ask(app, "GET /v1/metrics")
+    reply = ask(app, "GET /v1/metrics?format=prometheus")
 
     assert reply.header("Content-Type").startswith("text/plain")
     told = reply.text.splitlines()
@@ -55,7 +56,7 @@ def test_the_numbers_are_told_for_prometheus():
 
 
 def test_every_number_says_what_it_means():
-    told = ask(app_of(), "GET /v1/metrics").text.splitlines()
+    told = ask(app_of(), "GET /v1/metrics?format=prometheus").text.splitlines()
 
     typed = {line.split()[2] for line in told if line.startswith("# TYPE ")}
     described = {line.split()[2] for line in told if line.startswith("# HELP ") and len(line.split()) > 3}
@@ -87,8 +88,8 @@ def test_health_tells_what_is_wrong_and_needs_no_token():
 
     assert reply.status == 500
     assert json.loads(reply.body) == {"server": {"message": "the disk is full", "ok": False}}
-    assert "taskfold_healthy 0.0" in ask(app, "GET /v1/metrics", {"X-Nomad-Token": "secret"}).text
-    assert ask(app, "GET /v1/metrics").status == 403
+    assert "taskfold_healthy 0.0" in ask(app, "GET /v1/metrics?format=prometheus", {"X-Nomad-Token": "secret"}).text
+    assert ask(app, "GET /v1/metrics?format=prometheus").status == 403
 
 
 def test_the_regions_are_listed():
@@ -128,3 +129,37 @@ def test_a_defect_amid_an_answer_is_logged_and_leaves_it_without_an_end(monkeypa
     assert reply.status == 200
     assert not reply.is_done, "half a list must not look like a whole one"
     assert "a request for allocations could not be answered" in caplog.text
+
+
+def test_the_numbers_are_told_in_json_as_nomad_has_it():
+    app = app_of()
+    ask(app, f"GET /v1/allocation/{ID}")
+
+    reply = ask(app, "GET /v1/metrics")
+
+    assert reply.header("Content-Type") == "application/json"
+    told = json.loads(reply.text)
+    assert list(told) == ["Counters", "Gauges", "Points", "Samples", "Timestamp"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC", told["Timestamp"])
+    gauges = {(each["Name"], *each["Labels"].values()): each["Value"] for each in told["Gauges"]}
+    assert gauges["taskfold.index",] == gauges["taskfold.records",] == 3
+    assert gauges["taskfold.allocations", "running"] == 1
+    [requests] = [each for each in told["Counters"] if each["Labels"] == {"endpoint": "allocation", "status": "200"}]
+    assert requests.keys() == {"Count", "Labels", "Max", "Mean", "Min", "Name", "Rate", "Stddev", "Sum"}
+    assert (requests["Name"], requests["Count"], requests["Sum"]) == ("taskfold.requests", 1, 1)
+    assert json.loads(ask(app, "GET /v1/metrics?format=other&pretty").text).keys() == told.keys()
+    assert ask(app, "GET /v1/metrics?pretty").text.startswith("{\n    ")
+
+
+def test_every_number_is_told_in_both_forms():
+    app = app_of()
+    in_text = {
+        line.split()[2].removesuffix("_total")
+        for line in ask(app, "GET /v1/metrics?format=prometheus").text.splitlines()
+        if line.startswith("# TYPE taskfold_")
+    }
+
+    told = json.loads(ask(app, "GET /v1/metrics").text)
+
+    in_json = {each["Name"].replace(".", "_") for kind in ("Counters", "Gauges") for each in told[kind]}
+    assert in_json == in_text

@@ -141,7 +141,7 @@ def test_a_client_that_goes_away_ends_the_request_to_the_peer(near, far):
     with pytest.raises(httpx.ReadTimeout):
         near.get(f"/v1/allocation/{ID}?region=eu&index={index}", timeout=httpx.Timeout(LATEST_S, read=0.3))
 
-    until(lambda: "taskfold_blocked_queries 0.0" in httpx.get(f"{far}/v1/metrics").text)
+    until(lambda: "taskfold_blocked_queries 0.0" in httpx.get(f"{far}/v1/metrics?format=prometheus").text)
     assert near.app.blocked.count == 0
 
 

@@ -145,7 +145,7 @@ def test_every_request_but_the_one_for_health_needs_the_token():
         assert status(**{"X-Nomad-Token": "s3cret"}) == 200
         assert status(Authorization="Bearer s3cret") == 200
         assert status("/v1/nothing") == 403, "nobody learns which paths there are"
-        assert status("/v1/metrics") == 403
+        assert status("/v1/metrics?format=prometheus") == 403
         assert status("/v1/agent/health") == 200
         assert httpx.get(f"{server.url}/v1/allocations").text == "Permission denied"
         assert httpx.post(f"{server.url}/v1/allocations/events", content=b"x").status_code == 403
@@ -353,9 +353,9 @@ def test_a_signal_answers_the_blocked_queries_ends_the_streams_and_keeps_the_log
         while b'"Index":1' not in stream.recv(65_536):
             pass
         write = {"Alloc": ID, "Task": "db", "Event": {"Type": "Received"}}
-        metrics = httpx.get(f"{url}/v1/metrics").text
+        metrics = httpx.get(f"{url}/v1/metrics?format=prometheus").text
         while "taskfold_blocked_queries 20.0" not in metrics:
-            metrics = httpx.get(f"{url}/v1/metrics").text
+            metrics = httpx.get(f"{url}/v1/metrics?format=prometheus").text
         process.send_signal(name)
         for opened in blocked:
             assert received(opened).startswith(b"HTTP/1.1 200 OK")

@@ -152,26 +152,50 @@ def test_an_index_resumes_without_repeat_or_gap(start):
     assert indexes(reply) == list(range(start, 7))
 
 
-def test_a_start_that_is_gone_or_was_never_there_is_told():
+@pytest.mark.parametrize("start", [1, 5, 776, 777])
+def test_an_index_before_the_first_begins_with_the_oldest_where_nothing_was_removed(start):
+    engine = Engine(MemoryLog("1.1.2"))
+    engine.observe(observation_from_json(b'{"ID":"a","ModifyIndex":777}'))
+    engine.observe(observation_from_json(b'{"ID":"b","ModifyIndex":790}'))
+
+    reply = read(App(engine), f"{STREAM}?index={start}", until=3)
+
+    assert indexes(reply) == [777, 790]
+
+
+def test_a_start_that_was_never_there_is_told():
     engine = Engine(MemoryLog("1.1.2"))
     engine.observe(observation_from_json(b'{"ID":"a","ModifyIndex":777}'))
     app = App(engine)
 
-    gone = ask(app, f"{STREAM}?index=5")
     ahead = read(app, f"{STREAM}?index=779", until=2)
     position = read(app, f"{STREAM}?from=2", until=2)
 
-    assert frames(gone)[1]["Error"] == {
-        "Reason": "gone",
-        "Message": "the log begins with index 777",
-        "Oldest": 777,
-        "Newest": 777,
-    }
     assert frames(ahead)[1]["Error"]["Reason"] == "ahead"
     assert frames(position)[1]["Error"]["Reason"] == "ahead"
     assert indexes(read(app, f"{STREAM}?index=777", until=2)) == [777]
     assert indexes(read(app, f"{STREAM}?index=778", until=1)) == []
-    assert gone.is_done
+
+
+def test_what_was_removed_is_gone_up_to_its_last_index_and_no_further():
+    engine = Engine(MemoryLog("1.1.2"))
+    for alloc, index in (("a", 777), ("b", 790), ("c", 800)):
+        told = {"ID": alloc, "ModifyIndex": index, "DesiredStatus": "stop", "ClientStatus": "complete"}
+        engine.observe(observation_from_json(json.dumps(told).encode()))
+    engine.collect("b")
+    engine.compact()
+    app = App(engine)
+
+    for start in (1, 777, 790):
+        gone = ask(app, f"{STREAM}?index={start}")
+        assert gone.is_done
+        assert frames(gone)[1]["Error"] == {
+            "Reason": "gone",
+            "Message": "the log begins with index 791",
+            "Oldest": 791,
+            "Newest": engine.index,
+        }
+    assert indexes(read(app, f"{STREAM}?index=791", until=3))[0] == 800
 
 
 def test_a_mirror_is_asked_for_an_index_that_its_nomad_gave_to_something_else():

@@ -130,6 +130,12 @@ class Store(Owned):
         return 0 if compacted is UNSET else compacted.seq
 
     @property
+    def removed_index(self) -> int:
+        """The greatest index of what was removed from the log; 0 where nothing was."""
+        compacted = self.log.header.compacted
+        return 0 if compacted is UNSET else compacted.index
+
+    @property
     def oldest_index(self) -> int:
         """The first index from which on the log has every record; 0 before there is one."""
         compacted = self.log.header.compacted

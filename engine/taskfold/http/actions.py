@@ -8,9 +8,8 @@ does so from outside sees the events. A server that mirrors a Nomad decides noth
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -38,6 +37,7 @@ _LEVELS: Final = 128
 """In how many levels a body may be nested; Go takes 10,000, and what is asked for needs one."""
 
 _EMPTY: Final = "EOF"
+_NO_BODY: Final = "Request body is empty"
 _MIGRATED: Final = "alloc is being migrated"
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -55,8 +55,30 @@ class _Signal(Struct):
     Signal: str | None = None
 
 
-_decode_restart: Final = msgspec.json.Decoder(_Restart | None).decode
-_decode_signal: Final = msgspec.json.Decoder(_Signal | None).decode
+class _Registration(Struct):
+    """The body of a job's registration."""
+
+    Job: dict[str, Any] | None = None
+
+
+T = TypeVar("T", _Restart, _Signal, _Registration)
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    """Return what a body asks for; a null asks for nothing in particular.
+
+    Raises DecodeError, and msgspec's ValidationError where it is of another form.
+    """
+    value = decoded(msgspec.json.decode, body)
+    return msgspec.convert(_renamed(value, kind.__struct_fields__), kind | None) or kind()
+
+
+def _renamed(value: Any, names: Sequence[str]) -> Any:
+    """Return an object with these keys named so: as Go has it, their case does not count, and the last of them does."""
+    if not isinstance(value, dict):
+        return value
+    known = {name.casefold(): name for name in names}
+    return {known.get(key.casefold(), key): item for key, item in value.items()}
 
 
 async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
@@ -69,11 +91,9 @@ async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
     step = await _decided(app, found, "", StopRequested(description=_MIGRATED, migrate=True))
     if isinstance(step, Answer):
         return step
-    listed = app.engine.store.directory.get(found)
-    assert listed is not None
-    index = listed.modify_index
-    body = _encode({"EvalID": str(uuid.uuid4()), "Index": index})
-    return json_answer(body, extra=((b"X-Nomad-Index", b"%d" % index),))
+    made = app.evaluations.add(app.engine.snapshot(found))
+    body = _encode({"EvalID": made.id, "Index": made.modify_index})
+    return json_answer(body, extra=((b"X-Nomad-Index", b"%d" % made.modify_index),))
 
 
 async def client_allocation(app: App, request: Request, _: Options, text: str, action: str) -> Answer:
@@ -105,9 +125,13 @@ async def _asked(app: App, found: str, action: str, body: bytes) -> Answer:
 
 
 async def _refused_body(body: bytes, action: str) -> Answer | None:
-    """Return the error for a body that is no JSON, in Nomad's words, or that is nested too deeply; else None."""
+    """Return the error for a body that is no JSON, in Nomad's words, or that is nested too deeply; else None.
+
+    A restart may come without one: it is of all tasks.
+    """
     wrong = await _json_error(body)
-    if wrong is not None and wrong != _EMPTY:
+    if wrong is not None and (wrong != _EMPTY or action == "signal"):
+        wrong = wrong if body else _NO_BODY
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
         return error(status, words, extra=_ORIGIN)
     if await asyncio.to_thread(is_deep, body, _LEVELS):
@@ -116,7 +140,7 @@ async def _refused_body(body: bytes, action: str) -> Answer | None:
 
 
 async def _restart(app: App, alloc: str, body: bytes) -> Answer:
-    asked = decoded(_decode_restart, body) or _Restart()
+    asked = _read(body, _Restart)
     task = asked.TaskName or ""
     if task and not _has_task(app, alloc, task):
         return error(500, f"Could not find task runner for task: {task}", extra=_ORIGIN)
@@ -125,7 +149,7 @@ async def _restart(app: App, alloc: str, body: bytes) -> Answer:
 
 
 async def _signal(app: App, alloc: str, body: bytes) -> Answer:
-    asked = decoded(_decode_signal, body) or _Signal()
+    asked = _read(body, _Signal)
     task = asked.Task or ""
     if task and not _has_task(app, alloc, task):
         return error(500, "Task not found", extra=_ORIGIN)
@@ -191,9 +215,25 @@ async def _json_error(body: bytes) -> str | None:
 async def jobs(app: App, request: Request, _: Options) -> Answer:
     """Answer ``PUT /v1/jobs``: a body that is wrong gets Nomad's answer, and a job is not taken."""
     if request.method != "GET":
-        wrong = await _json_error(await request.body(app.limits.action_bytes, app.limits.body_timeout))
-        if wrong == _EMPTY and app.dialect.has_actions:
-            wrong = "Request body is empty"
+        body = await request.body(app.limits.action_bytes, app.limits.body_timeout)
+        wrong = await _json_error(body)
+        if wrong == _EMPTY and not body and app.dialect.has_actions:
+            wrong = _NO_BODY
+        if wrong is None:
+            wrong = await asyncio.to_thread(_job_problem, body)
         if wrong is not None:
             return error(400, wrong)
-    return error(501, "taskfold serves allocations, and knows no jobs")
+    return error(501, "taskfold serves allocations, and takes no jobs")
+
+
+def _job_problem(body: bytes) -> str | None:
+    """Return what is wrong with the registration of a job, in Nomad's words where it has some; else None."""
+    if is_deep(body, _LEVELS):
+        return f"it is nested in more than {_LEVELS} levels"
+    try:
+        job = _read(body, _Registration).Job
+    except (DecodeError, msgspec.ValidationError) as problem:
+        return str(problem)
+    if job is None:
+        return "Job must be specified"
+    return "Job ID hasn't been provided" if _renamed(job, ("ID",)).get("ID") is None else None

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import Struct
 
 from taskfold.allocation import AllocationState
 from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.fields import current_fields
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
@@ -26,9 +28,10 @@ from taskfold.waits import Answered, Query
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["NOT_FOUND", "allocation", "allocation_query", "allocations", "find", "job_allocations"]
+__all__ = ["NOT_FOUND", "allocation", "allocation_query", "allocations", "find", "job", "job_allocations"]
 
 NOT_FOUND: Final = "alloc not found"
+JOB_NOT_FOUND: Final = "job not found"
 ALL_NAMESPACES: Final = "*"
 _STUBS_AT_ONCE: Final = 16
 """How many entries of a list are written before others have their turn."""
@@ -106,6 +109,48 @@ async def allocations(app: App, request: Request, options: Options) -> Answer | 
 async def job_allocations(app: App, request: Request, options: Options, job: str) -> Answer | None:
     """Answer ``GET /v1/job/<id>/allocations``."""
     return await _list(app, request, options, _Wanted(job=job, namespace=_namespace(app, options)))
+
+
+async def job(app: App, request: Request, options: Options, job: str) -> Answer:
+    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
+    wanted = _Wanted(job=job, namespace=_namespace(app, options))
+    if options.index:
+        await ask(app, request, options, _list_query(app, options, wanted))
+    view = app.engine.store.view(job=job, namespace=wanted.namespace)
+    found = await asyncio.to_thread(_newest_job, view)
+    if found is None:
+        return error(404, JOB_NOT_FOUND, view.index)
+    return json_answer(pretty(found) if is_pretty(request.query) else found, view.index)
+
+
+class _Version(Struct):
+    """By what versions of a job are told apart."""
+
+    Version: int = 0
+    JobModifyIndex: int = 0
+    ModifyIndex: int = 0
+
+
+_decode_version: Final = msgspec.json.Decoder(_Version, strict=False).decode
+
+
+def _version_of(job: bytes) -> tuple[int, int, int]:
+    """Return what tells a job from a newer one; zeros where that is not to be read."""
+    try:
+        told = _decode_version(job)
+    except msgspec.ValidationError:
+        told = _Version()
+    return told.Version, told.JobModifyIndex, told.ModifyIndex
+
+
+def _newest_job(view: View) -> bytes | None:
+    """Return the newest job that an allocation has, as JSON; None where none has one. O(allocations)."""
+    found: dict[bytes, tuple[int, int, int, int]] = {}
+    for state in view.states():
+        text = current_fields(state.placed, state.updates).get("Job", b"null")
+        if text != b"null" and text not in found:
+            found[text] = (*_version_of(text), state.modify_index)
+    return max(found, key=found.__getitem__, default=None)
 
 
 def _namespace(app: App, options: Options) -> str | None:

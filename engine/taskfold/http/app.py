@@ -34,6 +34,7 @@ from taskfold.http.answers import (
     send_answer,
 )
 from taskfold.http.bodies import Bodies
+from taskfold.http.evaluations import Evaluations
 from taskfold.http.limits import Limits, Slots, TooMany, Unsent
 from taskfold.http.options import parse_options
 from taskfold.http.past import Past
@@ -86,6 +87,7 @@ class App:
         self.random = random.Random(seed)  # noqa: S311
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
         self.event_texts = EventTexts(engine.dialect)
+        self.evaluations = Evaluations()
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
         self.posts = Slots("posts", total=self.limits.posts)
         self.writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
@@ -99,6 +101,7 @@ class App:
         """Counted by `taskfold.http.server`; another server counts its own."""
         self.unsent = Unsent(self.limits.unsent_bytes)
         self.past = Past(self.limits.past_streams)
+        self.began = perf_counter()
         self.answers: Counter[tuple[str, int]] = Counter()
         """How many requests were answered, by endpoint and status."""
         self.seconds: defaultdict[str, float] = defaultdict(float)

@@ -24,6 +24,7 @@ from taskfold.codecs.schema import (
     write_schema,
 )
 from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.http.evaluations import Evaluation
 from taskfold.http.events import DEFAULT_PAGE
 from taskfold.http.inputs import Results
 from taskfold.http.options import MAX_WAIT_NS
@@ -61,12 +62,16 @@ PARAMETERS: Final[dict[str, tuple[Schema, str]]] = {
         "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment.",
     ),
     "type": (_LIST, "Which parts are told: server, as without it, or client, which this agent is not."),
+    "format": (_TEXT, "prometheus for its text format; JSON with anything else."),
     "from": (_TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."),
 }
 """What each parameter is and means."""
 
 _STUB_CHOICES: Final = frozenset(("resources", "task_states"))
 """Parameters that only some dialects read."""
+
+_OF_ACTIONS: Final = frozenset(("stop", "client_allocation", "evaluation", "evaluation_allocations"))
+"""Endpoints that only some dialects have."""
 
 _REF: Final = "#/components/schemas/"
 _INDEX_HEADERS: Final = {
@@ -93,12 +98,15 @@ _BODIES: Final[dict[str, Schema]] = {
     "events": _json({"$ref": _REF + "Recorded"}),
     "inputs": _json({"$ref": _REF + "Results"}),
     "stop": _json({"$ref": _REF + "Stopped"}),
+    "job": _json({"type": "object"}),
+    "evaluation": _json({"$ref": _REF + "Evaluation"}),
+    "evaluation_allocations": _json(_array("Stub")),
     "client_allocation": _json({"$ref": _REF + "Acted"}),
     # A line of it; the whole has no end.
     "event_stream": _json({"$ref": _REF + "Frame"}),
     "regions": _json({"type": "array", "items": _TEXT}),
     "health": _json({"$ref": _REF + "Health"}),
-    "metrics": {"text/plain": {"schema": _TEXT}},
+    "metrics": {**_json({"$ref": _REF + "Numbers"}), "text/plain": {"schema": _TEXT}},
     "openapi": _json({"type": "object"}),
 }
 """What a 200 has, by endpoint; one that is not here never answers so."""
@@ -106,7 +114,7 @@ _BODIES: Final[dict[str, Schema]] = {
 _REASONS: Final = {
     400: "A parameter or a body that cannot be understood.",
     403: "The token is missing or wrong.",
-    404: "There is no such allocation.",
+    404: "There is no such allocation, evaluation or job.",
     405: "The endpoint is not asked so.",
     408: "The body did not come in time.",
     409: "Something was refused, or this server mirrors a Nomad; nothing was recorded.",
@@ -116,7 +124,7 @@ _REASONS: Final = {
     415: "The body is compressed.",
     429: "The client has as many requests of this kind as it may have.",
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
-    501: "This server knows no jobs.",
+    501: "This server takes no jobs.",
 }
 _LINES: Final = {"events": ("Write", "JSON lines, each a write."), "inputs": ("Said", "JSON lines, each an input.")}
 """Endpoints that take JSON lines: what each line is."""
@@ -124,6 +132,9 @@ _COMMON: Final = (403, 405, 414)
 _REGIONAL: Final = (400, 429, 500)
 _MORE: Final[dict[str, tuple[int, ...]]] = {
     "allocation": (404,),
+    "evaluation": (404,),
+    "evaluation_allocations": (404,),
+    "job": (404,),
     "history": (404, 410),
     "events": (404, 408, 409, 413, 415),
     "inputs": (404, 408, 409, 413, 415),
@@ -163,7 +174,7 @@ def _paths(dialect: Dialect) -> Schema:
     """Return every endpoint that a dialect has."""
     paths: Schema = {}
     for route in ROUTES.values():
-        if dialect.has_actions or route.name not in {"stop", "client_allocation"}:
+        if dialect.has_actions or route.name not in _OF_ACTIONS:
             paths[route.path] = {method.lower(): _operation(route, method, dialect) for method in route.methods}
     return paths
 
@@ -229,6 +240,7 @@ def _schemas(dialect: Dialect) -> Schema:
         ("Write", write_schema(), "Event"),
         ("Said", input_schema(), "Input"),
         ("Results", schema_of(Results, "results", "What became of inputs"), "Event"),
+        ("Evaluation", schema_of(Evaluation, "evaluation", "The evaluation of a stop"), "Stop"),
     ):
         root = json.loads(json.dumps(made).replace("#/$defs/", _REF + prefix))
         for other, definition in root.pop("$defs", {}).items():
@@ -248,6 +260,7 @@ def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = N
 
 _LINE: Final = {"type": "integer", "minimum": 1, "description": "The line of the request, from 1."}
 _PART: Final = _object({"message": _TEXT, "ok": {"type": "boolean"}})
+_OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _OWN: Final[dict[str, Schema]] = {
     "Recorded": _object(
         {
@@ -268,6 +281,15 @@ _OWN: Final[dict[str, Schema]] = {
         }
     ),
     "Stopped": _object({"EvalID": _TEXT, "Index": _NUMBER}),
+    "Numbers": _object(
+        {
+            "Counters": _OBJECTS,
+            "Gauges": _OBJECTS,
+            "Points": _OBJECTS,
+            "Samples": _OBJECTS,
+            "Timestamp": _TEXT,
+        }
+    ),
     "Acted": _object({"Index": _NUMBER}),
     "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
     "Health": _object({"client": _PART, "server": _PART}, ()),

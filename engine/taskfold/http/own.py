@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taskfold.http.answers import VARY, Answer, json_answer
+from taskfold.http.answers import VARY, Answer, json_answer, pretty
+from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
 
 if TYPE_CHECKING:
@@ -27,6 +30,8 @@ class _Health(msgspec.Struct, frozen=True):
     ok: bool
 
 
+_PROMETHEUS: Final = "prometheus"
+_SUMS: Final = frozenset(("taskfold_request_seconds",))
 _NO_CLIENT: Final = _Health("client not enabled", ok=False)
 
 
@@ -49,8 +54,11 @@ async def health(app: App, request: Request) -> Answer:
     return json_answer(msgspec.json.encode(told), status=200 if is_well else 500)
 
 
-async def metrics(app: App, _: Request) -> Answer:
-    """Answer ``GET /v1/metrics`` in the text format of Prometheus."""
+async def metrics(app: App, request: Request) -> Answer:
+    """Answer ``GET /v1/metrics``: in JSON, as Nomad has it, or with ``format=prometheus`` as text."""
+    if request.query.get("format") != _PROMETHEUS:
+        body = msgspec.json.encode(_summary(app))
+        return json_answer(pretty(body) if is_pretty(request.query) else body)
     from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
     from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -59,6 +67,26 @@ async def metrics(app: App, _: Request) -> Answer:
     PlatformCollector(registry=registry)
     registry.register(_Numbers(app))
     return Answer(200, ((b"Content-Type", CONTENT_TYPE_LATEST.encode()), VARY), generate_latest(registry))
+
+
+def _summary(app: App) -> dict[str, Any]:
+    """Return the numbers as go-metrics shows them; those of counters are of all the time since the server began."""
+    gauges: list[dict[str, Any]] = []
+    counters: list[dict[str, Any]] = []
+    seconds = max(perf_counter() - app.began, 1)
+    for family in _Numbers(app).collect():
+        for sample in family.samples:
+            shown = {"Labels": dict(sample.labels), "Name": family.name.replace("_", ".", 1)}
+            # Seconds are counted in fractions, by no known number of steps.
+            if family.type == "counter" and family.name not in _SUMS:
+                once = {"Max": 1, "Mean": 1, "Min": 1, "Stddev": 0}
+                counters.append(
+                    {**shown, **once, "Count": sample.value, "Sum": sample.value, "Rate": sample.value / seconds}
+                )
+            else:
+                gauges.append({**shown, "Value": sample.value})
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+    return {"Counters": counters, "Gauges": gauges, "Points": [], "Samples": [], "Timestamp": now}
 
 
 class _Numbers:

@@ -36,6 +36,7 @@ _GRACE: Final = 5
 """Seconds that a connection gets once its time is over: to be told so by the application, or to end its body."""
 
 _REFUSALS: Final = {
+    400: b"Bad Request",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
     503: b"Service Unavailable",
@@ -113,8 +114,18 @@ class _Guarded(HttpToolsProtocol):
         self._head_bytes = 0
         if may_exceed and self._told_bytes > self.limits.header_bytes:
             self._refuse(431)
+        elif problem := self._host_problem:
+            self._refuse(400, b"400 Bad Request: " + problem)
         elif not self.transport.is_closing():
             super().on_headers_complete()
+
+    @property
+    def _host_problem(self) -> bytes:
+        """What is wrong with the number of Host headers, in Go's words; empty where nothing is. Source: net/http."""
+        count = sum(name == b"host" for name, _ in self.headers)
+        if count > 1:
+            return b"too many Host headers"
+        return b"" if count or self.parser.get_http_version() == "1.0" else b"missing required Host header"
 
     @property
     def _told_bytes(self) -> int:

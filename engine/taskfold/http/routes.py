@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from taskfold.dialect import Dialect
-from taskfold.http import actions, allocations, events, inputs, own, stream
+from taskfold.http import actions, allocations, evaluations, events, inputs, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
 
 __all__ = ["ALLOCATION", "ROUTES", "Found", "Route", "cleaned", "match"]
@@ -73,6 +73,18 @@ ROUTES: Final = {
             "List the allocations of a job.",
             _READ,
         ),
+        Route("job", "/v1/job/{job}", _GET, allocations.job, "Read the job of allocations.", _READ),
+        Route(
+            "evaluation", "/v1/evaluation/{id}", _GET, evaluations.evaluation, "Read the evaluation of a stop.", _READ
+        ),
+        Route(
+            "evaluation_allocations",
+            "/v1/evaluation/{id}/allocations",
+            _GET,
+            evaluations.evaluation_allocations,
+            "List the allocations that the evaluation of a stop placed: none.",
+            _READ,
+        ),
         Route(
             "history",
             "/v1/allocation/{id}/history",
@@ -131,7 +143,7 @@ ROUTES: Final = {
             is_regional=False,
             is_open=True,
         ),
-        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers, for Prometheus.", is_regional=False),
+        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers.", ("format", "pretty"), is_regional=False),
         Route("openapi", "/v1/openapi.json", _GET, own.openapi, "Describe this interface.", is_regional=False),
     )
 }
@@ -142,7 +154,12 @@ ALLOCATION: Final = "/v1/allocation/"
 _JOB: Final = "/v1/job/"
 _CLIENT: Final = "/v1/client/allocation/"
 _UNCLEAN: Final = re.compile(r"//|/\.\.?(/|$)")
-_OF_JOB: Final = "/allocations"
+_EVALUATION: Final = "/v1/evaluation/"
+_ALLOCATIONS: Final = "/allocations"
+_OF_JOB: Final = re.compile(
+    "/(?:evaluate|evaluations|periodic/force|plan|summary|dispatch|versions|revert|deployments?|stable|scale)$"
+)
+"""What Nomad has below a job, and is not served. Source: command/agent/job_endpoint.go JobSpecificRequest."""
 _UNESCAPED: Final = "/$&+,:;=@"
 """What Go leaves as it is in a path, beside letters, digits and ``-_.~``. Source: net/url shouldEscape."""
 
@@ -167,9 +184,20 @@ def match(path: str, dialect: Dialect) -> Found | Answer | None:
         return route, ()
     if path.startswith(_CLIENT):
         return _of_client(path[len(_CLIENT) :], dialect)
-    if path.startswith(_JOB) and path.endswith(_OF_JOB) and len(path) > len(_JOB) + len(_OF_JOB):
-        return ROUTES["job_allocations"], (path[len(_JOB) : -len(_OF_JOB)],)
+    if path.startswith(_JOB):
+        return _of_job(path[len(_JOB) :])
+    if path.startswith(_EVALUATION) and dialect.has_actions:
+        rest = path[len(_EVALUATION) :]
+        has_more = rest.endswith(_ALLOCATIONS)
+        return ROUTES["evaluation_allocations" if has_more else "evaluation"], (rest.removesuffix(_ALLOCATIONS),)
     return None
+
+
+def _of_job(rest: str) -> Found | None:
+    """Return the endpoint of a job, whose ID may have slashes in it."""
+    if rest.endswith(_ALLOCATIONS) and len(rest) > len(_ALLOCATIONS):
+        return ROUTES["job_allocations"], (rest[: -len(_ALLOCATIONS)],)
+    return None if not rest or _OF_JOB.search(rest) else (ROUTES["job"], (rest,))
 
 
 def _of_allocation(rest: str, dialect: Dialect) -> Found | Answer:

@@ -6,7 +6,7 @@ gets everything after it, however old and however slow it is. So nothing is ever
 cannot be served on is told by a last frame, ``{"Error":{…}}``:
 
 =========  =============================================================================================================
-``gone``   the index that it asks for is older than the log
+``gone``   something was removed from the log since the index that it asks for
 ``ahead``  the index that it asks for was never given: it knows another log. It must begin again, with ``index=0``
 ``slow``   it had caught up, and then fell behind by too much; ``Position`` says with which ``from`` to go on
 ``unreadable``  the log cannot be read after ``Position``
@@ -178,7 +178,7 @@ def _start(app: App, index: int, position: int | None) -> int | bytes:
         if _NOW < position < store.oldest_seq:
             return _error_frame(store, GONE, f"the log begins after position {store.oldest_seq}")
         return store.seq if position == _NOW else position
-    if 0 < index < store.oldest_index:
+    if 0 < index <= store.removed_index:
         return _error_frame(store, GONE, f"the log begins with index {store.oldest_index}")
     if index > store.index + 1 and not app.is_mirror:
         return _error_frame(store, AHEAD, f"the newest index is {store.index}: begin again with index=0")

@@ -1,0 +1,123 @@
+"""Evaluations: what a scheduler made of a stop, for clients that wait for it, as Nomad's command line does.
+
+Here a stop is decided at once, so that its evaluation is complete as soon as it has an ID. They are in no log: the
+newest are kept in memory, as Nomad lets go of old ones, too.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.blocking import ask
+from taskfold.http.identifiers import InvalidIdentifier, canonical, uuid_key
+from taskfold.http.options import Options
+from taskfold.http.query import is_pretty
+from taskfold.http.request import Request
+from taskfold.waits import Answered, Query
+
+if TYPE_CHECKING:
+    from taskfold.codecs.allocation import Snapshot
+    from taskfold.http.app import App
+
+__all__ = ["Evaluation", "Evaluations", "evaluation", "evaluation_allocations"]
+
+_KEPT: Final = 4_096
+_LOOKUP_FAILED: Final = "eval lookup failed: "
+_INDEX_ERROR: Final = "index error: "
+_NOT_FOUND: Final = "eval not found"
+_DEFAULT_PRIORITY: Final = 50
+_DEFAULT_TYPE: Final = "service"
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+class Evaluation(msgspec.Struct, frozen=True, rename="pascal"):
+    """An evaluation, with the keys that Nomad 1.1.2 writes. It is of no deployment: those are not served."""
+
+    create_index: int
+    create_time: int
+    id: str = msgspec.field(name="ID")
+    job_id: str = msgspec.field(name="JobID")
+    modify_index: int
+    modify_time: int
+    namespace: str
+    priority: int
+    queued_allocations: dict[str, int]
+    snapshot_index: int
+    type: str
+    status: str = "complete"
+    triggered_by: str = "alloc-stop"
+    job_modify_index: int | msgspec.UnsetType = msgspec.UNSET
+    """Left out where it is not known."""
+
+
+class Evaluations:
+    """The newest evaluations, by ID."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, Evaluation] = OrderedDict()
+
+    def add(self, snapshot: Snapshot) -> Evaluation:
+        """Return the evaluation of a stop, as of an allocation after it."""
+        job = snapshot.view("Job")
+        index, time_ns = snapshot.modify_index or 0, snapshot.modify_time_ns or 0
+        made = Evaluation(
+            create_index=index,
+            create_time=time_ns,
+            id=str(uuid.uuid4()),
+            job_id=snapshot.job_id or "",
+            job_modify_index=(job.job_modify_index if job else 0) or msgspec.UNSET,
+            modify_index=index,
+            modify_time=time_ns,
+            namespace=snapshot.namespace or "default",
+            priority=(job.priority if job else 0) or _DEFAULT_PRIORITY,
+            queued_allocations={snapshot.task_group or "": 0},
+            snapshot_index=index,
+            type=(job.type if job else "") or _DEFAULT_TYPE,
+        )
+        self._kept[made.id] = made
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return made
+
+    def get(self, key: str) -> Evaluation | None:
+        """Return an evaluation, if it is kept."""
+        return self._kept.get(key)
+
+
+async def evaluation(app: App, request: Request, options: Options, text: str) -> Answer:
+    """Answer ``GET /v1/evaluation/<id>``."""
+    found = await _asked(app, request, options, text, _LOOKUP_FAILED)
+    if isinstance(found, Answer):
+        return found
+    body = _encode(found)
+    return json_answer(pretty(body) if is_pretty(request.query) else body, found.modify_index)
+
+
+async def evaluation_allocations(app: App, request: Request, options: Options, text: str) -> Answer:
+    """Answer ``GET /v1/evaluation/<id>/allocations``: a stop alone places none."""
+    found = await _asked(app, request, options, text, "")
+    if isinstance(found, Answer):
+        return found
+    return json_answer(b"[]\n" if is_pretty(request.query) else b"[]", found.modify_index)
+
+
+async def _asked(app: App, request: Request, options: Options, text: str, failed: str) -> Evaluation | Answer:
+    """Return the evaluation that is asked for, or what is answered without one."""
+    try:
+        found = app.evaluations.get(canonical(uuid_key(text)))
+    except InvalidIdentifier as problem:
+        return error(500, f"{failed}{_INDEX_ERROR}{problem}")
+    if options.index:
+        await ask(app, request, options, _query(app, found))
+    return error(404, _NOT_FOUND, app.engine.store.index) if found is None else found
+
+
+def _query(app: App, found: Evaluation | None) -> Query[None]:
+    """Return the question of an evaluation, which does not change any more; of none, the index of the store."""
+    store = app.engine.store
+    return lambda: Answered(store.index if found is None else found.modify_index, None, "any")
