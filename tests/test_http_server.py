@@ -63,6 +63,29 @@ def test_a_connection_that_says_nothing_is_closed():
         assert received(silent).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(
+    ("head", "status", "problem"),
+    [
+        (b"GET /v1/regions HTTP/1.1\r\n", 400, b"missing required Host header"),
+        (b"GET http://localhost/v1/regions HTTP/1.1\r\n", 400, b"missing required Host header"),
+        (b"PUT /v1/jobs HTTP/1.1\r\nContent-Length: 0\r\n", 400, b"missing required Host header"),
+        (b"GET /v1/regions HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n", 400, b"too many Host headers"),
+        (b"GET /v1/regions HTTP/1.1\r\nhOST: localhost\r\nConnection: close\r\n", 200, b""),
+        (b"GET /v1/regions HTTP/1.0\r\n", 200, b""),
+    ],
+)
+def test_a_request_of_http_1_1_names_one_host(head, status, problem):
+    with running(app_of()) as server, connected(server) as opened:
+        opened.sendall(head + b"\r\n")
+
+        answer = received(opened)
+
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    if problem:
+        assert answer.endswith(b"\r\n\r\n400 Bad Request: " + problem)
+        assert b"\r\nConnection: close\r\n" in answer
+
+
 def test_a_second_request_may_be_slow_no_longer_than_the_first():
     with running(app_of(limits=Limits(header_timeout=1))) as server, connected(server) as kept:
         kept.sendall(b"GET /v1/regions HTTP/1.1\r\nHost: localhost\r\n\r\n")

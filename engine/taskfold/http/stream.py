@@ -6,7 +6,7 @@ gets everything after it, however old and however slow it is. So nothing is ever
 cannot be served on is told by a last frame, ``{"Error":{…}}``:
 
 =========  =============================================================================================================
-``gone``   something was removed from the log since the index that it asks for
+``gone``   something of the index that it asks for, or after it, was removed from the log
 ``ahead``  the index that it asks for was never given: it knows another log. It must begin again, with ``index=0``
 ``slow``   it had caught up, and then fell behind by too much; ``Position`` says with which ``from`` to go on
 ``unreadable``  the log cannot be read after ``Position``
