@@ -114,13 +114,14 @@ async def job_allocations(app: App, request: Request, options: Options, job: str
 async def job(app: App, request: Request, options: Options, job: str) -> Answer:
     """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
     wanted = _Wanted(job=job, namespace=_namespace(app, options))
+    is_indented = is_pretty(request.query)
     if options.index:
         await ask(app, request, options, _list_query(app, options, wanted))
     view = app.engine.store.view(job=job, namespace=wanted.namespace)
     found = await asyncio.to_thread(_newest_job, view)
     if found is None:
         return error(404, JOB_NOT_FOUND, view.index)
-    return json_answer(pretty(found) if is_pretty(request.query) else found, view.index)
+    return json_answer(pretty(found) if is_indented else found, view.index)
 
 
 class _Version(Struct):

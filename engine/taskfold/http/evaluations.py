@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -91,30 +92,28 @@ class Evaluations:
 
 async def evaluation(app: App, request: Request, options: Options, text: str) -> Answer:
     """Answer ``GET /v1/evaluation/<id>``."""
-    found = await _asked(app, request, options, text, _LOOKUP_FAILED)
-    if isinstance(found, Answer):
-        return found
-    body = _encode(found)
-    return json_answer(pretty(body) if is_pretty(request.query) else body, found.modify_index)
+    return await _answered(app, request, options, text, _LOOKUP_FAILED, _encode)
 
 
 async def evaluation_allocations(app: App, request: Request, options: Options, text: str) -> Answer:
     """Answer ``GET /v1/evaluation/<id>/allocations``: a stop alone places none."""
-    found = await _asked(app, request, options, text, "")
-    if isinstance(found, Answer):
-        return found
-    return json_answer(b"[]\n" if is_pretty(request.query) else b"[]", found.modify_index)
+    return await _answered(app, request, options, text, "", lambda _: b"[]")
 
 
-async def _asked(app: App, request: Request, options: Options, text: str, failed: str) -> Evaluation | Answer:
-    """Return the evaluation that is asked for, or what is answered without one."""
+async def _answered(
+    app: App, request: Request, options: Options, text: str, failed: str, show: Callable[[Evaluation], bytes]
+) -> Answer:
+    """Return what is to be shown of an evaluation, or what is answered without one."""
+    is_indented = is_pretty(request.query)
     try:
         found = app.evaluations.get(canonical(uuid_key(text)))
     except InvalidIdentifier as problem:
         return error(500, f"{failed}{_INDEX_ERROR}{problem}")
     if options.index:
         await ask(app, request, options, _query(app, found))
-    return error(404, _NOT_FOUND, app.engine.store.index) if found is None else found
+    if found is None:
+        return error(404, _NOT_FOUND, app.engine.store.index)
+    return json_answer(pretty(show(found)) if is_indented else show(found), found.modify_index)
 
 
 def _query(app: App, found: Evaluation | None) -> Query[None]:
