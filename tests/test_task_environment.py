@@ -262,6 +262,16 @@ def test_of_a_job_that_asks_for_nothing_of_the_kind_nothing_is_said():
     assert notes_of(placed, placed.group.tasks[0]) == ""
 
 
+def test_a_task_that_cannot_be_started_is_placed_and_fails_its_validation(tmp_path):
+    wrong = {"Name": "web", "Driver": "raw_exec", "Config": {"command": "echo", "args": ["${NOBODY}"]}}
+
+    for task in (wrong, {**wrong, "Config": {}}, {**wrong, "Driver": "docker"}):
+        engine = run(job_of(task), tmp_path)
+
+        told = [type(event) for event in events_of(engine, only(engine), "web")]
+        assert told == [events.Received, events.TaskSetup, events.FailedValidation, events.NotRestarting]
+
+
 # --- directories, and real processes ---
 
 

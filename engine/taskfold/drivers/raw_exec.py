@@ -103,8 +103,11 @@ def problem_of(placement: Placement, task: Task) -> str:
 
 def notes_of(placement: Placement, task: Task) -> str:
     """Return what a task is not told though Nomad would tell it, in a sentence; nothing if there is no such thing."""
-    environment = environment_of(placement, task, TaskDirectory(_NOWHERE, _NO_ALLOCATION, task.name))
-    config = _config_of(task)
+    try:
+        environment = environment_of(placement, task, TaskDirectory(_NOWHERE, _NO_ALLOCATION, task.name))
+        config = _config_of(task)
+    except ValueError:  # that is told when it is to start
+        return ""
     unknown = environment.unknown | environment.unfilled(config.command, *config.args)
     return f"{', '.join(sorted(unknown))} cannot be known here" if unknown else ""
 
