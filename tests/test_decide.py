@@ -552,14 +552,134 @@ def test_what_runs_on_every_node_does_not_wait_for_the_servers():
     assert names(story.say(inputs.Restored(reattached=False), "web"), StartTask) == ["web"]
 
 
-def test_an_allocation_that_is_stopped_before_it_is_placed_has_no_tasks():
-    for dialect in (OLD, NEW):
-        story = Story("web", dialect=dialect)
-        story.say(inputs.StopRequested())
+ENDED_TYPES = {"0.5.0": ["Killed"], "0.5.6": ["Task Setup", "Killed"], "1.1.2": []}
+"""What a task has after Received that is stopped before its client has it."""
 
-        assert story.say(inputs.Placed()).outcome == "late"
-        assert not story.engine.store.read("a").tasks
-        assert story.engine.snapshot("a").client_status == "pending"
+
+def stopped_before_it_is_placed(way: str, dialect: str) -> Story:
+    """Return a story of an allocation that its servers want to end, of which its client has not heard."""
+    story = Story("web", hooked("first", "prestart"), hooked("last", "poststop"), dialect=dialect)
+    if way == "a stop":
+        story.say(inputs.StopRequested())
+    elif way == "a lost node":
+        story.say(inputs.NodeLost())
+    else:
+        story.engine.update("a", {"DesiredStatus": "evict"})
+    return story
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("is_each", [False, True], ids=["at once", "one by one"])
+@pytest.mark.parametrize("way", ["a stop", "a lost node", "an update"])
+def test_what_is_to_be_stopped_before_its_client_has_it_is_received_and_dead(way, is_each, dialect):
+    story = stopped_before_it_is_placed(way, dialect)
+    tasks = ("first", "last", "web")
+
+    step = story.say(inputs.Placed(), *(tasks if is_each else ()))
+
+    assert [(story.state(task).state, story.state(task).failed) for task in tasks] == [("dead", False)] * 3
+    assert {tuple(story.types(task)) for task in tasks} == {tuple(ENDED_TYPES[dialect])}
+    assert story.engine.snapshot("a").client_status == "complete"
+    assert (step.outcome, step.effects, story.engine.restore()) == ("decided", (Collect(),), [])
+    assert story.say(inputs.Placed()).outcome == "repeated"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_is_placed_to_be_stopped_is_received_and_dead(dialect):
+    engine = Engine(dialect=dialect)
+    engine.place({"ID": "a", "DesiredStatus": "stop", "TaskGroup": "group", "Job": job("web")})
+    engine.place({"ID": "b", "DesiredStatus": "stop"})
+
+    engine.report("a", "", inputs.Placed())
+    engine.report("b", "web", inputs.Placed())
+
+    assert [engine.snapshot(alloc).client_status for alloc in "ab"] == ["complete", "complete"]
+
+
+WAYS_TO_HEAR: list[tuple[str, Input]] = [
+    ("web", inputs.Restored()),
+    ("", inputs.Restored()),
+    ("", inputs.StopRequested()),
+    ("", inputs.ServerContacted()),
+    ("", inputs.Reconnected()),
+]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("task", "said"), WAYS_TO_HEAR, ids=[f"{type(s).__name__} {t}" for t, s in WAYS_TO_HEAR])
+def test_a_client_that_was_away_ends_what_is_to_be_stopped_when_it_hears_of_it(task, said, dialect):
+    if type(said) in NEW_CLIENT_ONLY and dialect != NEW:
+        return
+    story = Story("web", "other", dialect=dialect)
+    story.run("web", "other")
+    lost = story.say(inputs.NodeLost())
+
+    step = story.engine.report("a", task, said)
+    again = story.say(inputs.StopRequested())
+
+    assert lost.effects == ()
+    assert (step.outcome, names(step, KillTask)) == ("decided", ["web", "other"])
+    assert (again.outcome, again.events) == ("repeated", ())
+    story.say(inputs.Exited(exit_code=None), "web", "other")
+    assert {story.state(name).state for name in ("web", "other")} == {"dead"}
+    assert story.types("web")[-2:] == (["Killing", "Killed"] if dialect != NEW else ["Terminated", "Killed"])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("before", ["running", "pending", "restarting"])
+def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_stopped(before, dialect):
+    story = Story("web", dialect=dialect)
+    story.run(*(() if before == "pending" else ("web",)))
+    if before == "restarting":
+        story.say(inputs.RestartRequested(), "web")
+    story.say(inputs.NodeLost())
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert step.effects == (Collect(),)
+    assert story.state("web").state == "dead"
+    assert story.types("web")[-1] == ("Killed" if dialect != NEW else "Killing")
+
+
+def test_what_waits_for_the_servers_is_not_started_when_they_want_its_end():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.Restored(reattached=False), "web")
+    story.engine.update("a", {"DesiredStatus": "stop"})
+
+    step = story.say(inputs.ServerContacted())
+
+    assert step.effects == (Collect(),)
+    assert story.types("web")[-2:] == ["Failed Restoring Task", "Killing"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_process_that_is_found_again_when_its_end_is_decided_has_no_killed_in_the_new_client(dialect):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    story.say(inputs.StopRequested())
+
+    found = story.say(inputs.Restored(), "web")
+    story.say(inputs.Exited(exit_code=143, signal=15), "web")
+
+    assert found.events == ()
+    assert story.types("web")[1:] == (["Killing", "Terminated"] if dialect == NEW else ["Killing", "Killed"])
+    assert (story.state("web").state, story.state("web").failed) == ("dead", False)
+
+
+def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation():
+    engine = Engine(dialect=NEW, seed=1)
+    engine.place({"ID": "a"})
+    for task in ("web", "db"):
+        engine.report("a", task, inputs.Placed())
+        engine.report("a", task, inputs.Started())
+    engine.report("a", "web", inputs.SetupFailed())
+    engine.report("a", "more", inputs.Placed())
+    engine.report("a", "more", inputs.Started())
+
+    step = engine.report("a", "", inputs.StopRequested())
+
+    assert "more" in names(step, KillTask)
 
 
 @pytest.mark.parametrize("said", [inputs.NodeLost(), inputs.SetupFailed()])

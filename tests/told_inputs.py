@@ -174,7 +174,7 @@ def _of_allocation(found: Told, version: str) -> Iterator[tuple[int, str, Input]
         if bytes(fields.get("ClientStatus", b"")) == b'"lost"':
             yield min(stop.time_ns, killed_ns or stop.time_ns) - 1, "", given.NodeLost()
             if killed_ns:
-                yield killed_ns, "", given.KillRequested()
+                yield killed_ns, "", given.ServerContacted()
         else:
             desired = "evict" if bytes(fields["DesiredStatus"]) == b'"evict"' else "stop"
             last_ns = max(stop.time_ns, *(record.time_ns for record in found.records))

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from taskfold import events as ev
 from taskfold import inputs as given
-from taskfold.allocation import client_status, current_field
+from taskfold.allocation import COMPLETE, FAILED, client_status, current_field
 from taskfold.client_state import AllocationLike, Now, TaskLike
 from taskfold.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, Timer, Written
 from taskfold.events import TaskEvent
@@ -162,10 +162,35 @@ class Client:
         """Whether the allocation had ended before the input, or was to be stopped: no other task is placed then."""
         tasks = self.allocation.tasks.values()
         return (
-            is_server_terminal(self.field("DesiredStatus") or "")
+            self.is_stopped
             or is_client_terminal(self.field("ClientStatus") or "")
             or (bool(tasks) and all(task.state == DEAD for task in tasks))
         )
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the servers had wanted the allocation to end before the input; its client need not have heard of it."""
+        return is_server_terminal(self.field("DesiredStatus") or "")
+
+    @property
+    def takes_ended(self) -> bool:
+        """Whether a task that is placed is taken only to end: the allocation was stopped before its client had it."""
+        # A lost one is what its client says, when that comes back. Where no job tells the tasks, the first is all.
+        has_room = not self.group.is_open or not self.allocation.tasks
+        return self.is_stopped and self.field("ClientStatus") not in {COMPLETE, FAILED} and has_room
+
+    @property
+    def has_to_end(self) -> bool:
+        """Whether a task lives that nobody has begun to end, as all have to end where the servers want that."""
+        waits = self.coordinated.stop_waits or self.coordinated.group_waits  # for the leader's end
+        return not waits and any(self._lives_on(task) for task in self.all())
+
+    def _lives_on(self, task: Now) -> bool:
+        return not (task.is_dead or task.decided.killed or task.plan.is_poststop)
+
+    def is_unwanted(self, task: Now) -> bool:
+        """Tell whether a task is not to run any more, since the servers want its allocation to end."""
+        return self.is_stopped and not task.plan.is_poststop
 
     def tell_status(self, told: str | None, fields: Mapping[str, Any] | None = None) -> None:
         """Tell a ClientStatus that does not follow from the tasks, or with None no such one any more."""

@@ -52,6 +52,11 @@ class NewClient(Client):
         if not self.group.has_hooks:
             self.start(task)
 
+    def take_ended(self, task: Now) -> None:
+        """The client has received a task that is to be stopped: it never begins."""
+        self.emit(task, ev.Received())
+        self.finish(task)
+
     def download_failed(self, task: Now, failed: given.DownloadFailed) -> None:
         """An artifact could not be downloaded."""
         if not self._gave_up(task):
@@ -107,7 +112,9 @@ class NewClient(Client):
         """The process of a running task ended."""
         self.emit(task, self.terminated(exited))
         held = task.decided
-        if held.killed:
+        if held.was_reattached:
+            self.finish(task)
+        elif held.killed:
             self.restart(task, Result(killed=True))
         elif held.restart == "asked":
             self.restart(task, Result(restart="asked"))
@@ -226,24 +233,35 @@ class NewClient(Client):
     # --- it was away ---
 
     def restored(self, task: Now, found: given.Restored) -> None:
-        """The client is back: what it does not find is pending; what was to be started by now is started."""
+        """The client is back: what it does not find is pending; what was to be started by now is started.
+
+        Where the servers want the end, nothing is started again: what is not dead then is killed.
+        """
+        is_wanted = not self.is_unwanted(task)
         if task.is_running and not found.reattached:
             self.emit(task, ev.FailedRestoringTask(kept=_shown(_NOT_RESTORED)))
             # What runs on every node is not kept waiting. Source: task_runner.go Restore.
             self.remember(task, start_at_ns=None, awaits_server=self.group.job_type != "system")
             if task.decided.killed:
                 self.finish(task)
-            elif not task.decided.awaits_server:
+            elif is_wanted and not task.decided.awaits_server:
                 self.start(task)
+        elif task.is_running and task.decided.killed:
+            # Its end is not waited for by who decides on restarts, which tells of Killed. Source: task_runner.go Run.
+            self.remember(task, was_reattached=True)
         elif task.state == PENDING and task.decided.killed:
             self.finish(task)
         elif task.state == PENDING and task.decided.start_at_ns is not None:
-            self.start(task)
+            if is_wanted:
+                self.start(task)
+            else:
+                self.remember(task, start_at_ns=None)
 
     def server_contacted(self) -> None:
-        """The servers were reached: what could not be restored is started again."""
+        """The servers were reached: what could not be restored is started again, unless they want its end."""
         for task in self.all():
-            if task.state == PENDING and task.decided.awaits_server and not task.decided.killed:
+            waits = task.state == PENDING and task.decided.awaits_server and not task.decided.killed
+            if waits and not self.is_unwanted(task):
                 self.remember(task, awaits_server=False)
                 self.start(task)
 

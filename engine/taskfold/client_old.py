@@ -46,6 +46,12 @@ class OldClient(Client):
         self.remember(task, window_start_ns=self.now_ns)
         self.start(task)
 
+    def take_ended(self, task: Now) -> None:
+        """The client has received a task that is to be stopped: it is killed when its directory is there."""
+        self.emit(task, ev.Received())
+        self.emit(task, ev.TaskSetup(message=given.SetUp().message))
+        self.emit(task, ev.Killed())
+
     def download_failed(self, task: Now, failed: given.DownloadFailed) -> None:
         """An artifact could not be downloaded."""
         self.emit(task, ev.FailedArtifactDownload(download_error=failed.error))
@@ -169,8 +175,17 @@ class OldClient(Client):
     # --- it was away ---
 
     def restored(self, task: Now, found: given.Restored) -> None:
-        """The client is back: what it does not find is started again, without an event, or has ended as it was to."""
-        if task.is_running and not found.reattached and self.doomed(task):
+        """The client is back: what it does not find is started again, without an event, or has ended as it was to.
+
+        Where the servers want the end, nothing is started again: what is not dead then is destroyed.
+        """
+        if self.is_unwanted(task):
+            if task.is_running and not found.reattached:
+                if not self.doomed(task):
+                    self.emit(task, ev.Killing(kill_timeout_ns=self.kill_timeout_ns(task.plan)))
+                self.emit(task, ev.Killed())
+                self.finish(task)
+        elif task.is_running and not found.reattached and self.doomed(task):
             self.exited(task, given.Exited(exit_code=None))
         elif not (task.is_running and found.reattached):
             self.start(task)

@@ -41,9 +41,9 @@ from taskfold.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.lifecycle import PENDING, RUNNING
 from taskfold.record import Decided
 from taskfold.restart import Random
-from taskfold.status import is_client_terminal, is_server_terminal
+from taskfold.status import is_client_terminal
 
-__all__ = ["RULES", "decide", "due_of", "owed"]
+__all__ = ["HEARS", "RULES", "decide", "due_of", "owed"]
 
 Where: TypeAlias = Literal["pending", "running", "ending", "dead"]
 
@@ -83,9 +83,15 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
         _OF_ALLOCATION[kind](client, said)
     else:
         raise InputRefused(f"{kind.__name__} happens to a task: name it")
+    if kind in HEARS and client.is_stopped and client.has_to_end:
+        client.stop()
     if client.died or client.moved:
         client.settle()
     return client.step()
+
+
+HEARS: Final = frozenset({given.Placed, given.Restored, given.ServerContacted, given.Reconnected})
+"""What tells that the client knows now what the servers want; what they wanted while it was away, it did not hear."""
 
 
 # --- of a task ---
@@ -102,7 +108,7 @@ class _Rule(NamedTuple):
 
 
 def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
-    if task.is_new and client.is_over:
+    if task.is_new and client.is_over and not (isinstance(said, given.Placed) and client.takes_ended):
         client.note(task.name, _OVER, "late")
         _end_unwanted(client, task, said)
         return
@@ -148,7 +154,10 @@ def _started(client: OldClient | NewClient, task: Now, _: given.Started) -> None
 
 def _placed(client: OldClient | NewClient, task: Now, _: given.Placed) -> None:
     if task.is_new:
-        client.place(task)
+        if client.is_stopped:
+            client.take_ended(task)
+        else:
+            client.place(task)
         client.moved = True
     else:
         client.note(task.name, "the task is placed already", "repeated")
@@ -262,7 +271,7 @@ _ENDED: Final = "the allocation has ended already"
 def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
     if not client.names():
         raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
-    if client.is_over:
+    if client.is_over and not client.takes_ended:
         client.note("", _OVER, "late")
         return
     new = [task for name in client.names() if (task := client.task(name)).is_new]
@@ -273,14 +282,17 @@ def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
 
 
 def _stop(client: OldClient | NewClient, said: given.StopRequested) -> None:
-    if is_server_terminal(client.field("DesiredStatus") or ""):
-        client.note("", "the allocation is to be stopped already", "repeated")
+    if client.is_stopped:
+        if client.has_to_end:
+            client.stop()
+        else:
+            client.note("", "the allocation is to be stopped already", "repeated")
         return
     fields: dict[str, Any] = {"DesiredStatus": said.desired, "DesiredDescription": said.description}
     if said.migrate and client.dialect.has_new_client:
         fields["DesiredTransition"] = {"ForceReschedule": None, "Migrate": True, "Reschedule": None}
     client.update(fields)
-    if not is_client_terminal(client.client_status):
+    if client.has_to_end or not is_client_terminal(client.client_status):
         client.stop()
 
 

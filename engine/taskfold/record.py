@@ -192,6 +192,8 @@ class Decided(InternalEvent, frozen=True, kw_only=True, tag="Decided"):
     """How often its process was killed, or tried to."""
     kill_at_ns: int | None = None
     """When it is to be killed, or again; None when that is under way."""
+    was_reattached: bool = False
+    """Its process was found again when its end was decided already: no Killed tells of it (new client)."""
 
 
 class Coordinated(InternalEvent, frozen=True, kw_only=True, tag="Coordinated"):
