@@ -41,6 +41,7 @@ from taskfold.inputs import INPUTS, NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, I
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
 from taskfold.policy import RestartPolicy
+from taskfold.record import Updated
 from taskfold.task import TaskState
 
 SECOND = 10**9
@@ -478,26 +479,39 @@ def test_a_lost_allocation_is_what_its_client_says_again():
     story.say(inputs.NodeLost())
     body = json.loads(story.engine.snapshot("a").to_json())
     assert (body["ClientStatus"], body["DesiredStatus"]) == ("lost", "stop")
-    assert [entry["Value"] for entry in body["AllocStates"]] == ["lost"]
+    assert "AllocStates" not in body  # as recorded
     story.clock.advance(SECOND)
 
     story.say(inputs.Exited(exit_code=0), "web")
 
     body = json.loads(story.engine.snapshot("a").to_json())
     assert body["ClientStatus"] == "pending"
-    assert [entry["Value"] for entry in body["AllocStates"]] == ["lost", "running"]
+    assert "AllocStates" not in body
+
+
+def test_what_was_unknown_and_is_lost_is_listed_with_both():
+    story = Story("web")
+    story.run("web")
+    for said in (inputs.Disconnected(), inputs.NodeLost(), inputs.Reconnected()):
+        story.say(said)
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert [entry["Value"] for entry in body["AllocStates"]] == ["unknown", "lost", "running"]
 
 
 def test_a_disconnected_allocation_reconnects():
     story = Story("web")
     story.run("web")
     story.say(inputs.Disconnected())
-    assert json.loads(story.engine.snapshot("a").to_json())["ClientStatus"] == "unknown"
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["ClientStatus"] == "unknown"
+    assert body["ClientDescription"] == "alloc is unknown since its node is disconnected"
+    assert list(body["AllocStates"][0]) == ["Field", "Time", "Value"]
 
     story.say(inputs.Reconnected())
 
     body = json.loads(story.engine.snapshot("a").to_json())
-    assert body["ClientStatus"] == "running"
+    assert (body["ClientStatus"], body["ClientDescription"]) == ("running", "Tasks are running")
     assert [(e["Field"], e["Value"]) for e in body["AllocStates"]] == [(0, "unknown"), (0, "running")]
     assert story.types("web") == ["Started", "Reconnected"]
 
@@ -523,7 +537,56 @@ def test_every_task_says_why_the_allocation_is_not_healthy():
     assert said["waits"] == "Task not running by deadline"
     story.say(inputs.StartFailed(), "failed")
     said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
-    assert said["failed"] == "Unhealthy because of failed task"
+    # It was not waited for until the deadline: who runs has had no time.
+    assert said == {"failed": "Unhealthy because of failed task", "waits": "Task not running by deadline"}
+
+
+@pytest.mark.parametrize(("ran_ns", "is_at_fault"), [(7 * SECOND - 1, True), (7 * SECOND, False)])
+def test_who_is_not_at_fault_is_not_said_to_be_unhealthy(ran_ns, is_at_fault):
+    tasks = (hooked("first", "prestart"), hooked("side", "prestart", sidecar=True), "web")
+    story = Story(*tasks, Update={"MinHealthyTime": 7 * SECOND}, Type="batch")
+    story.run("first", "side")
+    story.say(inputs.Exited(exit_code=0), "first")
+    story.clock.advance(7 * SECOND)
+    story.say(inputs.Started(), "web")
+    story.clock.advance(ran_ns)
+
+    step = story.say(inputs.HealthFailed())
+
+    assert [task for task, _ in step.events] == (["web"] if is_at_fault else [])
+    assert bool(step.notes) != is_at_fault
+
+
+def test_a_task_that_ended_though_it_has_to_run_on_is_at_fault():
+    story = Story("web", "db", Type="batch")
+    story.run("web", "db")
+    story.say(inputs.Exited(exit_code=0), "web")
+
+    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
+
+    assert said == {"web": "Unhealthy because of dead task"}
+
+
+def test_a_wish_to_migrate_leaves_the_other_wishes():
+    story = Story("web")
+    story.engine.update("a", {"DesiredTransition": {"ForceReschedule": None, "Migrate": None, "Reschedule": True}})
+
+    story.say(inputs.StopRequested(migrate=True))
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": True}
+
+
+@pytest.mark.parametrize("status", [None, {"Address": "10.0.0.7", "DNS": None, "InterfaceName": "eth0"}])
+def test_the_first_report_of_a_client_tells_the_network_unless_it_is_known(status):
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a", "NetworkStatus": status, "TaskGroup": "group", "Job": job("web", "db")})
+    engine.report("a", "", inputs.Placed())
+
+    body = json.loads(engine.snapshot("a").to_json())
+    assert body["NetworkStatus"] == (status or {"Address": "", "DNS": None, "InterfaceName": ""})
+    records = engine.store.log.read("a", 0)
+    assert sum(isinstance(record.event, Updated) for record in records) == (status is None)
 
 
 def test_what_could_not_be_restored_waits_for_the_servers():

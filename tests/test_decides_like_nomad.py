@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from recordings import Scenario, scenarios
 from taskfold import Engine, ManualClock
 from taskfold import events as ev
+from taskfold.codecs.fields import ALLOCATION_FIELDS
 from taskfold.codecs.groups import group_of
 from taskfold.dialect import dialect_of
 from taskfold.events import TaskEvent, wire_type
@@ -23,6 +25,10 @@ from told_inputs import Told, told
 JITTER = 1.25
 WINDOW_TOLERANCE_NS = 100_000_000
 """How much later than the window's end a real client may come to its decision, or begin its window."""
+
+ENGINE = Path(__file__).parent.parent / "engine" / "taskfold"
+DECIDING = ("client", "client_new", "client_old", "decide")
+"""The modules that write what is decided."""
 
 VERDICTS = Path(__file__).parent / "data" / "decides-like-nomad.txt"
 """Every scenario, with ``same``, or why not in one sentence."""
@@ -97,10 +103,31 @@ def compared(engine: Engine, alloc: str, version: str, found: Told, *, newest: i
             if was_set != (value is not None):
                 wrong.append(f"{name}: {fact}: {value} != {seen[fact]}")
     written = json.loads(engine.snapshot(alloc).to_json())
-    for name in ("ClientStatus", "ClientDescription", "DesiredStatus"):
-        if written.get(name, "") != body.get(name, ""):
-            wrong.append(f"{name}: {written.get(name)!r} != {body.get(name)!r}")
-    return wrong
+    return wrong + [
+        f"{name}: {written.get(name)!r} != {body.get(name)!r}"
+        for name in DECIDED_FIELDS
+        if compared_value(name, written) != compared_value(name, body)
+    ]
+
+
+DECIDED_FIELDS = (
+    "AllocStates",
+    "ClientDescription",
+    "ClientStatus",
+    "DesiredDescription",
+    "DesiredStatus",
+    "DesiredTransition",
+    "NetworkStatus",
+)
+"""Every top-level field that a decision may write."""
+
+
+def compared_value(name: str, body: dict[str, Any]) -> Any:
+    """Return what is compared of a field: of what is wished for, only what an input asks for."""
+    value = body.get(name)
+    if name == "DesiredTransition":
+        return bool((value or {}).get("Migrate"))
+    return value or None
 
 
 def delays(version: str, found: Told, task: str, decided: list[TaskEvent], recorded: list[TaskEvent]) -> list[str]:
@@ -124,6 +151,13 @@ def delays(version: str, found: Told, task: str, decided: list[TaskEvent], recor
             if not low <= found_ns < high
         ]
     return wrong
+
+
+def test_every_field_that_decisions_write_is_compared() -> None:
+    """A field that a decision begins to write has to be compared with the recorded ones, too."""
+    source = "".join(path.read_text(encoding="utf-8") for path in ENGINE.glob("*.py") if path.stem in DECIDING)
+    names = set(re.findall(r'"([A-Z][A-Za-z]+)"(?=: |\])', source)) & ALLOCATION_FIELDS.keys()
+    assert names == set(DECIDED_FIELDS)
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=str)

@@ -175,7 +175,7 @@ def wanted_no_more(found: Decision) -> set[str]:
 
 
 def unended(found: Decision) -> set[str]:
-    """Return the tasks that live on after a client has heard of a stop, and are not being ended, now or by the leader."""
+    """Return the tasks that live on after a client has heard of a stop: nobody ends them, now or after the leader."""
     held = {name: task.decided for name, task in found.after.tasks.items()}
     doomed = {name for name, decided in held.items() if decided is not None and decided.killed}
     if found.after.coordinated is not None and found.group.leader in doomed:

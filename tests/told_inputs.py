@@ -178,7 +178,12 @@ def _of_allocation(found: Told, version: str) -> Iterator[tuple[int, str, Input]
         else:
             desired = "evict" if bytes(fields["DesiredStatus"]) == b'"evict"' else "stop"
             last_ns = max(stop.time_ns, *(record.time_ns for record in found.records))
-            yield killed_ns or last_ns, "", given.StopRequested(desired=desired, description=description)
+            wished = json.loads(bytes(fields.get("DesiredTransition", b"null"))) or body.get("DesiredTransition") or {}
+            yield (
+                killed_ns or last_ns,
+                "",
+                given.StopRequested(desired=desired, description=description, migrate=bool(wished.get("Migrate"))),
+            )
     if killed_ns and not stops:
         yield killed_ns, "", given.KillRequested()
 

@@ -23,7 +23,7 @@ from taskfold.group import KILL_ATTEMPTS, Group, TaskPlan, kill_backoff_ns
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, Lifecycle, lifecycle_of
 from taskfold.record import Coordinated, Decided, Finished, Updated
 from taskfold.restart import Random, Result, Tracker, decide_restart
-from taskfold.status import AllocState, is_client_terminal, is_server_terminal, with_status
+from taskfold.status import DISCONNECTED, UNKNOWN, AllocState, is_client_terminal, is_server_terminal, with_status
 
 __all__ = ["NOT_RUNNING", "Client"]
 
@@ -169,7 +169,7 @@ class Client:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the servers had wanted the allocation to end before the input; its client need not have heard of it."""
+        """Whether the servers had wanted its end before the input; the client need not have heard of that."""
         return is_server_terminal(self.field("DesiredStatus") or "")
 
     @property
@@ -195,14 +195,14 @@ class Client:
     def tell_status(self, told: str | None, fields: Mapping[str, Any] | None = None) -> None:
         """Tell a ClientStatus that does not follow from the tasks, or with None no such one any more."""
         changed = dict(fields or {}) if told is None else {**(fields or {}), "ClientStatus": told}
-        value = told or client_status(self.allocation.tasks.values()) or PENDING
-        if self.dialect.has_new_client:
-            changed["AllocStates"] = with_status(self._alloc_states(), value, self.now_ns)
-        self.update(changed, ("ClientStatus",) if told is None else ())
-
-    def _alloc_states(self) -> list[AllocState]:
-        """Return the statuses that the servers gave the allocation."""
-        return msgspec.convert(self.field("AllocStates") or [], list[AllocState])
+        cleared = ["ClientStatus"] if told is None else []
+        if told is None and self.field("ClientDescription") == DISCONNECTED:
+            cleared.append("ClientDescription")
+        states = msgspec.convert(self.field("AllocStates") or [], list[AllocState])
+        if told == UNKNOWN or states or self.dialect.lists_lost:
+            value = told or client_status(self.allocation.tasks.values()) or PENDING
+            changed["AllocStates"] = with_status(states, value, self.now_ns)
+        self.update(changed, tuple(cleared))
 
     def remember(self, task: Now, **changes: Any) -> None:
         """Remember something of a task."""
@@ -364,8 +364,11 @@ class Client:
 _AWAY = ("lost", "unknown")
 
 _DECODERS: Final[dict[str, Callable[[bytes], Any]]] = {
-    "DesiredStatus": msgspec.json.Decoder(str | None).decode,
-    "ClientStatus": msgspec.json.Decoder(str | None).decode,
     "AllocStates": msgspec.json.Decoder(list[Any] | None).decode,
+    "ClientDescription": msgspec.json.Decoder(str | None).decode,
+    "ClientStatus": msgspec.json.Decoder(str | None).decode,
+    "DesiredStatus": msgspec.json.Decoder(str | None).decode,
+    "DesiredTransition": msgspec.json.Decoder(dict[str, Any] | None).decode,
+    "NetworkStatus": msgspec.json.Decoder(Any).decode,
 }
 """What reads the top-level fields that decisions look at."""

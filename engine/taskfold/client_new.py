@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+from msgspec import Raw
+
 from taskfold import events as ev
 from taskfold import inputs as given
 from taskfold.client import NOT_RUNNING, Client
@@ -47,6 +49,7 @@ class NewClient(Client):
 
     def place(self, task: Now) -> None:
         """The client has received the task: it is prepared when its stage comes."""
+        self._report_network()
         self.emit(task, ev.Received())
         self.remember(task, window_start_ns=self.now_ns)
         if not self.group.has_hooks:
@@ -54,8 +57,15 @@ class NewClient(Client):
 
     def take_ended(self, task: Now) -> None:
         """The client has received a task that is to be stopped: it never begins."""
+        self._report_network()
         self.emit(task, ev.Received())
         self.finish(task)
+
+    def _report_network(self) -> None:
+        """Tell the NetworkStatus with the client's first report."""
+        is_first = not self.allocation.tasks and not self._written
+        if is_first and self.dialect.first_network_status and self.field("NetworkStatus") is None:
+            self.update({"NetworkStatus": Raw(self.dialect.first_network_status)})
 
     def download_failed(self, task: Now, failed: given.DownloadFailed) -> None:
         """An artifact could not be downloaded."""
@@ -271,18 +281,36 @@ class NewClient(Client):
             self.emit(task, ev.Reconnected())
 
     def health_failed(self) -> None:
-        """The allocation did not become healthy in time: every task says why. Source: allochealth/tracker.go."""
-        for task in self.all():
-            self.emit(task, ev.AllocUnhealthy(message=self._unhealthy(task)))
+        """The allocation did not become healthy in time: each task that is at fault says why, and the others nothing.
 
-    def _unhealthy(self, task: Now) -> str:
+        Source: allochealth/tracker.go.
+        """
+        tasks = self.all()
+        # A task that failed or is dead ends the wait for health before its deadline: who runs then has time left.
+        is_early = any(task.failed or self._died_too_early(task) for task in tasks)
+        faults = [(task, fault) for task in tasks if (fault := self._fault(task, is_early=is_early))]
+        for task, fault in faults:
+            self.emit(task, ev.AllocUnhealthy(message=fault))
+        if not faults:
+            self.note("", "no task is at fault: all ran long enough, or ended well as their hook may")
+
+    def _died_too_early(self, task: Now) -> bool:
+        """Tell whether a task is dead that has to run on: one before or after the main tasks may end well."""
+        return task.is_dead and (not task.plan.hook or task.plan.sidecar)
+
+    def _fault(self, task: Now, *, is_early: bool) -> str:
+        """Return why a task is at fault that its allocation is not healthy; empty where it is not."""
         if task.failed:
             return "Unhealthy because of failed task"
-        if task.is_dead:
+        if self._died_too_early(task):
             return "Unhealthy because of dead task"
-        if not task.is_running:
+        if task.state == PENDING:
             return "Task not running by deadline"
-        return f"Task not running for min_healthy_time of {duration_text(self.group.min_healthy_time_ns)} by deadline"
+        healthy_ns = self.group.min_healthy_time_ns
+        ran_ns = self.now_ns - (self.now_ns if task.started_at_ns is None else task.started_at_ns)
+        if task.is_dead or is_early or ran_ns >= healthy_ns:
+            return ""
+        return f"Task not running for min_healthy_time of {duration_text(healthy_ns)} by deadline"
 
     # --- the group ---
 

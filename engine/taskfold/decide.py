@@ -41,7 +41,7 @@ from taskfold.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.lifecycle import PENDING, RUNNING
 from taskfold.record import Decided
 from taskfold.restart import Random
-from taskfold.status import is_client_terminal
+from taskfold.status import DISCONNECTED, UNKNOWN, is_client_terminal
 
 __all__ = ["HEARS", "RULES", "decide", "due_of", "owed"]
 
@@ -290,7 +290,8 @@ def _stop(client: OldClient | NewClient, said: given.StopRequested) -> None:
         return
     fields: dict[str, Any] = {"DesiredStatus": said.desired, "DesiredDescription": said.description}
     if said.migrate and client.dialect.has_new_client:
-        fields["DesiredTransition"] = {"ForceReschedule": None, "Migrate": True, "Reschedule": None}
+        wishes = {"ForceReschedule": None, "Reschedule": None} | (client.field("DesiredTransition") or {})
+        fields["DesiredTransition"] = wishes | {"Migrate": True}
     client.update(fields)
     if client.has_to_end or not is_client_terminal(client.client_status):
         client.stop()
@@ -337,7 +338,7 @@ def _lost(client: OldClient | NewClient, _: given.NodeLost) -> None:
 
 
 def _disconnected(client: OldClient | NewClient, _: given.Disconnected) -> None:
-    _away(client, "unknown", {})
+    _away(client, UNKNOWN, {"ClientDescription": DISCONNECTED})
 
 
 def _away(client: OldClient | NewClient, status: str, fields: dict[str, str]) -> None:

@@ -73,6 +73,12 @@ class Dialect(Struct, frozen=True, eq=False):
     withheld_variables: frozenset[str]
     """What a task does not inherit. Source: client/config/config.go."""
 
+    lists_lost: bool = False
+    """AllocStates tells of allocations that were lost (1.1.2 was recorded without), not only of unknown ones."""
+    first_network_status: str = ""
+    """The NetworkStatus that a client tells with its first report of an allocation without a network of its own, as
+    JSON; empty where it tells none (before Nomad 1.0.0)."""
+
     def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
         return dialect_of, (self.name,)
 
@@ -168,6 +174,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
             has_new_client=True,
             cleans_variables=True,
             withheld_variables=_SECRETS | {"CONSUL_HTTP_TOKEN"},
+            first_network_status='{"Address":"","DNS":null,"InterfaceName":""}',
         ),
     )
 }

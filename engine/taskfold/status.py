@@ -18,6 +18,8 @@ from taskfold.lifecycle import DEAD
 from taskfold.task import TaskState
 
 __all__ = [
+    "DISCONNECTED",
+    "UNKNOWN",
     "AllocState",
     "is_client_terminal",
     "is_server_terminal",
@@ -33,6 +35,8 @@ __all__ = [
 SERVER_TERMINAL: Final = frozenset({"stop", "evict"})
 CLIENT_TERMINAL: Final = frozenset({"complete", "failed", "lost"})
 UNKNOWN: Final = "unknown"
+DISCONNECTED: Final = "alloc is unknown since its node is disconnected"
+"""The ClientDescription of an allocation that is unknown. Source: scheduler/generic_sched.go, since Nomad 1.3.0."""
 CLIENT_STATUS_FIELD: Final = 0
 """The number that an entry of AllocStates has which is of the client status; there is no other yet."""
 
@@ -73,9 +77,9 @@ class AllocState(Struct, frozen=True, kw_only=True, rename=wire_name):
     """An entry of AllocStates: a status that the servers gave an allocation, and when (since Nomad 0.11.2)."""
 
     field: int = CLIENT_STATUS_FIELD
-    value: str = ""
     time: str = ""
     """RFC 3339."""
+    value: str = ""
 
 
 def with_status(states: Sequence[AllocState], value: str, time_ns: int) -> list[AllocState]:
