@@ -1366,3 +1366,173 @@ def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, att
     story = Story({"Name": "web", "RestartPolicy": POLICY | {"Attempts": 7}}, dialect=dialect)
 
     assert story.engine.group("a").plan("web").policy.attempts == attempts
+
+
+# --- tasks that no job tells ---
+
+
+def test_a_task_of_a_name_that_the_job_has_not_is_refused():
+    for said in (inputs.Placed(), inputs.Started(), inputs.KillRequested()):
+        with pytest.raises(UnknownAllocation, match="the group has no task 'typo'; it has 'web'"):
+            Story("web").say(said, "typo")
+
+
+def test_what_is_taken_for_a_task_where_no_job_tells_them_is_told_once():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a"})
+
+    notes = [engine.report("a", "web", said).notes for said in (inputs.Placed(), inputs.Started())]
+
+    assert notes == [
+        (("web", "no job tells the tasks of the allocation: this one is taken as a service with the default policy"),),
+        (),
+    ]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_task_that_the_job_tells_no_more_can_end_and_is_ended(dialect):
+    story = Story("web", "db", dialect=dialect)
+    story.run("web", "db")
+    story.engine.update("a", {"Job": job("web")})
+
+    stop = story.say(inputs.StopRequested())
+    story.say(inputs.Exited(exit_code=None), "web", "db")
+
+    assert names(stop, KillTask) == ["web", "db"]
+    assert {story.state(task).state for task in ("web", "db")} == {"dead"}
+
+
+def test_a_task_that_somebody_recorded_keeps_nobody_from_learning_what_is_owed():
+    story = Story("web")
+    story.run()
+    story.engine.record("a", "typo", ev.Received())
+
+    assert [effect for step in story.engine.restore() for effect in step.effects] == [
+        StartTask(task="web", at_ns=story.clock.time_ns())
+    ]
+
+
+# --- what is learnt together ---
+
+
+def main_and_sidecar(dialect: str = NEW) -> Story:
+    """Return a story of a main task and its sidecar, which run."""
+    policy = POLICY | {"Attempts": 0}
+    story = Story(hooked("side", "prestart", sidecar=True), "main", dialect=dialect, policy=policy, Type="batch")
+    story.run("side")
+    story.say(inputs.Started(), "main")
+    return story
+
+
+@pytest.mark.parametrize("is_together", [False, True], ids=["one by one", "together"])
+def test_a_sidecar_that_ended_with_the_main_task_is_not_ended_because_of_it(is_together):
+    story = main_and_sidecar()
+    ends = [("main", inputs.Exited(exit_code=0)), ("side", inputs.Exited(exit_code=1))]
+
+    for said in [ends] if is_together else [[end] for end in ends]:
+        story.engine.report_all("a", said)
+
+    doomed = ["Main Tasks Dead", "Killing", "Terminated", "Killed"]
+    assert story.types("side") == ["Started", *(["Terminated", "Not Restarting"] if is_together else doomed)]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_tasks_that_failed_together_do_not_end_each_other(dialect):
+    story = Story("web", "db", "more", dialect=dialect, policy=POLICY | {"Attempts": 0})
+    story.run("web", "db", "more")
+
+    step = story.engine.report_all("a", [(task, inputs.Exited(exit_code=1)) for task in ("web", "db")])
+
+    doomed = [(task, event) for task, event in step.events if isinstance(event, ev.SiblingTaskFailed)]
+    assert [(task, event.failed_sibling) for task, event in doomed] == [("more", "web")]
+    assert names(step, KillTask) == ["more"]
+
+
+def test_what_is_reported_together_is_refused_together():
+    story = main_and_sidecar()
+    before = story.engine.index
+    ended = ("main", inputs.Exited(exit_code=0))
+    for other, error, why in (
+        (("typo", inputs.Exited()), UnknownAllocation, "the group has no task 'typo'"),
+        (("", inputs.StopRequested()), InputRefused, "StopRequested: what is reported together happens to tasks"),
+        (("side", inputs.Exited(exit_code=-1)), InputRefused, "is no exit code"),
+        (("side", ev.Killed()), InputRefused, "events.Killed is an event: record it"),
+        ("side", InputRefused, "expected a list of pairs.*; entry 1 is a value of type str"),
+    ):
+        with pytest.raises(error, match=why):
+            story.engine.report_all("a", [ended, other])
+    with pytest.raises(InputRefused, match="found none"):
+        story.engine.report_all("a", [])
+    with pytest.raises(InputRefused, match="found a value of type Exited"):
+        story.engine.report_all("a", inputs.Exited())
+
+    assert story.engine.index == before
+
+
+def test_what_is_reported_together_is_known_by_one_id():
+    story = main_and_sidecar()
+    ends = [("main", inputs.Exited(exit_code=0)), ("side", inputs.Exited(exit_code=0))]
+
+    outcomes = [story.engine.report_all("a", ends, id="ends").outcome for _ in range(2)]
+
+    assert outcomes == ["decided", "repeated"]
+
+
+# --- a group of the old client, whose tasks are being started ---
+
+
+def starting(dialect: str, *, is_leader: bool = False) -> tuple[Story, Step]:
+    """Return a story of a task that is being started when its group ends, and the step that ended it."""
+    story = Story({"Name": "first", "Leader": is_leader}, "good", dialect=dialect, Type="batch")
+    story.run("first")
+    said = inputs.Exited(exit_code=0) if is_leader else inputs.SetupFailed()
+    return story, story.say(said, "first")
+
+
+OLD_DOOMS = [("0.5.0", False), (OLD, False), (OLD, True)]
+
+
+@pytest.mark.parametrize(("dialect", "is_leader"), OLD_DOOMS)
+def test_a_task_that_was_started_when_its_group_ended_is_killed_as_any_other(dialect, is_leader):
+    story, doom = starting(dialect, is_leader=is_leader)
+
+    started = story.say(inputs.Started(), "good")
+    story.say(inputs.Exited(exit_code=None), "good")
+
+    event = "Leader Task Dead" if is_leader else "Sibling Task Failed"
+    assert (names(doom, KillTask)[-1], names(started, KillTask)) == ("good", ["good"])
+    assert story.types("good") == ["Started", event, "Killing", "Killed"]
+    assert story.state("good").state == "dead"
+
+
+@pytest.mark.parametrize("said", [inputs.Exited(exit_code=None), inputs.Restored(reattached=False)])
+@pytest.mark.parametrize(("dialect", "is_leader"), OLD_DOOMS)
+def test_a_task_whose_start_was_given_up_when_its_group_ended_is_dead_with_that_alone(dialect, is_leader, said):
+    story, _ = starting(dialect, is_leader=is_leader)
+
+    step = story.say(said, "good")
+
+    assert story.types("good") == ["Leader Task Dead" if is_leader else "Sibling Task Failed"]
+    assert story.state("good").state == "dead"
+    assert step.effects == (Collect(),)
+
+
+@pytest.mark.parametrize("said", [inputs.StartFailed(recoverable=True), inputs.DownloadFailed()])
+def test_a_start_that_fails_when_its_group_has_ended_is_not_tried_again(said):
+    story, _ = starting(OLD)
+
+    step = story.say(said, "good")
+
+    assert story.types("good")[1:] == ["Sibling Task Failed"]
+    assert step.effects == (Collect(),)
+
+
+def test_a_task_that_waits_for_its_restart_is_dead_at_once_when_its_group_ends():
+    story = Story("bad", "good", dialect=OLD)
+    story.run("bad", "good")
+    story.say(inputs.Exited(exit_code=1), "good")
+
+    story.say(inputs.SetupFailed(), "bad")
+
+    assert story.types("good")[-2:] == ["Restarting", "Sibling Task Failed"]
+    assert story.state("good").state == "dead"

@@ -98,6 +98,10 @@ def _of_task(version: str, task: str, records: Sequence[Record]) -> Iterator[tup
             is_running = True
         elif isinstance(event, (ev.Restarting, ev.Terminated, ev.Killed)):
             is_running = False
+    # A start that its group ended the old client gives up, or has Started.
+    given_up = bool(events) and isinstance(events[-1], _BY_THE_GROUP)
+    if version != "1.1.2" and given_up and not any(isinstance(event, ev.Started) for event in events):
+        yield events[-1].time_ns, task, given.Exited(exit_code=None)
     began = any(isinstance(event, (ev.TaskSetup, ev.Started)) for event in events)
     if version == "1.1.2" and was_killed and began and not any(isinstance(event, ev.Started) for event in events):
         # Killed while it was being prepared: it is dead when that is over.

@@ -18,7 +18,7 @@ from taskfold.inputs import AnyInput, Input
 from taskfold.log.entries import read_back
 from taskfold.record import Finished, Placed, Updated
 
-__all__ = ["check_address", "check_event", "check_input", "check_text", "checked_time"]
+__all__ = ["check_address", "check_event", "check_input", "check_said", "check_text", "checked_time"]
 
 _TIMES: Final = 2**63
 _WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
@@ -126,6 +126,18 @@ def check_input(value: Any) -> None:
         read_back(value, _decode_input)
     except DecodeError as error:
         raise InputRefused(f"inputs.{type(value).__name__} cannot be decided on: {error}") from None
+
+
+def check_said(said: object) -> None:
+    """Check that inputs that are reported together are pairs, each a task and an input. O(n). Raises InputRefused."""
+    right = 'expected a list of pairs, each a task and an input, such as [("web", inputs.Exited())]'
+    if not isinstance(said, (list, tuple)):
+        raise InputRefused(f"{right}, found {_kind(said)}")
+    if not said:
+        raise InputRefused(f"{right}, found none")
+    for place, pair in enumerate(said):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:  # noqa: PLR2004 - a pair
+            raise InputRefused(f"{right}; entry {place} is {_kind(pair)}")
 
 
 def _not_an_input(value: object) -> str:

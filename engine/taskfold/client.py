@@ -77,11 +77,11 @@ class Client:
     # --- what is known ---
 
     def task(self, name: str) -> Now:
-        """Return a task as it stands. Raises UnknownAllocation where the group has none of this name."""
+        """Return a task as it stands. Raises UnknownAllocation where neither group nor allocation has this name."""
         found = self._tasks.get(name)
         if found is None:
             known: TaskLike | None = self.allocation.tasks.get(name)
-            plan = self.group.plan(name)
+            plan = self.group.plan(name, is_known=known is not None)
             if known is None:
                 found = Now(name, plan, PENDING, False, None, _NOTHING, True)  # noqa: FBT003 - in order
             else:
@@ -92,8 +92,9 @@ class Client:
         return found
 
     def names(self) -> list[str]:
-        """Return the names of all tasks, in the order of the job."""
-        return list(self.group.tasks or self.allocation.tasks)
+        """Return the names of all tasks, in the order of the job; those that it does not tell come last."""
+        planned = self.group.tasks
+        return [*planned, *(name for name in self.allocation.tasks if name not in planned)]
 
     def all(self) -> list[Now]:
         """Return all tasks that were placed, as they stand, in the order of the job."""

@@ -139,6 +139,10 @@ class NewClient(Client):
         if not self._gave_up(task):
             self.note(task.name, "no process of the task is known to run", "impossible")
 
+    def end_started(self, task: Now) -> None:
+        """End a task that was killed while it was being started, and that runs now."""
+        self.kill(task)
+
     def kill_gave_up(self, task: Now, _: given.KillFailed) -> None:
         """The last attempt to kill failed: the task counts as dead, and no event has room for the reason."""
         self.emit(task, ev.Killed())

@@ -4,7 +4,8 @@ The rules that set it apart, each with the function of v0.5.6 that it comes from
 
 * A process that is killed has no Terminated: ``Killing``, then ``Killed`` when it is gone (task_runner.go killTask).
 * To destroy a task takes one event, and the first destruction wins; the later ones are not even seen (Destroy). A task
-  that does not run is dead with that event alone, whatever it waits for.
+  that does not run is dead with that event alone, whatever it waits for. Where the group destroys a task whose start is
+  under way, that is over first: who was started is killed as any other, who was not is dead with the event (run).
 * A restart that is asked for is a kill and a ``Restarting`` without delay (Run, restartCh).
 * When a task is dead and failed, every other one is destroyed as its sibling; when it is the leader, as its follower;
   failure goes before leadership (alloc_runner.go setTaskState).
@@ -21,6 +22,7 @@ from taskfold.client import NOT_RUNNING, Client
 from taskfold.client_state import Now
 from taskfold.events import TaskEvent
 from taskfold.group import LEAST_KILL_TIMEOUT_NS, MOST_KILL_TIMEOUT_NS, TaskPlan
+from taskfold.lifecycle import PENDING
 from taskfold.restart import Result
 from taskfold.signals import signal_text
 
@@ -55,6 +57,8 @@ class OldClient(Client):
     def download_failed(self, task: Now, failed: given.DownloadFailed) -> None:
         """An artifact could not be downloaded."""
         self.emit(task, ev.FailedArtifactDownload(download_error=failed.error))
+        if self._gave_up(task):
+            return
         self.restart(task, Result(start_failed=True, recoverable=failed.recoverable))
         if not task.is_dead:
             self.remember(task, download_failed=True)
@@ -79,6 +83,8 @@ class OldClient(Client):
     def start_failed(self, task: Now, failed: given.StartFailed) -> None:
         """The process could not be started."""
         self.emit(task, ev.DriverFailure(driver_error=failed.error))
+        if self._gave_up(task):
+            return
         self.restart(task, Result(start_failed=True, recoverable=failed.recoverable))
 
     def driver_message(self, task: Now, said: given.DriverMessage) -> None:
@@ -103,8 +109,22 @@ class OldClient(Client):
             self.restart(task, Result(exit_code=exited.exit_code, signal=exited.signal, error=exited.error))
 
     def aborted(self, task: Now) -> None:
-        """A pending task's process ended: here nothing remembers a start that was given up."""
-        self.note(task.name, "no process of the task is known to run", "impossible")
+        """A pending task's process ended: the start that was given up, if there was one."""
+        if not self._gave_up(task):
+            self.note(task.name, "no process of the task is known to run", "impossible")
+
+    def _gave_up(self, task: Now) -> bool:
+        """End a task that its group destroyed while it was being started; tell whether that is so."""
+        if not task.decided.killed:
+            return False
+        # What its group ended by is there, unless the job changed since.
+        self.emit(task, self._doom_of_all() or ev.Killed())
+        return True
+
+    def end_started(self, task: Now) -> None:
+        """End a task that its group destroyed while it was being started, and that runs now."""
+        self.remember(task, killed=False, kill_attempts=0)
+        self._destroy(task, self._doom_of_all() or ev.Killed())
 
     def kill_gave_up(self, task: Now, failed: given.KillFailed) -> None:
         """The last attempt to kill failed: the task counts as dead."""
@@ -132,6 +152,10 @@ class OldClient(Client):
         if task.is_dead or task.decided.killed:
             return
         if not task.is_running:
+            if self.is_starting(task) and isinstance(event, (ev.SiblingTaskFailed, ev.LeaderTaskDead)):
+                self.remember(task, killed=True)
+                self.kill(task)
+                return
             self.emit(task, event)
             if task.decided.download_failed and not self.is_starting(task) and isinstance(event, ev.Killed):
                 # Both loops that wait there tell of it (prestart and Run), with the same event.
@@ -179,7 +203,9 @@ class OldClient(Client):
 
         Where the servers want the end, nothing is started again: what is not dead then is destroyed.
         """
-        if self.is_unwanted(task):
+        if task.state == PENDING and task.decided.killed:
+            self.aborted(task)
+        elif self.is_unwanted(task):
             if task.is_running and not found.reattached:
                 if not self.doomed(task):
                     self.emit(task, ev.Killing(kill_timeout_ns=self.kill_timeout_ns(task.plan)))
@@ -204,18 +230,22 @@ class OldClient(Client):
         self.died = bool(done)
 
     def _doom(self, dead: Now) -> None:
-        event: TaskEvent
-        if dead.failed:
-            event = ev.SiblingTaskFailed(failed_sibling=dead.name)
-        elif dead.plan.leader:
-            event = ev.LeaderTaskDead()
-        else:
-            return
-        if not self.knows(event):
+        event = self._doom_of(dead)
+        if event is None:
             return
         for task in self.all():
             if task is not dead:
                 self._destroy(task, event)
+
+    def _doom_of(self, dead: Now) -> TaskEvent | None:
+        """Return by which event the death of a task destroys the others; None where it does not."""
+        event = ev.SiblingTaskFailed(failed_sibling=dead.name) if dead.failed else ev.LeaderTaskDead()
+        return event if (dead.failed or dead.plan.leader) and self.knows(event) else None
+
+    def _doom_of_all(self) -> TaskEvent | None:
+        """Return by which event the others were destroyed; a failure goes first."""
+        dead = sorted((task for task in self.all() if task.is_dead), key=lambda task: not task.failed)
+        return next(filter(None, map(self._doom_of, dead)), None)
 
     def needs_running(self, task: Now) -> bool:
         """Tell whether what is asked for needs a running task, and note it where this one is none."""

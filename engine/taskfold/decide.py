@@ -25,7 +25,7 @@ What the two generations of Nomad's client do differently is in `taskfold.client
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from taskfold import events as ev
@@ -43,7 +43,7 @@ from taskfold.record import Decided
 from taskfold.restart import Random
 from taskfold.status import DISCONNECTED, UNKNOWN, is_client_terminal
 
-__all__ = ["HEARS", "RULES", "decide", "due_of", "owed"]
+__all__ = ["HEARS", "RULES", "decide", "decide_all", "due_of", "owed"]
 
 Where: TypeAlias = Literal["pending", "running", "ending", "dead"]
 
@@ -64,7 +64,45 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
     Raises InputRefused for an input of another dialect, one that names a task where it should not, and a negative exit
     code, and UnknownAllocation for a task that the group has not.
     """
-    kind = type(said)
+    return decide_all(allocation, group, ((task, said),), now_ns=now_ns, rng=rng)
+
+
+def decide_all(
+    allocation: AllocationLike, group: Group, said: Sequence[tuple[str, Input]], *, now_ns: int, rng: Random
+) -> Step:
+    """Return what follows from inputs that were learnt together, each with its task, as `decide` does from one.
+
+    What follows for the group follows when all are taken: a task that ended, too, is not ended because of another.
+    O(inputs and tasks of the group). Raises as `decide` does, whichever of them is refused.
+    """
+    client: OldClient | NewClient = (NewClient if group.dialect.has_new_client else OldClient)(
+        allocation, group, now_ns, rng
+    )
+    outcomes: list[Outcome] = []
+    for task, one in said:
+        if not task and len(said) > 1:
+            raise InputRefused(
+                f"{type(one).__name__}: what is reported together happens to tasks, name the task of each"
+            )
+        client.outcome = "decided"
+        _take(client, task, one)
+        outcomes.append(client.outcome)
+    client.outcome = _of_all(outcomes)
+    if client.is_stopped and client.has_to_end and not HEARS.isdisjoint(type(one) for _, one in said):
+        client.stop()
+    if client.died or client.moved:
+        client.settle()
+    return client.step()
+
+
+def _of_all(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return what became of several: they are decided if any is."""
+    return "decided" if "decided" in outcomes or not outcomes else outcomes[0]
+
+
+def _take(client: OldClient | NewClient, task: str, said: Input) -> None:
+    """Take one input. Raises InputRefused and UnknownAllocation."""
+    kind, group = type(said), client.group
     if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
         raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")
     if isinstance(said, given.Exited) and said.exit_code is not None and said.exit_code < 0:
@@ -72,9 +110,6 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
             f"$.ExitCode: {said.exit_code} is no exit code; a process that signal n ended has 128 + n, and the signal: "
             "report `Exited.of_returncode(process.returncode)`"
         )
-    client: OldClient | NewClient = (NewClient if group.dialect.has_new_client else OldClient)(
-        allocation, group, now_ns, rng
-    )
     if task:
         if kind in OF_ALLOCATION:
             raise InputRefused(f"{kind.__name__} is of an allocation, not of a task: leave {task!r} out")
@@ -83,11 +118,6 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
         _OF_ALLOCATION[kind](client, said)
     else:
         raise InputRefused(f"{kind.__name__} happens to a task: name it")
-    if kind in HEARS and client.is_stopped and client.has_to_end:
-        client.stop()
-    if client.died or client.moved:
-        client.settle()
-    return client.step()
 
 
 HEARS: Final = frozenset({given.Placed, given.Restored, given.ServerContacted, given.Reconnected})
@@ -112,6 +142,8 @@ def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
         client.note(task.name, _OVER, "late")
         _end_unwanted(client, task, said)
         return
+    if task.is_new and client.group.is_open:
+        client.note(task.name, _NAMED)
     rule = RULES[type(said)]
     where = _where(client, task)
     if where in rule.fits:
@@ -149,7 +181,7 @@ def _started(client: OldClient | NewClient, task: Now, _: given.Started) -> None
     client.emit(task, ev.Started(time_ns=client.now_ns))
     if killed:
         # It was killed while it was being started: what runs now is to end.
-        client.kill(task)
+        client.end_started(task)
 
 
 def _placed(client: OldClient | NewClient, task: Now, _: given.Placed) -> None:
@@ -228,11 +260,12 @@ def _timer(client: OldClient | NewClient, task: Now, said: given.TimerDue) -> No
         client.kill(task)
     elif task.decided.killed:
         # It was killed when its time had come, before anybody was told to start it.
-        client.finish(task)
+        client.aborted(task)
     else:
         client.owe_start(task, due_ns)
 
 
+_NAMED: Final = "no job tells the tasks of the allocation: this one is taken as a service with the default policy"
 _OVER: Final = "the allocation has ended, or is to be stopped: nothing new begins in it"
 
 _LATE: Final[dict[Where, Outcome]] = {"running": "late", "ending": "late"}
@@ -308,7 +341,7 @@ def _each(client: OldClient | NewClient, said: Input) -> None:
         client.outcome = "decided"
         _of_task(client, task, said)
         outcomes.append(client.outcome)
-    client.outcome = "decided" if "decided" in outcomes or not outcomes else outcomes[0]
+    client.outcome = _of_all(outcomes)
 
 
 def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:

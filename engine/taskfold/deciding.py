@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import is_
 from typing import Final
 
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation
-from taskfold.decide import decide, due_of, owed
+from taskfold.decide import decide_all, due_of, owed
 from taskfold.effects import Collect, SignalTask, StartTask, Step
 from taskfold.errors import ClockWentBack, IdConflict, LogError, VersionConflict
 from taskfold.group import Group
@@ -53,13 +54,12 @@ class Decider:
     def decided(
         self,
         alloc: str,
-        task: str,
-        said: Input,
+        said: Sequence[tuple[str, Input]],
         now_ns: int,
         id: str | None = None,
         expected_version: int | None = None,
     ) -> tuple[Step, list[Record]]:
-        """Return what follows from an input, and the records that say so. Raises whatever refuses it."""
+        """Return what follows from inputs, and the records that say so. Raises whatever refuses one of them."""
         store = self._store
         if store.is_closed:
             raise LogError("the engine is closed")
@@ -68,7 +68,8 @@ class Decider:
         if id is not None and digest is not None:
             # What is recorded does not tell which input it follows from, but whose it was.
             if not is_of(digest, alloc):
-                raise IdConflict(id=id, allocation=alloc, task=task, event=type(said).__name__)
+                task, first = said[0]
+                raise IdConflict(id=id, allocation=alloc, task=task, event=type(first).__name__)
             notes = (("", f"the input {id!r} was recorded before"),)
             return Step(alloc=alloc, time_ns=now_ns, outcome="repeated", notes=notes), []
         version = allocation.version
@@ -76,7 +77,7 @@ class Decider:
             raise VersionConflict(allocation=alloc, expected=expected_version, found=version)
         if now_ns < allocation.modified_ns:
             raise ClockWentBack(allocation=alloc, time_ns=now_ns, newest_ns=allocation.modified_ns)
-        step = decide(allocation, self.group(allocation), said, task=task, now_ns=now_ns, rng=self._rng)
+        step = decide_all(allocation, self.group(allocation), said, now_ns=now_ns, rng=self._rng)
         return step, self._records(step, version, id)
 
     def _records(self, step: Step, version: int, id: str | None) -> list[Record]:

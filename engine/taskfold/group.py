@@ -111,11 +111,14 @@ class Group(Struct, frozen=True, kw_only=True, eq=False):
             min_healthy_time_ns=min_healthy_time_ns,
         )
 
-    def plan(self, task: str) -> TaskPlan:
-        """Return how a task is run. Raises UnknownAllocation where the group has no such task."""
+    def plan(self, task: str, *, is_known: bool = False) -> TaskPlan:
+        """Return how a task is run. Raises UnknownAllocation where the group has no such task.
+
+        One that the allocation has is known: its job may have told it before, or somebody recorded events of it.
+        """
         found = self.tasks.get(task)
         if found is None:
-            if not self.is_open:
+            if not (self.is_open or is_known):
                 known = ", ".join(map(repr, self.tasks)) or "none"
                 raise UnknownAllocation(f"the group has no task {task!r}; it has {known}")
             return _default_plan(task, self.dialect)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
-from taskfold.arguments import check_address, check_input, checked_time
+from taskfold.arguments import check_address, check_input, check_said, checked_time
 from taskfold.effects import Step
 from taskfold.errors import ListenerError, LogError, TaskfoldError
 from taskfold.group import Group
@@ -20,7 +20,6 @@ __all__ = ["Reporting"]
 class Reporting(Turns):
     """The deciding side of an engine."""
 
-    @writing
     def report(
         self,
         alloc: str,
@@ -50,10 +49,38 @@ class Reporting(Turns):
         Raises ListenerError, which has the step, when it was recorded, and then a listener raised. Where the call is
         interrupted (KeyboardInterrupt) after it was recorded, the next `due` returns the step.
         """
-        check_address(alloc, task, id, expected_version)
-        check_input(said)
+        return self.report_all(alloc, ((task, said),), time_ns=time_ns, id=id, expected_version=expected_version)
+
+    @writing
+    def report_all(
+        self,
+        alloc: str,
+        said: Sequence[tuple[str, Input]],
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report what was learnt together of an allocation, each with its task; taskfold decides on all of it as one.
+
+        So a task that ended is not said to be ended because of another one: it had ended. One write, all or nothing;
+        the outcome is ``decided`` if that of any input is. Raises as `report` does.
+
+        >>> from taskfold import Engine, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> tasks = "redis", "stats"
+        >>> for said in (inputs.Placed(), inputs.Started(), inputs.KillRequested(), inputs.Exited()):
+        ...     step = engine.report_all("203266e5", [(task, said) for task in tasks])
+        >>> step.effects, engine.snapshot("203266e5").client_status
+        ((Collect(),), 'complete')
+        """
+        check_said(said)
+        for task, one in said:
+            check_address(alloc, task, id, expected_version)
+            check_input(one)
         now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
-        step, records = self._decider.decided(alloc, task, said, now_ns, id, expected_version)
+        step, records = self._decider.decided(alloc, said, now_ns, id, expected_version)
         records, problems = self._commit_step(step, records)
         self._owed.pop(_place(step), None)
         if problems:
@@ -95,7 +122,7 @@ class Reporting(Turns):
             return []
         alloc, task, said, time_ns = due
         try:
-            step, records = self._decider.decided(alloc, task, said, time_ns)
+            step, records = self._decider.decided(alloc, ((task, said),), time_ns)
             _, problems = self._commit_step(step, records)
         except LogError:
             raise
