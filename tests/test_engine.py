@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from taskfold import (
+    AlreadyPlaced,
     AppendRefused,
     DecodeError,
     Engine,
@@ -228,7 +229,7 @@ def test_an_append_is_refused_whole_and_tells_every_refusal():
     assert [(place, type(error)) for place, error in told.value.refusals] == [
         (1, IllegalEvent),
         (2, UnknownAllocation),
-        (3, VersionConflict),
+        (3, AlreadyPlaced),
         (4, TaskfoldError),
         (5, VersionConflict),
         (7, DecodeError),

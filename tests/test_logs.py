@@ -6,6 +6,8 @@ import errno
 import gzip
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +15,7 @@ import pytest
 
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
 from taskfold.log import EventLog, MemoryLog, NdjsonLog
+from taskfold.log.opening import open_log
 from taskfold.log.seals import seal, unsealed
 from taskfold.log.sqlite import SqliteLog
 from taskfold.replay import replay
@@ -98,7 +101,7 @@ def test_a_new_log_needs_a_dialect_and_an_empty_file_is_a_new_log(tmp_path: Path
 def test_two_writers_cannot_open_one_file(path: Path) -> None:
     first = NdjsonLog(path)
     before = path.read_bytes()
-    with pytest.raises(LogError, match="another process is writing this log"):
+    with pytest.raises(LogError, match="this process has the log open already"):
         NdjsonLog(path)
     assert path.read_bytes() == before
     first.close()
@@ -303,3 +306,23 @@ def test_what_is_pending_when_a_sync_fails_at_any_call_is_pending_still(
         assert [r.seq for r in replay(path)] == [1, 2, 3, 4, 5, 6, 7, 8]
     log.close()
     assert failures > 5
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.db"])
+def test_who_has_a_log_open_is_told_also_after_it_was_closed_once(name, tmp_path):
+    path = tmp_path / name
+    NdjsonLog(path, "1.1.2").close() if name == "x.jsonl" else SqliteLog(path, "1.1.2").close()
+    script = "import sys\nfrom taskfold.log.opening import open_log\nwith open_log(sys.argv[1]): print(); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(LogError, match="another process is writing this log"):
+            open_log(path)
+    finally:
+        other.communicate("\n")
+    with open_log(path), pytest.raises(LogError, match="this process has the log open already"):
+        open_log(path)
+    open_log(path).close()

@@ -24,7 +24,7 @@ from taskfold.testing.logs import record_of, records_of
 
 fcntl = pytest.importorskip("fcntl", reason="where files cannot be locked, nobody is told to wait")
 
-BUSY = "another process is writing this log"
+BUSY = "this process has the log open already"
 MOMENTS = {"is opened": (os, "open"), "is locked": (fcntl, "flock")}
 """What a writer calls between finding a log and having it for itself."""
 

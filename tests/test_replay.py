@@ -207,3 +207,41 @@ def test_reading_tells_how_far_it_is(tmp_path):
     assert all(0 <= part <= 1 for part in told)
     assert told == sorted(told)
     assert told[0] < 0.9 < told[-1]
+
+
+def frames(*events: dict[str, object]) -> str:
+    """Return frames of a stream, one for each event."""
+    return "".join(json.dumps({"Events": [event], "Index": event["Index"]}) + "\n" for event in events)
+
+
+def of_alloc(index: int, alloc: str, **fields: object) -> dict[str, object]:
+    """Return an event that tells of an allocation."""
+    told = {"ID": alloc, "JobID": "site", "CreateIndex": 20, "ModifyIndex": index, "ClientStatus": "running"} | fields
+    return {"Topic": "Allocation", "Type": "AllocationUpdated", "Index": index, "Payload": {"Allocation": told}}
+
+
+GONE = {"Topic": "Job", "Type": "JobDeregistered", "Namespace": "default", "Key": "site", "Index": 40}
+
+
+@pytest.mark.parametrize(
+    ("events", "is_told"),
+    [
+        ([of_alloc(25, "a"), GONE], True),
+        ([of_alloc(25, "a"), GONE, of_alloc(41, "a", DesiredStatus="stop")], True),
+        ([of_alloc(25, "a"), GONE, of_alloc(41, "a", ClientStatus="complete")], False),
+        ([of_alloc(25, "a", JobID="other"), GONE], False),
+        ([of_alloc(25, "a", Namespace="other"), GONE], False),
+        ([GONE, of_alloc(50, "a", CreateIndex=50)], False),
+        ([of_alloc(25, "a"), GONE | {"Type": "JobRegistered"}], False),
+        ([of_alloc(25, "a"), GONE | {"Topic": "Evaluation"}], False),
+        ([of_alloc(25, "a"), GONE | {"Index": None}], False),
+    ],
+)
+def test_it_is_told_of_which_allocations_of_a_job_that_is_gone_no_end_was_seen(events, is_told, tmp_path):
+    path, notes = tmp_path / "stream.ndjson", []
+    path.write_text(frames(*events))
+
+    replay(path, on_note=notes.append).fold()
+
+    told = "job 'site' was deregistered at index 40; no end was seen of a"
+    assert [note for note in notes if "deregistered" in note] == ([told] if is_told else [])

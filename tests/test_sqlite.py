@@ -78,7 +78,7 @@ def test_what_was_imported_is_known_after_opening_again(tmp_path):
 def test_a_second_writer_is_told_and_readers_are_not_in_the_way(path):
     first = SqliteLog(path)
 
-    with pytest.raises(LogError, match=r"tasks\.db: another process is writing this log"):
+    with pytest.raises(LogError, match=r"tasks\.db: this process has the log open already: use the engine or log"):
         SqliteLog(path)
 
     assert len(list(replay(path))) == 4

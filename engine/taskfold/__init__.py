@@ -17,6 +17,7 @@ from taskfold.diff import Difference, diff
 from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.errors import (
+    AlreadyPlaced,
     AppendRefused,
     ClockWentBack,
     DecodeError,
@@ -58,6 +59,7 @@ __all__ = [
     "DEFAULT_DIALECT",
     "DIALECTS",
     "AllocationState",
+    "AlreadyPlaced",
     "Append",
     "AppendRefused",
     "At",

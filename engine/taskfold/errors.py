@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 __all__ = [
+    "AlreadyPlaced",
     "AppendRefused",
     "ClockWentBack",
     "DecodeError",
@@ -173,6 +174,16 @@ class VersionConflict(LogError):
         self.found = found
         super().__init__(
             f"allocation {allocation} is at version {found}, not {expected}: read it again and decide anew"
+        )
+
+
+class AlreadyPlaced(VersionConflict):
+    """An allocation of this ID was placed before; nothing was changed."""
+
+    def __init__(self, *, allocation: str, found: int) -> None:
+        super().__init__(allocation=allocation, expected=0, found=found)
+        self.args = (
+            f"allocation {allocation} was placed before, and is at version {found}: update it, or place another ID",
         )
 
 

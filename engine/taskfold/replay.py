@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct
 from taskfold.allocation import Fold
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.duration import parse_time_ns, time_text
 from taskfold.errors import DecodeError, DialectError, Gone, SourceError
 from taskfold.lines import is_database, open_bytes, readable
@@ -21,9 +22,10 @@ from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation
-from taskfold.nomad.sources import DatabaseSource, Source, files_of
+from taskfold.nomad.sources import DatabaseSource, Deregistered, Source, files_of
 from taskfold.ownership import Owned
 from taskfold.record import Compacted, LogHeader, Record
+from taskfold.status import is_client_terminal
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
 
@@ -59,6 +61,7 @@ def parse_at(text: str) -> At:
         raise ValueError(msg) from None
 
 
+_SHOWN: Final = 5
 _DIGITS: Final = 19
 """No index has more: it is a number of 64 bits."""
 
@@ -95,6 +98,7 @@ class Replay(Owned):
         self.header: LogHeader | None = None
         """The header, once a log of taskfold's own is being read."""
         self._told: set[str] = set()
+        self._gone: list[Deregistered] = []
         self._stream: BinaryIO | None = None
         self._done_bytes = 0
         self._seq = 0
@@ -178,7 +182,7 @@ class Replay(Owned):
                 continue
             with open_bytes(path, name) as stream:
                 self._stream = stream
-                yield Source(stream, name, self._on_note)
+                yield Source(stream, name, self._on_note, self._gone.append)
             self._done_bytes += _size(path)
 
     def progress(self) -> float | None:
@@ -216,6 +220,23 @@ class Replay(Owned):
             yield observation, records
         if self.importer is None:
             self._on_note("the source tells of no allocation")
+        else:
+            self._note_gone(self.importer.fold)
+
+    def _note_gone(self, fold: Fold) -> None:
+        """Tell of allocations whose job is deregistered, and whose end was not seen: nobody tells of it any more."""
+        newest = {(gone.namespace, gone.job): gone.index for gone in self._gone}
+        lives: dict[tuple[str, str], list[str]] = {}
+        for alloc in fold.allocations if newest else ():
+            snapshot = Snapshot.of(fold[alloc], fold.dialect)
+            key = snapshot.namespace or DEFAULT_NAMESPACE, snapshot.job_id or ""
+            has_ended = is_client_terminal(snapshot.client_status or "")
+            # One that was placed later is of the job as it was registered anew.
+            if key in newest and not has_ended and (snapshot.create_index or 0) <= newest[key]:
+                lives.setdefault(key, []).append(alloc)
+        for key, allocs in lives.items():
+            shown = ", ".join(sorted(allocs)[:_SHOWN]) + (" …" if len(allocs) > _SHOWN else "")
+            self._on_note(f"job {key[1]!r} was deregistered at index {newest[key]}; no end was seen of {shown}")
 
     def _records(self) -> Iterator[Record]:
         """Yield all records of the sources."""

@@ -16,7 +16,7 @@ from taskfold.allocation import Allocation, apply_record
 from taskfold.arguments import check_address, check_event, check_text, checked_time
 from taskfold.codecs.allocation import check_types
 from taskfold.codecs.fields import compact, fields_from_json, fields_to_json
-from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.errors import AlreadyPlaced, DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
 from taskfold.log.contract import Append, is_repeat
@@ -168,7 +168,7 @@ class Draft:
         if write.task:
             raise TaskfoldError(f"an allocation is placed, not a task: leave {write.task!r} out")
         if known is not None:
-            raise VersionConflict(allocation=write.alloc, expected=0, found=known.version)
+            raise AlreadyPlaced(allocation=write.alloc, found=known.version)
         fields = {} if event.body is UNSET else fields_from_json(event.body)
         other = other_object(fields)
         if other:

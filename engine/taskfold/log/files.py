@@ -13,11 +13,22 @@ from functools import partial
 from io import FileIO
 from pathlib import Path
 from stat import S_IMODE
+from weakref import WeakValueDictionary
 
-__all__ = ["new_file", "own_file", "own_folder", "take_mode"]
+from taskfold.errors import LogError
+
+try:
+    import fcntl
+except ImportError:  # no system that has it
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["lock", "new_file", "own_file", "own_folder", "take_mode"]
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
+
+_LOCKED: WeakValueDictionary[tuple[int, int, int], FileIO] = WeakValueDictionary()
+"""The files that this process has locked, by its ID and theirs."""
 
 
 def own_file(path: str | Path, flags: int = 0) -> FileIO:
@@ -27,6 +38,27 @@ def own_file(path: str | Path, flags: int = 0) -> FileIO:
             return _begun(path, flags)
         with suppress(FileNotFoundError):  # it was removed meanwhile
             return FileIO(path, "r+", opener=partial(_opened, flags))
+
+
+def lock(file: FileIO, path: Path) -> None:
+    """Lock the file by which a log is written by one at a time, where the system can.
+
+    Raises LogError where somebody has it, and says whether that is this process.
+    """
+    if fcntl is None:
+        return
+    found = os.fstat(file.fileno())
+    key = os.getpid(), found.st_dev, found.st_ino
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _LOCKED.get(key)
+        if holder is None or holder.closed:
+            raise LogError(f"{path}: another process is writing this log") from None
+        raise LogError(
+            f"{path}: this process has the log open already: use the engine or log that has it, or close that first"
+        ) from None
+    _LOCKED[key] = file
 
 
 def new_file(path: Path) -> FileIO:

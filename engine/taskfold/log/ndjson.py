@@ -21,11 +21,6 @@ from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 import msgspec
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks, is_database, open_bytes
@@ -40,7 +35,7 @@ from taskfold.log.contract import (
     removal,
     taken_header,
 )
-from taskfold.log.files import new_file, own_file, take_mode
+from taskfold.log.files import lock, new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
@@ -240,7 +235,7 @@ class NdjsonLog(Owned):
         file = new_file(draft)
         try:
             take_mode(file, self._file)
-            _lock(file, draft)
+            lock(file, draft)
             with self._opened() as source:
                 shutil.copyfileobj(source, file, _BYTES_AT_ONCE)
             file.seek(self._size)
@@ -374,7 +369,7 @@ class NdjsonLog(Owned):
         file = self._anew = new_file(draft)
         try:
             take_mode(file, self._file)
-            _lock(file, draft)
+            lock(file, draft)
             _, ledger, of_blocks, size = _begun(header, _write_whole(file, header_line(header)))
             while some := list(islice(records, _RECORDS_AT_ONCE)):
                 steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
@@ -601,21 +596,10 @@ def _own_file(path: Path) -> FileIO:
     while True:
         file = own_file(os.path.realpath(path))  # the name of a log itself may be a link
         try:
-            _lock(file, path)
+            lock(file, path)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file
         except BaseException:
             file.close()
             raise
         file.close()
-
-
-def _lock(file: FileIO, path: Path) -> None:
-    """Refuse a log that another process writes, where the system can tell."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        msg = f"{path}: another process is writing this log"
-        raise LogError(msg) from None

@@ -18,11 +18,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, TaskfoldError
 from taskfold.log import sqlite_tables as tables
@@ -39,7 +34,7 @@ from taskfold.log.contract import (
     taken_header,
 )
 from taskfold.log.entries import Entry, digest_in, entry_of
-from taskfold.log.files import own_file
+from taskfold.log.files import lock, own_file
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.log.sqlite_files import neighbour
 from taskfold.log.sqlite_head import Head, digest_of
@@ -520,22 +515,17 @@ def _identity(name: str) -> tuple[int, int] | None:
 
 def _locked(path: Path) -> Any:
     """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
-    lock = own_file(lock_file(path))
+    file = own_file(lock_file(path))
     try:
-        if fcntl is None:
-            return lock
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LogError(f"{path}: another process is writing this log") from None
+        lock(file, path)
         try:
             named = lock_file(path).stat()
         except FileNotFoundError:
             named = None
-        if named is not None and os.path.samestat(named, os.fstat(lock.fileno())):
-            return lock
+        if named is not None and os.path.samestat(named, os.fstat(file.fileno())):
+            return file
     except BaseException:
-        lock.close()
+        file.close()
         raise
-    lock.close()  # it was removed with the log that it was of
+    file.close()  # it was removed with the log that it was of
     return _locked(path)

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
 from taskfold.codecs.fields import compact, fields_from_json
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
@@ -25,7 +26,7 @@ from taskfold.log.opening import is_postgres, newest_on_server, read_server, sho
 from taskfold.nomad.observation import INDEX_DIGITS, Observation, observation_from_fields, other_object
 from taskfold.record import LogHeader, Record
 
-__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Source", "files_of", "observations_of_line"]
+__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Deregistered", "Source", "files_of", "observations_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
@@ -37,9 +38,20 @@ _SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 _NO_INDEX: Final = Raw(b"0")
 
 
+class Deregistered(NamedTuple):
+    """A job that the servers were told to stop, or to forget."""
+
+    namespace: str
+    job: str
+    index: int
+
+
 class _StreamEvent(Struct):
     Topic: str = ""
+    # Whatever they are: of most topics nothing is looked at.
     Type: Any = ""
+    Namespace: Any = ""
+    Key: Any = ""
     Index: Raw = _NO_INDEX
     Payload: _Payload | None = None
 
@@ -111,13 +123,23 @@ def files_of(path: str) -> list[str]:
 class Source:
     """One file (or standard input, ``-``) that is being read."""
 
-    def __init__(self, stream: BinaryIO, name: str, on_note: Callable[[str], None]) -> None:
-        """Look at the beginning. Raises SourceError when nothing that can be read begins like that."""
+    def __init__(
+        self,
+        stream: BinaryIO,
+        name: str,
+        on_note: Callable[[str], None],
+        on_gone: Callable[[Deregistered], None] = lambda _: None,
+    ) -> None:
+        """Look at the beginning. Raises SourceError when nothing that can be read begins like that.
+
+        ``on_gone`` is told of each job that is deregistered.
+        """
         self.name = name
         self._stream = stream
         self._on_note = on_note
         self._others: set[str] = set()
         """What was passed over, and told."""
+        self._on_gone = on_gone
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
         if start.startswith(SQLITE_MAGIC):
@@ -181,15 +203,20 @@ class Source:
                 self._others.add(other)
                 self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
 
-        yield from observations_of_line(line, self.name, number, pass_over)
+        yield from observations_of_line(line, self.name, number, pass_over, self._on_gone)
 
 
 def observations_of_line(
-    line: bytes, name: str, number: int, on_other: Callable[[str], object] = lambda _: None
+    line: bytes,
+    name: str,
+    number: int,
+    on_other: Callable[[str], object] = lambda _: None,
+    on_gone: Callable[[Deregistered], None] = lambda _: None,
 ) -> Iterator[Observation]:
     """Yield what one line tells of allocations: a frame of the stream, a body, or a list. O(length).
 
-    ``on_other`` is told what an object looks like that is passed over since it is no allocation, such as ``a job``.
+    ``on_other`` is told what an object looks like that is passed over since it is no allocation, such as ``a job``, and
+    ``on_gone`` of a job that was deregistered.
     Raises SourceError, naming the line, for what is none of them.
     """
     # Opaque parts are not looked into while they are read, so that nothing else would notice.
@@ -206,6 +233,8 @@ def observations_of_line(
             yield from _of_object(line, name, number, on_other)
             return
         for event in decoded.Events or ():
+            if event.Topic == "Job" and event.Type == "JobDeregistered" and _number(event.Index):
+                on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), _number(event.Index)))
             if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
                 fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
                 index = _number(event.Index) or _number(decoded.Index)
