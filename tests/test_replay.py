@@ -227,7 +227,8 @@ GONE = {"Topic": "Job", "Type": "JobDeregistered", "Namespace": "default", "Key"
     ("events", "is_told"),
     [
         ([of_alloc(25, "a"), GONE], True),
-        ([of_alloc(25, "a"), GONE, of_alloc(41, "a", DesiredStatus="stop")], True),
+        ([of_alloc(25, "a"), GONE, of_alloc(41, "a")], True),
+        ([of_alloc(25, "a"), GONE, of_alloc(41, "a", DesiredStatus="stop")], False),
         ([of_alloc(25, "a"), GONE, of_alloc(41, "a", ClientStatus="complete")], False),
         ([of_alloc(25, "a", JobID="other"), GONE], False),
         ([of_alloc(25, "a", Namespace="other"), GONE], False),

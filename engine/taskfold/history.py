@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
 from taskfold.allocation import Fold
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.diff import Difference, differences
+from taskfold.errors import UnknownAllocation
 from taskfold.record import Record
 from taskfold.replay import Replay
 
-__all__ = ["Entry", "history"]
+__all__ = ["Entry", "history", "the_one"]
+
+
+_CANDIDATES: Final = 5
+
+
+def the_one(ids: Iterable[str], prefix: str) -> str | None:
+    """Return the one ID that begins like this, or is this; None where none does. Raises UnknownAllocation for several.
+
+    >>> the_one(["a", "ab", "b"], "a"), the_one(["ab", "b"], "a"), the_one(["b"], "a")
+    ('a', 'ab', None)
+    """
+    found = sorted(alloc for alloc in ids if alloc.startswith(prefix))
+    if len(found) <= 1 or prefix == found[0]:
+        return found[0] if found else None
+    shown = ", ".join(found[:_CANDIDATES]) + (" …" if len(found) > _CANDIDATES else "")
+    raise UnknownAllocation(f"{len(found)} allocations begin with {prefix!r}: {shown}")
 
 
 class Entry(Struct, frozen=True):
@@ -27,7 +45,9 @@ class Entry(Struct, frozen=True):
 def history(source: str | Path, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
     """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
 
-    O(records of the source, and fields of the allocation for each of its own). Raises what `taskfold.replay` raises.
+    ``alloc`` is its ID, or enough of the beginning. A log in SQLite is asked by its index: O(log n); any other source
+    is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises, and
+    UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
 
     >>> log = getfixture("tmp_path") / "log.jsonl"
     >>> from taskfold.engine import Engine
@@ -46,14 +66,18 @@ def history(source: str | Path, alloc: str, task: str | None = None, *, dialect:
 
 def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
     """Yield the entries of an allocation, or of a task."""
-    fold: Fold | None = None
+    found = replay.matching(alloc)
+    one = the_one(found, alloc)
+    if one is None:
+        raise UnknownAllocation(f"no allocation begins with {alloc!r}")
+    names = sorted({record.task for record in found[one] if record.task})
+    if task and task not in names:
+        raise UnknownAllocation(f"allocation {one} has no task {task!r}; it has {', '.join(names) or 'none'}")
+    fold = Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
     before = None
-    for record in replay:
-        if record.alloc != alloc:
-            continue
-        fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
+    for record in found[one]:
         after = fold.apply(record).freeze()
         if task in {None, record.task}:
-            changes = differences(alloc, before, after, fold)
+            changes = differences(one, before, after, fold)
             yield Entry(record, tuple(one for one in changes if task in {None, one.task}))
         before = after

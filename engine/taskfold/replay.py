@@ -25,7 +25,7 @@ from taskfold.nomad.observation import Observation
 from taskfold.nomad.sources import DatabaseSource, Deregistered, Source, files_of
 from taskfold.ownership import Owned
 from taskfold.record import Compacted, LogHeader, Record
-from taskfold.status import is_client_terminal
+from taskfold.status import is_terminal
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
 
@@ -151,6 +151,25 @@ class Replay(Owned):
             return self.importer.fold
         return fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
 
+    def matching(self, prefix: str) -> dict[str, list[Record]]:
+        """Return the records of each allocation whose ID begins like this, by ID.
+
+        A log in a file of SQLite is asked by its index, and where several begin so, and none is this, for their IDs
+        alone. Else O(records), and memory for those that begin so. Raises as iterating does.
+        """
+        found: dict[str, list[Record]] = {}
+        is_one_file = len(self.sources) == 1 and not is_postgres(self.sources[0])
+        if self.at == At() and is_one_file and _is_database(self._paths[0], self.sources[0]):
+            from taskfold.log.sqlite_tables import read_matching
+
+            self.header, found = read_matching(self.sources[0], self._paths[0], prefix)
+            self._check_dialect(self.header, self.sources[0])
+            return found
+        for record in self:
+            if record.alloc.startswith(prefix):
+                found.setdefault(record.alloc, []).append(record)
+        return found
+
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield each allocation as it is after all records, sorted by ID."""
         fold = self.fold()
@@ -224,13 +243,13 @@ class Replay(Owned):
             self._note_gone(self.importer.fold)
 
     def _note_gone(self, fold: Fold) -> None:
-        """Tell of allocations whose job is deregistered, and whose end was not seen: nobody tells of it any more."""
-        newest = {(gone.namespace, gone.job): gone.index for gone in self._gone}
+        """Tell of allocations whose job is deregistered, and of which neither an end nor a wish for one was seen."""
+        newest = {(gone.namespace, gone.job): gone.at_index for gone in self._gone}
         lives: dict[tuple[str, str], list[str]] = {}
         for alloc in fold.allocations if newest else ():
             snapshot = Snapshot.of(fold[alloc], fold.dialect)
             key = snapshot.namespace or DEFAULT_NAMESPACE, snapshot.job_id or ""
-            has_ended = is_client_terminal(snapshot.client_status or "")
+            has_ended = is_terminal(snapshot.desired_status or "", snapshot.client_status or "")
             # One that was placed later is of the job as it was registered anew.
             if key in newest and not has_ended and (snapshot.create_index or 0) <= newest[key]:
                 lives.setdefault(key, []).append(alloc)
@@ -247,12 +266,15 @@ class Replay(Owned):
             raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
         header, records = source.log()
         self.header = header
-        if self.dialect not in {None, header.dialect}:
-            msg = f"{source.name} is of dialect {header.dialect}, not {self.dialect}"
-            raise DialectError(msg)
-        self.dialect = header.dialect
+        self._check_dialect(header, source.name)
         self._newest = source.newest()
         return self._passed(records)
+
+    def _check_dialect(self, header: LogHeader, name: str) -> None:
+        """Take the dialect of a log. Raises DialectError where another one was named."""
+        if self.dialect not in {None, header.dialect}:
+            raise DialectError(f"{name} is of dialect {header.dialect}, not {self.dialect}")
+        self.dialect = header.dialect
 
     def _passed(self, records: Iterator[list[Record]]) -> Iterator[list[Record]]:
         """Yield blocks of records, and remember how far it has come."""

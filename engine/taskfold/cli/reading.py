@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from taskfold.allocation import Fold, newest_time_ns
 from taskfold.cli.guard import Unanswerable
 from taskfold.cli.options import Wanted
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
-from taskfold.errors import DecodeError
+from taskfold.errors import DecodeError, UnknownAllocation
+from taskfold.history import the_one
 from taskfold.record import Gap, Record
 from taskfold.replay import At, Replay
 
 __all__ = ["Folded", "fold_of", "matching_ids", "naming", "records_of_one"]
-
-_CANDIDATES: Final = 5
 
 
 @contextmanager
@@ -102,21 +101,16 @@ def _matches(folded: Folded, alloc: str, wanted: Wanted) -> bool:
 def records_of_one(replay: Replay, prefix: str) -> list[Record]:
     """Return the records of the one allocation whose ID begins like this; none when there is no such allocation.
 
-    Raises Unanswerable when there are several. O(records); memory for the records of those that begin like this.
+    Raises Unanswerable when there are several. Cost: as `Replay.matching`.
     """
-    found: dict[str, list[Record]] = {}
-    for record in replay:
-        if record.alloc.startswith(prefix):
-            found.setdefault(record.alloc, []).append(record)
+    found = replay.matching(prefix)
     one = _the_one(found, prefix)
     return [] if one is None else found[one]
 
 
 def _the_one(ids: Iterable[str], prefix: str) -> str | None:
     """Return the one ID that begins like this, or is this. Raises Unanswerable when there are several."""
-    found = sorted(alloc for alloc in ids if alloc.startswith(prefix))
-    if len(found) <= 1 or prefix == found[0]:
-        return found[0] if found else None
-    shown = ", ".join(found[:_CANDIDATES]) + (" …" if len(found) > _CANDIDATES else "")
-    msg = f"{len(found)} allocations begin with {prefix!r}: {shown}"
-    raise Unanswerable(msg)
+    try:
+        return the_one(ids, prefix)
+    except UnknownAllocation as refusal:
+        raise Unanswerable(str(refusal)) from None

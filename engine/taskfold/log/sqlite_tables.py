@@ -198,6 +198,38 @@ def read_database(name: str, path: str | Path = "") -> tuple[LogHeader, Iterator
     return header, blocks  # type: ignore[return-value]  # the header comes first, and no other
 
 
+def read_matching(name: str, path: str | Path, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
+    """Return the header of a log, and the records of the one allocation whose ID begins like this, or is this.
+
+    Where several begin so, their IDs without records. O(log n) for each ID, and O(records) of the one. Raises
+    SourceError.
+    """
+    file = Path(path or name).absolute()
+    try:
+        with snapshot(file) as found:
+            header, head = checked(file, found)
+            ids = list(_ids(found.database, prefix))
+            if len(ids) > 1 and ids[0] != prefix:
+                return header, {alloc: [] for alloc in ids}
+            asked = {"newest": head.seq if header.taskfold >= _FIRST_WITH_HEAD else 2**63 - 1, "after": 0}
+            on_hole = kept_hole(header, name)
+            read = partial(read_rows, found.database, file, header.taskfold, OF_ALLOCATION, on_hole=on_hole)
+            return header, {alloc: list(read(asked={**asked, "alloc": alloc})) for alloc in ids[:1]}
+    except LogError as error:
+        raise SourceError(name, str(error).removeprefix(f"{name}").lstrip(":, ")) from None
+
+
+def _ids(database: sqlite3.Connection, prefix: str) -> Iterator[str]:
+    """Yield the IDs that begin like this, in order, each found by the index; none after one that is this."""
+    query = "SELECT min(alloc) FROM records WHERE alloc >= ? AND alloc > ?"
+    last = ""
+    while (found := database.execute(query, (prefix, last)).fetchone()[0]) is not None and found.startswith(prefix):
+        yield found
+        if found == prefix:
+            return
+        last = found
+
+
 def newest_in(name: str) -> int | None:
     """Return the position of the newest record of a log in a database; None where it cannot tell."""
     with suppress(sqlite3.Error), closing(reader(Path(name))) as database:

@@ -43,7 +43,7 @@ class Deregistered(NamedTuple):
 
     namespace: str
     job: str
-    index: int
+    at_index: int
 
 
 class _StreamEvent(Struct):
