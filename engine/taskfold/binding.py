@@ -10,6 +10,10 @@ break each other) and runs it when an event is recorded live, never in replay:
 4. ``on_exit_<state>``, ``on_enter_<state>`` and ``after_<event>``. An exception there keeps nobody else from
    hearing; the record stays, the model's state is what was folded, and the caller gets a `ListenerError`.
 
+**A callback must never wait for another thread that writes through the engine**: it runs in the turn of its write, so
+that the other waits for it, and both for ever. It may itself read and write. What takes long, or waits, belongs in a
+thread that the callback only wakes.
+
 Callbacks get transitions' ``EventData``; its ``kwargs`` hold ``event`` (the typed event) and ``task`` (its name). No
 method is added to the model, and none of its attributes is replaced but ``state``.
 """

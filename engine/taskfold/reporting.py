@@ -180,8 +180,9 @@ class Reporting(Turns):
         """Have a function called with every step that is decided, whoever reported; return what ends that.
 
         It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
-        quick: others wait for their turn. What it raises keeps nobody else from hearing, and reaches who reported as a
-        `ListenerError`. So an embedder sees what was asked for through HTTP, too.
+        quick: others wait for their turn. **It must never wait for another thread that writes through the engine.**
+        What it raises keeps nobody else from hearing, and reaches who reported as a `ListenerError`. So an embedder
+        sees what was asked for through HTTP, too.
         """
         key = object()
         self._listeners[key] = listener
