@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.harness import ROOT, Budget, Row, microseconds_each, named, seconds, take_turns
 from benchmarks.storing import BATCH, records
+from taskfold.log.entries import entry_of
 from taskfold.log.postgres import PostgresLog
 from taskfold.log.postgres_tables import COPIED_TYPES, COPY, connect, row_of
 
@@ -38,7 +39,7 @@ def fresh(running: Server, run: Callable[[str], float]) -> Callable[[], float]:
 def batches(running: Server, count: int) -> Row:
     """Measure appends of a thousand records each, acknowledged when they are committed."""
     appends = records(count)
-    rows = [row_of(record) for append in appends for record in append.records]
+    rows = [row_of(entry_of(record)) for append in appends for record in append.records]
     rows = [(seq, *row[1:]) for seq, row in enumerate(rows, start=1)]
     step = BATCH // 10
 
@@ -74,7 +75,7 @@ def batches(running: Server, count: int) -> Row:
 def single(running: Server, count: int) -> Row:
     """Measure one record after the other, each acknowledged when it is committed."""
     found = records(count * 10)[:count]
-    rows = [row_of(append.records[0]) for append in found]
+    rows = [row_of(entry_of(append.records[0])) for append in found]
     rows = [(seq, *row[1:]) for seq, row in enumerate(rows, start=1)]
 
     def ours(url: str) -> float:

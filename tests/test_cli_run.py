@@ -255,6 +255,10 @@ def test_without_a_log_a_kill_of_the_command_ends_its_tasks_too(tmp_path):
     until(lambda: not left_in(tmp_path))
 
 
+TOLD_OF_TERMINALS = {"COLUMNS", "LINES", "NO_COLOR"}
+"""What the environment may tell of another terminal than the one that is looked at."""
+
+
 def test_on_a_terminal_a_table_lives(tmp_path):
     job = written(tmp_path, script("main", f"until [ -e {tmp_path}/shown ]; do sleep 0.05; done; exit 3"))
     ours, theirs = pty.openpty()
@@ -263,7 +267,7 @@ def test_on_a_terminal_a_table_lives(tmp_path):
         [sys.executable, "-m", "taskfold", "run", str(job)],
         stdout=theirs,
         stderr=theirs,
-        env={**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm"},
+        env={**{name: os.environ[name] for name in os.environ.keys() - TOLD_OF_TERMINALS}, "TERM": "xterm"},
     )
     os.close(theirs)
     shown = b""

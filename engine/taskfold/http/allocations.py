@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from taskfold.allocation import AllocationState
+from taskfold.allocation import AllocationState, current_fields
 from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.fields import current_fields
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
