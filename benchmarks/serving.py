@@ -36,7 +36,7 @@ from taskfold import Engine, EventLog, MemoryLog, NdjsonLog, observation_from_js
 from taskfold import events as ev
 from taskfold.http.answers import json_answer
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
+from taskfold.http.limits import Limits, Slots, Unsent
 
 OURS, EMBEDDED = "taskfold serve", "taskfold, embedded"
 CONSTANT = named("uvicorn", "the same settings, a constant body")
@@ -268,6 +268,11 @@ class Bare:
 
     def __init__(self, *, waits: bool) -> None:
         self.limits = _limits()
+        self.connections = Slots(
+            "connections", total=self.limits.connections, per_client=self.limits.connections_per_client
+        )
+        self.unsent = Unsent(self.limits.unsent_bytes)
+        self.peers = None
         self.waits = waits
         self.waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.body = b"x" * BODY_BYTES
