@@ -179,3 +179,10 @@ def test_what_readme_shows_on_the_command_line_is_what_is_printed(command, outpu
     lines = ran.stdout.splitlines()
 
     assert "\n".join(lines[-int(tail) :] if tail else lines).strip() == output
+
+
+@pytest.mark.parametrize("document", sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]), ids=lambda path: path.name)
+def test_every_test_that_a_document_names_is_there(document):
+    names = set(re.findall(r"\btest_\w+\.py\b", document.read_text(encoding="utf-8")))
+
+    assert sorted(names - {path.name for path in (ROOT / "tests").glob("test_*.py")}) == []
