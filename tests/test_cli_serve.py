@@ -101,11 +101,11 @@ def test_what_a_nomad_said_is_no_log_and_the_import_is_named(tmp_path, name):
     assert path.read_bytes() == before
 
 
-def test_a_log_that_another_process_writes_is_refused(tmp_path):
+def test_a_log_that_is_open_already_is_refused(tmp_path):
     path = tmp_path / "log.jsonl"
     with Engine(NdjsonLog(path, "1.1.2")) as engine:
         engine.place({"ID": "aaaaaaaa-0000-0000-0000-000000000000"})
-        sentence = refused(run("serve", path, "--bind", "127.0.0.1:0"), "another process is writing this log")
+        sentence = refused(run("serve", path, "--bind", "127.0.0.1:0"), "has the log open already")
     assert "import" not in sentence, "it is a log that can be written, at another time"
 
 

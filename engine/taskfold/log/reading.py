@@ -13,7 +13,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -256,7 +256,7 @@ class SqliteReader(_FileReader, SqliteLog):
 
     def newest(self) -> int:
         """Return the position of the newest record, whoever wrote it. O(log n). Raises LogError."""
-        with self._taking, tables.told(self.path, "read"):
+        with self._taking, self._gone_or(), tables.told(self.path, "read"):
             version = self._newest_version()
             assert self._watch is not None
             self._watch.execute("BEGIN")
@@ -279,7 +279,17 @@ class SqliteReader(_FileReader, SqliteLog):
                 if query is tables.OF_ALL and tables.head_in(database, self.path, header) == head:
                     tables.check_digest(self.path, header, head, after, digest)
 
-        return self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+        with self._gone_or():
+            yield from self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+
+    @contextmanager
+    def _gone_or(self) -> Iterator[None]:
+        """Say that the file is gone where it is: that says more than what SQLite finds then. Raises LogError."""
+        try:
+            yield
+        except LogError:
+            self._stat()
+            raise
 
     def _is_changed(self) -> bool:
         with self._taking, suppress(LogError), tables.told(self.path, "read"):
