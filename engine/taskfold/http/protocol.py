@@ -53,6 +53,9 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
+        name = transport.get_extra_info("sockname")
+        if self.server is None and isinstance(name, str):
+            self.server = (name, None)  # older releases of uvicorn do not tell of a socket of the file system
         self._is_head = False
         """A request has begun, and its headers are not complete."""
         self._head_bytes = 0
