@@ -270,6 +270,21 @@ class SqliteReader(_FileReader, SqliteLog):
             self.header, self._head, self._ledger.seq, self._version = header, head, head.seq, version
         return self.seq
 
+    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+        self._take_header()
+        return super()._hole(alloc, place, found)
+
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+        self._take_header()
+        return super()._kept_hole(alloc, place, found)
+
+    def _take_header(self) -> None:
+        """Take the header as it is now: a compaction may have removed what was just to be read."""
+        with closing(self._connect(self.path)) as database:
+            header = tables.header_in(database, self.path)
+        if _is_same(header, self.header):
+            self.header = header
+
     def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
         header, head, after = self.header, self._head, asked["after"]
 
