@@ -9,12 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec import Raw
 
 from any_values import MIRRORING, WRITING, Mine, MyStarted, begin, check_read_again, clock, make_calls, state_of
 from taskfold import Engine, events, inputs
 from taskfold.errors import DecodeError, IdConflict, InputRefused, TaskfoldError
-from taskfold.log.entries import MAX_DEPTH
+from taskfold.log.entries import MAX_DEPTH, is_deep
 from taskfold.record import Placed, Write
 
 Calls = list[Callable[[Engine], object]]
@@ -197,3 +198,38 @@ def test_the_same_id_with_another_event_is_refused_and_with_the_same_is_a_repeat
     assert engine.update("a", {"Foo": Raw(b'{"y": 2, "x": 1}')}, id="updated") is None
     with pytest.raises(IdConflict):
         engine.update("a", {"Foo": {"x": 1, "y": 3}}, id="updated")
+
+
+def depth_of(text: bytes) -> int:
+    """Return how deep JSON text is nested, byte by byte."""
+    depth = deepest = 0
+    is_text = is_escaped = False
+    for byte in text:
+        if is_escaped:
+            is_escaped = False
+        elif is_text:
+            is_escaped, is_text = byte == ord("\\"), byte != ord('"')
+        elif byte == ord('"'):
+            is_text = True
+        else:
+            depth += (byte in b"{[") - (byte in b"}]")
+            deepest = max(deepest, depth)
+    return deepest
+
+
+TEXTS_IN_JSON = st.text(alphabet='[]{}"\\ax', max_size=6)
+
+
+@given(
+    inner=st.recursive(TEXTS_IN_JSON, lambda more: st.lists(more, max_size=4) | st.dictionaries(TEXTS_IN_JSON, more)),
+    beside=TEXTS_IN_JSON,
+    levels=st.integers(MAX_DEPTH - 6, MAX_DEPTH + 3),
+    is_object=st.booleans(),
+)
+def test_how_deep_json_is_nested_is_told_whatever_its_texts_look_like(inner, beside, levels, is_object):
+    value = inner
+    for _ in range(levels):
+        value = {beside: value} if is_object else [beside, value, beside]
+    text = msgspec.json.encode(value)
+
+    assert is_deep(text) == (depth_of(text) > MAX_DEPTH)

@@ -19,11 +19,12 @@ from taskfold.effects import Step
 from taskfold.errors import DecodeError, LogError, TaskfoldError
 from taskfold.http.allocations import find
 from taskfold.http.answers import INVALID_METHOD, Answer, error, json_answer
-from taskfold.http.go_json import is_deep, json_error
+from taskfold.http.go_json import json_error
 from taskfold.http.options import Options
 from taskfold.http.posted import decoded, reported
 from taskfold.http.request import Request
 from taskfold.inputs import Input, RestartRequested, SignalRequested, StopRequested
+from taskfold.log.entries import MAX_DEPTH, is_deep
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -33,8 +34,6 @@ __all__ = ["CLIENT_ACTIONS", "client_allocation", "jobs", "stop"]
 CLIENT_ACTIONS: Final = ("restart", "signal")
 
 _ORIGIN: Final = ((b"Vary", b"Origin"),)
-_LEVELS: Final = 128
-"""In how many levels a body may be nested; Go takes 10,000, and what is asked for needs one."""
 
 _EMPTY: Final = "EOF"
 _NO_BODY: Final = "Request body is empty"
@@ -134,8 +133,8 @@ async def _refused_body(body: bytes, action: str) -> Answer | None:
         wrong = wrong if body else _NO_BODY
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
         return error(status, words, extra=_ORIGIN)
-    if await asyncio.to_thread(is_deep, body, _LEVELS):
-        return error(400, f"Failed to decode body: it is nested in more than {_LEVELS} levels", extra=_ORIGIN)
+    if is_deep(body):  # Go takes 10,000 levels, and what is asked for needs one
+        return error(400, f"Failed to decode body: it is nested in more than {MAX_DEPTH} levels", extra=_ORIGIN)
     return None
 
 
@@ -228,8 +227,8 @@ async def jobs(app: App, request: Request, _: Options) -> Answer:
 
 def _job_problem(body: bytes) -> str | None:
     """Return what is wrong with the registration of a job, in Nomad's words where it has some; else None."""
-    if is_deep(body, _LEVELS):
-        return f"it is nested in more than {_LEVELS} levels"
+    if is_deep(body):
+        return f"it is nested in more than {MAX_DEPTH} levels"
     try:
         job = _read(body, _Registration).Job
     except (DecodeError, msgspec.ValidationError) as problem:

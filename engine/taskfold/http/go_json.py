@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["is_deep", "json_error"]
+__all__ = ["json_error"]
 
 _MAX_DEPTH: Final = 10_000
 _EMPTY: Final = "EOF"
@@ -69,19 +69,9 @@ def json_error(body: bytes) -> str | None:
     return None
 
 
-def is_deep(body: bytes, levels: int) -> bool:
-    """Tell whether the first value of a well-formed body is nested in more than so many levels. O(length).
-
-    >>> is_deep(b'[[["]"]]]', 2), is_deep(b'[{"a": "[[["}]', 2)
-    (True, False)
-    """
-    return body.count(b"[") + body.count(b"{") > levels and _go_over_value(body) > levels
-
-
-def _go_over_value(body: bytes) -> int:
-    """Go over the first value, token by token, and return in how many levels it is nested. Raises _Wrong."""
+def _go_over_value(body: bytes) -> None:
+    """Go over the first value, token by token. Raises _Wrong."""
     opened: list[int] = []
-    deepest = 0
     state, position = _VALUE, 0
     while True:
         token = _TOKEN.match(body, position)
@@ -94,14 +84,13 @@ def _go_over_value(body: bytes) -> int:
         state = following[byte]
         if byte in b"{[":
             opened.append(byte)
-            deepest = max(deepest, len(opened))
             if len(opened) > _MAX_DEPTH:
                 raise _unexpected(byte, "exceeded max depth")
         elif byte in b"}]":
             opened.pop()
         if state == _ENDED:
             if not opened:
-                return deepest
+                return
             state = _PAIR_ENDED if opened[-1] == ord("{") else _ELEMENT_ENDED
 
 
