@@ -15,12 +15,11 @@ from taskfold import events, inputs
 from taskfold.errors import DecodeError, InputRefused
 from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
 from taskfold.inputs import AnyInput, Input
-from taskfold.log.entries import read_back
+from taskfold.log.entries import INT64, read_back
 from taskfold.record import Finished, Placed, Updated
 
 __all__ = ["check_address", "check_event", "check_input", "check_said", "check_text", "checked_time"]
 
-_TIMES: Final = 2**63
 _WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
 
 
@@ -32,11 +31,11 @@ def check_text(value: object, path: str) -> None:
 
 def checked_time(time_ns: int, path: str = "$.Time") -> int:
     """Return a time that the wire can say: whole nanoseconds in 64 bits with a sign. O(1). Raises DecodeError."""
-    if type(time_ns) is int and -_TIMES <= time_ns < _TIMES:
+    if type(time_ns) is int and -INT64 <= time_ns < INT64:
         return time_ns
     if not isinstance(time_ns, int) or isinstance(time_ns, bool):
         raise DecodeError(f"{path}: expected whole unix nanoseconds (time.time_ns()), found {_kind(time_ns)}")
-    if not -_TIMES <= time_ns < _TIMES:
+    if not -INT64 <= time_ns < INT64:
         raise DecodeError(f"{path}: expected unix nanoseconds in 64 bits, found {time_ns:.6g}")
     return int(time_ns)
 
@@ -156,6 +155,6 @@ def _kind(value: object) -> str:
     """Return what a value is, in a few words; only plain values are shown, since others may be of any length."""
     if value is None:
         return "nothing"
-    if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < _TIMES):
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < INT64):
         return f"{value} ({type(value).__name__})"
     return f"a value of type {type(value).__name__}"

@@ -7,7 +7,7 @@ with its place, and the writes after it are checked as if it were not there, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 from taskfold.allocation import Allocation, apply_record
 from taskfold.arguments import check_address, check_event, check_text, checked_time
 from taskfold.codecs.allocation import check_types
-from taskfold.codecs.fields import compact, fields_from_json, fields_to_json
+from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
 from taskfold.errors import AlreadyPlaced, DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
@@ -27,19 +27,10 @@ from taskfold.store import Store
 
 __all__ = ["Draft", "placed_body", "to_json_fields"]
 
-_FROM_THE_LOG: Final = ("ModifyIndex", "TaskStates")
-"""Fields that follow from the records."""
-
-_FROM_THE_TASKS: Final = ("ClientDescription", "ClientStatus")
-"""Fields that follow from the tasks of a new allocation; an update may tell them otherwise (`lost`, say)."""
-
-_GIVEN: Final = ("AllocModifyIndex", "CreateIndex", "ID", *_FROM_THE_LOG)
-"""Fields that nobody can update."""
-
 
 def placed_body(fields: Mapping[str, bytes]) -> Raw:
     """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
-    left_out = (*_FROM_THE_LOG, *_FROM_THE_TASKS)
+    left_out = (*FROM_RECORDS, *FROM_TASKS)
     return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
 
 
@@ -187,7 +178,7 @@ class Draft:
         if write.task:
             raise TaskfoldError(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
         for name in (*event.fields, *event.cleared):
-            if name in _GIVEN:
+            if name in GIVEN:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
         if event.write_type:
             raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")

@@ -27,6 +27,9 @@ from taskfold.lifecycle import PENDING
 
 __all__ = [
     "ALLOCATION_FIELDS",
+    "FROM_RECORDS",
+    "FROM_TASKS",
+    "GIVEN",
     "STUB_ONLY",
     "AllocationField",
     "allocation_fields",
@@ -98,6 +101,16 @@ ALLOCATION_FIELDS: Final[dict[str, AllocationField]] = {
     "TaskStates": AllocationField(b"null", "0.2.0", "0.2.0"),
 }
 """Every top-level field of the dialects, in the order of the wire. Source: structs.go Allocation and AllocListStub."""
+
+
+FROM_RECORDS: Final = ("ModifyIndex", "TaskStates")
+"""Fields that follow from the records of a log."""
+
+FROM_TASKS: Final = ("ClientDescription", "ClientStatus")
+"""Fields that follow from the tasks of a new allocation; an update may tell them otherwise (`lost`, say)."""
+
+GIVEN: Final = ("AllocModifyIndex", "CreateIndex", "ID", *FROM_RECORDS)
+"""Fields that a log gives, and that nobody can update."""
 
 
 @cache

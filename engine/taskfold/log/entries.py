@@ -17,14 +17,17 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import force_setattr
 
+from taskfold.codecs.fields import FROM_TASKS, GIVEN
 from taskfold.errors import DecodeError
 from taskfold.events import TaskEvent
 from taskfold.record import Placed, Record, Updated
 
 __all__ = [
+    "INT64",
     "MAX_DEPTH",
     "UNWRITABLE",
     "Entry",
+    "decoder",
     "digest_in",
     "entry_of",
     "event_digest",
@@ -37,7 +40,7 @@ __all__ = [
 MAX_DEPTH: Final = 128
 """How deep a record may be nested: far below what the smallest stack of a reader can follow (Python 3.11: some 980)."""
 
-_INTEGERS: Final = 2**63
+INT64: Final = 2**63
 """What every store, and Nomad itself, can count to."""
 
 UNWRITABLE: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)
@@ -54,9 +57,9 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 @cache
-def _decoder() -> Callable[[bytes], Record]:
-    """Return what decodes a record; made when it is needed first: an import of this module should not wait for it."""
-    return msgspec.json.Decoder(Record).decode
+def decoder() -> msgspec.json.Decoder[Record]:
+    """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
+    return msgspec.json.Decoder(Record)
 
 
 def entry_of(record: Record) -> Entry:
@@ -72,8 +75,8 @@ def entry_of(record: Record) -> Entry:
 
     Raises DecodeError, naming the JSON path, for what the log could not be read back as.
     """
-    line, back = read_back(record, _decoder())
-    if not (0 <= back.seq < _INTEGERS and 0 <= back.index < _INTEGERS and -_INTEGERS <= back.time_ns < _INTEGERS):
+    line, back = read_back(record, decoder().decode)
+    if not (0 <= back.seq < INT64 and 0 <= back.index < INT64 and -INT64 <= back.time_ns < INT64):
         raise DecodeError("$: Seq, Index and Time are whole numbers in 64 bits with a sign; the first two count from 0")
     # The texts that thousands of records share are not kept once for each of them.
     if type(record.alloc) is str:
@@ -168,16 +171,7 @@ def _without_texts(text: bytes) -> bytes:
 
 # --- repeats ----------------------------------------------------------------------------------------------------------
 
-_GIVEN: Final = (
-    "AllocModifyIndex",
-    "ClientDescription",
-    "ClientStatus",
-    "CreateIndex",
-    "CreateTime",
-    "ID",
-    "ModifyIndex",
-    "TaskStates",
-)
+_NOT_THE_WRITERS: Final = (*GIVEN, *FROM_TASKS, "CreateTime")
 """Fields of a placed allocation that the record has from elsewhere than from whoever places it."""
 
 _canonical: Final = msgspec.json.Encoder(order="sorted").encode
@@ -201,9 +195,9 @@ def event_digest(alloc: str, task: str, event: Struct) -> int:
         if isinstance(event, TaskEvent):
             content = msgspec.structs.replace(event, time_ns=0) if event.time_ns else event
         elif isinstance(event, Placed) and event.body is not UNSET:
-            content = _canonical_fields(bytes(event.body), _GIVEN)
+            content = _canonical_fields(bytes(event.body), _NOT_THE_WRITERS)
         elif isinstance(event, Updated):
-            content = _canonical_fields(_encode(event.fields), _GIVEN[:1]), sorted(event.cleared)
+            content = _canonical_fields(_encode(event.fields), GIVEN), sorted(event.cleared)
         return _digest(alloc) << _HALF | zlib.crc32(_encode((type(event).__name__, task, content)))
     except UNWRITABLE as error:
         raise DecodeError(problem_of(error)) from None
@@ -221,16 +215,16 @@ def _digest(alloc: str) -> int:
     return zlib.crc32(alloc.encode())
 
 
-def _canonical_fields(text: bytes, given: tuple[str, ...]) -> bytes:
+def _canonical_fields(text: bytes, left_out: tuple[str, ...]) -> bytes:
     """Return a JSON object without some of its fields, written in one way, whoever has written it."""
     try:
         fields = msgspec.json.decode(text)
-        return _canonical({name: value for name, value in fields.items() if name not in given})
+        return _canonical({name: value for name, value in fields.items() if name not in left_out})
     except (msgspec.MsgspecError, RecursionError):
         return text  # a log of an older taskfold may hold what is refused today
 
 
 def digest_in(line: bytes) -> int:
     """Return the digest of what a line records. O(length). Raises msgspec.DecodeError where it is damaged."""
-    record = _decoder()(line)
+    record = decoder().decode(line)
     return event_digest(record.alloc, record.task, record.event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -15,6 +14,7 @@ from msgspec import Struct
 from taskfold.errors import DialectError, LogError, SourceError
 from taskfold.lines import blocks
 from taskfold.log.contract import check_format, check_header
+from taskfold.log.entries import decoder
 from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
 from taskfold.record import LogHeader, Record
 from taskfold.upcast import upcaster
@@ -47,12 +47,6 @@ class _Format(Struct):
     """What a header of any format says."""
 
     taskfold: int
-
-
-@cache
-def _decoder() -> msgspec.json.Decoder[Record]:
-    """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
-    return msgspec.json.Decoder(Record)
 
 
 def is_new(path: str | Path) -> bool:
@@ -154,7 +148,7 @@ def runs_of(
 def is_record(line: bytes) -> bool:
     """Tell whether a line is a record, and nothing more."""
     try:
-        _decoder().decode(line)
+        decoder().decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
@@ -165,7 +159,7 @@ def decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
     bring = upcaster(source)
     try:
         _check_utf8(run.lines)
-        yield _decoder().decode_lines(run.lines if bring is None else bring(run.lines))
+        yield decoder().decode_lines(run.lines if bring is None else bring(run.lines))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError):
         yield from ([record] for record in _one_by_one(run, name, bring))
 
@@ -182,7 +176,7 @@ def _one_by_one(run: Run, name: str, bring: Callable[[bytes], bytes] | None) -> 
         if line.strip():
             try:
                 _check_utf8(line)
-                record = _decoder().decode(line if bring is None else bring(line))
+                record = decoder().decode(line if bring is None else bring(line))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
                 raise SourceError(name, f"not a record of a taskfold log: {error}", line=place) from None
             yield record
