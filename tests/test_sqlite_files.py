@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -503,3 +504,53 @@ def test_threads_that_read_while_records_are_removed_are_told_of_no_damage(tmp_p
             reader.join()
 
     assert problems == []
+
+
+# --- records that are whole, and not those that were acknowledged -----------------------------------------------------
+
+
+def behind_its_back(path: Path, query: str, *values: object) -> None:
+    database = sqlite3.connect(path)
+    with database:
+        database.execute(query, values)
+    database.close()
+
+
+def another_record(path: Path) -> None:
+    body = b'{"Seq":5,"Index":5,"Alloc":"a","Version":5,"Task":"web","Event":{"Type":"Killed"}}'
+    behind_its_back(path, "UPDATE records SET body = ?, checksum = ? WHERE seq = 5", body, zlib.crc32(body))
+
+
+def no_newest_record(path: Path) -> None:
+    behind_its_back(path, "DELETE FROM records WHERE seq = 5")
+
+
+READINGS = {
+    "open": lambda path: Engine.open(path).close(),
+    "open to read only": lambda path: Engine.open(path, read_only=True).close(),
+    "replay": lambda path: replay(path).fold(),
+}
+
+
+@pytest.mark.parametrize("change", [another_record, no_newest_record])
+@pytest.mark.parametrize("reading", READINGS)
+def test_records_that_are_not_those_that_were_acknowledged_are_never_folded(tmp_path, change, reading):
+    path = tmp_path / "tasks.db"
+    filled(path)
+    READINGS[reading](path)
+    change(path)
+
+    with pytest.raises((LogError, SourceError), match="damaged"):
+        READINGS[reading](path)
+    assert not check_log(path).is_whole
+
+
+def test_a_history_ends_where_the_state_does(tmp_path):
+    path = tmp_path / "tasks.db"
+    filled(path)
+    with Engine.open(path) as engine:
+        assert len(engine.history("a")) == 5
+        no_newest_record(path)
+
+        with pytest.raises(LogError, match="its records of allocation a end at version 4, where it is at version 5"):
+            engine.history("a")
