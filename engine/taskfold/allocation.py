@@ -91,9 +91,12 @@ def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) ->
 
 
 def current_field(placed: bytes, updates: Mapping[str, bytes | None] | None, name: str) -> bytes | None:
-    """Return one of them; None for a field that the allocation does not have. O(1) where it was placed of late."""
+    """Return one of them; None for a field that the allocation does not have. O(length), or O(1) if placed of late."""
     if updates is not None and name in updates:
         return updates[name]
+    # Searching bytes is much faster than decoding them; a key may be written with escapes where there are any.
+    if b'"%b"' % name.encode() not in placed and b"\\" not in placed:
+        return None
     return _placed_fields(placed).get(name)
 
 

@@ -88,7 +88,7 @@ def decide_all(
         _take(client, task, one)
         outcomes.append(client.outcome)
     client.outcome = _of_all(outcomes)
-    if client.is_stopped and client.has_to_end and not HEARS.isdisjoint(type(one) for _, one in said):
+    if not HEARS.isdisjoint(type(one) for _, one in said) and client.is_stopped and client.has_to_end:
         client.stop()
     if client.died or client.moved:
         client.settle()
