@@ -12,7 +12,7 @@ CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 .PHONY: help demo test test-all lint types torture bench soak schemas build clean
 
 # The tests of several files at a time, those of one file in one process.
-PARALLEL := --numprocesses auto --dist loadfile
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 # A Python that has passed the suite already: test-all leaves its version out.
 TESTED ?=

@@ -73,9 +73,9 @@ _decode_internal: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(Placed | 
 
 
 def _not_an_event(event: object) -> str:
-    if isinstance(event, type):
-        return f"expected an event, found the class {event.__name__}: write {event.__name__}()"
     name = type(event).__name__
+    if isinstance(event, type):
+        return _a_class(event, "an event")
     if isinstance(event, Input):
         same = _EVENT_OF_INPUT.get(type(event), "")
         return f"inputs.{name} is an input: report it" + (f"; the event is events.{same}" if same else "")
@@ -140,15 +140,19 @@ def check_said(said: object) -> None:
 
 
 def _not_an_input(value: object) -> str:
-    if isinstance(value, type):
-        return f"expected an input, found the class {value.__name__}: write {value.__name__}()"
     name = type(value).__name__
+    if isinstance(value, type):
+        return _a_class(value, "an input")
     if isinstance(value, TaskEvent):
         same = _INPUT_OF_EVENT.get(type(value), "")
         return f"events.{name} is an event: record it" + (f"; the input is inputs.{same}" if same else "")
     if isinstance(value, Input):
         return f"{name} is no input that taskfold decides on; taskfold.inputs has all that there are"
     return f"expected an input (taskfold.inputs), found {_kind(value)}"
+
+
+def _a_class(value: type, wanted: str) -> str:
+    return f"expected {wanted}, found the class {value.__name__}: write {value.__name__}()"
 
 
 def _kind(value: object) -> str:

@@ -289,9 +289,11 @@ class SqliteReader(_FileReader, SqliteLog):
         header, head, after = self.header, self._head, asked["after"]
 
         def check(digest: int) -> None:
+            if query is not tables.OF_ALL:
+                return
             with closing(self._connect(self.path)) as database:
                 # Where somebody has written meanwhile, what was read may have been removed.
-                if query is tables.OF_ALL and tables.head_in(database, self.path, header) == head:
+                if tables.head_in(database, self.path, header) == head:
                     tables.check_digest(self.path, header, head, after, digest)
 
         with self._gone_or():
