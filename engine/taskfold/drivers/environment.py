@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from taskfold.codecs.views_job import Job, Task, TaskGroup
 from taskfold.codecs.views_resources import NetworkResource, Port
 from taskfold.dialect import Dialect
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.drivers.task_directory import TaskDirectory
 
 __all__ = ["Environment", "Placement", "environment_of"]
@@ -22,7 +23,6 @@ _OURS: Final = "TASKFOLD_"
 """Variables that begin so are meant for taskfold alone; a token is among them."""
 _NOMADS: Final = "NOMAD_"
 _DEFAULT_DATACENTER: Final = "dc1"
-_DEFAULT_NAMESPACE: Final = "default"
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386", "armv7l": "arm"}
 """As Go names them."""
 _CLEANED: Final = tuple(f"{_NOMADS}{kind}_" for kind in ("ADDR", "IP", "PORT", "HOST_PORT", "META"))
@@ -148,7 +148,7 @@ def _names(placement: Placement, task: Task, directory: TaskDirectory) -> Iterat
         yield "GROUP_NAME", placement.group.name
         yield "JOB_ID", job.id
         yield "JOB_PARENT_ID", job.parent_id
-        yield "NAMESPACE", job.namespace or _DEFAULT_NAMESPACE
+        yield "NAMESPACE", job.namespace or DEFAULT_NAMESPACE
         yield "DC", _datacenter(job)
         yield "REGION", placement.region
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import InvalidIdentifier, canonical, uuid_key
@@ -74,7 +75,7 @@ class Evaluations:
             job_modify_index=(job.job_modify_index if job else 0) or msgspec.UNSET,
             modify_index=index,
             modify_time=time_ns,
-            namespace=snapshot.namespace or "default",
+            namespace=snapshot.namespace or DEFAULT_NAMESPACE,
             priority=(job.priority if job else 0) or _DEFAULT_PRIORITY,
             queued_allocations={snapshot.task_group or "": 0},
             snapshot_index=index,
