@@ -318,7 +318,7 @@ def _serve(role: str, allocations: int) -> None:
     task = next(iter(engine.snapshot(alloc_id(0)).tasks))
     if role == "plain":
         # Put in its place, so that every other setting of uvicorn is the server's own.
-        taskfold.http.server.guarded = lambda _: HttpToolsProtocol
+        taskfold.http.server.guarded = lambda *_: HttpToolsProtocol
     with taskfold.http.server.running(app) as server:
         print(json.dumps([server.port, path_of(0)]), flush=True)
         for command in sys.stdin:
