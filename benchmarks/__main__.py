@@ -22,8 +22,8 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="only print the table of the results that are there")
     parser.add_argument(
-        "--write-readme", type=Path, nargs="?", const=report.ROOT / "README.md", metavar="FILE",
-        help="only put that table between the markers in README.md, or in FILE",
+        "--write-pages", type=Path, nargs="?", const=report.ROOT, metavar="DIR",
+        help="only put the results that are there between the markers of the pages of this checkout, or of DIR",
     )  # fmt: skip
     asked = parser.parse_args()
     if unknown := set(asked.subjects) - set(report.SUBJECTS):
@@ -31,14 +31,14 @@ def main() -> None:
     folder: Path | None = asked.results or (None if asked.quick else report.RESULTS)
     if asked.table:
         print(report.table(folder or report.RESULTS), end="")
-    elif asked.write_readme:
-        report.write_readme(asked.write_readme, folder or report.RESULTS)
+    elif asked.write_pages:
+        report.write_pages(asked.write_pages, folder or report.RESULTS)
     else:
         run(asked.subjects or list(report.SUBJECTS), folder, quick=asked.quick)
 
 
 def run(subjects: list[str], folder: Path | None, *, quick: bool) -> None:
-    """Measure; without a folder nothing is written."""
+    """Measure; without a folder nothing is written. The pages show the results of this checkout."""
     for subject in subjects:
         start = perf_counter()
         module = importlib.import_module(f"benchmarks.{subject}")
@@ -50,8 +50,8 @@ def run(subjects: list[str], folder: Path | None, *, quick: bool) -> None:
         print(f"\n   {perf_counter() - start:.0f} s", flush=True)
         if folder is not None:
             report.write(subject, rows, folder, quick=quick)
-    if folder is not None:
-        report.write_table(folder)
+    if folder == report.RESULTS:
+        report.write_pages(report.ROOT, folder)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class Budget:
     sense: Literal["≥", "≤"]
     limit: float
     against: str = ""
+    why: str = ""
+    """Why it is missed where it is, and what would be needed: one sentence, shown with a miss only."""
 
 
 @dataclass(frozen=True)

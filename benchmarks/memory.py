@@ -35,6 +35,7 @@ from taskfold.lifecycle import build_machine
 
 MODELS = 1_000
 DICTS = "dict of dicts, deque of event dicts"
+OBJECTS = "an event is an object of Python, and each of its header, time and place in a list costs; columns would not"
 ADD_MODEL = named("transitions", "a model for each, no history")
 
 
@@ -49,7 +50,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
             runs = {name: _bytes(kind, count, steps, tasks_each) for name, kind in sides}
             if (steps, tasks_each) == (0, 1):
                 runs[ADD_MODEL] = _bytes("models", models, 0, 1)
-            budgets = (Budget("≤", limit),)
+            budgets = (Budget("≤", limit, why=OBJECTS),)
             note = f"growth of the process by {count:,}, allocations and their IDs included"
             yield Row(what, "B", take_turns(runs, repetitions, warm_up=False), budgets=budgets, note=note, words=SIZE)
             allocated = {name: [_bytes(kind, traced, steps, tasks_each, "traced")()] for name, kind in sides}
@@ -57,7 +58,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     for tasks_each in (1, 4):
         peak = {"taskfold": [in_child("memory", "taskfold", million, FULL, tasks_each)["peak"] / 1e9]}
         what = f"{million:,} tasks with full rings, {tasks_each} to an allocation: peak of the process"
-        yield Row(what, "GB", peak, budgets=(Budget("≤", 2),), words=SIZE)
+        yield Row(what, "GB", peak, budgets=(Budget("≤", 2, why=OBJECTS),), words=SIZE)
     yield creating(million, models, min(repetitions, 3))
 
 

@@ -32,6 +32,16 @@ SUBJECTS: Final = (
     "serving",
 )
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+PAGE, README = Path("docs", "performance.md"), Path("README.md")
+HEADLINES: Final = (
+    ("an event applied, one task with a full ring", "apply", "hot", "transitions"),
+    ("a log of 1,000,000 records folded, in random order", "replay", "1,000,000 records", "msgspec"),
+    ("a Nomad's event stream read", "importing", "a stream of", "json.loads"),
+    ("memory of a task with its 10 newest events", "memory", "a task with a full ring, 4 to", "dict"),
+    ("records stored durably in SQLite, in batches", "storing", "durable append in batches", "sqlite3"),
+    ("requests answered a second, bodies of 9 kB", "serving", "requests of one allocation over 16", "uvicorn"),
+)  # fmt: skip
+"""What README says of a row, its subject, how the row begins, and how the rival does that it is shown beside."""
 
 
 def machine() -> dict[str, Any]:
@@ -72,6 +82,7 @@ def _to_json(row: Row) -> dict[str, Any]:
                 "measured": row.measured(budget),
                 "met": _met(row, budget),
                 "sense": budget.sense,
+                "why": budget.why,
             }
             for budget in row.budgets
         ],
@@ -89,7 +100,7 @@ def _from_json(row: dict[str, Any]) -> Row:
         row["unit"],
         {each["name"]: each["values"] for each in row["contestants"]},
         better=row["better"],
-        budgets=tuple(Budget(each["sense"], each["limit"], each["against"]) for each in row["budgets"]),
+        budgets=tuple(Budget(each["sense"], each["limit"], each["against"], each["why"]) for each in row["budgets"]),
         note=row["note"],
         words=tuple(row["words"]),
     )
@@ -109,8 +120,10 @@ def _number(value: float) -> str:
 
 def _budget(row: Row, budget: Budget) -> str:
     unit = f"× {budget.against.partition(', ')[2] or budget.against}" if budget.against else row.unit
-    found = f" ({_number(row.measured(budget))} ×)" if budget.against else ""
-    return f"{budget.sense} {budget.limit:g} {unit}: {'met' if _met(row, budget) else '**missed**'}{found}"
+    measured = f" ({_number(row.measured(budget))} ×)" if budget.against else ""
+    if _met(row, budget):
+        return f"{budget.sense} {budget.limit:g} {unit}: met{measured}"
+    return f"{budget.sense} {budget.limit:g} {unit}: **missed**{measured}{budget.why and f': {budget.why}'}"
 
 
 def _ratio(row: Row, rival: str) -> str:
@@ -138,9 +151,7 @@ def show(row: Row) -> None:
 
 def table(folder: Path = RESULTS) -> str:
     """Return the markdown table of all results in a folder."""
-    results = [
-        json.loads(path.read_text(encoding="utf-8")) for name in SUBJECTS if (path := folder / f"{name}.json").exists()
-    ]
+    results = _results(folder)
     out = []
     for told in sorted({_told(result) for result in results}):
         names = [result["subject"] for result in results if _told(result) == told]
@@ -154,6 +165,26 @@ def table(folder: Path = RESULTS) -> str:
     return "\n".join(out) + "\n"
 
 
+def headlines(folder: Path = RESULTS) -> str:
+    """Return the few rows that README shows, as a markdown table."""
+    rows = {
+        (result["subject"], row.what): row for result in _results(folder) for row in map(_from_json, result["rows"])
+    }
+    out = ["| | taskfold | beside it |\n|---|---|---|"]
+    for text, subject, what, rival in HEADLINES:
+        row = next((row for (of, name), row in rows.items() if of == subject and name.startswith(what)), None)
+        if row is not None:
+            ours, *others = lines(row)
+            beside = next((line for line in others if line[0].startswith(rival)), None) if rival else None
+            out.append(f"| {text} | {ours[1]} | {f'{beside[0]}: {beside[1]}' if beside else ''} |")
+    return "\n".join(out) + "\n"
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    paths = (folder / f"{name}.json" for name in SUBJECTS)
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
 def _told(result: dict[str, Any]) -> str:
     of = result["machine"]
     libraries = ", ".join(f"{name} {number}" for name, number in of["libraries"].items())
@@ -161,16 +192,12 @@ def _told(result: dict[str, Any]) -> str:
     return f"{of['python']} on {of['cpu']}, {of['cpus']} CPUs, {of['platform']}; {libraries}.{quick}"
 
 
-def write_table(folder: Path) -> None:
-    """Write the table of all results beside them."""
-    heading = "# Benchmarks\n\nWritten by `make bench` from the JSON files beside it, which have every repetition.\n\n"
-    (folder / "README.md").write_text(heading + table(folder), encoding="utf-8")
-
-
-def write_readme(readme: Path, folder: Path) -> None:
-    """Replace the part between the markers by the table."""
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"{readme} must have {BEGIN} and {END} once")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    readme.write_text(f"{before}{BEGIN}\n{table(folder)}{END}{after}", encoding="utf-8")
+def write_pages(root: Path, folder: Path) -> None:
+    """Put the results between the markers of the pages that show them: all in PAGE, a few in README."""
+    for name, text in ((PAGE, table(folder)), (README, headlines(folder))):
+        page = root / name
+        shown = page.read_text(encoding="utf-8")
+        if shown.count(BEGIN) != 1 or shown.count(END) != 1:
+            sys.exit(f"{page} must have {BEGIN} and {END} once")
+        before, after = shown.partition(BEGIN)[0], shown.partition(END)[2]
+        page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")

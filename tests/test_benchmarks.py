@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from benchmarks import report
+from benchmarks.harness import Budget, Row
+from benchmarks.report import BEGIN, END, PAGE, README, RESULTS
 
 ROOT = Path(__file__).parent.parent
 SUBJECTS = (
@@ -67,7 +70,7 @@ def test_a_subject_has_a_rival_and_a_budget(results, subject):
 
 
 def test_the_table_has_every_row_and_every_contestant(results):
-    table = (results / "README.md").read_text(encoding="utf-8")
+    table = run("--table", "--results", results).stdout
 
     for subject in SUBJECTS:
         for row in json.loads((results / f"{subject}.json").read_text(encoding="utf-8"))["rows"]:
@@ -76,16 +79,40 @@ def test_the_table_has_every_row_and_every_contestant(results):
                 assert f"| {contestant['name']} |" in table
 
 
-def test_the_readme_gets_the_table_between_its_markers(results, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n", encoding="utf-8")
+def test_the_pages_get_the_results_between_their_markers(results, tmp_path):
+    (tmp_path / "docs").mkdir()
+    pages = tmp_path / "docs" / "performance.md", tmp_path / "README.md"
+    for page in pages:
+        page.write_text("before\n<!-- benchmarks -->\nof before\n<!-- /benchmarks -->\nafter\n", encoding="utf-8")
 
     for _ in range(2):
-        assert run("--write-readme", readme, "--results", results).returncode == 0
+        assert run("--write-pages", tmp_path, "--results", results).returncode == 0
 
     table = run("--table", "--results", results).stdout
     expected = f"before\n<!-- benchmarks -->\n{table}<!-- /benchmarks -->\nafter\n"
-    assert readme.read_text(encoding="utf-8") == expected
+    assert pages[0].read_text(encoding="utf-8") == expected
+    assert "of before" not in pages[1].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("page", "shown"), [(PAGE, report.table), (README, report.headlines)])
+def test_a_page_shows_the_committed_results(page, shown):
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    assert text.partition(BEGIN)[2].partition(END)[0] == f"\n{shown(RESULTS)}"
+
+
+def test_each_row_of_the_readme_is_one_of_the_results():
+    assert len(report.headlines(RESULTS).splitlines()) == 2 + len(report.HEADLINES)
+
+
+def test_a_miss_says_why_and_what_is_met_does_not():
+    row = Row(
+        "what", "s", {"taskfold": [3.0]}, budgets=(Budget("≤", 2, why="it waits"), Budget("≤", 4, why="never shown"))
+    )
+
+    (_, _, _, _, budgets), *_ = report.lines(row)
+
+    assert budgets == "≤ 2 s: **missed**: it waits; ≤ 4 s: met"
 
 
 def test_a_subject_that_nobody_knows_is_refused():
