@@ -269,8 +269,8 @@ class _Counts:
 
 @taskfold.command()
 @options.source_argument
-@click.argument("alloc")
-@click.argument("task", required=False)
+@options.alloc_argument
+@options.task_argument
 def history(source: str, alloc: str, task: str | None) -> int:
     """Show every event ever of an allocation, or of one of its tasks, and what each changed.
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from taskfold.cli.completion import Completed, complete_command
 from taskfold.cli.wording import one_line
 from taskfold.errors import ListenerError, TaskfoldError
 
@@ -55,6 +56,8 @@ class Notes:
 class Face(click.Group):
     """A group of commands whose return values are exit statuses, and whose failures are one sentence."""
 
+    command_class = Completed
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # it never returns
         """Run the command that the arguments name, and exit."""
         given = list(sys.argv[1:] if args is None else args)
@@ -64,6 +67,9 @@ class Face(click.Group):
         sys.exit(_guarded(lambda: self._run(given, prog_name or "taskfold")))
 
     def _run(self, args: list[str], prog_name: str) -> int:
+        completed = complete_command(self)
+        if completed is not None:
+            return completed
         with suppress(AttributeError, ValueError):
             # What an old terminal cannot show is escaped: no text of a log may end the command.
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

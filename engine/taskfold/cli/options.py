@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import click
 from msgspec import Struct
 
+from taskfold.cli.completion import complete_allocation, complete_task
 from taskfold.dialect import DIALECTS
 from taskfold.duration import parse_duration_ns, parse_time_ns
 from taskfold.replay import At, parse_at
 
 __all__ = [
     "Wanted",
+    "alloc_argument",
     "alloc_option",
     "at_option",
     "dialect_option",
@@ -21,6 +23,7 @@ __all__ = [
     "since_option",
     "source_argument",
     "sources_argument",
+    "task_argument",
     "task_option",
     "until_option",
 ]
@@ -94,14 +97,21 @@ _dialects: Final = click.Choice(tuple(DIALECTS))
 
 sources_argument = click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 source_argument = click.argument("source", metavar="SOURCE")
+alloc_argument = click.argument("alloc", shell_complete=complete_allocation)
+task_argument = click.argument("task", required=False, shell_complete=complete_task)
 POINT: Final = _Point()
 """What `--at` takes: an index or a time."""
 DURATION: Final = _Duration()
 at_option = click.option(
     "--at", type=POINT, help="The state at this index (never split), time, or position (@7), not at the end."
 )
-alloc_option = click.option("--alloc", metavar="PREFIX", help="One allocation: its ID, or enough of its beginning.")
-task_option = click.option("--task", metavar="NAME", help="Only tasks of this name.")
+alloc_option = click.option(
+    "--alloc",
+    metavar="PREFIX",
+    shell_complete=complete_allocation,
+    help="One allocation: its ID, or enough of its beginning.",
+)
+task_option = click.option("--task", metavar="NAME", shell_complete=complete_task, help="Only tasks of this name.")
 since_option = click.option("--since", type=_Instant(), help="Last record (log: record) not before this time.")
 until_option = click.option("--until", type=_Instant(), help="Last record (log: record) not after this time.")
 

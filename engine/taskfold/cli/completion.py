@@ -1,0 +1,76 @@
+"""What a shell completes beyond commands and options: the allocations and the tasks of the source that was named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem, shell_complete
+
+from taskfold.errors import TaskfoldError
+from taskfold.lines import is_database
+from taskfold.log.opening import is_postgres
+from taskfold.replay import Replay
+
+__all__ = ["Completed", "complete_allocation", "complete_command", "complete_task"]
+
+_VARIABLE: Final = "_TASKFOLD_COMPLETE"
+_LONGEST_BYTES: Final = 64 << 20
+"""A file that is larger is not read through while somebody waits for the tab key."""
+
+
+class Completed(click.Command):
+    """A command that knows its source while the value of an option is completed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; of a line that is being completed without the option at its end, whose value is still missing."""
+        is_cut = ctx.resilient_parsing and args and args[-1].startswith("-")
+        return super().parse_args(ctx, args[:-1] if is_cut else args)
+
+
+def complete_command(command: click.Command) -> int | None:
+    """Answer a shell that asks what could follow, and return the exit status; None where none asks.
+
+    ``eval "$(_TASKFOLD_COMPLETE=bash_source taskfold)"`` makes bash ask; zsh and fish have a ``zsh_source`` and a
+    ``fish_source``.
+    """
+    instruction = os.environ.get(_VARIABLE)
+    return shell_complete(command, {}, "taskfold", _VARIABLE, instruction) if instruction else None
+
+
+def complete_allocation(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """Return the IDs of the source that begin like this. O(log n) in a database, else O(records of the source)."""
+    with suppress(TaskfoldError, OSError):
+        sources = _sources(context)
+        if sources:
+            return [CompletionItem(alloc) for alloc in sorted(Replay(*sources).matching(beginning))]
+    return []
+
+
+def complete_task(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
+    """Return the tasks that begin like this: of the allocation that was named, else of the source."""
+    with suppress(TaskfoldError, OSError):
+        sources = _sources(context)
+        if sources:
+            found = Replay(*sources).matching(context.params.get("alloc") or "")
+            names = {record.task for records in found.values() for record in records}
+            return [CompletionItem(name) for name in sorted(names) if name and name.startswith(beginning)]
+    return []
+
+
+def _sources(context: click.Context) -> tuple[str, ...]:
+    """Return what was named as the source, where it can be read while somebody waits; else nothing."""
+    named = context.params.get("sources") or context.params.get("source")
+    sources: tuple[str, ...] = (named,) if isinstance(named, str) else tuple(named or ())
+    return sources if _is_quick(sources) else ()
+
+
+def _is_quick(sources: Iterable[str]) -> bool:
+    return all(
+        is_postgres(name) or (name != "-" and (is_database(name) or Path(name).stat().st_size <= _LONGEST_BYTES))
+        for name in sources
+    )
