@@ -196,7 +196,7 @@ USAGE = [
     (["replay", STREAM, "--at", "-5"], "'-5'"),
     (["replay", STREAM, "--at", "9" * 5000], "--at"),
     (["replay", STREAM, "--at", "2026-13-45T00:00:00Z"], "--at"),
-    (["replay", STREAM, "--since", "yesterday"], "'yesterday' is not a time such as"),
+    (["replay", STREAM, "--since", "fortnight"], "'fortnight' is not a time such as"),
     (["replay", STREAM, "--until", "12"], "'12' is not a time"),
     (["replay", STREAM, "--dialect", "9.9"], "'9.9' is not one of '0.5.0', '0.5.6', '1.1.2'"),
     (["replay", STREAM, "--format", "yaml"], "'yaml' is not one of 'table', 'json', 'jsonl'"),

@@ -139,7 +139,7 @@ def test_the_command_prints_values_for_programs(log):
     [
         (["--from", "3", "--to", "3"], 1, "nothing is different"),
         (["--from", "1", "--alloc", "zzz"], 1, "nothing is different"),
-        (["--from", "yesterday"], 2, "'yesterday' is neither an index such as 1042 nor a time"),
+        (["--from", "fortnight"], 2, "'fortnight' is neither an index such as 1042 nor a time"),
         ([], 2, "'--from'"),
     ],
 )

@@ -25,6 +25,7 @@ FLOORS = {
         "duration",
         "policy",
         "quoting",
+        "instants",
         "inputs",
         "effects",
         "signals",

@@ -12,11 +12,13 @@ from typing import BinaryIO, Final
 from msgspec import UNSET, Struct
 
 from taskfold.allocation import Fold
+from taskfold.clock import SystemClock
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.directory import DEFAULT_NAMESPACE
-from taskfold.duration import parse_time_ns, time_text
+from taskfold.duration import time_text
 from taskfold.errors import DecodeError, DialectError, Gone, SourceError
+from taskfold.instants import INSTANTS, is_pasted_ns, parse_instant_ns
 from taskfold.lines import is_database, open_bytes, readable
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.detect import detect, unknown_names
@@ -43,21 +45,23 @@ class At(Struct, frozen=True, kw_only=True):
     """The position of a record, in a log or as it would be imported: a write may be split."""
 
 
-def parse_at(text: str) -> At:
-    """Return the point that a text names: a number is an index, an RFC 3339 instant a time, ``@7`` a position.
+def parse_at(text: str, now_ns: int | None = None) -> At:
+    """Return the point that a text names: a number is an index, ``@7`` a position, an instant a time.
 
+    An instant may be written as people do (`taskfold.instants`); ``now_ns`` (unix nanoseconds; by the machine's clock
+    unless given) is what ``24h`` and ``yesterday`` are before.
     Raises ValueError for a text that is none of them.
 
-    >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns
-    (1042, 1795422850000000000)
+    >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns, parse_at("1795422850000000000").time_ns
+    (1042, 1795422850000000000, 1795422850000000000)
     """
     number = text.removeprefix("@")
-    if number.isascii() and number.isdigit() and len(number) <= _DIGITS:
+    if number.isascii() and number.isdigit() and len(number) <= _DIGITS and not is_pasted_ns(text):
         return At(seq=int(number)) if text[0] == "@" else At(index=int(number))
     try:
-        return At(time_ns=parse_time_ns(text))
+        return At(time_ns=parse_instant_ns(text, SystemClock().time_ns() if now_ns is None else now_ns))
     except ValueError:
-        msg = f"{text!r} is neither an index such as 1042 nor a time such as 2026-11-23T08:34:10Z, nor a position (@7)"
+        msg = f"{text!r} is neither an index such as 1042 nor a time such as {INSTANTS}, nor a position (@7)"
         raise ValueError(msg) from None
 
 

@@ -9,8 +9,10 @@ import click
 from msgspec import Struct
 
 from taskfold.cli.completion import complete_allocation, complete_task
+from taskfold.clock import SystemClock
 from taskfold.dialect import DIALECTS
-from taskfold.duration import parse_duration_ns, parse_time_ns
+from taskfold.duration import parse_duration_ns
+from taskfold.instants import parse_instant_ns
 from taskfold.replay import At, parse_at
 
 __all__ = [
@@ -74,9 +76,9 @@ class _Instant(_ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the unix nanoseconds that a text names."""
         try:
-            return value if isinstance(value, int) else parse_time_ns(value) or 0
-        except ValueError:
-            self.fail(f"{value!r} is not a time such as 2026-11-23T08:34:10Z", param, ctx)
+            return value if isinstance(value, int) else parse_instant_ns(value, SystemClock().time_ns())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _Duration(_ParamType[int]):
