@@ -78,6 +78,7 @@ FLOORS = {
         "retention",
         "shared",
         "steps_async",
+        "telling",
         "turns",
         "writing",
         "changes",

@@ -86,7 +86,7 @@ def test_it_ends_with_the_engine_and_lets_go_of_it():
         await asyncio.wait_for(task, 10)
 
         assert heard == []
-        assert not engine._listeners
+        assert not engine._recorders
 
     asyncio.run(run())
 
@@ -104,7 +104,7 @@ def test_it_listens_from_its_call_on_and_not_from_its_first_step():
         assert owed == []
         assert [type(effect) for effect in heard[0].effects] == [KillTask]
         await steps.aclose()  # type: ignore[attr-defined]
-        assert not engine._listeners
+        assert not engine._recorders
 
     asyncio.run(run())
 
@@ -123,14 +123,14 @@ def test_it_may_be_made_before_there_is_a_loop():
 def test_it_lets_go_when_it_is_closed_or_dropped_without_a_step():
     engine = engine_with(SystemClock())
     steps = engine.steps_async()
-    assert len(engine._listeners) == 1
+    assert len(engine._recorders) == 1
     asyncio.run(steps.aclose())
-    assert not engine._listeners
+    assert not engine._recorders
     steps = engine.steps_async()
-    assert len(engine._listeners) == 1
+    assert len(engine._recorders) == 1
     del steps
     gc.collect()
-    assert not engine._listeners
+    assert not engine._recorders
 
 
 def test_what_another_listener_raises_is_the_loops_to_tell_and_ends_nothing():

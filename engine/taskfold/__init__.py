@@ -19,6 +19,7 @@ from taskfold.engine import Engine
 from taskfold.errors import (
     AlreadyPlaced,
     AppendRefused,
+    CallbacksBusy,
     ClockWentBack,
     DecodeError,
     DialectError,
@@ -64,6 +65,7 @@ __all__ = [
     "AppendRefused",
     "At",
     "Binding",
+    "CallbacksBusy",
     "Clock",
     "ClockWentBack",
     "DecodeError",

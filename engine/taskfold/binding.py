@@ -10,9 +10,16 @@ break each other) and runs it when an event is recorded live, never in replay:
 4. ``on_exit_<state>``, ``on_enter_<state>`` and ``after_<event>``. An exception there keeps nobody else from
    hearing; the record stays, the model's state is what was folded, and the caller gets a `ListenerError`.
 
-**A callback must never wait for another thread that writes through the engine**: it runs in the turn of its write, so
-that the other waits for it, and both for ever. It may itself read and write. What takes long, or waits, belongs in a
-thread that the callback only wakes.
+Nothing is locked while a callback runs. It may read and write, and wait for other threads that do. Callbacks after the
+append run one at a time, in the order of the records, also of different allocations. The thread that wrote runs them;
+what is written meanwhile, by a callback or by another thread, is recorded at once, and its callbacks come next, in the
+thread that runs them already. So that other thread goes on before they have run, and what they raise reaches the first.
+A model's ``state`` is that after the event which it hears of, though newer ones may be recorded.
+
+Conditions and ``before_<event>`` come before the lock is taken. Where the allocation was written to meanwhile, they run
+again, 16 times at most; then `Refused` says so. No other model is asked, and no callback runs, between the question and
+the append. Only there may threads wait for one another: **a callback must not wait for a thread that writes an event
+that a model may refuse.** After ten seconds that thread gets `CallbacksBusy`, and nothing of its write is recorded.
 
 Callbacks get transitions' ``EventData``; its ``kwargs`` hold ``event`` (the typed event) and ``task`` (its name). No
 method is added to the model, and none of its attributes is replaced but ``state``.
@@ -75,6 +82,12 @@ class Binding:
         self.machine: Machine = build_machine(dialect)
         self._is_appended = False
         """What may refuse is over: callbacks that come before the append are left out."""
+        self._refusing = {
+            name
+            for name in self.machine.events
+            if name in {*(conditions or {}), *(unless or {})} or getattr(model, f"before_{name}", None) is not None
+        }
+        """The triggers that the model has conditions or a ``before_`` for."""
         for name in (*(conditions or {}), *(unless or {})):
             if name not in self.machine.events:
                 known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
@@ -143,20 +156,28 @@ class Binding:
         """Set the model's state to the one that is recorded, without callbacks."""
         self._set_state(state or PENDING)
 
-    def ask(self, task: str, events: Sequence[TaskEvent | Finished]) -> None:
+    def may_refuse(self, events: Sequence[TaskEvent | Finished]) -> bool:
+        """Tell whether the model has to be asked before these are recorded."""
+        known = self._lifecycle.rules
+        return any(type(event) in known and trigger_name(type(event)) in self._refusing for event in events)
+
+    def ask(self, task: str, events: Sequence[TaskEvent | Finished], *, state: str | None = None) -> None:
         """Run all that may refuse events, before they are recorded: conditions and ``before_`` of each in turn.
 
-        Each finds the model in the state that the event before will leave; in the end it is in the one it was in. An
-        event type that the table does not know is not asked for. Raises IllegalEvent and Refused.
+        The first finds the model in the state that is told, or in its own, each other one in the state that the event
+        before will leave; in the end it is in the one it was in. An event type that the table does not know is not
+        asked for. Raises IllegalEvent and Refused.
         """
-        state, outer = self.model.state, self._is_appended
+        before, outer = self.model.state, self._is_appended
         try:
             self._is_appended = False
+            if state is not None:
+                self.move(state)
             for event in events:
                 if type(event) in self._lifecycle.rules:
                     self._ask(task, event)
         finally:
-            self._set_state(state)
+            self._set_state(before)
             self._is_appended = outer
 
     def _ask(self, task: str, event: TaskEvent | Finished) -> None:

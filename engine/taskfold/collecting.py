@@ -19,7 +19,7 @@ from taskfold.log.contract import Append, Compacts
 from taskfold.record import Collected, Record
 from taskfold.retention import Due, Retention, due
 from taskfold.status import is_client_terminal
-from taskfold.turns import Turns, in_turn, let_go, writing
+from taskfold.turns import Question, Turns, in_turn, let_go, writing
 
 __all__ = ["Collecting", "OnCollect"]
 
@@ -55,10 +55,7 @@ class Collecting(Turns):
         status = self.snapshot(alloc).client_status
         if status is None or not is_client_terminal(status):
             raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
-        records, problems = self._collect([Due(alloc, reason)], now_ns)
-        if problems:
-            raise ListenerError(problems, records=records)
-        return records[0]
+        return self._collect([Due(alloc, reason)], now_ns)[0]
 
     def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
         """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
@@ -70,9 +67,12 @@ class Collecting(Turns):
         problems: list[Exception] = []
         time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
         while True:
-            records, raised = self._collect_some(retention, time_ns)
+            try:
+                records = self._collect_some(retention, time_ns)
+            except ListenerError as error:
+                records = error.records
+                problems += error.exceptions
             collected += records
-            problems += raised
             if not records:
                 break
         if problems:
@@ -80,13 +80,13 @@ class Collecting(Turns):
         return [record.alloc for record in collected]
 
     @writing
-    def _collect_some(self, retention: Retention, time_ns: int) -> tuple[list[Record], list[Exception]]:
+    def _collect_some(self, retention: Retention, time_ns: int) -> list[Record]:
         """Collect what is to be collected first; it is looked at anew in each turn, since others may have written."""
         found = due(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
-        return self._collect(found, time_ns) if found else ([], [])
+        return self._collect(found, time_ns) if found else []
 
-    def _collect(self, found: Sequence[Due], time_ns: int) -> tuple[list[Record], list[Exception]]:
-        """Write the last records, as one write, and tell who listens; return both."""
+    def _collect(self, found: Sequence[Due], time_ns: int) -> list[Record]:
+        """Write the last records, as one write, and have told who listens."""
         # What mirrors a Nomad has that one's indexes, and gives none of its own.
         first = next(iter(self.store.log.read(found[0].alloc)))
         index = self.store.index + (not isinstance(first.id, int))
@@ -98,19 +98,19 @@ class Collecting(Turns):
             event = Collected(reason=one.reason, body=Raw(body), task_states=Raw(task_states))
             record = Record(index=index, alloc=one.alloc, version=version + 1, time_ns=time_ns, event=event)
             appends.append(Append(one.alloc, version, [record]))
-        calls: list[Callable[[], object]] = [partial(self._forget, one.alloc) for one in found]
-        calls += [
+        calls = [
             partial(listener, snapshot, one.reason)
             for one, snapshot in zip(found, snapshots, strict=True)
             for listener in tuple(self._on_collect.values())
         ]
-        return self._commit(appends, afterwards=calls)
+        forgotten = [partial(self._forget, one.alloc) for one in found]
+        return self._commit(appends, Question(), at_once=forgotten, afterwards=calls)
 
     def on_collect(self, listener: OnCollect) -> Callable[[], None]:
         """Have a function called with what is collected, as it was in the end, and why; return what ends that.
 
-        It is called by the thread that collects, after the last record was written. What it raises keeps nobody else
-        from hearing, and reaches who collects as a `ListenerError`.
+        It is called after the last record was written, when nothing is locked, as those of `on_step` are. What it
+        raises keeps nobody else from hearing, and reaches who collects as a `ListenerError`.
         """
         key = object()
         self._on_collect[key] = listener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import is_
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import UNSET, Raw
 
@@ -21,10 +21,19 @@ from taskfold.restart import Random
 from taskfold.store import Store
 from taskfold.timers import Timers
 
-__all__ = ["Decider"]
+__all__ = ["Decider", "Due"]
 
 _OF_GROUP: Final = ("Job", "TaskGroup")
 """The fields of an allocation that tell its group."""
+
+
+class Due(NamedTuple):
+    """What is due, and when it is decided (unix nanoseconds)."""
+
+    alloc: str
+    task: str
+    said: TimerDue
+    time_ns: int
 
 
 class Decider:
@@ -58,8 +67,13 @@ class Decider:
         now_ns: int,
         id: str | None = None,
         expected_version: int | None = None,
+        *,
+        known: Step | None = None,
     ) -> tuple[Step, list[Record]]:
-        """Return what follows from inputs, and the records that say so. Raises whatever refuses one of them."""
+        """Return what follows from inputs, and the records that say so. Raises whatever refuses one of them.
+
+        What is known to follow is not decided again, since chance may have a part in it.
+        """
         store = self._store
         if store.is_closed:
             raise LogError("the engine is closed")
@@ -77,7 +91,7 @@ class Decider:
             raise VersionConflict(allocation=alloc, expected=expected_version, found=version)
         if now_ns < allocation.modified_ns:
             raise ClockWentBack(allocation=alloc, time_ns=now_ns, newest_ns=allocation.modified_ns)
-        step = decide_all(allocation, self.group(allocation), said, now_ns=now_ns, rng=self._rng)
+        step = known or decide_all(allocation, self.group(allocation), said, now_ns=now_ns, rng=self._rng)
         return step, self._records(step, version, id)
 
     def _records(self, step: Step, version: int, id: str | None) -> list[Record]:
@@ -132,7 +146,7 @@ class Decider:
             if planned_ns is not None and due_of(tasks[name]) != planned_ns:
                 self.timers.discard(step.alloc, name)
 
-    def first_due(self, until_ns: int) -> tuple[str, str, Input, int] | None:
+    def first_due(self, until_ns: int) -> Due | None:
         """Return what is due next, if that is by a time; its timer stays until what is decided is recorded."""
         while (due := self.timers.first) is not None and due.alloc not in self._store.fold:
             self.timers.forget(due.alloc)  # a collect that was interrupted left them
@@ -142,7 +156,7 @@ class Decider:
         is_pending = allocation.tasks[due.task].state == PENDING
         # A clock that went on while the embedder was away: nothing is decided before what was recorded.
         now_ns = max(until_ns, allocation.modified_ns)
-        return due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns
+        return Due(due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns)
 
     def replan(self, alloc: str) -> None:
         """Move the timers of an allocation that another process has written; what it planned is its own to do."""

@@ -2,7 +2,7 @@
 
 Any thread may call any method. Writers take turns: one append is checked, written to the log and folded before the next
 begins. Readers never wait for the log's disk, and see an append whole or not at all (`taskfold.store`). Callbacks of
-bound models run in the thread that writes, while it has its turn: they may read, and write, too.
+bound models and listeners run when the turn is over and nothing is locked (`taskfold.telling`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.fields import fields_from_json
 from taskfold.collecting import Collecting
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.errors import AppendRefused, DecodeError, ListenerError, LogError, Refused, TaskfoldError
+from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, check_dialect, kept_records
 from taskfold.log.entries import UNWRITABLE, problem_of
@@ -30,7 +30,7 @@ from taskfold.nomad.importer import Importer
 from taskfold.nomad.observation import Observation, check_observation
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
-from taskfold.turns import Bound, in_turn, writing
+from taskfold.turns import Bound, Question, in_turn, writing
 from taskfold.writing import Draft, placed_body, to_json_fields
 
 if TYPE_CHECKING:
@@ -169,14 +169,17 @@ class Engine(Reporting, Collecting):
             Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
         )
 
-    @writing
     def append(self, writes: Iterable[Write]) -> list[Record | None]:
         """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
 
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
         """
-        draft = Draft(self.store, self.clock.time_ns())
+        return self._append(tuple(writes))  # whatever they come from is not run in the turn
+
+    @writing
+    def _append(self, writes: Sequence[Write]) -> list[Record | None]:
+        draft = Draft(self.store, self._asked_ns() if self._questions else self.clock.time_ns())
         for write in writes:
             draft.add(write)
         if draft.refusals:
@@ -184,9 +187,12 @@ class Engine(Reporting, Collecting):
         self._record(draft)
         return draft.records()
 
-    @writing
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
+        return self._check_writes(tuple(writes))
+
+    @writing
+    def _check_writes(self, writes: Sequence[Write]) -> list[tuple[int, TaskfoldError]]:
         draft = Draft(self.store, self.clock.time_ns())
         for write in writes:
             draft.add(write)
@@ -195,15 +201,20 @@ class Engine(Reporting, Collecting):
     @writing
     def _append_one(self, write: Write) -> Record | None:
         """Append one write; what refuses it is raised as it is."""
-        draft = Draft(self.store, self.clock.time_ns())
+        draft = Draft(self.store, self._asked_ns() if self._questions else self.clock.time_ns())
         draft.add(write)
         for _, refusal in draft.refusals:
             raise refusal
         self._record(draft)
         return draft.records()[0]
 
+    def _asked_ns(self) -> int:
+        """Return the time of a write that models were asked with; else the clock's."""
+        asked = self._asked()
+        return self.clock.time_ns() if asked is None else asked.time_ns
+
     def _record(self, draft: Draft) -> None:
-        """Write what was drafted, with the callbacks of bound models around it. Raises ListenerError."""
+        """Write what was drafted, with the callbacks of bound models around it."""
         if not self._bindings:  # as most have it
             draft.note(self.store.commit(draft.appends()))
             return
@@ -215,11 +226,8 @@ class Engine(Reporting, Collecting):
             if task in bound:
                 raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
             assert isinstance(record.event, (TaskEvent, Finished))
-            bound[task] = Bound(binding, *task, [record.event])
-        records, problems = self._commit(draft.appends(), tuple(bound.values()))
-        draft.note(records)
-        if problems:
-            raise ListenerError(problems, records=records)
+            bound[task] = self._bound(binding, *task, [record.event])
+        draft.note(self._commit(draft.appends(), Question(list(bound.values()), draft.time_ns)))
 
     # --- mirroring ---
 
@@ -242,9 +250,11 @@ class Engine(Reporting, Collecting):
             if known is not None and observation.alloc not in scratch:
                 scratch.allocations[observation.alloc] = known.copy()
             records.setdefault(observation.alloc, []).extend(importer.observe(observation))
-        return self.store.commit(
+        written = self.store.commit(
             [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
         )
+        self._publish_moves(records, written)
+        return written
 
     # --- models of one's own ---
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 __all__ = [
     "AlreadyPlaced",
     "AppendRefused",
+    "CallbacksBusy",
     "ClockWentBack",
     "DecodeError",
     "DialectError",
@@ -83,6 +84,10 @@ class ClockWentBack(TaskfoldError):
 
 class Refused(TaskfoldError):
     """A bound model's condition was false, or its callback before the append raised; nothing was changed."""
+
+
+class CallbacksBusy(Refused):
+    """A model could not be asked, since another thread has run callbacks for too long; nothing was changed."""
 
 
 class AppendRefused(TaskfoldError):

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Final
 
 from taskfold.engine import Engine
-from taskfold.errors import SourceError, TaskfoldError
+from taskfold.errors import ListenerError, SourceError, TaskfoldError
 from taskfold.lines import MAX_LINE_BYTES, is_database
 from taskfold.log.contract import check_dialect
 from taskfold.nomad.detect import told_by
@@ -147,7 +147,10 @@ class Follower:
             return
         if observations:
             self._check_dialect(observations[0])
-            self._engine.observe(*observations)
+            try:
+                self._engine.observe(*observations)
+            except ListenerError as error:  # it is recorded, and nothing that was observed
+                self._on_note(str(error))
 
     def _pass_over(self, other: str) -> None:
         """Say once of each kind of object that it is no allocation."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
+from typing import Final
 
 from taskfold.arguments import check_address, check_input, check_said, checked_time
+from taskfold.deciding import Due
 from taskfold.effects import Step
-from taskfold.errors import ListenerError, LogError, TaskfoldError
+from taskfold.errors import CallbacksBusy, ListenerError, LogError, TaskfoldError
 from taskfold.group import Group
 from taskfold.inputs import Input
 from taskfold.log.contract import Append
 from taskfold.record import Record
-from taskfold.turns import Bound, Turns, in_turn, let_go, writing
+from taskfold.turns import Question, Turns, in_turn, let_go, writing
 
 __all__ = ["Reporting"]
+
+_NOTHING: Final = Question()
 
 
 class Reporting(Turns):
@@ -80,14 +84,12 @@ class Reporting(Turns):
             check_address(alloc, task, id, expected_version)
             check_input(one)
         now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
-        step, records = self._decider.decided(alloc, said, now_ns, id, expected_version)
-        records, problems = self._commit_step(step, records)
+        known = self._known(alloc) if self._questions else None
+        step, records = self._decider.decided(alloc, said, now_ns, id, expected_version, known=known)
+        self._commit_step(step, records, to_return=[step])
         self._owed.pop(_place(step), None)
-        if problems:
-            raise ListenerError(problems, records=records, steps=[step])
         return step
 
-    @in_turn
     def due(self, now_ns: int | None = None) -> list[Step]:
         """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
 
@@ -101,36 +103,63 @@ class Reporting(Turns):
         until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
         problems: list[Exception] = []
         try:
-            while self._decider.first_due(until_ns) is not None:
-                problems += self._first_due(until_ns)
+            while (due := self._next(until_ns)) is not None:
+                try:
+                    self._decide_due(due)
+                except ListenerError as error:
+                    problems += error.exceptions
         except LogError:
             if not self._owed:
                 raise  # else what they owe must not be lost; the next call tells of the log
         if problems:
             raise ListenerError(problems)
+        return self._taken()
+
+    @in_turn
+    def _next(self, until_ns: int) -> Due | None:
+        """Return what is due first."""
+        return self._decider.first_due(until_ns)
+
+    @in_turn
+    def _taken(self) -> list[Step]:
+        """Return the steps that are owed, which are not any more."""
         steps, self._owed = self._owed, {}
         return list(steps.values())
 
-    @writing
-    def _first_due(self, until_ns: int) -> list[Exception]:
-        """Decide what is due first; nothing where another process has decided it. Raises LogError.
-
-        Return what listeners raised; the step is owed.
-        """
-        due = self._decider.first_due(until_ns)
-        if due is None:
-            return []
-        alloc, task, said, time_ns = due
+    def _decide_due(self, due: Due) -> None:
+        """Decide what is due; the step is owed. Raises ListenerError; LogError, CallbacksBusy: then it is due still."""
         try:
-            step, records = self._decider.decided(alloc, ((task, said),), time_ns)
-            _, problems = self._commit_step(step, records)
-        except LogError:
+            self._write_due(due)
+        except (LogError, ListenerError, CallbacksBusy):
             raise
         except TaskfoldError as refusal:
-            step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
-            _, problems = self._commit_step(step, [])
+            self._give_up_due(due, refusal)
+
+    @writing
+    def _write_due(self, due: Due) -> None:
+        """Decide what is due; nothing where somebody else has decided it."""
+        if not self._is_first(due):
+            return
+        alloc, task, said, time_ns = due
+        known = self._known(alloc) if self._questions else None
+        step, records = self._decider.decided(alloc, ((task, said),), time_ns, known=known)
+        self._commit_step(step, records)
         self._decider.timers.discard(alloc, task)
-        return problems
+
+    @writing
+    def _give_up_due(self, due: Due, refusal: TaskfoldError) -> None:
+        """Tell of what is due and cannot be decided."""
+        if not self._is_first(due):
+            return
+        alloc, task, _, time_ns = due
+        step = Step(alloc=alloc, time_ns=time_ns, outcome="impossible", notes=((task, str(refusal)),))
+        self._commit_step(step, [])
+        self._decider.timers.discard(alloc, task)
+
+    def _is_first(self, due: Due) -> bool:
+        """Tell whether what was due first still is."""
+        first = self._decider.first_due(due.time_ns)
+        return first is not None and (first.alloc, first.task, first.said) == (due.alloc, due.task, due.said)
 
     @in_turn
     def next_due(self) -> int | None:
@@ -153,22 +182,27 @@ class Reporting(Turns):
         """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
         return self._decider.group(self.store.fold.owned(alloc))
 
-    def _commit_step(self, step: Step, records: list[Record]) -> tuple[list[Record], list[Exception]]:
-        """Write what was decided, with the callbacks of bound models around it, plan what is due, and tell of it.
-
-        Return the records as they stand in the log, and what listeners raised. The step is owed until it is returned.
-        """
+    def _commit_step(self, step: Step, records: list[Record], *, to_return: Sequence[Step] = ()) -> None:
+        """Write what was decided, plan what is due, and have it told. The step is owed until it is returned."""
         moves = step.moves if self._bindings else ()
         bound = [
-            Bound(binding, step.alloc, task, [event for of, event in moves if of == task])
+            self._bound(binding, step.alloc, task, [event for of, event in moves if of == task])
             for task in dict.fromkeys(task for task, _ in moves)
             if (binding := self._bindings.get((step.alloc, task)))
         ]
-        return self._commit(
+        self._commit(
             [Append(step.alloc, records[0].version - 1, records)] if records else (),
-            bound,
-            (partial(self._plan, step), *(partial(listener, step) for listener in tuple(self._listeners.values()))),
+            Question(bound, step.time_ns, step) if bound else _NOTHING,
+            at_once=[partial(self._plan, step), *_each(self._recorders, step)],
+            afterwards=_each(self._listeners, step),
+            steps=to_return,
         )
+
+    def _known(self, alloc: str) -> Step | None:
+        """Return what models agreed to, where the allocation is as it was when they were asked."""
+        asked = self._asked()
+        is_as_it_was = asked is not None and asked.bound[0].version == self.store.fold.owned(alloc).version
+        return asked.step if asked is not None and is_as_it_was else None
 
     def _plan(self, step: Step) -> None:
         """Plan what is due after a step that was recorded, and owe it."""
@@ -179,20 +213,32 @@ class Reporting(Turns):
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.
 
-        It is called by the thread that decided, in the order of the decisions, after the step was recorded, and must be
-        quick: others wait for their turn. **It must never wait for another thread that writes through the engine.**
-        What it raises keeps nobody else from hearing, and reaches who reported as a `ListenerError`. So an embedder
+        It is called in the order of the decisions, after the step was recorded, when nothing is locked: it may wait for
+        any thread, and report, too. The thread that reported calls it; where that happens while another thread is
+        telling, or in a listener, who is telling does so afterwards. So a listener never runs twice at the same time.
+        What it raises keeps nobody else from hearing, and reaches who is telling as a `ListenerError`. So an embedder
         sees what was asked for through HTTP, too.
         """
         key = object()
         self._listeners[key] = listener
         return partial(let_go, self._listeners, key)
 
+    def _record_steps(self, recorder: Callable[[Step], object]) -> Callable[[], None]:
+        """Have a function that neither waits nor locks called with every step, in its turn; return what ends that."""
+        key = object()
+        self._recorders[key] = recorder
+        return partial(let_go, self._recorders, key)
+
     def steps_async(self) -> AsyncIterator[Step]:
         """Yield every step that is decided from this call on, on an event loop; what is due comes at its time."""
         from taskfold.steps_async import steps_async
 
         return steps_async(self)
+
+
+def _each(listeners: dict[object, Callable[[Step], object]], step: Step) -> list[Callable[[], object]]:
+    """Return the calls that tell each listener of a step."""
+    return [partial(listener, step) for listener in tuple(listeners.values())] if listeners else []
 
 
 def _place(step: Step) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from taskfold.engine import Engine
-from taskfold.errors import LogError
+from taskfold.errors import ListenerError, LogError
 from taskfold.ownership import Owned
 
 __all__ = ["LogListener"]
@@ -79,6 +79,8 @@ class LogListener(Owned):
                 self._engine.catch_up()
                 self._tell("")
                 log.wait(self._poll_seconds)
+            except ListenerError as error:  # of what was told here for another thread
+                _log_problem(str(error))
             except LogError as error:
                 if not self._engine.store.is_closed:
                     self._tell(str(error))

@@ -42,7 +42,7 @@ class StepsAsync(AsyncIterator[Step]):
         """Begin to listen."""
         heard = _Heard()
         # What listens does not hold what is listened by: that may be dropped, also before it was asked for anything.
-        self._end = weakref.finalize(self, engine.on_step(heard.put))
+        self._end = weakref.finalize(self, engine._record_steps(heard.put))  # noqa: SLF001 - it is told in the turn
         self._end.atexit = False
         self._steps = _steps(engine, heard, self._end)
 

@@ -7,11 +7,13 @@ appended, so that what is checked and decided is checked and decided on the stat
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from functools import partial, wraps
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from itertools import chain
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from taskfold.binding import Binding
 from taskfold.clock import Clock, SystemClock
@@ -19,7 +21,7 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.deciding import Decider
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.effects import Step
-from taskfold.errors import LogError, TaskfoldError
+from taskfold.errors import ListenerError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.log.memory import MemoryLog
@@ -27,9 +29,13 @@ from taskfold.log.read_only import ReadOnlyLog
 from taskfold.reading import Reading
 from taskfold.record import Finished, Record
 from taskfold.store import Store
+from taskfold.telling import News, Telling, add_notes, call_all
 from taskfold.watch import WAITERS_PER_KEY
 
-__all__ = ["Bound", "Turns", "in_turn", "let_go", "writing"]
+__all__ = ["Bound", "Question", "Turns", "Unasked", "in_turn", "let_go", "writing"]
+
+_ASKED_TIMES: Final = 16
+"""How often a model is asked of one write, where others write to its allocation meanwhile."""
 
 S = TypeVar("S", bound="Turns")
 P = ParamSpec("P")
@@ -39,7 +45,8 @@ T = TypeVar("T")
 def in_turn(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Have a method run in the turn of this process, on a state that is what the log holds.
 
-    What an interruption left by half, in this turn or in the one before, is put right (`Turns._settle`).
+    What an interruption left by half, in this turn or in the one before, is put right (`Turns._settle`). When the turn
+    is over, and nothing is locked, whoever is to hear of what was recorded is told.
     """
     return _turned(method, _run)
 
@@ -47,7 +54,9 @@ def in_turn(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
 def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
     """Have a method run in a writer's turn: where other processes write the log, too, they cannot append meanwhile.
 
-    What they have appended is taken in first, so that what is checked and decided is so on the state of all.
+    What they have appended is taken in first, so that what is checked and decided is so on the state of all. Where it
+    writes what a model may refuse, it ends before that; the model is asked when nothing is locked, and then the method
+    runs once more.
     """
     return _turned(method, _run_shared)
 
@@ -57,20 +66,33 @@ def _turned(
 ) -> Callable[Concatenate[S, P], T]:
     @wraps(method)
     def run(engine: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with engine._turn:  # noqa: SLF001 - a method of the engine, as it were; a lock of C, which nothing leaves locked
-            outer = engine._depth  # noqa: SLF001
-            engine._depth = outer + 1  # noqa: SLF001
-            try:
-                if engine._is_unsettled and not outer:  # noqa: SLF001
-                    engine._settle()  # noqa: SLF001
-                if engine.store.shared is not None:
-                    return run_shared(engine, engine.store.shared, lambda: method(engine, *args, **kwargs))
-                return method(engine, *args, **kwargs)
-            except BaseException as error:
-                engine._note(error, is_outermost=not outer)  # noqa: SLF001
+        told: list[News] | None = None
+        outer = 1
+        try:
+            with engine._turn:  # noqa: SLF001 - a method of the engine, as it were; a lock of C, which nothing leaves locked
+                outer = engine._depth  # noqa: SLF001
+                engine._depth = outer + 1  # noqa: SLF001
+                try:
+                    if engine._is_unsettled and not outer:  # noqa: SLF001
+                        engine._settle()  # noqa: SLF001
+                    if engine.store.shared is not None:
+                        result = run_shared(engine, engine.store.shared, lambda: method(engine, *args, **kwargs))
+                    else:
+                        result = method(engine, *args, **kwargs)
+                except BaseException as error:
+                    engine._note(error, is_outermost=not outer)  # noqa: SLF001
+                    raise
+                finally:
+                    engine._depth = outer  # noqa: SLF001
+                    if not outer and (engine._has_news or engine._telling.untold):  # noqa: SLF001
+                        told = engine._own_news()  # noqa: SLF001
+            if told is not None:
+                engine._tell(told)  # noqa: SLF001
+        except BaseException as error:
+            if outer:
                 raise
-            finally:
-                engine._depth = outer  # noqa: SLF001
+            return engine._go_on(error, told, partial(run, engine, *args, **kwargs))  # noqa: SLF001
+        return result
 
     return run
 
@@ -116,12 +138,20 @@ class Turns(Reading):
         self._is_unsettled = False
         """A turn was interrupted: what is kept beside the state may not fit it, or the state not the log."""
         self._afterwards: list[deque[Callable[[], object]]] = []
-        """What is to be called still, of each write that was recorded."""
+        """What is to be called still in the turn, of each write that was recorded."""
+        self._telling = Telling()
+        """What is to be called when the turn is over."""
+        self._has_news = False
+        """There is some since the turn began."""
+        self._questions: dict[int, Question] = {}
+        """What a thread has asked models, and is about to write."""
         self._bindings: dict[tuple[str, str], Binding] = {}
         self._owed: dict[int, Step] = {}
         """Steps that were recorded, and not returned to anybody yet."""
         # Dictionaries, whose single operations nothing interrupts: no lock is needed where a listener goes.
         self._listeners: dict[object, Callable[[Step], object]] = {}
+        self._recorders: dict[object, Callable[[Step], object]] = {}
+        """Our own, who are told in the turn: they neither wait nor lock."""
         self._on_collect: dict[object, Callable[[Snapshot, str], object]] = {}
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
         self._own_with(self.store.log)
@@ -138,7 +168,7 @@ class Turns(Reading):
 
     def _note(self, error: BaseException, *, is_outermost: bool) -> None:
         """Note what ends a turn; where it may have been interrupted, put right what is by half, if that can be now."""
-        if self.store.is_unsettled or not isinstance(error, TaskfoldError):
+        if self.store.is_unsettled or not isinstance(error, (TaskfoldError, Unasked)):
             self._is_unsettled = True
         if is_outermost and self.store.shared is not None:
             self.store.shared.end_turn()  # where that was interrupted
@@ -147,24 +177,20 @@ class Turns(Reading):
                 self._settle(error)
 
     def _settle(self, error: BaseException | None = None) -> None:
-        """Have the state be what the log holds, and what is kept beside it, too; tell who was to be told still.
+        """Have the state be what the log holds, and what is kept beside it, too; who was to be told still is told.
 
-        O(tasks), and as `Store.settle`. Raises LogError when the log cannot be read. What a listener raises is noted
-        with the error that interrupted it.
+        O(tasks), and as `Store.settle`. Raises LogError when the log cannot be read.
         """
         self.store.settle()
-        known = self.store.fold
-        for alloc in {alloc for alloc, _ in self._bindings if alloc not in known}:
+        for alloc in {alloc for alloc, _ in self._bindings if alloc not in self.store.fold}:
             self._forget(alloc)
-        for (alloc, task), binding in self._bindings.items():
-            found = known.owned(alloc).tasks.get(task)
-            binding.move("" if found is None else found.state)
         self._decider.begin()
         while self._afterwards:
-            problems = _called(self._afterwards[-1])
+            problems = call_all(self._afterwards[-1])
             if error is not None:
-                _add_notes(error, problems)
+                add_notes(error, problems)
             self._afterwards.pop()
+        self._publish_moves({alloc for alloc, _ in self._bindings})
         self._is_unsettled = False
 
     @in_turn
@@ -187,10 +213,28 @@ class Turns(Reading):
                 self._decider.replan(alloc)
             else:
                 self._forget(alloc)
-        for (alloc, name), binding in self._bindings.items():
-            if alloc in touched:
-                task = self.store.fold.owned(alloc).tasks.get(name)
-                binding.move("" if task is None else task.state)
+        self._publish_moves(touched)
+
+    def _publish_moves(self, allocs: Container[str], records: Sequence[Record] = ()) -> None:
+        """Have the models of allocations follow what is recorded, without callbacks, after what they are to hear."""
+        moves = [
+            partial(binding.move, self._state(alloc, task))
+            for (alloc, task), binding in self._bindings.items()
+            if alloc in allocs
+        ]
+        if moves:
+            self._telling.untold.append(News(moves, records=records))
+            self._has_news = True
+
+    def _bound(self, binding: Binding, alloc: str, task: str, events: Sequence[TaskEvent | Finished]) -> Bound:
+        """Return a model with what it is to hear, and where its task stands."""
+        return Bound(binding, alloc, task, events, self._state(alloc, task), self.store.fold.owned(alloc).version)
+
+    def _state(self, alloc: str, task: str) -> str:
+        """Return the state of a task, as it is recorded."""
+        allocation = self.store.fold.allocations.get(alloc)
+        found = None if allocation is None else allocation.tasks.get(task)
+        return "" if found is None else found.state
 
     def _forget(self, alloc: str) -> None:
         """Let go of what is kept for an allocation that was collected."""
@@ -207,17 +251,28 @@ class Turns(Reading):
     def _commit(
         self,
         appends: Sequence[Append],
-        bound: Sequence[Bound] = (),
+        question: Question,
+        *,
+        at_once: Sequence[Callable[[], object]] = (),
         afterwards: Sequence[Callable[[], object]] = (),
-    ) -> tuple[list[Record], list[Exception]]:
-        """Write, with the callbacks of bound models around it, and call those who are to hear of it.
+        steps: Sequence[Step] = (),
+    ) -> list[Record]:
+        """Write, and have told who is to hear of it: some in this turn, bound models and others when it is over.
 
-        Return the records that were new, and what was raised after they were recorded: everybody was called, whatever
-        that is. Raises what refuses the write: then nothing changed.
+        Return the records that were new. Raises what refuses the write, and Unasked where models have to be asked
+        before: then nothing changed.
         """
-        for one in bound:
-            one.binding.ask(one.task, one.events)
-        calls = deque([*(call for one in bound for call in self._entered(one)), *afterwards])
+        bound = question.bound
+        if bound and any(one.binding.may_refuse(one.events) for one in bound):
+            asked = self._asked()
+            if asked is None or asked.bound != bound:
+                raise Unasked(question)
+        calls = deque(at_once)
+        news = None
+        if bound or afterwards:
+            news = News([*chain.from_iterable(map(_entered, bound)), *afterwards], steps=steps)
+            calls.append(partial(self._telling.untold.append, news))  # of C: nothing interrupts it
+            self._has_news = True
         seq = self.store.seq
         try:
             records = self.store.commit(appends) if appends else []
@@ -226,10 +281,114 @@ class Turns(Reading):
                 raise
             self._afterwards += (calls,)  # they are called when the turn ends
             raise
+        if news is not None:
+            news.records = records
         self._afterwards += (calls,)
-        problems = _called(calls)
+        problems = call_all(calls)
         self._afterwards.remove(calls)
-        return records, problems
+        if problems:
+            raise ListenerError(problems, records=records, steps=steps)
+        return records
+
+    # --- when the turn is over ---
+
+    def _own_news(self) -> list[News] | None:
+        """Return what is to hold the news that this thread tells; None where none are its own."""
+        has_news, self._has_news = self._has_news or self._telling.is_interrupted, False
+        return [] if has_news else None
+
+    def _asked(self) -> Question | None:
+        """Return what this thread has asked models, and is about to write."""
+        return self._questions.get(threading.get_ident()) if self._questions else None
+
+    def _go_on(self, error: BaseException, told: list[News] | None, repeat: Callable[[], T]) -> T:
+        """Ask models that have to be asked first, and repeat the call; else tell who is to be told, and raise."""
+        try:
+            if isinstance(error, Unasked) and self._asked() is None:
+                return self._answer(error.args[0], repeat)
+            told = self._own_news() if told is None else told
+            if told is not None:
+                self._tell_beside(error, told)
+        except BaseException as raised:
+            self._look_after(raised)
+            raise
+        if told is not None:
+            self._look_after(error)
+        raise error
+
+    def _look_after(self, error: BaseException) -> None:
+        """Have models be in the state that is recorded, where one was interrupted when it was asked, or told."""
+        if not isinstance(error, (TaskfoldError, Unasked)):
+            self._is_unsettled = True
+            with suppress(LogError, ListenerError):
+                self._look()
+
+    @in_turn
+    def _look(self) -> None:
+        """Put right what was interrupted, as every turn does."""
+
+    def _answer(self, question: Question, repeat: Callable[[], T]) -> T:
+        """Ask models what they may refuse, and repeat the call that found that out. Raises Refused and ListenerError.
+
+        While they are asked, and what they agreed to is written, no other thread tells them anything, or asks.
+        """
+        if self._telling.is_mine:  # from a callback
+            return self._agreed(question, repeat)
+        told: list[News] = []
+        try:
+            result = self._telling.hold(partial(self._agreed, question, repeat), told)
+            self._tell(told)
+        except BaseException as error:
+            self._tell_beside(error, told)
+            raise
+        return result
+
+    def _agreed(self, question: Question, repeat: Callable[[], T]) -> T:
+        """Ask, and repeat the call; again where others have written to the allocations meanwhile. Raises Refused."""
+        questions, thread = self._questions, threading.get_ident()
+        for _ in range(_ASKED_TIMES):
+            for one in question.bound:
+                one.binding.ask(one.task, one.events, state=one.state)
+            try:
+                questions[thread] = question
+                return repeat()
+            except Unasked as unasked:
+                question = unasked.args[0]
+            finally:
+                # Without a call, since only calls are interrupted.
+                if thread in questions:
+                    del questions[thread]
+        one = question.bound[0]
+        raise Refused(
+            f"task {one.task!r}: allocation {one.alloc} was written to each of the {_ASKED_TIMES} times that its model "
+            "was asked: conditions and before_ callbacks must neither write to it nor wait for who does"
+        )
+
+    def _tell(self, told: list[News]) -> None:
+        """Tell who is to hear of what was recorded. Raises ListenerError with what is this thread's own of it."""
+        self._telling.tell(told)
+        problems = [problem for news in told for problem in news.problems]
+        if problems:
+            own = [news for news in told if news.thread == threading.get_ident()]
+            told.clear()
+            raise ListenerError(
+                problems,
+                records=[record for news in own for record in news.records],
+                steps=[step for news in own for step in news.steps],
+            )
+
+    def _tell_beside(self, error: BaseException, told: list[News]) -> None:
+        """Tell who is to hear of what was recorded, though an error is on its way, which takes what is raised.
+
+        Where it interrupts who wrote, the steps that are lost with it are owed.
+        """
+        try:
+            self._telling.tell(told)
+        finally:
+            if not isinstance(error, TaskfoldError):
+                own = (news for news in told if news.thread == threading.get_ident())
+                self._owed.update({id(step): step for news in own for step in news.steps})
+            add_notes(error, [problem for news in told for problem in news.problems])
 
     def _is_recorded(self, appends: Sequence[Append], after_seq: int) -> bool:
         """Tell whether a write that was interrupted is in the log, and in the state."""
@@ -240,54 +399,40 @@ class Turns(Reading):
             found = next(iter(self.store.log.read(first.alloc, first.version - 1)), None)
         return found is not None and (found.index, found.event) == (first.index, first.event)
 
-    def _entered(self, bound: Bound) -> list[Callable[[], object]]:
-        """Return what a model is to hear of its events, one after the other, and what sets its state to the folded."""
-
-        def move() -> None:
-            allocation = self.store.fold.allocations.get(bound.alloc)
-            task = None if allocation is None else allocation.tasks.get(bound.task)
-            if task is not None:
-                bound.binding.move(task.state)
-
-        return [*(partial(bound.binding.enter, bound.task, event) for event in bound.events), move]
-
 
 class Bound(NamedTuple):
-    """A model that is bound to a task, and the events that are recorded of it."""
+    """A model that is bound to a task, and the events that are to be recorded of it."""
 
     binding: Binding
     alloc: str
     task: str
     events: Sequence[TaskEvent | Finished]
+    state: str
+    """The task's, before them."""
+    version: int
+    """The allocation's, before them."""
+
+
+class Question(NamedTuple):
+    """What models are asked before a write, and what has to stay as it is until they have agreed."""
+
+    bound: Sequence[Bound] = ()
+    time_ns: int = 0
+    """The time of the write."""
+    step: Step | None = None
+    """What was decided, where it was."""
+
+
+class Unasked(Exception):
+    """A write has to wait until models were asked the question that is its argument: they may refuse it."""
+
+
+def _entered(bound: Bound) -> list[Callable[[], object]]:
+    """Return what a model is to hear of its events, one after the other, from the state before them."""
+    binding = bound.binding
+    return [partial(binding.move, bound.state), *(partial(binding.enter, bound.task, event) for event in bound.events)]
 
 
 def let_go(listeners: dict[object, T], key: object) -> None:
     """End the listening of one; without it, do nothing."""
     listeners.pop(key, None)
-
-
-def _add_notes(error: BaseException, problems: Sequence[Exception]) -> None:
-    """Have an error tell what listeners raised beside it."""
-    for problem in problems:
-        error.add_note(f"and a listener raised {type(problem).__name__}: {problem}")
-
-
-def _called(calls: deque[Callable[[], object]]) -> list[Exception]:
-    """Call all of these, whatever one of them raises, and return that.
-
-    What is no Exception, such as KeyboardInterrupt, is raised when all were called.
-    """
-    problems: list[Exception] = []
-    interruption: BaseException | None = None
-    while calls:
-        try:
-            calls[0]()
-        except Exception as problem:  # noqa: BLE001 - a listener may raise what it likes
-            problems.append(problem)
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            interruption = interruption or error
-        del calls[0]
-    if interruption is not None:
-        _add_notes(interruption, problems)
-        raise interruption
-    return problems

@@ -61,7 +61,8 @@ class Draft:
         self._lines: list[bytes] = []
         """Their lines."""
         self._store = store
-        self._time_ns = time_ns
+        self.time_ns = time_ns
+        """The time of those that tell none."""
         self._index = store.index + 1
         self._places: list[int | None] = []
         """For each write, where its record is among the drafted; None for a repeat or a refusal."""
@@ -98,7 +99,7 @@ class Draft:
         found = 0 if known is None else known.version
         if write.expected_version is not None and write.expected_version != found:
             raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
-        time_ns = self._time_ns if write.time_ns is None else checked_time(write.time_ns)
+        time_ns = self.time_ns if write.time_ns is None else checked_time(write.time_ns)
         entry = entry_of(
             Record(
                 seq=self._store.seq + len(self.drafted) + 1,
