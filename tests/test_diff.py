@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from taskfold import At, Difference, Engine, ManualClock, Record, UnknownAllocation, diff, events, history, replay
-from taskfold.log import sqlite_tables
+from taskfold import At, Difference, Engine, ManualClock, diff, events, replay
 
 ROOT = Path(__file__).parent.parent
 STREAM = ROOT / "examples" / "nomad-1.1.2-stream.ndjson.gz"
@@ -156,80 +154,3 @@ def test_a_log_that_is_not_there_is_told():
     ran = run("diff", "/nonexistent.db", "--from", 1)
 
     assert (ran.returncode, ran.stderr) == (2, "taskfold: /nonexistent.db: no such file\n")
-
-
-@pytest.mark.parametrize("name", ["x.jsonl", "x.db"])
-def test_a_history_tells_of_every_record_what_it_changed(tmp_path, name):
-    path = tmp_path / name
-    with Engine.open(path, dialect="1.1.2") as engine:
-        engine.place({"ID": "a", "JobID": "job"})
-        engine.place({"ID": "b"})
-        for event in (events.Received(), events.Started(), events.Terminated(exit_code=1), events.Restarting()):
-            engine.record("a", "web", event)
-        engine.record("a", "db", events.Received())
-        engine.update("a", {"DesiredStatus": "stop"})
-
-    entries = list(history(path, "a"))
-
-    assert [entry.record.version for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
-    told = [{(one.task, one.field): (one.before, one.after) for one in entry.changes} for entry in entries]
-    assert told[0]["", "JobID"] == (None, "job")
-    assert told[2]["web", "State"] == ("pending", "running")
-    assert told[3] == {("web", "EventsTotal"): (2, 3)}
-    assert told[4]["web", "Restarts"] == (0, 1)
-    assert told[6] == {("", "DesiredStatus"): (None, "stop")}
-    assert [type(entry.record.event) for entry in history(path, "a", "db")] == [events.Received]
-
-
-@pytest.mark.parametrize("name", ["x.db", "x.jsonl"])
-@pytest.mark.parametrize(
-    ("alloc", "task", "found"),
-    [
-        ("ab", None, "abcd"),
-        ("abcd", "web", "abcd"),
-        ("a", None, "2 allocations begin with 'a': abcd, ac"),
-        ("", None, "3 allocations begin with '': abcd, ac, b"),
-        ("nobody", None, "no allocation begins with 'nobody'"),
-        ("b", "web", "allocation b has no task 'web'; it has none"),
-        ("ab", "typo", "allocation abcd has no task 'typo'; it has web"),
-    ],
-)
-def test_a_history_is_of_the_one_allocation_that_is_meant_or_refused(name, alloc, task, found, tmp_path):
-    path = tmp_path / name
-    with Engine.open(path, dialect="1.1.2") as engine:
-        for placed in ("abcd", "ac", "b"):
-            engine.place({"ID": placed})
-        engine.record("abcd", "web", events.Received())
-
-    if " " in found:
-        with pytest.raises(UnknownAllocation) as refused:
-            list(history(path, alloc, task))
-        assert str(refused.value) == found
-    else:
-        assert {entry.record.alloc for entry in history(path, alloc, task)} == {found}
-
-
-def test_an_id_that_begins_another_is_meant_itself(tmp_path):
-    path = tmp_path / "x.db"
-    with Engine.open(path, dialect="1.1.2") as engine:
-        for placed in ("a", "ab", "\N{LATIN SMALL LETTER A WITH DIAERESIS}"):
-            engine.place({"ID": placed})
-
-    assert {entry.record.alloc for entry in history(path, "a")} == {"a"}
-
-
-def test_a_history_of_a_log_in_sqlite_reads_that_allocation_alone(tmp_path, monkeypatch):
-    path = tmp_path / "x.db"
-    with Engine.open(path, dialect="1.1.2") as engine:
-        for number in range(200):
-            engine.place({"ID": f"a{number}"})
-    read: list[bytes] = []
-    decoder = sqlite_tables.record_decoder
-
-    def counting(source: int) -> Callable[[bytes], Record]:
-        decode = decoder(source)
-        return lambda body: read.append(body) or decode(body)
-
-    monkeypatch.setattr(sqlite_tables, "record_decoder", counting)
-
-    assert len(list(history(path, "a77"))) == len(read) == 1

@@ -45,9 +45,9 @@ class Entry(Struct, frozen=True):
 def history(source: str | Path, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
     """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
 
-    ``alloc`` is its ID, or enough of the beginning. A log in SQLite is asked by its index: O(log n); any other source
-    is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises, and
-    UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
+    ``alloc`` is its ID, or enough of the beginning. A log in a database is asked by its index: O(log n); any other
+    source is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises,
+    and UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
 
     >>> log = getfixture("tmp_path") / "log.jsonl"
     >>> from taskfold.engine import Engine

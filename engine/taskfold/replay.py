@@ -158,16 +158,15 @@ class Replay(Owned):
     def matching(self, prefix: str) -> dict[str, list[Record]]:
         """Return the records of each allocation whose ID begins like this, by ID.
 
-        A log in a file of SQLite is asked by its index, and where several begin so, and none is this, for their IDs
-        alone. Else O(records), and memory for those that begin so. Raises as iterating does.
+        A log in a database is asked by its index, and where several begin so, and none is this, for their IDs alone.
+        Else O(records), and memory for those that begin so. Raises as iterating does.
         """
         found: dict[str, list[Record]] = {}
-        is_one_file = len(self.sources) == 1 and not is_postgres(self.sources[0])
-        if self.at == At() and is_one_file and _is_database(self._paths[0], self.sources[0]):
-            from taskfold.log.sqlite_tables import read_matching
-
-            self.header, found = read_matching(self.sources[0], self._paths[0], prefix)
-            self._check_dialect(self.header, self.sources[0])
+        is_asked = self.at == At() and len(self.sources) == 1 and _is_utf8(prefix)
+        if is_asked and _is_log_of_rows(self._paths[0], self.sources[0]):
+            source = DatabaseSource(self.sources[0], self._paths[0])
+            self.header, found = source.matching(prefix)
+            self._check_dialect(self.header, source.name)
             return found
         for record in self:
             if record.alloc.startswith(prefix):
@@ -199,7 +198,7 @@ class Replay(Owned):
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
         for name, path in zip(self.sources, self._paths, strict=True):
-            if is_postgres(name) or _is_database(path, name):
+            if _is_log_of_rows(path, name):
                 self._stream = None
                 yield DatabaseSource(name, path)
                 continue
@@ -306,9 +305,19 @@ def _path_of(name: str) -> str:
     return name if name == "-" or is_postgres(name) else str(Path(name).absolute())
 
 
-def _is_database(path: str, name: str) -> bool:
+def _is_utf8(text: str) -> bool:
+    """Tell whether an ID can begin like this, since UTF-8 can say it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_log_of_rows(path: str, name: str) -> bool:
+    """Tell whether a source is a database, which has an index."""
     with readable(name):
-        return path != "-" and is_database(path)
+        return is_postgres(name) or (path != "-" and is_database(path))
 
 
 def _size(path: str) -> int:

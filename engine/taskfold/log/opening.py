@@ -105,13 +105,26 @@ def shown_name(name: str) -> str:
 
 def read_server(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
     """Return the header of a log in a PostgreSQL database, and its records in blocks. Raises SourceError."""
+    _check_source(url)
+    from taskfold.log.postgres_tables import read_postgres
+
+    return read_postgres(url)
+
+
+def read_server_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
+    """Return the header of a log in a PostgreSQL database, and what it has of an ID. Raises SourceError."""
+    _check_source(url)
+    from taskfold.log.postgres_tables import read_matching
+
+    return read_matching(url, prefix)
+
+
+def _check_source(url: str) -> None:
+    """Say what must be installed where it is not. Raises SourceError."""
     try:
         _check_psycopg(url)
     except LogError as error:
         raise SourceError(shown_name(url), str(error).partition(": ")[2]) from None
-    from taskfold.log.postgres_tables import read_postgres
-
-    return read_postgres(url)
 
 
 @contextmanager

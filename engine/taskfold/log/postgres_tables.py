@@ -20,7 +20,7 @@ from taskfold.log.opening import shown_name
 from taskfold.record import LogHeader, Record
 from taskfold.upcast import record_decoder
 
-__all__ = ["Connection", "is_begun", "read_postgres"]
+__all__ = ["Connection", "is_begun", "read_matching", "read_postgres"]
 
 LOCK_SECONDS: Final = 10
 """How long an append waits for the one before it."""
@@ -59,6 +59,9 @@ OF_ALLOCATION: Final = """
 SELECT seq, version, checksum, convert_to(body, 'UTF8') FROM taskfold_records
 WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY version LIMIT %(rows)s
 """
+
+_NEXT_ID: Final = "SELECT min(alloc) FROM taskfold_records WHERE alloc >= %s AND alloc > %s"
+"""The next ID, found by the index of (alloc, version), whose order is that of the bytes."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
@@ -224,6 +227,44 @@ def _blocks(url: str) -> Iterator[LogHeader | list[Record]]:
             yield from batched(records(connection, name, header, OF_ALL, asked, kept_hole(header, name)))
     except LogError as error:
         raise _source_error(name, error) from None
+
+
+def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
+    """Return the header of a log, and the records of the one allocation whose ID begins like this, or is this.
+
+    Where several begin so, their IDs without records; all as of one moment. O(log n) for each ID, and O(records) of the
+    one. Raises SourceError.
+    """
+    name = shown_name(url)
+    try:
+        with told(name, "read"), snapshot(url) as connection:
+            header, newest = head(connection, name)
+            ids = list(_ids(connection, prefix))
+            if len(ids) > 1 and ids[0] != prefix:
+                return header, {alloc: [] for alloc in ids}
+            on_hole = kept_hole(header, name)
+            asked = {"after": 0, "newest": newest}
+            return header, {
+                alloc: list(records(connection, name, header, OF_ALLOCATION, {**asked, "alloc": alloc}, on_hole))
+                for alloc in ids[:1]
+            }
+    except LogError as error:
+        raise _source_error(name, error) from None
+
+
+def _ids(connection: Connection, prefix: str) -> Iterator[str]:
+    """Yield the IDs that begin like this, in order, each found by the index; none after one that is this."""
+    if "\0" in prefix:
+        return  # which no text of PostgreSQL has
+    last = ""
+    while row := connection.execute(_NEXT_ID, [prefix, last]).fetchone():
+        found: str | None = row[0]
+        if found is None or not found.startswith(prefix):
+            return
+        yield found
+        if found == prefix:
+            return
+        last = found
 
 
 @contextmanager

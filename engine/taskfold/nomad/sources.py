@@ -22,7 +22,7 @@ from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
-from taskfold.log.opening import is_postgres, newest_on_server, read_server, shown_name
+from taskfold.log.opening import is_postgres, newest_on_server, read_server, read_server_matching, shown_name
 from taskfold.nomad.observation import INDEX_DIGITS, Observation, observation_from_fields, other_object
 from taskfold.record import LogHeader, Record
 
@@ -92,6 +92,18 @@ class DatabaseSource:
         from taskfold.log.sqlite_tables import read_database
 
         return read_database(self.name, self._url)
+
+    def matching(self, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
+        """Return the header of the log, and the records of the one allocation whose ID begins like this, or is this.
+
+        Where several begin so, their IDs without records. By the index of the database: O(log n) for each ID, and
+        O(records) of the one. Raises SourceError.
+        """
+        if is_postgres(self._url):
+            return read_server_matching(self._url, prefix)
+        from taskfold.log.sqlite_tables import read_matching
+
+        return read_matching(self.name, self._url, prefix)
 
     def newest(self) -> int | None:
         """Return the position of the newest record; None where the database cannot tell. Raises SourceError."""
