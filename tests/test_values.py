@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from any_values import MIRRORING, WRITING, Mine, MyStarted, begin, check_read_again, clock, make_calls, state_of
-from taskfold import Engine, events, inputs
+from taskfold import Engine, Retention, events, inputs
 from taskfold.errors import DecodeError, IdConflict, InputRefused, TaskfoldError
 from taskfold.log.entries import MAX_DEPTH, is_deep
-from taskfold.record import Placed, Write
+from taskfold.record import Finished, Placed, Write
 
 Calls = list[Callable[[Engine], object]]
 STORES = [".jsonl", ".db"]
@@ -102,11 +102,47 @@ def test_an_event_that_no_log_can_say_is_refused_with_its_path_and_the_cure(engi
         (events.Killed(), r"events\.Killed is an event: record it$"),
         (inputs.Started, r"found the class Started: write Started\(\)"),
         ("Started", r"expected an input \(taskfold\.inputs\), found a value of type str"),
+        (Finished(), r"^Finished is an event: record it; the input is inputs\.Exited$"),
     ],
 )
 def test_an_input_that_cannot_be_decided_on_is_refused_with_the_cure(engine, value, message):
     with pytest.raises(InputRefused, match=message):
         engine.report("a", "web", value)
+
+
+class Model:
+    """A model of somebody's."""
+
+
+ONE = Write(alloc="a", task="web", event=events.Started())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda engine: engine.append(ONE), r"expected a list of Writes, .* found one that is in no list"),
+        (lambda engine: engine.check(5), r"expected a list of Writes, .* found 5 \(int\)"),
+        (lambda engine: engine.append("ab"), r"expected a list of Writes, .* found a value of type str"),
+        (lambda engine: engine.append([Write]), r"write 0: \$: expected a Write, .* found the class Write"),
+        (lambda engine: engine.append([events.Started()]), r"write 0: \$: expected a Write, .* of type Started"),
+        (lambda engine: engine.bind("a", "web", Model), r"expected a model, found the class Model: write Model\(\)"),
+        (lambda engine: engine.bind("a", "", Model()), r"a model is bound to a task: name it"),
+        (lambda engine: engine.bind("a", 5, Model()), r"\$\.Task: expected a text, found 5 \(int\)"),
+        (lambda engine: engine.on_step(None), r"expected a function that listens, found nothing"),
+        (lambda engine: engine.on_collect([]), r"expected a function that listens, found a value of type list"),
+        (lambda engine: engine.retain(Retention), r"expected what to keep, such as Retention\(keep=100\)"),
+        (lambda _: Engine("x.jsonl"), r"found the path 'x\.jsonl': Engine\.open\(path\) opens the log there"),
+        (lambda _: Engine(Path("x.db")), r"found the path 'x\.db'"),
+    ],
+)
+def test_who_hands_over_something_else_is_told_what_is_right(engine, call, message):
+    before = state_of(engine)
+
+    with pytest.raises(TaskfoldError, match=message):
+        call(engine)
+
+    assert state_of(engine) == before
+    assert engine.record("a", "web", events.Received()) is not None, "nobody is called who cannot be"
 
 
 @pytest.mark.parametrize(

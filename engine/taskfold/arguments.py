@@ -6,7 +6,7 @@ what is looked at before that, to check a write or to decide on an input, is che
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -16,11 +16,25 @@ from taskfold.errors import DecodeError, InputRefused
 from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
 from taskfold.inputs import AnyInput, Input
 from taskfold.log.entries import INT64, read_back
-from taskfold.record import Finished, Placed, Updated
+from taskfold.record import Finished, Placed, Updated, Write
 
-__all__ = ["check_address", "check_event", "check_input", "check_said", "check_text", "checked_time"]
+__all__ = [
+    "check_address",
+    "check_event",
+    "check_input",
+    "check_listener",
+    "check_model",
+    "check_said",
+    "check_text",
+    "checked_time",
+    "checked_writes",
+    "not_a_write",
+]
 
 _WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
+
+
+_A_WRITE: Final = "Write(alloc=..., task=..., event=...)"
 
 
 def check_text(value: object, path: str) -> None:
@@ -50,6 +64,38 @@ def check_address(alloc: object, task: object, id: object, expected_version: obj
         check_text(id, "$.ID")
     if expected_version is not None and (not isinstance(expected_version, int) or isinstance(expected_version, bool)):
         raise DecodeError(f"$.ExpectedVersion: expected a whole number, found {_kind(expected_version)}")
+
+
+def checked_writes(writes: object) -> tuple[Any, ...]:
+    """Return what is to be written together; each is checked where it is looked at. O(n). Raises DecodeError."""
+    if isinstance(writes, (str, bytes, type)) or not isinstance(writes, Iterable):
+        found = "one that is in no list" if isinstance(writes, Write) else _kind(writes)
+        raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {found}")
+    return tuple(writes)
+
+
+def not_a_write(value: object) -> str:
+    """Return what to append instead of something that is no Write."""
+    found = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+    return f"expected a Write, such as {_A_WRITE}, found {found}"
+
+
+def check_listener(listener: object) -> None:
+    """Check that a listener can be called: else whoever writes would be told of it, again and again. O(1).
+
+    Raises DecodeError.
+    """
+    if not callable(listener):
+        raise DecodeError(f"$: expected a function that listens, found {_kind(listener)}")
+
+
+def check_model(task: object, model: object) -> None:
+    """Check what is bound to a task. O(1). Raises DecodeError."""
+    check_text(task, "$.Task")
+    if not task:
+        raise DecodeError("$.Task: a model is bound to a task: name it")
+    if isinstance(model, type):
+        raise DecodeError(f"$: {_a_class(model, 'a model')}")
 
 
 def check_event(event: Any) -> None:
@@ -146,6 +192,8 @@ def _not_an_input(value: object) -> str:
     if isinstance(value, TaskEvent):
         same = _INPUT_OF_EVENT.get(type(value), "")
         return f"events.{name} is an event: record it" + (f"; the input is inputs.{same}" if same else "")
+    if isinstance(value, Finished):
+        return "Finished is an event: record it; the input is inputs.Exited"
     if isinstance(value, Input):
         return f"{name} is no input that taskfold decides on; taskfold.inputs has all that there are"
     return f"expected an input (taskfold.inputs), found {_kind(value)}"

@@ -12,9 +12,9 @@ from typing import Final, TypeAlias
 
 from msgspec import Raw
 
-from taskfold.arguments import check_text, checked_time
+from taskfold.arguments import check_listener, check_text, checked_time
 from taskfold.codecs.allocation import Snapshot
-from taskfold.errors import Gone, ListenerError, LogError, Refused
+from taskfold.errors import DecodeError, Gone, ListenerError, LogError, Refused
 from taskfold.log.contract import Append, Compacts
 from taskfold.record import Collected, Record
 from taskfold.retention import Due, Retention, due
@@ -63,6 +63,8 @@ class Collecting(Turns):
         Raises LogError when the log cannot be written: then what was not collected yet is still there. Raises
         ListenerError when all of it was collected, and listeners raised.
         """
+        if not isinstance(retention, Retention):
+            raise DecodeError("$: expected what to keep, such as Retention(keep=100)")
         collected: list[Record] = []
         problems: list[Exception] = []
         time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
@@ -112,6 +114,7 @@ class Collecting(Turns):
         It is called after the last record was written, when nothing is locked, as those of `on_step` are. What it
         raises keeps nobody else from hearing, and reaches who collects as a `ListenerError`.
         """
+        check_listener(listener)
         key = object()
         self._on_collect[key] = listener
         return partial(let_go, self._on_collect, key)

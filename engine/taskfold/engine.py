@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from taskfold.allocation import Fold
+from taskfold.arguments import check_model, checked_writes
 from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock
 from taskfold.codecs.allocation import Snapshot
@@ -175,7 +176,7 @@ class Engine(Reporting, Collecting):
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
         """
-        return self._append(tuple(writes))  # whatever they come from is not run in the turn
+        return self._append(checked_writes(writes))  # whatever they come from is not run in the turn
 
     @writing
     def _append(self, writes: Sequence[Write]) -> list[Record | None]:
@@ -189,7 +190,7 @@ class Engine(Reporting, Collecting):
 
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
-        return self._check_writes(tuple(writes))
+        return self._check_writes(checked_writes(writes))
 
     @writing
     def _check_writes(self, writes: Sequence[Write]) -> list[tuple[int, TaskfoldError]]:
@@ -271,8 +272,10 @@ class Engine(Reporting, Collecting):
         """Bind a model to a task: its callbacks and conditions run when an event is recorded; see `taskfold.binding`.
 
         A model that was bound to the task before is unbound. Tasks without one pay nothing for it.
-        Raises UnknownAllocation.
+        Raises UnknownAllocation, DecodeError for a class instead of a model of it, and TaskfoldError for conditions of
+        what is no trigger.
         """
+        check_model(task, model)
         found = self.store.fold.owned(alloc).tasks.get(task)
         state = "pending" if found is None else found.state
         binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Final
 
-from taskfold.arguments import check_address, check_input, check_said, checked_time
+from taskfold.arguments import check_address, check_input, check_listener, check_said, checked_time
 from taskfold.deciding import Due
 from taskfold.effects import Step
 from taskfold.errors import CallbacksBusy, ListenerError, LogError, TaskfoldError
@@ -219,6 +219,7 @@ class Reporting(Turns):
         What it raises keeps nobody else from hearing, and reaches who is telling as a `ListenerError`. So an embedder
         sees what was asked for through HTTP, too.
         """
+        check_listener(listener)
         key = object()
         self._listeners[key] = listener
         return partial(let_go, self._listeners, key)

@@ -6,6 +6,7 @@ appended, so that what is checked and decided is checked and decided on the stat
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import deque
@@ -89,7 +90,7 @@ def _turned(
             if told is not None:
                 engine._tell(told)  # noqa: SLF001
         except BaseException as error:
-            if outer:
+            if outer or (told is None and isinstance(error, TaskfoldError)):
                 raise
             return engine._go_on(error, told, partial(run, engine, *args, **kwargs))  # noqa: SLF001
         return result
@@ -128,6 +129,8 @@ class Turns(Reading):
         The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
         A seed makes the jitter of restart delays the same in every run; without one it is random.
         """
+        if isinstance(log, (str, os.PathLike)):
+            raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
         self.store = Store(MemoryLog(dialect) if log is None else log, waiters_per_key=waiters_per_key)
         """The state behind the engine, for faces that read much."""
         self.dialect = self.store.dialect

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from taskfold.allocation import Allocation, apply_record
-from taskfold.arguments import check_address, check_event, check_text, checked_time
+from taskfold.arguments import check_address, check_event, check_text, checked_time, not_a_write
 from taskfold.codecs.allocation import check_types
 from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
 from taskfold.errors import AlreadyPlaced, DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
@@ -90,7 +90,7 @@ class Draft:
         if self._store.is_closed:
             raise LogError("the engine is closed")
         if not isinstance(write, Write):
-            raise DecodeError(f"$: expected a Write, found a value of type {type(write).__name__}")
+            raise DecodeError(f"$: {not_a_write(write)}")
         check_address(write.alloc, write.task, write.id, write.expected_version)
         check_event(write.event)
         if write.id is not None and self._is_repeat(write, write.id):
