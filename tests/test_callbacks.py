@@ -369,21 +369,28 @@ def test_what_a_model_agreed_to_is_what_is_recorded() -> None:
     assert len(agreed) == 3
 
 
-def test_what_is_due_and_refused_by_a_model_is_given_up_and_told(engine: Engine) -> None:
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_what_is_due_and_refused_by_a_model_is_given_up_and_told_and_keeps_nobody_else(
+    engine: Engine, *, is_refused: bool
+) -> None:
+    engine.report_all("b", [(task, inputs.Started()) for task in ("web", "db")])
     for alloc in "ab":
-        if alloc == "b":
-            for task in ("web", "db"):
-                engine.report(alloc, task, inputs.Started())
         engine.report(alloc, "web", inputs.Exited(exit_code=1))
-
-    class Never(Quiet):
-        def before_received(self, _: Any) -> None:
-            raise ValueError("never")
-
-    engine.bind("a", "web", Never(), conditions={name: lambda _: False for name in ("generic", "restarting")})
     engine.clock.advance(60 * SECOND)  # type: ignore[attr-defined]  # a manual one
-    steps = engine.due()
-    assert {step.alloc for step in steps} == {"a", "b"}
+    engine.report(
+        "a", "web", inputs.KillRequested()
+    )  # before anybody was told to start it: it is over when that is due
+    model, heard = Quiet(), list[Step]()
+    engine.bind("a", "web", model, unless={"finished": lambda _: is_refused})
+    engine.on_step(heard.append)
+
+    steps = {step.alloc: step for step in engine.due()}
+
+    assert list(steps.values()) == heard
+    assert steps["b"].effects
+    assert steps["a"].outcome == ("impossible" if is_refused else "decided")
+    assert ("a condition is not met" in str(steps["a"].notes)) == is_refused
+    assert engine.task("a", "web").state == ("pending" if is_refused else "dead") == model.state  # type: ignore[attr-defined]
     assert engine.due() == []
 
 

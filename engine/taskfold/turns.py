@@ -296,7 +296,7 @@ class Turns(Reading):
     # --- when the turn is over ---
 
     def _own_news(self) -> list[News] | None:
-        """Return what is to hold the news that this thread tells; None where none are its own."""
+        """Return what is to hold the news that this thread tells; None where none are its own. In the turn."""
         has_news, self._has_news = self._has_news or self._telling.is_interrupted, False
         return [] if has_news else None
 
@@ -309,7 +309,8 @@ class Turns(Reading):
         try:
             if isinstance(error, Unasked) and self._asked() is None:
                 return self._answer(error.args[0], repeat)
-            told = self._own_news() if told is None else told
+            if told is None and self._telling.is_interrupted:
+                told = []
             if told is not None:
                 self._tell_beside(error, told)
         except BaseException as raised:
