@@ -29,8 +29,8 @@ from taskfold.errors import AppendRefused, DecodeError, SourceError
 from taskfold.events import Driver
 from taskfold.nomad.compare import divergences
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, observation_from_json
-from taskfold.nomad.sources import observations_of_line
+from taskfold.nomad.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.sources import statements_of_line
 from taskfold.nomad.writes import write_type
 from taskfold.record import Placed, Record, Updated, Write
 from taskfold.replay import Replay, replay
@@ -118,7 +118,7 @@ def test_a_ring_that_another_server_writes_belongs_to_the_same_task(name: str) -
 # --- bodies, the stream and lists of one story ---
 
 BODIES, STREAM, LIST = "bodies", "stream", "list"
-Story = tuple[Observation, ...]
+Story = tuple[Statement, ...]
 
 
 @functools.cache
@@ -128,20 +128,20 @@ def told(scenario: Scenario, source: str) -> Story:
         return tuple(observation_from_json(answer.body.encode()) for answer in recordings.bodies(scenario))
     if source == STREAM:
         path = scenario.path / "stream.ndjson.gz"
-        return tuple(Replay(path).observations()) if path.exists() else ()
+        return tuple(Replay(path).statements()) if path.exists() else ()
     stubs = [msgspec.json.decode(text, type=list[msgspec.Raw]) for text in recordings.list_bodies(scenario)]
     return tuple(observation_from_json(bytes(stub)) for stub in itertools.chain(*stubs))
 
 
-def one_after_the_other(stories: Iterable[Story]) -> list[Observation]:
+def one_after_the_other(stories: Iterable[Story]) -> list[Statement]:
     return list(itertools.chain(*stories))
 
 
-def by_index(stories: Iterable[Story]) -> list[Observation]:
-    return sorted(one_after_the_other(stories), key=lambda observation: observation.index)
+def by_index(stories: Iterable[Story]) -> list[Statement]:
+    return sorted(one_after_the_other(stories), key=lambda statement: statement.index)
 
 
-def interleaved(stories: Iterable[Story], rng: random.Random) -> list[Observation]:
+def interleaved(stories: Iterable[Story], rng: random.Random) -> list[Statement]:
     """Return the observations as they may arrive: each source in its own order."""
     waiting = [list(reversed(story)) for story in stories if story]
     found = []
@@ -152,7 +152,7 @@ def interleaved(stories: Iterable[Story], rng: random.Random) -> list[Observatio
     return found
 
 
-def arrivals(stories: tuple[Story, ...], rng: random.Random) -> Iterator[list[Observation]]:
+def arrivals(stories: tuple[Story, ...], rng: random.Random) -> Iterator[list[Statement]]:
     """Yield orders in which the observations may arrive."""
     for order in itertools.permutations(stories):
         yield one_after_the_other(order)
@@ -160,11 +160,11 @@ def arrivals(stories: tuple[Story, ...], rng: random.Random) -> Iterator[list[Ob
         yield interleaved(order, rng)
 
 
-def shown(version: str, observations: list[Observation]) -> dict[str, tuple[Any, Any]]:
-    """Return each allocation as a body and a list show it after these observations."""
+def shown(version: str, statements: Iterable[Statement]) -> dict[str, tuple[Any, Any]]:
+    """Return each allocation as a body and a list show it after all this was said."""
     importer = Importer(version)
-    for observation in observations:
-        importer.observe(observation)
+    for statement in statements:
+        importer.observe(statement)
     assert importer.conflicts_total == 0
     snapshots = {alloc: Snapshot.of(importer.fold[alloc], version) for alloc in importer.fold}
     return {
@@ -206,7 +206,7 @@ def test_a_log_takes_what_another_source_adds_once(tmp_path: Path, suffix: str, 
     for scenario in [story for story, sources in TRIPLES if story.name.startswith("alloc_")]:
         stories = tuple(told(scenario, source) for source in order)
         log = tmp_path / f"{scenario.name}.{suffix}"
-        added = [ingest(file, into=log).records for file in files(tmp_path / scenario.name, stories) * 2]
+        added = [ingest(file, into=log).records for file in files(tmp_path / scenario.name, scenario, order) * 2]
         assert added[0] > 0
         assert added[len(order) :] == [0] * len(order), "what was imported once adds nothing"
         assert verify(log).agrees
@@ -215,27 +215,30 @@ def test_a_log_takes_what_another_source_adds_once(tmp_path: Path, suffix: str, 
         assert found == {alloc: body for alloc, (body, _) in whole.items()}
 
 
-def files(folder: Path, stories: tuple[Story, ...]) -> list[Path]:
-    """Write each story into a file of its own: one allocation a line, as it was told."""
+def files(folder: Path, scenario: Scenario, sources: Iterable[str]) -> list[Path]:
+    """Write what each source tells into a file of its own: frames of a stream, else one allocation a line."""
     folder.mkdir()
     paths = []
-    for place, story in enumerate(stories):
+    for place, source in enumerate(sources):
         path = folder / f"{place}.jsonl"
-        path.write_bytes(b"".join(text_of(observation) + b"\n" for observation in story))
+        is_stream = source == STREAM
+        texts = recordings.stream_lines(scenario) if is_stream else map(text_of, observations(scenario, source))
+        path.write_bytes(b"".join(text + b"\n" for text in texts))
         paths.append(path)
     return paths
 
 
+def observations(scenario: Scenario, source: str) -> list[Observation]:
+    return [statement for statement in told(scenario, source) if isinstance(statement, Observation)]
+
+
 def text_of(observation: Observation) -> bytes:
-    """Return an observation as a line of a file, a payload of the stream as a frame."""
+    """Return an observation as a line of a file."""
     fields = dict(observation.fields)
     if observation.tasks:
         states = {name: told_state(task) for name, task in observation.tasks.items()}
         fields["TaskStates"] = task_states_to_json(states, DIALECTS["1.1.2"])
-    body = fields_to_json(fields)
-    if observation.kind != "stream":
-        return body
-    return b'{"Events":[{"Topic":"Allocation","Payload":{"Allocation":%b}}],"Index":%d}' % (body, observation.index)
+    return fields_to_json(fields)
 
 
 def told_state(task: ToldTask) -> TaskState:
@@ -254,10 +257,11 @@ def told_state(task: ToldTask) -> TaskState:
 
 def test_verify_compares_every_source_at_its_index(tmp_path: Path) -> None:
     (scenario,) = (story for story, _ in TRIPLES if story.name == "alloc_restart_task")
-    paths = files(tmp_path / "files", tuple(told(scenario, source) for source in (STREAM, BODIES, LIST)))
+    order = (STREAM, BODIES, LIST)
+    paths = files(tmp_path / "files", scenario, order)
     report = verify(*paths)
     assert report.agrees
-    assert report.compared == len(told(scenario, STREAM)) + 2, "the newest of each source is compared, too"
+    assert report.compared == sum(len(observations(scenario, source)) for source in order), "those of before, too"
     text = paths[1].read_bytes().rstrip().rpartition(b"\n")[2]
     paths[1].write_bytes(text.replace(b'"EvalID":"', b'"EvalID":"another') + b"\n")
     report = verify(*paths)
@@ -294,9 +298,9 @@ def test_an_index_is_told_by_the_allocation_then_the_event_then_the_frame(
     told_index: dict[str, int], expected: int
 ) -> None:
     for allocation, index in [({"ID": "a"}, expected), ({"ID": "a", "ModifyIndex": 0}, expected)]:
-        (observation,) = observations_of_line(frame(allocation, **told_index), "x", 1)
+        (observation,) = statements_of_line(frame(allocation, **told_index), "x", 1)
         assert observation.index == index
-    (observation,) = observations_of_line(frame({"ID": "a", "ModifyIndex": 5}, **told_index), "x", 1)
+    (observation,) = statements_of_line(frame({"ID": "a", "ModifyIndex": 5}, **told_index), "x", 1)
     assert observation.index == 5
 
 
@@ -499,8 +503,10 @@ def test_a_write_is_called_what_the_stream_calls_it(name: str | None) -> None:
     for scenario in recordings.scenarios("1.1.2")[::4]:
         importer = Importer("1.1.2")
         for line in recordings.stream_lines(scenario):
-            for observation in observations_of_line(line if name is None else renamed(line, name), "x", 1):
+            for observation in statements_of_line(line if name is None else renamed(line, name), "x", 1):
                 records = importer.observe(observation)
+                if not isinstance(observation, Observation):
+                    continue
                 read_back = [msgspec.json.decode(msgspec.json.encode(record), type=Record) for record in records]
                 assert write_type(read_back) == observation.write_type
                 compared += 1

@@ -28,7 +28,8 @@ from taskfold.log.contract import Append, check_dialect, kept_records
 from taskfold.log.entries import UNWRITABLE, problem_of
 from taskfold.log.opening import is_new_log, open_log, open_reader
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, check_observation
+from taskfold.nomad.memory import Memory
+from taskfold.nomad.observation import Observation, Statement, check_statement
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
 from taskfold.turns import Bound, Question, in_turn, writing
@@ -57,6 +58,8 @@ class Engine(Reporting, Collecting):
 
     _listener: LogListener | None = None
     """What takes in what others write, where the engine only reads."""
+    _memory: Memory | None = None
+    """What is remembered of what was observed, beside the state."""
 
     @classmethod
     def open(
@@ -233,27 +236,31 @@ class Engine(Reporting, Collecting):
     # --- mirroring ---
 
     @writing
-    def observe(self, *observations: Observation) -> list[Record]:
-        """Record what a real Nomad said of allocations, as one write; return the records that explain it.
+    def observe(self, *statements: Statement) -> list[Record]:
+        """Record what a real Nomad said, as one write; return the records that explain it.
 
         Those of one call are all recorded or none. They have the observations' own indexes: an engine that observes
-        mirrors a Nomad, and should not be written to otherwise. What was collected here stays so.
+        mirrors a Nomad, and should not be written to otherwise. What was collected here stays so. What a stream
+        tells of jobs is remembered for allocations of other calls: several calls do what one with all of it does.
         Raises DecodeError and LogError: then nothing changed.
         """
-        scratch = Fold(self.dialect, on_illegal="keep")
-        importer = Importer(self.dialect, scratch)
+        scratch, known = Fold(self.dialect, on_illegal="keep"), self.store.fold.allocations
+        memory = self._memory = self._memory or Memory()
+        draft = memory.draft()
+        importer = Importer(self.dialect, scratch, memory=draft)
         records: dict[str, list[Record]] = {}
-        for observation in observations:
-            check_observation(observation)
-            known = self.store.fold.allocations.get(observation.alloc)
-            if known is None and self.is_collected(observation.alloc):
+        for statement in statements:
+            check_statement(statement)
+            alloc = statement.alloc if isinstance(statement, Observation) else None
+            if alloc is not None and alloc not in known and self.is_collected(alloc):
                 continue
-            if known is not None and observation.alloc not in scratch:
-                scratch.allocations[observation.alloc] = known.copy()
-            records.setdefault(observation.alloc, []).extend(importer.observe(observation))
-        written = self.store.commit(
-            [Append(alloc, found[0].version - 1, found) for alloc, found in records.items() if found]
-        )
+            for alloc in importer.concerned(statement):
+                if alloc in known and alloc not in scratch:
+                    scratch.allocations[alloc] = known[alloc].copy()
+            for record in importer.observe(statement):
+                records.setdefault(record.alloc, []).append(record)
+        written = self.store.commit([Append(alloc, found[0].version - 1, found) for alloc, found in records.items()])
+        memory.keep(draft, self.store.fold)
         self._publish_moves(records, written)
         return written
 

@@ -22,8 +22,8 @@ from taskfold.errors import ListenerError, SourceError, TaskfoldError
 from taskfold.lines import MAX_LINE_BYTES, is_database
 from taskfold.log.contract import check_dialect
 from taskfold.nomad.detect import told_by
-from taskfold.nomad.observation import Observation
-from taskfold.nomad.sources import observations_of_line
+from taskfold.nomad.observation import Statement
+from taskfold.nomad.sources import statements_of_line
 
 __all__ = ["STANDARD_INPUT", "Follower"]
 
@@ -138,17 +138,17 @@ class Follower:
         if not line.strip():
             return
         try:
-            observations = list(observations_of_line(line, self._name, self.lines, self._pass_over))
+            statements = list(statements_of_line(line, self._name, self.lines, self._pass_over))
         except SourceError as error:
             self.bad_lines += 1
             if self.bad_lines <= _TOLD_LINES:
                 last = "; others like it will not be told" if self.bad_lines == _TOLD_LINES else ""
                 self._on_note(f"passed over: {error}{last}")
             return
-        if observations:
-            self._check_dialect(observations[0])
+        if statements:
+            self._check_dialect(statements[0])
             try:
-                self._engine.observe(*observations)
+                self._engine.observe(*statements)
             except ListenerError as error:  # it is recorded, and nothing that was observed
                 self._on_note(str(error))
 
@@ -158,9 +158,9 @@ class Follower:
             self._others.add(other)
             self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: passed over")
 
-    def _check_dialect(self, observation: Observation) -> None:
+    def _check_dialect(self, statement: Statement) -> None:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""
-        told = None if self._is_told else told_by(observation)
+        told = None if self._is_told else told_by(statement)
         if told is not None:
             check_dialect(self._engine.store.log.header, told)
             self._is_told = True

@@ -14,7 +14,8 @@ from taskfold.log.contract import StoredLog, check_dialect, kept_records
 from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
 from taskfold.nomad.detect import told_by
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.memory import Memory
+from taskfold.nomad.observation import Statement
 from taskfold.record import Record
 from taskfold.replay import Replay
 
@@ -57,8 +58,8 @@ def ingest(
     target = _Target(into, replay)
     told = 0
     try:
-        for observation, records in replay.steps():
-            target.append(observation, records)
+        for statement, records in replay.steps():
+            target.append(statement, records)
             if target.count - told >= _RECORDS_PER_STEP:
                 told = target.count
                 on_progress(replay, told)
@@ -71,10 +72,8 @@ def ingest(
     target.close()
     importer = replay.importer
     if importer is not None and importer.conflicts_total:
-        first = importer.conflicts[0]
         on_note(
-            f"{first.name}, line {first.line}: index {first.index} of {first.alloc} was told otherwise before, "
-            f"which stays (contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
+            f"{_contradiction(importer)} (contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
         )
     return Ingested(
         log=named,
@@ -83,6 +82,19 @@ def ingest(
         records=target.count,
         repeats=importer.repeats if importer else 0,
         log_bytes=None if is_postgres(str(into)) else Path(into).stat().st_size,
+    )
+
+
+def _contradiction(importer: Importer) -> str:
+    """Return what contradicts what, of the first that is kept."""
+    if importer.conflicts:
+        first = importer.conflicts[0]
+        where = f"{first.name}, line {first.line}: index {first.index} of {first.alloc}"
+        return f"{where} was told otherwise before, which stays"
+    job = importer.job_conflicts[0]
+    return (
+        f"{job.name}, line {job.line}: the Job of {job.alloc} is not version {job.write.version} of index "
+        f"{job.write.registered_index}, as the stream tells of its job: what was told of the allocation stays"
     )
 
 
@@ -100,7 +112,7 @@ class _Target:
             self._log = open_log(path, replay.dialect)
             try:
                 replay.dialect = self._log.header.dialect
-                replay.importer = Importer(self._log.header.dialect, _fold(self._log))
+                replay.importer = _importer(self._log)
             except BaseException:
                 self._log.close()
                 raise
@@ -111,19 +123,19 @@ class _Target:
             self._log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
         return self._log
 
-    def append(self, observation: Observation | None, records: list[Record]) -> None:
-        """Append the records of one observation, or, without one, a block of records of another log."""
+    def append(self, statement: Statement | None, records: list[Record]) -> None:
+        """Append the records of one statement, or, without one, a block of records of another log."""
         log = self.begin()
-        if observation is None:
+        if statement is None:
             new = [log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
             self.count += sum(map(len, new))
             return
-        told = None if self._is_named else told_by(observation)
+        told = None if self._is_named else told_by(statement)
         if told is not None:
             check_dialect(log.header, told)
             self._is_named = True
         if records:
-            log.append(observation.alloc, records[0].version - 1, records, sync=False)
+            log.append(records[0].alloc, records[0].version - 1, records, sync=False)
             self.count += len(records)
 
     def roll_back(self) -> None:
@@ -137,9 +149,10 @@ class _Target:
             self._log.close()
 
 
-def _fold(log: StoredLog) -> Fold:
-    """Return the state that a log holds."""
-    fold = Fold(log.header.dialect, on_illegal="keep")
+def _importer(log: StoredLog) -> Importer:
+    """Return an importer that goes on from what a log holds."""
+    fold, memory = Fold(log.header.dialect, on_illegal="keep"), Memory()
     for record in kept_records(log):
         fold.apply(record)
-    return fold
+        memory.resume(record)
+    return Importer(log.header.dialect, fold, memory=memory)

@@ -115,6 +115,8 @@ class Updated(InternalEvent, frozen=True, kw_only=True, tag="Updated"):
     """The fields that are no longer there; ClientStatus and ClientDescription follow from the tasks again."""
     write_type: str = ""
     """What the Nomad that was observed called the write, where that does not follow from what the write changed."""
+    job_source: Literal["", "stream"] = ""
+    """``stream`` where the Job was found out from what an event stream told of jobs; else it was told itself."""
 
 
 class Finished(InternalEvent, frozen=True, kw_only=True, tag="Finished"):

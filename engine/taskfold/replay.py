@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from itertools import chain
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -23,7 +24,7 @@ from taskfold.lines import is_database, open_bytes, readable
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.nomad.detect import detect, unknown_names
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.observation import Observation, Statement
 from taskfold.nomad.sources import DatabaseSource, Deregistered, Source, files_of
 from taskfold.ownership import Owned
 from taskfold.record import Compacted, LogHeader, Record
@@ -184,15 +185,23 @@ class Replay(Owned):
 
         Raises SourceError when a source is a log of taskfold's own, which holds records instead.
         """
-        return self._observations(self._open())
+        return (statement for statement in self.statements() if isinstance(statement, Observation))
 
-    def _observations(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[Observation]:
-        found: Iterator[Observation] = (o for source in sources for o in _of_nomad(source))
+    def statements(self) -> Iterator[Statement]:
+        """Yield what the sources tell of allocations, and of what their Jobs are found out from, in order.
+
+        Raises as `observations` does.
+        """
+        return self._statements(self._open())
+
+    def _statements(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[Statement]:
+        found: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
         if self.dialect is None:
             self.dialect, found = detect(found)
-        for observation in found:
-            self._note_unknown(observation)
-            yield observation
+        for statement in found:
+            if isinstance(statement, Observation):
+                self._note_unknown(statement)
+            yield statement
 
     def _open(self) -> Generator[Source | DatabaseSource, None, None]:
         """Open one source after the other, and close each when the next is asked for."""
@@ -217,10 +226,11 @@ class Replay(Owned):
         raw = self._stream.fileobj if isinstance(self._stream, gzip.GzipFile) else self._stream
         return min((self._done_bytes + raw.tell()) / total, 1.0)
 
-    def steps(self) -> Iterator[tuple[Observation | None, list[Record]]]:
-        """Yield each observation with the records that explain it; for a log, None with each block of records.
+    def steps(self) -> Iterator[tuple[Statement | None, list[Record]]]:
+        """Yield each statement with the records that explain it; for a log, None with each block of records.
 
-        This is all that the sources hold, whatever point was asked for.
+        The records of one step are of one allocation. What says nothing of any allocation has no
+        step. This is all that the sources hold, whatever point was asked for.
         """
         with closing(self._open()) as sources:  # also when an error keeps alive what reads them
             first = next(sources)
@@ -230,17 +240,20 @@ class Replay(Owned):
                 return
             yield from self._imported(chain([first], sources))
 
-    def _imported(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[tuple[Observation, list[Record]]]:
-        """Yield each observation with the records that explain it."""
-        for observation in self._observations(sources):
+    def _imported(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[tuple[Statement, list[Record]]]:
+        """Yield each statement with the records that explain it, those of each allocation apart."""
+        for statement in self._statements(sources):
             if self.importer is None:
                 self.importer = Importer(self.dialect or NEWEST_DIALECT)
             try:
-                records = self.importer.observe(observation)
+                records = self.importer.observe(statement)
             except DecodeError as error:
-                raise SourceError(observation.name, str(error), line=observation.line) from None
-            yield observation, records
-        if self.importer is None:
+                raise SourceError(statement.name, str(error), line=statement.line) from None
+            if isinstance(statement, Observation):
+                yield statement, records
+            else:
+                yield from ((statement, list(group)) for _, group in groupby(records, attrgetter("alloc")))
+        if self.importer is None or not self.importer.observations:
             self._on_note("the source tells of no allocation")
         else:
             self._note_gone(self.importer.fold)
@@ -294,10 +307,10 @@ class Replay(Owned):
                 self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
 
 
-def _of_nomad(source: Source | DatabaseSource) -> Iterator[Observation]:
+def _of_nomad(source: Source | DatabaseSource) -> Iterator[Statement]:
     if source.is_log:
         raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
-    return source.observations()
+    return source.statements()
 
 
 def _path_of(name: str) -> str:

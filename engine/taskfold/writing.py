@@ -183,6 +183,8 @@ class Draft:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
         if event.write_type:
             raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")
+        if event.job_source:
+            raise DecodeError("$.JobSource: is how an import came by the Job, and cannot be given")
         if not event.fields and not event.cleared:
             raise DecodeError("$: expected a field to update, found none")
         check_types({name: bytes(text) for name, text in event.fields.items()})

@@ -174,7 +174,7 @@ def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
         reading = Replay(follow)
         try:
             # Heartbeats alone tell nothing: an idle cluster sends no more.
-            if next(reading.observations(), None) is not None:
+            if next(reading.statements(), None) is not None:
                 return reading.dialect
         except SourceError:
             if not Path(follow).exists():

@@ -194,6 +194,8 @@ def _updated_text(event: Updated) -> str:
     names = telling_fields(event)
     if event.write_type:
         names.append(f"as {event.write_type}")
+    if event.job_source:
+        names.append("as the stream tells of the job")
     return ", ".join(map(visible, names)) if names else "written again, with nothing new"
 
 

@@ -11,7 +11,7 @@ from taskfold.codecs.fields import ALLOCATION_FIELDS
 from taskfold.codecs.task_states import TASK_FIELDS
 from taskfold.dialect import NEWEST_DIALECT
 from taskfold.events import UnknownEvent
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.observation import Observation, Statement
 
 __all__ = ["detect", "told_by", "unknown_names"]
 
@@ -19,16 +19,16 @@ _LOOK_AHEAD: Final = 100
 """How many observations are looked at before the dialect must be decided."""
 
 
-def detect(observations: Iterable[Observation]) -> tuple[str, Iterator[Observation]]:
-    """Return the dialect that the observations speak, and all of them again. It looks at 100 of them at most.
+def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
+    """Return the dialect of what is said, and all of it again. It looks at 100 statements at most.
 
     The event stream exists since Nomad 1.0.0 only.
     """
-    rest = iter(observations)
-    seen: list[Observation] = []
-    for observation in rest:
-        seen.append(observation)
-        name = told_by(observation)
+    rest = iter(statements)
+    seen: list[Statement] = []
+    for statement in rest:
+        seen.append(statement)
+        name = told_by(statement)
         if name is not None:
             return name, chain(seen, rest)
         if len(seen) == _LOOK_AHEAD:
@@ -37,9 +37,11 @@ def detect(observations: Iterable[Observation]) -> tuple[str, Iterator[Observati
     return UNTOLD_DIALECT, chain(seen, rest)
 
 
-def told_by(observation: Observation) -> str | None:
-    """Return the dialect that one observation tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
-    return NEWEST_DIALECT if observation.kind == "stream" else told_dialect(observation.fields, observation.tasks)
+def told_by(statement: Statement) -> str | None:
+    """Return the dialect that one statement tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
+    if not isinstance(statement, Observation) or statement.kind == "stream":
+        return NEWEST_DIALECT
+    return told_dialect(statement.fields, statement.tasks)
 
 
 def unknown_names(observation: Observation) -> Iterator[str]:

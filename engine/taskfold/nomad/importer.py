@@ -16,7 +16,9 @@ must have happened in between, as records that fold to exactly what was seen:
    the state; whatever still differs is `Observed`, with exactly the fields that differ;
 7. other fields are `Placed` at first sight and `Updated` when they change. ClientStatus and ClientDescription follow
    from the tasks, and are stored only while they do not. What the stream calls the write is stored where that does not
-   follow from what changed (`taskfold.nomad.writes`).
+   follow from what changed (`taskfold.nomad.writes`);
+8. the Job that no payload of a stream has is found out from what the stream tells of jobs (`taskfold.nomad.jobs`), and
+   is an `Updated` that says so. A Job that was told of the allocation itself wins, and a contradiction is told.
 
 So the number of `Observed` records measures how well the lifecycle table knows Nomad.
 """
@@ -24,13 +26,14 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
-from typing import Any, Final, get_args
+from itertools import chain
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
 
-from taskfold.allocation import Allocation, Fold, current_fields, newest_time_ns
+from taskfold.allocation import Allocation, Fold, current_field, current_fields, newest_time_ns
 from taskfold.codecs.fields import (
     STUB_ONLY,
     derived_fields,
@@ -38,34 +41,60 @@ from taskfold.codecs.fields import (
     is_untold,
     job_in_stub,
     same_json,
+    shown_fields,
 )
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
+from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.duration import is_known_time
 from taskfold.errors import DecodeError
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.nomad.compare import divergences
-from taskfold.nomad.observation import Kind, Observation, tells
+from taskfold.nomad.facts import Fact, JobWrite
+from taskfold.nomad.jobs import Subject, says_otherwise
+from taskfold.nomad.memory import Heard, Memory
+from taskfold.nomad.observation import Observation, Statement, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
-from taskfold.nomad.writes import write_type
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
+from taskfold.status import is_terminal
 from taskfold.task import Task
 
-__all__ = ["Importer"]
+__all__ = ["Importer", "JobConflict"]
 
 _decode_number: Callable[[bytes], int | None] = msgspec.json.Decoder(int | None, strict=False).decode
 _TIMES: Final = ("last_restart_ns", "started_at_ns", "finished_at_ns")
 _SETTLED: Final = ("state", "failed", "restarts")
 
 
+class JobConflict(Struct, frozen=True):
+    """An allocation whose Job, as it was told, is another than the one that a stream told of its job."""
+
+    name: str
+    """The source that showed it."""
+    line: int
+    index: int
+    alloc: str
+    job: bytes
+    """The Job as it was told of the allocation."""
+    write: JobWrite
+    """What the stream told."""
+
+
 class Importer:
-    """Turns observations of allocations into records, and folds them as it goes.
+    """Turns what is said of allocations, and of their jobs, into records, and folds them as it goes.
 
     It needs memory for the live state only, not for what it has read. It may go on from a fold that a log gave.
     """
 
-    def __init__(self, dialect: str | Dialect, fold: Fold | None = None) -> None:
+    def __init__(
+        self,
+        dialect: str | Dialect,
+        fold: Fold | None = None,
+        *,
+        memory: Memory | None = None,
+    ) -> None:
+        """Go on from a fold, and from what another importer remembers; or begin."""
         self.fold = Fold(dialect, on_illegal="keep") if fold is None else fold
         self.fold.on_illegal = "keep"
         self.observations = 0
@@ -74,36 +103,142 @@ class Importer:
         self.repeats = 0
         """Observations that told nothing new."""
         self.conflicts_total = 0
-        """Observations that say something else than another one of their index."""
+        """Observations that say something else than another one of their index, and Jobs that a stream contradicts."""
         self.conflicts: list[Observation] = []
-        """The last 100 of them."""
-        self._kinds: dict[str, tuple[int, frozenset[Kind]]] = {}
-        """Which kinds of observations have told the newest index of each allocation, and that index."""
+        """The last 100 of these observations."""
+        self.job_conflicts: list[JobConflict] = []
+        """The last 100 of these Jobs."""
+        self.memory = Memory() if memory is None else memory
 
-    def observe(self, observation: Observation) -> list[Record]:
-        """Return the records that explain this observation, in order; none when it says nothing new.
+    def observe(self, statement: Statement) -> list[Record]:
+        """Return the records that explain what is said, in order; none when it says nothing new.
 
-        Their ``Seq`` counts what this importer wrote; a log gives its own. They share the observation's index, and are
-        folded already. O(length of the observation). Raises DecodeError, and changes nothing, where the observation
-        tells no index, and something else than what is known: nobody can tell which of both is newer.
+        Their ``Seq`` counts what this importer wrote; a log gives its own. Those of an observation share its index;
+        those of a fact are of the allocations whose Job it tells. They are folded already. O(length of the statement).
+        Raises DecodeError, and changes nothing, where an observation tells no index, and something else than what is
+        known: nobody can tell which of both is newer.
         """
+        if not isinstance(statement, Observation):
+            self.memory.jobs.add(statement)
+            concluded = (self._concluded(alloc, statement) for alloc in self.memory.concerned(statement))
+            return list(chain.from_iterable(concluded))
         self.observations += 1
-        known = self.fold.allocations.get(observation.alloc)
+        known = self.fold.allocations.get(statement.alloc)
         if known is not None and known.collected:
             self.repeats += 1  # nobody asks for it any more
             return []
-        if known is not None and not observation.index:
-            self._check_repeat(known, observation)
+        if known is not None and not statement.index:
+            self._check_repeat(known, statement)
             self.repeats += 1
             return []
-        is_late = known is not None and observation.index <= known.modify_index
-        step = _Step(self.fold, observation, self.seq, self._kinds_of(observation))
-        records = step.additions() if is_late else step.records()
-        self.seq += len(records)
+        records = self._observed(known, statement)
         self.repeats += not records
-        if is_late and known is not None and observation.index == known.modify_index:
-            self._compare(known, observation)
         return records
+
+    def _observed(self, known: Allocation | None, observation: Observation) -> list[Record]:
+        """Return the records of an observation of an allocation."""
+        heard = self._heard(known, observation)
+        is_late = known is not None and observation.index <= known.modify_index
+        step = _Step(self.fold, observation, self.seq, heard)
+        if is_late:
+            step.additions()
+        else:
+            step.records()
+        known = self.fold.allocations[observation.alloc]
+        if observation.index == known.modify_index:
+            heard = heard.at(observation.index, observation.kind)
+            heard = replace(heard, told_type=heard.told_type or observation.write_type)
+        heard = self._job(step, known, heard).written(step.written)
+        if heard.missing_type:
+            step.keep_write_type(heard.missing_type)
+            heard = replace(heard, kept_type=heard.told_type)
+        self.memory.heard[observation.alloc] = heard
+        self.seq += len(step.written)
+        if is_late and observation.index == known.modify_index:
+            self._compare(known, observation)
+        return step.written
+
+    def _heard(self, known: Allocation | None, observation: Observation | None) -> Heard:
+        """Return what was heard of an allocation before this observation, which may be of a newer index."""
+        if known is None:
+            return Heard(-1)
+        heard = self.memory.heard.get(known.id)
+        if heard is None or heard.index != known.modify_index:
+            # A log told it, or another writer has: what it was called is kept there, for all that is known here.
+            told_type = "" if observation is None else observation.write_type
+            heard = replace(Heard.resumed(known.modify_index), kept_type=told_type)
+        return heard
+
+    def concerned(self, statement: Statement) -> list[str]:
+        """Return the allocations that a statement may tell something of."""
+        return [statement.alloc] if isinstance(statement, Observation) else self.memory.concerned(statement)
+
+    # --- the Job, where only the stream tells of it ---
+
+    def job_told(self, alloc: str) -> JobWrite | None:
+        """Return the job that an allocation has by what streams told; None where they do not tell. O(fields)."""
+        known = self.fold.owned(alloc)
+        subject = _subject(known, shown_fields(known, self.fold.dialect), self._heard(known, None))
+        return None if subject is None else self.memory.jobs.job_of(subject)
+
+    def _concluded(self, alloc: str, fact: Fact) -> list[Record]:
+        """Return the records of what a fact tells of an allocation's Job."""
+        known = self.fold.allocations.get(alloc)
+        if known is None or known.collected:
+            self.memory.let_go(alloc, fact.job_key)
+            return []
+        nothing = Observation(
+            kind="stream",
+            alloc=alloc,
+            index=known.modify_index,
+            fields={},
+            tasks=None,
+            name=fact.name,
+            line=fact.line,
+        )
+        heard = self._heard(known, None)
+        step = _Step(self.fold, nothing, self.seq, heard)
+        self.memory.heard[alloc] = self._conclude(step, known, heard, is_late_job=isinstance(fact, JobWrite))
+        self.seq += len(step.written)
+        return step.written
+
+    def _job(self, step: _Step, known: Allocation, heard: Heard) -> Heard:
+        """Note who told the Job of an allocation; where nobody has, conclude it from what the stream tells."""
+        seen, jobs = step.seen, self.memory.jobs
+        if seen.kind == "stream":
+            jobs.heard_index = max(jobs.heard_index, seen.index)
+        evaluation = seen.fields.get("EvalID", b"")
+        if seen.fields.get("Job", b"").startswith(b"{") and evaluation == _current(known, "EvalID"):
+            heard = replace(heard, job_source="told", job_evaluation=evaluation, job_write=0)
+        return heard if jobs.is_silent and seen.kind == "body" else self._conclude(step, known, heard)
+
+    def _conclude(self, step: _Step, known: Allocation, heard: Heard, *, is_late_job: bool = False) -> Heard:
+        """Take the Job that the stream tells of an allocation, where it does; compare it with the one that was told."""
+        current = shown_fields(known, self.fold.dialect)
+        subject = _subject(known, current, heard)
+        if subject is None:
+            return heard
+        write, job = self.memory.jobs.job_of(subject), current.get("Job", b"null")
+        is_same_plan = heard.job_evaluation == current.get("EvalID", b"")
+        if write is None or _version(current.get("JobVersion", b"-1")) > write.version:
+            self.memory.wait(known.id, subject)
+            if heard.job_source == "stream" and (is_late_job or not is_same_plan):
+                step.write_job(None)  # which of several versions it is cannot be known any more
+                return replace(heard, job_source="", job_write=0)
+            return heard
+        is_told = heard.job_source == "told" and is_same_plan
+        if not is_told and (write.registered_index, write.index) > _registered(job):
+            step.write_job(write.text)
+            heard = replace(heard, job_source="stream", job_evaluation=current.get("EvalID", b""))
+        elif heard.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
+            self._compare_job(step.seen, job, write)
+        if self.memory.jobs.is_settled(subject):
+            self.memory.let_go(known.id, subject.job_key)
+        else:
+            self.memory.wait(known.id, subject)
+        return replace(heard, job_write=write.index)
+
+    # --- what contradicts ---
 
     def _check_repeat(self, known: Allocation, observation: Observation) -> None:
         """Check that an observation without an index says what is known. Raises DecodeError."""
@@ -114,19 +249,12 @@ class Importer:
                     "not what was told before, and which of both is newer cannot be told"
                 )
 
-    def _kinds_of(self, observation: Observation) -> frozenset[Kind]:
-        """Return the kinds that told an index before this observation of it.
-
-        Where a log told it, that may have been any: every kind tells what a stub does.
-        """
-        known = self.fold.allocations.get(observation.alloc)
-        resumed = (-1, _NO_KINDS) if known is None else (known.modify_index, _ANY_KIND)
-        index, kinds = self._kinds.get(observation.alloc, resumed)
-        if observation.index < index:
-            return _NO_KINDS
-        before = kinds if observation.index == index else _NO_KINDS
-        self._kinds[observation.alloc] = observation.index, _SETS[before | {observation.kind}]
-        return before
+    def _compare_job(self, seen: Observation, job: bytes, write: JobWrite) -> None:
+        """Count, and keep, a Job that was told of an allocation and is not what the stream tells of the job."""
+        if job != write.text and says_otherwise(job, write):
+            self.conflicts_total += 1
+            conflict = JobConflict(seen.name, seen.line, seen.index, seen.alloc, job, write)
+            self.job_conflicts = [*self.job_conflicts[-99:], conflict]
 
     def _compare(self, known: Allocation, observation: Observation) -> None:
         """Count, and keep, an observation that says something else than another one of its index."""
@@ -135,21 +263,47 @@ class Importer:
             self.conflicts = [*self.conflicts[-99:], observation]
 
 
-_NO_KINDS: Final[frozenset[Kind]] = frozenset()
-_ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
-_SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
-"""One object for each set of kinds, since there is one for each allocation."""
+def _current(known: Allocation, name: str) -> bytes:
+    """Return a field of an allocation as it is now; nothing where it has none."""
+    return current_field(known.placed, known.updates, name) or b""
+
+
+def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Subject | None:
+    """Return what the Job of an allocation with these fields is found out by; None where its job is not told."""
+    job = _text(fields, "JobID")
+    # Who does not tell when it was planned tells that it was then, at the latest.
+    is_planned_told = any(tells(kind, "AllocModifyIndex") for kind in heard.kinds)
+    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if is_planned_told else known.modify_index
+    if not job or planned_index < 1:
+        return None
+    return Subject(
+        job_key=(_text(fields, "Namespace") or DEFAULT_NAMESPACE, job),
+        evaluation=_text(fields, "EvalID"),
+        deployment=_text(fields, "DeploymentID"),
+        planned_index=planned_index,
+        is_terminal=is_terminal(_text(fields, "DesiredStatus"), _text(fields, "ClientStatus")),
+    )
+
+
+def _text(fields: Mapping[str, bytes], name: str) -> str:
+    """Return a field that is a text; nothing for what is none."""
+    try:
+        return _decode_text(fields.get(name, b'""'))
+    except (msgspec.DecodeError, UnicodeError):
+        return ""
+
+
+_decode_text: Final[Callable[[bytes], str]] = msgspec.json.Decoder(str).decode
 
 
 class _Step:
     """One observation on its way into records."""
 
-    def __init__(self, fold: Fold, observation: Observation, seq: int, kinds: frozenset[Kind]) -> None:
+    def __init__(self, fold: Fold, observation: Observation, seq: int, heard: Heard) -> None:
         self.fold = fold
         self.seq = seq
         self.seen = observation
-        self.kinds = kinds
-        """The kinds of observations that have told this index before."""
+        self.heard = heard
         self.known = fold.allocations.get(observation.alloc)
         self.index = observation.index if self.known is None else max(observation.index, self.known.modify_index)
         """That of the records: an index never falls."""
@@ -159,8 +313,8 @@ class _Step:
         self.written: list[Record] = []
         self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
-    def records(self) -> list[Record]:
-        """Return the records, folded."""
+    def records(self) -> None:
+        """Write the records of an index that is new, folded."""
         if self.known is None:
             self._write("", Placed(body=Raw(fields_to_json(self._first_fields()))), self.created_ns)
             self.known = self.fold.allocations[self.seen.alloc]
@@ -170,21 +324,27 @@ class _Step:
             changed = self._changes(self.known)
             if changed is not None or not self.written:
                 self._write("", changed or Updated(), self.modified_ns)
-        if self.seen.write_type and self.seen.write_type != write_type(self.written):
-            self._keep_write_type(self.seen.write_type)
-        return self.written
 
-    def _keep_write_type(self, told: str) -> None:
+    def keep_write_type(self, told: str) -> None:
         """Keep what the write was called, in the event of the allocation's fields, or in one of its own."""
-        last = self.written[-1]
-        if isinstance(last.event, Updated) and not last.task:
-            event = msgspec.structs.replace(last.event, write_type=told)  # which folds to the same
-            self.written[-1] = msgspec.structs.replace(last, event=event)
+        last = self.written[-1] if self.written else None
+        if last is not None and isinstance(last.event, Updated) and not last.task:
+            event = replace(last.event, write_type=told)  # which folds to the same
+            self.written[-1] = replace(last, event=event)
         else:
             self._write("", Updated(write_type=told), self.modified_ns)
 
-    def additions(self) -> list[Record]:
-        """Return the records of what was not told before, folded: of the index that is known, or of an older one."""
+    def write_job(self, job: bytes | None) -> None:
+        """Write the Job that was found out from what the stream tells of jobs; None takes it back."""
+        assert self.known is not None, "an allocation that is not known is placed"
+        current = current_fields(self.known.placed, self.known.updates)
+        # It tells all that stubs told of the one before.
+        cleared = tuple(sorted(STUB_ONLY & current.keys())) if job is not None else ("Job",)
+        fields = {} if job is None else {"Job": Raw(job)}
+        self._write("", Updated(fields=fields, cleared=cleared, job_source="stream"), self.known.modified_ns)
+
+    def additions(self) -> None:
+        """Write the records of what was not told before, folded: of the index that is known, or of an older one."""
         known = self.known
         assert known is not None, "an allocation that is not known is placed"
         if self.seen.index == known.modify_index:
@@ -194,7 +354,6 @@ class _Step:
             changed = self._added_job(known)
         if changed is not None:
             self._write("", changed, known.modified_ns)
-        return self.written
 
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
         """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
@@ -301,13 +460,18 @@ class _Step:
 
     def _is_open(self, name: str) -> bool:
         """Tell whether what is known of a field is older than this index, of which nobody has told it yet."""
-        return not any(tells(kind, name) for kind in self.kinds)
+        return not any(tells(kind, name) for kind in self.heard.kinds)
 
     def _added_job(self, known: Allocation) -> Updated | None:
         """Return what an older observation tells of the Job, where nobody has told a newer version of it; else None."""
         current, seen = current_fields(known.placed, known.updates), self.seen.fields
         job, had = (fields.get("Job", b"null") for fields in (seen, current))
-        if job.startswith(b"{") and _registered(job) > _registered(had):
+        is_told_of_same = (
+            self.heard.job_source == "stream"
+            and seen.get("EvalID") == current.get("EvalID") == self.heard.job_evaluation
+            and not same_json(job, had)
+        )
+        if job.startswith(b"{") and (is_told_of_same or _registered(job) > _registered(had)):
             return _updated({"Job": job}, self._follows_from_job(current, {"Job": job}))
         version, had_version = (_version(fields.get("JobVersion", b"-1")) for fields in (seen, current))
         if version > had_version and not had.startswith(b"{"):
@@ -422,16 +586,18 @@ def _updated(fields: Mapping[str, bytes], cleared: Sequence[str]) -> Updated | N
 
 class _Registered(Struct):
     JobModifyIndex: int | None = None
+    ModifyIndex: int | None = None
 
 
-def _registered(job: bytes) -> int:
-    """Return at which index a Job was registered; -1 without one."""
+def _registered(job: bytes) -> tuple[int, int]:
+    """Return at which index a Job was registered, and then written; -1 without one."""
     if not job.startswith(b"{"):
-        return -1
+        return -1, -1
     try:
-        return _decode_registered(job).JobModifyIndex or 0
+        found = _decode_registered(job)
     except msgspec.ValidationError:
-        return 0
+        return 0, 0
+    return found.JobModifyIndex or 0, found.ModifyIndex or 0
 
 
 def _version(text: bytes) -> int:

@@ -11,8 +11,17 @@ from msgspec import Raw, Struct
 from taskfold.codecs.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_json
 from taskfold.codecs.task_states import ToldTask, task_states_from_json
 from taskfold.errors import DecodeError
+from taskfold.nomad.facts import Fact
 
-__all__ = ["Kind", "Observation", "check_observation", "observation_from_json", "other_object", "tells"]
+__all__ = [
+    "Kind",
+    "Observation",
+    "Statement",
+    "check_statement",
+    "observation_from_json",
+    "other_object",
+    "tells",
+]
 
 Kind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
@@ -43,6 +52,10 @@ class Observation(Struct, frozen=True, kw_only=True):
     def untold(self) -> tuple[str, ...]:
         """The keys that are missing because this kind of observation never has them."""
         return ("Job", *_DERIVED_OR_STUB) if self.kind == "stream" else _DERIVED_OR_STUB
+
+
+Statement: TypeAlias = Observation | Fact
+"""What a source says: of an allocation, or of what an allocation's Job is found out from."""
 
 
 def tells(kind: Kind, name: str) -> bool:
@@ -89,6 +102,8 @@ def observation_from_fields(
     if kind is None:
         kind = "body" if _BODY_ONLY & fields.keys() else "stub"
     alloc, index = _id(fields), _index(fields) or index
+    if kind == "stream" and fields.get("Job") == b"null":
+        del fields["Job"]  # which says no more than a payload without one: it never has the Job
     states = fields.pop("TaskStates", None)
     tasks = None if states is None else task_states_from_json(states)
     if tasks is None:
@@ -147,8 +162,10 @@ def other_object(fields: Mapping[str, object]) -> str:
     return next((what for names, what in _OTHER_OBJECTS if names <= fields.keys()), "")
 
 
-def check_observation(observation: object) -> None:
-    """Check that an argument is an observation that the importer can look into. O(fields). Raises DecodeError."""
+def check_statement(observation: object) -> None:
+    """Check that an argument is something that the importer can look into. O(fields). Raises DecodeError."""
+    if isinstance(observation, Fact):
+        return  # whoever made one decoded it, or made it by hand, as any other object of this library
     if not isinstance(observation, Observation):
         raise DecodeError(
             "$: expected an Observation (taskfold.nomad.observation.observation_from_json makes one), "

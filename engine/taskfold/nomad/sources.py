@@ -1,6 +1,7 @@
 """What a source holds, told by its content: a Nomad event stream, answers of its API, or a log of taskfold's own.
 
-* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) and other topics are passed over;
+* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) are passed over, and of other topics what tells of
+  the jobs of allocations is taken (`taskfold.nomad.facts`);
 * one allocation body, or one list of bodies or stubs, a line;
 * one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
 * a taskfold log, as NDJSON or in SQLite.
@@ -23,10 +24,11 @@ from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
 from taskfold.log.ndjson_lines import is_header, read_records, tail_note
 from taskfold.log.opening import is_postgres, newest_on_server, read_server, read_server_matching, shown_name
-from taskfold.nomad.observation import INDEX_DIGITS, Observation, observation_from_fields, other_object
+from taskfold.nomad.facts import EvaluationWrite, Payload, facts_of_payload
+from taskfold.nomad.observation import INDEX_DIGITS, Statement, observation_from_fields, other_object
 from taskfold.record import LogHeader, Record
 
-__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Deregistered", "Source", "files_of", "observations_of_line"]
+__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Deregistered", "Source", "files_of", "statements_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
@@ -53,11 +55,7 @@ class _StreamEvent(Struct):
     Namespace: Any = ""
     Key: Any = ""
     Index: Raw = _NO_INDEX
-    Payload: _Payload | None = None
-
-
-class _Payload(Struct):
-    Allocation: dict[str, Raw] | None = None
+    Payload: Payload | None = None
 
 
 class _Line(Struct):
@@ -113,7 +111,7 @@ class DatabaseSource:
 
         return newest_in(self._url)
 
-    def observations(self) -> Iterator[Observation]:
+    def statements(self) -> Iterator[Statement]:
         """Raise SourceError: it has none."""
         raise SourceError(self.name, "is a taskfold log: it holds records, not what a Nomad said")
 
@@ -167,8 +165,11 @@ class Source:
         """Return None: which record is the newest is known at the end only."""
         return None
 
-    def observations(self) -> Iterator[Observation]:
-        """Yield what is told of allocations, in order. Raises SourceError, naming the line, for what cannot be read."""
+    def statements(self) -> Iterator[Statement]:
+        """Yield what is told of allocations and of their jobs, in order.
+
+        Raises SourceError, naming the line, for what cannot be read.
+        """
         following = lines(self._stream, self.name)
         number, line = next(following, (0, b""))
         if not line:
@@ -191,7 +192,7 @@ class Source:
             else:
                 self._on_note(f"{self.name}, line {number}: the last line is cut off, and was passed over")
 
-    def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Observation]:
+    def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Statement]:
         """Yield what a document over several lines tells."""
         whole = [line]
         size = len(line)
@@ -207,7 +208,7 @@ class Source:
             raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
         yield from self._of_line(document, number)
 
-    def _of_line(self, line: bytes, number: int) -> Iterator[Observation]:
+    def _of_line(self, line: bytes, number: int) -> Iterator[Statement]:
         """Yield what a line tells of allocations; what else it has is told once, and passed over."""
 
         def pass_over(other: str) -> None:
@@ -215,17 +216,17 @@ class Source:
                 self._others.add(other)
                 self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
 
-        yield from observations_of_line(line, self.name, number, pass_over, self._on_gone)
+        yield from statements_of_line(line, self.name, number, pass_over, self._on_gone)
 
 
-def observations_of_line(
+def statements_of_line(
     line: bytes,
     name: str,
     number: int,
     on_other: Callable[[str], object] = lambda _: None,
     on_gone: Callable[[Deregistered], None] = lambda _: None,
-) -> Iterator[Observation]:
-    """Yield what one line tells of allocations: a frame of the stream, a body, or a list. O(length).
+) -> Iterator[Statement]:
+    """Yield what one line tells of allocations, and of their jobs: a frame, a body, or a list. O(length).
 
     ``on_other`` is told what an object looks like that is passed over since it is no allocation, such as ``a job``, and
     ``on_gone`` of a job that was deregistered.
@@ -245,17 +246,33 @@ def observations_of_line(
             yield from _of_object(line, name, number, on_other)
             return
         for event in decoded.Events or ():
-            if event.Topic == "Job" and event.Type == "JobDeregistered" and _number(event.Index):
-                on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), _number(event.Index)))
-            if event.Topic == "Allocation" and event.Payload is not None and event.Payload.Allocation is not None:
-                fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
-                index = _number(event.Index) or _number(decoded.Index)
-                kind = event.Type if isinstance(event.Type, str) else ""
-                yield observation_from_fields(fields, "stream", name, number, index=index, write_type=kind)
+            yield from _of_event(event, _number(event.Index) or _number(decoded.Index), name, number, on_gone)
     except DecodeError as error:
         raise SourceError(name, str(error), line=number) from None
     except _NOT_JSON as error:
         raise SourceError(name, f"{_not_json(line)} ({error})", line=number) from None
+
+
+def _of_event(
+    event: _StreamEvent, index: int, name: str, number: int, on_gone: Callable[[Deregistered], None]
+) -> Iterator[Statement]:
+    """Yield what an event of the stream tells."""
+    kind = event.Type if isinstance(event.Type, str) else ""
+    if event.Topic == "Job" and kind == _DEREGISTERED and index:
+        on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), index))
+    if event.Payload is None:
+        return
+    if event.Topic == "Allocation" and event.Payload.Allocation is not None:
+        fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
+        yield observation_from_fields(fields, "stream", name, number, index=index, write_type=kind)
+    for fact in facts_of_payload(event.Payload, kind, name, number):
+        if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
+            # All that is heard of a job that is forgotten at once.
+            on_gone(Deregistered(fact.namespace, fact.job, fact.index))
+        yield fact
+
+
+_DEREGISTERED: Final = "JobDeregistered"
 
 
 def _number(text: Raw) -> int:
@@ -263,7 +280,7 @@ def _number(text: Raw) -> int:
     return int(bytes(text)) if bytes(text).isdigit() and len(text) <= INDEX_DIGITS else 0
 
 
-def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Observation]:
+def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Statement]:
     for place, item in enumerate(items):
         try:
             yield from _of_object(item, name, number, on_other)
@@ -271,7 +288,7 @@ def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str],
             raise SourceError(name, f"entry {place} of the list: {error}", line=number) from None
 
 
-def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Observation]:
+def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Statement]:
     """Yield what an object tells, where it is an allocation."""
     fields = fields_from_json(text)
     other = other_object(fields)

@@ -7,7 +7,7 @@ from typing import Final
 
 from taskfold.record import Collected, Event, Placed, Record, Updated
 
-__all__ = ["WRITE_TYPES", "write_type"]
+__all__ = ["REPORTED", "WRITE_TYPES", "naming", "write_type"]
 
 PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
 HEALTH, PROMOTED = "DeploymentAllocHealth", "DeploymentPromotion"
@@ -25,14 +25,23 @@ def write_type(records: Sequence[Record]) -> str:
 
     Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
     """
-    found = ""
+    kept, implied = naming(records)
+    return kept or implied or REPORTED
+
+
+def naming(records: Sequence[Record]) -> tuple[str, str]:
+    """Return what a write that left these records is called as they keep it, and by what it changed. O(records).
+
+    Either is empty where they do not tell.
+    """
+    implied = ""
     for record in records:
         event = record.event
         if isinstance(event, Updated) and event.write_type:
-            return event.write_type
-        if not found and not record.task:
-            found = _of_event(event)
-    return found or REPORTED
+            return event.write_type, implied
+        if not implied and not record.task:
+            implied = _of_event(event)
+    return "", implied
 
 
 def _of_event(event: Event) -> str:

@@ -1,0 +1,179 @@
+"""What the event stream tells of jobs, evaluations and deployments: from which the Job of an allocation is found out.
+
+A payload of an allocation never has its Job. A stream with all topics tells each write of the job itself, the
+evaluation that an allocation was planned by, and the deployment that it belongs to (`taskfold.nomad.jobs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from taskfold.directory import DEFAULT_NAMESPACE
+
+__all__ = ["DeploymentWrite", "EvaluationWrite", "Fact", "JobWrite", "Payload", "facts_of_payload"]
+
+
+class _Fact(Struct, frozen=True, kw_only=True):
+    """What is told at one index of a job, or of what belongs to a job."""
+
+    namespace: str
+    job: str
+    """The ID of the job."""
+    index: int
+    """That of the write: the object's ModifyIndex."""
+    name: str = ""
+    """The file it was read from."""
+    line: int = 0
+
+    @property
+    def job_key(self) -> tuple[str, str]:
+        """The namespace and the ID of the job."""
+        return self.namespace, self.job
+
+
+class JobWrite(_Fact, frozen=True, kw_only=True):
+    """A job as it was written at an index: registered, or its status set."""
+
+    version: int
+    created_index: int
+    registered_index: int
+    """When this version was registered: the JobModifyIndex."""
+    is_stopped: bool
+    """Nothing is placed of such a version."""
+    text: bytes
+    """The whole of it, as JSON."""
+
+
+class EvaluationWrite(_Fact, frozen=True, kw_only=True):
+    """An evaluation as it was written at an index."""
+
+    id: str
+    created_index: int
+    job_index: int
+    """The newest write of the job that whoever made the evaluation knew of; 0 where that is not told."""
+    snapshot_index: int
+    """As of which index the scheduler saw the cluster, where the evaluation has ended; else 0."""
+    is_plan: bool
+    """It was written together with what it planned."""
+    is_done: bool
+
+
+class DeploymentWrite(_Fact, frozen=True, kw_only=True):
+    """A deployment as it was written at an index."""
+
+    id: str
+    job_version: int
+    job_created_index: int
+
+
+Fact: TypeAlias = JobWrite | EvaluationWrite | DeploymentWrite
+
+_NULL: Final = Raw(b"null")
+_Index: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+_OptionalIndex: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+_DONE: Final = frozenset(("complete", "failed", "canceled"))
+PLANNED: Final = "PlanResult"
+
+
+class Payload(Struct):
+    """The payload of an event of the stream: the objects that something is learnt from."""
+
+    Allocation: dict[str, Raw] | None = None
+    Job: Raw = _NULL
+    Evaluation: Raw = _NULL
+    Deployment: Raw = _NULL
+
+
+class _Job(Struct):
+    ID: _Text
+    Version: _OptionalIndex
+    CreateIndex: _Index
+    ModifyIndex: _Index
+    JobModifyIndex: _Index
+    Namespace: str = DEFAULT_NAMESPACE
+    Stop: bool = False
+
+
+class _Evaluation(Struct):
+    ID: _Text
+    JobID: _Text
+    CreateIndex: _Index
+    ModifyIndex: _Index
+    Namespace: str = DEFAULT_NAMESPACE
+    JobModifyIndex: _OptionalIndex = 0
+    SnapshotIndex: _OptionalIndex = 0
+    Status: str = ""
+
+
+class _Deployment(Struct):
+    ID: _Text
+    JobID: _Text
+    JobCreateIndex: _Index
+    ModifyIndex: _Index
+    JobVersion: _OptionalIndex = 0
+    Namespace: str = DEFAULT_NAMESPACE
+
+
+def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> Iterator[Fact]:
+    """Yield what a payload tells of a job, whatever its topic is; ``kind`` is the Type of the event. O(length).
+
+    What lacks an index, or is of another type, is passed over: nothing can be concluded from it.
+    """
+    if (job := _decoded(payload.Job, _Job)) is not None:
+        yield JobWrite(
+            namespace=job.Namespace or DEFAULT_NAMESPACE,
+            job=job.ID,
+            index=job.ModifyIndex,
+            name=name,
+            line=line,
+            version=job.Version,
+            created_index=job.CreateIndex,
+            registered_index=job.JobModifyIndex,
+            is_stopped=job.Stop,
+            text=bytes(payload.Job),
+        )
+    if (evaluation := _decoded(payload.Evaluation, _Evaluation)) is not None:
+        is_done = evaluation.Status in _DONE
+        yield EvaluationWrite(
+            namespace=evaluation.Namespace or DEFAULT_NAMESPACE,
+            job=evaluation.JobID,
+            index=evaluation.ModifyIndex,
+            name=name,
+            line=line,
+            id=evaluation.ID,
+            created_index=evaluation.CreateIndex,
+            job_index=evaluation.JobModifyIndex,
+            # One that waits still has that of the evaluation that made it.
+            snapshot_index=evaluation.SnapshotIndex if is_done else 0,
+            is_plan=kind == PLANNED,
+            is_done=is_done,
+        )
+    if (deployment := _decoded(payload.Deployment, _Deployment)) is not None:
+        yield DeploymentWrite(
+            namespace=deployment.Namespace or DEFAULT_NAMESPACE,
+            job=deployment.JobID,
+            index=deployment.ModifyIndex,
+            name=name,
+            line=line,
+            id=deployment.ID,
+            job_version=deployment.JobVersion,
+            job_created_index=deployment.JobCreateIndex,
+        )
+
+
+T = TypeVar("T")
+
+
+def _decoded(text: Raw, kind: type[T]) -> T | None:
+    """Return an object of a payload; None where there is none, or it is not what Nomad sends."""
+    if text == _NULL:  # as in most
+        return None
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None

@@ -1,0 +1,212 @@
+"""Which version of its job an allocation has, where only the event stream has told.
+
+A scheduler works on a snapshot of the cluster. What it places, or updates in place, gets the job as that snapshot has
+it, with the ID of the scheduler's evaluation; whatever else happens to the allocation leaves its Job. So:
+
+* the evaluation of an allocation tells from which index on, and up to which, the snapshot can be: it is no older than
+  the evaluation's creation, and older than the plan (AllocModifyIndex at most) and than the evaluation's end. One that
+  has ended tells the snapshot of its first plan; where it had only one plan, that is the index;
+* the job at an index is its newest write up to there. A version that is stopped places nothing;
+* a write that the evaluation knew of, and nobody has told, means that something is missing;
+* a deployment is of one version: the allocation's must be of the newest version that can be, and, if so, it is that
+  one, since the snapshot that has the deployment has the version. Otherwise something else was placed: an older version
+  while canaries of a newer one run (``downgradedJobForPlacement``), or the deployment is one of before;
+* where the evaluation is unknown, only a job that was registered once can be the one.
+
+Where more than one version is possible, there is no answer. All fields of the Job are those of that write. Status,
+StatusDescription, Stable and ModifyIndex move on with later writes of the same version: as of the snapshot if the
+evaluation told it, else as of the oldest write that can be. Source: scheduler/generic_sched.go,
+nomad/state/state_store.go (UpsertPlanResults), nomad/worker.go of 1.1.2; every recording agrees.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from taskfold.nomad.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
+
+__all__ = ["MAX_JOBS", "MOVING", "Jobs", "Subject", "says_otherwise"]
+
+MAX_JOBS: Final = 1024
+"""Of how many jobs something is remembered: those that were heard of last."""
+_MAX_WRITES: Final = 16
+_MAX_EVALUATIONS: Final = 64
+_MAX_DEPLOYMENTS: Final = 16
+
+MOVING: Final = ("ModifyIndex", "Stable", "Status", "StatusDescription")
+"""The fields of a Job that change while its version stays."""
+
+
+class Subject(NamedTuple):
+    """The allocation whose Job is asked for."""
+
+    job_key: tuple[str, str]
+    """The namespace and the ID of its job."""
+    evaluation: str
+    deployment: str
+    planned_index: int
+    """At which index it was planned, at the latest: its AllocModifyIndex, else its ModifyIndex."""
+    is_terminal: bool
+    """It has ended, or is to end: then what moves it leaves the Job."""
+
+
+class _Evaluation(NamedTuple):
+    """What is known of an evaluation."""
+
+    created_index: int
+    job_index: int = 0
+    is_whole: bool = False
+    """It was heard of since its creation, so that all its plans are known."""
+    plans: frozenset[int] = frozenset()
+    """The indexes of its plans: two of them at most, since more make no difference."""
+    done_index: int = 0
+    snapshot_index: int = 0
+
+    def told(self, write: EvaluationWrite) -> _Evaluation:
+        """Return it with one more write; in which order they come makes no difference."""
+        plans = self.plans | {write.index} if write.is_plan else self.plans
+        is_newest_end = write.is_done and write.index >= self.done_index
+        return _Evaluation(
+            created_index=write.created_index,
+            job_index=max(self.job_index, write.job_index),
+            is_whole=self.is_whole or write.index == write.created_index,
+            plans=frozenset(sorted(plans)[:2]),
+            done_index=write.index if is_newest_end else self.done_index,
+            snapshot_index=write.snapshot_index if is_newest_end else self.snapshot_index,
+        )
+
+
+class _Known(Struct):
+    """What is known of a job, by index and by ID."""
+
+    writes: dict[int, JobWrite] = {}
+    evaluations: dict[str, _Evaluation] = {}
+    deployments: dict[str, DeploymentWrite] = {}
+
+
+class Jobs:
+    """What streams have told of jobs, as far as it is needed still. Memory is bounded, whatever is told."""
+
+    def __init__(self) -> None:
+        self.heard_index = 0
+        """Up to which index a stream has told."""
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was told yet."""
+        return not self._known
+
+    def add(self, fact: Fact) -> None:
+        """Remember a fact. O(1)."""
+        known = self._known.pop(fact.job_key, None) or _Known()
+        self._known[fact.job_key] = known  # the one that was heard of last
+        if len(self._known) > MAX_JOBS:
+            del self._known[next(iter(self._known))]
+        self.heard_index = max(self.heard_index, fact.index)
+        if isinstance(fact, JobWrite):
+            known.writes[fact.index] = fact  # the last of an index is what stays of it
+            if len(known.writes) > _MAX_WRITES:
+                del known.writes[min(known.writes)]
+        elif isinstance(fact, EvaluationWrite):
+            before = known.evaluations.pop(fact.id, None) or _Evaluation(fact.created_index)
+            known.evaluations[fact.id] = before.told(fact)
+            _limit(known.evaluations, _MAX_EVALUATIONS)
+        else:
+            known.deployments.pop(fact.id, None)
+            known.deployments[fact.id] = fact
+            _limit(known.deployments, _MAX_DEPLOYMENTS)
+
+    def is_settled(self, subject: Subject) -> bool:
+        """Tell whether the evaluation of an allocation has ended, so that later facts add nothing."""
+        known = self._known.get(subject.job_key)
+        evaluation = None if known is None else known.evaluations.get(subject.evaluation)
+        return evaluation is not None and evaluation.done_index > 0
+
+    def job_of(self, subject: Subject) -> JobWrite | None:
+        """Return the job that an allocation has, as it was written; None where that cannot be known. O(writes)."""
+        known = self._known.get(subject.job_key)
+        possible = [] if known is None else self._possible(subject, known)
+        if known is None or not possible:
+            return None
+        newest = possible[-1]
+        deployment = known.deployments.get(subject.deployment)
+        if deployment is not None:
+            if (deployment.job_created_index, deployment.job_version) != (newest.created_index, newest.version):
+                return None
+            return next(write for write in possible if _is_same_version(write, newest))
+        if subject.deployment and newest.version:
+            return None  # it may be the deployment of an older version
+        return possible[0] if all(_is_same_version(write, newest) for write in possible) else None
+
+    def _possible(self, subject: Subject, known: _Known) -> list[JobWrite]:
+        """Return the writes that an allocation's Job can be, in order; none where one of them may be unknown."""
+        evaluation = known.evaluations.get(subject.evaluation)
+        done_index = 0 if evaluation is None else evaluation.done_index
+        if not done_index and self.heard_index < subject.planned_index:
+            return []  # another version may be told still
+        writes = [known.writes[index] for index in sorted(known.writes) if index < subject.planned_index]
+        first, last = _span(evaluation, subject)
+        is_moved = 0 < done_index < subject.planned_index and not subject.is_terminal
+        if is_moved and any(_can_be(write) and write.registered_index > last for write in writes):
+            return []  # a later plan may have given it a newer version
+        return _within(writes, first, last, evaluation)
+
+
+def _is_same_version(one: JobWrite, other: JobWrite) -> bool:
+    """Tell whether two writes are of the same version of a job."""
+    return (one.created_index, one.registered_index) == (other.created_index, other.registered_index)
+
+
+def _span(evaluation: _Evaluation | None, subject: Subject) -> tuple[int, int]:
+    """Return from which index on, and up to which, the snapshot can be that an allocation was planned on."""
+    last = subject.planned_index - 1
+    if evaluation is None:
+        return 0, last
+    if not evaluation.done_index:
+        return evaluation.created_index, last
+    if evaluation.is_whole and len(evaluation.plans) == 1:
+        (plan,) = evaluation.plans
+        if evaluation.created_index <= evaluation.snapshot_index < plan <= subject.planned_index:
+            return evaluation.snapshot_index, evaluation.snapshot_index
+    return evaluation.created_index, min(last, evaluation.done_index - 1)
+
+
+def _within(writes: list[JobWrite], first: int, last: int, evaluation: _Evaluation | None) -> list[JobWrite]:
+    """Return the writes that the snapshot can have, in order; none where one of them is not known."""
+    before = [write for write in writes if write.index <= first]
+    within = [write for write in writes if first < write.index <= last]
+    if evaluation is None:
+        # From the beginning on, or what came before is not known.
+        is_whole = bool(within) and within[0].index == within[0].created_index
+        return [write for write in within if _can_be(write)] if is_whole else []
+    if not before or before[-1].index < evaluation.job_index:
+        return []
+    return [write for write in (before[-1], *within) if _can_be(write)]
+
+
+def _can_be(write: JobWrite) -> bool:
+    return not write.is_stopped
+
+
+def _limit(known: dict[str, Any], count: int) -> None:
+    """Forget what was heard of first."""
+    if len(known) > count:
+        del known[next(iter(known))]
+
+
+def says_otherwise(job: bytes, write: JobWrite) -> bool:
+    """Tell whether a Job is another than the one that was written, but for what moves while its version stays."""
+    return _fixed(job) != _fixed(write.text)
+
+
+def _fixed(job: bytes) -> dict[str, Any] | None:
+    """Return the fields of a Job that stay while its version does; None for what is no Job."""
+    try:
+        fields = msgspec.json.decode(job, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return {name: value for name, value in fields.items() if name not in MOVING}

@@ -1,0 +1,145 @@
+"""What an importer remembers beside the state that it folds: who has told what, and what streams told of jobs."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Collection, MutableMapping, Sequence
+from itertools import combinations
+from typing import Final, Literal, get_args
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from taskfold.nomad.facts import EvaluationWrite, Fact, JobWrite
+from taskfold.nomad.jobs import Jobs, Subject
+from taskfold.nomad.observation import Kind
+from taskfold.nomad.writes import REPORTED, naming
+from taskfold.record import Record
+
+__all__ = ["Heard", "Memory"]
+
+_ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
+_SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
+"""One object for each set of kinds, since there is one for each allocation."""
+_PRUNED_FROM: Final = 1024
+
+
+class Heard(Struct, frozen=True):
+    """What was heard of an allocation, and is not in its state."""
+
+    index: int
+    """The newest index that was told."""
+    kinds: frozenset[Kind] = _SETS[frozenset()]
+    """Which kinds of observations have told that index."""
+    told_type: str = ""
+    """What a stream called the write of that index; empty where none has told it."""
+    kept_type: str = ""
+    """What its records keep of that."""
+    implied_type: str = ""
+    """What the write is called by what it changed; empty where that does not tell."""
+    job_source: Literal["", "told", "stream"] = ""
+    """Where the Job is from: told of the allocation itself, or found out from what a stream told of jobs."""
+    job_evaluation: bytes = b""
+    """The evaluation that the allocation had then, as JSON."""
+    job_write: int = 0
+    """The index of the job's write that the Job was taken from, or compared with, of late."""
+
+    @classmethod
+    def resumed(cls, index: int) -> Heard:
+        """Return what is heard of an allocation that a log told: any kind may have, and each tells what a stub does."""
+        return cls(index, _ANY_KIND)
+
+    def at(self, index: int, kind: Kind) -> Heard:
+        """Return what is heard when an observation of a kind has told an index, this one or a newer."""
+        if index == self.index:
+            return replace(self, kinds=_SETS[self.kinds | {kind}])
+        return Heard(
+            index,
+            _SETS[frozenset((kind,))],
+            job_source=self.job_source,
+            job_evaluation=self.job_evaluation,
+            job_write=self.job_write,
+        )
+
+    def written(self, records: Sequence[Record]) -> Heard:
+        """Return what is heard when these records of its index were written."""
+        if not records:
+            return self
+        kept, implied = naming(records)
+        return replace(self, kept_type=self.kept_type or kept, implied_type=self.implied_type or implied)
+
+    @property
+    def missing_type(self) -> str:
+        """What the write was called, where its records do not say so yet; else nothing."""
+        is_named = self.kept_type or (self.implied_type or REPORTED) == self.told_type
+        return "" if is_named else self.told_type
+
+
+class Memory:
+    """What was heard of allocations, and what streams told of their jobs."""
+
+    def __init__(self) -> None:
+        self.heard: MutableMapping[str, Heard] = {}
+        self.jobs = Jobs()
+        self.waiting: dict[tuple[str, str], dict[str, Subject]] = {}
+        """The allocations of each job of which later facts may tell the Job, or another one."""
+        self._is_draft = False
+        self._released: list[tuple[str, tuple[str, str]]] = []
+        """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
+
+    def concerned(self, fact: Fact) -> list[str]:
+        """Return the allocations whose Job a fact may tell. O(allocations of the job that wait)."""
+        waiting = self.waiting.get(fact.job_key, {})
+        if isinstance(fact, JobWrite):
+            return [alloc for alloc, subject in waiting.items() if fact.index < subject.planned_index]
+        if isinstance(fact, EvaluationWrite):
+            return [alloc for alloc, subject in waiting.items() if fact.id == subject.evaluation]
+        return [alloc for alloc, subject in waiting.items() if fact.id == subject.deployment]
+
+    def wait(self, alloc: str, subject: Subject) -> None:
+        """Have an allocation be concerned by facts of its job."""
+        self.waiting.setdefault(subject.job_key, {})[alloc] = subject
+
+    def let_go(self, alloc: str, job_key: tuple[str, str]) -> None:
+        """Have no later fact concern an allocation."""
+        self._released.append((alloc, job_key))
+        if not self._is_draft:
+            self._release()
+
+    def _release(self) -> None:
+        for alloc, job_key in self._released:
+            waiting = self.waiting.get(job_key, {})
+            if alloc in waiting:
+                del waiting[alloc]
+                if not waiting:
+                    del self.waiting[job_key]
+        self._released.clear()
+
+    def resume(self, record: Record) -> None:
+        """Remember what a record of a log tells of its write, as the next of its allocation."""
+        heard = self.heard.get(record.alloc)
+        if heard is None or heard.index != record.index:
+            heard = Heard.resumed(record.index)
+        self.heard[record.alloc] = heard.written([record])
+
+    def draft(self) -> Memory:
+        """Return a memory that goes on from this one, and changes nothing of it that `keep` does not take over.
+
+        What streams told of jobs is true, whether what was told with it is kept or not: that is shared.
+        """
+        draft = Memory()
+        draft.heard, draft.jobs, draft.waiting = ChainMap({}, self.heard), self.jobs, self.waiting
+        draft._is_draft = True
+        return draft
+
+    def keep(self, draft: Memory, live: Collection[str]) -> None:
+        """Take over what a draft has heard; forget what is not live, where that has become much."""
+        assert isinstance(draft.heard, ChainMap)
+        self.heard.update(draft.heard.maps[0])
+        draft._release()
+        if len(self.heard) > 2 * len(live) + _PRUNED_FROM:
+            for alloc in [alloc for alloc in self.heard if alloc not in live]:
+                del self.heard[alloc]
+            for job_key, subjects in list(self.waiting.items()):
+                for alloc in [alloc for alloc in subjects if alloc not in live]:
+                    self.let_go(alloc, job_key)
