@@ -220,22 +220,20 @@ class Importer:
             return heard
         write, job = self.memory.jobs.job_of(subject), current.get("Job", b"null")
         is_same_plan = heard.job_evaluation == current.get("EvalID", b"")
+        self.memory.wait(known.id, subject)
         if write is None or _version(current.get("JobVersion", b"-1")) > write.version:
-            self.memory.wait(known.id, subject)
             if heard.job_source == "stream" and (is_late_job or not is_same_plan):
                 step.write_job(None)  # which of several versions it is cannot be known any more
                 return replace(heard, job_source="", job_write=0)
             return heard
         is_told = heard.job_source == "told" and is_same_plan
-        if not is_told and (write.registered_index, write.index) > _registered(job):
+        written = write.registered_index, write.index
+        is_ours = heard.job_source == "stream" and is_same_plan and job != write.text and written == _registered(job)
+        if is_ours or (not is_told and written > _registered(job)):
             step.write_job(write.text)
             heard = replace(heard, job_source="stream", job_evaluation=current.get("EvalID", b""))
         elif heard.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
             self._compare_job(step.seen, job, write)
-        if self.memory.jobs.is_settled(subject):
-            self.memory.let_go(known.id, subject.job_key)
-        else:
-            self.memory.wait(known.id, subject)
         return replace(heard, job_write=write.index)
 
     # --- what contradicts ---

@@ -33,6 +33,7 @@ __all__ = ["MAX_JOBS", "MOVING", "Jobs", "Subject", "says_otherwise"]
 MAX_JOBS: Final = 1024
 """Of how many jobs something is remembered: those that were heard of last."""
 _MAX_WRITES: Final = 16
+_MAX_STEPS: Final = 3
 _MAX_EVALUATIONS: Final = 64
 _MAX_DEPLOYMENTS: Final = 16
 
@@ -82,7 +83,8 @@ class _Evaluation(NamedTuple):
 class _Known(Struct):
     """What is known of a job, by index and by ID."""
 
-    writes: dict[int, JobWrite] = {}
+    writes: dict[int, tuple[JobWrite, ...]] = {}
+    """What one write left of the job, in the order of its steps: the last is what stays."""
     evaluations: dict[str, _Evaluation] = {}
     deployments: dict[str, DeploymentWrite] = {}
 
@@ -108,7 +110,9 @@ class Jobs:
             del self._known[next(iter(self._known))]
         self.heard_index = max(self.heard_index, fact.index)
         if isinstance(fact, JobWrite):
-            known.writes[fact.index] = fact  # the last of an index is what stays of it
+            steps = known.writes.get(fact.index, ())
+            if all(step.text != fact.text for step in steps):  # else the stream is read again
+                known.writes[fact.index] = (*steps, fact)[-_MAX_STEPS:]
             if len(known.writes) > _MAX_WRITES:
                 del known.writes[min(known.writes)]
         elif isinstance(fact, EvaluationWrite):
@@ -119,12 +123,6 @@ class Jobs:
             known.deployments.pop(fact.id, None)
             known.deployments[fact.id] = fact
             _limit(known.deployments, _MAX_DEPLOYMENTS)
-
-    def is_settled(self, subject: Subject) -> bool:
-        """Tell whether the evaluation of an allocation has ended, so that later facts add nothing."""
-        known = self._known.get(subject.job_key)
-        evaluation = None if known is None else known.evaluations.get(subject.evaluation)
-        return evaluation is not None and evaluation.done_index > 0
 
     def job_of(self, subject: Subject) -> JobWrite | None:
         """Return the job that an allocation has, as it was written; None where that cannot be known. O(writes)."""
@@ -148,7 +146,7 @@ class Jobs:
         done_index = 0 if evaluation is None else evaluation.done_index
         if not done_index and self.heard_index < subject.planned_index:
             return []  # another version may be told still
-        writes = [known.writes[index] for index in sorted(known.writes) if index < subject.planned_index]
+        writes = [known.writes[index][-1] for index in sorted(known.writes) if index < subject.planned_index]
         first, last = _span(evaluation, subject)
         is_moved = 0 < done_index < subject.planned_index and not subject.is_terminal
         if is_moved and any(_can_be(write) and write.registered_index > last for write in writes):
