@@ -1,4 +1,4 @@
-"""The Job of an allocation that only a stream has told of: which version it is follows from Nomad's facts, or is left out.
+"""The Job of an allocation that only a stream has told of: its version follows from Nomad's facts, or it is left out.
 
 The recorded bodies say what is right: they have the Job of each allocation at each index.
 """
@@ -6,9 +6,10 @@ The recorded bodies say what is right: they have the Job of each allocation at e
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import recordings
 from recordings import Scenario
 from taskfold import Engine, ingest, replay, verify
 from taskfold.codecs.allocation import Snapshot
-from taskfold.errors import AppendRefused, DecodeError, LogError
+from taskfold.errors import AppendRefused, LogError
+from taskfold.log.contract import Append
+from taskfold.log.memory import MemoryLog
 from taskfold.nomad.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.jobs import MAX_JOBS, MOVING, Jobs, Subject
@@ -136,7 +139,9 @@ def test_a_stream_that_is_cut_at_its_beginning_tells_no_wrong_job() -> None:
     assert known > 100
 
 
-@pytest.mark.parametrize("topics", [("Job", "Allocation"), ("Job", "Allocation", "Deployment"), ("Allocation",)], ids=str)
+@pytest.mark.parametrize(
+    "topics", [("Job", "Allocation"), ("Job", "Allocation", "Deployment"), ("Allocation",)], ids=str
+)
 def test_a_stream_of_some_topics_tells_no_wrong_job(topics: tuple[str, ...]) -> None:
     told = {True: 0, False: 0}
     for scenario in STREAMED:
@@ -189,9 +194,17 @@ def test_a_log_says_that_the_job_was_found_out_from_the_stream(scenario: Scenari
 KEY = ("default", "site")
 
 
-def job_write(index: int, version: int = 0, *, created: int = 10, registered: int | None = None, **kept: Any) -> JobWrite:
+def job_write(
+    index: int, version: int = 0, *, created: int = 10, registered: int | None = None, **kept: Any
+) -> JobWrite:
     registered = index if registered is None else registered
-    fields = {"ID": "site", "Version": version, "CreateIndex": created, "ModifyIndex": index, "JobModifyIndex": registered}
+    fields = {
+        "ID": "site",
+        "Version": version,
+        "CreateIndex": created,
+        "ModifyIndex": index,
+        "JobModifyIndex": registered,
+    }
     return JobWrite(
         namespace="default",
         job="site",
@@ -239,7 +252,11 @@ CASES: dict[str, tuple[list[Fact], dict[str, Any], JobWrite | None]] = {
         None,
     ),
     "an evaluation made for the new version": ([V0, V1, evaluation(20, 20)], {"planned_index": 30}, V1),
-    "an evaluation made before the new version was registered": ([V0, V1, evaluation(15, 15)], {"planned_index": 30}, None),
+    "an evaluation made before the new version was registered": (
+        [V0, V1, evaluation(15, 15)],
+        {"planned_index": 30},
+        None,
+    ),
     "its snapshot tells the old version": ([V0, V1, *done(15, 22, 18, 23)], {"planned_index": 22}, V0),
     "its snapshot tells the new version": ([V0, V1, *done(15, 22, 21, 23)], {"planned_index": 22}, V1),
     "with two plans, the snapshot is of the first": (
@@ -259,7 +276,11 @@ CASES: dict[str, tuple[list[Fact], dict[str, Any], JobWrite | None]] = {
         {"planned_index": 30, "is_terminal": True},
         V0,
     ),
-    "a later plan that moved it may have given it the new version": ([V0, V1, *done(10, 12, 10, 13)], {"planned_index": 30}, None),
+    "a later plan that moved it may have given it the new version": (
+        [V0, V1, *done(10, 12, 10, 13)],
+        {"planned_index": 30},
+        None,
+    ),
     "a deployment of the newest version": ([V0, V1, deployment(1)], {"planned_index": 30, "deployment": "d"}, V1),
     "a deployment of an older version": ([V0, V1, deployment(0)], {"planned_index": 30, "deployment": "d"}, None),
     "an older version is placed while canaries run": (
@@ -331,7 +352,14 @@ def test_what_has_no_index_tells_nothing_of_a_job(payload: dict[str, Any]) -> No
 
 
 def allocation(index: int, **fields: Any) -> dict[str, Any]:
-    body = {"ID": "a", "JobID": "site", "Namespace": "default", "EvalID": "e", "CreateIndex": 12, "DesiredStatus": "run"}
+    body = {
+        "ID": "a",
+        "JobID": "site",
+        "Namespace": "default",
+        "EvalID": "e",
+        "CreateIndex": 12,
+        "DesiredStatus": "run",
+    }
     return body | {"AllocModifyIndex": 12, "ModifyIndex": index} | fields
 
 
@@ -384,7 +412,9 @@ def test_verify_and_import_tell_of_a_job_that_the_stream_contradicts(tmp_path: P
     assert report.conflicts == 1
     assert [(divergence.path, divergence.alloc) for divergence in report.divergences] == [("$.Job", "a")]
     assert ingest(bodies, stream, into=tmp_path / "log.db", on_note=notes.append).records > 0
-    assert [note.partition(": the Job of a")[0] for note in notes if "contradictions: 1" in note] == [f"{stream}, line 2"]
+    assert [note.partition(": the Job of a")[0] for note in notes if "contradictions: 1" in note] == [
+        f"{stream}, line 2"
+    ]
 
 
 def test_a_job_that_was_registered_again_leaves_the_allocations_that_were_not_touched() -> None:
@@ -442,11 +472,148 @@ def without_position(record: Record) -> Record:
     return msgspec.structs.replace(record, seq=0)
 
 
+class FailingLog(MemoryLog):
+    """A log that cannot be written, for a while."""
+
+    is_failing = False
+
+    def append_all(self, appends: Sequence[Append]) -> list[Record]:
+        """Append, or fail."""
+        if self.is_failing:
+            raise LogError("no space left on device")
+        return super().append_all(appends)
+
+
+def test_a_call_of_an_engine_that_fails_changes_nothing_of_what_it_remembers() -> None:
+    log = FailingLog("1.1.2")
+    engine = Engine(log)
+    engine.observe(V0)
+    log.is_failing = True
+    for statement in (payload_of(12), body_of(12)):
+        with pytest.raises(LogError):
+            engine.observe(statement)
+    log.is_failing = False
+    records = engine.observe(payload_of(12)) + engine.observe(body_of(12, Job=json.loads(V0.text), NodeID="n"))
+    importer = Importer("1.1.2")
+    importer.observe(V0)
+    expected = importer.observe(payload_of(12)) + importer.observe(body_of(12, Job=json.loads(V0.text), NodeID="n"))
+    assert list(map(without_position, records)) == list(map(without_position, expected))
+
+
 def test_what_an_engine_remembers_is_bounded_by_what_is_live() -> None:
     engine = Engine(dialect="1.1.2")
-    for number in range(4_000):
-        engine.observe(payload_of(12, ID=f"a{number}", JobID=f"job-{number}", DesiredStatus="stop", ClientStatus="lost"))
-        if number % 100 == 99:
-            engine.collect(older_than_ns=0, keep=0) if False else None
-    assert engine._memory is not None
-    assert len(engine._memory.heard) <= 2 * len(engine.store.fold) + 1_025
+    for number in range(1_500):
+        alloc = f"a{number}"
+        engine.observe(payload_of(12, ID=alloc, JobID=f"job-{number}", DesiredStatus="stop", ClientStatus="complete"))
+        engine.collect(alloc)
+    memory = engine._memory
+    assert memory is not None
+    assert len(memory.heard) <= 1_025
+    assert sum(map(len, memory.waiting.values())) <= 1_025
+
+
+# --- what the stream calls a write, whoever has told the index before ---
+
+
+def in_kinds(scenario: Scenario, order: tuple[str, ...]) -> list[Statement]:
+    """Return what bodies, stubs and the stream tell, index by index: of one index, in this order of kinds."""
+    stubs = [observation_from_json(stub_of(body)) for body in bodies_of(scenario)]
+    told = [*statements(scenario), *bodies_of(scenario), *stubs]
+
+    def place(statement: Statement) -> tuple[int, int]:
+        return statement.index, order.index(statement.kind if isinstance(statement, Observation) else "stream")
+
+    return sorted(told, key=place)
+
+
+def stub_of(body: Observation) -> bytes:
+    """Return what a list would have shown instead of a body."""
+    importer = imported([body])
+    return Snapshot.of(importer.fold[body.alloc], "1.1.2").to_stub_json()
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("body", "stream", "stub"))), ids=str)
+def test_a_write_is_called_what_the_stream_calls_it_whoever_told_it_first(order: tuple[str, ...]) -> None:
+    compared = 0
+    for scenario in STREAMED[::4]:
+        engine, importer = Engine(dialect="1.1.2"), Importer("1.1.2")
+        written: dict[tuple[str, int], list[Record]] = {}
+        types: dict[tuple[str, int], str] = {}
+        for statement in in_kinds(scenario, order):
+            records = importer.observe(statement)
+            engine.observe(statement)
+            for record in records:
+                written.setdefault((record.alloc, record.index), []).append(record)
+            if isinstance(statement, Observation) and statement.write_type:
+                types[statement.alloc, statement.index] = statement.write_type
+        for at, told_type in types.items():
+            assert write_type(written[at]) == told_type, (str(scenario), at)
+            compared += 1
+        for alloc in importer.fold:
+            kept = [record for record in engine.store.log.read(alloc) if (alloc, record.index) in types]
+            for index in {record.index for record in kept}:
+                assert write_type([record for record in kept if record.index == index]) == types[alloc, index]
+    assert compared > 50
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "db"])
+def test_an_import_keeps_the_type_of_a_write_that_another_import_told(suffix: str, tmp_path: Path) -> None:
+    log, body, stream = tmp_path / f"log.{suffix}", tmp_path / "body.json", tmp_path / "stream.ndjson"
+    body.write_text(json.dumps(allocation(12, Job=None)))
+    event = {"Topic": "Allocation", "Type": "DeploymentPromotion", "Payload": {"Allocation": allocation(12)}}
+    stream.write_text(frame_of(event, index=12))
+    assert [ingest(source, into=log).records for source in (body, stream, stream, body)] == [1, 1, 0, 0]
+    assert write_type(list(replay(log))) == "DeploymentPromotion"
+
+
+# --- what comes late is compared, too ---
+
+
+def test_verify_compares_what_comes_late_with_the_state_of_its_index(tmp_path: Path) -> None:
+    newer, older = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    newer.write_text("".join(json.dumps(allocation(index, NodeID="n", Job=None)) + "\n" for index in (12, 13, 14)))
+    late = allocation(13, NodeID="n", Job=None, Name="what nobody has told")
+    older.write_text(json.dumps(late) + "\n" + json.dumps(late | {"NodeID": "other"}) + "\n")
+    report = verify(newer, older)
+    assert report.compared == 5
+    assert [(each.path, each.index, each.expected, each.found) for each in report.divergences] == [
+        ("$.NodeID", 13, '"other"', '"n"')
+    ]
+
+
+# --- a job that is gone ---
+
+
+def test_a_job_that_was_forgotten_at_once_is_told_of_where_no_end_was_seen(tmp_path: Path) -> None:
+    (scenario,) = (story for story in STREAMED if story.name == "stop_purge_running")
+    lines = recordings.stream_lines(scenario)
+    (place,) = (place for place, line in enumerate(lines) if b'"JobDeregistered"' in line)
+    assert b'"Topic":"Job"' not in lines[place], "a purge tells of its evaluation only"
+    notes: list[str] = []
+    for name, count in (("cut", place + 1), ("whole", len(lines))):
+        path = tmp_path / f"{name}.ndjson"
+        path.write_bytes(b"\n".join([*lines[:count], b""]))
+        replay(path, on_note=notes.append).fold()
+    index = json.loads(lines[place])["Index"]
+    (alloc,) = recorded_jobs(scenario)
+    assert notes == [f"job 'stop_purge_running' was deregistered at index {index}; no end was seen of {alloc}"]
+
+
+# --- reports ---
+
+
+def test_a_reduced_payload_of_a_job_that_is_gone_tells_of_no_job_but_of_its_end() -> None:
+    (path,) = (recordings.DATA / "reports" / "purged-job").iterdir()
+    notes: list[str] = []
+    (snapshot,) = replay(path, on_note=notes.append).snapshots()
+    assert json.loads(snapshot.to_json()).get("Job") is None
+    assert notes[-1] == f"job 'site' was deregistered at index 40; no end was seen of {snapshot.id}"
+
+
+def test_news_is_seen_by_the_index_of_any_write_of_an_allocation() -> None:
+    (path,) = (recordings.DATA / "reports" / "alloc-modify-index").iterdir()
+    report = verify(path)
+    assert (report.agrees, report.repeats, report.compared) == (True, 0, report.observations)
+    observed = list(replay(path).observations())
+    assert len({observation.fields["AllocModifyIndex"] for observation in observed}) < len(observed)
+    assert sorted({record.index for record in replay(path)}) == [observation.index for observation in observed]

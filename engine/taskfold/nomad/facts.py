@@ -6,7 +6,7 @@ evaluation that an allocation was planned by, and the deployment that it belongs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -119,12 +119,17 @@ class _Deployment(Struct):
     Namespace: str = DEFAULT_NAMESPACE
 
 
+_decode_job: Final = msgspec.json.Decoder(_Job).decode
+_decode_evaluation: Final = msgspec.json.Decoder(_Evaluation).decode
+_decode_deployment: Final = msgspec.json.Decoder(_Deployment).decode
+
+
 def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> Iterator[Fact]:
     """Yield what a payload tells of a job, whatever its topic is; ``kind`` is the Type of the event. O(length).
 
     What lacks an index, or is of another type, is passed over: nothing can be concluded from it.
     """
-    if (job := _decoded(payload.Job, _Job)) is not None:
+    if (job := _decoded(payload.Job, _decode_job)) is not None:
         yield JobWrite(
             namespace=job.Namespace or DEFAULT_NAMESPACE,
             job=job.ID,
@@ -137,7 +142,7 @@ def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0)
             is_stopped=job.Stop,
             text=bytes(payload.Job),
         )
-    if (evaluation := _decoded(payload.Evaluation, _Evaluation)) is not None:
+    if (evaluation := _decoded(payload.Evaluation, _decode_evaluation)) is not None:
         is_done = evaluation.Status in _DONE
         yield EvaluationWrite(
             namespace=evaluation.Namespace or DEFAULT_NAMESPACE,
@@ -153,7 +158,7 @@ def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0)
             is_plan=kind == PLANNED,
             is_done=is_done,
         )
-    if (deployment := _decoded(payload.Deployment, _Deployment)) is not None:
+    if (deployment := _decoded(payload.Deployment, _decode_deployment)) is not None:
         yield DeploymentWrite(
             namespace=deployment.Namespace or DEFAULT_NAMESPACE,
             job=deployment.JobID,
@@ -169,11 +174,11 @@ def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0)
 T = TypeVar("T")
 
 
-def _decoded(text: Raw, kind: type[T]) -> T | None:
+def _decoded(text: Raw, decode: Callable[[Raw], T]) -> T | None:
     """Return an object of a payload; None where there is none, or it is not what Nomad sends."""
     if text == _NULL:  # as in most
         return None
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
