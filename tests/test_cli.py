@@ -309,7 +309,7 @@ def test_import_says_what_it_did_and_does_nothing_twice(tmp_path: Path) -> None:
     content = log.read_bytes()
     second = fine("import", DEMO, "--into", log)
 
-    assert first.startswith(f"imported 272 records from 67 observations (0 repeats) into {log}: ")
+    assert first.startswith(f"imported 287 records from 67 observations (0 repeats) into {log}: ")
     assert re.search(r": [\d.]+ kB, \d+ % of the source's 648.9 kB\n$", first)
     assert second.startswith("imported 0 records from 67 observations (67 repeats) into ")
     assert second.endswith(" kB, 0 B more than before\n")
@@ -343,9 +343,9 @@ def test_filters_of_log_leave_the_positions() -> None:
     )
 
     assert [(json.loads(line)["Seq"], json.loads(line)["Event"]["Type"]) for line in printed.splitlines()] == [
-        (61, "Received"),
-        (62, "Task Setup"),
-        (63, "Started"),
+        (64, "Received"),
+        (65, "Task Setup"),
+        (66, "Started"),
     ]
 
 
@@ -354,13 +354,14 @@ def test_the_table_of_a_log() -> None:
 
     assert lines[0].split() == ["SEQ", "INDEX", "TIME", "(UTC)", "ALLOC", "VERSION", "TASK", "EVENT", "MESSAGE"]
     assert lines[1].endswith("placed               first seen: job sibling_failed, group group, node 4e8da92d")
-    assert lines[12].split(maxsplit=7)[4:] == [
+    assert lines[2].endswith("Job, as the stream tells of the job")
+    assert lines[13].split(maxsplit=7)[4:] == [
         "0e263ec2",
-        "12",
+        "13",
         "good",
         'Sibling Task Failed  Task\'s sibling "bad" failed',
     ]
-    assert lines[-1] == "17 records, 1 allocation"
+    assert lines[-1] == "18 records, 1 allocation"
 
 
 def test_a_long_log_is_shown_as_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,7 +369,7 @@ def test_a_long_log_is_shown_as_it_is_read(monkeypatch: pytest.MonkeyPatch) -> N
 
     lines = fine("log", DEMO).splitlines()
 
-    assert len(lines) == 1 + 272 + 2
+    assert len(lines) == 1 + 287 + 2
     assert sum(line.startswith("SEQ") for line in lines) == 1
 
 
@@ -382,7 +383,7 @@ def test_history_tells_every_event_and_what_it_changed() -> None:
     assert title == f"allocation {FAST_ID}, job service_ring_fast_raw, group group, task main"
     assert head.split() == ["VERSION", "INDEX", "TIME", "(UTC)", "CHANGED", "EVENT", "MESSAGE"]
     assert len(rows) == 31
-    assert rows[4].split(maxsplit=4)[:2] == ["6", "153"]
+    assert rows[4].split(maxsplit=4)[:2] == ["7", "153"]
     assert "running -> pending, restarts 1  Restarting  " in rows[4]
     assert sum("  GAP  " in row and row.endswith("events were lost here") for row in rows) == 2
     assert "running -> dead, failed         Not Restarting   Exceeded allowed attempts 8" in rows[-2]
@@ -399,7 +400,7 @@ def test_history_of_an_allocation_tells_of_all_its_tasks_and_fields() -> None:
     assert "DesiredDescription, DesiredStatus run -> stop" in told
     assert "running -> dead, allocation complete" in told
     assert re.search(r"running -> dead +ended +without an event", told)
-    assert told.endswith("24 events, 32 records; now complete\n")
+    assert told.endswith("24 events, 33 records; now complete\n")
 
 
 def test_history_is_the_same_from_a_log_and_from_the_stream(tmp_path: Path) -> None:
