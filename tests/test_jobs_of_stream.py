@@ -387,6 +387,20 @@ def test_a_job_that_was_told_of_the_allocation_wins_and_a_contradiction_is_told(
         assert (conflict.alloc, json.loads(conflict.job), conflict.write) == ("a", other, V0)
 
 
+def test_a_body_without_a_job_says_nothing_of_it() -> None:
+    told: list[Statement] = [V0, payload_of(12), body_of(12), body_of(12)]
+    for order in (told, told[::-1], [told[2], told[0], told[1], told[3]]):
+        importer = imported(order)
+        assert job_of_a(importer) == json.loads(V0.text)
+        assert importer.conflicts_total == 0
+
+
+def test_a_body_tells_a_job_at_an_index_that_another_body_told_without_it() -> None:
+    importer = imported([body_of(12), body_of(12, Job={"ID": "site"}), body_of(12)])
+    assert job_of_a(importer) == {"ID": "site"}
+    assert importer.conflicts_total == 0
+
+
 def test_what_moves_while_a_version_stays_is_no_contradiction() -> None:
     moved = {"Status": "running", "StatusDescription": "x", "Stable": True, "ModifyIndex": 11}
     other = json.loads(V0.text) | moved

@@ -18,7 +18,7 @@ from taskfold.codecs.fields import (
 )
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
-from taskfold.nomad.observation import Observation
+from taskfold.nomad.observation import UNTOLD, Observation
 from taskfold.nomad.rings import same_events
 from taskfold.task import Task
 
@@ -63,7 +63,7 @@ def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> It
             yield Difference(f"$.{name}", text.decode(), had.decode())
     if dialect.omits_empty and observation.kind != "stub":
         for name, had in found.items():
-            if name not in observation.fields and name not in observation.untold and not is_empty(name, had):
+            if name not in observation.fields and name not in UNTOLD and not is_empty(name, had):
                 yield Difference(f"$.{name}", None, had.decode())
 
 

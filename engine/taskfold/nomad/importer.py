@@ -54,7 +54,7 @@ from taskfold.nomad.compare import divergences
 from taskfold.nomad.facts import Fact, JobWrite
 from taskfold.nomad.jobs import Subject, says_otherwise
 from taskfold.nomad.memory import Heard, Memory
-from taskfold.nomad.observation import Observation, Statement, tells
+from taskfold.nomad.observation import UNTOLD, Observation, Statement, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.status import is_terminal
@@ -198,7 +198,7 @@ class Importer:
         )
         heard = self._heard(known, None)
         step = _Step(self.fold, nothing, self.seq, heard)
-        self.memory.heard[alloc] = self._conclude(step, known, heard, is_late_job=isinstance(fact, JobWrite))
+        self.memory.heard[alloc] = self._conclude(step, known, heard, late=fact if isinstance(fact, JobWrite) else None)
         self.seq += len(step.written)
         return step.written
 
@@ -209,11 +209,15 @@ class Importer:
             jobs.heard_index = max(jobs.heard_index, seen.index)
         evaluation = seen.fields.get("EvalID", b"")
         if seen.fields.get("Job", b"").startswith(b"{") and evaluation == _current(known, "EvalID"):
-            heard = replace(heard, job_source="told", job_evaluation=evaluation, job_write=0)
+            job_index = max(heard.job_index, seen.index)
+            heard = replace(heard, job_source="told", job_index=job_index, job_evaluation=evaluation, job_write=0)
         return heard if jobs.is_silent and seen.kind == "body" else self._conclude(step, known, heard)
 
-    def _conclude(self, step: _Step, known: Allocation, heard: Heard, *, is_late_job: bool = False) -> Heard:
-        """Take the Job that the stream tells of an allocation, where it does; compare it with the one that was told."""
+    def _conclude(self, step: _Step, known: Allocation, heard: Heard, *, late: JobWrite | None = None) -> Heard:
+        """Take the Job that the stream tells of an allocation, where it does; compare it with the one that was told.
+
+        ``late`` is a write of the job from before the allocation was planned, which was heard of just now.
+        """
         current = shown_fields(known, self.fold.dialect)
         subject = _subject(known, current, heard)
         if subject is None:
@@ -222,7 +226,8 @@ class Importer:
         is_same_plan = heard.job_evaluation == current.get("EvalID", b"")
         self.memory.wait(known.id, subject)
         if write is None or _version(current.get("JobVersion", b"-1")) > write.version:
-            if heard.job_source == "stream" and (is_late_job or not is_same_plan):
+            is_newer = late is not None and late.registered_index > _registered(job)[0]
+            if heard.job_source == "stream" and (is_newer or not is_same_plan):
                 step.write_job(None)  # which of several versions it is cannot be known any more
                 return replace(heard, job_source="", job_write=0)
             return heard
@@ -269,16 +274,16 @@ def _current(known: Allocation, name: str) -> bytes:
 def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Subject | None:
     """Return what the Job of an allocation with these fields is found out by; None where its job is not told."""
     job = _text(fields, "JobID")
+    if not job:
+        return None
     # Who does not tell when it was planned tells that it was then, at the latest.
     is_planned_told = any(tells(kind, "AllocModifyIndex") for kind in heard.kinds)
-    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if is_planned_told else known.modify_index
-    if not job or planned_index < 1:
-        return None
+    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if is_planned_told else 0
     return Subject(
         job_key=(_text(fields, "Namespace") or DEFAULT_NAMESPACE, job),
         evaluation=_text(fields, "EvalID"),
         deployment=_text(fields, "DeploymentID"),
-        planned_index=planned_index,
+        planned_index=planned_index if planned_index > 0 else known.modify_index,
         is_terminal=is_terminal(_text(fields, "DesiredStatus"), _text(fields, "ClientStatus")),
     )
 
@@ -420,7 +425,7 @@ class _Step:
             cleared += [
                 name
                 for name, had in current.items()
-                if name not in told and name not in seen.untold and not is_untold(name, had, dialect)
+                if name not in told and name not in UNTOLD and not is_untold(name, had, dialect)
             ]
         elif "TaskStates" in current and "TaskStates" not in seen.fields:
             cleared.append("TaskStates")
@@ -450,7 +455,7 @@ class _Step:
                 name
                 for name, had in current.items()
                 if name not in seen.fields
-                and name not in seen.untold
+                and name not in UNTOLD
                 and self._is_open(name)
                 and not is_untold(name, had, dialect)
             ]
@@ -458,6 +463,8 @@ class _Step:
 
     def _is_open(self, name: str) -> bool:
         """Tell whether what is known of a field is older than this index, of which nobody has told it yet."""
+        if name == "Job":
+            return self.known is None or self.heard.job_index != self.known.modify_index
         return not any(tells(kind, name) for kind in self.heard.kinds)
 
     def _added_job(self, known: Allocation) -> Updated | None:

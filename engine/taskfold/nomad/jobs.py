@@ -11,7 +11,8 @@ it, with the ID of the scheduler's evaluation; whatever else happens to the allo
 * a deployment is of one version: the allocation's must be of the newest version that can be, and, if so, it is that
   one, since the snapshot that has the deployment has the version. Otherwise something else was placed: an older version
   while canaries of a newer one run (``downgradedJobForPlacement``), or the deployment is one of before;
-* where the evaluation is unknown, only a job that was registered once can be the one.
+* where the evaluation is unknown, only a job of which no other version was heard of can be the one. A stream is taken
+  to have no hole.
 
 Where more than one version is possible, there is no answer. All fields of the Job are those of that write. Status,
 StatusDescription, Stable and ModifyIndex move on with later writes of the same version: as of the snapshot if the

@@ -39,6 +39,8 @@ class Heard(Struct, frozen=True):
     """What the write is called by what it changed; empty where that does not tell."""
     job_source: Literal["", "told", "stream"] = ""
     """Where the Job is from: told of the allocation itself, or found out from what a stream told of jobs."""
+    job_index: int = -1
+    """The newest index at which it was told."""
     job_evaluation: bytes = b""
     """The evaluation that the allocation had then, as JSON."""
     job_write: int = 0
@@ -57,15 +59,16 @@ class Heard(Struct, frozen=True):
             index,
             _SETS[frozenset((kind,))],
             job_source=self.job_source,
+            job_index=self.job_index,
             job_evaluation=self.job_evaluation,
             job_write=self.job_write,
         )
 
     def written(self, records: Sequence[Record]) -> Heard:
         """Return what is heard when these records of its index were written."""
-        if not records:
-            return self
         kept, implied = naming(records)
+        if not kept and (self.implied_type or not implied):
+            return self  # as by most
         return replace(self, kept_type=self.kept_type or kept, implied_type=self.implied_type or implied)
 
     @property

@@ -14,6 +14,7 @@ from taskfold.errors import DecodeError
 from taskfold.nomad.facts import Fact
 
 __all__ = [
+    "UNTOLD",
     "Kind",
     "Observation",
     "Statement",
@@ -26,8 +27,9 @@ __all__ = [
 Kind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
 
-What a missing key means depends on it: in a body it is empty (or, where the dialect sends every key, untold); a payload
-of the stream never has the Job, so that nothing is told of it; a stub tells only what stubs have.
+What a missing key means depends on it: in a body it is empty (or, where the dialect sends every key, untold), and a
+stub tells only what stubs have. A payload of the stream never has the Job, and who keeps bodies may leave it out: where
+it is missing, or null, nothing is told of it.
 """
 
 
@@ -48,11 +50,6 @@ class Observation(Struct, frozen=True, kw_only=True):
     """The file it was read from."""
     line: int = 0
 
-    @property
-    def untold(self) -> tuple[str, ...]:
-        """The keys that are missing because this kind of observation never has them."""
-        return ("Job", *_DERIVED_OR_STUB) if self.kind == "stream" else _DERIVED_OR_STUB
-
 
 Statement: TypeAlias = Observation | Fact
 """What a source says: of an allocation, or of what an allocation's Job is found out from."""
@@ -64,13 +61,14 @@ def tells(kind: Kind, name: str) -> bool:
         field = ALLOCATION_FIELDS.get(name)
         return field is None or field.in_stub != ""
     # The Job has the two fields that are only in stubs.
-    return kind == "body" or (name != "Job" and name not in STUB_ONLY)
+    return kind == "body" or name not in STUB_ONLY
 
 
 _BODY_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_stub) - {
     "AllocatedResources",  # stubs have it where it was asked for
 }
-_DERIVED_OR_STUB: Final = ("ClientStatus", "ClientDescription", *STUB_ONLY)
+UNTOLD: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
+"""The keys that say nothing where they are missing: not all observations have them."""
 
 
 def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str = "", line: int = 0) -> Observation:
@@ -102,8 +100,8 @@ def observation_from_fields(
     if kind is None:
         kind = "body" if _BODY_ONLY & fields.keys() else "stub"
     alloc, index = _id(fields), _index(fields) or index
-    if kind == "stream" and fields.get("Job") == b"null":
-        del fields["Job"]  # which says no more than a payload without one: it never has the Job
+    if fields.get("Job") == b"null":
+        del fields["Job"]  # an allocation has one always: this says no more than that it is not told
     states = fields.pop("TaskStates", None)
     tasks = None if states is None else task_states_from_json(states)
     if tasks is None:
