@@ -326,7 +326,8 @@ def test_what_is_remembered_of_jobs_is_bounded() -> None:
         importer.observe(deployment(0, id=f"d{number}"))
     known = importer.memory.jobs._known
     assert len(known) == MAX_JOBS
-    assert [len(part) for part in msgspec.structs.astuple(known[KEY])] == [16, 64, 16]
+    of_one = known[KEY]
+    assert (len(of_one.writes), len(of_one.evaluations), len(of_one.deployments)) == (16, 64, 16)
 
 
 @pytest.mark.parametrize(
@@ -500,13 +501,20 @@ class FailingLog(MemoryLog):
 
 def test_a_call_of_an_engine_that_fails_changes_nothing_of_what_it_remembers() -> None:
     log = FailingLog("1.1.2")
-    engine = Engine(log)
+    engine, of_b = Engine(log), msgspec.structs.replace(job_write(7, created=7), job="other")
     engine.observe(V0)
     log.is_failing = True
     for statement in (payload_of(12), body_of(12)):
         with pytest.raises(LogError):
             engine.observe(statement)
     log.is_failing = False
+    engine.observe(payload_of(8, ID="b", JobID="other", AllocModifyIndex=8))
+    log.is_failing = True
+    with pytest.raises(LogError):
+        engine.observe(of_b)
+    log.is_failing = False
+    (record,) = engine.observe(of_b)
+    assert record.alloc == "b"
     records = engine.observe(payload_of(12)) + engine.observe(body_of(12, Job=json.loads(V0.text), NodeID="n"))
     importer = Importer("1.1.2")
     importer.observe(V0)

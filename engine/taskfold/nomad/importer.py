@@ -119,9 +119,9 @@ class Importer:
         known: nobody can tell which of both is newer.
         """
         if not isinstance(statement, Observation):
-            self.memory.jobs.add(statement)
-            concluded = (self._concluded(alloc, statement) for alloc in self.memory.concerned(statement))
-            return list(chain.from_iterable(concluded))
+            is_news = self.memory.jobs.add(statement) or self.memory.is_unsure
+            concerned = self.memory.concerned(statement) if is_news else ()
+            return list(chain.from_iterable(self._concluded(alloc, statement) for alloc in concerned))
         self.observations += 1
         known = self.fold.allocations.get(statement.alloc)
         if known is not None and known.collected:
@@ -211,6 +211,9 @@ class Importer:
         if seen.fields.get("Job", b"").startswith(b"{") and evaluation == _current(known, "EvalID"):
             job_index = max(heard.job_index, seen.index)
             heard = replace(heard, job_source="told", job_index=job_index, job_evaluation=evaluation, job_write=0)
+        plan = evaluation, seen.fields.get("AllocModifyIndex")
+        if heard.job_write and plan == (heard.job_evaluation, heard.job_planned):
+            return heard  # nothing was planned since
         return heard if jobs.is_silent and seen.kind == "body" else self._conclude(step, known, heard)
 
     def _conclude(self, step: _Step, known: Allocation, heard: Heard, *, late: JobWrite | None = None) -> Heard:
@@ -239,7 +242,7 @@ class Importer:
             heard = replace(heard, job_source="stream", job_evaluation=current.get("EvalID", b""))
         elif heard.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
             self._compare_job(step.seen, job, write)
-        return replace(heard, job_write=write.index)
+        return replace(heard, job_write=write.index, job_planned=current.get("AllocModifyIndex", b""))
 
     # --- what contradicts ---
 

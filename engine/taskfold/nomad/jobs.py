@@ -34,7 +34,6 @@ __all__ = ["MAX_JOBS", "MOVING", "Jobs", "Subject", "says_otherwise"]
 MAX_JOBS: Final = 1024
 """Of how many jobs something is remembered: those that were heard of last."""
 _MAX_WRITES: Final = 16
-_MAX_STEPS: Final = 3
 _MAX_EVALUATIONS: Final = 64
 _MAX_DEPLOYMENTS: Final = 16
 
@@ -84,8 +83,9 @@ class _Evaluation(NamedTuple):
 class _Known(Struct):
     """What is known of a job, by index and by ID."""
 
-    writes: dict[int, tuple[JobWrite, ...]] = {}
-    """What one write left of the job, in the order of its steps: the last is what stays."""
+    writes: dict[int, JobWrite] = {}
+    newest_told: int = 0
+    """The index of the write that was told of last."""
     evaluations: dict[str, _Evaluation] = {}
     deployments: dict[str, DeploymentWrite] = {}
 
@@ -103,27 +103,32 @@ class Jobs:
         """Whether nothing was told yet."""
         return not self._known
 
-    def add(self, fact: Fact) -> None:
-        """Remember a fact. O(1)."""
+    def add(self, fact: Fact) -> bool:
+        """Remember a fact; tell whether it is news. O(1)."""
         known = self._known.pop(fact.job_key, None) or _Known()
         self._known[fact.job_key] = known  # the one that was heard of last
         if len(self._known) > MAX_JOBS:
             del self._known[next(iter(self._known))]
         self.heard_index = max(self.heard_index, fact.index)
         if isinstance(fact, JobWrite):
-            steps = known.writes.get(fact.index, ())
-            if all(step.text != fact.text for step in steps):  # else the stream is read again
-                known.writes[fact.index] = (*steps, fact)[-_MAX_STEPS:]
+            # One write may change a job in several steps, which come one after the other: the last is what stays of it.
+            # Otherwise the stream is read again.
+            if fact.index in known.writes and fact.index != known.newest_told:
+                return False
+            known.newest_told = fact.index
+            known.writes[fact.index] = fact
             if len(known.writes) > _MAX_WRITES:
                 del known.writes[min(known.writes)]
-        elif isinstance(fact, EvaluationWrite):
-            before = known.evaluations.pop(fact.id, None) or _Evaluation(fact.created_index)
-            known.evaluations[fact.id] = before.told(fact)
+            return True
+        if isinstance(fact, EvaluationWrite):
+            before = known.evaluations.pop(fact.id, None)
+            after = known.evaluations[fact.id] = (before or _Evaluation(fact.created_index)).told(fact)
             _limit(known.evaluations, _MAX_EVALUATIONS)
-        else:
-            known.deployments.pop(fact.id, None)
-            known.deployments[fact.id] = fact
-            _limit(known.deployments, _MAX_DEPLOYMENTS)
+            return after != before
+        last = known.deployments.pop(fact.id, None)
+        known.deployments[fact.id] = fact
+        _limit(known.deployments, _MAX_DEPLOYMENTS)
+        return last is None or last.job_version != fact.job_version
 
     def job_of(self, subject: Subject) -> JobWrite | None:
         """Return the job that an allocation has, as it was written; None where that cannot be known. O(writes)."""
@@ -147,7 +152,7 @@ class Jobs:
         done_index = 0 if evaluation is None else evaluation.done_index
         if not done_index and self.heard_index < subject.planned_index:
             return []  # another version may be told still
-        writes = [known.writes[index][-1] for index in sorted(known.writes) if index < subject.planned_index]
+        writes = [known.writes[index] for index in sorted(known.writes) if index < subject.planned_index]
         first, last = _span(evaluation, subject)
         is_moved = 0 < done_index < subject.planned_index and not subject.is_terminal
         if is_moved and any(_can_be(write) and write.registered_index > last for write in writes):
@@ -199,13 +204,20 @@ def _limit(known: dict[str, Any], count: int) -> None:
 
 def says_otherwise(job: bytes, write: JobWrite) -> bool:
     """Tell whether a Job is another than the one that was written, but for what moves while its version stays."""
-    return _fixed(job) != _fixed(write.text)
+    return bool(_fixed(job) != _fixed(write.text))
 
 
-def _fixed(job: bytes) -> dict[str, Any] | None:
+def _fixed(job: bytes) -> Any:
     """Return the fields of a Job that stay while its version does; None for what is no Job."""
     try:
         fields = msgspec.json.decode(job, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
         return None
-    return {name: value for name, value in fields.items() if name not in MOVING}
+    return _without_empty({name: value for name, value in fields.items() if name not in MOVING})
+
+
+def _without_empty(value: Any) -> Any:
+    """Return a part of a Job without what is null, zero or empty: a command writes fields that the API leaves out."""
+    if isinstance(value, dict):
+        return {name: kept for name, part in value.items() if (kept := _without_empty(part))}
+    return [_without_empty(part) for part in value] if isinstance(value, list) else value

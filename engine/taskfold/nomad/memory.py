@@ -45,6 +45,8 @@ class Heard(Struct, frozen=True):
     """The evaluation that the allocation had then, as JSON."""
     job_write: int = 0
     """The index of the job's write that the Job was taken from, or compared with, of late."""
+    job_planned: bytes = b""
+    """The allocation's AllocModifyIndex then, as JSON."""
 
     @classmethod
     def resumed(cls, index: int) -> Heard:
@@ -62,6 +64,7 @@ class Heard(Struct, frozen=True):
             job_index=self.job_index,
             job_evaluation=self.job_evaluation,
             job_write=self.job_write,
+            job_planned=self.job_planned,
         )
 
     def written(self, records: Sequence[Record]) -> Heard:
@@ -86,6 +89,8 @@ class Memory:
         self.jobs = Jobs()
         self.waiting: dict[tuple[str, str], dict[str, Subject]] = {}
         """The allocations of each job of which later facts may tell the Job, or another one."""
+        self.is_unsure = False
+        """What was concluded of late may have been lost on its way into the log: facts are news when told again."""
         self._is_draft = False
         self._released: list[tuple[str, tuple[str, str]]] = []
         """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
@@ -128,17 +133,20 @@ class Memory:
     def draft(self) -> Memory:
         """Return a memory that goes on from this one, and changes nothing of it that `keep` does not take over.
 
-        What streams told of jobs is true, whether what was told with it is kept or not: that is shared.
+        What streams told of jobs is true, whether what was told with it is kept or not: that is shared. Until a draft
+        is kept, this memory is not sure of what it led to.
         """
         draft = Memory()
         draft.heard, draft.jobs, draft.waiting = ChainMap({}, self.heard), self.jobs, self.waiting
-        draft._is_draft = True
+        draft._is_draft, draft.is_unsure = True, self.is_unsure
+        self.is_unsure = True
         return draft
 
     def keep(self, draft: Memory, live: Collection[str]) -> None:
         """Take over what a draft has heard; forget what is not live, where that has become much."""
         assert isinstance(draft.heard, ChainMap)
         self.heard.update(draft.heard.maps[0])
+        self.is_unsure = False
         draft._release()
         if len(self.heard) > 2 * len(live) + _PRUNED_FROM:
             for alloc in [alloc for alloc in self.heard if alloc not in live]:
