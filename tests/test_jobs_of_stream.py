@@ -257,8 +257,22 @@ CASES: dict[str, tuple[list[Fact], dict[str, Any], JobWrite | None]] = {
         {"planned_index": 30},
         None,
     ),
-    "its snapshot tells the old version": ([V0, V1, *done(15, 22, 18, 23)], {"planned_index": 22}, V0),
-    "its snapshot tells the new version": ([V0, V1, *done(15, 22, 21, 23)], {"planned_index": 22}, V1),
+    "registered between its snapshot and its plan": (
+        [V0, V1, *done(15, 22, 18, 23)],
+        {"planned_index": 22},
+        None,
+    ),
+    "registered between its only plan and its end": (
+        [V0, V1, *done(15, 19, 18, 23)],
+        {"planned_index": 25},
+        None,
+    ),
+    "registered between its only plan and its end, and stopped since": (
+        [V0, V1, *done(15, 19, 18, 23)],
+        {"planned_index": 25, "is_terminal": True},
+        V0,
+    ),
+    "its snapshot has the new version": ([V0, V1, *done(15, 22, 21, 23)], {"planned_index": 22}, V1),
     "with two plans, the snapshot is of the first": (
         [V0, V1, *done(15, 19, 18, 23), evaluation(22, 15, is_plan=True)],
         {"planned_index": 22},

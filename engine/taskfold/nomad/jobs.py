@@ -5,7 +5,7 @@ it, with the ID of the scheduler's evaluation; whatever else happens to the allo
 
 * the evaluation of an allocation tells from which index on, and up to which, the snapshot can be: it is no older than
   the evaluation's creation, and older than the plan (AllocModifyIndex at most) and than the evaluation's end. One that
-  has ended tells the snapshot of its first plan; where it had only one plan, that is the index;
+  has ended tells a snapshot: that of its first look, after which it may have looked again, if its plan was refused;
 * the job at an index is its newest write up to there. A version that is stopped places nothing;
 * a write that the evaluation knew of, and nobody has told, means that something is missing;
 * a deployment is of one version: the allocation's must be of the newest version that can be, and, if so, it is that
@@ -15,8 +15,8 @@ it, with the ID of the scheduler's evaluation; whatever else happens to the allo
   to have no hole.
 
 Where more than one version is possible, there is no answer. All fields of the Job are those of that write. Status,
-StatusDescription, Stable and ModifyIndex move on with later writes of the same version: as of the snapshot if the
-evaluation told it, else as of the oldest write that can be. Source: scheduler/generic_sched.go,
+StatusDescription, Stable and ModifyIndex move on with later writes of the same version: as of the snapshot that the
+evaluation told, else as of the oldest write that can be. Source: scheduler/generic_sched.go,
 nomad/state/state_store.go (UpsertPlanResults), nomad/worker.go of 1.1.2; every recording agrees.
 """
 
@@ -172,11 +172,11 @@ def _span(evaluation: _Evaluation | None, subject: Subject) -> tuple[int, int]:
         return 0, last
     if not evaluation.done_index:
         return evaluation.created_index, last
-    if evaluation.is_whole and len(evaluation.plans) == 1:
-        (plan,) = evaluation.plans
-        if evaluation.created_index <= evaluation.snapshot_index < plan <= subject.planned_index:
-            return evaluation.snapshot_index, evaluation.snapshot_index
-    return evaluation.created_index, min(last, evaluation.done_index - 1)
+    plans = sorted(evaluation.plans) if evaluation.is_whole else []
+    last = min(last, evaluation.done_index - 1, *(plan - 1 for plan in plans if len(plans) == 1))
+    # The snapshot that is told is that of the first look, and of the last run: one that had to wait ran more than once.
+    is_of_all = bool(plans) and evaluation.created_index <= evaluation.snapshot_index < plans[0]
+    return (evaluation.snapshot_index if is_of_all else evaluation.created_index), last
 
 
 def _within(writes: list[JobWrite], first: int, last: int, evaluation: _Evaluation | None) -> list[JobWrite]:
