@@ -239,9 +239,11 @@ class Importer:
         is_ours = heard.job_source == "stream" and is_same_plan and job != write.text and written == _registered(job)
         if is_ours or (not is_told and written > _registered(job)):
             step.write_job(write.text)
-            heard = replace(heard, job_source="stream", job_evaluation=current.get("EvalID", b""))
+            heard = replace(heard, job_source="stream")
         elif heard.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
             self._compare_job(step.seen, job, write)
+        if heard.job_source == "stream":
+            heard = replace(heard, job_evaluation=current.get("EvalID", b""))
         return replace(heard, job_write=write.index, job_planned=current.get("AllocModifyIndex", b""))
 
     # --- what contradicts ---
