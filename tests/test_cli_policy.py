@@ -360,11 +360,16 @@ def test_a_zero_that_is_said_is_not_filled_in(tmp_path: Path) -> None:
 
 
 def test_an_older_agent_fills_nothing_in_but_the_mode(tmp_path: Path) -> None:
-    path = written(job_of({"Name": "a", "RestartPolicy": {"Attempts": 5}}), tmp_path)
+    """Agents complete policies since 0.5.5."""
+    path = written(job_of({"Name": "a", "RestartPolicy": {"Attempts": 3}}), tmp_path)
 
-    found = only(path, "--dialect", "0.5.6", status=1)
-
-    assert found["policy"] == {"Attempts": 5, "Interval": 0, "Delay": 0, "Mode": "delay"}
+    assert only(path, "--dialect", "0.5.0", status=1)["policy"] == {
+        "Attempts": 3,
+        "Interval": 0,
+        "Delay": 0,
+        "Mode": "delay",
+    }
+    assert only(path, "--dialect", "0.5.6")["policy"] == as_told(default_policy("service", "0.5.6")) | {"Attempts": 3}
 
 
 def test_a_type_without_a_default_needs_a_policy_where_no_task_has_its_own(tmp_path: Path) -> None:
@@ -460,9 +465,9 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "attempts that are true": (with_policy('{"Attempts":true}'), "RestartPolicy.Attempts"),
     "attempts of 65 bits": (
         with_policy('{"Attempts":18446744073709551616}'),
-        "attempts is a number that 64 bits do not",
+        "RestartPolicy.Attempts: expected a whole number of 64 bits",
     ),
-    "a delay of 400 digits": (with_policy('{"Delay":%s}' % ("9" * 400)), "delay is a number that 64 bits do not"),
+    "a delay of 400 digits": (with_policy('{"Delay":%s}' % ("9" * 400)), "RestartPolicy.Delay: expected nanoseconds"),
     "an interval of 5,000 digits": (with_policy('{"Interval":%s}' % ("9" * 5000)), "out of range"),
     "an interval that is too great a float": (with_policy('{"Interval":1e300}'), "RestartPolicy.Interval"),
     "an interval in HCL": (with_policy('{"Interval":"30m"}'), "RestartPolicy.Interval"),

@@ -114,7 +114,7 @@ def test_a_task_that_cannot_be_run_is_refused_and_nothing_is_begun(tmp_path, tas
         ("", "is not JSON"),
         ('job "example" {}', "is not JSON"),
         ("[]", "holds no job"),
-        ("7", "Expected `object`"),
+        ("7", "$: expected an object, found 7"),
         ("{}", "has no TaskGroups"),
         ('{"ID": "a", "TaskGroups": []}', "has no TaskGroups"),
         ('{"ID": "a", "TaskGroups": [{"Name": "g", "Tasks": null}]}', "need names"),

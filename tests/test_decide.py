@@ -1071,8 +1071,8 @@ def test_all_that_is_wrong_with_the_policies_is_told_at_once():
 @pytest.mark.parametrize(
     ("fields", "why"),
     [
-        ({"Job": 7}, "Expected `object | null`, got `int`"),
-        ({"Job": {"TaskGroups": [{"Name": 7}]}}, r"Expected `str`, got `int` - at `\$.TaskGroups\[0\].Name`"),
+        ({"Job": 7}, r"^\$.Job: expected an object, found 7$"),
+        ({"Job": {"TaskGroups": [{"Name": 7}]}}, r"^\$.Job.TaskGroups\[0\].Name: expected a text, found 7$"),
         ({"Job": job("web"), "TaskGroup": "other"}, "the job has no group 'other'; it has 'group'"),
     ],
 )

@@ -188,7 +188,7 @@ def test_a_body_of_wrong_types_is_refused(action: str, body: object, status: int
 
 def test_a_policy_that_is_not_valid_is_told() -> None:
     app = app_with("main")
-    bad = {"Name": "group", "RestartPolicy": {"Mode": "nope"}, "Tasks": [{"Name": "main"}]}
+    bad = {"Name": "group", "RestartPolicy": {"Interval": 0, "Mode": "nope"}, "Tasks": [{"Name": "main"}]}
     app.engine.place({"ID": "b", "JobID": "b", "TaskGroup": "group", "Job": {"ID": "b", "TaskGroups": [bad]}})
 
     reply = ask(app, "PUT /v1/allocation/b/stop")

@@ -67,6 +67,9 @@ class Dialect(Struct, frozen=True, eq=False):
     has_new_client: bool
     """The client is the one written anew for Nomad 0.9.0: it ends tasks in another order, with other events, knows
     lifecycle hooks (0.11.0), and tells a task that is killed apart from one that fails."""
+    completes_policies: bool
+    """An agent completes the restart policies of a job that it is sent, field by field (since Nomad 0.5.5); before, the
+    servers make up for one that is missing altogether."""
     cleans_variables: bool
     """The names of a task's variables are cleaned of what no shell can name, keys of Meta come as they are written, too
     (since Nomad 0.5.5), and tasks know the ports of their siblings (since 0.5.3)."""
@@ -126,6 +129,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=False,
             keeps_restart_policy=False,
             has_new_client=False,
+            completes_policies=False,
             cleans_variables=False,
             withheld_variables=_SECRETS | {"ATLAS_TOKEN"},
         ),
@@ -149,6 +153,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=False,
             keeps_restart_policy=False,
             has_new_client=False,
+            completes_policies=True,
             cleans_variables=True,
             withheld_variables=_SECRETS | {"ATLAS_TOKEN"},
         ),
@@ -172,6 +177,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
             success_may_need_restart=True,
             keeps_restart_policy=True,
             has_new_client=True,
+            completes_policies=True,
             cleans_variables=True,
             withheld_variables=_SECRETS | {"CONSUL_HTTP_TOKEN"},
             first_network_status='{"Address":"","DNS":null,"InterfaceName":""}',

@@ -113,8 +113,9 @@ class Engine(Reporting, Collecting):
         """Place an allocation: its top-level fields, as Nomad's JSON or as an object of the same names.
 
         Its indexes are the engine's; task states and client status follow from events, and are not taken. CreateTime
-        is the clock's unless told. Raises DecodeError when it has no ID, and VersionConflict when that ID was placed
-        before.
+        is the clock's unless told. A Job may be as people write it: it is stored as the Nomad of the dialect does
+        (`taskfold.codecs.canonical_job`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
+        Raises DecodeError when it has no ID or its Job is none, and VersionConflict when that ID was placed before.
         """
         fields = dict(allocation.fields) if isinstance(allocation, Snapshot) else fields_from_json(_text(allocation))
         if "ID" not in fields:

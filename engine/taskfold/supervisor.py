@@ -17,6 +17,7 @@ import msgspec
 
 from taskfold import inputs
 from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.canonical_job import canonical_job
 from taskfold.codecs.groups import named_group
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job, Task, TaskGroup
@@ -61,20 +62,30 @@ class Supervisor(Owned):
         engine.on_collect(lambda snapshot, _: self.allocations.discard(snapshot.id or ""))
 
     def place(self, job: Mapping[str, Any]) -> list[str]:
-        """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError."""
+        """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError.
+
+        The job is as people write it; each allocation has it as the Nomad of the dialect stores it.
+        """
+        whole = self.canonical_job(job)
+        told = view(whole, Job, path="$")
         snapshots = map(self.engine.snapshot, tuple(self.allocations))
         standing = {snapshot.name: snapshot.id or "" for snapshot in snapshots if snapshot.desired_status == "run"}
         groups = {
-            group["Name"]: [f"{job['ID']}.{group['Name']}[{number}]" for number in range(group.get("Count", 1))]
-            for group in job["TaskGroups"]
+            group.name: [f"{told.id}.{group.name}[{number}]" for number in range(group.count)]
+            for group in told.task_groups or ()
         }
-        told = view(msgspec.json.encode(job), Job, path="$")
         for name, names in groups.items():
             if missing := [each for each in names if each not in standing]:
                 self._note_unknown(told, name, missing[0])
         return [
-            standing.get(name) or self._place(job, group, name) for group, names in groups.items() for name in names
+            standing.get(name) or self._place(told, whole, group, name)
+            for group, names in groups.items()
+            for name in names
         ]
+
+    def canonical_job(self, job: Mapping[str, Any]) -> bytes:
+        """Return a job as it is placed. Raises DecodeError."""
+        return canonical_job(msgspec.json.encode(job), self.engine.dialect, region=self.engine.store.log.header.region)
 
     def _note_unknown(self, job: Job, group_name: str, name: str) -> None:
         """Say what the tasks of a group are not told."""
@@ -84,11 +95,11 @@ class Supervisor(Owned):
             if note := notes_of(self._placement(job, group, name), task):
                 self.on_note(f"task {task.name!r}: {note}")
 
-    def _place(self, job: Mapping[str, Any], group: str, name: str) -> str:
+    def _place(self, job: Job, whole: bytes, group: str, name: str) -> str:
         alloc = str(uuid.uuid4())
-        own = {"ID": alloc, "Name": name, "JobID": job["ID"], "TaskGroup": group, "Job": job}
-        if "Namespace" in job:
-            own["Namespace"] = job["Namespace"]
+        own = {"ID": alloc, "Name": name, "JobID": job.id, "TaskGroup": group, "Job": msgspec.Raw(whole)}
+        if job.namespace:
+            own["Namespace"] = job.namespace
         self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
         self.allocations.add(alloc)
         self.live.add(alloc)

@@ -16,13 +16,22 @@ from taskfold.allocation import Allocation, apply_record
 from taskfold.arguments import check_address, check_event, check_text, checked_time, not_a_write
 from taskfold.codecs.allocation import check_types
 from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
-from taskfold.errors import AlreadyPlaced, DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.dialect import dialect_of
+from taskfold.errors import (
+    AlreadyPlaced,
+    DecodeError,
+    IdConflict,
+    LogError,
+    TaskfoldError,
+    UnknownAllocation,
+    VersionConflict,
+)
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
 from taskfold.log.contract import Append, is_repeat
 from taskfold.log.entries import UNWRITABLE, Entry, entry_of, event_digest, problem_of
 from taskfold.nomad.observation import other_object
-from taskfold.record import Placed, Record, Updated, Write
+from taskfold.record import LogHeader, Placed, Record, Updated, Write
 from taskfold.store import Store
 
 __all__ = ["Draft", "placed_body", "to_json_fields"]
@@ -48,6 +57,26 @@ def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
             raise DecodeError(problem_of(error).replace("$", f"$.{name}", 1)) from None
         texts[name] = Raw(text)
     return texts
+
+
+def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
+    """Return what is recorded of a Job in a log. Raises DecodeError."""
+    # Imported when it is needed first: what a job may be is much to import.
+    from taskfold.codecs.canonical_job import placed_job
+
+    return placed_job(bytes(job), dialect_of(header.dialect), header.region)
+
+
+def _with_stored_job(event: Any, header: LogHeader) -> Any:
+    """Return what is recorded of an event where its Job is not as it was told; else the event. Raises DecodeError."""
+    if isinstance(event, Placed) and event.body is not UNSET:
+        fields = fields_from_json(event.body)
+        if "Job" in fields:
+            return Placed(body=Raw(fields_to_json({**fields, "Job": _stored_job(fields["Job"], header)})))
+    elif isinstance(event, Updated) and "Job" in event.fields:
+        stored = Raw(_stored_job(event.fields["Job"], header))
+        return Updated(fields={**event.fields, "Job": stored}, cleared=event.cleared)
+    return event
 
 
 class Draft:
@@ -114,14 +143,21 @@ class Draft:
         )
         self._pending.setdefault(write.alloc, []).append(entry.record)
         if write.id is not None:
-            self._ids[write.id] = event_digest(write.alloc, write.task, write.event)
+            self._ids[write.id] = event_digest(write.alloc, write.task, entry.record.event)
         return entry
 
     def _is_repeat(self, write: Write, id: str) -> bool:
         """Tell whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
         digest = self._ids.get(id)
         digest = self._store.log.digest_of(id) if digest is None else digest
-        return is_repeat(id, digest, write.alloc, write.task, write.event)
+        try:
+            return is_repeat(id, digest, write.alloc, write.task, write.event)
+        except IdConflict:
+            # A job is recorded as its Nomad would have it, and may be sent again as it was written.
+            stored = _with_stored_job(write.event, self._store.log.header)
+            if stored is write.event:
+                raise
+            return is_repeat(id, digest, write.alloc, write.task, stored)
 
     def _known(self, alloc: str) -> Allocation | None:
         """Return the allocation as the writes before leave it: folded into a copy when it is asked for again."""
@@ -172,6 +208,8 @@ class Draft:
         if fields.get("CreateTime", b"0") == b"0":
             fields["CreateTime"] = b"%d" % time_ns
         check_types(fields)
+        if "Job" in fields:
+            fields["Job"] = _stored_job(fields["Job"], self._store.log.header)
         return Placed(body=placed_body(fields))
 
     def _updated(self, write: Write, event: Updated) -> Updated:
@@ -188,7 +226,10 @@ class Draft:
         if not event.fields and not event.cleared:
             raise DecodeError("$: expected a field to update, found none")
         check_types({name: bytes(text) for name, text in event.fields.items()})
-        return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}, cleared=event.cleared)
+        fields = {**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}
+        if "Job" in fields:
+            fields["Job"] = Raw(_stored_job(fields["Job"], self._store.log.header))
+        return Updated(fields=fields, cleared=event.cleared)
 
     def appends(self) -> list[Append]:
         """Return what was drafted, to be appended."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from taskfold.codecs.canonical_job import canonical_job
 from taskfold.codecs.groups import group_of_job
 from taskfold.codecs.views import view
 from taskfold.codecs.views_job import Job
 from taskfold.dialect import Dialect
-from taskfold.errors import SourceError
+from taskfold.errors import DecodeError, SourceError
 from taskfold.lines import MAX_LINE_BYTES, open_bytes
-from taskfold.policy import RestartPolicy
-from taskfold.restart import default_policy
 
 __all__ = ["JOB_TYPES", "JobFile", "read_jobs", "runnable_job"]
 
@@ -27,8 +25,9 @@ class JobFile(NamedTuple):
     path: str
     """Where in the file it is."""
     told: dict[str, Any]
-    """Its JSON, without nulls, and with what an agent fills in."""
+    """Its JSON, as it was written."""
     job: Job
+    """The job as the Nomad of the dialect makes it of that."""
 
 
 def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
@@ -91,44 +90,12 @@ def _read_job(name: str, path: str, told: Any, dialect: Dialect) -> JobFile:
     """Return the job that a JSON value is, or has under Job. Raises SourceError."""
     if isinstance(told, dict) and "Job" in told:
         path, told = f"{path}.Job", told["Job"]
-    told = _without_nulls(told)
-    job_type = (told.get("Type") or JOB_TYPES[0]) if isinstance(told, dict) else JOB_TYPES[0]
-    # Agents have done it since before there was the new client, but no dialect lies between.
-    if isinstance(told, dict) and dialect.has_new_client:
-        _complete(told, default_policy(job_type, dialect) if isinstance(job_type, str) else None)
     try:
-        job = view(msgspec.json.encode(told), Job, path=path)
-    except ValueError as error:
+        job = view(canonical_job(msgspec.json.encode(told), dialect, path=path), Job, path=path)
+    except DecodeError as error:
         raise SourceError(name, str(error)) from None
     if not job.task_groups:
         raise SourceError(name, f"{path}: this is no job of Nomad's: it has no TaskGroups")
-    if job_type not in JOB_TYPES:
-        raise SourceError(name, f"{path}.Type: {job_type!r} is no type of job; there are {', '.join(JOB_TYPES)}")
+    if job.type not in JOB_TYPES:
+        raise SourceError(name, f"{path}.Type: {job.type!r} is no type of job; there are {', '.join(JOB_TYPES)}")
     return JobFile(path, told, job)
-
-
-def _without_nulls(value: Any) -> Any:
-    """Return a JSON value without the keys that say null: `nomad job run -output` writes those for what is not said."""
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
-def _complete(job: dict[str, Any], default: RestartPolicy | None) -> None:
-    """Fill in what policies leave out, as an agent does with a job that it is sent: from the default, or the group's.
-
-    What is not of the form of a job is left to its reader. Source: api/tasks.go Canonicalize (since Nomad 0.6.0; for
-    tasks since 0.11.0).
-    """
-    base: dict[str, Any] = msgspec.to_builtins(default) if default else {}
-    for group in _objects(job.get("TaskGroups")):
-        for_tasks = base
-        if isinstance(own := group.get("RestartPolicy"), dict):
-            for_tasks = group["RestartPolicy"] = base | own
-        for task in _objects(group.get("Tasks")):
-            if isinstance(own := task.get("RestartPolicy"), dict):
-                task["RestartPolicy"] = for_tasks | own
-
-
-def _objects(value: Any) -> Iterator[dict[str, Any]]:
-    return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())

@@ -11,10 +11,10 @@ import msgspec
 
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable
-from taskfold.cli.jobs import JOB_TYPES, read_jobs
+from taskfold.cli.jobs import JOB_TYPES, JobFile, read_jobs
 from taskfold.cli.wording import count_text, visible
 from taskfold.codecs.groups import job_policy, own_policy
-from taskfold.codecs.views_job import Job, Task
+from taskfold.codecs.views_job import Task
 from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.duration import NS_PER_SECOND, duration_text
 from taskfold.policy import MODES, RestartPolicy
@@ -112,23 +112,28 @@ def _of_file(name: str, given: dict[str, Any], dialect: Dialect) -> list[_InForc
         raise Unanswerable(
             f"{', '.join(map(_flag, given))}: a job file says this itself; leave the one or the other out"
         )
-    return [found for told in read_jobs(name, dialect) for found in _of_job(told.job, dialect)]
+    return [found for told in read_jobs(name, dialect) for found in _of_job(told, dialect)]
 
 
-def _of_job(job: Job, dialect: Dialect) -> Iterator[_InForce]:
-    """Yield the policy of each group, and of each task that has its own."""
-    job_type = job.type or JOB_TYPES[0]
-    for group in job.task_groups or ():
+def _of_job(found: JobFile, dialect: Dialect) -> Iterator[_InForce]:
+    """Yield the policy of each group, and of each task for which one was written."""
+    job, job_type = found.job, found.job.type
+    for group, written in zip(job.task_groups or (), found.told["TaskGroups"], strict=True):
         tasks = group.tasks or ()
+        own = [
+            task
+            for task, as_written in zip(tasks, written.get("Tasks") or (), strict=True)
+            if own_policy(task, dialect) and as_written.get("RestartPolicy") is not None
+        ]
         where = {"job": job.id or job.name, "group": group.name}
+        is_written = written.get("RestartPolicy") is not None
         # A group whose tasks all have their own needs none.
-        if group.restart_policy or not tasks or not all(own_policy(task, dialect) for task in tasks):
-            source = "group" if group.restart_policy else "default"
+        if is_written or not tasks or len(own) < len(tasks):
+            source = "group" if is_written else "default"
             yield _checked(_InForce(source, job_type, job_policy(job, group, Task(), dialect), **where))
-        for task in tasks:
-            if own_policy(task, dialect):
-                found = _InForce("task", job_type, job_policy(job, group, task, dialect), **where, task=task.name)
-                yield _checked(found)
+        for task in own:
+            in_force = _InForce("task", job_type, job_policy(job, group, task, dialect), **where, task=task.name)
+            yield _checked(in_force)
 
 
 def _checked(found: _InForce) -> _InForce:

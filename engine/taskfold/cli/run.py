@@ -18,6 +18,7 @@ from taskfold.cli.guard import NO, Unanswerable, say
 from taskfold.cli.jobs import runnable_job
 from taskfold.cli.serve import check_extra
 from taskfold.cli.wording import count_text, instant_text, visible
+from taskfold.codecs.canonical_job import canonical_job
 from taskfold.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.effects import Step
 from taskfold.engine import Engine
@@ -69,7 +70,9 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         say(f"running job {told['ID']}; what its tasks write is in {directory}")
         _show(supervisor, shown, held)
         shown.update(placed := supervisor.place(told))
-        if any(msgspec.json.decode(engine.snapshot(alloc).fields["Job"]) != told for alloc in placed):
+        whole = msgspec.json.decode(supervisor.canonical_job(told))
+        stand = (canonical_job(engine.snapshot(alloc).fields["Job"], engine.dialect) for alloc in placed)
+        if any(msgspec.json.decode(job) != whole for job in stand):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
         asyncio.run(_run(supervisor, server))
         statuses = [found.client_status or "" for found in engine.allocations() if found.id in shown]

@@ -274,7 +274,7 @@ class Periodic(View, frozen=True, kw_only=True):
     spec: str = ""
     spec_type: str = ""
     prohibit_overlap: bool = False
-    time_zone: Annotated[str, since("1.1.2")] = ""
+    time_zone: Annotated[str, since("0.5.6")] = ""
 
 
 class ParameterizedJob(View, frozen=True, kw_only=True):

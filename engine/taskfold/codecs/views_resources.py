@@ -55,7 +55,7 @@ class NetworkResource(View, frozen=True, kw_only=True):
     device: str = ""
     cidr: str = msgspec.field(default="", name="CIDR")
     ip: str = ""
-    hostname: Annotated[str, since("1.1.2")] = ""
+    hostname: Annotated[str, since("1.2.0")] = ""
     mbits: int = msgspec.field(default=0, name="MBits")
     dns: Annotated[DnsConfig | None, since("1.1.2")] = None
     reserved_ports: tuple[Port, ...] | None = None

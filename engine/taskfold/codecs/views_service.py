@@ -70,4 +70,6 @@ class Service(View, frozen=True, kw_only=True):
     """How the service takes part in a service mesh: any JSON."""
     meta: Annotated[dict[str, str] | None, since("1.1.2")] = None
     canary_meta: Annotated[dict[str, str] | None, since("1.1.2")] = None
+    namespace: Annotated[str, since("1.1.2")] = ""
+    """The namespace of Consul."""
     on_update: Annotated[str, since("1.1.2")] = ""
