@@ -7,7 +7,9 @@ from collections import OrderedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
+from taskfold.allocation import AllocationState
 from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.least_job import answered_job
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.compression import gzip_body
 from taskfold.store import Store
@@ -65,7 +67,7 @@ class Bodies:
             is_new = kept is None or kept.version != found.version
             state = found.freeze() if is_new else None
         if state is not None:
-            text = Snapshot.of(state, self._store.dialect).to_json()
+            text = self._text(state)
             kept = Body(state.version, state.modify_index, json_answer(text, state.modify_index))
             self._keep(alloc, kept)
         assert kept is not None
@@ -73,6 +75,13 @@ class Bodies:
             kept = replace(kept, answer=replace(kept.answer, gzipped=gzip_body(kept.text)))
             self._keep(alloc, kept)
         return kept
+
+    def _text(self, state: AllocationState) -> bytes:
+        """Return the JSON that is answered of an allocation: with a Job in any case, since clients need one."""
+        snapshot = Snapshot.of(state, self._store.dialect)
+        header = self._store.log.header
+        job = answered_job(snapshot.fields, snapshot.tasks, snapshot.dialect, header.region)
+        return Snapshot({**snapshot.fields, "Job": job}, snapshot.tasks, snapshot.dialect).to_json()
 
     def _keep(self, alloc: str, body: Body) -> None:
         """Keep a text, and let go of those that were made longest ago."""
