@@ -418,6 +418,10 @@ def test_what_no_nomad_knows_is_kept_and_what_only_another_one_knows_is_not() ->
     assert "ReschedulePolicy" not in old["TaskGroups"][0]
     assert "ReschedulePolicy" in new["TaskGroups"][0]
     assert old["TaskGroups"][0]["Zone"] == "b"
+    network = {"Public": False, "DynamicPorts": [{"Label": "http", "Note": "mine"}]}
+    (found,) = made_task({"Resources": {"Networks": [network]}}, OLD)["Resources"]["Networks"]
+    assert "Public" not in found
+    assert found["DynamicPorts"] == [{"Label": "http", "Note": "mine", "Value": 0}]
 
 
 def test_what_a_server_gave_stays_as_it_was_told() -> None:

@@ -140,6 +140,9 @@ _OF_THE_API: Final[dict[tuple[type[Struct], str], tuple[type[Struct], str]]] = {
 }
 """Stanzas that may be written once for all groups or checks, which have them from then on; and since which Nomad."""
 
+_NOT_STORED: Final = frozenset(((NetworkResource, "Public"), (ScalingPolicy, "Namespace")))
+"""What `nomad job run -output` writes, and no Nomad stores."""
+
 UPDATE_DEFAULTS: Final[Mapping[str, bytes]] = {
     "AutoPromote": b"false",
     "AutoRevert": b"false",
@@ -214,7 +217,9 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
     """
     version = version_key(dialect.name)
     found: dict[str, Slot | None] = {}
-    for field in sorted(types.type_info(stanza).fields, key=lambda each: each.encode_name):  # type: ignore[attr-defined]
+    told = types.type_info(stanza)
+    assert isinstance(told, types.StructType)
+    for field in sorted(told.fields, key=lambda each: each.encode_name):
         name, (shape, since, until) = field.encode_name, _marks(field.type)
         if version_key(since) > version or until:
             found[name] = None
@@ -233,6 +238,7 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
             also=default.also.encode(),
             is_kept=not_kept is None or version_key(not_kept) > version,
         )
+    found.update((name, None) for where, name in _NOT_STORED if where is stanza)
     for (where, name), (of, since) in _OF_THE_API.items():
         if where is stanza:
             is_known = version_key(since) <= version

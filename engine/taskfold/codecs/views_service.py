@@ -40,7 +40,7 @@ class ServiceCheck(View, frozen=True, kw_only=True):
     address_mode: Annotated[str, since("1.1.2")] = ""
     interval_ns: int = 0
     timeout_ns: int = 0
-    initial_status: Annotated[str, since("0.5.6")] = ""
+    initial_status: str = ""
     tls_skip_verify: Annotated[bool, since("1.1.2")] = False
     method: Annotated[str, since("1.1.2")] = ""
     header: Annotated[dict[str, tuple[str, ...] | None] | None, since("1.1.2")] = None
