@@ -449,15 +449,26 @@ def test_what_a_server_gave_stays_as_it_was_told() -> None:
         ('{"AllAtOnce":1}', r"\$\.AllAtOnce: expected true or false, found 1"),
         ('{"Meta":{"a":1}}', r"Expected `str`, got `int` - at `\$\.Meta"),
         ('{"Datacenters":[1]}', r"Expected `str`, got `int` - at `\$\.Datacenters\[0\]`"),
-        ('{"TaskGroups":[{"Tasks":[{"Config":{"n":1e400}}]}]}', r"Config: .* larger than any number of 64 bits"),
+        ('{"TaskGroups":[{"Tasks":[{"Config":{"n":1e400}}]}]}', r"Config: expected a number of 64 bits, found 1e400"),
+        (r'{"Name":"\ud800"}', r"\$: not the JSON of a job"),
+        ('{"Own":' + "[" * 5_000 + "]" * 5_000 + "}", r"\$: not the JSON of a job"),
     ],
 )
 def test_what_is_no_job_is_told_with_its_path_and_what_would_be_right(job: str, why: str) -> None:
     for dialect in DIALECTS:
         with pytest.raises(DecodeError, match=why):
             canonical_job(job, dialect)
-    with pytest.raises(DecodeError, match=r"\$\.Job"), Engine(dialect=NEW) as engine:
-        engine.place({"ID": "a", "Job": msgspec.Raw(job.encode())} if job != "{" else {"ID": "a", "Job": 7})
+    with Engine(dialect=NEW) as engine:
+        if "not the JSON" not in why:  # that is told of the allocation
+            with pytest.raises(DecodeError, match=r"\$\.Job"):
+                engine.place({"ID": "a", "Job": msgspec.Raw(job.encode())})
+        assert engine.index == 0
+
+
+def test_what_is_no_text_is_told() -> None:
+    for job in (b'{"Name":"\xff"}', b'{"Own":"\xff"}', b'{"\xff":1}', b"\xff", b"", "\ud800"):
+        with pytest.raises(DecodeError, match=r"^\$: not the JSON of a job"):
+            canonical_job(job, NEW)
 
 
 # --- where it is used ---

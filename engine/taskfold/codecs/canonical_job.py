@@ -39,6 +39,8 @@ GIVEN_BY_A_SERVER: Final = (
 """What only a server gives a job: it stays as it was told, and is zero (`pending`) where nothing was."""
 
 _JOBS_KEPT: Final = 256
+_KEPT_BYTES: Final = 64 << 10
+"""How many jobs are remembered with what became of them, and how long each may be."""
 _LONGEST_NUMBER: Final = 20
 """How many characters a number of 64 bits may have."""
 _SHOWN: Final = 60
@@ -74,7 +76,8 @@ def canonical_job(job: bytes | str, dialect: str | Dialect, *, region: str = "gl
         text = job.encode() if isinstance(job, str) else bytes(job)
     except UnicodeError as error:
         raise DecodeError(f"{path}: not the JSON of a job: {error}") from None
-    return _canonical(text, dialect_of(dialect).name, region, path)
+    made = _canonical if len(text) <= _KEPT_BYTES else _canonical.__wrapped__
+    return made(text, dialect_of(dialect).name, region, path)
 
 
 def placed_job(job: bytes, dialect: Dialect, region: str, *, path: str = "$.Job") -> bytes:
@@ -101,6 +104,7 @@ def is_registered(job: bytes) -> bool:
 def _canonical(text: bytes, dialect: str, region: str, path: str) -> bytes:
     """Return a canonical job; the allocations of one job share it, as its bytes."""
     try:
+        text.decode()
         compact = msgspec.json.format(text, indent=-1)
     except _UNREADABLE as error:
         raise DecodeError(f"{path}: not the JSON of a job: {error}") from None

@@ -11,6 +11,7 @@ from taskfold.dialect import Dialect
 __all__ = ["with_go_floats"]
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_SHOWN: Final = 20
 _SMALLEST_PLAIN, _FIRST_LARGE = 1e-6, 1e21
 """Between these the newer encoder writes no exponent."""
 _FIRST_OLD_EXPONENT: Final = -4
@@ -39,7 +40,7 @@ def _float_text(text: bytes, dialect: Dialect) -> str:
     """Return a number as Go writes the nearest float. Raises ValueError."""
     number = float(text)
     if number in {float("inf"), float("-inf")}:
-        raise ValueError(f"{text.decode()} is larger than any number of 64 bits")
+        raise ValueError(f"expected a number of 64 bits, found {text[:_SHOWN].decode()}…")
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     assert isinstance(exponent, int)
     minus, shortest = "-" * sign, "".join(map(str, digits))
