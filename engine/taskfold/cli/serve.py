@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,8 @@ _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
 """Where Nomad's agents listen, on loopback."""
 
+_MOST_WORKERS: Final = 64
+
 _SILENCE_NS: Final = 120 * NS_PER_SECOND
 """Four of the heartbeats of Nomad's event stream."""
 
@@ -66,6 +69,14 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 @options.dialect_option("The dialect of a new log.")
 @retention_options
 @click.option("--read-only", is_flag=True, help="Read LOG as another process writes it, and write nothing.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, _MOST_WORKERS),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Processes that answer: one owns LOG, the others follow it.",
+)
 @click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
 @click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
 @click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
@@ -85,6 +96,9 @@ def serve(
     from taskfold.http.secrets import read_token
     from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
 
+    workers = more.pop("workers")
+    if workers > 1 and log is None:
+        raise Unanswerable("--workers needs a LOG that several processes can read: name a file, or a database")
     silence = more.pop("silence")
     if silence is not None and silence < 0:
         raise Unanswerable("--follow-silence is below zero")
@@ -101,7 +115,7 @@ def serve(
         )
         app = _app(engine, secret, is_mirror=follow is not None, **more)
         raise_descriptor_limit()
-        server = Server(app, host=host, port=port)
+        server = Server(app, host=host, port=port, workers=workers)
         held.callback(server.close)
         if app.connections.total < app.limits.connections_per_client:
             _note(f"{app.connections.total} connections at most, since it may not open more files (ulimit -n)")
@@ -113,9 +127,31 @@ def serve(
         if retention is not None:
             held.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(server.run(handles_signals=True, on_ready=lambda: _begin(app, server, follower, log)))
+            runner.run(_run(server, log, secret, lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")
     return 0
+
+
+async def _run(server: Server, log: str | None, token: str | None, on_ready: Callable[[], None]) -> None:
+    """Serve, in as many processes as the server has sockets, until a signal ends it. Raises ServeError."""
+    app = server.app
+    if server.sockets:
+        from taskfold.http.channel import Settings
+        from taskfold.http.workers import Workers
+
+        assert log is not None
+        assert app.peers is not None
+        settings = Settings(
+            log=log,
+            region=app.region,
+            peers=app.peers.urls,
+            peer_tokens=app.peers.tokens,
+            token=token,
+            limits=app.limits,
+            is_mirror=app.is_mirror,
+        )
+        app.crew = Workers(app, settings, server.sockets, on_note=say)
+    await server.run(handles_signals=True, on_ready=on_ready)
 
 
 def _follower(engine: Engine, follow: str, silence_ns: int | None) -> Follower:
@@ -237,6 +273,7 @@ def _begin(app: App, server: Server, follower: Follower | None, log: str | None)
     """Say where it listens and what it serves, and begin to follow."""
     engine = app.engine
     what = f"{count_text(len(engine.store.directory), 'allocation')} of {shown_name(log or 'memory')}"
-    say(f"serving {what} at index {engine.index}, region {app.region}, dialect {app.dialect.name}, at {server.url}")
+    at = f"with {len(server.sockets) + 1} workers, at" if server.sockets else "at"
+    say(f"serving {what} at index {engine.index}, region {app.region}, dialect {app.dialect.name}, {at} {server.url}")
     if follower is not None:
         follower.start()

@@ -44,6 +44,7 @@ from taskfold.http.strangers import refused_host, refused_type, refused_write
 from taskfold.http.stream import EventTexts
 
 if TYPE_CHECKING:
+    from taskfold.http.crew import Crew
     from taskfold.http.regions import Peers
 
 __all__ = ["App"]
@@ -110,6 +111,8 @@ class App:
         """What keeps the server from writing or reading its log; empty when nothing does. Health tells it."""
         self.source: Follower | None = None
         """What a mirror follows; health tells when that has ended or fallen silent."""
+        self.crew: Crew | None = None
+        """The workers, where several processes serve the log."""
         self.is_closing = asyncio.Event()
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
@@ -124,15 +127,20 @@ class App:
     @property
     def unwell(self) -> str:
         """What keeps the server from doing its work; empty when nothing does."""
-        return self.problem or ("" if self.source is None else self.source.problem)
+        followed = "" if self.source is None else self.source.problem
+        return self.problem or followed or ("" if self.crew is None else self.crew.problem)
 
     def close(self) -> None:
         """Answer every blocked query, and end every stream: the server is about to stop."""
         self.is_closing.set()
         self.engine.store.release()
+        if self.crew is not None:
+            self.crew.stop()
 
     async def end(self) -> None:
         """Let go of connections and threads, when nothing is running any more."""
+        if self.crew is not None:
+            await self.crew.end()
         if self.peers is not None:
             await self.peers.close()
         self.writer.shutdown(wait=False)
@@ -154,9 +162,11 @@ class App:
         began = perf_counter()
         try:
             answer = None if self._token is not None else refused_host(request.scope, self._hosts)
-            answer = answer or self._kept(request) or await self._answer(request)
+            answer = answer or self._kept(request) or await self.answer(request)
             if answer is not None:
                 request.status = answer.status
+                if self.crew is not None:
+                    self.crew.publish()
                 gzip_as = self.dialect if request.accepts_gzip else None
                 await send_answer(request.scope, request.send, answer, gzip_as=gzip_as)
         except Disconnected:
@@ -170,14 +180,14 @@ class App:
         path = request.path
         if self._token is not None or request.method != "GET" or request.scope["query_string"]:
             return None
-        if not path.startswith(ALLOCATION):
+        if not path.startswith(ALLOCATION) or (self.crew is not None and self.crew.is_behind):
             return None
         kept = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
         if kept is not None:
             request.route = "allocation"
         return kept
 
-    async def _answer(self, request: Request) -> Answer | None:
+    async def answer(self, request: Request) -> Answer | None:
         """Return the answer to a request, whatever goes wrong; None when it is sent already."""
         try:
             return await self._route(request)
@@ -229,16 +239,21 @@ class App:
         refused = refused_write(request, is_get=request.method == "GET", extra=route.extra)
         return refused or (refused_type(request) if route.wants_json else None)
 
-    async def _run(self, request: Request, route: Route, arguments: tuple[str, ...]) -> Answer | None:
-        """Run the handler of an endpoint, here or in another region."""
-        if not route.is_regional:
-            return await route.handler(self, request, *arguments)
-        options = parse_options(request.query)
-        if isinstance(options, Answer):
-            return options
-        if options.region and options.region != self.region:
-            return await self.forward(request, options.region)
-        return await route.handler(self, request, options, *arguments)
+    async def _run(self, request: Request, route: Route, arguments: tuple[Any, ...]) -> Answer | None:
+        """Run the handler of an endpoint: here, in the process that owns the log, or in another region."""
+        if route.is_regional:
+            options = parse_options(request.query)
+            if isinstance(options, Answer):
+                return options
+            if options.region and options.region != self.region:
+                return await self.forward(request, options.region)
+            arguments = (options, *arguments)
+        if self.crew is not None:
+            if route.is_owners and self.crew.is_follower:
+                return await self.crew.forward(request)
+            if not route.is_owners and self.crew.is_behind and (refused := await self.crew.catch_up(request)):
+                return refused
+        return await route.handler(self, request, *arguments)
 
     async def forward(self, request: Request, region: str) -> Answer | None:
         """Have the server of another region answer."""
@@ -264,6 +279,8 @@ class App:
 
     async def send(self, request: Request, message: MutableMapping[str, Any]) -> None:
         """Send a part of an answer; a client that takes nothing for too long is left. Raises Disconnected."""
+        if self.crew is not None:
+            self.crew.publish()
         try:
             async with asyncio.timeout(self.limits.send_timeout):
                 await request.send(message)

@@ -105,7 +105,7 @@ class Peers:
 
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
         self.urls = dict(urls)
-        self._tokens = dict(tokens or {})
+        self.tokens = dict(tokens or {})
         self._client: httpx.AsyncClient | None = None
 
     def __contains__(self, region: object) -> bool:
@@ -118,7 +118,7 @@ class Peers:
         for region, url in self.urls.items():
             if is_private(url):
                 continue
-            if region in self._tokens:
+            if region in self.tokens:
                 notes.append(f"the token of region {region} is sent in clear, since {url} is plain http")
             elif has_token:
                 notes.append(
@@ -129,8 +129,8 @@ class Peers:
 
     def _credentials(self, request: Request, region: str) -> list[Header]:
         """Return the headers by which a region is to know who asks."""
-        if region in self._tokens:
-            return [(b"x-nomad-token", self._tokens[region].encode())]
+        if region in self.tokens:
+            return [(b"x-nomad-token", self.tokens[region].encode())]
         if not is_private(self.urls[region]):
             return []
         return [(name, value) for name, value in request.scope["headers"] if name in _CREDENTIALS]

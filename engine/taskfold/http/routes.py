@@ -37,6 +37,8 @@ class Route(NamedTuple):
     """It needs no token."""
     acts_on_get: bool = False
     """It writes also when it is asked with GET, as Nomad's agents do."""
+    is_owners: bool = False
+    """Where several processes serve a log, the one that owns it answers: what writes, and what only that one knows."""
     wants_json: bool = False
     """It is ours, and takes no body that is called anything else."""
     extra: tuple[Header, ...] = ()
@@ -75,7 +77,13 @@ ROUTES: Final = {
         ),
         Route("job", "/v1/job/{job}", _GET, allocations.job, "Read the job of allocations.", _READ),
         Route(
-            "evaluation", "/v1/evaluation/{id}", _GET, evaluations.evaluation, "Read the evaluation of a stop.", _READ
+            "evaluation",
+            "/v1/evaluation/{id}",
+            _GET,
+            evaluations.evaluation,
+            "Read the evaluation of a stop.",
+            _READ,
+            is_owners=True,
         ),
         Route(
             "evaluation_allocations",
@@ -84,6 +92,7 @@ ROUTES: Final = {
             evaluations.evaluation_allocations,
             "List the allocations that the evaluation of a stop placed: none.",
             _READ,
+            is_owners=True,
         ),
         Route(
             "history",
@@ -100,6 +109,7 @@ ROUTES: Final = {
             events.post_events,
             "Record what happened: all lines, or none.",
             _ASKED,
+            is_owners=True,
             wants_json=True,
         ),
         Route(
@@ -109,6 +119,7 @@ ROUTES: Final = {
             inputs.post_inputs,
             "Say what happened, and be told what follows: events, effects, timers.",
             _ASKED,
+            is_owners=True,
             wants_json=True,
         ),
         Route(
@@ -120,7 +131,15 @@ ROUTES: Final = {
             ("topic", "namespace", "index", "from", "region"),
             is_regional=False,  # its index is another parameter, with other errors
         ),
-        Route("stop", "/v1/allocation/{id}/stop", _WRITE, actions.stop, "Ask to stop an allocation.", _ASKED),
+        Route(
+            "stop",
+            "/v1/allocation/{id}/stop",
+            _WRITE,
+            actions.stop,
+            "Ask to stop an allocation.",
+            _ASKED,
+            is_owners=True,
+        ),
         Route(
             "client_allocation",
             "/v1/client/allocation/{id}/{action}",
@@ -128,10 +147,11 @@ ROUTES: Final = {
             actions.client_allocation,
             "Ask to restart or signal the tasks of an allocation.",
             _ASKED,
+            is_owners=True,
             acts_on_get=True,
             extra=((b"Vary", b"Origin"),),
         ),
-        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Ask to register a job.", _ASKED),
+        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Ask to register a job.", _ASKED, is_owners=True),
         Route("regions", "/v1/regions", _GET, own.regions, "List the regions that can be asked.", is_regional=False),
         Route(
             "health",
@@ -142,8 +162,18 @@ ROUTES: Final = {
             ("type",),
             is_regional=False,
             is_open=True,
+            is_owners=True,
         ),
-        Route("metrics", "/v1/metrics", _GET, own.metrics, "Tell numbers.", ("format", "pretty"), is_regional=False),
+        Route(
+            "metrics",
+            "/v1/metrics",
+            _GET,
+            own.metrics,
+            "Tell numbers.",
+            ("format", "pretty"),
+            is_regional=False,
+            is_owners=True,
+        ),
         Route("openapi", "/v1/openapi.json", _GET, own.openapi, "Describe this interface.", is_regional=False),
     )
 }

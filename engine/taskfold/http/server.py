@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,10 +99,19 @@ class Server:
     It takes as many connections as leave descriptors for the log; `taskfold.http.descriptors` raises what there are.
     """
 
-    def __init__(self, app: App, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        workers: int = 1,
+        listening: socket.socket | None = None,
+    ) -> None:
         """Begin to listen; port 0 picks a free one, and a host ``unix:PATH`` is a socket of the file system.
 
-        Raises ServeError.
+        With several ``workers`` there are `sockets` for the others, too. With a socket that is ``listening`` it takes
+        that in place of an address. Raises ServeError.
         """
         self.app = app
         descriptors = descriptor_limit()
@@ -109,15 +119,21 @@ class Server:
         backlog = backlog_for(descriptors)
         self._path = Path(host.removeprefix(_UNIX)).absolute() if host.startswith(_UNIX) else None
         self._inode: tuple[int, int] | None = None
-        if self._path is None:
-            self._socket = _listen(host, port, backlog)
+        self.port = 0
+        self.sockets: list[socket.socket] = []
+        """Where the other workers listen, at the same address."""
+        if listening is not None:
+            self._socket = listening
+            self.url = ""
+        elif self._path is None:
+            self._socket, *self.sockets = _listen(host, port, backlog, workers)
             self.port = int(self._socket.getsockname()[1])
             shown = f"[{host}]" if ":" in host else host
             self.url = f"http://{shown}:{self.port}"
         else:
             self._socket = _listen_at(self._path, backlog)
+            self.sockets = [self._socket.dup() for _ in range(workers - 1)]
             self._inode = _inode_of(self._path)
-            self.port = 0
             self.url = f"{_UNIX}{self._path}"
         limits = app.limits
         # What uvicorn has to say of single clients helps nobody; the application logs what is its own fault.
@@ -138,14 +154,19 @@ class Server:
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopped = False
 
     async def run(self, *, handles_signals: bool = False, on_ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop` is called, or, where it handles signals, until SIGINT or SIGTERM."""
         self._loop = asyncio.get_running_loop()
+        if self._is_stopped:
+            self._end()
         if handles_signals:
             self._handle_signals(self._loop)
         self._uvicorn.on_ready = on_ready
         try:
+            if self.app.crew is not None:
+                await self.app.crew.begin()
             await self._uvicorn.serve(sockets=[self._socket])
         finally:
             self._remove_path()
@@ -164,14 +185,16 @@ class Server:
         self.app.close()
 
     def stop(self) -> None:
-        """Answer the blocked queries, end the streams, finish what is running, and end."""
+        """Answer the blocked queries, end the streams, finish what is running, and end; also before it runs."""
+        self._is_stopped = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended already
                 self._loop.call_soon_threadsafe(self._end)
 
     def close(self) -> None:
         """Let go of the address; `run` does so by itself."""
-        self._socket.close()
+        for listening in (self._socket, *self.sockets):
+            listening.close()
         self._remove_path()
 
     def _remove_path(self) -> None:
@@ -181,23 +204,33 @@ class Server:
         self._inode = None
 
 
-def _listen(host: str, port: int, backlog: int) -> socket.socket:
-    """Return a socket that listens. Raises ServeError."""
+def _listen(host: str, port: int, backlog: int, count: int) -> list[socket.socket]:
+    """Return sockets that listen at one address, among which the system spreads connections. Raises ServeError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    sockets: list[socket.socket] = []
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if unsent := getattr(socket, "TCP_NOTSENT_LOWAT", None):
-            # Each connection has what its listener has: the system holds no megabytes for those who take nothing.
-            listening.setsockopt(socket.IPPROTO_TCP, unsent, _UNSENT_BYTES)
-        listening.bind((host, port))
-        # Two that begin at the same moment may both bind; only one of them may listen.
-        listening.listen(backlog)
+        for _ in range(count if sys.platform == "linux" else 1):
+            sockets.append(listening := socket.socket(family, socket.SOCK_STREAM))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if unsent := getattr(socket, "TCP_NOTSENT_LOWAT", None):
+                # Each connection has what its listener has: the system holds no megabytes for those who take nothing.
+                listening.setsockopt(socket.IPPROTO_TCP, unsent, _UNSENT_BYTES)
+            if len(sockets) > 1:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                port = sockets[0].getsockname()[1]
+            listening.bind((host, port))
+            # Two that begin at the same moment may both bind; only one of them may listen.
+            listening.listen(backlog)
+            if count > 1:
+                # The first may be joined by those after it, now that it is sure that nobody else is there.
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Other systems do not spread: there the workers take turns at one socket.
+        return sockets + [sockets[0].dup() for _ in range(count - len(sockets))]
     except (OSError, UnicodeError) as error:
-        listening.close()
+        for listening in sockets:
+            listening.close()
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ServeError(f"cannot listen at {host}:{port}: {reason}") from None
-    return listening
 
 
 def _listen_at(path: Path, backlog: int) -> socket.socket:

@@ -1,0 +1,163 @@
+"""A process that follows a log which another one owns, and answers reads beside it; `taskfold.http.workers` starts it.
+
+It inherits three descriptors: its end of the channel to the owner, the socket that it listens at, and the memory that
+all workers share. It ends when the owner says so, or has ended, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import ExitStack
+from itertools import count
+from typing import NoReturn
+
+from taskfold.engine import Engine
+from taskfold.errors import TaskfoldError
+from taskfold.http.answers import Answer, error
+from taskfold.http.app import App
+from taskfold.http.blocking import while_connected
+from taskfold.http.channel import (
+    Asked,
+    Changed,
+    Channel,
+    Counted,
+    Counting,
+    Failed,
+    Frame,
+    Gone,
+    Problem,
+    Ready,
+    Replied,
+    Settings,
+    Stop,
+    read_frame,
+    send_frame,
+)
+from taskfold.http.crew import NO_LEADER, Cells, Crew
+from taskfold.http.numbers import counts_of
+from taskfold.http.regions import Peers
+from taskfold.http.request import Request
+from taskfold.http.server import Server, new_loop
+from taskfold.log.opening import open_reader
+from taskfold.shared import LogListener
+
+__all__ = ["Worker", "main"]
+
+
+class Worker(Crew):
+    """The workers of a server, as one of the followers sees them."""
+
+    is_follower = True
+
+    def __init__(self, app: App, server: Server, cells: Cells, number: int) -> None:
+        super().__init__(app, cells, number)
+        self._server = server
+        self._channel = Channel(self._take, server.stop)
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+
+    async def run(self, end: socket.socket) -> None:
+        """Serve, until the owner ends it or is gone."""
+        loop = asyncio.get_running_loop()
+        end.settimeout(0)
+        await loop.create_unix_connection(lambda: self._channel, sock=end)
+        # Ctrl-C reaches every process of a terminal; this one waits for what the owner makes of it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, self._server.stop)
+        await self._server.run(on_ready=lambda: self.tell(Ready()))
+        self._channel.close()
+
+    def tell(self, frame: Frame) -> None:
+        """Tell the owner something; one that is gone is told nothing."""
+        self._channel.send(frame)
+
+    def _take(self, frame: Frame) -> None:
+        """Do what the owner says."""
+        match frame:
+            case Changed():
+                assert self._store.shared is not None
+                self._store.shared.interrupt()
+            case Replied():
+                waiting = self._asked.pop(frame.number, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame.answer)
+            case Counting():
+                self.tell(Counted(counts_of(self.app)))
+            case Stop():
+                self._server.stop()
+
+    async def forward(self, request: Request) -> Answer:
+        """Have the owner answer. Raises TooMany, as reading a body does, and Disconnected."""
+        if request.method == "GET":
+            return await while_connected(request, self._ask(request, b""))
+        with self.app.posts.taken(request.client):
+            body = await request.body(self.app.limits.body_bytes, self.app.limits.body_timeout)
+            return await while_connected(request, self._ask(request, body))
+
+    async def _ask(self, request: Request, body: bytes) -> Answer:
+        """Send a request to the owner, and return its answer."""
+        number = next(self._numbers)
+        scope = request.scope
+        path = request.path.encode(errors="surrogateescape")
+        asked = Asked(
+            number,
+            request.method,
+            path,
+            scope.get("raw_path") or path,
+            scope["query_string"],
+            tuple(scope["headers"]),
+            request.client,
+            body,
+        )
+        if not self._channel.send(asked):
+            return error(500, NO_LEADER)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._asked[number]
+        except asyncio.CancelledError:
+            self._channel.send(Gone(number))
+            raise
+        finally:
+            self._asked.pop(number, None)
+
+
+def main() -> NoReturn:
+    """Follow the log that the owner names, and serve it; a log that cannot be followed is told the owner."""
+    channel, listening, cells = map(int, sys.argv[2:])
+    end = socket.socket(fileno=channel)
+    settings = read_frame(end)
+    if not isinstance(settings, Settings):
+        sys.exit()  # the owner is gone already
+    try:
+        _serve(end, socket.socket(fileno=listening), cells, settings)
+    except TaskfoldError as problem:
+        send_frame(end, Failed(str(problem)))
+        sys.exit(2)
+    sys.exit()
+
+
+def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: Settings) -> None:
+    """Follow, and serve. Raises TaskfoldError."""
+    with ExitStack() as held:
+        engine = held.enter_context(Engine(open_reader(settings.log)))
+        app = App(
+            engine,
+            region=settings.region,
+            peers=Peers(settings.peers, settings.peer_tokens),
+            token=settings.token,
+            limits=settings.limits,
+        )
+        app.is_mirror = settings.is_mirror
+        server = Server(app, listening=listening)
+        worker = app.crew = Worker(app, server, Cells(cells, settings.workers), settings.number)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            loop = runner.get_loop()
+
+            def tell(problem: str) -> None:
+                loop.call_soon_threadsafe(worker.tell, Problem(problem))  # from the thread that listens
+
+            with LogListener(engine, on_problem=tell):
+                runner.run(worker.run(end))
