@@ -21,12 +21,12 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 @contextmanager
-def served(*arguments, limits=None, **more):
+def served(*arguments, limits=None, cwd=None, **more):
     """Run `taskfold serve` on a free port, with hard limits of `resource`; yield the process and its URL."""
     command = [sys.executable, "-m", "taskfold", "serve", "--bind", "127.0.0.1:0", *map(str, arguments)]
     for kind, limit in (limits or {}).items():
         command = [sys.executable, "-c", _LIMITED, str(kind), str(limit), *command]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | more, cwd=cwd)
     try:
         yield process, url_of(process)
     finally:

@@ -6,13 +6,11 @@ import asyncio
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import threading
-from collections import Counter
 from contextlib import ExitStack
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -61,15 +59,22 @@ class Client:
     """One connection, which one of the workers has."""
 
     def __init__(self, url):
-        self.connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=LATEST_S)
-        self.connection.connect()
+        address = urlsplit(url)
+        self.opened = socket.create_connection((address.hostname, address.port), timeout=LATEST_S)
 
-    def send(self, target, method="GET", body=None, headers=None):
-        self.connection.request(method, target, body, headers or {})
+    def close(self):
+        self.opened.close()
+
+    def send(self, target, method="GET", body="", headers=None):
+        told = {"Host": "localhost", "Content-Length": len(body), **(headers or {})}
+        head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+        # At once: who is answered before the body has come is left.
+        self.opened.sendall(f"{method} {target} HTTP/1.1\r\n{head}\r\n{body}".encode())
 
     def answer(self):
         """Return status, headers and body of what was sent."""
-        reply = self.connection.getresponse()
+        reply = http.client.HTTPResponse(self.opened)
+        reply.begin()
         headers = {name: value for name, value in reply.getheaders() if name != "date"}
         return reply.status, headers, reply.read()
 
@@ -103,7 +108,7 @@ def clients_of_all(url, held):
     clients = []
     while True:
         client = Client(url)
-        held.callback(client.connection.close)
+        held.callback(client.close)
         clients.append(client)
         client.ask("/v1/regions")
         found = numbers(url, "connections")
@@ -114,7 +119,9 @@ def clients_of_all(url, held):
 
 def followers_of(process):
     """Return the process IDs of the workers that follow."""
-    told = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False).stdout
+    told = subprocess.run(
+        [shutil.which("pgrep"), "-P", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout
     return sorted(map(int, told.split()))
 
 
@@ -161,7 +168,7 @@ def test_several_workers_are_one_server_until_it_is_ended(log):
         for stream in streams:
             opened = held.enter_context(stream.stream("GET", f"{url}/v1/event/stream?index=1"))
             lines = opened.iter_lines()
-            frames.append((json.loads(line) for line in lines if line not in {"", "{}"}))
+            frames.append(json.loads(line) for line in lines if line not in {"", "{}"})
         seen = [[next(told)["Index"] for _ in range(len(clients) + 2)] for told in frames]
         assert seen == [list(range(1, index + 1))] * len(streams)
         index = writer.describe("more news")
@@ -207,7 +214,7 @@ def test_what_only_the_owner_can_answer_is_answered_by_all_in_the_same_words(tmp
             (f"/v1/client/allocation/{ALLOC}/signal", "PUT", '{"Signal":"SIGNONE"}'),
             ("/v1/jobs", "PUT", '{"Job":7}'),
             ("/v1/none",),
-            (READ, "GET", None, {"Host": "rebinding.example"}),
+            (READ, "GET", "", {"Host": "rebinding.example"}),
         ):
             answers = [client.ask(*request) for client in clients]
             assert all(answer == answers[0] for answer in answers), (request, answers)
@@ -280,7 +287,7 @@ def test_a_token_is_asked_for_by_every_worker(tmp_path):
     with served(*command) as (_, url), ExitStack() as held:
         clients = [Client(url) for _ in range(16)]
         for client in clients:
-            held.callback(client.connection.close)
+            held.callback(client.close)
         for target, status in ((READ, 403), ("/v1/metrics", 403), ("/v1/agent/health", 200)):
             assert {client.ask(target)[0] for client in clients} == {status}
         given = {"X-Nomad-Token": "secret"}
@@ -306,7 +313,7 @@ def test_workers_that_cannot_be_are_refused_in_one_sentence(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_worker_is_a_server_without_others(tmp_path):
+def test_one_worker_is_a_server_without_others():
     with served("--workers", "1") as (process, url):
         assert followers_of(process) == []
         assert "worker=" not in httpx.get(f"{url}/v1/metrics?format=prometheus").text
@@ -342,10 +349,9 @@ def test_a_worker_answers_no_read_while_another_one_is_farther_unless_what_is_st
 ):
     monkeypatch.setattr(crew_module, "_PATIENCE_SECONDS", 0.05)
 
-    async def ask(cells, app, target):
+    async def ask(app, target):
         call = Call(app, f"GET {target}")
-        until_told = asyncio.create_task(told(call))
-        await until_told
+        await told(call)
         call.task.cancel()
         return call.reply.status, call.reply.text if call.reply.status != 200 else "", dict(call.reply.headers)
 
@@ -362,15 +368,15 @@ def test_a_worker_answers_no_read_while_another_one_is_farther_unless_what_is_st
             cells = Cells.begin(file.fileno(), 2)
         app.crew = Crew(app, cells, 1)
         cells.put(2, engine.store.seq)
-        status, _, headers = await ask(cells, app, target)
+        status, _, headers = await ask(app, target)
         assert (status, headers.get("X-Nomad-Knownleader", "true")) == (200, "true")
         cells.put(2, engine.store.seq + 1)
-        assert (await ask(cells, app, target))[:2] == (500, "No cluster leader")
-        status, _, headers = await ask(cells, app, target + ("&" if "?" in target else "?") + "stale")
+        assert (await ask(app, target))[:2] == (500, "No cluster leader")
+        status, _, headers = await ask(app, target + ("&" if "?" in target else "?") + "stale")
         assert (status, headers.get("X-Nomad-Knownleader", "false")) == (200, "false")
         assert headers.get("X-Nomad-Lastcontact", "1") != "0"
         monkeypatch.setattr(crew_module, "_PATIENCE_SECONDS", LATEST_S)
-        waiting = asyncio.create_task(ask(cells, app, target))
+        waiting = asyncio.create_task(ask(app, target))
         await asyncio.sleep(0)
         engine.update(ALLOC, {"DesiredDescription": "c"})
         status, _, headers = await waiting

@@ -1,8 +1,8 @@
 """Several processes that serve one log: what each of them knows of the others.
 
 One process owns the log; the others follow it, and answer reads from a state of their own. What a client was told by
-one of them it must find with all of them: so each says how far it is, in memory that they share, before it tells anybody
-anything, and before it answers a request it sees to it that it is as far as the one that is farthest.
+one of them it must find with all of them. So each says how far it is, in memory that they share, before it tells
+anybody anything; and before it answers a request it sees to it that it is as far as the one that is farthest.
 """
 
 from __future__ import annotations

@@ -74,12 +74,13 @@ class Workers(Crew):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         super().__init__(app, Cells.begin(self._file.fileno(), len(sockets) + 1), _OWNER)
         self.on_note = on_note
-        self.is_stopping = False
+        self.stopping = asyncio.Event()
         self._followers = [
             _Follower(self, replace(settings, number=number, workers=len(sockets) + 1), listening)
             for number, listening in enumerate(sockets, start=_OWNER + 1)
         ]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._keeping: list[asyncio.Task[None]] = []
+        self._telling: asyncio.Task[None] | None = None
 
     @property
     def problem(self) -> str:
@@ -88,9 +89,9 @@ class Workers(Crew):
 
     async def begin(self) -> None:
         """Start the followers, and return when all of them serve, or are to stop. Raises ServeError."""
-        for follower in self._followers:
-            self._tasks.append(asyncio.ensure_future(follower.keep(self._file.fileno())))
-        self._tasks.append(asyncio.ensure_future(self._tell_changes()))
+        cells = self._file.fileno()
+        self._keeping = [asyncio.ensure_future(follower.keep(cells)) for follower in self._followers]
+        self._telling = asyncio.ensure_future(self._tell_changes())
         await asyncio.gather(*(follower.begun for follower in self._followers))
 
     async def _tell_changes(self) -> None:
@@ -113,19 +114,21 @@ class Workers(Crew):
     def stop(self) -> None:
         """Have the followers end in good order; at once when it is said again."""
         for follower in self._followers:
-            follower.kill() if self.is_stopping else follower.stop()
-        self.is_stopping = True
+            follower.kill() if self.stopping.is_set() else follower.stop()
+        self.stopping.set()
 
     async def end(self) -> None:
         """Wait until the followers have ended, and answer for them until then; end those that take too long."""
-        if not self.is_stopping:
+        if not self.stopping.is_set():
             self.stop()
         patience = self.app.limits.shutdown_timeout + _GRACE_SECONDS
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=patience)
+        if self._keeping:
+            _, late = await asyncio.wait(self._keeping, timeout=patience)
             for follower in self._followers if late else ():
                 follower.kill()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(self._keeping)
+        if self._telling is not None:
+            self._telling.cancel()
         self._file.close()
 
 
@@ -153,10 +156,10 @@ class _Follower:
         """Run it, again and again, until the server stops."""
         pause = 0.0
         try:
-            while not self._workers.is_stopping:
+            while not self._workers.stopping.is_set():
                 began = monotonic()
                 how = await self._run(cells)
-                if self._workers.is_stopping:
+                if self._workers.stopping.is_set():
                     return
                 if not self.begun.done():
                     self.begun.set_exception(ServeError(how))
@@ -165,7 +168,8 @@ class _Follower:
                 pause = 0 if is_steady else min(max(pause * 2, _LEAST_PAUSE_SECONDS), _MOST_PAUSE_SECONDS)
                 again = f"in {pause:g} s" if pause else "at once"
                 self._tell(f"{how}; it is started again {again}")
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._workers.stopping.wait(), pause)
         finally:
             if not self.begun.done():
                 self.begun.set_result(None)
@@ -181,7 +185,7 @@ class _Follower:
         except OSError as error:
             return f"worker {self.number} cannot be started: {error.strerror or error}"
         self.channel.send(self._settings)
-        if self._workers.is_stopping:
+        if self._workers.stopping.is_set():
             self.stop()
         await has_ended.wait()
         for gone in self._asked.values():
