@@ -3,6 +3,8 @@
 Requests are answered by `taskfold serve` over a log. Its rival, and its budget of 0.7 ×, is uvicorn with the same
 settings and without our guard of connections, answering a constant body; the same with the guard, and granian where it
 is installed, are shown beside it. What waits has as its rival an application that waits for a future and nothing else.
+Two processes on one log are to answer 1.7 × as much as one, on two processors of their own. Here clients need one, too,
+so that what is compared is how much is answered in a second of a processor: ≥ 0.85 × as much as by one process.
 Budgets: a wake-up in 1 ms (p50) and 5 ms (p99) beside 1,000 other waiting clients; 10,000 of them at 30 kB each.
 `wrk` sends the requests (a package of every system); without it those rows are left out. For scale: real agents of
 Nomad 0.5.6 and 1.1.2 answered 9.5 and 12.4 thousand requests a second on another, faster machine.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import resource
 import shutil
 import socket
@@ -37,11 +40,14 @@ from taskfold import events as ev
 from taskfold.http.answers import json_answer
 from taskfold.http.app import App
 from taskfold.http.limits import Limits, Slots, Unsent
+from taskfold.log.sqlite import SqliteLog
 
+WORKERS = "taskfold serve --workers 2"
 OURS, EMBEDDED = "taskfold serve", "taskfold, embedded"
 CONSTANT = named("uvicorn", "the same settings, a constant body")
 GUARDED = "the same with our guard of connections"
 BARE = "the same server, an application that waits for a future"
+ON_ONE_MACHINE = "what sends them takes a processor, too"
 BODY_BYTES = 10_240
 DIALECT = "1.1.2"
 SPARE_FILES = 200
@@ -57,6 +63,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         held = room
     if shutil.which("wrk"):
         yield from _requests(seconds, turns, allocations)
+        yield from _workers(seconds, turns, allocations)
     else:
         print("   wrk is not installed: requests a second are not measured (apt install wrk)")
     yield from _wake_ups(others, wakes, repetitions)
@@ -73,7 +80,7 @@ def _requests(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
         with _engine(NdjsonLog(log, DIALECT), allocations):
             pass
         urls = {
-            OURS: held.enter_context(_command_line(log)),
+            OURS: held.enter_context(_command_line(log)).url,
             CONSTANT: held.enter_context(_child("plain", 1)).url,
             GUARDED: held.enter_context(_child("constant", 1)).url,
         }
@@ -90,6 +97,39 @@ def _requests(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
                 note=f"a recorded body of {len(recorded_body()):,} B, one of {allocations:,} allocations of a log; "
                 f"the constant one has {BODY_BYTES:,}",
             )
+
+
+def _workers(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
+    """Measure one process and two on one log: what they answer, and how much of it in a second of a processor."""
+    if not Path("/proc/self/stat").exists():
+        print("   this system does not tell the time of other processes as Linux does: workers are not measured")
+        return
+    with TemporaryDirectory() as folder, ExitStack() as held:
+        servers = {}
+        for name, count in ((WORKERS, 2), (OURS, 1)):
+            log = Path(folder) / f"{count}.db"
+            with _engine(SqliteLog(log, DIALECT), allocations):
+                pass
+            servers[name] = held.enter_context(_command_line(log, "--workers", str(count)))
+        answered: dict[str, list[float]] = {name: [] for name in servers}
+
+        def ask(name: str) -> float:
+            """Return thousands of requests for each second of a processor, and note those for each second."""
+            server = servers[name]
+            before = server.seconds()
+            answered[name].append(_wrk(server.url, 64, seconds))
+            return answered[name][-1] * seconds / (server.seconds() - before)
+
+        spent = take_turns({name: partial(ask, name) for name in servers}, turns)
+        yield Row(
+            "requests of one allocation for each second of a processor, over 64 connections",
+            "k/s",
+            spent,
+            better="higher",
+            budgets=(Budget("≥", 0.85, OURS),),
+            note=f"one of {allocations:,} allocations of a log in SQLite; the time of all its processes",
+        )
+        yield Row("the same for each second of a clock", "k/s", answered, better="higher", note=ON_ONE_MACHINE)
 
 
 def _wrk(url: str, connections: int, seconds: int) -> float:
@@ -198,15 +238,34 @@ def _child(role: str, allocations: int) -> Iterator[Child]:
         yield Child(process)
 
 
+class Served:
+    """``taskfold serve`` as processes of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.url = url
+        """Where the first allocation is."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        others = children.read_text().split() if children.exists() else []
+        self._processes = [str(process.pid), *others]
+
+    def seconds(self) -> float:
+        """Return how long its processes have used a processor."""
+        ticks = 0
+        for process in self._processes:
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def _command_line(log: Path) -> Iterator[str]:
-    """Run ``taskfold serve`` over a log; yield where the first allocation is."""
-    command = [sys.executable, "-m", "taskfold", "serve", str(log), "--bind", "127.0.0.1:0"]
+def _command_line(log: Path, *options: str) -> Iterator[Served]:
+    """Run ``taskfold serve`` over a log."""
+    command = [sys.executable, "-m", "taskfold", "serve", str(log), "--bind", "127.0.0.1:0", *options]
     with _started(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert "http://" in line, line
-        yield line.split()[-1] + path_of(0)
+        yield Served(process, line.split()[-1] + path_of(0))
 
 
 @contextmanager
@@ -272,7 +331,7 @@ class Bare:
             "connections", total=self.limits.connections, per_client=self.limits.connections_per_client
         )
         self.unsent = Unsent(self.limits.unsent_bytes)
-        self.peers = None
+        self.peers = self.crew = None
         self.waits = waits
         self.waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.body = b"x" * BODY_BYTES
