@@ -245,6 +245,18 @@ def test_a_worker_that_is_killed_comes_again_and_the_owner_takes_all_with_it(tmp
         until(lambda: not any(map(is_there, now)))
 
 
+def test_a_worker_that_cannot_read_the_log_is_told_and_so_is_its_end(tmp_path):
+    path, elsewhere = tmp_path / "log.db", tmp_path / "elsewhere.db"
+    with served(path, "--dialect", "1.1.2", "--workers", "2") as (process, url):
+        path.rename(elsewhere)
+        until(lambda: health(url) != "ok")
+        assert health(url) == f"worker 2: {path}: the log was removed or moved away: put it back"
+        assert process.stderr.readline() == f"taskfold: {health(url)}\n"
+        elsewhere.rename(path)
+        until(lambda: health(url) == "ok")
+        assert process.stderr.readline() == "taskfold: worker 2 serves again\n"
+
+
 def test_workers_share_a_socket_of_the_file_system_and_leave_nothing(tmp_path):
     path = tmp_path / "socket"
     command = ["log.db", "--dialect", "1.1.2", "--workers", "2", "--bind", f"unix:{path}"]

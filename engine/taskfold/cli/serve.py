@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -99,6 +100,8 @@ def serve(
     workers = more.pop("workers")
     if workers > 1 and log is None:
         raise Unanswerable("--workers needs a LOG that several processes can read: name a file, or a database")
+    if workers > 1 and os.name != "posix":
+        raise Unanswerable("--workers: processes of this system cannot share a socket")
     silence = more.pop("silence")
     if silence is not None and silence < 0:
         raise Unanswerable("--follow-silence is below zero")

@@ -108,7 +108,7 @@ class Crew:
             self._wanted = newest
             self._store.shared.interrupt()
         found = await wait_async(self._store, self._position, newest - 1, _PATIENCE_SECONDS, self.app.clock)
-        if found.index >= newest or self._store.is_released:
+        if found.index >= newest:
             self._current_at = monotonic()
             return None
         if not parse_query(request.scope["query_string"]).has("stale"):

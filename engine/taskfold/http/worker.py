@@ -10,12 +10,11 @@ import asyncio
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from typing import NoReturn
 
 from taskfold.engine import Engine
-from taskfold.errors import TaskfoldError
 from taskfold.http.answers import Answer, error
 from taskfold.http.app import App
 from taskfold.http.blocking import while_connected
@@ -64,10 +63,14 @@ class Worker(Crew):
         loop = asyncio.get_running_loop()
         end.settimeout(0)
         await loop.create_unix_connection(lambda: self._channel, sock=end)
-        # Ctrl-C reaches every process of a terminal; this one waits for what the owner makes of it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         loop.add_signal_handler(signal.SIGTERM, self._server.stop)
-        await self._server.run(on_ready=lambda: self.tell(Ready()))
+        self.publish()  # over what one before it may have said
+
+        def tell(problem: str) -> None:
+            loop.call_soon_threadsafe(self.tell, Problem(problem))  # from the thread that listens
+
+        with LogListener(self.app.engine, on_problem=tell):
+            await self._server.run(on_ready=lambda: self.tell(Ready()))
         self._channel.close()
 
     def tell(self, frame: Frame) -> None:
@@ -133,14 +136,15 @@ def main() -> NoReturn:
         sys.exit()  # the owner is gone already
     try:
         _serve(end, socket.socket(fileno=listening), cells, settings)
-    except TaskfoldError as problem:
-        send_frame(end, Failed(str(problem)))
+    except Exception as problem:  # noqa: BLE001 - the owner tells it in its own words, whatever it is
+        with suppress(OSError):  # the channel is closed where it had begun
+            send_frame(end, Failed(str(problem) or type(problem).__name__))
         sys.exit(2)
     sys.exit()
 
 
 def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: Settings) -> None:
-    """Follow, and serve. Raises TaskfoldError."""
+    """Follow, and serve. Raises LogError."""
     with ExitStack() as held:
         engine = held.enter_context(Engine(open_reader(settings.log)))
         app = App(
@@ -154,10 +158,4 @@ def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: S
         server = Server(app, listening=listening)
         worker = app.crew = Worker(app, server, Cells(cells, settings.workers), settings.number)
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            loop = runner.get_loop()
-
-            def tell(problem: str) -> None:
-                loop.call_soon_threadsafe(worker.tell, Problem(problem))  # from the thread that listens
-
-            with LogListener(engine, on_problem=tell):
-                runner.run(worker.run(end))
+            runner.run(worker.run(end))

@@ -291,8 +291,9 @@ def _started(descriptors: tuple[int, ...]) -> tuple[socket.socket, subprocess.Po
         descriptors = (theirs.fileno(), *descriptors)
         command = [sys.executable, "-P", "-c", _BEGIN, str(Path(taskfold.__file__).parent.parent)]
         try:
+            # Of a group of its own, so that Ctrl-C in a terminal is the owner's alone.
             process = subprocess.Popen(  # noqa: S603 - this interpreter, and nothing that anybody says
-                [*command, *map(str, descriptors)], stdin=subprocess.DEVNULL, pass_fds=descriptors
+                [*command, *map(str, descriptors)], stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0
             )
         except BaseException:
             ours.close()
