@@ -10,7 +10,8 @@ import shutil
 import signal
 import socket
 import subprocess
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, suppress
 from urllib.parse import urlsplit
 
 import httpx
@@ -32,6 +33,7 @@ from taskfold.http.limits import Limits
 from taskfold.http.routes import ROUTES
 from taskfold.http.server import Server
 from taskfold.http.workers import Workers
+from taskfold.log.sqlite import SqliteLog
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes inherit no descriptors here")
 
@@ -243,6 +245,36 @@ def test_a_worker_that_is_killed_comes_again_and_the_owner_takes_all_with_it(tmp
         process.kill()
         process.wait()
         until(lambda: not any(map(is_there, now)))
+
+
+def test_what_any_worker_acknowledged_is_in_the_log_when_a_signal_ends_all(tmp_path):
+    path = tmp_path / "log.db"
+    with served(path, "--dialect", "1.1.2", "--workers", WORKERS) as (process, url), ExitStack() as held:
+        clients = clients_of_all(url, held)
+        clients[0].place()
+        acknowledged = []
+
+        def write(number):
+            """Write until the server is gone; a connection that ends without an answer acknowledges nothing."""
+            with suppress(OSError, http.client.HTTPException):
+                for count in range(10_000):
+                    line = {
+                        "Event": {"Type": "Updated", "Fields": {"DesiredDescription": "x"}},
+                        "ID": f"{number}-{count}",
+                    }
+                    clients[number].write(line)
+                    acknowledged.append(line["ID"])
+
+        writers = [threading.Thread(target=write, args=(number,)) for number in range(len(clients))]
+        for writer in writers:
+            writer.start()
+        until(lambda: len(acknowledged) > 50)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LATEST_S) == 0
+        for writer in writers:
+            writer.join(LATEST_S)
+    with SqliteLog(path) as log:
+        assert {record.id for record in log.read_all()} >= set(acknowledged)
 
 
 def test_a_worker_that_cannot_read_the_log_is_told_and_so_is_its_end(tmp_path):
