@@ -148,6 +148,52 @@ def test_a_view_keeps_what_it_has_not_read_yet_and_nothing_else():
     assert all(not state.updates for state in rest)
 
 
+def test_views_that_nobody_reads_share_one_state_of_what_changes_however_often_it_does():
+    engine = Engine(dialect="1.1.2")
+    for number in range(50):
+        engine.place({"ID": f"{number:04}", "JobID": f"job{number % 10}"})
+    views = [engine.store.view() for _ in range(20)]
+    for turn in range(5):
+        for number in range(50):
+            engine.update(f"{number:04}", {"NodeID": f"n{turn}"})
+
+    kept = {id(state) for view in views for state in view._kept.values()}
+
+    assert len(kept) == 50
+    assert all(len(view._kept) == 50 for view in views)
+    expected = [f"{number:04}" for number in range(50)]
+    assert all([state.id for state in view.states() if not state.updates] == expected for view in views)
+
+
+def test_a_view_of_a_job_keeps_nothing_of_other_jobs():
+    engine = Engine(dialect="1.1.2")
+    for number in range(50):
+        engine.place({"ID": f"{number:04}", "JobID": f"job{number % 10}"})
+    views = [engine.store.view(job=f"job{number % 10}") for number in range(20)]
+    for number in range(50):
+        engine.update(f"{number:04}", {"NodeID": "n"})
+        engine.place({"ID": f"{number:04}-new", "JobID": f"job{number % 10}"})
+
+    assert [len(view._kept) for view in views] == [5] * 20
+    assert not any(view._ahead for view in views)
+    views.clear()
+    engine.update("0000", {"NodeID": "m"})
+    assert not engine.store._unwanted
+
+
+def test_what_is_known_of_what_views_keep_is_bounded(monkeypatch):
+    monkeypatch.setattr("taskfold.store._KEPT_KNOWN", 8)
+    engine = Engine(dialect="1.1.2")
+    for number in range(50):
+        engine.place({"ID": f"{number:04}"})
+    view = engine.store.view()
+    for number in range(50):
+        engine.update(f"{number:04}", {"NodeID": "n"})
+        assert len(engine.store._unwanted) <= 8
+
+    assert all(not state.updates for state in view.states())
+
+
 def test_a_log_is_opened_without_keeping_what_was_collected_meanwhile(engine, monkeypatch):
     class Counting(Fold):
         most = 0

@@ -2,12 +2,14 @@
 
 import random
 import threading
+from contextlib import suppress
 
 import pytest
 
-from taskfold import Engine, MemoryLog, UnknownAllocation
+from taskfold import Engine, MemoryLog, TaskfoldError, UnknownAllocation
 from taskfold import events as ev
 from taskfold.changes import ChangeReader
+from taskfold.directory import Directory
 from taskfold.record import Write
 
 
@@ -62,6 +64,91 @@ def test_a_view_stays_at_its_index_while_writers_go_on():
     assert engine.index == 401
     assert not engine.store._views
     engine.store._check()
+
+
+class Busy:
+    """A lock that a writer waits for: whenever it is free again, he writes."""
+
+    def __init__(self, lock, write):
+        self.lock, self.write, self.is_writing = lock, write, False
+
+    def __enter__(self):
+        self.lock.acquire()
+
+    def __exit__(self, *_):
+        self.lock.release()
+        if not self.is_writing:
+            self.is_writing = True
+            self.write()
+            self.is_writing = False
+
+
+def write_anything(engine, rng):
+    """Place, change, move or collect some allocation."""
+    alloc = f"a{rng.randrange(60):03}"
+    owner = {"JobID": f"job{rng.randrange(2)}", "NodeID": f"n{rng.randrange(2)}"}
+    kind = rng.randrange(4)
+    if alloc not in engine.store.fold:
+        with suppress(TaskfoldError):  # it was collected
+            engine.place({"ID": alloc} | owner)
+    elif kind == 0:
+        engine.update(alloc, owner)
+    elif kind == 1:
+        engine.update(alloc, {"ClientStatus": rng.choice(["lost", "complete", "running"])})
+    elif kind == 2:
+        with suppress(TaskfoldError):  # it has not ended
+            engine.collect(alloc)
+    else:
+        engine.record(alloc, f"task{engine.index}", ev.Started())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_view_has_what_matched_when_it_was_taken_whatever_is_written_while_its_ids_are_collected(seed, monkeypatch):
+    monkeypatch.setattr("taskfold.store._IDS_AT_ONCE", 3)
+    monkeypatch.setattr("taskfold.store._VIEW_CHUNK", 2)
+    rng = random.Random(seed)
+    engine = Engine(dialect="1.1.2")
+    for _ in range(300):
+        write_anything(engine, rng)
+    wanted = [
+        {},
+        {"prefix": "a03"},
+        {"job": "job1"},
+        {"node": "n0", "status": "running"},
+        {"status": "running"},
+        {"prefix": "a0", "job": "job0"},
+    ][seed % 6]
+    before = [snapshot.to_json() for snapshot in engine.allocations(**wanted)]
+    index, lock = engine.index, engine.store.lock
+    engine.store.lock = Busy(lock, lambda: [write_anything(engine, rng) for _ in range(rng.randrange(6))])
+
+    view = engine.allocations(**wanted)
+
+    assert view.index == index
+    assert len(view) == len(before)
+    assert [snapshot.to_json() for snapshot in view] == before
+    assert engine.index > index
+    engine.store.lock = lock
+    engine._check()
+
+
+def test_a_view_looks_at_so_many_ids_under_one_lock_and_no_more(monkeypatch):
+    engine = Engine(dialect="1.1.2")
+    place(engine, 100)
+    monkeypatch.setattr("taskfold.store._IDS_AT_ONCE", 10)
+    pages = []
+    page = Directory.page
+
+    def counting(self, *arguments):
+        found = page(self, *arguments)
+        pages.append(len(found.ids))
+        return found
+
+    monkeypatch.setattr(Directory, "page", counting)
+
+    assert len(engine.allocations()) == 100
+    assert len(pages) == 11
+    assert max(pages) == 10
 
 
 def test_a_view_is_read_once():

@@ -9,9 +9,10 @@ or when enough has piled up, so that a task that is started again and again cost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import takewhile
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +22,7 @@ from taskfold.allocation import Allocation, current_field
 from taskfold.lifecycle import PENDING
 from taskfold.texts import shared
 
-__all__ = ["DEFAULT_NAMESPACE", "Directory", "Listed", "heading_of", "moved"]
+__all__ = ["DEFAULT_NAMESPACE", "Directory", "Filter", "Listed", "heading_of", "moved"]
 
 DEFAULT_NAMESPACE: Final = "default"
 """Where an allocation is that tells no namespace, and what is asked for where none is named (since Nomad 0.7.0)."""
@@ -42,6 +43,32 @@ class Listed(Struct, frozen=True, gc=False):
     modify_index: int = 0
     told_status: str = ""
     """The ClientStatus that was told, and does not follow from the tasks; else empty."""
+
+
+class Filter(NamedTuple):
+    """What is asked for: allocations that match all of it; None matches any."""
+
+    prefix: str = ""
+    job: str | None = None
+    node: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+
+    def keys(self) -> dict[str, str]:
+        """Return what the directory has to list of an allocation, by name."""
+        return {name: value for name, value in zip(self._fields[1:], self[1:], strict=True) if value is not None}
+
+    def matches(self, alloc: str, listed: Listed) -> bool:
+        """Tell whether an allocation is one of those that are asked for."""
+        return alloc.startswith(self.prefix) and all(getattr(listed, name) == key for name, key in self.keys().items())
+
+
+class Page(NamedTuple):
+    """A part of what is asked for."""
+
+    ids: list[str]
+    last: str | None
+    """After which ID the next part begins; None where nothing follows."""
 
 
 class Directory:
@@ -159,28 +186,38 @@ class Directory:
         namespace: str | None = None,
     ) -> list[str]:
         """Return the IDs of the allocations that match all that is asked for, sorted. O(log n + the narrowest)."""
-        wanted = {"job": job, "node": node, "status": status, "namespace": namespace}
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        found: Iterator[str] = self._with_prefix(prefix)
+        found, keys = self._candidates(Filter(prefix, job, node, status, namespace), None)
+        return self._matching(found, keys)
+
+    def page(self, wanted: Filter, after: str | None, limit: int) -> Page:
+        """Return what matches among the next so many that may, after an ID, sorted. O(log n + limit)."""
+        found, keys = self._candidates(wanted, after)
+        candidates = list(islice(found, limit))
+        last = candidates[-1] if len(candidates) == limit else None
+        return Page(self._matching(candidates, keys), last)
+
+    def _candidates(self, wanted: Filter, after: str | None) -> tuple[Iterable[str], dict[str, str]]:
+        """Return IDs after one of them, sorted, from the narrowest order, and what else has to be listed of each."""
+        keys = wanted.keys()
+        inclusive = after is None, True
+        if wanted.prefix:
+            ids = self._listed.irange(wanted.prefix if after is None else after, inclusive=inclusive)
+            return takewhile(lambda alloc: alloc.startswith(wanted.prefix), ids), keys
         for name in ("job", "node", "status"):
-            if name in asked and not prefix:
-                found = self._under(name, asked.pop(name))
-                break
-        if not asked:
-            return list(found)
-        listed = self._listed
-        return [alloc for alloc in found if all(getattr(listed[alloc], name) == value for name, value in asked.items())]
+            if name in keys:
+                key = keys.pop(name)
+                order = self._sort_statuses() if name == "status" else self._orders[name]
+                pairs = order.irange((key, after or ""), _after_key(key), inclusive=(after is None, False))
+                return map(itemgetter(1), pairs), keys
+        return self._listed.irange(after, inclusive=inclusive), keys
 
-    def _with_prefix(self, prefix: str) -> Iterator[str]:
-        """Yield the IDs that begin with a text, sorted."""
-        if not prefix:
-            return iter(self._listed)
-        return takewhile(lambda alloc: alloc.startswith(prefix), self._listed.irange(prefix))
-
-    def _under(self, name: str, key: str) -> Iterator[str]:
-        """Yield the IDs with this key in an order, sorted."""
-        order = self._sort_statuses() if name == "status" else self._orders[name]
-        return (alloc for _, alloc in takewhile(lambda pair: pair[0] == key, order.irange((key, ""))))
+    def _matching(self, candidates: Iterable[str], keys: Mapping[str, str]) -> list[str]:
+        """Return those that are listed with all of these."""
+        if not keys:
+            return list(candidates)
+        told, listed = attrgetter(*keys), self._listed
+        wanted = told(Filter(**keys))
+        return [alloc for alloc in candidates if told(listed[alloc]) == wanted]
 
     def by_creation(self) -> Iterator[str]:
         """Yield the IDs in order of creation. O(n)."""
@@ -204,7 +241,7 @@ class Directory:
         start = 0
         while start < len(order):
             status = order[start][0]
-            end = order.bisect_left((status + "\0", ""))
+            end = order.bisect_left(_after_key(status))
             counts[status] = end - start
             start = end
         return counts
@@ -260,6 +297,11 @@ def heading_of(allocation: Allocation) -> Listed:
         modify_index=allocation.modify_index,
         told_status=told.get("ClientStatus") or "",
     )
+
+
+def _after_key(key: str) -> tuple[str, str]:
+    """Return where the entries of a key end in an order: no text is between the two keys."""
+    return key + "\0", ""
 
 
 def _each(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:

@@ -49,10 +49,11 @@ class Due(NamedTuple):
 
 
 def due(store: Store, retention: Retention, now_ns: int) -> list[Due]:
-    """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep)."""
-    with store.lock:
-        store.check_whole()
-        ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
+    """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep).
+
+    For the thread that has the turn: readers go on meanwhile.
+    """
+    ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
     found: dict[str, Due] = {}
     if retention.keep is not None and len(ended) > retention.keep:
         kept = set(map(itemgetter(1), nlargest(retention.keep, ended)))
@@ -67,4 +68,4 @@ def due(store: Store, retention: Retention, now_ns: int) -> list[Due]:
 
 def _ended(store: Store, retention: Retention) -> Iterator[str]:
     for status in retention.statuses:
-        yield from store.directory.ids(status=status)
+        yield from store.view(status=status).ids

@@ -3,7 +3,7 @@
 One thread at a time writes (`Store.commit`, in its turn), any number of them read. A write reaches the log first,
 outside the lock, however long a disk takes; then, under the lock, the state, the directory and the watches move
 together, so that no reader ever sees one without the others. Readers hold the lock while they copy one allocation, or
-the list of the IDs that they want; a `View` stays at its index by keeping what writers are about to change.
+some of the IDs that they want; a `View` stays at its index by keeping what writers are about to change.
 
 Whatever raises between the first byte in the log and the last waiter that is woken (Ctrl-C, an alarm, a time limit), at
 whatever instruction: the store asks the log what it holds, and takes in just that (`Store.settle`), at once, and, where
@@ -24,11 +24,11 @@ from typing import Final, TypeVar
 
 from msgspec import UNSET, Struct
 
-from taskfold.allocation import Allocation, AllocationState, Fold
+from taskfold.allocation import AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.directory import Directory, heading_of, moved
+from taskfold.directory import Directory, Filter, Listed, heading_of, moved
 from taskfold.errors import LogError
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.ownership import Owned
@@ -47,6 +47,12 @@ T = TypeVar("T")
 
 _VIEW_CHUNK: Final = 64
 """How many allocations a view copies under one lock."""
+
+_KEPT_KNOWN: Final = 16_384
+"""How many allocations are known to be kept: what is written again and again costs nothing, however many views wait."""
+
+_IDS_AT_ONCE: Final = 1_024
+"""How many IDs a view looks at under one lock: less than a millisecond, of a million."""
 
 
 class Change(Struct, frozen=True, gc=False):
@@ -75,6 +81,8 @@ class Store(Owned):
         self.turn = threading.RLock()
         """Whose turn it is to write. It is taken before ``lock``."""
         self.lock = threading.Lock()
+        self._gate = threading.Lock()
+        """Held by a writer who waits for the lock, and passed by whoever takes it often: a lock itself is not fair."""
         self.directory = Directory()
         self.positions = Positions()
         self.watches = Watches(waiters_per_key)
@@ -90,6 +98,8 @@ class Store(Owned):
         self.seq = 0
         """The position of the newest record that is in the state."""
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
+        self._unwanted: set[str] = set()
+        """Some of the allocations that no open view wants to keep (any more)."""
         self._followers = 0
         self._recent: deque[Change] = deque()
         self._recent_after = 0
@@ -240,7 +250,7 @@ class Store(Owned):
 
     def _take_in(self, placed: list[Record]) -> None:
         """Fold what is in the log, and wake who waits for it."""
-        with self.lock:
+        with self._gate, self.lock:
             try:
                 self._fold_in(placed)
             except BaseException:
@@ -292,12 +302,18 @@ class Store(Owned):
 
     def _keep(self, alloc: str) -> None:
         """Have the views keep an allocation as it is now, before it changes."""
-        if self._views:
-            before = self.fold.allocations.get(alloc)
-            if before is None:
-                return  # no view has it
-            for view in self._views:
-                view.keep(alloc, before)
+        if not self._views:
+            self._unwanted.clear()
+        elif alloc not in self._unwanted:
+            waiting = [view for view in self._views if view.wants(alloc)]
+            if waiting:
+                before = self.fold.allocations.get(alloc)
+                state = None if before is None else before.freeze()
+                for view in waiting:
+                    view.keep(alloc, state, self.directory.get(alloc))
+            if len(self._unwanted) >= _KEPT_KNOWN:
+                self._unwanted.clear()
+            self._unwanted.add(alloc)
 
     # --- reading ---
 
@@ -316,13 +332,27 @@ class Store(Owned):
         status: str | None = None,
         namespace: str | None = None,
     ) -> View:
-        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID."""
+        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID.
+
+        O(log n + the narrowest of it). Writers go on meanwhile: it holds the lock for some of the IDs at a time.
+        """
+        wanted = Filter(prefix, job, node, status, namespace)
         with self.lock:
             self.check_whole()
-            ids = self.directory.ids(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
-            view = View(self, ids, self.index)
+            view = View(self, wanted, self.index)
+            self._unwanted.clear()
             self._views.add(view)
+        while not view.is_complete:
+            self.let_write()
+            with self.lock:
+                self.check_whole()
+                view.collect()
         return view
+
+    def let_write(self) -> None:
+        """Have a writer who waits for the lock get it first. Not under the lock."""
+        with self._gate:
+            pass
 
     # --- following ---
 
@@ -418,11 +448,18 @@ class View(Owned):
 
     instead = "`list(view)` has its snapshots"
 
-    def __init__(self, store: Store, ids: list[str], index: int) -> None:
+    def __init__(self, store: Store, wanted: Filter, index: int) -> None:
         self.index = index
         """The index of the store at which it was taken."""
+        self.is_complete = False
+        """All of its IDs were collected."""
         self._store = store
-        self._ids = ids
+        self._wanted = wanted
+        self._ids: list[str] = []
+        self._last: str | None = None
+        """After which ID those are that were not collected yet."""
+        self._ahead: dict[str, bool] = {}
+        """What changed among those, and whether it is to be collected, as it was."""
         self._read = 0
         """How many of them were read."""
         self._kept: dict[str, AllocationState] | None = {}
@@ -436,21 +473,52 @@ class View(Owned):
         """The IDs, sorted."""
         return self._ids
 
-    def keep(self, alloc: str, allocation: Allocation) -> None:
-        """Keep an allocation as it was before a write, if it is one that is to be read. O(log n + tasks).
+    def collect(self) -> None:
+        """Collect the next IDs, as they were when the view was taken. The store calls it, under its lock."""
+        ids, last = self._store.directory.page(self._wanted, self._last, _IDS_AT_ONCE)
+        changes = {alloc: was for alloc, was in self._ahead.items() if last is None or alloc <= last}
+        if changes:
+            # What was listed before, and what is listed now, each without what changed in between.
+            ids = sorted([alloc for alloc, was in changes.items() if was] + [a for a in ids if a not in changes])
+            self._ahead = {alloc: was for alloc, was in self._ahead.items() if alloc not in changes}
+        self._ids += ids
+        self._last = last
+        self.is_complete = last is None
+
+    def _is_ahead(self, alloc: str) -> bool:
+        """Tell whether an allocation has its place after what was collected so far."""
+        return self._last is None or alloc > self._last
+
+    def wants(self, alloc: str) -> bool:
+        """Tell whether an allocation is to be kept before it changes: it may be read still, and is not kept. O(log n).
+
+        The store asks, under its lock.
+        """
+        if not self.is_complete and self._is_ahead(alloc):
+            return alloc not in self._ahead
+        if self._kept is None or alloc in self._kept:
+            return False
+        ids = self._ids
+        place = bisect_left(ids, alloc, self._read)
+        return place < len(ids) and ids[place] == alloc
+
+    def keep(self, alloc: str, state: AllocationState | None, listed: Listed | None) -> None:
+        """Keep an allocation that is wanted as it was before a write: in the fold, and in the directory, if it was.
 
         The store calls it, under its lock.
         """
-        if self._kept is None or alloc in self._kept:
-            return
-        place = bisect_left(self._ids, alloc, self._read)
-        if place < len(self._ids) and self._ids[place] == alloc:
-            self._kept[alloc] = allocation.freeze()
+        is_ahead = not self.is_complete and self._is_ahead(alloc)
+        is_wanted = not is_ahead or (listed is not None and self._wanted.matches(alloc, listed))
+        if is_wanted and state is not None and self._kept is not None:
+            self._kept[alloc] = state
+        if is_ahead:
+            self._ahead[alloc] = is_wanted  # the last: who is interrupted before it keeps it once more
 
     def states(self) -> Iterator[AllocationState]:
         """Yield the folded state of each allocation, sorted by ID."""
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
+                self._store.let_write()
                 with self._store.lock:
                     self._store.check_whole()
                     states = [self._state(alloc) for alloc in self._ids[start : start + _VIEW_CHUNK]]
