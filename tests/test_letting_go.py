@@ -26,7 +26,7 @@ FOR_EVER = {
     # The versions of what was collected, since its ID is never given again; where to look for its last record.
     "x.jsonl": {"Ledger.versions", "Blocks._spans"},
     # The log itself is in memory, too.
-    "": {"Ledger.versions", "MemoryLog._records", "MemoryLog._by_allocation", "MemoryLog._by_allocation[]"},
+    "": {"Ledger.versions", "Records._newest", "Records._pieces", "MemoryLog._by_allocation"},
     # A cache of what is in the database, which has a limit of its own.
     "x.db": {"_Lookups.versions", "_Lookups.ids"},
 }

@@ -134,13 +134,9 @@ def test_stress(seed: int) -> None:
 
 
 BROKEN = [
-    ("more events than the capacity", {"slots": events(11), "total": 11, "oldest": 0}),
-    ("the oldest place is outside the slots", {"slots": events(10), "total": 10, "oldest": 10}),
-    ("the oldest place is outside the slots", {"slots": events(3), "total": 3, "oldest": -2}),
-    ("wrapped before it was full", {"slots": events(3), "total": 3, "oldest": 1}),
-    ("wrapped before it was full, or not after", {"slots": events(10), "total": 10, "oldest": -1}),
-    ("fewer events ever than are shown", {"slots": events(3), "total": 2, "oldest": -1}),
-    ("something that is no task event", {"slots": ["Started"], "total": 1, "oldest": -1}),
+    ("more events than the capacity", {"slots": tuple(events(11)), "total": 11}),
+    ("fewer events ever than are shown", {"slots": tuple(events(3)), "total": 2}),
+    ("something that is no task event", {"slots": ("Started",), "total": 1}),
 ]
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
-from sortedcontainers import SortedDict, SortedList
+from sortedcontainers import SortedList
 
 from taskfold.allocation import Allocation, current_field
 from taskfold.lifecycle import PENDING
@@ -83,7 +83,8 @@ class Directory:
     """
 
     def __init__(self) -> None:
-        self._listed: SortedDict = SortedDict()
+        self._listed: dict[str, Listed] = {}
+        self._ids = SortedList()
         self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
         self._statuses: SortedList = SortedList()
         self._moved: dict[str, str] = {}
@@ -106,8 +107,7 @@ class Directory:
 
     def get(self, alloc: str) -> Listed | None:
         """Return what is known of an allocation; None when it is not listed. O(1)."""
-        found: Listed | None = self._listed.get(alloc)
-        return found
+        return self._listed.get(alloc)
 
     def put(self, alloc: str, listed: Listed) -> None:
         """List an allocation, or list it anew. O(1), and O(log n) for each order but two in which it moves."""
@@ -115,6 +115,7 @@ class Directory:
         self._listed[alloc] = listed
         self._note_write(alloc, listed.modify_index)
         if before is None:
+            self._ids.add(alloc)
             for name, order in self._orders.items():
                 order.add((getattr(listed, name), alloc))
             if not self._is_sorting:  # else it is made anew
@@ -132,9 +133,10 @@ class Directory:
 
     def remove(self, alloc: str) -> None:
         """List an allocation no more; without it, do nothing. O(log n) for each order."""
-        listed: Listed | None = self._listed.pop(alloc, None)
+        listed = self._listed.pop(alloc, None)
         if listed is None:
             return
+        self._ids.remove(alloc)
         for name, order in self._orders.items():
             order.remove((getattr(listed, name), alloc))
         if not self._is_sorting:  # else it is made anew
@@ -168,7 +170,8 @@ class Directory:
     def put_all(self, listed: Mapping[str, Listed]) -> None:
         """List many allocations where there are none. O(n log n), and much faster than one after the other."""
         assert not self._listed
-        self._listed = SortedDict(listed)
+        self._listed = dict(listed)
+        self._ids.update(listed)
         for name, order in self._orders.items():
             order.update((getattr(entry, name), alloc) for alloc, entry in listed.items())
         self._statuses.update((entry.status, alloc) for alloc, entry in listed.items())
@@ -201,7 +204,7 @@ class Directory:
         keys = wanted.keys()
         inclusive = after is None, True
         if wanted.prefix:
-            ids = self._listed.irange(wanted.prefix if after is None else after, inclusive=inclusive)
+            ids = self._ids.irange(wanted.prefix if after is None else after, inclusive=inclusive)
             return takewhile(lambda alloc: alloc.startswith(wanted.prefix), ids), keys
         for name in ("job", "node", "status"):
             if name in keys:
@@ -209,7 +212,7 @@ class Directory:
                 order = self._sort_statuses() if name == "status" else self._orders[name]
                 pairs = order.irange((key, after or ""), _after_key(key), inclusive=(after is None, False))
                 return map(itemgetter(1), pairs), keys
-        return self._listed.irange(after, inclusive=inclusive), keys
+        return self._ids.irange(after, inclusive=inclusive), keys
 
     def _matching(self, candidates: Iterable[str], keys: Mapping[str, str]) -> list[str]:
         """Return those that are listed with all of these."""
@@ -248,8 +251,10 @@ class Directory:
 
     def _check(self) -> None:
         """Assert every invariant."""
+        self._ids._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+        assert list(self._ids) == sorted(self._listed)
         for name, order in {**self._orders, "status": self._sort_statuses()}.items():
-            order._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+            order._check()  # noqa: SLF001
             assert list(order) == sorted((getattr(listed, name), alloc) for alloc, listed in self._listed.items())
         assert self._written == {alloc: listed.modify_index for alloc, listed in self._listed.items()}
         if self._is_in_order:

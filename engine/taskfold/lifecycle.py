@@ -220,6 +220,15 @@ class Rule(Struct, frozen=True):
     """What one such event adds to the packed counts of a task; 0 for an internal event."""
     may_fail: bool
     """Whether events of this type have FailsTask as a field; for others it can only be kept."""
+    text: str
+    """Which of its fields is a text: what drivers and hooks say. Empty without one."""
+
+
+def _text_of(cls: type[Struct]) -> str:
+    """Return the first field that is a text; empty without one."""
+    # Every field of an event has a default, and that of a text is the empty one.
+    defaults = zip(cls.__struct_fields__, cls.__struct_defaults__, strict=False)
+    return next((name for name, default in defaults if default == ""), "")
 
 
 class Lifecycle:
@@ -234,6 +243,7 @@ class Lifecycle:
                 self._targets(cls),
                 UNITS[cls] if issubclass(cls, TaskEvent) else 0,
                 "fails_task" in cls.__struct_fields__,
+                _text_of(cls),
             )
             for cls in TABLES[dialect.name]
         }

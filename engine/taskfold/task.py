@@ -30,8 +30,8 @@ from taskfold.counts import UNITS, counts_by_type
 from taskfold.events import Restarting, TaskEvent
 from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
-from taskfold.ring import EventRing
-from taskfold.texts import shared
+from taskfold.ring import STAYING, EventRing
+from taskfold.texts import MESSAGES, remember_message
 
 __all__ = ["OnIllegal", "Task", "TaskState", "apply", "evolve"]
 
@@ -159,13 +159,11 @@ class Task(EventRing, gc=False):
     def thaw(cls, state: TaskState) -> Task:
         """Return a task of its own that goes on from this state. O(1)."""
         recorded = state.events if state.recorded is None else state.recorded
-        ring = EventRing.of(recorded, state.events_total)
         shown = None if state.recorded is None else state.events
         rest = Rest(irregular=state.irregular, shown=shown, hidden=state.hidden, fields=state.fields)
         return cls(
-            slots=ring.slots,
-            oldest=ring.oldest,
-            total=ring.total,
+            slots=recorded,
+            total=state.events_total,
             state=_INTERNED.get(state.state, state.state),
             failed=state.failed,
             restarts=state.restarts,
@@ -178,7 +176,7 @@ class Task(EventRing, gc=False):
         )
 
 
-def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
+def apply(  # noqa: C901, PLR0912 - the hot path: a call would cost a tenth of all this
     task: Task, record: Record, lifecycle: Lifecycle, on_illegal: OnIllegal = "raise"
 ) -> None:
     """Change the task by one record. O(1).
@@ -204,16 +202,25 @@ def apply(  # noqa: C901 - the hot path: a call would cost a tenth of all this
         task.own_rest().irregular += 1
     # Nothing above changes the state; nothing below fails.
     task.counts += unit
-    task.append(event)
+    task.total += 1
+    task.slots = (*task.slots[STAYING], event)
     if task.rest is not None:
         task.rest.shown = None
+    name = rule.text
+    if name:
+        # The few texts of a cluster are shared: a task may hold ten, and a log has each as a text of its own.
+        text = getattr(event, name)
+        if text:
+            same = MESSAGES.get(text)
+            if same is None:
+                remember_message(text)
+            elif same is not text:
+                force_setattr(event, name, same)
     if (rule.may_fail or event.kept is not None) and event.fails_task:
         task.failed = True
     if cls is Restarting:
         task.restarts += 1
         task.last_restart_ns = event.time_ns
-        # The few reasons of a cluster are shared: a task may hold five, and a log has each as a text of its own.
-        force_setattr(event, "restart_reason", shared(event.restart_reason))
     if target is not state and target is not None:
         task.state = target
         if target is RUNNING:

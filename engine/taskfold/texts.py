@@ -5,10 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["shared"]
+__all__ = ["MESSAGES", "remember_message", "shared"]
 
 _SHARED_AT_MOST: Final = 8_192
 """How many texts are remembered: a cluster has fewer names of tasks, nodes and jobs at a time, or nearly so."""
+
+_MESSAGES_AT_MOST: Final = 1_024
+_MESSAGE_LENGTH: Final = 256
+"""How many messages are remembered, and how long they are at most: a long one is told once."""
+
+MESSAGES: Final[dict[str, str]] = {}
+"""What events say, most of it again and again: apart from the names, since there may be many that come once."""
 
 
 @lru_cache(maxsize=_SHARED_AT_MOST)
@@ -21,3 +28,16 @@ def shared(text: str) -> str:
     True
     """
     return text
+
+
+def remember_message(text: str) -> None:
+    """Have a text stand among the `MESSAGES`, unless it is long. O(1), amortized.
+
+    >>> remember_message("Exit Code: 1")
+    >>> MESSAGES["Exit Code: 1"]
+    'Exit Code: 1'
+    """
+    if len(text) <= _MESSAGE_LENGTH:
+        if len(MESSAGES) >= _MESSAGES_AT_MOST:
+            MESSAGES.clear()
+        MESSAGES[text] = text

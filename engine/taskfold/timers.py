@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
+from msgspec import Struct
 from sortedcontainers import SortedList
 
 __all__ = ["Due", "Timers"]
@@ -21,7 +22,7 @@ _PIECE: Final = 500
 """How many times a piece of the sorted list has: measured with a million of them."""
 
 
-class Due(NamedTuple):
+class Due(Struct, order=True, frozen=True, gc=False):
     """An entry: sorted by time, then by the order in which the timers were set."""
 
     due_ns: int

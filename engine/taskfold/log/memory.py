@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from operator import attrgetter
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -24,9 +26,9 @@ class MemoryLog(Owned):
     def __init__(self, dialect: str | Dialect = DEFAULT_DIALECT, region: str = "global") -> None:
         self.header = new_header(dialect, region)
         self._ledger = Ledger()
-        self._records: list[Record] = []
-        self._by_allocation: dict[str, list[Record]] = {}
-        self._compacted: tuple[LogHeader, list[Record], dict[str, list[Record]], dict[str, int]] | None = None
+        self._records = Records()
+        self._by_allocation: dict[str, Link] = {}
+        self._compacted: tuple[LogHeader, Records, dict[str, Link], dict[str, int]] | None = None
         """What a compaction leaves, until all of it is in place."""
         self._is_interrupted = False
         """A call ended before its end: what is known of the records may not fit them."""
@@ -49,7 +51,7 @@ class MemoryLog(Owned):
             # The records first: who reads meanwhile reads up to the ledger's position.
             self._records.extend(placed)
             for record in placed:
-                self._by_allocation.setdefault(record.alloc, []).append(record)
+                self._by_allocation[record.alloc] = longer(self._by_allocation.get(record.alloc), record)
             self._ledger.note_placed(placed)
         except BaseException:
             self._is_interrupted = True
@@ -61,10 +63,10 @@ class MemoryLog(Owned):
         if self._compacted is not None:
             self._put_compacted()
         if self._is_interrupted:
-            ledger, by_allocation = Ledger(self.header), dict[str, list[Record]]()
-            for record in self._records:
+            ledger, by_allocation = Ledger(self.header), dict[str, Link]()
+            for record in self._records.after(0):
                 ledger.note(record)
-                by_allocation.setdefault(record.alloc, []).append(record)
+                by_allocation[record.alloc] = longer(by_allocation.get(record.alloc), record)
             self._ledger, self._by_allocation = ledger, by_allocation
             self._is_interrupted = False
 
@@ -78,21 +80,23 @@ class MemoryLog(Owned):
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(records that are read)."""
-        newest, records = self.seq, self._by_allocation.get(alloc, ())
-        removed = records[0].version - 1 if records else 0
-        if after_version < removed:
-            raise hole(self.header, "the log", alloc, after_version + 1, removed + 1)
-        yield from (record for record in records[after_version - removed :] if record.seq <= newest)
+        newest = self.seq
+        links = links_after(self._by_allocation.get(alloc), after_version)
+        first = records_of(links[0])[0].version if links else 0
+        if first > after_version + 1:
+            raise hole(self.header, "the log", alloc, after_version + 1, first)
+        records = (record for link in links for record in records_of(link) if record.version > after_version)
+        yield from _up_to(newest, records)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(records that are read)."""
         newest, records = self.seq, self._records  # before the header is looked at, which is the first to change
         check_whole(self.header, "the log", after_seq)
-        yield from _after(records, after_seq, newest)
+        yield from _up_to(newest, records.after(after_seq))
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield the records after a position that are there. O(log n + records that are read)."""
-        yield from _after(self._records, after_seq, self.seq)
+        yield from _up_to(self.seq, self._records.after(after_seq))
 
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n)."""
@@ -100,10 +104,13 @@ class MemoryLog(Owned):
         found = removal(self.read_kept, before_ns, self.header)
         if found is None:
             return 0
-        # New lists: who reads the old ones meanwhile reads them to their end.
-        records = [r for r in self._records if r.version >= found.versions.get(r.alloc, 0)]
-        last = {alloc: self._by_allocation[alloc][-1:] for alloc in found.versions}
-        ids = {r.id: self._ledger.ids[r.id] for r in records if isinstance(r.id, str)}
+        # New ones: who reads the old ones meanwhile reads them to their end.
+        records = Records()
+        records.extend([r for r in self._records.after(0) if r.version >= found.versions.get(r.alloc, 0)])
+        last: dict[str, Link] = {
+            alloc: longer(None, records_of(self._by_allocation[alloc])[-1]) for alloc in found.versions
+        }
+        ids = {r.id: self._ledger.ids[r.id] for r in records.after(0) if isinstance(r.id, str)}
         header = msgspec.structs.replace(self.header, compacted=found.compacted)
         self._compacted = header, records, {**self._by_allocation, **last}, ids
         self._put_compacted()
@@ -119,11 +126,77 @@ class MemoryLog(Owned):
         """Do nothing: there is nothing to let go of."""
 
 
-def _after(records: Sequence[Record], after_seq: int, newest: int) -> Iterator[Record]:
-    """Yield the records after a position, up to another."""
-    start = bisect_right(records, after_seq, key=attrgetter("seq"))
+def _up_to(newest: int, records: Iterator[Record]) -> Iterator[Record]:
+    """Yield records up to a position."""
     # One after the other, not a copy: whoever wants the first few of many pays for those.
-    for place in range(start, len(records)):
-        if records[place].seq > newest:
-            return
-        yield records[place]
+    return takewhile(lambda record: record.seq <= newest, records)
+
+
+# What follows holds records in tuples: Python's garbage collector soon sees that no cycle can go through one, and never
+# looks at it again. In a list it would look at every record of the log in every full collection.
+
+_PIECE: Final = 1_024
+
+
+class Records:
+    """Records in the order of their positions, for one thread that adds and others that read meanwhile."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[Record, ...]] = []
+        self._newest: list[Record] = []
+
+    def extend(self, records: Sequence[Record]) -> None:
+        """Add the next records: all of them, or, where that is interrupted, none. O(records), amortized."""
+        newest = self._newest
+        if len(newest) >= _PIECE:
+            # Interrupted or read between the two, they are there twice, and passed over once.
+            if not self._pieces or self._pieces[-1][-1] is not newest[-1]:
+                self._pieces.append(tuple(newest))
+            self._newest = newest = []
+        newest.extend(records)
+
+    def after(self, seq: int) -> Iterator[Record]:
+        """Yield the records after a position. O(log n + records that are read)."""
+        newest, pieces = self._newest, self._pieces  # in this order: what is moved meanwhile is in both
+        for place in range(bisect_right(pieces, seq, key=_last_seq), len(pieces)):
+            for record in pieces[place]:
+                if record.seq > seq:
+                    yield record
+            seq = max(seq, pieces[place][-1].seq)
+        for place in range(bisect_right(newest, seq, key=attrgetter("seq")), len(newest)):
+            yield newest[place]
+
+
+def _last_seq(piece: tuple[Record, ...]) -> int:
+    return piece[-1].seq
+
+
+Link: TypeAlias = tuple[Any, ...]
+"""The link before (None without one), and then records of one allocation: what they are is known to what follows."""
+
+_LINK: Final = 16
+"""How many records a link has, since adding one copies it."""
+
+
+def longer(link: Link | None, record: Record) -> Link:
+    """Return the newest link of an allocation with one more record. O(1)."""
+    if link is None or len(link) > _LINK:
+        return link, record
+    return *link, record
+
+
+def records_of(link: Link) -> tuple[Record, ...]:
+    """Return the records of a link itself, in order: at least one."""
+    return link[1:]
+
+
+def links_after(link: Link | None, version: int) -> list[Link]:
+    """Return the links that have the records after a version, oldest first. O(records that are found)."""
+    links: list[Link] = []
+    while link is not None:
+        links.append(link)
+        if records_of(link)[0].version <= version + 1:
+            break
+        link = link[0]
+    links.reverse()
+    return links
