@@ -29,6 +29,7 @@ SUBJECTS: Final = (
     "folding",
     "startup",
     "waiting",
+    "pauses",
     "serving",
 )
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"

@@ -27,6 +27,7 @@ SUBJECTS = (
     "startup",
     "storing",
     "waiting",
+    "pauses",
 )
 
 

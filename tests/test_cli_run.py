@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -29,6 +30,7 @@ from killing import KILLS
 from servers import LATEST_S, until, url_of
 from supervising import FOREVER, NS, events_of, job_of, left_in, output, script
 from taskfold import Engine, events, verify
+from taskfold.supervisor import Supervisor
 
 RUNS = 6
 
@@ -201,6 +203,20 @@ def test_it_ends_when_its_tasks_have_and_says_how(tmp_path):
     assert process.returncode == 1
     assert re.search(r"main  Terminated  Exit Code: 3\n", shown)
     assert told.splitlines()[-1] == "taskfold: 1 allocation failed"
+
+
+def test_the_collector_passes_over_what_is_there_while_it_runs(tmp_path, monkeypatch):
+    at_work = []
+
+    async def work(_):
+        at_work.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(Supervisor, "run", work)
+
+    assert called("run", written(tmp_path, script("main", "exit 0"))).exit_code == 0
+
+    assert at_work[0] > 1_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_what_has_ended_is_not_run_again(tmp_path):

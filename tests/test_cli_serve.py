@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import os
 import re
@@ -38,6 +39,22 @@ def _nothing_is_served_in_this_process(monkeypatch):
 
 def index_of(url):
     return int(httpx.get(f"{url}/v1/allocations").headers["X-Nomad-Index"])
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow", EXAMPLE)])
+def test_the_collector_passes_over_what_is_there_while_it_serves(tmp_path, monkeypatch, follow):
+    at_work = []
+
+    async def serve(*_, **__):
+        at_work.append(gc.get_freeze_count())
+
+    monkeypatch.setattr(Server, "run", serve)
+    before = gc.get_freeze_count()
+
+    assert run("serve", tmp_path / "x.db", "--bind", "127.0.0.1:0", *follow).exit_code == 0
+
+    assert at_work[0] > before + 1_000
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize(

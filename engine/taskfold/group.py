@@ -72,7 +72,7 @@ class TaskPlan(Struct, frozen=True, kw_only=True):
         return f"{self.hook}-{'sidecar' if self.sidecar else 'ephemeral'}"
 
 
-class Group(Struct, frozen=True, kw_only=True, eq=False):
+class Group(Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The tasks of an allocation, in the order of the job."""
 
     dialect: Dialect

@@ -14,6 +14,7 @@ import click
 import msgspec
 
 from taskfold.cli import options
+from taskfold.cli.collector import passing_over_what_is_there
 from taskfold.cli.guard import NO, Unanswerable, say
 from taskfold.cli.jobs import runnable_job
 from taskfold.cli.serve import check_extra
@@ -74,7 +75,8 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         stand = (canonical_job(engine.snapshot(alloc).fields["Job"], engine.dialect) for alloc in placed)
         if any(msgspec.json.decode(job) != whole for job in stand):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
-        asyncio.run(_run(supervisor, server))
+        with passing_over_what_is_there():
+            asyncio.run(_run(supervisor, server))
         statuses = [found.client_status or "" for found in engine.allocations() if found.id in shown]
     told_counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
     say("; ".join(told_counts) or "no allocation")

@@ -13,6 +13,7 @@ import click
 
 from taskfold.cli import options
 from taskfold.cli.collect import retention_of, retention_options
+from taskfold.cli.collector import passing_over_what_is_there
 from taskfold.cli.guard import Unanswerable, say
 from taskfold.cli.wording import count_text
 from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
@@ -129,6 +130,7 @@ def serve(
         held.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
             held.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
+        held.enter_context(passing_over_what_is_there())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_run(server, log, secret, lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")
