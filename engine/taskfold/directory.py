@@ -22,7 +22,7 @@ from taskfold.allocation import Allocation, current_field
 from taskfold.lifecycle import PENDING
 from taskfold.texts import shared
 
-__all__ = ["DEFAULT_NAMESPACE", "Directory", "Filter", "Listed", "heading_of", "moved"]
+__all__ = ["DEFAULT_NAMESPACE", "Directory", "Filter", "Listed", "heading_of"]
 
 DEFAULT_NAMESPACE: Final = "default"
 """Where an allocation is that tells no namespace, and what is asked for where none is named (since Nomad 0.7.0)."""
@@ -32,8 +32,8 @@ _MOVED_LIMIT: Final = 4_096
 """How many changes of status may pile up: sorting them in takes some ten milliseconds."""
 
 
-class Listed(Struct, frozen=True, gc=False):
-    """What the directory knows of an allocation."""
+class Listed(Struct, gc=False):
+    """What the directory knows of an allocation, to be read under the lock that it is moved under."""
 
     namespace: str = DEFAULT_NAMESPACE
     job: str = ""
@@ -122,14 +122,30 @@ class Directory:
                 self._statuses.add((listed.status, alloc))
             return
         if before.status is not listed.status and before.status != listed.status:
-            self._moved.setdefault(alloc, before.status)
-            if len(self._moved) > _MOVED_LIMIT:
-                self._sort_statuses()
+            self._note_status(alloc, before.status)
         if before.job != listed.job or before.node != listed.node or before.create_index != listed.create_index:
             for name, order in self._orders.items():
                 if (was := getattr(before, name)) != (now := getattr(listed, name)):
                     order.remove((was, alloc))
                     order.add((now, alloc))
+
+    def touch(self, alloc: str, allocation: Allocation) -> Listed | None:
+        """Note a write of an allocation of which only tasks changed; return what is listed of it. O(tasks)."""
+        listed = self._listed.get(alloc)
+        if listed is not None:
+            listed.modify_index = allocation.modify_index
+            self._note_write(alloc, allocation.modify_index)
+            before, status = listed.status, listed.told_status or allocation.client_status or PENDING
+            if status is not before and status != before:
+                listed.status = status
+                self._note_status(alloc, before)
+        return listed
+
+    def _note_status(self, alloc: str, before: str) -> None:
+        """Remember that an allocation is sorted under another status than the one that is listed."""
+        self._moved.setdefault(alloc, before)
+        if len(self._moved) > _MOVED_LIMIT:
+            self._sort_statuses()
 
     def remove(self, alloc: str) -> None:
         """List an allocation no more; without it, do nothing. O(log n) for each order."""
@@ -320,16 +336,3 @@ def _lenient(name: str, text: bytes | None) -> Any:
         return None if text is None else _FIELDS[name](text)
     except msgspec.ValidationError:
         return None
-
-
-def moved(listed: Listed, allocation: Allocation) -> Listed:
-    """Return what the directory lists of an allocation of which only tasks changed. O(tasks)."""
-    return Listed(
-        listed.namespace,
-        listed.job,
-        listed.node,
-        listed.told_status or allocation.client_status or PENDING,
-        listed.create_index,
-        allocation.modify_index,
-        listed.told_status,
-    )

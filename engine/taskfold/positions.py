@@ -70,8 +70,7 @@ class Positions:
             return
         # No mark falls among them.
         self._count += len(records)
-        for record in records:
-            self.newest = max(self.newest, record.index)
+        self.newest = max(self.newest, *[record.index for record in records])
 
     def before(self, index: int) -> int:
         """Return a position after which all records of this index and of greater ones stand. O(log n)."""

@@ -28,7 +28,7 @@ from taskfold.allocation import AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
-from taskfold.directory import Directory, Filter, Listed, heading_of, moved
+from taskfold.directory import Directory, Filter, Listed, heading_of
 from taskfold.errors import LogError
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.ownership import Owned
@@ -275,11 +275,14 @@ class Store(Owned):
     def _fold_in(self, placed: list[Record]) -> None:
         """Move the state, the directory and the positions, and take out whom to wake."""
         touched: dict[str, bool] = {}
-        apply = self.fold.apply
+        apply, is_viewed = self.fold.apply, bool(self._views)
+        if self._unwanted and not is_viewed:
+            self._unwanted.clear()
         for record in placed:
             alloc = record.alloc
             if alloc not in touched:
-                self._keep(alloc)
+                if is_viewed:
+                    self._keep(alloc)
                 touched[alloc] = False
             if not record.task and not isinstance(record.event, Coordinated):
                 # The top-level fields have changed.
@@ -289,10 +292,11 @@ class Store(Owned):
         self.seq = placed[-1].seq
         for alloc, is_whole in touched.items():
             allocation = self.fold.allocations[alloc]
-            listed = self.directory.get(alloc)
-            now = heading_of(allocation) if is_whole or listed is None else moved(listed, allocation)
-            self.directory.put(alloc, now)
-            self.watches.take(alloc, now.job)
+            listed = None if is_whole else self.directory.touch(alloc, allocation)
+            if listed is None:
+                listed = heading_of(allocation)
+                self.directory.put(alloc, listed)
+            self.watches.take(alloc, listed.job)
         if self._followers:
             self._remember(placed, touched)
         for alloc in touched:
@@ -302,9 +306,7 @@ class Store(Owned):
 
     def _keep(self, alloc: str) -> None:
         """Have the views keep an allocation as it is now, before it changes."""
-        if not self._views:
-            self._unwanted.clear()
-        elif alloc not in self._unwanted:
+        if alloc not in self._unwanted:
             waiting = [view for view in self._views if view.wants(alloc)]
             if waiting:
                 before = self.fold.allocations.get(alloc)

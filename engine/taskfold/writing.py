@@ -233,6 +233,9 @@ class Draft:
 
     def appends(self) -> list[Append]:
         """Return what was drafted, to be appended."""
+        if len(self.drafted) == 1:  # as most have it
+            (record,) = self.drafted
+            return [Append(record.alloc, record.version - 1, self.drafted, self._lines)]
         by_allocation: dict[str, tuple[list[Record], list[bytes]]] = {}
         for record, line in zip(self.drafted, self._lines, strict=True):
             records, lines = by_allocation.setdefault(record.alloc, ([], []))

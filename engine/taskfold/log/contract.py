@@ -433,9 +433,11 @@ class Ledger:
 
     def _take(self, record: Record) -> None:
         self.versions[record.alloc] = record.version
+        if record.id is UNSET:
+            return
         if isinstance(record.id, str):
             self.ids[record.id] = event_digest(record.alloc, record.task, record.event)
-        elif isinstance(record.id, int):
+        else:
             self._imported[record.alloc] = (record.index, record.id)
 
 

@@ -83,6 +83,9 @@ def entry_of(record: Record) -> Entry:
         force_setattr(back, "alloc", record.alloc)
     if type(record.task) is str:
         force_setattr(back, "task", record.task)
+    # Nor are two numbers for one time, where an event takes that of its record.
+    if isinstance(back.event, TaskEvent) and back.event.time_ns == back.time_ns:
+        force_setattr(back.event, "time_ns", back.time_ns)
     return Entry(back, line)
 
 
