@@ -18,6 +18,9 @@ from taskfold.task import apply
 
 TRIGGER = named("transitions", "bare trigger")
 FLOOR = "floor: one dict update"
+RING = (
+    "the ring is a tuple, at which the garbage collector does not look; a list costs an event a fifth less, and pauses"
+)
 LIFECYCLE = lifecycle_of(DIALECT)
 
 
@@ -64,7 +67,7 @@ def hot(count: int, trigger_count: int) -> Row:
         "M/s",
         values,
         better="higher",
-        budgets=(Budget("≥", 1.0), Budget("≥", 10, TRIGGER)),
+        budgets=(Budget("≥", 1.0), Budget("≥", 10, TRIGGER, why=RING)),
         note="Started, Terminated, Restarting in turn",
     )
 

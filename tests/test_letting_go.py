@@ -176,9 +176,6 @@ def test_a_view_of_a_job_keeps_nothing_of_other_jobs():
 
     assert [len(view._kept) for view in views] == [5] * 20
     assert not any(view._ahead for view in views)
-    views.clear()
-    engine.update("0000", {"NodeID": "m"})
-    assert not engine.store._unwanted
 
 
 def test_what_is_known_of_what_views_keep_is_bounded(monkeypatch):

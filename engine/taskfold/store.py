@@ -276,8 +276,6 @@ class Store(Owned):
         """Move the state, the directory and the positions, and take out whom to wake."""
         touched: dict[str, bool] = {}
         apply, is_viewed = self.fold.apply, bool(self._views)
-        if self._unwanted and not is_viewed:
-            self._unwanted.clear()
         for record in placed:
             alloc = record.alloc
             if alloc not in touched:
