@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from taskfold.errors import DecodeError
+from taskfold import Engine, events
+from taskfold.errors import DecodeError, Gone, LogError
 from taskfold.log.sqlite import SqliteLog
 from taskfold.testing.logs import record_of
 from test_faults import FROM_THEN_ON, HERE, ONCE, SHORT, library
@@ -94,3 +95,30 @@ def test_what_a_sync_acknowledges_is_there_whatever_append_failed_before_it(tmp_
         log.sync()
 
         assert [(r.alloc, r.version) for r in log.read_all()] == [("a", 1)]
+
+
+def test_a_time_limit_that_ends_a_compaction_after_its_commit_leaves_a_log_that_can_be_read(tmp_path, monkeypatch):
+    engine = Engine.open(tmp_path / "x.db")
+    for alloc in ("a", "b"):
+        engine.place({"ID": alloc})
+        engine.record(alloc, "web", events.Received())
+    engine.update("a", {"ClientStatus": "complete"})
+    engine.collect("a")
+    commit = SqliteLog._end_with
+
+    def ends_late(self, *arguments):
+        commit(self, *arguments)
+        raise TimeoutError("a time limit")
+
+    monkeypatch.setattr(SqliteLog, "_end_with", ends_late)
+    with pytest.raises(LogError, match="a time limit"):
+        engine.compact()
+    monkeypatch.undo()
+
+    kept = [(record.alloc, record.version) for record in engine.store.log.read_kept()]
+    assert kept == [("b", 1), ("b", 2), ("a", 4)]
+    with pytest.raises(Gone):
+        engine.history("a")
+    assert len(engine.history("b")) == 2
+    engine._check()
+    engine.close()

@@ -245,6 +245,9 @@ class SqliteLog(Owned):
                 raise  # what became of the write is known
             except BaseException:
                 self._is_interrupted = True
+                # At once, since who reads does not ask: a time limit is an OSError, and told like one of the disk's.
+                with suppress(LogError):  # then the next write tries again
+                    self.recover()
                 raise
 
     def recover(self) -> None:
