@@ -35,7 +35,7 @@ from taskfold.lifecycle import build_machine
 
 MODELS = 1_000
 DICTS = "dict of dicts, deque of event dicts"
-OBJECTS = "an event is an object of Python, and each of its header, time and place in a list costs; columns would not"
+OBJECTS = "an event is an object of Python, and each of its header, time and place in a tuple costs; columns would not"
 ADD_MODEL = named("transitions", "a model for each, no history")
 
 
