@@ -33,7 +33,7 @@ _MOVED_LIMIT: Final = 4_096
 
 
 class Listed(Struct, gc=False):
-    """What the directory knows of an allocation, to be read under the lock that it is moved under."""
+    """What the directory knows of an allocation; who reads more than one field of it holds the lock of the store."""
 
     namespace: str = DEFAULT_NAMESPACE
     job: str = ""

@@ -158,13 +158,14 @@ class Records:
     def after(self, seq: int) -> Iterator[Record]:
         """Yield the records after a position. O(log n + records that are read)."""
         newest, pieces = self._newest, self._pieces  # in this order: what is moved meanwhile is in both
-        for place in range(bisect_right(pieces, seq, key=_last_seq), len(pieces)):
-            for record in pieces[place]:
-                if record.seq > seq:
-                    yield record
-            seq = max(seq, pieces[place][-1].seq)
-        for place in range(bisect_right(newest, seq, key=attrgetter("seq")), len(newest)):
-            yield newest[place]
+        first = bisect_right(pieces, seq, key=_last_seq)
+        for piece in (*pieces[first:], newest):
+            for place in range(bisect_right(piece, seq, key=_seq), len(piece)):
+                yield piece[place]
+                seq = piece[place].seq
+
+
+_seq: Final = attrgetter("seq")
 
 
 def _last_seq(piece: tuple[Record, ...]) -> int:
