@@ -31,7 +31,6 @@ from taskfold.log.contract import Append, kept_records
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ndjson import NdjsonLog
 from taskfold.log.opening import open_log
-from taskfold.log.sqlite import SqliteLog
 from taskfold.nomad.observation import observation_from_json
 from taskfold.record import Record, Write
 from taskfold.testing.logs import record_of
@@ -457,28 +456,6 @@ def test_an_alarm_at_any_moment_leaves_log_and_state_equal(
     answer = json.loads(done.stdout)
     assert answer["interruptions"] == ALARMS
     assert not answer["wrong"], f"with the seed {seed}"
-
-
-def test_a_time_limit_that_ends_a_compaction_when_it_is_done_leaves_a_log_that_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(str(tmp_path / "x.db"))
-    world.new(events.Received())
-    compact = world.compact()
-    end = SqliteLog._end_with
-
-    def end_late(*arguments: Any) -> None:
-        end(*arguments)
-        raise TimeoutError("a time limit, which is an OSError as a disk's")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SqliteLog, "_end_with", end_late)
-        with pytest.raises(LogError, match="a time limit"):
-            compact()
-
-    assert not wrong_with(world)
-    assert not goes_on(world)
-    world.engine.close()
 
 
 # --- logs that cannot tell what became of a write ---

@@ -7,7 +7,6 @@ read; afterwards the last record alone is there, and whoever asks for the others
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -140,9 +139,4 @@ class Collecting(Turns):
             raise LogError("the engine is closed")
         if not isinstance(self.store.log, Compacts):
             raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
-        try:
-            return self.store.log.compact(collected_before_ns)
-        except LogError:
-            with suppress(LogError):  # then the next write tries again, and tells of it
-                self.store.settle()  # an OSError that interrupted it (a time limit's) may have come after it was done
-            raise
+        return self.store.log.compact(collected_before_ns)
