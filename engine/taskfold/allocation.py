@@ -301,6 +301,10 @@ class Fold:
         """Tell whether an allocation is known."""
         return alloc_id in self.allocations
 
+    def __repr__(self) -> str:
+        """Return how much it holds, and of which dialect."""
+        return f"<Fold, dialect {self.dialect.name}: {len(self):,} allocations>"
+
     def __len__(self) -> int:
         """Return how many allocations are known."""
         return len(self.allocations)

@@ -323,6 +323,15 @@ class Engine(Reporting, Collecting):
             header, records = log.header, list(kept_records(log))
         return backup_records(header, [records], copy).newest
 
+    def __repr__(self) -> str:
+        """Return its log, its dialect, how much it keeps and how far it is, without waiting for anybody."""
+        log = getattr(self.store.log, "name", type(self.store.log).__name__)
+        closed = ", closed" if self.store.is_closed else ""
+        return (
+            f"<Engine on {log}, dialect {self.dialect.name}: "
+            f"{len(self.store.fold):,} allocations at index {self.index}{closed}>"
+        )
+
     def close(self) -> None:
         """End every wait with what is known then, and close the log; nothing can be written afterwards.
 

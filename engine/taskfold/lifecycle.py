@@ -248,6 +248,10 @@ class Lifecycle:
             for cls in TABLES[dialect.name]
         }
 
+    def __repr__(self) -> str:
+        """Return whose lifecycle it is, and how much it knows."""
+        return f"<Lifecycle of dialect {self.dialect.name}: {len(self.rules)} event types, {len(STATES)} states>"
+
     def _targets(self, cls: EventClass) -> dict[str, str | None]:
         """Return what the machine does with this event in each state; one that is not told is pending, as in Nomad."""
         targets = {state: _interned(_ask(self.machine, trigger_name(cls), state)) for state in STATES}

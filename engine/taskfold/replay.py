@@ -45,6 +45,14 @@ class At(Struct, frozen=True, kw_only=True):
     seq: int | None = None
     """The position of a record, in a log or as it would be imported: a write may be split."""
 
+    def __str__(self) -> str:
+        """Return the point in words."""
+        if self.seq is not None:
+            return f"position {self.seq}"
+        if self.time_ns is not None:
+            return time_text(self.time_ns)
+        return "the end" if self.index is None else f"index {self.index}"
+
 
 def parse_at(text: str, now_ns: int | None = None) -> At:
     """Return the point that a text names: a number is an index, ``@7`` a position, an instant a time.
@@ -110,6 +118,13 @@ class Replay(Owned):
         """The position of the newest record that was read of a log."""
         self._newest: int | None = None
         """That of its newest record, where the log can tell without being read."""
+
+    def __repr__(self) -> str:
+        """Return which sources it reads, of which dialect, and up to which point."""
+        at = "" if self.at == At() else f", up to {self.at}"
+        return (
+            f"<Replay of {', '.join(map(shown_name, self.sources))}, dialect {self.dialect or 'not detected yet'}{at}>"
+        )
 
     def __iter__(self) -> Iterator[Record]:
         """Yield the records up to the point that was asked for, in the order of the source.

@@ -464,6 +464,11 @@ class View(Owned):
         """How many of them were read."""
         self._kept: dict[str, AllocationState] | None = {}
 
+    def __repr__(self) -> str:
+        """Return how much it shows, of which index, and whether it can be read still."""
+        closed = ", read or closed" if self._kept is None else ""
+        return f"<View of {len(self):,} allocations at index {self.index}{closed}>"
+
     def __len__(self) -> int:
         """Return how many allocations it has."""
         return len(self._ids)
