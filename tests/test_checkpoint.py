@@ -214,8 +214,7 @@ def test_folding_from_a_checkpoint_is_folding_from_the_beginning(script, data):
     whole, first, positions = Fold("1.1.2", on_illegal="keep"), Fold("1.1.2", on_illegal="keep"), Positions(4)
     whole.apply_all(records)
     first.apply_all(records[:cut])
-    for record in records[:cut]:
-        positions.note(record.seq, record.index)
+    positions.note_all(records[:cut])
 
     found = from_parts(iter(list(to_parts(cut, first, positions))), DIALECTS["1.1.2"])
 

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 
 from taskfold.allocation import Allocation
 from taskfold.directory import Directory, Listed, heading_of
+from taskfold.events import Started
 from taskfold.positions import Positions
+from taskfold.record import Record
 
 IDS = st.sampled_from(["a0", "a1", "ab", "b0", "b1", "c"])
 LISTED = st.builds(
@@ -78,11 +80,16 @@ def test_a_heading_of_a_wrong_type_is_listed_as_empty():
     assert heading_of(allocation) == Listed(node="n")
 
 
-@given(st.lists(st.integers(1, 60), max_size=200), st.integers(0, 61), st.integers(1, 7))
-def test_no_record_of_an_index_or_after_it_stands_before_its_position(indexes, wanted, records_per_mark):
+@given(st.lists(st.integers(1, 60), max_size=200), st.integers(0, 61), st.integers(1, 7), st.data())
+def test_no_record_of_an_index_or_after_it_stands_before_its_position(indexes, wanted, records_per_mark, data):
     positions = Positions(records_per_mark)
-    for seq, index in enumerate(indexes, start=1):
-        positions.note(seq, index)
+    records = [
+        Record(seq=seq, index=index, alloc="a", version=seq, task="web", event=Started())
+        for seq, index in enumerate(indexes, start=1)
+    ]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(records)), max_size=4)))
+    for first, last in zip([0, *cuts], [*cuts, len(records)], strict=True):
+        positions.note_all(records[first:last])
 
     start = positions.before(wanted)
 

@@ -63,6 +63,7 @@ FLOORS = {
         "waits_async",
         "timers",
         "checkpoint",
+        "folding",
         "ownership",
     ),
     "uses": (

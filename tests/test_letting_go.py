@@ -200,7 +200,7 @@ def test_a_log_is_opened_without_keeping_what_was_collected_meanwhile(engine, mo
             Counting.most = max(Counting.most, len(self.allocations))
 
     scheduler(engine, 0, ROUNDS)
-    monkeypatch.setattr("taskfold.store.Fold", Counting)
+    monkeypatch.setattr("taskfold.folding.Fold", Counting)
 
     again = Store(engine.store.log)
 

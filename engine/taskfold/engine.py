@@ -24,6 +24,7 @@ from taskfold.collecting import Collecting
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
+from taskfold.folding import Folding
 from taskfold.log.contract import Append, check_dialect, kept_records
 from taskfold.log.entries import UNWRITABLE, problem_of
 from taskfold.log.opening import is_new_log, open_log, open_reader
@@ -81,9 +82,10 @@ class Engine(Reporting, Collecting):
         if read_only:
             return cls._open_reader(path, dialect, clock, seed)
         name = dialect.name if isinstance(dialect, Dialect) else dialect
-        log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None))
+        folding = Folding()
+        log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None), reader=folding)
         try:
-            return cls(log, clock=clock, seed=seed)
+            return cls(log, clock=clock, seed=seed, folding=folding)
         except BaseException:
             log.close()
             raise
@@ -95,11 +97,12 @@ class Engine(Reporting, Collecting):
         """Open a log to be read only, and follow it. Raises LogError and DialectError."""
         from taskfold.shared import LogListener
 
-        log = open_reader(path)
+        folding = Folding()
+        log = open_reader(path, reader=folding)
         try:
             if dialect is not None:
                 check_dialect(log.header, dialect)
-            engine = cls(log, clock=clock, seed=seed)
+            engine = cls(log, clock=clock, seed=seed, folding=folding)
             engine._listener = LogListener(engine)
             engine._listener.start()
         except BaseException:

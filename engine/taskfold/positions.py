@@ -20,9 +20,11 @@ class Positions:
     It keeps two integers for each 1,024 records. Indexes need not be in order (answers of several polls may be imported
     one after the other): nothing is ever passed over.
 
+    >>> from taskfold.events import Started
     >>> positions = Positions()
-    >>> for seq in range(1, 3000):
-    ...     positions.note(seq, index=seq * 10)
+    >>> positions.note_all(
+    ...     [Record(seq=n, index=n * 10, alloc="a", version=n, event=Started()) for n in range(1, 3000)]
+    ... )
     >>> positions.before(20_000), positions.before(0), positions.newest
     (1024, 0, 29990)
     """
@@ -51,26 +53,19 @@ class Positions:
         made._newest.extend(newest)
         return made
 
-    def note(self, seq: int, index: int) -> None:
-        """Remember the next record. O(1)."""
-        if not self._count:
-            self.oldest = index
-        if self._count % self._records_per_mark == 0:
-            self._seqs.append(seq - 1)
-            self._newest.append(self.newest)
-        self._count += 1
-        self.newest = max(self.newest, index)
-
     def note_all(self, records: Sequence[Record]) -> None:
         """Remember the next records. O(records)."""
-        since_mark = self._count % self._records_per_mark
-        if not since_mark or since_mark + len(records) > self._records_per_mark:
-            for record in records:
-                self.note(record.seq, record.index)
-            return
-        # No mark falls among them.
-        self._count += len(records)
-        self.newest = max(self.newest, *[record.index for record in records])
+        count, newest = self._count, self.newest
+        if records and not count:
+            self.oldest = records[0].index
+        for record in records:
+            if count % self._records_per_mark == 0:
+                self._seqs.append(record.seq - 1)
+                self._newest.append(newest)
+            count += 1
+            if record.index > newest:  # noqa: PLR1730 - a call of max would double what all of this costs
+                newest = record.index
+        self._count, self.newest = count, newest
 
     def before(self, index: int) -> int:
         """Return a position after which all records of this index and of greater ones stand. O(log n)."""

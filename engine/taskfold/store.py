@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final, TypeVar
 
@@ -30,16 +30,20 @@ from taskfold.codecs.allocation import Snapshot
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, Filter, Listed, heading_of
 from taskfold.errors import LogError
+from taskfold.folding import Folding
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.ownership import Owned
 from taskfold.positions import Positions
-from taskfold.record import Collected, Coordinated, Record
+from taskfold.record import Coordinated, Record
 from taskfold.watch import WAITERS_PER_KEY, Watches
 
 __all__ = ["Change", "Store", "View"]
 
 _STATES_KEPT: Final = 2_048
 """How many states of the newest changes are kept for those who follow: what is older is read from the log."""
+
+_RECORDS_AT_ONCE: Final = 1_000
+"""How many records are folded at once: what was decoded still fits the processor's caches."""
 
 _INTERRUPTED: Final = "a write was interrupted"
 
@@ -69,22 +73,27 @@ class Store(Owned):
 
     instead = "open its log again where it is needed, with read_only=True to read"
 
-    def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY) -> None:
-        """Fold a log. O(records). Events that its table refuses are kept, as they were when they were recorded."""
+    def __init__(
+        self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY, folding: Folding | None = None
+    ) -> None:
+        """Fold a log, unless that was done when it was opened. O(records).
+
+        Events that its table refuses are kept, as they were when they were recorded.
+        """
         self.log = log
         self._own_with(log)
         self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
         """The log, where other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
-        self.fold = Fold(self.dialect, on_illegal="keep")
+        self.fold: Fold
         """To be read by the writer only, or under the lock."""
         self.turn = threading.RLock()
         """Whose turn it is to write. It is taken before ``lock``."""
         self.lock = threading.Lock()
         self._gate = threading.Lock()
         """Held by a writer who waits for the lock, and passed by whoever takes it often: a lock itself is not fair."""
-        self.directory = Directory()
-        self.positions = Positions()
+        self.directory: Directory
+        self.positions: Positions
         self.watches = Watches(waiters_per_key)
         self.is_released = False
         """Whoever waits is answered with what is known, and nobody waits any more."""
@@ -107,26 +116,29 @@ class Store(Owned):
         self._recent_states = 0
         self.checkpoint_seq = 0
         """Up to which position a checkpoint is kept."""
-        self._fold_log()
+        if folding is not None and (folding.fold.dialect, folding.seq) == (self.dialect, log.seq):
+            self._begin(folding, 0)
+        else:
+            self._fold_log()
 
     def _fold_log(self) -> None:
         """Fold the log, whatever the state was. O(records), or O(tasks + records since the checkpoint)."""
-        log = self.log
-        seq, checkpoint_seq, fold, positions = 0, 0, Fold(self.dialect, on_illegal="keep"), Positions()
+        log, folding, checkpoint_seq = self.log, Folding(self.dialect), 0
         checkpoint = from_parts(_kept_parts(log), self.dialect)
         if checkpoint is not None and checkpoint.seq <= log.seq:
-            seq, fold, positions = checkpoint
-            checkpoint_seq = seq
-        for record in kept_records(log, seq):
-            fold.apply(record)
-            positions.note(record.seq, record.index)
-            seq = record.seq
-            if type(record.event) is Collected:
-                del fold.allocations[record.alloc]  # at once: a log may have many more of them than of others
+            folding.go_on(checkpoint)
+            checkpoint_seq = checkpoint.seq
+        records = kept_records(log, folding.seq)
+        while some := list(islice(records, _RECORDS_AT_ONCE)):
+            folding.take(some)
+        self._begin(folding, checkpoint_seq)
+
+    def _begin(self, folding: Folding, checkpoint_seq: int) -> None:
+        """Have the state that was folded. O(allocations)."""
         directory = Directory()
-        directory.put_all({alloc: heading_of(found) for alloc, found in fold.allocations.items()})
-        self.seq, self.checkpoint_seq, self.fold, self.positions = seq, checkpoint_seq, fold, positions
-        self.directory = directory
+        directory.put_all({alloc: heading_of(found) for alloc, found in folding.fold.allocations.items()})
+        self.seq, self.fold, self.positions = folding.seq, folding.fold, folding.positions
+        self.checkpoint_seq, self.directory = checkpoint_seq, directory
 
     @property
     def index(self) -> int:

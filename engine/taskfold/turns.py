@@ -24,6 +24,7 @@ from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.effects import Step
 from taskfold.errors import ListenerError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
+from taskfold.folding import Folding
 from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.log.memory import MemoryLog
 from taskfold.log.read_only import ReadOnlyLog
@@ -123,15 +124,18 @@ class Turns(Reading):
         clock: Clock | None = None,
         waiters_per_key: int = WAITERS_PER_KEY,
         seed: int | None = None,
+        folding: Folding | None = None,
     ) -> None:
         """Go on from a log, or begin in memory. O(records of the log).
 
+        ``folding`` has the state already, where it took in the log's records when that was opened.
         The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
         A seed makes the jitter of restart delays the same in every run; without one it is random.
         """
         if isinstance(log, (str, os.PathLike)):
             raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
-        self.store = Store(MemoryLog(dialect) if log is None else log, waiters_per_key=waiters_per_key)
+        log = MemoryLog(dialect) if log is None else log
+        self.store = Store(log, waiters_per_key=waiters_per_key, folding=folding)
         """The state behind the engine, for faces that read much."""
         self.dialect = self.store.dialect
         self.clock: Clock = SystemClock() if clock is None else clock

@@ -24,6 +24,7 @@ from taskfold.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.effects import Step
 from taskfold.engine import Engine
 from taskfold.events import wire_type
+from taskfold.folding import Folding
 from taskfold.log.files import own_file, own_folder
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, is_postgres, open_log
@@ -55,7 +56,9 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
     name = dialect or (NEWEST_DIALECT if begins else None)
     told = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
     with ExitStack() as held:
-        engine = held.enter_context(Engine(MemoryLog(name or "") if log is None else open_log(log, name)))
+        folding = Folding()
+        opened = MemoryLog(name or "") if log is None else open_log(log, name, reader=folding)
+        engine = held.enter_context(Engine(opened, folding=folding))
         told = told or runnable_job(job, engine.dialect)
         server = None if bind is None else _server(engine, bind, held)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")

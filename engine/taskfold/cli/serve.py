@@ -20,6 +20,7 @@ from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.duration import NS_PER_SECOND
 from taskfold.engine import Engine
 from taskfold.errors import LogError, SourceError
+from taskfold.folding import Folding
 from taskfold.follow import STANDARD_INPUT, Follower
 from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
@@ -115,7 +116,7 @@ def serve(
         if is_reader and (log is None or follow is not None or retention is not None or more["dialect"] is not None):
             raise Unanswerable("--read-only serves what another process writes: name its LOG, and nothing that writes")
         engine = held.enter_context(
-            Engine(open_reader(str(log))) if is_reader else _engine(log, follow, more["dialect"], more["region"])
+            _reader(str(log)) if is_reader else _engine(log, follow, more["dialect"], more["region"])
         )
         app = _app(engine, secret, is_mirror=follow is not None, **more)
         raise_descriptor_limit()
@@ -179,6 +180,12 @@ def check_extra() -> None:
         raise Unanswerable(f"serving needs {', '.join(missing)}: pip install 'taskfold[http]'")
 
 
+def _reader(log: str) -> Engine:
+    """Return the engine that only reads a log. Raises LogError."""
+    folding = Folding()
+    return Engine(open_reader(log, reader=folding), folding=folding)
+
+
 def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
     begins = log is None or is_new_log(log)
@@ -187,8 +194,9 @@ def _engine(log: str | None, follow: str | None, dialect: str | None, region: st
     own = {} if region is None else {"region": region}
     if log is None:
         return Engine(MemoryLog(name or DEFAULT_DIALECT, **own))
+    folding = Folding()
     try:
-        return Engine(open_log(log, name, **own))
+        return Engine(open_log(log, name, **own, reader=folding), folding=folding)
     except LogError as error:
         if begins or not _is_source(log):
             raise

@@ -21,6 +21,7 @@ __all__ = [
     "Compacts",
     "EventLog",
     "Ledger",
+    "Reader",
     "Recovers",
     "SharedLog",
     "StoredLog",
@@ -285,6 +286,18 @@ def check_whole(header: LogHeader, name: str, after_seq: int) -> None:
         raise hole(header, name, None, after_seq + 1, header.compacted.seq + 1)
 
 
+class Reader(Protocol):
+    """What takes in the records of a log while it is opened, so that they need not be read again."""
+
+    def begin(self, header: LogHeader) -> None:
+        """Begin with no record, of a log with this header; again where the reading begins anew."""
+        ...
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Take in the next records, in order."""
+        ...
+
+
 OnHole: TypeAlias = Callable[[str | None, int, int], LogError | None]
 """Says what is wrong where a place (of an allocation, or of the log) is missing, and which one follows."""
 
@@ -402,17 +415,27 @@ class Ledger:
             return False
         return self.is_repeat(record)
 
-    def note(self, record: Record) -> None:
-        """Remember a record that is in the log now. Raises LogError when it does not follow the ones before."""
-        if not self.follows(record):
-            version = self.versions.get(record.alloc, 0)
-            msg = (
-                f"expected Seq {self.seq + 1} and Version {version + 1} of allocation {record.alloc}, "
-                f"found Seq {record.seq} and Version {record.version}"
-            )
-            raise LogError(msg)
-        self._take(record)
-        self.seq = record.seq
+    def note_all(self, records: Sequence[Record]) -> None:
+        """Remember records that are in the log now. O(records).
+
+        Raises LogError when one does not follow those before it, which are remembered.
+        """
+        seq, versions = self.seq, self.versions
+        for record in records:
+            alloc, version = record.alloc, record.version
+            if record.seq != seq + 1 or version != versions.get(alloc, 0) + 1:
+                self.seq = seq
+                if not self.follows(record):
+                    known = versions.get(alloc, 0)
+                    raise LogError(
+                        f"expected Seq {seq + 1} and Version {known + 1} of allocation {alloc}, "
+                        f"found Seq {record.seq} and Version {version}"
+                    )
+            seq = record.seq
+            versions[alloc] = version
+            if record.id is not UNSET:
+                self._note_id(record)
+        self.seq = seq
 
     def follows(self, record: Record) -> bool:
         """Tell whether a record is the next one, of the log and of its allocation; or the next where some were removed.
@@ -433,12 +456,15 @@ class Ledger:
 
     def _take(self, record: Record) -> None:
         self.versions[record.alloc] = record.version
-        if record.id is UNSET:
-            return
-        if isinstance(record.id, str):
-            self.ids[record.id] = event_digest(record.alloc, record.task, record.event)
-        else:
-            self._imported[record.alloc] = (record.index, record.id)
+        if record.id is not UNSET:
+            self._note_id(record)
+
+    def _note_id(self, record: Record) -> None:
+        known_by = record.id
+        if isinstance(known_by, str):
+            self.ids[known_by] = event_digest(record.alloc, record.task, record.event)
+        elif isinstance(known_by, int):
+            self._imported[record.alloc] = (record.index, known_by)
 
 
 def _is_remnant(record: Record) -> bool:

@@ -64,8 +64,9 @@ class MemoryLog(Owned):
             self._put_compacted()
         if self._is_interrupted:
             ledger, by_allocation = Ledger(self.header), dict[str, Link]()
-            for record in self._records.after(0):
-                ledger.note(record)
+            records = list(self._records.after(0))
+            ledger.note_all(records)
+            for record in records:
                 by_allocation[record.alloc] = longer(by_allocation.get(record.alloc), record)
             self._ledger, self._by_allocation = ledger, by_allocation
             self._is_interrupted = False

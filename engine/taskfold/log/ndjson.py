@@ -27,6 +27,7 @@ from taskfold.lines import blocks, is_database, open_bytes
 from taskfold.log.contract import (
     Append,
     Ledger,
+    Reader,
     check_dialect,
     check_whole,
     hole,
@@ -70,9 +71,17 @@ class NdjsonLog(Owned):
     takes the file's place when it is acknowledged.
     """
 
-    def __init__(self, path: str | Path, dialect: str | Dialect | None = None, region: str = "global") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        dialect: str | Dialect | None = None,
+        region: str = "global",
+        *,
+        reader: Reader | None = None,
+    ) -> None:
         """Open a log, or begin one where there is none, for which the dialect must be named.
 
+        ``reader`` takes in its records as they are read.
         Raises LogError when the file is something else or cannot be opened, DialectError when it is of another dialect.
         """
         self.path = Path(path).absolute()
@@ -106,7 +115,7 @@ class NdjsonLog(Owned):
                     self._write(header_line(header))
                     self._know(_begun(header))
                 else:
-                    self._know(read_content(self.path, dialect))
+                    self._know(read_content(self.path, dialect, reader))
                 # What follows was cut off while it was written, and never acknowledged.
                 self._cut_off()
                 if self.header.taskfold != FORMAT:
@@ -188,8 +197,7 @@ class NdjsonLog(Owned):
     def _note_written(self, records: Sequence[Record], size: int) -> None:
         """Note that records are in the file."""
         with self._lock:
-            for record in records:
-                self._blocks.note(record)
+            self._blocks.note_all(records)
             self._blocks.end(records[-1].seq, size)
             self._size += size
 
@@ -197,8 +205,7 @@ class NdjsonLog(Owned):
         """Note that what is pending is in the file."""
         records = self._pending
         with self._lock:
-            for record in records:
-                self._blocks.note(record)
+            self._blocks.note_all(records)
             self._blocks.end(records[-1].seq, size)
             self._size += size
             self._pending, self._pending_lines = [], bytearray()
@@ -374,9 +381,8 @@ class NdjsonLog(Owned):
             while some := list(islice(records, _RECORDS_AT_ONCE)):
                 steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
                 written = _write_whole(file, b"".join(map(_sealed, steps)))
-                for record in some:
-                    ledger.note(record)
-                    of_blocks.note(record)
+                ledger.note_all(some)
+                of_blocks.note_all(some)
                 of_blocks.end(ledger.seq, written)
                 size += written
             os.fsync(file.fileno())
@@ -514,12 +520,10 @@ class NdjsonLog(Owned):
         return file
 
 
-def read_content(
-    path: Path, dialect: str | Dialect | None = None, on_record: Callable[[Record], object] = lambda _: None
-) -> Content:
+def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reader | None = None) -> Content:
     """Read a file of lines, and check that it is a log that can go on. O(records). Raises LogError and DialectError."""
     name = str(path)
-    seq = 0
+    ledger = Ledger()
     try:
         with open_bytes(path) as stream:
             _check_appendable(stream, name)
@@ -528,20 +532,21 @@ def read_content(
             header, runs = opened(stream, name, lambda _: None)
             if dialect is not None:
                 check_dialect(header, dialect)
+            if reader is not None:
+                reader.begin(header)
             _, ledger, of_blocks, size = _begun(header, size)
             for run in runs:
                 for records in decoded(run, name, header.taskfold):
-                    for record in records:
-                        ledger.note(record)
-                        of_blocks.note(record)
-                        on_record(record)
-                        seq = record.seq
-                of_blocks.end(seq, run.size)
+                    ledger.note_all(records)
+                    of_blocks.note_all(records)
+                    if reader is not None:
+                        reader.take(records)
+                of_blocks.end(ledger.seq, run.size)
                 size += run.size
     except SourceError as error:
         raise LogError(str(error)) from None
     except LogError as error:
-        msg = f"{name}, line {seq + 2}: {error}"
+        msg = f"{name}, line {ledger.seq + 2}: {error}"
         raise LogError(msg) from None
     return Content(header, ledger, of_blocks, size)
 

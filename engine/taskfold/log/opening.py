@@ -9,7 +9,7 @@ from typing import Final
 
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import is_database, readable
-from taskfold.log.contract import SharedLog, StoredLog
+from taskfold.log.contract import Reader, SharedLog, StoredLog
 from taskfold.log.ndjson import NdjsonLog
 from taskfold.log.ndjson_lines import is_new
 from taskfold.record import LogHeader, Record
@@ -32,9 +32,12 @@ DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 _SCHEMES: Final = ("postgresql://", "postgres://")
 
 
-def open_log(name: str | Path, dialect: str | None = None, region: str = "global") -> StoredLog:
+def open_log(
+    name: str | Path, dialect: str | None = None, region: str = "global", *, reader: Reader | None = None
+) -> StoredLog:
     """Open the log that a name means, or begin one.
 
+    ``reader`` takes in its records where opening reads them, as that of a file of lines does.
     Raises LogError for a name that means no store, and for whatever the store refuses.
     """
     text = str(name)
@@ -44,7 +47,7 @@ def open_log(name: str | Path, dialect: str | None = None, region: str = "global
 
         return PostgresLog(text, dialect, region)
     if text.endswith(LINES):
-        return NdjsonLog(name, dialect, region)
+        return NdjsonLog(name, dialect, region, reader=reader)
     if text.endswith(DATABASES):
         from taskfold.log.sqlite import SqliteLog
 
@@ -55,8 +58,11 @@ def open_log(name: str | Path, dialect: str | None = None, region: str = "global
     )
 
 
-def open_reader(name: str | Path) -> SharedLog:
-    """Open the log that a name means, to be read only, while others write it. Raises LogError."""
+def open_reader(name: str | Path, *, reader: Reader | None = None) -> SharedLog:
+    """Open the log that a name means, to be read only, while others write it.
+
+    ``reader`` takes in its records where opening reads them. Raises LogError.
+    """
     text = str(name)
     if is_new_log(name):
         raise LogError(f"{shown_name(text)}: there is no log")
@@ -68,7 +74,7 @@ def open_reader(name: str | Path) -> SharedLog:
 
     with readable(text):
         is_rows = is_database(text)
-    return SqliteReader(name) if is_rows else NdjsonReader(name)
+    return SqliteReader(name) if is_rows else NdjsonReader(name, reader=reader)
 
 
 def is_new_log(name: str | Path) -> bool:

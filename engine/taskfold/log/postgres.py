@@ -385,8 +385,7 @@ class PostgresLog(Owned):
             self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(taken)])
             self._is_sent = True
             while some := list(islice(rest, _ROWS_PER_COPY)):
-                for record in some:
-                    ledger.note(record)
+                ledger.note_all(some)
                 self._pending += map(entry_of, some)
                 self._ledger.note_placed(some)
                 self._send()

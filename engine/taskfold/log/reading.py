@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import blocks
 from taskfold.log import sqlite_tables as tables
-from taskfold.log.contract import Ledger, OnHole
+from taskfold.log.contract import Ledger, OnHole, Reader
 from taskfold.log.entries import event_digest
 from taskfold.log.ndjson import Content, NdjsonLog, read_content
 from taskfold.log.ndjson_lines import decoded, runs_of
@@ -87,8 +87,8 @@ class _FileReader(ReadOnlyLog):
 class NdjsonReader(_FileReader, NdjsonLog):
     """A log in a file of JSON lines that is only read. Opening reads it once (O(records))."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open a log. Raises LogError."""
+    def __init__(self, path: str | Path, *, reader: Reader | None = None) -> None:
+        """Open a log; ``reader`` takes in its records as they are read. Raises LogError."""
         self._begin_reading(path)
         self._lock = threading.Lock()
         self._pending = []
@@ -97,7 +97,7 @@ class NdjsonReader(_FileReader, NdjsonLog):
         """There is something at the end that may be acknowledged yet."""
         self._newest: Record | None = None
         self._seen: tuple[int, ...] = ()
-        self._file = self._begin_anew()
+        self._file = self._begin_anew(reader)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -135,28 +135,17 @@ class NdjsonReader(_FileReader, NdjsonLog):
             return _looks_of(self._stat()) != self._seen
         return True
 
-    def _begin_anew(self) -> FileIO:
+    def _begin_anew(self, reader: Reader | None = None) -> FileIO:
         """Read the file from its beginning: the first time, and when a compaction has put another in its place."""
-        known = self._newest
-        newest: Record | None = None
-        found: list[Record] = []
-
-        def look(record: Record) -> None:
-            nonlocal newest
-            newest = record
-            if known is not None and record.seq == known.seq:
-                found.append(record)
-
+        known, look = self._newest, _Look(self._newest, reader)
         while True:
-            newest = None
-            found.clear()
             with self._told("read"):
                 file = FileIO(self.path)
             try:
                 looks = _looks_of(os.fstat(file.fileno()))
-                whole = read_content(self.path, on_record=look)
+                whole = read_content(self.path, reader=look)
                 if known is not None:
-                    self._check_same(whole, known, found)
+                    self._check_same(whole, known, look.same)
                 if os.path.samestat(self._stat(), os.fstat(file.fileno())):
                     break
             except BaseException:
@@ -165,13 +154,13 @@ class NdjsonReader(_FileReader, NdjsonLog):
             file.close()  # it was replaced in between
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = whole
-            self._newest, self._seen, self._has_tail = newest, looks, True
+            self._newest, self._seen, self._has_tail = look.newest, looks, True
         return file
 
-    def _check_same(self, whole: Content, known: Record, found: list[Record]) -> None:
+    def _check_same(self, whole: Content, known: Record, same: Record | None) -> None:
         """Check that a log is the one that was read before, however much was removed since. Raises LogError."""
         is_of_it = _is_same(whole.header, self.header)
-        is_kept = found == [known] if found else known.seq <= whole.ledger.compacted_seq
+        is_kept = same == known if same is not None else known.seq <= whole.ledger.compacted_seq
         versions, now = self._ledger.versions.items(), whole.ledger.versions
         if not (is_of_it and is_kept and all(now.get(alloc, 0) >= version for alloc, version in versions)):
             raise LogError(f"{self.path}: another log is there now: close this one, and open it again")
@@ -187,10 +176,9 @@ class NdjsonReader(_FileReader, NdjsonLog):
                 for run in runs_of(numbered, self.name, self.header, self._size, self._note_tail):
                     records = [record for some in decoded(run, self.name, self.header.taskfold) for record in some]
                     with self._lock:
-                        for record in records:
-                            self._ledger.note(record)
-                            self._blocks.note(record)
-                            self._newest = record
+                        self._ledger.note_all(records)
+                        self._blocks.note_all(records)
+                        self._newest = records[-1] if records else self._newest
                         self._blocks.end(self._ledger.seq, run.size)
                         self._size += run.size
             except SourceError as error:
@@ -205,6 +193,30 @@ class NdjsonReader(_FileReader, NdjsonLog):
             if hasattr(os, "pread"):
                 return os.fdopen(os.dup(self._file.fileno()), "rb")
             return self.path.open("rb")  # on Windows, where none is replaced while it is open
+
+
+class _Look:
+    """What is remembered of a file that is read from its beginning: its newest record, and the one of a known place."""
+
+    def __init__(self, known: Record | None, reader: Reader | None) -> None:
+        self._seq = 0 if known is None else known.seq
+        self._reader = reader
+        self.newest: Record | None = None
+        self.same: Record | None = None
+
+    def begin(self, header: LogHeader) -> None:
+        self.newest = self.same = None
+        if self._reader is not None:
+            self._reader.begin(header)
+
+    def take(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        self.newest = records[-1]
+        if records[0].seq <= self._seq <= self.newest.seq:
+            self.same = next((record for record in records if record.seq == self._seq), None)
+        if self._reader is not None:
+            self._reader.take(records)
 
 
 def _looks_of(named: os.stat_result) -> tuple[int, ...]:

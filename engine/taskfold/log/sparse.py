@@ -6,6 +6,7 @@ import os
 import sys
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 from taskfold.lines import BLOCK_BYTES
@@ -37,14 +38,15 @@ class Blocks:
         self._seqs.append(0)
         self._offsets.append(offset)
 
-    def note(self, record: Record) -> None:
-        """Remember that a record stands in the newest block."""
-        block = len(self._seqs) - 1
-        span = self._spans.get(record.alloc)
-        if span is None:
-            self._spans[record.alloc] = block << _SPAN_BITS | block
-        elif span & _LAST_BLOCK != block:
-            self._spans[record.alloc] = span & ~_LAST_BLOCK | block
+    def note_all(self, records: Sequence[Record]) -> None:
+        """Remember that records stand in the newest block. O(records)."""
+        block, spans = len(self._seqs) - 1, self._spans
+        for alloc in {record.alloc for record in records}:
+            span = spans.get(alloc)
+            if span is None:
+                spans[alloc] = block << _SPAN_BITS | block
+            elif span & _LAST_BLOCK != block:
+                spans[alloc] = span & ~_LAST_BLOCK | block
 
     def end(self, seq: int, size: int) -> None:
         """Remember that so many bytes were added, up to a position; a block that is full is followed by another."""

@@ -336,8 +336,7 @@ class SqliteLog(Owned):
             self._database.execute("UPDATE header SET text = ?", (header_text(taken),))
             self._head = self._head._replace(uuid=taken.uuid)
             while some := list(islice(rest, _RECORDS_AT_ONCE)):
-                for record in some:
-                    ledger.note(record)
+                ledger.note_all(some)
                 self._insert(list(map(entry_of, some)), sync=False)
                 self._ledger.note_placed(some)
             self.sync()
