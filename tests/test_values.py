@@ -12,11 +12,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from any_values import MIRRORING, WRITING, Mine, MyStarted, begin, check_read_again, clock, make_calls, state_of
-from taskfold import Engine, Retention, events, inputs
+from any_values import (
+    ANY,
+    EVENTS,
+    MIRRORING,
+    WRITING,
+    Mine,
+    MyStarted,
+    begin,
+    check_read_again,
+    clock,
+    make_calls,
+    state_of,
+)
+from taskfold import Engine, Record, Retention, events, inputs
 from taskfold.errors import DecodeError, IdConflict, InputRefused, TaskfoldError
-from taskfold.log.entries import MAX_DEPTH, is_deep
-from taskfold.record import Finished, Placed, Write
+from taskfold.log.entries import INT64, MAX_DEPTH, UNWRITABLE, Entry, decoder, entries_of, is_deep, problem_of
+from taskfold.record import Finished, Placed, Updated, Write
 
 Calls = list[Callable[[Engine], object]]
 STORES = [".jsonl", ".db"]
@@ -269,3 +281,92 @@ def test_how_deep_json_is_nested_is_told_whatever_its_texts_look_like(inner, bes
     text = msgspec.json.encode(value)
 
     assert is_deep(text) == (depth_of(text) > MAX_DEPTH)
+
+
+# --- what is acknowledged can be read again ---------------------------------------------------------------------------
+
+
+def entry_by_the_rule(record: Record) -> Entry:
+    """Return what a log holds of a record, as docs/logs.md promises it, step by step. Raises DecodeError."""
+    try:
+        line = msgspec.json.encode(record)
+        line.decode()
+        back = decoder().decode(line)
+    except UNWRITABLE as error:
+        raise DecodeError(problem_of(error)) from None
+    in_64_bits = 0 <= back.seq < INT64 and 0 <= back.index < INT64 and -INT64 <= back.time_ns < INT64
+    if back != record or b"\n" in line or depth_of(line) > MAX_DEPTH or not in_64_bits:
+        raise DecodeError("refused")
+    return Entry(back, line)
+
+
+def taken(make: Callable[[], list[Entry]]) -> list[Entry] | None:
+    """Return the entries that are made; None where they are refused."""
+    try:
+        return make()
+    except DecodeError:
+        return None
+
+
+def some_record(seq: int) -> st.SearchStrategy[Record]:
+    """Return records that a log takes, and records of any values."""
+    plain = st.sampled_from(
+        [
+            events.Started(time_ns=seq),
+            events.Terminated(exit_code=None, message="é"),
+            events.Restarting(start_delay_ns=-1, restart_reason='"]}\n'),
+            events.Driver(kept=events.Kept(fields={"a": [None, 1.5]})),
+            Placed(body=Raw(b'{"ID":"a"}')),
+            Updated(fields={"Job": Raw(b"[" * 125 + b"]" * 125)}),
+            Updated(fields={"Job": Raw(b"[" * 126 + b"]" * 126)}),
+            Updated(fields={"Job": Raw(b'{"a":\n1}')}),
+            Updated(fields={"Job": Raw(b'"\xff"')}),
+        ]
+    )
+    record = st.builds(
+        Record, seq=st.just(seq), index=st.just(seq), alloc=st.just("a"), version=st.just(seq), event=plain
+    )
+    odd = st.tuples(st.sampled_from(Record.__struct_fields__), ANY | st.sampled_from([-1, INT64 - 1, INT64, -INT64]))
+    return st.one_of(
+        record,
+        record,
+        st.builds(lambda record, event: msgspec.structs.replace(record, event=event), record, EVENTS),
+        st.builds(lambda record, odd: msgspec.structs.replace(record, **{odd[0]: odd[1]}), record, odd),
+    )
+
+
+@settings(max_examples=settings().max_examples * 4, suppress_health_check=SLOW)
+@given(st.integers(1, 4).flatmap(lambda count: st.tuples(*map(some_record, range(1, count + 1)))))
+def test_records_are_taken_together_where_each_is_read_back_as_itself(records: tuple[Record, ...]) -> None:
+    found = taken(lambda: entries_of(list(records)))
+
+    assert found == taken(lambda: [entry_by_the_rule(record) for record in records])
+    if found is None and len(records) > 1:
+        # The first that is refused alone is the one that is named.
+        alone = next(record for record in records if taken(lambda record=record: entries_of([record])) is None)
+        with pytest.raises(DecodeError) as one:
+            entries_of([alone])
+        with pytest.raises(DecodeError) as all_of_them:
+            entries_of(list(records))
+        assert str(one.value) == str(all_of_them.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (b'{"a":1}}},"x":[', b"1"),  # closes more than it opens
+        (b'"a', b'b"'),  # a text that ends in the next record
+        (b"[1,", b"2]"),
+        (b'{"a":1}\n', b"2"),
+        (b"1}}\n", b"2"),
+        (b'1}}\n{"Index":2,"Alloc":"a","Version":2,"Event":{"Type":"Placed","Body":2', b""),
+    ],
+)
+def test_no_record_is_taken_that_reaches_into_the_next_one(first: bytes, second: bytes) -> None:
+    records = [
+        Record(index=index, alloc="a", version=index, event=Placed(body=Raw(text)))
+        for index, text in enumerate((first, second), start=1)
+    ]
+
+    assert taken(lambda: [entry_by_the_rule(record) for record in records]) is None
+    assert taken(lambda: entries_of(records)) is None

@@ -13,7 +13,7 @@ from taskfold.dialect import Dialect, dialect_of
 from taskfold.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
 from taskfold.events import wire_type
 from taskfold.lifecycle import lifecycle_of
-from taskfold.log.entries import Entry, entry_of, event_digest, read_back
+from taskfold.log.entries import Entry, entries_of, event_digest, read_back
 from taskfold.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
 __all__ = [
@@ -368,7 +368,9 @@ class Ledger:
         Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
         record: IdConflict and DecodeError.
         """
-        placed: list[Entry] = []
+        placed: list[Record] = []
+        placed_lines: list[bytes] = []
+        """The lines of the first of them, as long as those are known."""
         ids: dict[str, int] = {}
         named: set[str] = set()
         for append in appends:
@@ -391,10 +393,10 @@ class Ledger:
                 seq = self.seq + len(placed) + 1
                 if record.seq != seq:
                     record = msgspec.structs.replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
-                    placed.append(entry_of(record))
-                else:
-                    placed.append(Entry(record, lines[place]) if lines else entry_of(record))
-        return placed
+                elif lines and len(placed_lines) == len(placed):
+                    placed_lines.append(lines[place])
+                placed.append(record)
+        return list(map(Entry, placed, placed_lines)) if len(placed_lines) == len(placed) else entries_of(placed)
 
     def _version_before(self, append: Append, first: Record) -> int:
         """Return the version that an allocation is at, before the first new record. Raises VersionConflict."""

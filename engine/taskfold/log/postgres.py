@@ -40,7 +40,7 @@ from taskfold.log.contract import (
     removal,
     taken_header,
 )
-from taskfold.log.entries import Entry, digest_in, entry_of
+from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.postgres_tables import Connection
@@ -386,7 +386,7 @@ class PostgresLog(Owned):
             self._is_sent = True
             while some := list(islice(rest, _ROWS_PER_COPY)):
                 ledger.note_all(some)
-                self._pending += map(entry_of, some)
+                self._pending += entries_of(some)
                 self._ledger.note_placed(some)
                 self._send()
             self._commit()

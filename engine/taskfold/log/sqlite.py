@@ -33,7 +33,7 @@ from taskfold.log.contract import (
     removal,
     taken_header,
 )
-from taskfold.log.entries import Entry, digest_in, entry_of
+from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.files import lock, own_file
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.log.sqlite_files import neighbour
@@ -270,23 +270,20 @@ class SqliteLog(Owned):
         """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
         database = self._database
         has_pending = database.in_transaction
-        if not has_pending:
-            database.execute("BEGIN IMMEDIATE")
-        database.execute("SAVEPOINT append")
+        # To go back to: SQLite keeps what each page was at a savepoint, which a transaction alone needs not.
+        database.execute("SAVEPOINT append" if has_pending else "BEGIN IMMEDIATE")
         rows = [tables.row_of(entry) for entry in entries]
         try:
             database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
         except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
             with suppress(sqlite3.Error):
-                database.execute("ROLLBACK TO append")
-                database.execute("RELEASE append")
-            if not has_pending:
-                with suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
+                for back in ("ROLLBACK TO append", "RELEASE append") if has_pending else ("ROLLBACK",):
+                    database.execute(back)
             self._note_lost(is_pending=has_pending)
             raise
-        database.execute("RELEASE append")
+        if has_pending:
+            database.execute("RELEASE append")
         self._digest += digest_of(row[tables.CHECKSUM] for row in rows)
         if sync:
             self._commit(entries[-1].record.seq, has_pending=has_pending)
@@ -337,7 +334,7 @@ class SqliteLog(Owned):
             self._head = self._head._replace(uuid=taken.uuid)
             while some := list(islice(rest, _RECORDS_AT_ONCE)):
                 ledger.note_all(some)
-                self._insert(list(map(entry_of, some)), sync=False)
+                self._insert(entries_of(some), sync=False)
                 self._ledger.note_placed(some)
             self.sync()
             self.header = taken

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from zlib import crc32
 
 import msgspec
+from msgspec import UNSET
 
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import is_database
@@ -68,7 +69,7 @@ CHECKSUM: Final = 5
 def row_of(entry: Entry) -> tuple[int, str, int, int, int | str | None, int, bytes]:
     """Return the row of an entry."""
     record, body = entry.record, entry.line
-    known_by = record.id if isinstance(record.id, (str, int)) else None
+    known_by = None if record.id is UNSET else record.id
     return record.seq, record.alloc, record.version, record.index, known_by, crc32(body), body
 
 
