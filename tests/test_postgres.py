@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -321,6 +322,53 @@ def test_a_damaged_record_is_named_and_what_is_before_it_is_read(url):
         assert [next(reading).seq, next(reading).seq] == [1, 2]
         with pytest.raises(LogError, match="Seq 3"):
             next(reading)
+
+
+ODD_TEXTS = ["'", "E'\\\\'", "%s %(a)s %%", "$1 {} ;--", "\\", "\u2028é\U0001f600", '"; COMMIT; "']
+
+
+@pytest.mark.parametrize("count", [1, 16, 17, 40])
+def test_few_records_and_many_are_written_as_the_same_rows(url, count):
+    by_allocation = {
+        text: [
+            msgspec.structs.replace(
+                record_of(text, version, id=f"{text}{version}" if version % 2 else version),
+                event=events.Driver(driver_message=text),
+            )
+            for version in range(1, count + 1)
+        ]
+        for text in ODD_TEXTS
+    }
+    with PostgresLog(url, "1.1.2") as log:
+        for text, found in by_allocation.items():
+            log.append(text, 0, found)
+        for text, found in by_allocation.items():
+            assert [msgspec.structs.replace(record, seq=0) for record in log.read(text)] == found
+            assert log.append(text, 0, found[:1]) == []
+    assert check_log(url).is_whole
+
+
+def write(log: PostgresLog, alloc: str, records: list[Record], *, sync: bool) -> None:
+    """Append records to a new allocation, and have them acknowledged, at once or later."""
+    log.append(alloc, 0, records, sync=sync)
+    log.sync()
+
+
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("is_acknowledged", [True, False])
+def test_what_postgres_cannot_hold_is_told_in_one_way_and_nothing_of_it_is_there(url, count, is_acknowledged):
+    with PostgresLog(url, "1.1.2") as log:
+        log.append("a", 0, [record_of("a", 1)])
+        for alloc, more, message in (
+            ("b", {"id": 2**70}, "a number has more than 64 bits"),
+            ("\0", {}, "cannot contain NUL"),
+        ):
+            wrong = [*(record_of(alloc, version) for version in range(1, count)), record_of(alloc, count, **more)]
+            with pytest.raises(LogError, match=rf"cannot be written \(PostgreSQL\): .*{message}"):
+                write(log, alloc, wrong, sync=is_acknowledged)
+        assert log.seq == 1
+        assert [record.alloc for record in log.append("b", 0, [record_of("b", 1)])] == ["b"]
+        assert [record.seq for record in log.read_all()] == [1, 2]
 
 
 def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(url):

@@ -1,8 +1,9 @@
 """Entries: a record beside the line that says it, which the reader of this version reads back as the same record.
 
-Every append goes through `entry_of` or `entries_of`. What Python allows and a log cannot say (a text where a number belongs, a subclass
-of an event, JSON text that is none, or nested deeper than a reader can follow) is refused there, before any store has
-seen it. The record of an entry is the one that was read back, so that memory holds exactly what the log holds.
+Every append goes through `entry_of` or `entries_of`. What Python allows and a log cannot say (a text where a number
+belongs, a subclass of an event, JSON text that is none, or nested deeper than a reader can follow) is refused there,
+before any store has seen it. The record of an entry is the one that was read back, so that memory holds exactly what
+the log holds.
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import islice
 from typing import Any, Final, Self
 
 import msgspec
 import psycopg
 from msgspec import UNSET
-from psycopg import sql
 
 from taskfold.dialect import Dialect
 from taskfold.errors import Gone, LogError
@@ -51,13 +51,21 @@ from taskfold.upcast import upcaster
 __all__ = ["PostgresLog"]
 
 _CHANNEL: Final = "taskfold"
-_COMMIT: Final = sql.SQL("UPDATE taskfold_head SET seq = {}; NOTIFY {}; COMMIT")
+_ROWS_WITH_COMMIT: Final = 16
+"""Up to how many rows go in one message with the commit; more are copied before it, which is faster for many."""
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
 _KEPT: Final = 10_000
 """How many IDs and versions are kept at most between two appends: what is not among them is asked for."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
+
+
+@cache
+def _commit_of(rows: int) -> bytes:
+    """Return the statements that write so many rows, move the head, wake who listens, and commit."""
+    insert = f"{tables.INSERT} {', '.join([tables.ROW] * rows)}; " if rows else ""
+    return f"{insert}UPDATE taskfold_head SET seq = %s; NOTIFY {_CHANNEL}; COMMIT".encode()  # noqa: S608 - no value is in it
 
 
 class _Known(Ledger):
@@ -324,11 +332,13 @@ class PostgresLog(Owned):
 
     def _commit(self) -> None:
         """Send what is pending, commit, and wake who listens."""
-        if self._pending:
+        if len(self._pending) > _ROWS_WITH_COMMIT:
             self._send()
+        values = [value for entry in self._pending for value in tables.row_of(entry)]
         try:
-            # One message, one round trip.
-            self._connection.execute(_COMMIT.format(self._ledger.seq, sql.Identifier(_CHANNEL)))
+            # One message, one round trip. Several statements can be one where the client has put in their values.
+            cursor = psycopg.ClientCursor(self._connection)
+            cursor.execute(_commit_of(len(self._pending)), [*values, self._ledger.seq])
         except psycopg.OperationalError as error:
             if not self._connection.closed:
                 raise
@@ -337,6 +347,7 @@ class PostgresLog(Owned):
                 f"{self.name}: the connection was lost while a write was committed, so that nobody knows whether "
                 f"it was: read the log again ({tables.sentence(error)})"
             ) from None
+        self._pending.clear()
         self._is_sent = self._has_unacknowledged = False
         self._committed_seq = self._ledger.seq
         self._ledger.let_go()

@@ -46,9 +46,11 @@ CREATE TABLE taskfold_records (
 CREATE UNIQUE INDEX taskfold_records_by_id ON taskfold_records (id) WHERE id IS NOT NULL;
 CREATE TABLE taskfold_checkpoint (part integer PRIMARY KEY, checksum bigint NOT NULL, body bytea NOT NULL);
 """
-COPY: Final = (
-    "COPY taskfold_records (seq, alloc, version, index, id, ordinal, checksum, body) FROM STDIN (FORMAT BINARY)"
-)
+_COLUMNS: Final = "taskfold_records (seq, alloc, version, index, id, ordinal, checksum, body)"
+COPY: Final = f"COPY {_COLUMNS} FROM STDIN (FORMAT BINARY)"
+INSERT: Final = f"INSERT INTO {_COLUMNS} VALUES"
+ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s)"
+"""The place of a row among those that are inserted together."""
 COPIED_TYPES: Final = ("int8", "text", "int8", "int8", "text", "int8", "int8", "text")
 
 OF_ALL: Final = """
@@ -345,7 +347,9 @@ def told(name: str, what: str = "written") -> Iterator[None]:
                 f"{name}: another process has held the log for {LOCK_SECONDS} seconds, and holds it still"
             ) from None
         if isinstance(error, psycopg.Error | OverflowError | UnicodeError):
-            raise LogError(f"{name}: cannot be {what} (PostgreSQL): {sentence(error)}") from None
+            is_too_big = isinstance(error, OverflowError | psycopg.errors.NumericValueOutOfRange)
+            why = "a number has more than 64 bits" if is_too_big else sentence(error)
+            raise LogError(f"{name}: cannot be {what} (PostgreSQL): {why}") from None
         raise
 
 
