@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
 from taskfold.events import wire_type
 from taskfold.lifecycle import lifecycle_of
-from taskfold.log.entries import Entry, entries_of, event_digest, read_back
+from taskfold.log.entries import Entries, entries_of, event_digest, read_back
 from taskfold.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
 __all__ = [
@@ -362,7 +363,7 @@ class Ledger:
         """Return the version that an allocation is at; 0 before its first record."""
         return self.versions.get(alloc, 0)
 
-    def place(self, appends: Sequence[Append]) -> list[Entry]:
+    def place(self, appends: Sequence[Append]) -> Entries:
         """Return the entries of the new ones of these records; nothing is remembered until `note` is told.
 
         Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
@@ -373,6 +374,7 @@ class Ledger:
         """The lines of the first of them, as long as those are known."""
         ids: dict[str, int] = {}
         named: set[str] = set()
+        seq = self.seq
         for append in appends:
             if append.alloc in named:
                 raise LogError(f"allocation {append.alloc} is named twice in one append")
@@ -390,13 +392,13 @@ class Ledger:
                         f"{version - append.expected_version} must be its version {version}, found version "
                         f"{record.version} of {record.alloc}"
                     )
-                seq = self.seq + len(placed) + 1
+                seq += 1
                 if record.seq != seq:
-                    record = msgspec.structs.replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
+                    record = replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
                 elif lines and len(placed_lines) == len(placed):
                     placed_lines.append(lines[place])
                 placed.append(record)
-        return list(map(Entry, placed, placed_lines)) if len(placed_lines) == len(placed) else entries_of(placed)
+        return (placed, placed_lines) if len(placed_lines) == len(placed) else entries_of(placed)
 
     def _version_before(self, append: Append, first: Record) -> int:
         """Return the version that an allocation is at, before the first new record. Raises VersionConflict."""

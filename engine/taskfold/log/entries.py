@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -27,6 +27,7 @@ __all__ = [
     "INT64",
     "MAX_DEPTH",
     "UNWRITABLE",
+    "Entries",
     "Entry",
     "decoder",
     "digest_in",
@@ -58,6 +59,11 @@ class Entry(Struct, frozen=True, gc=False):
     line: bytes
 
 
+Entries: TypeAlias = tuple[list[Record], list[bytes]]
+"""Records, and their lines: a plain pair, since one record is appended at a time, too, and a named one costs much then.
+"""
+
+
 @cache
 def decoder() -> msgspec.json.Decoder[Record]:
     """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
@@ -78,21 +84,26 @@ def entry_of(record: Record) -> Entry:
     Raises DecodeError, naming the JSON path, for what the log could not be read back as.
     """
     line, back = read_back(record, decoder().decode)
-    return _entry(record, back, line)
+    return Entry(_checked(record, back), line)
 
 
-def entries_of(records: list[Record]) -> list[Entry]:
+def entries_of(records: list[Record]) -> Entries:
     """Return the entries of records, as `entry_of` gives each; many together cost half as much. O(length).
 
     Raises what `entry_of` raises for the first of them that it refuses.
     """
     if len(records) > 1 and (found := _read_back_together(records)) is not None:
-        return list(map(_entry, records, *found))
-    return [entry_of(record) for record in records]
+        return list(map(_checked, records, found[0])), found[1]
+    kept, lines = [], []
+    for record in records:
+        line, back = read_back(record, decoder().decode)
+        kept.append(_checked(record, back))
+        lines.append(line)
+    return kept, lines
 
 
-def _entry(record: Record, back: Record, line: bytes) -> Entry:
-    """Return the entry of a record that was read back from its line. Raises DecodeError for a number no store has."""
+def _checked(record: Record, back: Record) -> Record:
+    """Return what was read back of a record. Raises DecodeError for a number that no store has."""
     if not (0 <= back.seq < INT64 and 0 <= back.index < INT64 and -INT64 <= back.time_ns < INT64):
         raise DecodeError("$: Seq, Index and Time are whole numbers in 64 bits with a sign; the first two count from 0")
     # The texts that thousands of records share are not kept once for each of them.
@@ -103,10 +114,10 @@ def _entry(record: Record, back: Record, line: bytes) -> Entry:
     # Nor are two numbers for one time, where an event takes that of its record.
     if isinstance(back.event, TaskEvent) and back.event.time_ns == back.time_ns:
         force_setattr(back.event, "time_ns", back.time_ns)
-    return Entry(back, line)
+    return back
 
 
-def _read_back_together(records: list[Record]) -> tuple[list[Record], list[bytes]] | None:
+def _read_back_together(records: list[Record]) -> Entries | None:
     """Return what is read back of records, and their lines; None where `read_back` refuses one of them.
 
     What is equal was read from a line of its own: there are no other line breaks, and a record that reached beyond one

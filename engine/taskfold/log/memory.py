@@ -46,7 +46,7 @@ class MemoryLog(Owned):
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new. O(records)."""
         self.recover()
-        placed = [entry.record for entry in self._ledger.place(appends)]
+        placed, _ = self._ledger.place(appends)
         try:
             # The records first: who reads meanwhile reads up to the ledger's position.
             self._records.extend(placed)

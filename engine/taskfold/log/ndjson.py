@@ -167,11 +167,10 @@ class NdjsonLog(Owned):
         Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
         """
         self.recover()
-        entries = self._ledger.place(appends)
-        placed = [entry.record for entry in entries]
+        placed, lines = self._ledger.place(appends)
         if placed:
             try:
-                self._append(placed, sealed_lines([entry.line for entry in entries]), sync=sync)
+                self._append(placed, sealed_lines(lines), sync=sync)
             except LogError:
                 raise  # nothing changed
             except BaseException:

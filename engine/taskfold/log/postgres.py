@@ -294,8 +294,8 @@ class PostgresLog(Owned):
             self._check_position(self._locked(), after_seq)
             self._ledger.look_up(self._connection, appends)
             entries = self._ledger.place(appends)
-            placed = [entry.record for entry in entries]
-            self._pending += entries
+            placed = entries[0]
+            self._pending += map(Entry, *entries)
             self._ledger.note_placed(placed)
             if sync and self._pending:
                 self._commit()
@@ -397,7 +397,7 @@ class PostgresLog(Owned):
             self._is_sent = True
             while some := list(islice(rest, _ROWS_PER_COPY)):
                 ledger.note_all(some)
-                self._pending += entries_of(some)
+                self._pending += map(Entry, *entries_of(some))
                 self._ledger.note_placed(some)
                 self._send()
             self._commit()

@@ -33,7 +33,7 @@ from taskfold.log.contract import (
     removal,
     taken_header,
 )
-from taskfold.log.entries import Entry, digest_in, entries_of
+from taskfold.log.entries import Entries, digest_in, entries_of
 from taskfold.log.files import lock, own_file
 from taskfold.log.ndjson_lines import header_text, is_new
 from taskfold.log.sqlite_files import neighbour
@@ -223,7 +223,7 @@ class SqliteLog(Owned):
             self.recover()
             try:
                 entries = self._ledger.place(appends)
-                placed = [entry.record for entry in entries]
+                placed = entries[0]
                 if placed:
                     self._insert(entries, sync=sync)
                     self._ledger.note_placed(placed)
@@ -266,15 +266,18 @@ class SqliteLog(Owned):
                 self._removals += self._removals % 2
             self._is_interrupted = False
 
-    def _insert(self, entries: Sequence[Entry], *, sync: bool) -> None:
+    def _insert(self, entries: Entries, *, sync: bool) -> None:
         """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
         database = self._database
         has_pending = database.in_transaction
         # To go back to: SQLite keeps what each page was at a savepoint, which a transaction alone needs not.
         database.execute("SAVEPOINT append" if has_pending else "BEGIN IMMEDIATE")
-        rows = [tables.row_of(entry) for entry in entries]
+        records, lines = entries
+        checksums = list(map(zlib.crc32, lines))
         try:
-            database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.executemany(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", tables.rows_of(records, checksums, lines)
+            )
         except BaseException:
             # A full disk ends the transaction by itself; then there is nothing to go back to.
             with suppress(sqlite3.Error):
@@ -284,9 +287,9 @@ class SqliteLog(Owned):
             raise
         if has_pending:
             database.execute("RELEASE append")
-        self._digest += digest_of(row[tables.CHECKSUM] for row in rows)
+        self._digest += digest_of(checksums)
         if sync:
-            self._commit(entries[-1].record.seq, has_pending=has_pending)
+            self._commit(records[-1].seq, has_pending=has_pending)
         else:
             self._has_pending = True
 

@@ -18,7 +18,6 @@ from msgspec import UNSET
 from taskfold.errors import LogError, SourceError
 from taskfold.lines import is_database
 from taskfold.log.contract import OnHole, kept_hole, present
-from taskfold.log.entries import Entry
 from taskfold.log.files import new_file
 from taskfold.log.folder import sync_folder
 from taskfold.log.ndjson_lines import header_of, header_text
@@ -62,15 +61,15 @@ CREATE UNIQUE INDEX records_by_id ON records (id) WHERE typeof(id) = 'text';
 _checksum: Final = itemgetter(2)
 
 
-CHECKSUM: Final = 5
-"""Where a row has its checksum."""
+_Row: TypeAlias = tuple[int, str, int, int, int | str | None, int, bytes]
 
 
-def row_of(entry: Entry) -> tuple[int, str, int, int, int | str | None, int, bytes]:
-    """Return the row of an entry."""
-    record, body = entry.record, entry.line
-    known_by = None if record.id is UNSET else record.id
-    return record.seq, record.alloc, record.version, record.index, known_by, crc32(body), body
+def rows_of(records: list[Record], checksums: list[int], lines: list[bytes]) -> list[_Row]:
+    """Return the rows of records, whose lines have these checksums."""
+    return [
+        (one.seq, one.alloc, one.version, one.index, None if one.id is UNSET else one.id, checksum, line)
+        for one, checksum, line in zip(records, checksums, lines, strict=True)
+    ]
 
 
 OF_ALL: Final = """
