@@ -16,6 +16,7 @@ from benchmarks.harness import ROOT, Budget, Row, environment, seconds, take_tur
 
 LIBRARIES = "import transitions, msgspec, sortedcontainers"
 ALONE = "the three libraries alone"
+AT_ONCE = "all that the package offers is imported at once; names that are imported when they are used would be needed"
 
 
 class Interpreter:
@@ -53,7 +54,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         found = Interpreter(Path(folder, "compiled"), is_kept=True)
         missing = Interpreter(Path(folder, "nothing"), is_kept=False)
         for interpreter, what, budgets in (
-            (found, "the statement, compiled before", (Budget("≤", 2, ALONE),)),
+            (found, "the statement, compiled before", (Budget("≤", 2, ALONE, AT_ONCE),)),
             (missing, "the statement, compiled by it", ()),
         ):
             values = take_turns(

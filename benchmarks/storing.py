@@ -1,9 +1,10 @@
-"""Storing records durably in SQLite: in batches, one by one, and reading them back.
+"""Storing records durably in SQLite: in batches, one by one, and reading them back; and opening what was stored.
 
 Rivals do the least that could be done with the same rows, table and settings (write-ahead log, synchronous=FULL): raw
 ``executemany`` of rows that are ready, raw one-row commits of such, and a bare SELECT with msgspec decoding each row.
 Beside them the library ``eventsourcing`` with its own SQLite recorder, which keeps what a record says as JSON as well.
-Budgets: at least 0.6 times the raw batches, at most 1.3 times a raw commit, at least half the bare reading.
+Budgets: at least 0.6 times the raw batches, at most 1.3 times a raw commit, at least half the bare reading. An engine
+that opens a file of lines may cost 1.5 times what folding it does, since it learns its versions and IDs meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from eventsourcing.persistence import DatetimeAsISO, JSONTranscoder, Mapper, UUI
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
 from benchmarks.harness import Budget, Row, Run, microseconds_each, named, seconds, take_turns
+from benchmarks.histories import write_log
 from taskfold.checkpoint import from_parts
 from taskfold.dialect import dialect_of
 from taskfold.engine import Engine
@@ -31,6 +33,7 @@ from taskfold.events import Received, Started, Terminated
 from taskfold.log.contract import Append
 from taskfold.log.sqlite import SqliteLog
 from taskfold.record import Record
+from taskfold.replay import replay
 
 BATCH = 1_000
 LIBRARY = named("eventsourcing", "its SQLite recorder and mapper")
@@ -39,6 +42,7 @@ COMMIT = "sqlite3, raw one-row commit of the same"
 BEYOND = "taskfold, Engine.open beyond reading the checkpoint"
 READING = "taskfold, reading the checkpoint"
 WHOLE = "taskfold, Engine.open without a checkpoint"
+FOLDED = "taskfold, replay(path).fold()"
 BARE = "sqlite3, bare SELECT and msgspec decode"
 READ_BACK = "every record is encoded, decoded and compared before it is acknowledged; the rival has its rows ready"
 WHEN = datetime(2026, 11, 24, tzinfo=UTC)
@@ -53,6 +57,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
         yield single(Path(folder), 400 // scale)
         yield reading(Path(folder), 50_000 // scale)
         yield recovery(Path(folder), 1_000_000 // scale)
+        for together, order in ((False, "in random order"), (True, "an allocation's records together")):
+            yield opening(Path(folder), 1_000_000 // scale, order, together=together)
 
 
 def records(count: int) -> list[Append]:
@@ -297,4 +303,24 @@ def recovery(folder: Path, count: int) -> Row:
         values,
         budgets=(Budget("≤", 1),),
         note="an engine whose checkpoint lacks the newest 100 records; timers and directory included",
+    )
+
+
+def opening(folder: Path, count: int, order: str, *, together: bool) -> Row:
+    """Measure opening an engine over a file of lines, which is decoded once, beside folding the same file."""
+    path = folder / "opening.jsonl"
+    write_log(path, count, count // 20, together=together)
+
+    def opened() -> float:
+        engines: list[Engine] = []
+        taken = microseconds_each(count, lambda: engines.append(Engine.open(path)))()
+        assert engines[0].store.seq == count
+        engines[0].close()
+        return taken
+
+    values = take_turns(
+        {"taskfold, Engine.open": opened, FOLDED: microseconds_each(count, lambda: replay(path).fold())}
+    )
+    return Row(
+        f"opening {count:,} records in a file of lines, {order}", "µs", values, budgets=(Budget("≤", 1.5, FOLDED),)
     )

@@ -364,7 +364,7 @@ class Ledger:
         return self.versions.get(alloc, 0)
 
     def place(self, appends: Sequence[Append]) -> Entries:
-        """Return the entries of the new ones of these records; nothing is remembered until `note` is told.
+        """Return the entries of the new ones of these records; nothing is remembered until `note_placed` is told.
 
         Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
         record: IdConflict and DecodeError.
