@@ -60,7 +60,7 @@ def distinct(body: bytes, count: int) -> list[bytes]:
 
 def forget() -> None:
     """Forget every remembered text of an event."""
-    event_text._writers.cache_clear()  # noqa: SLF001 - what is remembered is nobody else's affair
+    event_text.event_writers.cache_clear()
     codec.event_from_json.cache_clear()
 
 

@@ -30,6 +30,7 @@ FLOORS = {
         "effects",
         "signals",
         "texts",
+        "cache",
         "upcast",
     ),
     "core": (

@@ -45,7 +45,7 @@ class Reading(Owned):
 
     def snapshot(self, alloc: str) -> Snapshot:
         """Return an allocation as it is now: typed access, and JSON in any dialect. Raises UnknownAllocation."""
-        return Snapshot.of(self.store.read(alloc), self.dialect)
+        return self.store.texts.snapshot(self.store.read(alloc))
 
     def allocations(
         self, *, job: str | None = None, node: str | None = None, status: str | None = None, prefix: str = ""
@@ -137,7 +137,7 @@ class Reading(Owned):
         return wait(self.store, query, after, timeout, self.clock)
 
     def _told(self, state: AllocationState | None) -> Snapshot | None:
-        return None if state is None else Snapshot.of(state, self.dialect)
+        return None if state is None else self.store.texts.snapshot(state)
 
     def query(self, alloc: str) -> Query[AllocationState | None]:
         """Return the question that `wait` asks: an allocation, and its index."""

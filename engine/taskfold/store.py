@@ -27,6 +27,7 @@ from msgspec import UNSET, Struct
 from taskfold.allocation import AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
+from taskfold.codecs.allocation_texts import AllocationTexts
 from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, Filter, Listed, heading_of
 from taskfold.errors import LogError
@@ -44,6 +45,8 @@ _STATES_KEPT: Final = 2_048
 
 _RECORDS_AT_ONCE: Final = 1_000
 """How many records are folded at once: what was decoded still fits the processor's caches."""
+_TEXTS_BYTES: Final = 16 << 20
+"""How much is kept of the texts of allocations that are read one at a time: what some 1,500 of them need."""
 
 _INTERRUPTED: Final = "a write was interrupted"
 
@@ -87,6 +90,8 @@ class Store(Owned):
         self.dialect: Dialect = dialect_of(log.header.dialect)
         self.fold: Fold
         """To be read by the writer only, or under the lock."""
+        self.texts = AllocationTexts(self.dialect, _TEXTS_BYTES)
+        """Writes what is read of single allocations, in any thread."""
         self.turn = threading.RLock()
         """Whose turn it is to write. It is taken before ``lock``."""
         self.lock = threading.Lock()

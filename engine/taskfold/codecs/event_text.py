@@ -23,7 +23,7 @@ from taskfold.dialect import Dialect
 from taskfold.duration import duration_text
 from taskfold.events import Restarting, TaskEvent
 
-__all__ = ["event_to_json", "events_to_json"]
+__all__ = ["event_to_json", "event_writers", "events_to_json", "events_to_text"]
 
 
 def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
@@ -34,13 +34,18 @@ def event_to_json(event: TaskEvent, dialect: Dialect) -> bytes:
     >>> event_to_json(Started(time_ns=5), DIALECTS["0.5.6"])[:64]
     b'{"DiskLimit":0,"DownloadError":"","DriverError":"","DriverMessag'
     """
-    return _writers(dialect)[type(event)](event).encode()
+    return event_writers(dialect)[type(event)](event).encode()
 
 
 def events_to_json(events: Iterable[TaskEvent], dialect: Dialect) -> bytes:
     """Return the events as a JSON array, each as `event_to_json` writes it. O(events)."""
-    writers = _writers(dialect)
-    return f"[{','.join([writers[type(event)](event) for event in events])}]".encode()
+    return events_to_text(events, dialect).encode()
+
+
+def events_to_text(events: Iterable[TaskEvent], dialect: Dialect) -> str:
+    """Return the events as the text of a JSON array, each as `event_to_json` writes it. O(events)."""
+    writers = event_writers(dialect)
+    return f"[{','.join([writers[type(event)](event) for event in events])}]"
 
 
 def _general_text(event: TaskEvent, dialect: Dialect) -> str:
@@ -67,7 +72,8 @@ class _Writers(dict[type[TaskEvent], _Writer]):
         return writer
 
 
-_writers: Final = cache(_Writers)
+event_writers: Final = cache(_Writers)
+"""Return what writes the events of each type in a dialect, as the text of JSON."""
 
 
 def _writer(cls: type[TaskEvent], dialect: Dialect) -> _Writer:

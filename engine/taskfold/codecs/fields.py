@@ -36,6 +36,7 @@ __all__ = [
     "body_to_json",
     "compact",
     "derived_fields",
+    "escaped",
     "fields_from_json",
     "fields_to_json",
     "is_empty",
@@ -222,7 +223,11 @@ def _check_utf8(name: str, text: bytes) -> None:
 
 def fields_to_json(fields: Mapping[str, bytes], names: tuple[str, ...] | None = None) -> bytes:
     """Return the JSON object of these fields (of those that are named), with what Go escapes escaped. O(length)."""
-    out = object_to_json(fields, tuple(fields) if names is None else names)
+    return escaped(object_to_json(fields, tuple(fields) if names is None else names))
+
+
+def escaped(out: bytes) -> bytes:
+    """Return a JSON text with what Go escapes escaped. O(length)."""
     # Go escapes U+2028 and U+2029, msgspec does not. One byte is searched first: that is 30 times faster than three.
     if b"\xe2" in out:
         out = out.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
@@ -260,11 +265,17 @@ def shown_fields(state: Allocation | AllocationState, dialect: Dialect) -> dict[
 def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:
     """Return the top-level fields that follow from the tasks (`Task`, `TaskState` or `ToldTask`), as JSON text."""
     status = client_status(tasks.values()) or PENDING
-    described = dialect.describes_status and bool(tasks)
-    return {
+    return _DERIVED[status, dialect.describes_status and bool(tasks)].copy()
+
+
+_DERIVED: Final = {
+    (status, is_described): {
         "ClientStatus": b'"%b"' % status.encode(),
-        "ClientDescription": b'"%b"' % (CLIENT_DESCRIPTIONS[status] if described else "").encode(),
+        "ClientDescription": b'"%b"' % (description if is_described else "").encode(),
     }
+    for status, description in CLIENT_DESCRIPTIONS.items()
+    for is_described in (False, True)
+}
 
 
 class _JobInStub(msgspec.Struct, frozen=True):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from taskfold.codecs.event_text import events_to_json
+from taskfold.codecs.event_text import events_to_text
 from taskfold.codecs.events import event_from_json, event_from_object, event_losses, wrong_type
 from taskfold.codecs.fields import object_to_json
 from taskfold.dialect import Dialect
@@ -23,6 +24,7 @@ __all__ = [
     "TASK_FIELDS",
     "ToldTask",
     "task_losses",
+    "task_member",
     "task_state_to_json",
     "task_states_from_json",
     "task_states_to_json",
@@ -60,6 +62,8 @@ class WireTaskState(Struct, frozen=True, forbid_unknown_fields=True):
 _decode_strictly: Final = msgspec.json.Decoder(dict[str, WireTaskState] | None).decode
 _TIMES: Final = ("FinishedAt", "LastRestart", "StartedAt")
 _NULL: Final = b"null"
+_decode_texts: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -199,32 +203,53 @@ def _checked_time(said: Any, path: str) -> int | None:
 
 def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:
     """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random). O(events)."""
-    texts = {name: task_state_to_json(task, dialect) for name, task in tasks.items() if not task.hidden}
-    return object_to_json(texts, tuple(texts))
+    shown = sorted([name for name, task in tasks.items() if not task.hidden])
+    members = [task_member(name, tasks[name], events_to_text(tasks[name].events, dialect), dialect) for name in shown]
+    return f"{{{','.join(members)}}}".encode()
+
+
+def task_member(name: str, task: TaskState, ring: str, dialect: Dialect) -> str:
+    """Return a member of ``TaskStates``: the name of a task, and its state with the text of its events."""
+    return f"{_key(name)}:{_task_text(task, ring, dialect)}"
+
+
+@lru_cache(maxsize=256)
+def _key(name: str) -> str:
+    """Return the name of a task as JSON: few tasks differ in their names."""
+    return msgspec.json.encode(name).decode()
 
 
 def task_state_to_json(task: TaskState, dialect: Dialect) -> bytes:
     """Return one task state as the wire's JSON text, with every key that the dialect has. O(events)."""
-    texts = {
-        "Events": events_to_json(task.events, dialect) if task.events else _NULL,
-        "Failed": b"true" if task.failed else b"false",
-        "State": b'"%b"' % task.state.encode(),
+    return _task_text(task, events_to_text(task.events, dialect), dialect).encode()
+
+
+def _task_text(task: TaskState, ring: str, dialect: Dialect) -> str:
+    """Return one task state with the text of its events: every key that the dialect has, in alphabetical order."""
+    begin = f'{{"Events":{ring if task.events else "null"},"Failed":{"true" if task.failed else "false"}'
+    end = f'"State":"{task.state}"'
+    if not dialect.has_times:
+        text = f"{begin},{end}}}"
+    else:
+        finished_at, started_at = _time_text(task.finished_at_ns, dialect), _time_text(task.started_at_ns, dialect)
+        if not dialect.has_restarts:
+            text = f'{begin},"FinishedAt":{finished_at},"StartedAt":{started_at},{end}}}'
+        else:
+            restarts = f'"LastRestart":{_time_text(task.last_restart_ns, dialect)},"Restarts":{task.restarts}'
+            text = f'{begin},"FinishedAt":{finished_at},{restarts},"StartedAt":{started_at},{end},"TaskHandle":null}}'
+    return _with_fields(text, task) if task.fields else text
+
+
+def _with_fields(text: str, task: TaskState) -> str:
+    """Return the text of a task state with what else the wire says of the task."""
+    texts = {name: bytes(raw) for name, raw in _decode_texts(text).items()}
+    times = _instants(task)
+    texts |= {
+        name: said
+        for name, said in task.fields.items()
+        if name not in times or (name in texts and _is_of(said, times[name]))
     }
-    if dialect.has_times:
-        texts["FinishedAt"] = _time_json(task.finished_at_ns, dialect)
-        texts["StartedAt"] = _time_json(task.started_at_ns, dialect)
-    if dialect.has_restarts:
-        texts["LastRestart"] = _time_json(task.last_restart_ns, dialect)
-        texts["Restarts"] = b"%d" % task.restarts
-        texts["TaskHandle"] = _NULL
-    if task.fields:
-        times = _instants(task)
-        texts |= {
-            name: text
-            for name, text in task.fields.items()
-            if name not in times or (name in texts and _is_of(text, times[name]))
-        }
-    return object_to_json(texts, tuple(texts))
+    return object_to_json(texts, tuple(texts)).decode()
 
 
 def _instants(task: TaskState) -> dict[str, int | None]:
@@ -236,10 +261,10 @@ def _is_of(text: bytes, time_ns: int | None) -> bool:
     return time_ns is not None and parse_time_ns(msgspec.json.decode(text, type=str)) == time_ns
 
 
-def _time_json(time_ns: int | None, dialect: Dialect) -> bytes:
+def _time_text(time_ns: int | None, dialect: Dialect) -> str:
     """Return an instant as JSON; the zero time as the dialect writes it."""
     text = dialect.zero_time if time_ns is None else time_text(time_ns)
-    return _NULL if text is None else f'"{text}"'.encode()
+    return "null" if text is None else f'"{text}"'
 
 
 def task_losses(task: TaskState, dialect: Dialect) -> list[str]:

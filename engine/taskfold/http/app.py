@@ -87,7 +87,7 @@ class App:
         # Spreads the ends of waits; nothing that must be secret.
         self.random = random.Random(seed)  # noqa: S311
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
-        self.event_texts = EventTexts(engine.dialect)
+        self.event_texts = EventTexts(engine.store.texts)
         self.evaluations = Evaluations()
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
         self.posts = Slots("posts", total=self.limits.posts)

@@ -78,9 +78,11 @@ class Bodies:
 
     def _text(self, state: AllocationState) -> bytes:
         """Return the JSON that is answered of an allocation: with a Job in any case, since clients need one."""
-        snapshot = Snapshot.of(state, self._store.dialect)
+        snapshot = self._store.texts.snapshot(state)
         header = self._store.log.header
         job = answered_job(snapshot.fields, snapshot.tasks, snapshot.dialect, header.region)
+        if job == snapshot.fields.get("Job"):
+            return snapshot.to_json()
         return Snapshot({**snapshot.fields, "Job": job}, snapshot.tasks, snapshot.dialect).to_json()
 
     def _keep(self, alloc: str, body: Body) -> None:

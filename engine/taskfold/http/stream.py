@@ -31,7 +31,7 @@ from taskfold.allocation import AllocationState
 from taskfold.changes import ChangeReader
 from taskfold.clock import Clock, Timer
 from taskfold.codecs.allocation import Snapshot
-from taskfold.dialect import Dialect
+from taskfold.codecs.allocation_texts import AllocationTexts
 from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.errors import Gone, LogError
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
@@ -81,8 +81,8 @@ class Event(NamedTuple):
 class EventTexts:
     """Events as text: each is written once, however many clients get it."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, texts: AllocationTexts) -> None:
+        self._bodies = texts
         self._texts: OrderedDict[tuple[str, int], Event] = OrderedDict()
 
     def get(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
@@ -90,23 +90,27 @@ class EventTexts:
         key = state.id, state.version
         found = self._texts.get(key)
         if found is None:
-            found = self._texts[key] = self.event(state, records, index)
+            found = self._texts[key] = _event(self._bodies.snapshot, state, records, index)
             if len(self._texts) > _EVENTS_KEPT:
                 self._texts.popitem(last=False)
         return found
 
     def event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
         """Return an event that is not kept, in any thread: the past would drive out what everybody is sent."""
-        try:
-            return self._event(state, records, index)
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the events of others are sent
-            fields = {"ID": msgspec.json.encode(state.id.encode(errors="backslashreplace").decode())}
-            shown = stand_in(state.id, problem)
-            return _event_of(state.id, fields, shown, write_type(records), index)
+        return _event(lambda state: Snapshot.of(state, self._bodies.dialect), state, records, index)
 
-    def _event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
-        snapshot = Snapshot.of(state, self._dialect)
-        return _event_of(state.id, snapshot.fields, snapshot.to_stream_json(), write_type(records), index)
+
+def _event(
+    snapshot_of: Callable[[AllocationState], Snapshot], state: AllocationState, records: Sequence[Record], index: int
+) -> Event:
+    """Return the event of an allocation; of one that cannot be written, one that says so."""
+    kind = write_type(records)
+    try:
+        snapshot = snapshot_of(state)
+        return _event_of(state.id, snapshot.fields, snapshot.to_stream_json(), kind, index)
+    except Exception as problem:  # noqa: BLE001 - whatever it is, the events of others are sent
+        fields = {"ID": msgspec.json.encode(state.id.encode(errors="backslashreplace").decode())}
+        return _event_of(state.id, fields, stand_in(state.id, problem), kind, index)
 
 
 def _event_of(alloc: str, fields: Mapping[str, bytes], shown: bytes, kind: str, index: int) -> Event:
