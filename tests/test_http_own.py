@@ -111,13 +111,13 @@ def test_a_defect_amid_an_answer_is_logged_and_leaves_it_without_an_end(monkeypa
     app = app_of()
     for number in range(60):
         app.engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000"})
-    states = View.states
+    states = View.states_unless
 
-    def fails_late(view):
-        yield from islice(states(view), 40)
+    def fails_late(view, made):
+        yield from islice(states(view, made), 40)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(View, "states", fails_late)
+    monkeypatch.setattr(View, "states_unless", fails_late)
 
     async def story():
         call = Call(app, "GET /v1/allocations")

@@ -42,6 +42,11 @@ class Cache(Generic[K, V]):
         self.get = self._kept.get
         """Return what is kept under a key; None where nothing is."""
 
+    @property
+    def count(self) -> int:
+        """How many things it keeps."""
+        return len(self._kept)
+
     def keep(self, key: K, value: V) -> None:
         """Keep something in the place of what was kept under its key."""
         before = self._kept.pop(key, None)

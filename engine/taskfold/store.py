@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import attrgetter
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec import UNSET, Struct
 
-from taskfold.allocation import AllocationState, Fold
+from taskfold.allocation import Allocation, AllocationState, Fold
 from taskfold.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.allocation_texts import AllocationTexts
@@ -51,6 +51,17 @@ _TEXTS_BYTES: Final = 16 << 20
 _INTERRUPTED: Final = "a write was interrupted"
 
 T = TypeVar("T")
+
+
+class Versioned(Protocol):
+    """What was made of an allocation as it was at one version."""
+
+    @property
+    def version(self) -> int:
+        """How many records the allocation had."""
+
+
+V = TypeVar("V", bound=Versioned)
 
 _VIEW_CHUNK: Final = 64
 """How many allocations a view copies under one lock."""
@@ -538,22 +549,32 @@ class View(Owned):
 
     def states(self) -> Iterator[AllocationState]:
         """Yield the folded state of each allocation, sorted by ID."""
+        return self.states_unless(lambda _: None)
+
+    def states_unless(self, made: Callable[[str], V | None]) -> Iterator[AllocationState | V]:
+        """Yield, sorted by ID, what was made of each allocation where it is of this version, else its folded state.
+
+        ``made`` returns what there is of an allocation; it is called under the store's lock.
+        """
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
                 self._store.let_write()
                 with self._store.lock:
                     self._store.check_whole()
-                    states = [self._state(alloc) for alloc in self._ids[start : start + _VIEW_CHUNK]]
+                    states = [self._state(alloc, made(alloc)) for alloc in self._ids[start : start + _VIEW_CHUNK]]
                     self._read = start + len(states)
                 yield from states
         finally:
             self.close()
 
-    def _state(self, alloc: str) -> AllocationState:
+    def _state(self, alloc: str, made: V | None) -> AllocationState | V:
         if self._kept is None:
             raise RuntimeError("the view is closed, or was read before: take another one")
         kept = self._kept.pop(alloc, None)
-        return self._store.fold[alloc] if kept is None else kept
+        now: AllocationState | Allocation = self._store.fold.owned(alloc) if kept is None else kept
+        if made is not None and made.version == now.version:
+            return made
+        return now.freeze() if isinstance(now, Allocation) else now
 
     def __iter__(self) -> Iterator[Snapshot]:
         """Yield the snapshot of each allocation, sorted by ID."""

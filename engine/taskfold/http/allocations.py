@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from taskfold.allocation import AllocationState, current_fields
 from taskfold.codecs.allocation import Snapshot
-from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.answers import Answer, error, gzipped, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.lists import Stub
 from taskfold.http.options import Options
 from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
@@ -176,8 +178,16 @@ async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -
     """Answer with the stubs of what is wanted, all as they are at one index."""
     if options.index:
         await ask(app, request, options, _list_query(app, options, wanted))
+    seq = app.engine.store.seq  # before the view: a write in between makes the answer newer than what it is kept as
     view = app.engine.store.view(prefix=wanted.prefix, job=wanted.job, namespace=wanted.namespace)
-    return await _Listing(app, request, wanted, view).send()
+    listing = _Listing(app, request, wanted, view)
+    answer = await listing.send()
+    if answer is None or options.index or listing.is_broken:
+        return answer
+    if request.accepts_gzip:
+        answer = replace(answer, gzipped=gzipped(answer.body))
+    app.kept_lists.keep(request, answer, seq)
+    return answer
 
 
 def _list_query(app: App, options: Options, wanted: _Wanted) -> Query[None]:
@@ -216,6 +226,8 @@ class _Listing:
         self.wanted = wanted
         self.view = view
         self.is_pretty = bool(request.query) and is_pretty(request.query)
+        self.is_broken = False
+        """An entry could not be written."""
 
     async def send(self) -> Answer | None:
         """Send the list; return it instead where it is short."""
@@ -229,18 +241,29 @@ class _Listing:
         return None
 
     def _stubs(self) -> Iterator[bytes]:
-        """Yield the entries."""
-        for state in self.view.states():
-            yield self._stub(state)
+        """Yield the entries; of one that cannot be written its ID, and why."""
+        kept = self.app.kept_lists
+        choices = self.wanted.resources, self.wanted.task_states, self.is_pretty
+        is_kept = kept.has_room_for(len(self.view))
+        for found in self.view.states_unless(kept.stubs(choices)) if is_kept else self.view.states():
+            if isinstance(found, Stub):
+                yield found.text
+                continue
+            try:
+                text = self._stub(found)
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
+                self.is_broken = True
+                text = stand_in(found.id, problem)
+            else:
+                if is_kept:
+                    kept.keep_stub(found.id, choices, Stub(found.version, text))
+            yield text
 
     def _stub(self, state: AllocationState) -> bytes:
-        """Return an entry as text; of one that cannot be written its ID, and why."""
-        try:
-            snapshot = Snapshot.of(state, self.app.engine.dialect)
-            stub = snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
-            return pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
-        except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
-            return stand_in(state.id, problem)
+        """Return an entry as text."""
+        snapshot = Snapshot.of(state, self.app.engine.dialect)
+        stub = snapshot.to_stub_json(resources=self.wanted.resources, task_states=self.wanted.task_states)
+        return pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the text of the list, some entries at a time."""

@@ -26,6 +26,7 @@ __all__ = [
     "Scope",
     "Send",
     "error",
+    "gzipped",
     "json_answer",
     "not_found",
     "pretty",
@@ -106,11 +107,16 @@ def pretty(body: bytes) -> bytes:
     return msgspec.json.format(body, indent=4) + b"\n"
 
 
+def gzipped(body: bytes) -> bytes:
+    """Return a body as it is sent compressed. O(length)."""
+    return gzip_small(body) if len(body) <= TOLD_LENGTH else gzip_body(body)
+
+
 async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dialect | None) -> None:
     """Send a whole answer, compressed as a dialect does it where one is given. O(body)."""
     body, headers, late = answer.body, answer.headers, answer.late
     if gzip_as is not None and body:
-        body = answer.gzipped or (gzip_small(body) if len(body) <= TOLD_LENGTH else gzip_body(body))
+        body = answer.gzipped or gzipped(body)
         # The type of a text was guessed from its bytes; the old agent did not guess what is compressed.
         guessed = late if gzip_as.has_ui else ()
         headers, late = ((b"Content-Encoding", b"gzip"), *guessed, *headers), ()

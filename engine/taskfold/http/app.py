@@ -18,6 +18,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from taskfold.engine import Engine
+from taskfold.errors import LogError
 from taskfold.follow import Follower
 from taskfold.http.answers import (
     INVALID_METHOD,
@@ -36,6 +37,7 @@ from taskfold.http.answers import (
 from taskfold.http.bodies import Bodies
 from taskfold.http.evaluations import Evaluations
 from taskfold.http.limits import Limits, Slots, TooMany, Unsent
+from taskfold.http.lists import Lists
 from taskfold.http.options import parse_options
 from taskfold.http.past import Past
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
@@ -87,6 +89,7 @@ class App:
         # Spreads the ends of waits; nothing that must be secret.
         self.random = random.Random(seed)  # noqa: S311
         self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
+        self.kept_lists = Lists(engine.store, self.limits.lists_bytes)
         self.event_texts = EventTexts(engine.store.texts)
         self.evaluations = Evaluations()
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
@@ -176,13 +179,18 @@ class App:
             self.seconds[request.route] += perf_counter() - began
 
     def _kept(self, request: Request) -> Answer | None:
-        """Return the answer of the most frequent request, a plain read of what was read before; None for all others."""
+        """Return the answer to what was read before in just this way, where it is kept; None for all other requests."""
+        if request.method != "GET" or not (self._token is None or self._may(request)):
+            return None
+        if self.crew is not None and self.crew.is_behind:
+            return None
         path = request.path
-        if self._token is not None or request.method != "GET" or request.scope["query_string"]:
+        try:
+            if request.scope["query_string"] or not path.startswith(ALLOCATION):
+                return self.kept_lists.kept(request)
+            kept = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+        except LogError:  # who reads what is not kept meets it, too, and tells of it
             return None
-        if not path.startswith(ALLOCATION) or (self.crew is not None and self.crew.is_behind):
-            return None
-        kept = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
         if kept is not None:
             request.route = "allocation"
         return kept

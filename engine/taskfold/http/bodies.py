@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from taskfold.allocation import AllocationState
+from taskfold.cache import Cache
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.least_job import answered_job
 from taskfold.http.answers import Answer, json_answer
@@ -40,10 +39,12 @@ class Bodies:
 
     def __init__(self, store: Store, limit_bytes: int) -> None:
         self._store = store
-        self._limit = limit_bytes
-        self._bodies: OrderedDict[str, Body] = OrderedDict()
-        self.size = 0
+        self._bodies: Cache[str, Body] = Cache(limit_bytes)
+
+    @property
+    def size(self) -> int:
         """How many bytes it keeps."""
+        return self._bodies.size
 
     def kept(self, alloc: str, *, gzipped: bool) -> Answer | None:
         """Return the answer of a plain read, where it is kept and nothing has changed since; else None. O(1)."""
@@ -69,11 +70,11 @@ class Bodies:
         if state is not None:
             text = self._text(state)
             kept = Body(state.version, state.modify_index, json_answer(text, state.modify_index))
-            self._keep(alloc, kept)
+            self._bodies.keep(alloc, kept)
         assert kept is not None
         if gzipped and kept.answer.gzipped is None:
             kept = replace(kept, answer=replace(kept.answer, gzipped=gzip_body(kept.text)))
-            self._keep(alloc, kept)
+            self._bodies.keep(alloc, kept)
         return kept
 
     def _text(self, state: AllocationState) -> bytes:
@@ -84,12 +85,3 @@ class Bodies:
         if job == snapshot.fields.get("Job"):
             return snapshot.to_json()
         return Snapshot({**snapshot.fields, "Job": job}, snapshot.tasks, snapshot.dialect).to_json()
-
-    def _keep(self, alloc: str, body: Body) -> None:
-        """Keep a text, and let go of those that were made longest ago."""
-        before = self._bodies.pop(alloc, None)
-        self.size += body.size - (0 if before is None else before.size)
-        self._bodies[alloc] = body
-        while self.size > self._limit:
-            _, oldest = self._bodies.popitem(last=False)
-            self.size -= oldest.size

@@ -49,6 +49,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """A page of a history ends with the record that reaches it."""
     bodies_bytes: int = 64 * _MEBIBYTE
     """Allocations that are kept as text, since the same are asked for again and again."""
+    lists_bytes: int = 64 * _MEBIBYTE
+    """Entries of lists, and short lists, that are kept as text: half of it each."""
     unsent_bytes: int = 128 * _MEBIBYTE
     """What clients have not taken yet, in all; beyond, those are left that have taken nothing for the longest time."""
     slow_records: int = 10_000

@@ -23,6 +23,7 @@ _MEANINGS: Final = {
     "connections": "Connections.",
     "unsent_bytes": "What clients that take nothing just now have not taken.",
     "kept_body_bytes": "Texts of allocations that are kept.",
+    "kept_list_bytes": "Entries of lists, and short lists, that are kept.",
 }
 """What one process has, by name."""
 
@@ -51,6 +52,7 @@ def counts_of(app: App) -> Counts:
         app.connections.count,
         app.unsent.bytes,
         app.bodies.size,
+        app.kept_lists.size,
     )
     answers = [(route, status, count) for (route, status), count in sorted(app.answers.items())]
     return Counts(answers, dict(sorted(app.seconds.items())), dict(zip(_MEANINGS, values, strict=True)))
