@@ -2,27 +2,34 @@
 
 Rivals: json and msgspec on the same data as plain dicts. Cold means that the texts around an event's time, which are
 remembered, were forgotten before each call. Budgets for writing: at most 12 µs, and 8 times as fast as json.dumps.
+Who reads one allocation again and again has its own rows: after each write, at most 12 µs; many of them, each once, 35.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
 from benchmarks.harness import Budget, Row, Run, microseconds_each, named, take_turns
+from benchmarks.histories import Population
 from benchmarks.streams import RECORDINGS
-from taskfold import Importer, Snapshot, observation_from_json
+from taskfold import Engine, Importer, MemoryLog, Snapshot, events, observation_from_json
+from taskfold.allocation import AllocationState
 from taskfold.codecs import event_text
 from taskfold.codecs import events as codec
+from taskfold.codecs.allocation_texts import AllocationTexts
 from taskfold.dialect import NEWEST_DIALECT
 
 DUMPS = "json.dumps"
 ENCODE, DECODE = named("msgspec", "json.encode of a dict"), named("msgspec", "json.decode to a dict")
+ALL_ANEW = "the same, all of it written anew"
+TEXTS_BYTES = 16 << 20
 WRITING = (Budget("≤", 12), Budget("≥", 8, DUMPS))
 
 
@@ -41,10 +48,10 @@ def folded(body: bytes) -> Any:
     return importer.fold[observation.alloc]
 
 
-def distinct(body: bytes, count: int) -> list[bytes]:
+def distinct(body: bytes, wanted: int) -> list[bytes]:
     """Return bodies of other allocations, whose events have times and delays of their own."""
     bodies = []
-    for number in range(count):
+    for number in range(wanted):
         value = json.loads(body)
         value["ID"] = value["ID"][:-8] + f"{number:08x}"
         for task in value["TaskStates"].values():
@@ -64,27 +71,27 @@ def forget() -> None:
     codec.event_from_json.cache_clear()
 
 
-def warm(count: int, call: Callable[[], object]) -> Run:
+def warm(calls: int, call: Callable[[], object]) -> Run:
     """Return a run of the same call again and again."""
 
     def work() -> None:
-        for _ in range(count):
+        for _ in range(calls):
             call()
 
-    return microseconds_each(count, work)
+    return microseconds_each(calls, work)
 
 
-def cold(count: int, call: Callable[[], object]) -> Run:
+def cold(calls: int, call: Callable[[], object]) -> Run:
     """Return a run of calls, before each of which the texts are forgotten."""
 
     def run() -> float:
         taken = 0.0
-        for _ in range(count):
+        for _ in range(calls):
             forget()
             start = perf_counter()
             call()
             taken += perf_counter() - start
-        return taken / count * 1e6
+        return taken / calls * 1e6
 
     return run
 
@@ -110,6 +117,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
             values = take_turns({f"taskfold, {name}": run(calls, call), **writers})
             yield Row(f"writing one allocation, {name}, {heat}", "µs", values, budgets=WRITING, note=note)
     yield writing_distinct(distinct(body, others))
+    yield reading_after_writes(body, calls, writers)
+    yield reading_each_once(1_000 if quick else 100_000)
     for heat, run in (("warm", warm), ("cold", cold)):
         values = take_turns(
             {
@@ -119,6 +128,67 @@ def measure(*, quick: bool) -> Iterator[Row]:
             }
         )
         yield Row(f"reading one allocation, {heat}", "µs", values, note=note)
+
+
+def reading_after_writes(body: bytes, reads: int, writers: Mapping[str, Run]) -> Row:
+    """Measure one allocation that is read after each of its events."""
+    told = observation_from_json(body)
+    engine = Engine(MemoryLog(NEWEST_DIALECT))
+    engine.observe(told)
+    [task] = engine.snapshot(told.alloc).tasks
+    life = task_life()
+
+    def run(read: Callable[[], object]) -> Run:
+        def once() -> float:
+            taken = 0.0
+            for _ in range(reads):
+                engine.record(told.alloc, task, next(life))
+                start = perf_counter()
+                read()
+                taken += perf_counter() - start
+            return taken / reads * 1e6
+
+        return once
+
+    store = engine.store
+    values = take_turns(
+        {
+            "taskfold, Engine.snapshot(id).to_json()": run(lambda: engine.snapshot(told.alloc).to_json()),
+            ALL_ANEW: run(lambda: Snapshot.of(store.read(told.alloc), NEWEST_DIALECT).to_json()),
+            **writers,
+        }
+    )
+    return Row("reading one allocation after each of its events", "µs", values, budgets=(Budget("≤", 12),))
+
+
+def task_life() -> Iterator[events.TaskEvent]:
+    """Yield what a task tells that is started again and again; its delays differ."""
+    for number in count():
+        yield events.Started(time_ns=number)
+        yield events.Terminated(time_ns=number, exit_code=1)
+        delay_ns = 15_000_000_000 + number * 1_234_567 % 3_750_000_000
+        yield events.Restarting(time_ns=number, start_delay_ns=delay_ns, restart_reason="Restart within policy")
+
+
+def reading_each_once(allocations: int) -> Row:
+    """Measure many allocations with full rings that are read one after the other, as a point each."""
+    fold = Population(allocations).filled()
+
+    def read(snapshot_of: Callable[[AllocationState], Snapshot]) -> Run:
+        def work() -> None:
+            for alloc in fold:
+                snapshot_of(fold[alloc]).to_json()
+
+        return microseconds_each(allocations, work)
+
+    texts = AllocationTexts(fold.dialect, TEXTS_BYTES)
+    values = take_turns(
+        {
+            "taskfold, as Engine.snapshot(id).to_json()": read(texts.snapshot),
+            ALL_ANEW: read(lambda state: Snapshot.of(state, fold.dialect)),
+        }
+    )
+    return Row(f"reading {allocations:,} allocations, each once", "µs", values, budgets=(Budget("≤", 35),))
 
 
 def writing_distinct(bodies: list[bytes]) -> Row:

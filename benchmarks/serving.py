@@ -30,6 +30,7 @@ from statistics import quantiles
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import taskfold.http.server
@@ -49,6 +50,9 @@ GUARDED = "the same with our guard of connections"
 BARE = "the same server, an application that waits for a future"
 ON_ONE_MACHINE = "what sends them takes a processor, too"
 BODY_BYTES = 10_240
+MANY = 133
+"""How many allocations the larger job has."""
+
 DIALECT = "1.1.2"
 SPARE_FILES = 200
 
@@ -64,6 +68,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     if shutil.which("wrk"):
         yield from _requests(seconds, turns, allocations)
         yield from _workers(seconds, turns, allocations)
+        yield from _lists(seconds, max(turns // 3, 1), allocations)
     else:
         print("   wrk is not installed: requests a second are not measured (apt install wrk)")
     yield from _wake_ups(others, wakes, repetitions)
@@ -81,8 +86,8 @@ def _requests(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
             pass
         urls = {
             OURS: held.enter_context(_command_line(log)).url,
-            CONSTANT: held.enter_context(_child("plain", 1)).url,
-            GUARDED: held.enter_context(_child("constant", 1)).url,
+            CONSTANT: held.enter_context(_child("plain", BODY_BYTES)).url,
+            GUARDED: held.enter_context(_child("constant", BODY_BYTES)).url,
         }
         if importlib.util.find_spec("granian"):
             urls[named("granian", "a constant body")] = held.enter_context(_granian())
@@ -130,6 +135,27 @@ def _workers(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
             note=f"one of {allocations:,} allocations of a log in SQLite; the time of all its processes",
         )
         yield Row("the same for each second of a clock", "k/s", answered, better="higher", note=ON_ONE_MACHINE)
+
+
+def _lists(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
+    """Measure the lists that clients poll: of a job with one allocation, of a prefix, and of a job with many."""
+    with TemporaryDirectory() as folder, ExitStack() as held:
+        log = Path(folder) / "log.jsonl"
+        with _engine(NdjsonLog(log, DIALECT), allocations):
+            pass
+        server = held.enter_context(_command_line(log)).url.removesuffix(path_of(0))
+        many = min(MANY, allocations - 1)
+        for what, target in (
+            ("a job's list of one stub", "/v1/job/one/allocations"),
+            ("a list by the prefix of one", f"/v1/allocations?prefix={alloc_id(0)[:8]}"),
+            (f"a job's list of {many} stubs", "/v1/job/many/allocations"),
+        ):
+            size = len(httpx.get(server + target).content)
+            with _child("plain", size) as constant_body:
+                urls = {OURS: server + target, CONSTANT: constant_body.url}
+                runs = {name: partial(_wrk, url, 16, seconds) for name, url in urls.items()}
+                note = f"of {allocations:,} allocations of a log; {size:,} B, as the constant body"
+                yield Row(f"requests of {what}", "k/s", take_turns(runs, turns), better="higher", note=note)
 
 
 def _wrk(url: str, connections: int, seconds: int) -> float:
@@ -325,7 +351,7 @@ def alloc_id(number: int) -> str:
 class Bare:
     """The application of the rivals."""
 
-    def __init__(self, *, waits: bool) -> None:
+    def __init__(self, *, waits: bool, body_bytes: int = BODY_BYTES) -> None:
         self.limits = _limits()
         self.connections = Slots(
             "connections", total=self.limits.connections, per_client=self.limits.connections_per_client
@@ -334,8 +360,8 @@ class Bare:
         self.peers = self.crew = None
         self.waits = waits
         self.waiting: dict[str, list[asyncio.Future[None]]] = {}
-        self.body = b"x" * BODY_BYTES
-        self.headers = [*json_answer(b"", 1).headers, (b"Content-Length", b"%d" % BODY_BYTES)]
+        self.body = b"x" * body_bytes
+        self.headers = [*json_answer(b"", 1).headers, (b"Content-Length", b"%d" % body_bytes)]
 
     async def __call__(self, scope: Any, _receive: Any, send: Any) -> None:
         """Answer, now or when the future is done."""
@@ -361,19 +387,26 @@ constant = Bare(waits=False)
 
 
 def _engine(log: EventLog, allocations: int) -> Engine:
-    """Return an engine with the recorded allocation so many times."""
+    """Return an engine with the recorded allocation so many times: the first is alone in its job."""
     engine = Engine(log)
     body = json.loads(recorded_body())
-    bodies = (json.dumps(body | {"ID": alloc_id(number)}).encode() for number in range(allocations))
+    ids = ({"ID": alloc_id(number), "JobID": _job_of(number)} for number in range(allocations))
+    bodies = (json.dumps(body | own).encode() for own in ids)
     engine.observe(*map(observation_from_json, bodies))
     return engine
 
 
-def _serve(role: str, allocations: int) -> None:
-    """Serve, and do what standard input says."""
+def _job_of(number: int) -> str:
+    return "one" if number == 0 else "many" if number <= MANY else "example"
+
+
+def _serve(role: str, size: int) -> None:
+    """Serve so many allocations, or a body of so many bytes, and do what standard input says."""
     _raise_limit(20_000)
-    engine = _engine(MemoryLog(DIALECT), allocations)
-    app: Any = App(engine, limits=_limits()) if role == "taskfold" else Bare(waits=role == "bare")
+    is_constant = role in {"plain", "constant"}
+    engine = _engine(MemoryLog(DIALECT), 1 if is_constant else size)
+    bare = Bare(waits=not is_constant, body_bytes=size if is_constant else BODY_BYTES)
+    app: Any = App(engine, limits=_limits()) if role == "taskfold" else bare
     task = next(iter(engine.snapshot(alloc_id(0)).tasks))
     if role == "plain":
         # Put in its place, so that every other setting of uvicorn is the server's own.
