@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from operator import is_, itemgetter
+from sys import getsizeof
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -121,7 +122,7 @@ class AllocationTexts:
         return self._body(state, has_job=False)
 
     def _body(self, state: AllocationState, *, has_job: bool) -> bytes:
-        tasks = _shown(state)
+        tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
         entry = self._cache.get(state.id)
         # Without these, what is a hole with them is left out.
         has_holes = tasks and state.modify_index and state.modified_ns
@@ -142,8 +143,10 @@ class AllocationTexts:
             task = tasks[name]
             ring = rings[name] = self._ring(task.events, before.get(name))
             members.append(task_member(name, task, f"[{','.join(ring.texts)}]", self.dialect))
-        task_states = escaped(f"{{{','.join(members)}}}".encode())
-        size = _SMALL + len(task_states) + (0 if body is None else body.size)
+        text = f"{{{','.join(members)}}}"
+        task_states = escaped(text.encode())
+        # A character may have up to four bytes: as many in the whole as in the widest of its parts.
+        size = _SMALL + getsizeof(text) + (0 if body is None else body.size)
         size += 0 if stream_body is None else stream_body.size
         with self._lock:
             self._cache.keep(state.id, _Entry(state.placed, state.updates, body, stream_body, rings, size))
@@ -184,11 +187,6 @@ def _texts_of(ring: _Ring, events: tuple[TaskEvent, ...]) -> list[str]:
     return []
 
 
-def _shown(state: AllocationState) -> dict[str, TaskState]:
-    """Return the tasks that are shown."""
-    return {name: task for name, task in state.tasks.items() if not task.hidden}
-
-
 def _frame(state: AllocationState, dialect: Dialect, *, has_job: bool) -> _Frame | None:
     """Return the body of a state with holes; None where its fields hold what looks like a probe."""
     told = current_fields(state.placed, state.updates)
@@ -206,21 +204,29 @@ def _frame(state: AllocationState, dialect: Dialect, *, has_job: bool) -> _Frame
 class _KeptSnapshot(Snapshot):
     """A snapshot that writes its bodies by way of what is kept, and finds its fields when they are asked for."""
 
-    __slots__ = ("_fields", "_state", "_texts")
+    __slots__ = ("_plain", "_state", "_texts")
 
     def __init__(self, state: AllocationState, texts: AllocationTexts) -> None:
-        self.tasks = _shown(state)
         self.dialect = texts.dialect
         self._state = state
         self._texts = texts
-        self._fields: Mapping[str, bytes] | None = None
+        self._plain: Snapshot | None = None
+
+    def _written_out(self) -> Snapshot:
+        """Return the plain snapshot of the state."""
+        if self._plain is None:
+            self._plain = Snapshot.of(self._state, self.dialect)
+        return self._plain
 
     @property
     def fields(self) -> Mapping[str, bytes]:  # type: ignore[override]  # it is read as the attribute is
         """The top-level fields but the task states: JSON text by Nomad's name."""
-        if self._fields is None:
-            self._fields = Snapshot.of(self._state, self.dialect).fields
-        return self._fields
+        return self._written_out().fields
+
+    @property
+    def tasks(self) -> Mapping[str, TaskState]:  # type: ignore[override]
+        """The tasks that are shown, by name."""
+        return self._written_out().tasks
 
     def to_json(self, dialect: str | Dialect | None = None) -> bytes:
         """Return the body of ``/v1/allocation/<id>`` in a dialect, as every snapshot does."""
