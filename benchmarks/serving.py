@@ -358,6 +358,7 @@ class Bare:
         )
         self.unsent = Unsent(self.limits.unsent_bytes)
         self.peers = self.crew = None
+        self.at_once = None
         self.waits = waits
         self.waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.body = b"x" * body_bytes

@@ -551,17 +551,17 @@ class View(Owned):
         """Yield the folded state of each allocation, sorted by ID."""
         return self.states_unless(lambda _: None)
 
-    def states_unless(self, made: Callable[[str], V | None]) -> Iterator[AllocationState | V]:
+    def states_unless(self, look_up: Callable[[str], V | None]) -> Iterator[AllocationState | V]:
         """Yield, sorted by ID, what was made of each allocation where it is of this version, else its folded state.
 
-        ``made`` returns what there is of an allocation; it is called under the store's lock.
+        ``look_up`` returns what there is of an allocation; it is called under the store's lock.
         """
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
                 self._store.let_write()
                 with self._store.lock:
                     self._store.check_whole()
-                    states = [self._state(alloc, made(alloc)) for alloc in self._ids[start : start + _VIEW_CHUNK]]
+                    states = [self._state(alloc, look_up(alloc)) for alloc in self._ids[start : start + _VIEW_CHUNK]]
                     self._read = start + len(states)
                 yield from states
         finally:

@@ -21,7 +21,7 @@ from taskfold.allocation import AllocationState, current_fields
 from taskfold.cache import Cache
 from taskfold.codecs.allocation import Snapshot
 from taskfold.codecs.event_text import event_writers
-from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, derived_fields, escaped
+from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, derived_fields, escape_as_go
 from taskfold.codecs.task_states import task_member
 from taskfold.dialect import Dialect
 from taskfold.events import TaskEvent
@@ -54,7 +54,7 @@ class _Frame(Struct, frozen=True):
     """Gets what fills the holes, from the texts of `_HOLES`."""
     size: int
 
-    def filled(self, derived: Mapping[str, bytes], state: AllocationState, task_states: bytes) -> bytes:
+    def fill(self, derived: Mapping[str, bytes], state: AllocationState, task_states: bytes) -> bytes:
         """Return the body with its holes filled. O(length)."""
         pieces = self.pieces.copy()
         description, status = derived["ClientDescription"], derived["ClientStatus"]
@@ -144,13 +144,13 @@ class AllocationTexts:
             ring = rings[name] = self._ring(task.events, before.get(name))
             members.append(task_member(name, task, f"[{','.join(ring.texts)}]", self.dialect))
         text = f"{{{','.join(members)}}}"
-        task_states = escaped(text.encode())
+        task_states = escape_as_go(text.encode())
         # A character may have up to four bytes: as many in the whole as in the widest of its parts.
         size = _SMALL + getsizeof(text) + (0 if body is None else body.size)
         size += 0 if stream_body is None else stream_body.size
         with self._lock:
             self._cache.keep(state.id, _Entry(state.placed, state.updates, body, stream_body, rings, size))
-        return frame.filled(derived_fields(tasks, self.dialect), state, task_states)
+        return frame.fill(derived_fields(tasks, self.dialect), state, task_states)
 
     def _plain(self, state: AllocationState, *, has_job: bool) -> bytes:
         snapshot = Snapshot.of(state, self.dialect)
@@ -212,7 +212,7 @@ class _KeptSnapshot(Snapshot):
         self._texts = texts
         self._plain: Snapshot | None = None
 
-    def _written_out(self) -> Snapshot:
+    def _plain_snapshot(self) -> Snapshot:
         """Return the plain snapshot of the state."""
         if self._plain is None:
             self._plain = Snapshot.of(self._state, self.dialect)
@@ -221,12 +221,12 @@ class _KeptSnapshot(Snapshot):
     @property
     def fields(self) -> Mapping[str, bytes]:  # type: ignore[override]  # it is read as the attribute is
         """The top-level fields but the task states: JSON text by Nomad's name."""
-        return self._written_out().fields
+        return self._plain_snapshot().fields
 
     @property
     def tasks(self) -> Mapping[str, TaskState]:  # type: ignore[override]
         """The tasks that are shown, by name."""
-        return self._written_out().tasks
+        return self._plain_snapshot().tasks
 
     def to_json(self, dialect: str | Dialect | None = None) -> bytes:
         """Return the body of ``/v1/allocation/<id>`` in a dialect, as every snapshot does."""

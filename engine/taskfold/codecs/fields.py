@@ -36,7 +36,7 @@ __all__ = [
     "body_to_json",
     "compact",
     "derived_fields",
-    "escaped",
+    "escape_as_go",
     "fields_from_json",
     "fields_to_json",
     "is_empty",
@@ -223,10 +223,10 @@ def _check_utf8(name: str, text: bytes) -> None:
 
 def fields_to_json(fields: Mapping[str, bytes], names: tuple[str, ...] | None = None) -> bytes:
     """Return the JSON object of these fields (of those that are named), with what Go escapes escaped. O(length)."""
-    return escaped(object_to_json(fields, tuple(fields) if names is None else names))
+    return escape_as_go(object_to_json(fields, tuple(fields) if names is None else names))
 
 
-def escaped(out: bytes) -> bytes:
+def escape_as_go(out: bytes) -> bytes:
     """Return a JSON text with what Go escapes escaped. O(length)."""
     # Go escapes U+2028 and U+2029, msgspec does not. One byte is searched first: that is 30 times faster than three.
     if b"\xe2" in out:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from taskfold.allocation import AllocationState, current_fields
 from taskfold.codecs.allocation import Snapshot
-from taskfold.http.answers import Answer, error, gzipped, json_answer, pretty
+from taskfold.http.answers import Answer, compress, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
 from taskfold.http.lists import Stub
@@ -185,7 +185,7 @@ async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -
     if answer is None or options.index or listing.is_broken:
         return answer
     if request.accepts_gzip:
-        answer = replace(answer, gzipped=gzipped(answer.body))
+        answer = replace(answer, gzipped=compress(answer.body))
     app.kept_lists.keep(request, answer, seq)
     return answer
 
@@ -245,18 +245,18 @@ class _Listing:
         kept = self.app.kept_lists
         choices = self.wanted.resources, self.wanted.task_states, self.is_pretty
         is_kept = kept.has_room_for(len(self.view))
-        for found in self.view.states_unless(kept.stubs(choices)) if is_kept else self.view.states():
-            if isinstance(found, Stub):
-                yield found.text
+        for entry in self.view.states_unless(kept.stubs(choices)) if is_kept else self.view.states():
+            if isinstance(entry, Stub):
+                yield entry.text
                 continue
             try:
-                text = self._stub(found)
+                text = self._stub(entry)
             except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
                 self.is_broken = True
-                text = stand_in(found.id, problem)
+                text = stand_in(entry.id, problem)
             else:
                 if is_kept:
-                    kept.keep_stub(found.id, choices, Stub(found.version, text))
+                    kept.keep_stub(entry.id, choices, Stub(entry.version, text))
             yield text
 
     def _stub(self, state: AllocationState) -> bytes:

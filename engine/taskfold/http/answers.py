@@ -25,8 +25,9 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "compress",
     "error",
-    "gzipped",
+    "headers_and_body",
     "json_answer",
     "not_found",
     "pretty",
@@ -107,22 +108,28 @@ def pretty(body: bytes) -> bytes:
     return msgspec.json.format(body, indent=4) + b"\n"
 
 
-def gzipped(body: bytes) -> bytes:
+def compress(body: bytes) -> bytes:
     """Return a body as it is sent compressed. O(length)."""
     return gzip_small(body) if len(body) <= TOLD_LENGTH else gzip_body(body)
 
 
-async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dialect | None) -> None:
-    """Send a whole answer, compressed as a dialect does it where one is given. O(body)."""
+def headers_and_body(
+    answer: Answer, *, gzip_as: Dialect | None, http_version: str = "1.1"
+) -> tuple[tuple[Header, ...], bytes]:
+    """Return the headers and the body of a whole answer, compressed as a dialect does it where one is given."""
     body, headers, late = answer.body, answer.headers, answer.late
     if gzip_as is not None and body:
-        body = answer.gzipped or gzipped(body)
+        body = answer.gzipped or compress(body)
         # The type of a text was guessed from its bytes; the old agent did not guess what is compressed.
         guessed = late if gzip_as.has_ui else ()
         headers, late = ((b"Content-Encoding", b"gzip"), *guessed, *headers), ()
-    if len(body) <= TOLD_LENGTH or scope.get("http_version") == "1.0":
+    if len(body) <= TOLD_LENGTH or http_version == "1.0":
         headers = (*headers, (b"Content-Length", b"%d" % len(body)))
-    if late:
-        headers = (*headers, *late)
+    return (*headers, *late), body
+
+
+async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dialect | None) -> None:
+    """Send a whole answer, compressed as a dialect does it where one is given. O(body)."""
+    headers, body = headers_and_body(answer, gzip_as=gzip_as, http_version=scope.get("http_version", "1.1"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -26,10 +26,12 @@ from taskfold.http.answers import (
     NO_PATH,
     READ_ONLY,
     Answer,
+    Header,
     Receive,
     Scope,
     Send,
     error,
+    headers_and_body,
     not_found,
     redirect,
     send_answer,
@@ -54,6 +56,9 @@ __all__ = ["App"]
 logger = logging.getLogger("taskfold.http")
 
 PERMISSION_DENIED: Final = "Permission denied"
+
+_NO_CONNECTION: Final[Any] = None
+"""Stands for that of a request of which nothing is read, and to which nothing is sent."""
 
 
 class App:
@@ -178,22 +183,50 @@ class App:
             self.answers[request.route, request.status] += 1
             self.seconds[request.route] += perf_counter() - began
 
+    def at_once(self, target: bytes, scope: Scope) -> tuple[tuple[Header, ...], bytes] | None:
+        """Return the headers and the body of the 200 for a GET that waits for nothing; None for all others.
+
+        A server may ask before it calls the application, and spare the request a task of its own. ``target`` is the
+        path and the query as they came; the scope need not have them yet.
+        """
+        began = perf_counter()
+        path, _, query = target.partition(b"?")
+        # A path with escapes is taken apart by who calls the application.
+        if not path.startswith(b"/v1/") or b"%" in path or not path.isascii():
+            return None
+        scope.update(method="GET", path=path.decode(), raw_path=path, query_string=query)
+        if self._token is None and refused_host(scope, self._hosts) is not None:
+            return None
+        request = Request(scope, _NO_CONNECTION, _NO_CONNECTION)
+        answer = self._kept(request)
+        if answer is None:
+            return None
+        if self.crew is not None:
+            self.crew.publish()
+        whole = headers_and_body(answer, gzip_as=self.dialect if request.accepts_gzip else None)
+        self.answers[request.route, answer.status] += 1
+        self.seconds[request.route] += perf_counter() - began
+        return whole
+
     def _kept(self, request: Request) -> Answer | None:
         """Return the answer to what was read before in just this way, where it is kept; None for all other requests."""
-        if request.method != "GET" or not (self._token is None or self._may(request)):
+        if request.method != "GET":
             return None
         if self.crew is not None and self.crew.is_behind:
             return None
         path = request.path
+        route, answer = "allocation", None
         try:
-            if request.scope["query_string"] or not path.startswith(ALLOCATION):
-                return self.kept_lists.kept(request)
-            kept = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+            if path.startswith(ALLOCATION) and not request.scope["query_string"]:
+                answer = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+            elif kept := self.kept_lists.kept(request):
+                route, answer = kept.route, kept.answer
         except LogError:  # who reads what is not kept meets it, too, and tells of it
             return None
-        if kept is not None:
-            request.route = "allocation"
-        return kept
+        if answer is None or not (self._token is None or self._may(request)):
+            return None
+        request.route = route
+        return answer
 
     async def answer(self, request: Request) -> Answer | None:
         """Return the answer to a request, whatever goes wrong; None when it is sent already."""

@@ -16,7 +16,7 @@ from taskfold.http.answers import Answer
 from taskfold.http.request import Request
 from taskfold.store import Store
 
-__all__ = ["Lists", "Stub"]
+__all__ = ["KeptList", "Lists", "Stub"]
 
 _SMALL: Final = 512
 """About how many bytes an entry of a cache needs beside its text."""
@@ -43,11 +43,12 @@ class Stub(Struct, frozen=True, gc=False):
         return _SMALL + len(self.text)
 
 
-class _List(Struct, frozen=True, gc=False):
+class KeptList(Struct, frozen=True, gc=False):
     """A whole list, as it was after the newest record of the log."""
 
     seq: int
     route: str
+    """Which endpoint answered it."""
     answer: Answer
     size: int
 
@@ -58,7 +59,7 @@ class Lists:
     def __init__(self, store: Store, limit_bytes: int) -> None:
         self._store = store
         self._stubs: Cache[tuple[str, Choices], Stub] = Cache(limit_bytes // 2)
-        self._lists: Cache[Target, _List] = Cache(limit_bytes // 2)
+        self._lists: Cache[Target, KeptList] = Cache(limit_bytes // 2)
 
     @property
     def size(self) -> int:
@@ -80,26 +81,20 @@ class Lists:
         """Keep an entry."""
         self._stubs.keep((alloc, choices), stub)
 
-    def kept(self, request: Request) -> Answer | None:
-        """Return the answer to a request for a list, where it is kept and nothing was written since; else None. O(1).
-
-        The request is noted to be of the endpoint that answered it.
-        """
+    def kept(self, request: Request) -> KeptList | None:
+        """Return the list that a request asks for, where it is kept and nothing was written since; else None. O(1)."""
         kept = self._lists.get(_target(request))
         if kept is None or (request.accepts_gzip and kept.answer.gzipped is None):
             return None
         with self._store.lock:
             self._store.check_whole()
-            if self._store.seq != kept.seq:
-                return None
-        request.route = kept.route
-        return kept.answer
+            return kept if kept.seq == self._store.seq else None
 
     def keep(self, request: Request, answer: Answer, seq: int) -> None:
         """Keep the answer to a request: it tells what is so after a position of the log, and nothing else."""
         target = _target(request)
         size = _SMALL + sum(map(len, target)) + len(answer.body) + len(answer.gzipped or b"")
-        self._lists.keep(target, _List(seq, request.route, answer, size))
+        self._lists.keep(target, KeptList(seq, request.route, answer, size))
 
 
 def _target(request: Request) -> Target:

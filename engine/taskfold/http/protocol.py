@@ -1,18 +1,20 @@
 """The guard of a connection: time-outs and limits that an ASGI application cannot see.
 
 uvicorn's protocol waits for the headers of a request as long as a client likes, and takes as many of them as it sends.
-This one does not, nor does it keep a connection for one that goes on sending a body that was answered already. It uses
-a few methods of that class, which `NEEDED` lists and a test looks for; it was tested with uvicorn 0.54.
+This one does not, nor does it keep a connection for one that goes on sending a body that was answered already. And it
+asks the application whether it has the answer to a plain read at hand, before it makes a task of it. It uses a few
+methods of that class, which `NEEDED` lists and a test looks for; it was tested with uvicorn 0.54.
 """
 
 from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TypeAlias, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from taskfold.http.answers import Header
 from taskfold.http.limits import Limits, Slots, TooMany, Unsent
 
 __all__ = ["NEEDED", "guarded"]
@@ -29,11 +31,18 @@ NEEDED: Final = (
     "pause_writing",
     "resume_writing",
     "timeout_keep_alive_handler",
+    "_unset_keepalive_if_required",
 )
 """What is used of uvicorn's protocol."""
 
 _GRACE: Final = 5
 """Seconds that a connection gets once its time is over: to be told so by the application, or to end its body."""
+
+_UNUSUAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
+"""Headers of requests that are no plain reads."""
+
+AtOnce: TypeAlias = Callable[[bytes, MutableMapping[str, Any]], tuple[tuple[Header, ...], bytes] | None]
+"""Gets the target and the scope of a GET; returns the headers and the body of its 200, or None."""
 
 _REFUSALS: Final = {
     400: b"Bad Request",
@@ -50,6 +59,8 @@ class _Guarded(HttpToolsProtocol):
     slots: Slots
     """Counts the connections."""
     unsent: Unsent
+    at_once: AtOnce | None = None
+    """Answers what needs no waiting; without it, every request is a task."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -69,6 +80,8 @@ class _Guarded(HttpToolsProtocol):
         self._leaving: TimerHandle | None = None
         self._address = self.client[0] if self.client else ""
         self._is_counted = False
+        self._is_answered = False
+        """The request that comes was answered at once."""
         try:
             self.slots.take(self._address)
         except TooMany as reason:
@@ -99,8 +112,8 @@ class _Guarded(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.header_bytes:
                 self._refuse(431)
-        elif self._is_answering:
-            return
+        elif self._is_answering or self.timeout_keep_alive_task is not None:
+            return  # an answer is on its way, or has just been given, and waits for what comes next by itself
         # What is no request yet, such as an empty line, has ended uvicorn's own wait for one all the same.
         if self._timer is None and not self.transport.is_closing():
             self._wait_for_head()
@@ -108,6 +121,7 @@ class _Guarded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_head = True
+        self._is_answered = False
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
@@ -119,8 +133,39 @@ class _Guarded(HttpToolsProtocol):
             self._refuse(431)
         elif problem := self._host_problem:
             self._refuse(400, b"400 Bad Request: " + problem)
-        elif not self.transport.is_closing():
+        elif not self.transport.is_closing() and not self._answer_at_once():
+            self._unset_keepalive_if_required()  # one before it in the same packet may have been answered at once
             super().on_headers_complete()
+
+    def _answer_at_once(self) -> bool:
+        """Answer a plain request whose answer is there; tell whether that was done.
+
+        What uvicorn writes is written, without a task, a scope and messages for it: half of the time of such a request.
+        """
+        parser = self.parser
+        if self.at_once is None or self._is_answering or self.pipeline or self.flow.write_paused:
+            return False
+        is_plain = parser.get_method() == b"GET" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
+        if not is_plain or parser.should_upgrade() or any(name in _UNUSUAL for name, _ in self.headers):
+            return False
+        whole = self.at_once(self.url, cast("MutableMapping[str, Any]", self.scope))
+        if whole is None:
+            return False
+        headers, body = whole
+        parts = [STATUS_LINE[200]]
+        is_told = False
+        for name, value in (*self.server_state.default_headers, *headers):
+            lower = name.lower()
+            is_told |= lower == b"content-length"
+            parts += (lower, b": ", value, b"\r\n")
+        if is_told:
+            parts += (b"\r\n", body)
+        else:
+            parts += (b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(body), body, b"\r\n0\r\n\r\n")
+        self._is_answered = True
+        self.transport.write(b"".join(parts))
+        super().on_response_complete()
+        return True
 
     @property
     def _host_problem(self) -> bytes:
@@ -138,7 +183,7 @@ class _Guarded(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._leaving is not None:
             self.transport.close()
-        elif not self.transport.is_closing():
+        elif not self.transport.is_closing() and not self._is_answered:
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -214,6 +259,12 @@ class _Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
-def guarded(limits: Limits, slots: Slots, unsent: Unsent) -> Callable[..., Any]:
+def guarded(limits: Limits, slots: Slots, unsent: Unsent, at_once: AtOnce | None = None) -> Callable[..., Any]:
     """Return the protocol with these limits, as uvicorn wants it: a class."""
-    return type("GuardedProtocol", (_Guarded,), {"limits": limits, "slots": slots, "unsent": unsent})
+    members = {
+        "limits": limits,
+        "slots": slots,
+        "unsent": unsent,
+        "at_once": None if at_once is None else staticmethod(at_once),
+    }
+    return type("GuardedProtocol", (_Guarded,), members)
