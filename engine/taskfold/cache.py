@@ -42,6 +42,10 @@ class Cache(Generic[K, V]):
         self.get = self._kept.get
         """Return what is kept under a key; None where nothing is."""
 
+    def __contains__(self, key: object) -> bool:
+        """Tell whether something is kept under a key."""
+        return key in self._kept
+
     @property
     def count(self) -> int:
         """How many things it keeps."""

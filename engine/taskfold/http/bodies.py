@@ -46,6 +46,10 @@ class Bodies:
         """How many bytes it keeps."""
         return self._bodies.size
 
+    def __contains__(self, alloc: object) -> bool:
+        """Tell whether a body of an allocation is kept, of whatever version."""
+        return alloc in self._bodies
+
     def kept(self, alloc: str, *, gzipped: bool) -> Answer | None:
         """Return the answer of a plain read, where it is kept and nothing has changed since; else None. O(1)."""
         kept = self._bodies.get(alloc)

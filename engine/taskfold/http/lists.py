@@ -66,6 +66,10 @@ class Lists:
         """How many bytes are kept."""
         return self._stubs.size + self._lists.size
 
+    def __contains__(self, target: object) -> bool:
+        """Tell whether a list is kept for a path and query, of whatever time."""
+        return target in self._lists
+
     def stubs(self, choices: Choices) -> Callable[[str], Stub | None]:
         """Return what gets the entry that is kept of an allocation, of whatever version; None where there is none."""
         get = self._stubs.get

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from asyncio import TimerHandle, Transport
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -41,8 +41,16 @@ _GRACE: Final = 5
 _UNUSUAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 """Headers of requests that are no plain reads."""
 
-AtOnce: TypeAlias = Callable[[bytes, MutableMapping[str, Any]], tuple[tuple[Header, ...], bytes] | None]
-"""Gets the target and the scope of a GET; returns the headers and the body of its 200, or None."""
+
+class Reader(Protocol):
+    """Who may have the answer to a read at hand."""
+
+    def has_kept(self, target: bytes) -> bool:
+        """Tell whether there may be an answer for a path and query."""
+
+    def at_once(self, target: bytes, scope: MutableMapping[str, Any]) -> tuple[tuple[Header, ...], bytes] | None:
+        """Return the headers and the body of the 200 for a GET; None for one that has to be called."""
+
 
 _REFUSALS: Final = {
     400: b"Bad Request",
@@ -59,8 +67,8 @@ class _Guarded(HttpToolsProtocol):
     slots: Slots
     """Counts the connections."""
     unsent: Unsent
-    at_once: AtOnce | None = None
-    """Answers what needs no waiting; without it, every request is a task."""
+    reader: Reader | None = None
+    """Answers what it has at hand; without it, every request is a task."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -142,13 +150,15 @@ class _Guarded(HttpToolsProtocol):
 
         What uvicorn writes is written, without a task, a scope and messages for it: half of the time of such a request.
         """
-        parser = self.parser
-        if self.at_once is None or self._is_answering or self.pipeline or self.flow.write_paused:
+        parser, reader = self.parser, self.reader
+        if reader is None or not reader.has_kept(self.url):
             return False
+        if self._is_answering or self.pipeline or self.flow.write_paused:
+            return False  # it waits for what is before it
         is_plain = parser.get_method() == b"GET" and parser.get_http_version() == "1.1" and parser.should_keep_alive()
         if not is_plain or parser.should_upgrade() or any(name in _UNUSUAL for name, _ in self.headers):
             return False
-        whole = self.at_once(self.url, cast("MutableMapping[str, Any]", self.scope))
+        whole = reader.at_once(self.url, cast("MutableMapping[str, Any]", self.scope))
         if whole is None:
             return False
         headers, body = whole
@@ -259,12 +269,7 @@ class _Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
-def guarded(limits: Limits, slots: Slots, unsent: Unsent, at_once: AtOnce | None = None) -> Callable[..., Any]:
+def guarded(limits: Limits, slots: Slots, unsent: Unsent, reader: Reader | None = None) -> Callable[..., Any]:
     """Return the protocol with these limits, as uvicorn wants it: a class."""
-    members = {
-        "limits": limits,
-        "slots": slots,
-        "unsent": unsent,
-        "at_once": None if at_once is None else staticmethod(at_once),
-    }
+    members = {"limits": limits, "slots": slots, "unsent": unsent, "reader": reader}
     return type("GuardedProtocol", (_Guarded,), members)

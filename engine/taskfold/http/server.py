@@ -141,7 +141,7 @@ class Server:
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
                 app,
-                http=guarded(limits, app.connections, app.unsent, app.at_once),  # type: ignore[arg-type]  # a class, as uvicorn's own
+                http=guarded(limits, app.connections, app.unsent, app),  # type: ignore[arg-type]  # a class, as uvicorn's own
                 ws="none",
                 lifespan="off",
                 log_config=None,
