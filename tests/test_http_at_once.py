@@ -234,3 +234,27 @@ def test_a_server_stops_although_clients_that_were_answered_at_once_stay() -> No
         assert counted.count == 1
     assert opened.recv(65_536) == b""
     opened.close()
+
+
+class Others:
+    """Other processes that serve the same log."""
+
+    def __init__(self) -> None:
+        self.is_behind = False
+        self.published = 0
+
+    def publish(self) -> None:
+        self.published += 1
+
+
+@pytest.mark.parametrize("target", [ONE, LIST])
+def test_one_of_several_processes_answers_at_once_only_while_it_is_as_far_as_the_others(target: str) -> None:
+    app = app_of()
+    with running(app) as server:
+        answers(server, request(target), LAST)
+    app.crew = others = Others()  # type: ignore[assignment]
+    assert app.has_kept(target.encode())
+    assert app.at_once(target.encode(), {"headers": []}) is not None
+    assert others.published == 1, "before anything is told"
+    others.is_behind = True
+    assert app.at_once(target.encode(), {"headers": []}) is None
