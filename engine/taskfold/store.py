@@ -45,6 +45,7 @@ _STATES_KEPT: Final = 2_048
 
 _RECORDS_AT_ONCE: Final = 1_000
 """How many records are folded at once: what was decoded still fits the processor's caches."""
+
 _TEXTS_BYTES: Final = 16 << 20
 """How much is kept of the texts of allocations that are read one at a time: what some 1,500 of them need."""
 
