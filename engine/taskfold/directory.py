@@ -129,7 +129,7 @@ class Directory:
                     order.remove((was, alloc))
                     order.add((now, alloc))
 
-    def touch(self, alloc: str, allocation: Allocation) -> Listed | None:
+    def refresh(self, alloc: str, allocation: Allocation) -> Listed | None:
         """Note a write of an allocation of which only tasks changed; return what is listed of it. O(tasks)."""
         listed = self._listed.get(alloc)
         if listed is not None:

@@ -319,7 +319,7 @@ class Store(Owned):
         self.seq = placed[-1].seq
         for alloc, is_whole in touched.items():
             allocation = self.fold.allocations[alloc]
-            listed = None if is_whole else self.directory.touch(alloc, allocation)
+            listed = None if is_whole else self.directory.refresh(alloc, allocation)
             if listed is None:
                 listed = heading_of(allocation)
                 self.directory.put(alloc, listed)

@@ -98,8 +98,8 @@ class Snapshot:
     create_time_ns = _Told("CreateTime", int)
     modify_time_ns = _Told("ModifyTime", int)
 
-    @classmethod
-    def of(cls, state: AllocationState, dialect: str | Dialect = DEFAULT_DIALECT) -> Snapshot:
+    @staticmethod
+    def of(state: AllocationState, dialect: str | Dialect = DEFAULT_DIALECT) -> Snapshot:
         """Return the snapshot of a folded state.
 
         Unless they were told, the status follows from the tasks, and ModifyTime is that of the newest record.
@@ -112,10 +112,10 @@ class Snapshot:
         if state.modified_ns and "ModifyTime" in zero_fields(found):
             fields.setdefault("ModifyTime", b"%d" % state.modified_ns)
         fields.setdefault("ID", msgspec.json.encode(state.id))
-        return cls(fields, tasks, found)
+        return Snapshot(fields, tasks, found)
 
-    @classmethod
-    def from_json(cls, text: bytes | str, dialect: str | Dialect | None = None) -> Snapshot:
+    @staticmethod
+    def from_json(text: bytes | str, dialect: str | Dialect | None = None) -> Snapshot:
         """Return the snapshot that an allocation's JSON tells; nulls and missing keys are fine.
 
         Unless it is named, the dialect is told by the keys (`UNTOLD_DIALECT` where they do not tell).
@@ -129,7 +129,7 @@ class Snapshot:
         tasks = {name: _as_state(task) for name, task in (told or {}).items()}
         found = dialect_of(dialect or told_dialect(fields, told) or UNTOLD_DIALECT)
         _fill_in_status(fields, tasks, found)
-        return cls(fields, tasks, found)
+        return Snapshot(fields, tasks, found)
 
     def view(self, name: str) -> Any:
         """Return an opaque part (Job, Metrics, Resources …) as a typed, read-only view; None where there is none.
