@@ -9,13 +9,14 @@ import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from asgi import Call, ask
 from servers import received, served, until
-from taskfold import Engine, ManualClock, Snapshot
+from taskfold import AllocationState, Engine, ManualClock, Snapshot
 from taskfold import events as ev
 from taskfold.errors import LogError
 from taskfold.http import past
@@ -273,14 +274,14 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> App:
     """Return an application of which one allocation cannot be written as JSON, neither as a stub nor as an event."""
     engine = Engine(dialect="1.1.2", clock=ManualClock())
     app = App(engine)
-    of = Snapshot.of.__func__  # type: ignore[attr-defined]
+    of = Snapshot.of
 
-    def breaks(cls: type, state: object, *rest: object) -> Snapshot:
-        if state.id == BROKEN:  # type: ignore[attr-defined]
+    def breaks(state: AllocationState, *rest: Any) -> Snapshot:
+        if state.id == BROKEN:
             raise RecursionError("too deep")
-        return of(cls, state, *rest)
+        return of(state, *rest)
 
-    monkeypatch.setattr(Snapshot, "of", classmethod(breaks))
+    monkeypatch.setattr(Snapshot, "of", staticmethod(breaks))
     for number in range(40):
         engine.place({"ID": named(number), "JobID": "job", "Namespace": "default"})
     return app
