@@ -25,6 +25,11 @@ APPENDS = [
     [Append("a", 0, [record_of("a", 1, id="first")])],
     [Append("a", 1, records_of("a", 2, 40)), Append("b", 0, records_of("b", 1, 40))],
     [Append("a", 40, [record_of("a", 41, index=99, id="last")])],
+    [
+        Append("a", 41, [record_of("a", 42, index=100)]),
+        Append("b", 40, [record_of("b", 41, index=101)]),
+        Append("a", 42, [record_of("a", 43, index=102)]),
+    ],
     [Append("c", 0, records_of("c", 1, 3))],
 ]
 COLLECTED = Record(index=100, alloc="c", version=4, event=Collected(reason="old", body=msgspec.Raw(b"{}")))

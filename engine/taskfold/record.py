@@ -234,7 +234,7 @@ class Record(
     seq: int = 0
     """The position in the log: 1, 2, 3 … without a hole; 0 before the log has given one."""
     index: int
-    """The write it belongs to: Nomad's ModifyIndex when imported; the records of one atomic append share it."""
+    """The write it belongs to: Nomad's ModifyIndex when imported; the records of one write share it."""
     alloc: str
     version: int
     """1, 2, 3 … inside the allocation."""

@@ -32,10 +32,11 @@ from taskfold.dialect import Dialect, dialect_of
 from taskfold.directory import Directory, Filter, Listed, heading_of
 from taskfold.errors import LogError
 from taskfold.folding import Folding
+from taskfold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.ownership import Owned
 from taskfold.positions import Positions
-from taskfold.record import Coordinated, Record
+from taskfold.record import Coordinated, LogHeader, Record
 from taskfold.watch import WAITERS_PER_KEY, Watches
 
 __all__ = ["Change", "Store", "View"]
@@ -100,6 +101,7 @@ class Store(Owned):
         self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
         """The log, where other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
+        self.lifecycle: Lifecycle = lifecycle_of(self.dialect)
         self.fold: Fold
         """To be read by the writer only, or under the lock."""
         self.texts = AllocationTexts(self.dialect, _TEXTS_BYTES)
@@ -161,6 +163,23 @@ class Store(Owned):
     def index(self) -> int:
         """The index of the newest write: the greatest of all; 0 before the first."""
         return self.positions.newest
+
+    @property
+    def header(self) -> LogHeader:
+        """The header of the log."""
+        return self.log.header
+
+    def find(self, alloc: str) -> Allocation | None:
+        """Return an allocation, to be looked at only; None where it is not known. For the writer. O(1)."""
+        return self.fold.allocations.get(alloc)
+
+    def owned(self, alloc: str) -> Allocation:
+        """Return an allocation, to be looked at only. For the writer. O(1). Raises UnknownAllocation."""
+        return self.fold.owned(alloc)
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
+        return self.log.digest_of(id)
 
     @property
     def oldest_seq(self) -> int:
@@ -281,7 +300,11 @@ class Store(Owned):
         """Fold what is in the log, and wake who waits for it."""
         with self._gate, self.lock:
             try:
-                self._fold_in(placed)
+                if placed[0].index == placed[-1].index:  # as most have it
+                    self._fold_in(placed)
+                else:  # a change for each write, as who reads the log finds them
+                    for _, write in groupby(placed, key=attrgetter("index")):
+                        self._fold_in(list(write))
             except BaseException:
                 self._is_half_moved = self.is_unsettled = True
                 with suppress(LogError):  # else it is done by who asks next

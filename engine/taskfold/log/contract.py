@@ -60,8 +60,9 @@ class EventLog(Protocol):
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new, with their Seq.
 
-        Each allocation may be named once. The records that are returned are those that a reader will get.
-        Raises as `append` does.
+        They are appended in their order. An allocation may be named again: what is appended then goes on from what
+        came before it. Each write has an index of its own, so that an append may have several of them.
+        The records that are returned are those that a reader will get. Raises as `append` does.
         """
         ...
 
@@ -373,18 +374,15 @@ class Ledger:
         placed_lines: list[bytes] = []
         """The lines of the first of them, as long as those are known."""
         ids: dict[str, int] = {}
-        named: set[str] = set()
+        versions: dict[str, int] = {}
         seq = self.seq
         for append in appends:
-            if append.alloc in named:
-                raise LogError(f"allocation {append.alloc} is named twice in one append")
-            named.add(append.alloc)
             version, lines = -1, append.lines
             for place, record in enumerate(append.records):
                 if record.id is not UNSET and self._repeats(record, ids):
                     continue
                 if version < 0:
-                    version = self._version_before(append, record)
+                    version = self._version_before(append, record, versions.get(append.alloc))
                 version += 1
                 if record.version != version or record.alloc != append.alloc:
                     raise LogError(
@@ -398,11 +396,17 @@ class Ledger:
                 elif lines and len(placed_lines) == len(placed):
                     placed_lines.append(lines[place])
                 placed.append(record)
+            if version >= 0:
+                versions[append.alloc] = version
         return (placed, placed_lines) if len(placed_lines) == len(placed) else entries_of(placed)
 
-    def _version_before(self, append: Append, first: Record) -> int:
-        """Return the version that an allocation is at, before the first new record. Raises VersionConflict."""
-        version = self.version_of(append.alloc)
+    def _version_before(self, append: Append, first: Record, version: int | None) -> int:
+        """Return the version that an allocation is at, before the first new record. Raises VersionConflict.
+
+        It is given where the allocation was named before.
+        """
+        if version is None:
+            version = self.version_of(append.alloc)
         if not version and _is_remnant(first):
             version = first.version - 1  # of a log that was compacted
         if append.expected_version != version:

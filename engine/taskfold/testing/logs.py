@@ -267,6 +267,25 @@ class LogContract:
         assert list(log.read("a")) == []
         assert list(log.read("nobody")) == []
 
+    def test_an_allocation_that_is_named_again_goes_on_from_what_came_before_it(self, log: EventLog) -> None:
+        """An allocation that is named again in an append goes on from what came before it, with indexes of its own."""
+        _fill(log, 7)
+        placed = log.append_all(
+            [
+                Append("a0", 1, [record_of("a0", 2, index=8, id="x")]),
+                Append("a1", 1, [record_of("a1", 2, index=9)]),
+                Append("a0", 2, [record_of("a0", 3, index=10)]),
+                Append("a1", 2, [record_of("a1", 3, index=11, id="x2"), record_of("a1", 4, index=11)]),
+            ]
+        )
+        expected = [(8, "a0", 2, 8), (9, "a1", 2, 9), (10, "a0", 3, 10), (11, "a1", 3, 11), (12, "a1", 4, 11)]
+        assert [(r.seq, r.alloc, r.version, r.index) for r in placed] == expected
+        assert list(log.read_all(7)) == placed
+        assert [r.version for r in log.read("a0")] == [1, 2, 3]
+        with pytest.raises(VersionConflict):
+            log.append("a0", 2, [record_of("a0", 3)])
+        assert [r.seq for r in log.append("a0", 3, [record_of("a0", 4, index=12)])] == [13]
+
     def test_several_allocations_are_appended_together_or_not_at_all(self, log: EventLog) -> None:
         """Several allocations are appended together or not at all."""
         _fill(log, 7)
@@ -274,8 +293,8 @@ class LogContract:
 
         with pytest.raises(VersionConflict):
             log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a1", 5, [record_of("a1", 6)])])
-        with pytest.raises(LogError, match="named twice"):
-            log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a0", 2, [record_of("a0", 3)])])
+        with pytest.raises(VersionConflict, match="allocation a0 is at version 2, not 1"):
+            log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a0", 1, [record_of("a0", 2)])])
         assert list(log.read_all()) == before
 
         placed = log.append_all(
