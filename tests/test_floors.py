@@ -69,10 +69,13 @@ FLOORS = {
     ),
     "uses": (
         "engine",
+        "ahead",
         "arguments",
         "deciding",
         "reading",
         "diff",
+        "grouping",
+        "grouping_async",
         "history",
         "collecting",
         "reporting",

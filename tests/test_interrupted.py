@@ -176,6 +176,11 @@ class World:
         alloc = self.new(inputs.Placed(), inputs.Started())
         return lambda: self.engine.report(alloc, "web", inputs.Exited(exit_code=1))
 
+    def report_batch(self) -> Callable[[], object]:
+        allocs = [self.new(inputs.Placed(), inputs.Started()) for _ in range(2)]
+        reports = [inputs.Said(alloc=alloc, task="web", input=inputs.Exited(exit_code=1)) for alloc in allocs]
+        return lambda: self.engine.report_batch(reports)
+
     def due(self) -> Callable[[], object]:
         for _ in range(2):
             self.new(inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1))
@@ -304,6 +309,7 @@ CALLS: Final = [
     "update",
     "observe",
     "report",
+    "report_batch",
     "due",
     "collect",
     "retain",
@@ -370,13 +376,14 @@ EXPECTED: Final = {
     **dict.fromkeys(("record", "record_bound", "record_asked", "place", "update", "observe", "collect"), 1),
     "append": 6,
     "report": 3,
+    "report_batch": 6,
 }
 """How many records a call writes: all of them, or none."""
 
 
 def heard_wrong(world: World, name: str, new: list[Record]) -> list[str]:
     """Return who was not told of what was recorded, or of what was not."""
-    if name in {"report", "due"}:
+    if name in {"report", "report_batch", "due"}:
         there = {record.alloc for record in new}
         heard = {step.alloc for step in world.heard if step.written}
         if heard != there:
@@ -384,7 +391,7 @@ def heard_wrong(world: World, name: str, new: list[Record]) -> list[str]:
     # Its callback itself may be what was interrupted.
     if name in {"record_bound", "record_asked"} and len(world.model.heard) > len(new):
         return [f"recorded were {len(new)}, and the model heard {world.model.heard}"]
-    if name == "report":
+    if name in {"report", "report_batch"}:
         tasks = {alloc: world.engine.store.fold.allocations[alloc].tasks["web"] for alloc in {r.alloc for r in new}}
         planned = {alloc: world.engine._decider.timers.get(alloc, "web") for alloc in tasks}
         if planned != {alloc: due_of(task) for alloc, task in tasks.items()}:

@@ -185,6 +185,23 @@ def check_said(said: object) -> None:
             raise InputRefused(f"{right}; entry {place} is {_kind(pair)}")
 
 
+_A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
+
+
+def checked_reports(reports: object) -> tuple[Any, ...]:
+    """Return what is to be reported in one append; each is checked where it is looked at. O(n). Raises InputRefused."""
+    if isinstance(reports, (str, bytes, type)) or not isinstance(reports, Iterable):
+        found = "one that is in no list" if isinstance(reports, inputs.Said) else _kind(reports)
+        raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {found}")
+    return tuple(reports)
+
+
+def not_a_report(value: object) -> str:
+    """Return what to report instead of something that is no report."""
+    found = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+    return f"expected a report, such as inputs.{_A_REPORT}, found {found}"
+
+
 def _not_an_input(value: object) -> str:
     name = type(value).__name__
     if isinstance(value, type):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from msgspec import UNSET, Raw
 
+from taskfold.ahead import State
 from taskfold.allocation import Allocation
 from taskfold.decide import decide_all, due_of, owed
 from taskfold.effects import Collect, SignalTask, StartTask, Step
@@ -21,7 +22,7 @@ from taskfold.restart import Random
 from taskfold.store import Store
 from taskfold.timers import Timers
 
-__all__ = ["Decider", "Due"]
+__all__ = ["Decider", "Due", "Known"]
 
 _OF_GROUP: Final = ("Job", "TaskGroup")
 """The fields of an allocation that tell its group."""
@@ -34,6 +35,13 @@ class Due(NamedTuple):
     task: str
     said: TimerDue
     time_ns: int
+
+
+class Known(NamedTuple):
+    """What was decided before, and of which version of the allocation."""
+
+    step: Step
+    version: int
 
 
 class Decider:
@@ -68,17 +76,19 @@ class Decider:
         id: str | None = None,
         expected_version: int | None = None,
         *,
-        known: Step | None = None,
+        known: Known | None = None,
+        on: State | None = None,
     ) -> tuple[Step, list[Record]]:
         """Return what follows from inputs, and the records that say so. Raises whatever refuses one of them.
 
-        What is known to follow is not decided again, since chance may have a part in it.
+        It is decided on the state of the store, or on what lies ahead of it. What is known to follow is not decided
+        again while the allocation is as it was, since chance may have a part in it.
         """
-        store = self._store
-        if store.is_closed:
+        state = self._store if on is None else on
+        if state.is_closed:
             raise LogError("the engine is closed")
-        allocation = store.fold.owned(alloc)
-        digest = None if id is None else store.log.digest_of(id)
+        allocation = state.owned(alloc)
+        digest = None if id is None else state.digest_of(id)
         if id is not None and digest is not None:
             # What is recorded does not tell which input it follows from, but whose it was.
             if not is_of(digest, alloc):
@@ -91,12 +101,15 @@ class Decider:
             raise VersionConflict(allocation=alloc, expected=expected_version, found=version)
         if now_ns < allocation.modified_ns:
             raise ClockWentBack(allocation=alloc, time_ns=now_ns, newest_ns=allocation.modified_ns)
-        step = known or decide_all(allocation, self.group(allocation), said, now_ns=now_ns, rng=self._rng)
-        return step, self._records(step, version, id)
+        if known is not None and known.version == version:
+            step = known.step
+        else:
+            step = decide_all(allocation, self.group(allocation), said, now_ns=now_ns, rng=self._rng)
+        return step, self._records(state, step, version, id)
 
-    def _records(self, step: Step, version: int, id: str | None) -> list[Record]:
+    def _records(self, state: State, step: Step, version: int, id: str | None) -> list[Record]:
         """Return the records of a step: one write, whose first record has the ID of the input."""
-        index, seq = self._store.index + 1, self._store.seq
+        index, seq = state.index + 1, state.seq
         return [
             Record(
                 seq=seq + place,
@@ -123,7 +136,8 @@ class Decider:
         from taskfold.codecs.groups import group_of
 
         found = group_of(placed, updates, self._store.dialect)
-        self._groups[allocation.id] = told, found
+        if allocation.id in self._store.fold:  # else its placement is not recorded yet
+            self._groups[allocation.id] = told, found
         return found
 
     def plan(self, step: Step) -> None:

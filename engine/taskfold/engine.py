@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 
+from taskfold.ahead import State
 from taskfold.allocation import Fold
 from taskfold.arguments import check_model, checked_writes
 from taskfold.binding import Binding, Condition
@@ -25,6 +26,7 @@ from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
 from taskfold.events import TaskEvent
 from taskfold.folding import Folding
+from taskfold.grouping import Drafted
 from taskfold.log.contract import Append, check_dialect, kept_records
 from taskfold.log.entries import UNWRITABLE, problem_of
 from taskfold.log.opening import is_new_log, open_log, open_reader
@@ -33,7 +35,7 @@ from taskfold.nomad.memory import Memory
 from taskfold.nomad.observation import Observation, Statement, check_statement
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
-from taskfold.turns import Bound, Question, in_turn, writing
+from taskfold.turns import NOTHING, Bound, Durability, Question, in_turn, writing
 from taskfold.writing import Draft, placed_body, to_json_fields
 
 if TYPE_CHECKING:
@@ -71,13 +73,16 @@ class Engine(Reporting, Collecting):
         clock: Clock | None = None,
         seed: int | None = None,
         read_only: bool = False,
+        durability: Durability = "batch",
     ) -> Self:
         """Go on from a log, or begin one: ``x.db`` (SQLite), ``x.jsonl`` (lines), ``postgresql://…``. O(records).
 
         A checkpoint that the log keeps spares the records before it. A new log is of the default dialect unless one is
         named. With ``read_only`` the log must be there, and another process may write it: the engine takes in what that
         appends, wakes who waits, and raises ReadOnly from every method that writes; nothing is locked, made or changed.
-        Raises LogError and DialectError.
+        With a ``durability`` of ``batch`` what threads and tasks write at the same time waits for the disk together,
+        with ``each`` one after the other; every write is acknowledged when it is on disk. Raises LogError and
+        DialectError.
         """
         if read_only:
             return cls._open_reader(path, dialect, clock, seed)
@@ -85,7 +90,7 @@ class Engine(Reporting, Collecting):
         folding = Folding()
         log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None), reader=folding)
         try:
-            return cls(log, clock=clock, seed=seed, folding=folding)
+            return cls(log, clock=clock, seed=seed, folding=folding, durability=durability)
         except BaseException:
             log.close()
             raise
@@ -127,7 +132,7 @@ class Engine(Reporting, Collecting):
             alloc = msgspec.json.decode(fields["ID"], type=str)
         except (msgspec.DecodeError, UnicodeError):
             raise DecodeError(f"$.ID: expected a text, found {fields['ID'][:60].decode(errors='replace')}") from None
-        self._append_one(Write(alloc=alloc, event=Placed(body=placed_body(fields)), time_ns=time_ns))
+        self._write(Engine._drafted_write, Write(alloc=alloc, event=Placed(body=placed_body(fields)), time_ns=time_ns))
 
     def record(
         self,
@@ -147,7 +152,8 @@ class Engine(Reporting, Collecting):
         Raises UnknownAllocation, IllegalEvent, Refused (by a bound model), VersionConflict, and LogError when the log
         cannot be written: then nothing changed. Raises ListenerError when it was recorded, and then a model raised.
         """
-        return self._append_one(
+        return self._write(
+            Engine._drafted_write,
             Write(
                 alloc=alloc,
                 task=task,
@@ -155,7 +161,7 @@ class Engine(Reporting, Collecting):
                 time_ns=time_ns,
                 id=id,
                 expected_version=expected_version,
-            )
+            ),
         )
 
     def update(
@@ -173,8 +179,9 @@ class Engine(Reporting, Collecting):
         Raises as `record` does, and DecodeError for a field that follows from the log.
         """
         event = Updated(fields=to_json_fields(fields))
-        return self._append_one(
-            Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
+        return self._write(
+            Engine._drafted_write,
+            Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version),
         )
 
     def append(self, writes: Iterable[Write]) -> list[Record | None]:
@@ -183,17 +190,16 @@ class Engine(Reporting, Collecting):
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
         """
-        return self._append(checked_writes(writes))  # whatever they come from is not run in the turn
+        return self._write(Engine._drafted_append, checked_writes(writes))  # what they come from runs in no turn
 
-    @writing
-    def _append(self, writes: Sequence[Write]) -> list[Record | None]:
-        draft = Draft(self.store, self._asked_ns() if self._questions else self.clock.time_ns())
+    def _drafted_append(self, state: State, writes: Sequence[Write]) -> Drafted[list[Record | None]]:
+        """Draft writes that are all recorded or none. Raises AppendRefused."""
+        draft = Draft(state, self._asked_ns() if self._questions else self.clock.time_ns())
         for write in writes:
             draft.add(write)
         if draft.refusals:
             raise AppendRefused(draft.refusals)
-        self._record(draft)
-        return draft.records()
+        return Drafted(draft.records(), draft.appends(), (), self._question_of(draft) if self._bindings else NOTHING)
 
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
@@ -206,26 +212,22 @@ class Engine(Reporting, Collecting):
             draft.add(write)
         return draft.refusals
 
-    @writing
-    def _append_one(self, write: Write) -> Record | None:
-        """Append one write; what refuses it is raised as it is."""
-        draft = Draft(self.store, self._asked_ns() if self._questions else self.clock.time_ns())
+    def _drafted_write(self, state: State, write: Write) -> Drafted[Record | None]:
+        """Draft one write. Raises what refuses it."""
+        draft = Draft(state, self._asked_ns() if self._questions else self.clock.time_ns())
         draft.add(write)
         for _, refusal in draft.refusals:
             raise refusal
-        self._record(draft)
-        return draft.records()[0]
+        result = draft.drafted[0] if draft.drafted else None
+        return Drafted(result, draft.appends(), (), self._question_of(draft) if self._bindings else NOTHING)
 
     def _asked_ns(self) -> int:
         """Return the time of a write that models were asked with; else the clock's."""
         asked = self._asked()
         return self.clock.time_ns() if asked is None else asked.time_ns
 
-    def _record(self, draft: Draft) -> None:
-        """Write what was drafted, with the callbacks of bound models around it."""
-        if not self._bindings:  # as most have it
-            draft.note(self.store.commit(draft.appends()))
-            return
+    def _question_of(self, draft: Draft) -> Question:
+        """Return what models are asked before a draft is recorded, and told afterwards. Raises Refused."""
         bound: dict[tuple[str, str], Bound] = {}
         for record in draft.drafted:
             task = record.alloc, record.task
@@ -235,7 +237,7 @@ class Engine(Reporting, Collecting):
                 raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
             assert isinstance(record.event, (TaskEvent, Finished))
             bound[task] = self._bound(binding, *task, [record.event])
-        draft.note(self._commit(draft.appends(), Question(list(bound.values()), draft.time_ns)))
+        return Question(list(bound.values()), draft.time_ns) if bound else NOTHING
 
     # --- mirroring ---
 

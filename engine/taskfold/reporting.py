@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any
 
-from taskfold.arguments import check_address, check_input, check_listener, check_said, checked_time
-from taskfold.deciding import Due
+from taskfold.ahead import Ahead, State
+from taskfold.arguments import (
+    check_address,
+    check_input,
+    check_listener,
+    check_said,
+    checked_reports,
+    checked_time,
+    not_a_report,
+)
+from taskfold.deciding import Due, Known
 from taskfold.effects import Step
-from taskfold.errors import CallbacksBusy, ListenerError, LogError, TaskfoldError
+from taskfold.errors import AppendRefused, CallbacksBusy, InputRefused, ListenerError, LogError, TaskfoldError
+from taskfold.events import TaskEvent
 from taskfold.group import Group
-from taskfold.inputs import Input
+from taskfold.grouping import Drafted, Grouping, told_of
+from taskfold.inputs import Input, Said
 from taskfold.log.contract import Append
-from taskfold.record import Record
-from taskfold.turns import Question, Turns, in_turn, let_go, writing
+from taskfold.record import Finished, Record
+from taskfold.turns import NOTHING, Question, in_turn, let_go, writing
 
 __all__ = ["Reporting"]
 
-_NOTHING: Final = Question()
 
-
-class Reporting(Turns):
+class Reporting(Grouping):
     """The deciding side of an engine."""
 
     def report(
@@ -53,9 +62,8 @@ class Reporting(Turns):
         Raises ListenerError, which has the step, when it was recorded, and then a listener raised. Where the call is
         interrupted (KeyboardInterrupt) after it was recorded, the next `due` returns the step.
         """
-        return self.report_all(alloc, ((task, said),), time_ns=time_ns, id=id, expected_version=expected_version)
+        return self._write(Reporting._drafted_report, alloc, ((task, said),), time_ns, id, expected_version)
 
-    @writing
     def report_all(
         self,
         alloc: str,
@@ -79,16 +87,113 @@ class Reporting(Turns):
         >>> step.effects, engine.snapshot("203266e5").client_status
         ((Collect(),), 'complete')
         """
+        return self._write(Reporting._drafted_report, alloc, said, time_ns, id, expected_version)
+
+    def _drafted_report(
+        self,
+        state: State,
+        alloc: str,
+        said: Sequence[tuple[str, Input]],
+        time_ns: int | None,
+        id: str | None,
+        expected_version: int | None,
+    ) -> Drafted[Step]:
+        """Decide on what was learnt together, and draft it. Raises what refuses it."""
         check_said(said)
         for task, one in said:
             check_address(alloc, task, id, expected_version)
             check_input(one)
         now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
-        known = self._known(alloc) if self._questions else None
-        step, records = self._decider.decided(alloc, said, now_ns, id, expected_version, known=known)
-        self._commit_step(step, records, to_return=[step])
-        self._owed.pop(_place(step), None)
-        return step
+        known = self._known(0) if self._questions else None
+        step, records = self._decider.decided(alloc, said, now_ns, id, expected_version, known=known, on=state)
+        appends = [Append(alloc, records[0].version - 1, records)] if records else ()
+        question = self._question([step]) if self._bindings else NOTHING
+        return Drafted(step, appends, (step,), question)
+
+    def report_batch(self, reports: Iterable[Said]) -> list[Step]:
+        """Report several inputs, of any allocations, as one append; return the step of each, in their order.
+
+        Each is decided, and recorded, as if it had come by itself after the ones before, as a write with its own index;
+        all of them are on disk after one wait, or none is. What was learnt together of one allocation is reported by
+        `report_all`, which decides on it as one. O(reports).
+
+        >>> from taskfold import Engine, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> for alloc in ("203266e5", "69e8e345"):
+        ...     engine.place({"ID": alloc, "JobID": "example"})
+        >>> said = inputs.Placed(), inputs.Started()
+        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in said for alloc in engine]
+        >>> steps = engine.report_batch(reports)
+        >>> [len(step.written) for step in steps], engine.index
+        ([1, 1, 1, 1], 6)
+
+        Raises AppendRefused, which names every report that is refused, and by what `report` would raise; LogError when
+        the log cannot be written: then nothing changed. Raises ListenerError, which has the steps, when all was
+        recorded, and then a listener raised. Where the call is interrupted after that, the next `due` returns them.
+        """
+        return self._write(Reporting._drafted_batch, checked_reports(reports))
+
+    def _drafted_batch(self, state: State, reports: Sequence[Any]) -> Drafted[list[Step]]:
+        """Decide on reports one after the other, and draft all that follows. Raises AppendRefused."""
+        ahead = Ahead(state)
+        steps: list[Step] = []
+        appends: list[Append] = []
+        decided: list[Known] = []
+        refusals: list[tuple[int, TaskfoldError]] = []
+        for place, report in enumerate(reports):
+            try:
+                step, records = self._decided_report(ahead, place, report)
+            except TaskfoldError as refusal:
+                refusals.append((place, refusal))
+                continue
+            steps.append(step)
+            if records:
+                appends.append(_append_of(records))
+                for record in records:
+                    ahead.take(record)
+            decided.append(Known(step, records[0].version - 1 if records else -1))
+        if refusals:
+            raise AppendRefused(refusals)
+        question = self._question(steps, decided) if self._bindings else NOTHING
+        return Drafted(steps, appends, steps, question)
+
+    def _decided_report(self, ahead: Ahead, place: int, report: Any) -> tuple[Step, list[Record]]:
+        """Decide on one of several reports. Raises what refuses it."""
+        if not isinstance(report, Said):
+            raise InputRefused(not_a_report(report))
+        check_address(report.alloc, report.task, report.id, report.expected_version)
+        check_input(report.input)
+        known = self._known(place) if self._questions else None
+        return self._decider.decided(
+            report.alloc,
+            ((report.task, report.input),),
+            checked_time(self.clock.time_ns() if report.time_ns is None else report.time_ns),
+            report.id,
+            report.expected_version,
+            known=known,
+            on=ahead,
+        )
+
+    async def report_async(
+        self,
+        alloc: str,
+        task: str,
+        said: Input,
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report as `report` does, from an event loop, which goes on meanwhile.
+
+        What tasks and threads report at the same time waits for the disk together. Where the task is cancelled after
+        its report was taken up, the next `due` returns the step. What a listener raises is told to the exception
+        handler of the event loop; else it raises as `report` does.
+        """
+        from taskfold.grouping_async import write_async
+
+        report = Reporting._drafted_report
+        return await write_async(self, report, alloc, ((task, said),), time_ns, id, expected_version)
 
     def due(self, now_ns: int | None = None) -> list[Step]:
         """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
@@ -141,7 +246,7 @@ class Reporting(Turns):
         if not self._is_first(due):
             return
         alloc, task, said, time_ns = due
-        known = self._known(alloc) if self._questions else None
+        known = self._known(0) if self._questions else None
         step, records = self._decider.decided(alloc, ((task, said),), time_ns, known=known)
         self._commit_step(step, records)
         self._decider.timers.discard(alloc, task)
@@ -182,33 +287,31 @@ class Reporting(Turns):
         """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
         return self._decider.group(self.store.fold.owned(alloc))
 
-    def _commit_step(self, step: Step, records: list[Record], *, to_return: Sequence[Step] = ()) -> None:
-        """Write what was decided, plan what is due, and have it told. The step is owed until it is returned."""
-        moves = step.moves if self._bindings else ()
-        bound = [
-            self._bound(binding, step.alloc, task, [event for of, event in moves if of == task])
-            for task in dict.fromkeys(task for task, _ in moves)
-            if (binding := self._bindings.get((step.alloc, task)))
-        ]
+    def _commit_step(self, step: Step, records: list[Record]) -> None:
+        """Write what was decided, plan what is due, and have it told. The step is owed until `due` returns it."""
         self._commit(
-            [Append(step.alloc, records[0].version - 1, records)] if records else (),
-            Question(bound, step.time_ns, step) if bound else _NOTHING,
-            at_once=[partial(self._plan, step), *_each(self._recorders, step)],
-            afterwards=_each(self._listeners, step),
-            steps=to_return,
+            [_append_of(records)] if records else (),
+            self._question([step]) if self._bindings else NOTHING,
+            at_once=[partial(self._plan, [step]), *told_of([step], self._recorders)],
+            afterwards=told_of([step], self._listeners),
         )
 
-    def _known(self, alloc: str) -> Step | None:
-        """Return what models agreed to, where the allocation is as it was when they were asked."""
-        asked = self._asked()
-        is_as_it_was = asked is not None and asked.bound[0].version == self.store.fold.owned(alloc).version
-        return asked.step if asked is not None and is_as_it_was else None
+    def _question(self, steps: Sequence[Step], decided: Sequence[Known] = ()) -> Question:
+        """Return what models are asked before steps are recorded, and told afterwards."""
+        events: dict[tuple[str, str], list[TaskEvent | Finished]] = {}
+        for step in steps:
+            for task, event in step.moves:
+                if (step.alloc, task) in self._bindings:
+                    events.setdefault((step.alloc, task), []).append(event)
+        bound = [self._bound(self._bindings[key], *key, heard) for key, heard in events.items()]
+        if not bound:
+            return NOTHING
+        return Question(bound, steps[0].time_ns, decided or [Known(steps[0], bound[0].version)])
 
-    def _plan(self, step: Step) -> None:
-        """Plan what is due after a step that was recorded, and owe it."""
-        self._owed[_place(step)] = step
-        if step.alloc in self.store.fold:
-            self._decider.plan(step)
+    def _known(self, place: int) -> Known | None:
+        """Return what was decided on an input when models were asked, which hold while its allocation is as it was."""
+        asked = self._asked()
+        return None if asked is None or not asked.decided else asked.decided[place]
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
         """Have a function called with every step that is decided, whoever reported; return what ends that.
@@ -237,11 +340,6 @@ class Reporting(Turns):
         return steps_async(self)
 
 
-def _each(listeners: dict[object, Callable[[Step], object]], step: Step) -> list[Callable[[], object]]:
-    """Return the calls that tell each listener of a step."""
-    return [partial(listener, step) for listener in tuple(listeners.values())] if listeners else []
-
-
-def _place(step: Step) -> int:
-    """Return what a step is kept by: two that are equal are two."""
-    return id(step)
+def _append_of(records: list[Record]) -> Append:
+    """Return what is appended of an allocation."""
+    return Append(records[0].alloc, records[0].version - 1, records)

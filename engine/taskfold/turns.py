@@ -10,16 +10,16 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from itertools import chain
-from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, get_args
 
 from taskfold.binding import Binding
 from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
-from taskfold.deciding import Decider
+from taskfold.deciding import Decider, Known
 from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.effects import Step
 from taskfold.errors import ListenerError, LogError, Refused, TaskfoldError
@@ -34,7 +34,11 @@ from taskfold.store import Store
 from taskfold.telling import News, Telling, add_notes, call_all
 from taskfold.watch import WAITERS_PER_KEY
 
-__all__ = ["Bound", "Question", "Turns", "Unasked", "in_turn", "let_go", "writing"]
+__all__ = ["NOTHING", "Bound", "Durability", "Question", "Turns", "Unasked", "in_turn", "let_go", "writing"]
+
+Durability: TypeAlias = Literal["batch", "each"]
+"""Whether what is written at the same time waits for the disk together, or each by itself."""
+DURABILITIES: Final = get_args(Durability)
 
 _ASKED_TIMES: Final = 16
 """How often a model is asked of one write, where others write to its allocation meanwhile."""
@@ -125,8 +129,12 @@ class Turns(Reading):
         waiters_per_key: int = WAITERS_PER_KEY,
         seed: int | None = None,
         folding: Folding | None = None,
+        durability: Durability = "batch",
     ) -> None:
         """Go on from a log, or begin in memory. O(records of the log).
+
+        What several threads or tasks write at the same time is written together, with one wait for the disk, unless
+        ``durability`` is ``each``; every write is acknowledged when it is on disk, either way.
 
         ``folding`` has the state already, where it took in the log's records when that was opened.
         The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
@@ -161,6 +169,18 @@ class Turns(Reading):
         """Our own, who are told in the turn: they neither wait nor lock."""
         self._on_collect: dict[object, Callable[[Snapshot, str], object]] = {}
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
+        if durability not in DURABILITIES:
+            raise TaskfoldError(f"expected a durability of 'batch' or 'each', found {durability!r}")
+        self._is_grouping = durability == "batch" and hasattr(self.store.log, "sync")
+        """What is written at the same time is written together: by a log that waits for a disk."""
+        # Dictionaries, whose single operations nothing interrupts: no lock is left locked where a leader goes.
+        self._requests: dict[Any, None] = {}
+        """What threads and tasks want to have written, and wait for (`taskfold.grouping`)."""
+        self._crowd = 0
+        """How many of them were written together the last time."""
+        self._group_roles: dict[Hashable, object] = {}
+        self._turn_owner = threading.Condition(self._turn)
+        """Tells whose the turn is."""
         self._own_with(self.store.log)
 
     @property
@@ -402,10 +422,14 @@ class Turns(Reading):
         """Tell whether a write that was interrupted is in the log, and in the state."""
         if self.store.is_unsettled or self.store.seq == after_seq:
             return False
-        first, found = appends[0].records[0], None
-        with suppress(LogError):  # then nobody knows yet
-            found = next(iter(self.store.log.read(first.alloc, first.version - 1)), None)
-        return found is not None and (found.index, found.event) == (first.index, first.event)
+        return self._has(appends[0].records[0])
+
+    def _has(self, record: Record) -> bool:
+        """Tell whether a record that was to be written is in the log; not, where nobody knows yet."""
+        found = None
+        with suppress(LogError):
+            found = next(iter(self.store.log.read(record.alloc, record.version - 1)), None)
+        return found is not None and (found.index, found.event) == (record.index, record.event)
 
 
 class Bound(NamedTuple):
@@ -427,8 +451,11 @@ class Question(NamedTuple):
     bound: Sequence[Bound] = ()
     time_ns: int = 0
     """The time of the write."""
-    step: Step | None = None
-    """What was decided, where it was."""
+    decided: Sequence[Known] = ()
+    """What was decided, where it was: for each input, in their order."""
+
+
+NOTHING: Final = Question()
 
 
 class Unasked(Exception):

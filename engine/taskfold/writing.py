@@ -6,13 +6,14 @@ with its place, and the writes after it are checked as if it were not there, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw
 
-from taskfold.allocation import Allocation, apply_record
+from taskfold.ahead import Ahead, State
+from taskfold.allocation import Allocation
 from taskfold.arguments import check_address, check_event, check_text, checked_time, not_a_write
 from taskfold.codecs.allocation import check_types
 from taskfold.codecs.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
@@ -29,10 +30,9 @@ from taskfold.errors import (
 from taskfold.events import TaskEvent
 from taskfold.lifecycle import PENDING
 from taskfold.log.contract import Append, is_repeat
-from taskfold.log.entries import UNWRITABLE, Entry, entry_of, event_digest, problem_of
+from taskfold.log.entries import UNWRITABLE, Entry, entry_of, problem_of
 from taskfold.nomad.observation import other_object
 from taskfold.record import LogHeader, Placed, Record, Updated, Write
-from taskfold.store import Store
 
 __all__ = ["Draft", "placed_body", "to_json_fields"]
 
@@ -79,28 +79,22 @@ def _with_stored_job(event: Any, header: LogHeader) -> Any:
     return event
 
 
-class Draft:
+class Draft(Ahead):
     """Writes on their way into the log; they share one index and, unless they tell their own, one time."""
 
-    def __init__(self, store: Store, time_ns: int) -> None:
+    def __init__(self, base: State, time_ns: int) -> None:
+        super().__init__(base)
         self.refusals: list[tuple[int, TaskfoldError]] = []
         """Which writes are refused, by their place from 0, and why."""
         self.drafted: list[Record] = []
         """The records of the others, in order, without the repeats."""
         self._lines: list[bytes] = []
         """Their lines."""
-        self._store = store
         self.time_ns = time_ns
         """The time of those that tell none."""
-        self._index = store.index + 1
+        self._index = self.index + 1
         self._places: list[int | None] = []
         """For each write, where its record is among the drafted; None for a repeat or a refusal."""
-        self._scratch: dict[str, Allocation] = {}
-        self._pending: dict[str, list[Record]] = {}
-        """Records that are not folded into the scratch yet."""
-        self._ids: dict[str, int] = {}
-        """The digests of the records that have an ID."""
-        self._committed: dict[tuple[str, int], Record] = {}
 
     def add(self, write: Write) -> None:
         """Check a write, and draft its record. O(tasks of the allocation)."""
@@ -116,7 +110,7 @@ class Draft:
 
     def _entry(self, write: Write) -> Entry | None:
         """Return the entry of a write; None for a repeat. Raises what refuses it."""
-        if self._store.is_closed:
+        if self.is_closed:
             raise LogError("the engine is closed")
         if not isinstance(write, Write):
             raise DecodeError(f"$: {not_a_write(write)}")
@@ -124,14 +118,14 @@ class Draft:
         check_event(write.event)
         if write.id is not None and self._is_repeat(write, write.id):
             return None
-        known = self._known(write.alloc)
+        known = self.find(write.alloc)
         found = 0 if known is None else known.version
         if write.expected_version is not None and write.expected_version != found:
             raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
         time_ns = self.time_ns if write.time_ns is None else checked_time(write.time_ns)
         entry = entry_of(
             Record(
-                seq=self._store.seq + len(self.drafted) + 1,
+                seq=self.seq + 1,
                 index=self._index,
                 alloc=write.alloc,
                 version=found + 1,
@@ -141,36 +135,20 @@ class Draft:
                 event=self._event(write, known, time_ns),
             )
         )
-        self._pending.setdefault(write.alloc, []).append(entry.record)
-        if write.id is not None:
-            self._ids[write.id] = event_digest(write.alloc, write.task, entry.record.event)
+        self.take(entry.record)
         return entry
 
     def _is_repeat(self, write: Write, id: str) -> bool:
         """Tell whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
-        digest = self._ids.get(id)
-        digest = self._store.log.digest_of(id) if digest is None else digest
+        digest = self.digest_of(id)
         try:
             return is_repeat(id, digest, write.alloc, write.task, write.event)
         except IdConflict:
             # A job is recorded as its Nomad would have it, and may be sent again as it was written.
-            stored = _with_stored_job(write.event, self._store.log.header)
+            stored = _with_stored_job(write.event, self.header)
             if stored is write.event:
                 raise
             return is_repeat(id, digest, write.alloc, write.task, stored)
-
-    def _known(self, alloc: str) -> Allocation | None:
-        """Return the allocation as the writes before leave it: folded into a copy when it is asked for again."""
-        known = self._scratch.get(alloc) or self._store.fold.allocations.get(alloc)
-        pending = self._pending.pop(alloc, ())
-        if not pending:
-            return known
-        if alloc not in self._scratch:
-            known = self._scratch[alloc] = Allocation(alloc, tasks={}) if known is None else known.copy()
-        assert known is not None
-        for record in pending:
-            apply_record(known, record, self._store.fold.lifecycle)
-        return known
 
     def _event(self, write: Write, known: Allocation | None, time_ns: int) -> Any:
         """Return the event to record, complete. Raises what refuses it."""
@@ -187,8 +165,8 @@ class Draft:
             event = msgspec.structs.replace(event, time_ns=time_ns)
         task = known.tasks.get(write.task)
         state = PENDING if task is None else task.state
-        if not self._store.fold.lifecycle.may(state, event):
-            raise self._store.fold.lifecycle.illegal(write.task, state, event)
+        if not self.lifecycle.may(state, event):
+            raise self.lifecycle.illegal(write.task, state, event)
         return event
 
     def _placed(self, write: Write, event: Placed, known: Allocation | None, time_ns: int) -> Placed:
@@ -209,7 +187,7 @@ class Draft:
             fields["CreateTime"] = b"%d" % time_ns
         check_types(fields)
         if "Job" in fields:
-            fields["Job"] = _stored_job(fields["Job"], self._store.log.header)
+            fields["Job"] = _stored_job(fields["Job"], self.header)
         return Placed(body=placed_body(fields))
 
     def _updated(self, write: Write, event: Updated) -> Updated:
@@ -228,29 +206,25 @@ class Draft:
         check_types({name: bytes(text) for name, text in event.fields.items()})
         fields = {**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}
         if "Job" in fields:
-            fields["Job"] = Raw(_stored_job(fields["Job"], self._store.log.header))
+            fields["Job"] = Raw(_stored_job(fields["Job"], self.header))
         return Updated(fields=fields, cleared=event.cleared)
 
     def appends(self) -> list[Append]:
-        """Return what was drafted, to be appended."""
+        """Return what was drafted, to be appended in its order."""
         if len(self.drafted) == 1:  # as most have it
             (record,) = self.drafted
             return [Append(record.alloc, record.version - 1, self.drafted, self._lines)]
-        by_allocation: dict[str, tuple[list[Record], list[bytes]]] = {}
+        found: list[Append] = []
+        records: list[Record] = []
+        lines: list[bytes] = []
         for record, line in zip(self.drafted, self._lines, strict=True):
-            records, lines = by_allocation.setdefault(record.alloc, ([], []))
+            if not records or records[-1].alloc != record.alloc:
+                records, lines = [], []
+                found.append(Append(record.alloc, record.version - 1, records, lines))
             records.append(record)
             lines.append(line)
-        return [
-            Append(alloc, records[0].version - 1, records, lines) for alloc, (records, lines) in by_allocation.items()
-        ]
-
-    def note(self, committed: Sequence[Record]) -> None:
-        """Note the records as they stand in the log."""
-        for record in committed:
-            self._committed[record.alloc, record.version] = record
+        return found
 
     def records(self) -> list[Record | None]:
-        """Return, for each write, its record as it stands in the log; None for a repeat."""
-        drafted = (None if place is None else self.drafted[place] for place in self._places)
-        return [None if record is None else self._committed[record.alloc, record.version] for record in drafted]
+        """Return, for each write, its record as it will stand in the log; None for a repeat."""
+        return [None if place is None else self.drafted[place] for place in self._places]
