@@ -275,16 +275,34 @@ def test_where_the_disk_fails_everybody_is_told_and_nothing_changed(engine: Engi
     assert not engine.due()
 
 
-def test_who_waits_for_an_engine_that_is_closed_meanwhile_is_told_so(engine: Engine, log: Gated) -> None:
-    found = gathered(
-        engine,
-        log,
-        lambda: engine.report("a", "web", inputs.Started()),
-        lambda: engine.report("b", "web", inputs.Started()),
-    )
-    engine.close()
-    assert [step.outcome for step in found] == ["decided"] * 2
-    with pytest.raises(LogError, match="closed"):
+def test_where_there_is_no_turn_everybody_who_waits_is_told(
+    engine: Engine, log: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise LogError("somebody else holds the log")
+
+    monkeypatch.setattr(engine, "_write_all", refuse)
+    found = gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")])
+    assert found[0].outcome == "decided"
+    assert [str(error) for error in found[1:]] == ["somebody else holds the log"] * 2
+    assert not engine._requests
+    assert not engine._group_roles
+
+
+def test_who_waits_for_an_engine_that_is_closed_meanwhile_waits_not_for_ever(engine: Engine, log: Gated) -> None:
+    calls = Calls()
+    log.is_waiting.clear()
+    log.gate.clear()
+    calls.begin(lambda: engine.report("a", "web", inputs.Started()))
+    assert log.is_waiting.wait(PATIENCE)
+    calls.begin(engine.close)
+    calls.begin(lambda: engine.report("b", "web", inputs.Started()))
+    until(lambda: bool(engine._requests))
+    log.gate.set()
+    step, _, found = calls.end()
+    assert step.outcome == "decided"
+    assert "the engine is closed" in str(found) or found.outcome == "decided"
+    with pytest.raises(LogError, match="the engine is closed"):
         engine.report("c", "web", inputs.Started())
 
 
