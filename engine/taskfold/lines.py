@@ -35,6 +35,9 @@ _LEAST_PAGE: Final = 512
 BLOCK_BYTES: Final = 1 << 18
 """How much is read at once: what is decoded from it still fits the cache when it is folded."""
 
+_BUFFER_BYTES: Final = 1 << 16
+"""How much a file is asked for at once where it is read by line."""
+
 MAX_LINE_BYTES: Final = 32 << 20
 """The longest line that is read: an allocation with its job is 5 to 50 kB, a list of a thousand of them 10 MB."""
 
@@ -89,7 +92,7 @@ def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
     with readable(name):
         if not is_input and is_database(path):
             raise SourceError(name, "is an SQLite database")
-        raw: BinaryIO = sys.stdin.buffer if is_input else Path(path).open("rb")  # noqa: SIM115 - closed below
+        raw: BinaryIO = sys.stdin.buffer if is_input else Path(path).open("rb", _BUFFER_BYTES)  # noqa: SIM115 - closed below
         try:
             buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
             if buffered.peek(2)[:2] == _GZIP:
@@ -115,7 +118,7 @@ def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
             if cut == 0:
                 rest += block
                 if len(rest) > MAX_LINE_BYTES:
-                    raise SourceError(name, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", line=number)
+                    raise _too_long(name, number)
                 continue
             whole = rest + block[:cut]
             yield number, whole
@@ -127,7 +130,18 @@ def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 def lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """Yield each line that is not blank, without its newline, and its number. Raises SourceError as `blocks` does."""
-    for first, block in blocks(stream, name):
-        for number, line in enumerate(block.split(b"\n"), start=first):
-            if line.strip():
+    number = 0
+    with readable(name):
+        # A line at a time, so that none is copied twice; it comes as soon as it is there.
+        while line := stream.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if line.endswith(b"\n"):
+                line = line[:-1]
+            elif len(line) > MAX_LINE_BYTES:
+                raise _too_long(name, number)
+            if line and not line.isspace():
                 yield number, line
+
+
+def _too_long(name: str, number: int) -> SourceError:
+    return SourceError(name, f"the line is longer than {MAX_LINE_BYTES >> 20} MiB", line=number)

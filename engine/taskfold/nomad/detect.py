@@ -46,11 +46,11 @@ def told_by(statement: Statement) -> str | None:
 
 def unknown_names(observation: Observation) -> Iterator[str]:
     """Yield the fields and event types of an observation that no dialect knows: a newer Nomad wrote them."""
-    yield from sorted(observation.fields.keys() - ALLOCATION_FIELDS.keys())
+    if not observation.fields.keys() <= ALLOCATION_FIELDS.keys():
+        yield from sorted(observation.fields.keys() - ALLOCATION_FIELDS.keys())
     for task in (observation.tasks or {}).values():
         for name in task.fields:
             if name not in TASK_FIELDS:
                 yield f"TaskStates.{name}"
-        for event in task.events:
-            if isinstance(event, UnknownEvent):
-                yield f"event {event.wire_type!r}"
+        if UnknownEvent in map(type, task.events):
+            yield from [f"event {event.wire_type!r}" for event in task.events if isinstance(event, UnknownEvent)]

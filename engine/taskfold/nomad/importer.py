@@ -26,14 +26,13 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from taskfold.allocation import Allocation, Fold, current_field, current_fields, newest_time_ns
+from taskfold.allocation import Allocation, Fold, apply_record, current_fields, newest_time_ns
 from taskfold.codecs.fields import (
     STUB_ONLY,
     derived_fields,
@@ -41,7 +40,6 @@ from taskfold.codecs.fields import (
     is_untold,
     job_in_stub,
     same_json,
-    shown_fields,
 )
 from taskfold.codecs.task_states import ToldTask
 from taskfold.dialect import Dialect
@@ -56,6 +54,7 @@ from taskfold.nomad.jobs import Subject, says_otherwise
 from taskfold.nomad.memory import Heard, Memory
 from taskfold.nomad.observation import UNTOLD, Observation, Statement, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
+from taskfold.nomad.sights import Sights
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.status import is_terminal
 from taskfold.task import Task
@@ -109,6 +108,7 @@ class Importer:
         self.job_conflicts: list[JobConflict] = []
         """The last 100 of these Jobs."""
         self.memory = Memory() if memory is None else memory
+        self._sights = Sights()
 
     def observe(self, statement: Statement) -> list[Record]:
         """Return the records that explain what is said, in order; none when it says nothing new.
@@ -121,7 +121,7 @@ class Importer:
         if not isinstance(statement, Observation):
             is_news = self.memory.jobs.add(statement) or self.memory.is_unsure
             concerned = self.memory.concerned(statement) if is_news else ()
-            return list(chain.from_iterable(self._concluded(alloc, statement) for alloc in concerned))
+            return [record for alloc in concerned for record in self._concluded(alloc, statement)]
         self.observations += 1
         known = self.fold.allocations.get(statement.alloc)
         if known is not None and known.collected:
@@ -139,7 +139,7 @@ class Importer:
         """Return the records of an observation of an allocation."""
         heard = self._heard(known, observation)
         is_late = known is not None and observation.index <= known.modify_index
-        step = _Step(self.fold, observation, self.seq, heard)
+        step = _Step(self.fold, observation, self.seq, heard, self._sights)
         if is_late:
             step.additions()
         else:
@@ -154,6 +154,7 @@ class Importer:
             heard = replace(heard, kept_type=heard.told_type)
         self.memory.heard[observation.alloc] = heard
         self.seq += len(step.written)
+        step.keep_sight()
         if is_late and observation.index == known.modify_index:
             self._compare(known, observation)
         return step.written
@@ -178,7 +179,7 @@ class Importer:
     def job_told(self, alloc: str) -> JobWrite | None:
         """Return the job that an allocation has by what streams told; None where they do not tell. O(fields)."""
         known = self.fold.owned(alloc)
-        subject = _subject(known, shown_fields(known, self.fold.dialect), self._heard(known, None))
+        subject = _subject(known, current_fields(known.placed, known.updates), self._heard(known, None))
         return None if subject is None else self.memory.jobs.job_of(subject)
 
     def _concluded(self, alloc: str, fact: Fact) -> list[Record]:
@@ -197,9 +198,10 @@ class Importer:
             line=fact.line,
         )
         heard = self._heard(known, None)
-        step = _Step(self.fold, nothing, self.seq, heard)
+        step = _Step(self.fold, nothing, self.seq, heard, self._sights)
         self.memory.heard[alloc] = self._conclude(step, known, heard, late=fact if isinstance(fact, JobWrite) else None)
         self.seq += len(step.written)
+        step.keep_sight()
         return step.written
 
     def _job(self, step: _Step, known: Allocation, heard: Heard) -> Heard:
@@ -208,7 +210,7 @@ class Importer:
         if seen.kind == "stream":
             jobs.heard_index = max(jobs.heard_index, seen.index)
         evaluation = seen.fields.get("EvalID", b"")
-        if seen.fields.get("Job", b"").startswith(b"{") and evaluation == _current(known, "EvalID"):
+        if seen.fields.get("Job", b"").startswith(b"{") and evaluation == step.current.get("EvalID", b""):
             job_index = max(heard.job_index, seen.index)
             heard = replace(heard, job_source="told", job_index=job_index, job_evaluation=evaluation, job_write=0)
         plan = evaluation, seen.fields.get("AllocModifyIndex")
@@ -221,7 +223,7 @@ class Importer:
 
         ``late`` is a write of the job from before the allocation was planned, which was heard of just now.
         """
-        current = shown_fields(known, self.fold.dialect)
+        current = step.current
         subject = _subject(known, current, heard)
         if subject is None:
             return heard
@@ -271,13 +273,8 @@ class Importer:
             self.conflicts = [*self.conflicts[-99:], observation]
 
 
-def _current(known: Allocation, name: str) -> bytes:
-    """Return a field of an allocation as it is now; nothing where it has none."""
-    return current_field(known.placed, known.updates, name) or b""
-
-
 def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Subject | None:
-    """Return what the Job of an allocation with these fields is found out by; None where its job is not told."""
+    """Return what the Job of an allocation is found out by, which has these fields now; None without a job."""
     job = _text(fields, "JobID")
     if not job:
         return None
@@ -289,7 +286,10 @@ def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Su
         evaluation=_text(fields, "EvalID"),
         deployment=_text(fields, "DeploymentID"),
         planned_index=planned_index if planned_index > 0 else known.modify_index,
-        is_terminal=is_terminal(_text(fields, "DesiredStatus"), _text(fields, "ClientStatus")),
+        is_terminal=is_terminal(
+            _text(fields, "DesiredStatus"),
+            _text(fields, "ClientStatus") if "ClientStatus" in fields else known.client_status or "",
+        ),
     )
 
 
@@ -307,12 +307,15 @@ _decode_text: Final[Callable[[bytes], str]] = msgspec.json.Decoder(str).decode
 class _Step:
     """One observation on its way into records."""
 
-    def __init__(self, fold: Fold, observation: Observation, seq: int, heard: Heard) -> None:
+    def __init__(self, fold: Fold, observation: Observation, seq: int, heard: Heard, sights: Sights) -> None:
         self.fold = fold
+        self.sights = sights
         self.seq = seq
         self.seen = observation
         self.heard = heard
         self.known = fold.allocations.get(observation.alloc)
+        self.current = {} if self.known is None else sights.take(self.known)
+        """The top-level fields as they are after what was written."""
         self.index = observation.index if self.known is None else max(observation.index, self.known.modify_index)
         """That of the records: an index never falls."""
         self.is_late = self.known is not None and observation.index <= self.known.modify_index
@@ -321,11 +324,17 @@ class _Step:
         self.written: list[Record] = []
         self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
+    def keep_sight(self) -> None:
+        """Keep the fields for the next observation of the allocation."""
+        assert self.known is not None, "an allocation that is not known is placed"
+        self.sights.keep(self.known, self.current)
+
     def records(self) -> None:
         """Write the records of an index that is new, folded."""
         if self.known is None:
-            self._write("", Placed(body=Raw(fields_to_json(self._first_fields()))), self.created_ns)
-            self.known = self.fold.allocations[self.seen.alloc]
+            first = self._first_fields()
+            self._write("", Placed(body=Raw(fields_to_json(first))), self.created_ns)
+            self.known, self.current = self.fold.allocations[self.seen.alloc], first
             self._tasks(self.known)
         else:
             self._tasks(self.known)
@@ -345,9 +354,8 @@ class _Step:
     def write_job(self, job: bytes | None) -> None:
         """Write the Job that was found out from what the stream tells of jobs; None takes it back."""
         assert self.known is not None, "an allocation that is not known is placed"
-        current = current_fields(self.known.placed, self.known.updates)
         # It tells all that stubs told of the one before.
-        cleared = tuple(sorted(STUB_ONLY & current.keys())) if job is not None else ("Job",)
+        cleared = tuple(sorted(STUB_ONLY & self.current.keys())) if job is not None else ("Job",)
         fields = {} if job is None else {"Job": Raw(job)}
         self._write("", Updated(fields=fields, cleared=cleared, job_source="stream"), self.known.modified_ns)
 
@@ -359,7 +367,7 @@ class _Step:
             self._added_tasks(known)
             changed = self._added_fields(known)
         else:
-            changed = self._added_job(known)
+            changed = self._added_job()
         if changed is not None:
             self._write("", changed, known.modified_ns)
 
@@ -381,7 +389,14 @@ class _Step:
             id=ordinal,
             event=event,
         )
-        self.fold.apply(record)
+        if self.known is None:
+            self.fold.apply(record)
+        else:
+            apply_record(self.known, record, self.fold.lifecycle, self.fold.on_illegal)
+        if not task and isinstance(event, Updated):
+            self.current.update({name: bytes(text) for name, text in event.fields.items()})
+            for name in event.cleared:
+                self.current.pop(name, None)
         self.written.append(record)
 
     def _number(self, name: str) -> int | None:
@@ -409,16 +424,16 @@ class _Step:
 
     def _changes(self, known: Allocation) -> Updated | None:
         """Return what changed in the other fields; None when nothing did."""
-        current = current_fields(known.placed, known.updates)
-        seen, dialect = self.seen, self.fold.dialect
+        current, seen, dialect = self.current, self.seen, self.fold.dialect
+        had_of, told = current.get, seen.fields
         derived = derived_fields({name: task for name, task in known.tasks.items() if not task.seldom.hidden}, dialect)
-        if not STUB_ONLY.isdisjoint(seen.fields):
-            derived |= job_in_stub(current)
+        if not STUB_ONLY.isdisjoint(told):
+            derived = derived | job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
-        for name, text in seen.fields.items():
-            had = current.get(name)
-            if text == had or name == "ModifyIndex":
+        for name, text in [(name, text) for name, text in told.items() if had_of(name) != text]:
+            had = had_of(name)
+            if name == "ModifyIndex":
                 continue
             if text == derived.get(name) or (name not in derived and is_untold(name, text, dialect)):
                 if had is not None and not (name not in derived and is_untold(name, had, dialect)):
@@ -426,13 +441,12 @@ class _Step:
             elif had is None or not same_json(text, had):
                 fields[name] = text
         if dialect.omits_empty and seen.kind != "stub":
-            told = seen.fields
             cleared += [
                 name
-                for name, had in current.items()
-                if name not in told and name not in UNTOLD and not is_untold(name, had, dialect)
+                for name in current.keys() - told.keys()
+                if name not in UNTOLD and not is_untold(name, current[name], dialect)
             ]
-        elif "TaskStates" in current and "TaskStates" not in seen.fields:
+        elif "TaskStates" in current and "TaskStates" not in told:
             cleared.append("TaskStates")
         if "Job" in fields:
             # A new Job tells all that stubs told of the one before.
@@ -441,8 +455,7 @@ class _Step:
 
     def _added_fields(self, known: Allocation) -> Updated | None:
         """Return the other fields that were not told of this index before; None when there are none."""
-        seen, dialect = self.seen, self.fold.dialect
-        current = current_fields(known.placed, known.updates)
+        current, seen, dialect = self.current, self.seen, self.fold.dialect
         follows = derived_fields(known.tasks, dialect)
         of_job = {} if STUB_ONLY.isdisjoint(seen.fields) else job_in_stub(current)
         fields: dict[str, bytes] = {}
@@ -472,9 +485,9 @@ class _Step:
             return self.known is None or self.heard.job_index != self.known.modify_index
         return not any(tells(kind, name) for kind in self.heard.kinds)
 
-    def _added_job(self, known: Allocation) -> Updated | None:
+    def _added_job(self) -> Updated | None:
         """Return what an older observation tells of the Job, where nobody has told a newer version of it; else None."""
-        current, seen = current_fields(known.placed, known.updates), self.seen.fields
+        current, seen = self.current, self.seen.fields
         job, had = (fields.get("Job", b"null") for fields in (seen, current))
         is_told_of_same = (
             self.heard.job_source == "stream"
@@ -591,7 +604,7 @@ def _updated(fields: Mapping[str, bytes], cleared: Sequence[str]) -> Updated | N
     """Return the event of fields that changed; None when none did."""
     if not fields and not cleared:
         return None
-    return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(cleared))
+    return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(sorted(cleared)))
 
 
 class _Registered(Struct):

@@ -1,0 +1,61 @@
+"""The top-level fields of the allocations that were told of last, so that they need not be found out anew.
+
+Most observations tell again what the one before told of the same allocation. Its fields as they are now are what was
+placed with all updates over it, which costs more to put together than to compare.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from taskfold.allocation import Allocation, current_fields
+
+__all__ = ["MAX_BYTES", "Sights"]
+
+MAX_BYTES: Final = 16 << 20
+"""How much is kept: of some thousand allocations, or of some hundred with their Job."""
+_OBJECT_BYTES: Final = 64
+"""What a text and its place in a dictionary need beside its length, about."""
+
+
+class _Sight(Struct, gc=False):
+    known: Allocation
+    version: int
+    fields: dict[str, bytes]
+    size: int
+
+
+class Sights:
+    """The fields of some allocations as they are at a version, by ID; the one that was told of last comes last.
+
+    Whatever changes an allocation is a record, and moves its version: fields of another one are not used.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        """How much they need, about."""
+        self._sights: dict[str, _Sight] = {}
+
+    def __len__(self) -> int:
+        """Return of how many allocations they are."""
+        return len(self._sights)
+
+    def take(self, known: Allocation) -> dict[str, bytes]:
+        """Return the fields as they are now, as a dictionary that is the caller's to change. O(1), or O(fields)."""
+        sight = self._sights.pop(known.id, None)
+        if sight is not None:
+            self.bytes -= sight.size
+            if sight.known is known and sight.version == known.version:
+                return sight.fields
+        return current_fields(known.placed, known.updates)
+
+    def keep(self, known: Allocation, fields: dict[str, bytes]) -> None:
+        """Keep the fields as they are now, which were taken; those that were kept first make room. O(fields)."""
+        size = sum(map(len, fields.values())) + _OBJECT_BYTES * len(fields)
+        self._sights[known.id] = _Sight(known, known.version, fields, size)
+        self.bytes += size
+        while self.bytes > MAX_BYTES:
+            oldest = next(iter(self._sights))
+            self.bytes -= self._sights.pop(oldest).size
