@@ -170,6 +170,8 @@ def same_json(one: bytes, other: bytes) -> bool:
     """
     if one == other or (one.isdigit() and other.isdigit()):
         return one == other
+    if one[:1] == b'"' == other[:1] and b"\\" not in one and b"\\" not in other:
+        return False
     try:
         return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
     except (msgspec.DecodeError, RecursionError):

@@ -6,11 +6,11 @@ evaluation that an allocation was planned by, and the deployment that it belongs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from taskfold.directory import DEFAULT_NAMESPACE
 
@@ -72,7 +72,6 @@ class DeploymentWrite(_Fact, frozen=True, kw_only=True):
 
 Fact: TypeAlias = JobWrite | EvaluationWrite | DeploymentWrite
 
-_NULL: Final = Raw(b"null")
 _Index: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 _OptionalIndex: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -84,9 +83,9 @@ class Payload(Struct):
     """The payload of an event of the stream: the objects that something is learnt from."""
 
     Allocation: dict[str, Raw] | None = None
-    Job: Raw = _NULL
-    Evaluation: Raw = _NULL
-    Deployment: Raw = _NULL
+    Job: Raw | UnsetType = UNSET
+    Evaluation: Raw | UnsetType = UNSET
+    Deployment: Raw | UnsetType = UNSET
 
 
 class _Job(Struct):
@@ -124,60 +123,66 @@ _decode_evaluation: Final = msgspec.json.Decoder(_Evaluation).decode
 _decode_deployment: Final = msgspec.json.Decoder(_Deployment).decode
 
 
-def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> Iterator[Fact]:
-    """Yield what a payload tells of a job, whatever its topic is; ``kind`` is the Type of the event. O(length).
+def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> list[Fact]:
+    """Return what a payload tells of a job, whatever its topic is; ``kind`` is the Type of the event. O(length).
 
     What lacks an index, or is of another type, is passed over: nothing can be concluded from it.
     """
-    if (job := _decoded(payload.Job, _decode_job)) is not None:
-        yield JobWrite(
-            namespace=job.Namespace or DEFAULT_NAMESPACE,
-            job=job.ID,
-            index=job.ModifyIndex,
-            name=name,
-            line=line,
-            version=job.Version,
-            created_index=job.CreateIndex,
-            registered_index=job.JobModifyIndex,
-            is_stopped=job.Stop,
-            text=bytes(payload.Job),
+    facts: list[Fact] = []
+    if payload.Job is not UNSET and (job := _decoded(payload.Job, _decode_job)) is not None:
+        facts.append(
+            JobWrite(
+                namespace=job.Namespace or DEFAULT_NAMESPACE,
+                job=job.ID,
+                index=job.ModifyIndex,
+                name=name,
+                line=line,
+                version=job.Version,
+                created_index=job.CreateIndex,
+                registered_index=job.JobModifyIndex,
+                is_stopped=job.Stop,
+                text=bytes(payload.Job),
+            )
         )
-    if (evaluation := _decoded(payload.Evaluation, _decode_evaluation)) is not None:
+    if payload.Evaluation is not UNSET and (evaluation := _decoded(payload.Evaluation, _decode_evaluation)) is not None:
         is_done = evaluation.Status in _DONE
-        yield EvaluationWrite(
-            namespace=evaluation.Namespace or DEFAULT_NAMESPACE,
-            job=evaluation.JobID,
-            index=evaluation.ModifyIndex,
-            name=name,
-            line=line,
-            id=evaluation.ID,
-            created_index=evaluation.CreateIndex,
-            job_index=evaluation.JobModifyIndex,
-            # One that waits still has that of the evaluation that made it.
-            snapshot_index=evaluation.SnapshotIndex if is_done else 0,
-            is_plan=kind == PLANNED,
-            is_done=is_done,
+        facts.append(
+            EvaluationWrite(
+                namespace=evaluation.Namespace or DEFAULT_NAMESPACE,
+                job=evaluation.JobID,
+                index=evaluation.ModifyIndex,
+                name=name,
+                line=line,
+                id=evaluation.ID,
+                created_index=evaluation.CreateIndex,
+                job_index=evaluation.JobModifyIndex,
+                # One that waits still has that of the evaluation that made it.
+                snapshot_index=evaluation.SnapshotIndex if is_done else 0,
+                is_plan=kind == PLANNED,
+                is_done=is_done,
+            )
         )
-    if (deployment := _decoded(payload.Deployment, _decode_deployment)) is not None:
-        yield DeploymentWrite(
-            namespace=deployment.Namespace or DEFAULT_NAMESPACE,
-            job=deployment.JobID,
-            index=deployment.ModifyIndex,
-            name=name,
-            line=line,
-            id=deployment.ID,
-            job_version=deployment.JobVersion,
-            job_created_index=deployment.JobCreateIndex,
+    if payload.Deployment is not UNSET and (deployment := _decoded(payload.Deployment, _decode_deployment)) is not None:
+        facts.append(
+            DeploymentWrite(
+                namespace=deployment.Namespace or DEFAULT_NAMESPACE,
+                job=deployment.JobID,
+                index=deployment.ModifyIndex,
+                name=name,
+                line=line,
+                id=deployment.ID,
+                job_version=deployment.JobVersion,
+                job_created_index=deployment.JobCreateIndex,
+            )
         )
+    return facts
 
 
 T = TypeVar("T")
 
 
 def _decoded(text: Raw, decode: Callable[[Raw], T]) -> T | None:
-    """Return an object of a payload; None where there is none, or it is not what Nomad sends."""
-    if text == _NULL:  # as in most
-        return None
+    """Return an object of a payload; None where it is not what Nomad sends."""
     try:
         return decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

@@ -26,6 +26,7 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -64,6 +65,7 @@ __all__ = ["Importer", "JobConflict"]
 _decode_number: Callable[[bytes], int | None] = msgspec.json.Decoder(int | None, strict=False).decode
 _TIMES: Final = ("last_restart_ns", "started_at_ns", "finished_at_ns")
 _SETTLED: Final = ("state", "failed", "restarts")
+_VALUES: Final = {names: attrgetter(*names) for names in (_TIMES, _SETTLED)}
 
 
 class JobConflict(Struct, frozen=True):
@@ -146,8 +148,7 @@ class Importer:
             step.records()
         known = self.fold.allocations[observation.alloc]
         if observation.index == known.modify_index:
-            heard = heard.at(observation.index, observation.kind)
-            heard = replace(heard, told_type=heard.told_type or observation.write_type)
+            heard = heard.at(observation.index, observation.kind, observation.write_type)
         heard = self._job(step, known, heard).written(step.written)
         if heard.missing_type:
             step.keep_write_type(heard.missing_type)
@@ -307,6 +308,23 @@ _decode_text: Final[Callable[[bytes], str]] = msgspec.json.Decoder(str).decode
 class _Step:
     """One observation on its way into records."""
 
+    __slots__ = (
+        "created_ns",
+        "current",
+        "fold",
+        "heard",
+        "index",
+        "is_late",
+        "known",
+        "modified_ns",
+        "seen",
+        "seq",
+        "sights",
+        "time_ns",
+        "version",
+        "written",
+    )
+
     def __init__(self, fold: Fold, observation: Observation, seq: int, heard: Heard, sights: Sights) -> None:
         self.fold = fold
         self.sights = sights
@@ -377,8 +395,10 @@ class _Step:
         ordinal = self.version if self.is_late else len(self.written)
         self.version += 1
         self.seq += 1
-        time_ns = time_ns if is_known_time(time_ns) else None
-        self.time_ns = max(self.time_ns, time_ns or 0)
+        if time_ns is None or not is_known_time(time_ns):
+            time_ns = None
+        elif time_ns > self.time_ns:
+            self.time_ns = time_ns
         record = Record(
             seq=self.seq,
             index=self.index,
@@ -537,8 +557,8 @@ class _Step:
             return
         for name in sorted(told):
             self._task(name, known.tasks.get(name), told[name])
-        for name, task in sorted(known.tasks.items()):
-            if name not in told and not task.seldom.hidden:
+        for name in sorted(known.tasks.keys() - told.keys()):
+            if not known.tasks[name].seldom.hidden:
                 self._write(name, Observed(hidden=True), None)
 
     def _task(self, name: str, task: Task | None, told: ToldTask) -> None:
@@ -637,7 +657,9 @@ _decode_registered: Final = msgspec.json.Decoder(_Registered, strict=False).deco
 
 def _differences(task: Task, told: ToldTask, names: tuple[str, ...]) -> dict[str, Any]:
     """Return which of these fields are told, and differ from what was folded."""
-    found = {}
+    found: dict[str, Any] = {}
+    if _VALUES[names](told) == _VALUES[names](task):
+        return found  # as mostly
     for name in names:
         value = getattr(told, name)
         if value is not UNSET and value != getattr(task, name):

@@ -68,13 +68,15 @@ class _Evaluation(NamedTuple):
 
     def told(self, write: EvaluationWrite) -> _Evaluation:
         """Return it with one more write; in which order they come makes no difference."""
-        plans = self.plans | {write.index} if write.is_plan else self.plans
+        plans = self.plans
+        if write.is_plan and write.index not in plans:
+            plans = frozenset(sorted((*plans, write.index))[:2])
         is_newest_end = write.is_done and write.index >= self.done_index
         return _Evaluation(
             created_index=write.created_index,
             job_index=max(self.job_index, write.job_index),
             is_whole=self.is_whole or write.index == write.created_index,
-            plans=frozenset(sorted(plans)[:2]),
+            plans=plans,
             done_index=write.index if is_newest_end else self.done_index,
             snapshot_index=write.snapshot_index if is_newest_end else self.snapshot_index,
         )

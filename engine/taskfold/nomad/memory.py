@@ -21,6 +21,7 @@ __all__ = ["Heard", "Memory"]
 _ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
 _SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
 """One object for each set of kinds, since there is one for each allocation."""
+_ONE: Final[dict[Kind, frozenset[Kind]]] = {kind: _SETS[frozenset((kind,))] for kind in get_args(Kind)}
 _PRUNED_FROM: Final = 1024
 
 
@@ -53,13 +54,14 @@ class Heard(Struct, frozen=True):
         """Return what is heard of an allocation that a log told: any kind may have, and each tells what a stub does."""
         return cls(index, _ANY_KIND)
 
-    def at(self, index: int, kind: Kind) -> Heard:
+    def at(self, index: int, kind: Kind, write_type: str) -> Heard:
         """Return what is heard when an observation of a kind has told an index, this one or a newer."""
         if index == self.index:
-            return replace(self, kinds=_SETS[self.kinds | {kind}])
+            return replace(self, kinds=_SETS[self.kinds | {kind}], told_type=self.told_type or write_type)
         return Heard(
             index,
-            _SETS[frozenset((kind,))],
+            _ONE[kind],
+            write_type,
             job_source=self.job_source,
             job_index=self.job_index,
             job_evaluation=self.job_evaluation,

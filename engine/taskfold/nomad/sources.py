@@ -12,6 +12,7 @@ Any of them may be gzip. The last line of a stream may be cut off: whoever recor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
@@ -210,13 +211,12 @@ class Source:
 
     def _of_line(self, line: bytes, number: int) -> Iterator[Statement]:
         """Yield what a line tells of allocations; what else it has is told once, and passed over."""
+        return statements_of_line(line, self.name, number, partial(self._pass_over, number), self._on_gone)
 
-        def pass_over(other: str) -> None:
-            if other not in self._others:
-                self._others.add(other)
-                self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
-
-        yield from statements_of_line(line, self.name, number, pass_over, self._on_gone)
+    def _pass_over(self, number: int, other: str) -> None:
+        if other not in self._others:
+            self._others.add(other)
+            self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
 
 
 def statements_of_line(
@@ -246,7 +246,7 @@ def statements_of_line(
             yield from _of_object(line, name, number, on_other)
             return
         for event in decoded.Events or ():
-            yield from _of_event(event, _number(event.Index) or _number(decoded.Index), name, number, on_gone)
+            yield from _of_event(event, decoded.Index, name, number, on_gone)
     except DecodeError as error:
         raise SourceError(name, str(error), line=number) from None
     except _NOT_JSON as error:
@@ -254,22 +254,25 @@ def statements_of_line(
 
 
 def _of_event(
-    event: _StreamEvent, index: int, name: str, number: int, on_gone: Callable[[Deregistered], None]
-) -> Iterator[Statement]:
-    """Yield what an event of the stream tells."""
+    event: _StreamEvent, frame_index: Raw, name: str, number: int, on_gone: Callable[[Deregistered], None]
+) -> list[Statement]:
+    """Return what an event of the stream tells; one that has no index has that of its frame."""
     kind = event.Type if isinstance(event.Type, str) else ""
-    if event.Topic == "Job" and kind == _DEREGISTERED and index:
+    if event.Topic == "Job" and kind == _DEREGISTERED and (index := _number(event.Index) or _number(frame_index)):
         on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), index))
     if event.Payload is None:
-        return
-    if event.Topic == "Allocation" and event.Payload.Allocation is not None:
-        fields = {key: bytes(text) for key, text in event.Payload.Allocation.items()}
-        yield observation_from_fields(fields, "stream", name, number, index=index, write_type=kind)
+        return []
+    statements: list[Statement] = []
+    if event.Topic == "Allocation" and (told := event.Payload.Allocation) is not None:
+        index = _number(event.Index) or _number(frame_index)
+        fields = dict(zip(told, map(bytes, told.values()), strict=True))
+        statements.append(observation_from_fields(fields, "stream", name, number, index=index, write_type=kind))
     for fact in facts_of_payload(event.Payload, kind, name, number):
         if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
             # All that is heard of a job that is forgotten at once.
             on_gone(Deregistered(fact.namespace, fact.job, fact.index))
-        yield fact
+        statements.append(fact)
+    return statements
 
 
 _DEREGISTERED: Final = "JobDeregistered"
