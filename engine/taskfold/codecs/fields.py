@@ -170,8 +170,8 @@ def same_json(one: bytes, other: bytes) -> bool:
     """
     if one == other or (one.isdigit() and other.isdigit()):
         return one == other
-    if one[:1] == b'"' == other[:1] and b"\\" not in one and b"\\" not in other:
-        return False
+    if one[:1] == b'"' == other[:1] and one.find(b"\\") < 0 and other.find(b"\\") < 0:
+        return False  # texts that are written as they are
     try:
         return bool(msgspec.json.decode(one) == msgspec.json.decode(other))
     except (msgspec.DecodeError, RecursionError):
@@ -186,9 +186,10 @@ def compact(text: bytes | str | Raw) -> bytes:
     """
     raw = text.encode() if isinstance(text, str) else bytes(text)
     # None of these stands inside of a JSON string; whoever puts spaces between parts does so from the first key on.
-    if b"\n" in raw or b"\t" in raw or b"\r" in raw or b'": ' in raw[:_HEAD]:
-        return msgspec.json.format(raw, indent=-1)
-    return raw
+    # `find` is several times as fast as `in`, which tries a number first.
+    if raw.find(b"\n") < 0 and raw.find(b"\t") < 0 and raw.find(b"\r") < 0 and raw.find(b'": ', 0, _HEAD) < 0:
+        return raw
+    return msgspec.json.format(raw, indent=-1)
 
 
 _HEAD: Final = 256

@@ -102,35 +102,40 @@ _STATES: Final = ("", *STATES)
 
 def _told(wire: WireTaskState) -> ToldTask:
     """Return what a strictly decoded task state tells."""
-    handle = wire.TaskHandle
-    fields = _spelled_times(
-        {"FinishedAt": wire.FinishedAt, "LastRestart": wire.LastRestart, "StartedAt": wire.StartedAt}
-    )
-    if handle is not UNSET and bytes(handle) != _NULL:
-        fields["TaskHandle"] = bytes(handle)
+    fields: dict[str, bytes] = {}
+    if wire.TaskHandle is not UNSET and (handle := bytes(wire.TaskHandle)) != _NULL:
+        fields["TaskHandle"] = handle
     return ToldTask(
         state=wire.State,
         failed=wire.Failed,
         restarts=wire.Restarts,
-        last_restart_ns=_time(wire.LastRestart),
-        started_at_ns=_time(wire.StartedAt),
-        finished_at_ns=_time(wire.FinishedAt),
-        events=tuple([event_from_json(bytes(event)) for event in wire.Events]) if wire.Events else (),
+        last_restart_ns=_time("LastRestart", wire.LastRestart, fields),
+        started_at_ns=_time("StartedAt", wire.StartedAt, fields),
+        finished_at_ns=_time("FinishedAt", wire.FinishedAt, fields),
+        events=tuple(map(event_from_json, map(bytes, wire.Events))) if wire.Events else (),
         fields=fields,
     )
 
 
-def _spelled_times(said: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the instants that are written in another way than here (a client that is not in UTC has an offset)."""
-    return {
-        name: msgspec.json.encode(text)
-        for name, text in said.items()
-        if isinstance(text, str) and not is_canonical_time(text) and parse_time_ns(text) is not None
-    }
+def _time(name: str, text: str | UnsetType | None, fields: dict[str, bytes]) -> int | UnsetType | None:
+    """Return an instant; add to the fields one that is written in another way than here."""
+    if not isinstance(text, str):
+        return text
+    time_ns, spelled = _instant(text)
+    if spelled is not None:
+        fields[name] = spelled
+    return time_ns
 
 
-def _time(text: str | UnsetType | None) -> int | UnsetType | None:
-    return parse_time_ns(text) if isinstance(text, str) else text
+@lru_cache(maxsize=4096)
+def _instant(text: str) -> tuple[int | None, bytes | None]:
+    """Return an instant, and its JSON where it is written in another way than here: a client not in UTC has an offset.
+
+    The last few thousand are remembered: each is told again with whatever follows it.
+    """
+    time_ns = parse_time_ns(text)
+    is_spelled = time_ns is not None and not is_canonical_time(text)
+    return time_ns, msgspec.json.encode(text) if is_spelled else None
 
 
 def _tolerantly(text: bytes | Raw, path: str) -> dict[str, ToldTask] | None:
@@ -156,6 +161,7 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
     events = value.get("Events") or []
     if not isinstance(events, list):
         raise wrong_type(f"{path}.Events", "an array", events)
+    fields: dict[str, bytes] = {}
     told: dict[str, Any] = {
         "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
     }
@@ -167,10 +173,9 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
         told["restarts"] = _checked(value, "Restarts", int, zero=0, path=path)
     for name, attribute in zip(_TIMES, ("finished_at_ns", "last_restart_ns", "started_at_ns"), strict=True):
         if name in value:
-            told[attribute] = _checked_time(value[name], f"{path}.{name}")
+            told[attribute] = _checked_time(name, value[name], path, fields)
     others = {name: said for name, said in value.items() if name not in _KNOWN and said is not None}
-    times = _spelled_times({name: value.get(name) for name in _TIMES})
-    return ToldTask(**told, fields=times | {name: msgspec.json.encode(said) for name, said in others.items()})
+    return ToldTask(**told, fields=fields | {name: msgspec.json.encode(said) for name, said in others.items()})
 
 
 _KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
@@ -190,15 +195,17 @@ def _checked(value: dict[str, Any], name: str, kind: type, *, zero: Any, path: s
     return said
 
 
-def _checked_time(said: Any, path: str) -> int | None:
+def _checked_time(name: str, said: Any, path: str, fields: dict[str, bytes]) -> int | None:
     if said is None:
         return None
     if not isinstance(said, str):
-        raise wrong_type(path, "an instant", said)
+        raise wrong_type(f"{path}.{name}", "an instant", said)
     try:
-        return parse_time_ns(said)
+        time_ns = _time(name, said, fields)
     except ValueError as error:
-        raise DecodeError(f"{path}: {error}") from None
+        raise DecodeError(f"{path}.{name}: {error}") from None
+    assert time_ns is not UNSET, "a text tells an instant, or none"
+    return time_ns
 
 
 def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:

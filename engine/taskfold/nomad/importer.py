@@ -26,7 +26,9 @@ So the number of `Observed` records measures how well the lifecycle table knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
+from functools import cache
+from itertools import compress
+from operator import attrgetter, ne
 from typing import Any, Final
 
 import msgspec
@@ -53,7 +55,7 @@ from taskfold.nomad.compare import divergences
 from taskfold.nomad.facts import Fact, JobWrite
 from taskfold.nomad.jobs import Subject, says_otherwise
 from taskfold.nomad.memory import Heard, Memory
-from taskfold.nomad.observation import UNTOLD, Observation, Statement, tells
+from taskfold.nomad.observation import UNTOLD, Kind, Observation, Statement, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
 from taskfold.nomad.sights import Sights
 from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
@@ -280,8 +282,7 @@ def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Su
     if not job:
         return None
     # Who does not tell when it was planned tells that it was then, at the latest.
-    is_planned_told = any(tells(kind, "AllocModifyIndex") for kind in heard.kinds)
-    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if is_planned_told else 0
+    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if _tell_plan(heard.kinds) else 0
     return Subject(
         job_key=(_text(fields, "Namespace") or DEFAULT_NAMESPACE, job),
         evaluation=_text(fields, "EvalID"),
@@ -292,6 +293,12 @@ def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Su
             _text(fields, "ClientStatus") if "ClientStatus" in fields else known.client_status or "",
         ),
     )
+
+
+@cache
+def _tell_plan(kinds: frozenset[Kind]) -> bool:
+    """Tell whether one of these kinds of observations tells when an allocation was planned."""
+    return any(tells(kind, "AllocModifyIndex") for kind in kinds)
 
 
 def _text(fields: Mapping[str, bytes], name: str) -> str:
@@ -451,8 +458,8 @@ class _Step:
             derived = derived | job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
-        for name, text in [(name, text) for name, text in told.items() if had_of(name) != text]:
-            had = had_of(name)
+        for name in compress(told, map(ne, map(had_of, told), told.values())):
+            text, had = told[name], had_of(name)
             if name == "ModifyIndex":
                 continue
             if text == derived.get(name) or (name not in derived and is_untold(name, text, dialect)):

@@ -107,8 +107,9 @@ class Jobs:
 
     def add(self, fact: Fact) -> bool:
         """Remember a fact; tell whether it is news. O(1)."""
-        known = self._known.pop(fact.job_key, None) or _Known()
-        self._known[fact.job_key] = known  # the one that was heard of last
+        job_key = fact.namespace, fact.job
+        known = self._known.pop(job_key, None) or _Known()
+        self._known[job_key] = known  # the one that was heard of last
         if len(self._known) > MAX_JOBS:
             del self._known[next(iter(self._known))]
         self.heard_index = max(self.heard_index, fact.index)
