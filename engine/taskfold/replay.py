@@ -266,7 +266,7 @@ class Replay(Owned):
                 raise SourceError(statement.name, str(error), line=statement.line) from None
             if isinstance(statement, Observation):
                 yield statement, records
-            else:
+            elif records:
                 yield from ((statement, list(group)) for _, group in groupby(records, attrgetter("alloc")))
         if self.importer is None or not self.importer.observations:
             self._on_note("the source tells of no allocation")

@@ -142,9 +142,8 @@ class Importer:
     def _observed(self, known: Allocation | None, observation: Observation) -> list[Record]:
         """Return the records of an observation of an allocation."""
         heard = self._heard(known, observation)
-        is_late = known is not None and observation.index <= known.modify_index
         step = _Step(self.fold, observation, self.seq, heard, self._sights)
-        if is_late:
+        if step.is_late:
             step.additions()
         else:
             step.records()
@@ -158,7 +157,7 @@ class Importer:
         self.memory.heard[observation.alloc] = heard
         self.seq += len(step.written)
         step.keep_sight()
-        if is_late and observation.index == known.modify_index:
+        if step.is_late and observation.index == known.modify_index:
             self._compare(known, observation)
         return step.written
 
@@ -439,15 +438,14 @@ class _Step:
 
     def _first_fields(self) -> dict[str, bytes]:
         """Return the fields to be placed: without what follows from the index and from the tasks."""
-        derived = derived_fields(self.seen.tasks or {}, self.fold.dialect)
-        return {
-            name: text
-            for name, text in self.seen.fields.items()
-            if name != "ModifyIndex"
-            and derived.get(name) != text
-            # A stub writes what is empty, where a body leaves it out.
-            and not (self.seen.kind == "stub" and name not in derived and is_untold(name, text, self.fold.dialect))
-        }
+        dialect = self.fold.dialect
+        derived = derived_fields(self.seen.tasks or {}, dialect)
+        fields = {name: text for name, text in self.seen.fields.items() if derived.get(name) != text}
+        fields.pop("ModifyIndex", None)
+        if self.seen.kind == "stub":
+            # It writes what is empty, where a body leaves it out.
+            return {n: text for n, text in fields.items() if n in derived or not is_untold(n, text, dialect)}
+        return fields
 
     def _changes(self, known: Allocation) -> Updated | None:
         """Return what changed in the other fields; None when nothing did."""

@@ -112,7 +112,8 @@ class Jobs:
         self._known[job_key] = known  # the one that was heard of last
         if len(self._known) > MAX_JOBS:
             del self._known[next(iter(self._known))]
-        self.heard_index = max(self.heard_index, fact.index)
+        if fact.index > self.heard_index:
+            self.heard_index = fact.index
         if isinstance(fact, JobWrite):
             # One write may change a job in several steps, which come one after the other: the last is what stays of it.
             # Otherwise the stream is read again.
