@@ -97,6 +97,52 @@ def escaped(text: bytes) -> bytes:
     return text.replace("\u2028".encode(), b"\\u2028").replace("\u2029".encode(), b"\\u2029")
 
 
+TIMES = (0, 1, 5_000_000_000, 1_795_422_850_519_993_802, 9_223_372_036_854_775_807, -1, -62_135_596_800_000_000_000)
+"""Unix nanoseconds: Go's zero time is the last."""
+
+
+@pytest.mark.parametrize("version", recordings.VERSIONS)
+def test_an_event_is_read_the_same_whatever_events_were_read_before_it(version: str) -> None:
+    for text in recorded_events(version):
+        value = json.loads(text)
+        for time_ns in (value["Time"] + 1, *TIMES):
+            if not -(2**63) <= time_ns < 2**63:
+                continue
+            another = value | {"Time": time_ns}
+            try:
+                event = event_from_json(msgspec.json.encode(another))
+            except msgspec.ValidationError:
+                continue  # as it was recorded
+            assert event == event_from_object(another)
+            assert event.time_ns == time_ns
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"Details":{"Time":"1795422850519993802"},"DisplayMessage":"","Time":1795422850519993801,"Type":"Started"}',
+        b'{"Details":{"A":"x","Time":"1"},"DisplayMessage":"","Time":1795422850519993801,"Type":"Started"}',
+        b'{"DisplayMessage":",\\"Time\\":1795422850519993802,","Time":1795422850519993801,"Type":"Started"}',
+        b'{"Type":"Started","Time":1795422850519993801,"DisplayMessage":",\\"Time\\":1795422850519993802,"}',
+        b'{"Type":"Started","Time":1795422850519993801}',
+        b'{"Type":"Started","Time":1795422850519993802,"Time":1795422850519993801,"Signal":0}',
+    ],
+)
+def test_the_time_of_an_event_is_the_one_that_is_no_part_of_a_text(text: bytes) -> None:
+    for _ in range(2):
+        event_from_json.cache_clear()
+        event = read_strictly(text)
+        assert event == event_from_object(json.loads(text))
+        assert event.time_ns == 1_795_422_850_519_993_801
+
+
+@pytest.mark.parametrize("time", [b"0795422850519993801", b"1795422850519993801.5", b"1795422850519993801e2", b'"1"'])
+def test_a_time_that_is_none_is_refused_however_often_such_an_event_was_read(time: bytes) -> None:
+    event_from_json(b'{"Type":"Started","Time":1795422850519993801,"Signal":0}')
+    with pytest.raises(msgspec.DecodeError):
+        event_from_json(b'{"Type":"Started","Time":%b,"Signal":0}' % time)
+
+
 @pytest.mark.parametrize("version", recordings.VERSIONS)
 def test_both_ways_of_reading_give_the_same_recorded_event(version: str) -> None:
     tolerantly_only = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,13 +14,16 @@ import pytest
 
 import recordings
 from recordings import Scenario
+from taskfold import Engine
 from taskfold.allocation import Fold
 from taskfold.codecs.allocation import Snapshot
 from taskfold.errors import DecodeError
 from taskfold.log import MemoryLog
+from taskfold.nomad import repeats, sights
 from taskfold.nomad.compare import divergences
 from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.nomad.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.sources import statements_of_line
 from taskfold.record import Collected, Gap, Observed, Placed, Record, Updated
 from taskfold.replay import Replay
 
@@ -311,3 +315,110 @@ def test_a_task_that_is_missing_is_hidden_and_comes_back() -> None:
 def test_what_is_no_allocation_is_refused_with_its_path(text: bytes, message: str) -> None:
     with pytest.raises(DecodeError, match=message):
         observation_from_json(text)
+
+
+# --- what is remembered to be faster changes nothing ---
+
+
+def forget_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have importers remember nothing that is found out again otherwise."""
+    monkeypatch.setattr(sights, "MAX_BYTES", 0)
+    monkeypatch.setattr(repeats, "MAX_BYTES", 0)
+
+
+def everything_told(scenario: Scenario, seed: int) -> list[Statement]:
+    """Return what bodies and the stream tell, some of it again at once, some of it later and in another order."""
+    rng = random.Random(seed)
+    told: list[Statement] = [*observations(scenario, BODIES), *_of_stream(scenario)]
+    told.sort(key=lambda statement: statement.index)
+    again = [statement for statement in told for _ in range(rng.choice((1, 1, 1, 2, 4)))]
+    for _ in range(len(told) // 4):
+        place = rng.randrange(len(again))
+        again.insert(rng.randrange(place, len(again) + 1), again[place])
+    return [*again, *[observations(scenario, BODIES)[-1]] * 3]
+
+
+def _of_stream(scenario: Scenario) -> list[Statement]:
+    lines = recordings.stream_lines(scenario)
+    return [statement for line in lines for statement in statements_of_line(line, "stream", 1)]
+
+
+def outcome(importer: Importer, told: list[Statement]) -> tuple[object, ...]:
+    """Return all that an importer makes of statements."""
+    records = [msgspec.json.encode(record) for statement in told for record in importer.observe(statement)]
+    state = {alloc: importer.fold[alloc] for alloc in importer.fold}
+    return records, state, importer.repeats, importer.conflicts_total, importer.job_conflicts, importer.memory.heard
+
+
+@pytest.mark.parametrize(
+    "scenario", [scenario for scenario in recordings.scenarios() if seen(scenario, BODIES)], ids=str
+)
+def test_what_is_remembered_of_allocations_changes_no_record(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(3):
+        told = everything_told(scenario, seed)
+        remembering = Importer(scenario.version)
+        expected = outcome(remembering, told)
+        assert len(remembering.memory.repeats)
+        with monkeypatch.context() as patch:
+            forget_all(patch)
+            forgetting = Importer(scenario.version)
+            assert outcome(forgetting, told) == expected
+            assert not len(forgetting.memory.repeats)
+
+
+@pytest.mark.parametrize("scenario", recordings.scenarios("1.1.2"), ids=str)
+def test_an_engine_that_is_polled_records_what_one_importer_does(scenario: Scenario) -> None:
+    told = everything_told(scenario, seed=7)
+    importer, engine = Importer(scenario.version), Engine(dialect=scenario.version)
+    for statement in told:
+        expected = [msgspec.structs.replace(record, seq=0) for record in importer.observe(statement)]
+        assert [msgspec.structs.replace(record, seq=0) for record in engine.observe(statement)] == expected
+    assert engine._memory is not None
+    assert len(engine._memory.repeats)
+
+
+def body_of(alloc: str, index: int, **fields: Any) -> Observation:
+    return observation_from_json(encode({"ID": alloc, "ModifyIndex": index, "TaskStates": {}, **fields}), "body")
+
+
+def test_a_body_that_is_polled_again_is_a_repeat_until_something_else_is_told() -> None:
+    importer = Importer("1.1.2")
+    first, second = body_of("a", 5, NodeID="n"), body_of("a", 6, NodeID="m")
+    for told in (first, first, first, second, first, second, second):
+        importer.observe(told)
+    assert importer.memory.is_repeat(body_of("a", 6, NodeID="m"), importer.fold.owned("a"))
+    for other in (body_of("a", 6, NodeID="k"), body_of("a", 6), body_of("a", 7, NodeID="m"), first):
+        assert not importer.memory.is_repeat(other, importer.fold.owned("a"))
+    importer.observe(body_of("a", 8, NodeID="m"))
+    assert not importer.memory.is_repeat(second, importer.fold.owned("a"))
+    importer.observe(second)
+    assert importer.fold.owned("a").modify_index == 8
+
+
+def test_what_contradicts_is_counted_as_often_as_it_is_told() -> None:
+    importer = Importer("1.1.2")
+    importer.observe(body_of("a", 5, NodeID="n"))
+    for count in range(1, 4):
+        importer.observe(body_of("a", 5, NodeID="m"))
+        assert importer.conflicts_total == count
+
+
+def test_what_is_remembered_of_allocations_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (repeats, sights):
+        monkeypatch.setattr(module, "MAX_BYTES", 100_000)
+    importer = Importer("1.1.2")
+    for number in range(200):
+        body = body_of(f"a{number}", 5, Metrics={"Text": "x" * 1_000})
+        for _ in range(3):
+            importer.observe(body)
+    for kept in (importer.memory.repeats, importer._sights):
+        assert 0 < len(kept) < 100
+        assert 0 < kept.bytes <= 100_000
+    large = body_of("large", 5, Metrics={"Text": "x" * 200_000})
+    for _ in range(3):
+        importer.observe(large)
+    assert importer.repeats == 402
+    for kept in (importer.memory.repeats, importer._sights):
+        assert kept.bytes <= 100_000

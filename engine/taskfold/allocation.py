@@ -48,10 +48,9 @@ def newest_time_ns(tasks: Iterable[Task | TaskState]) -> int:
     """Return the newest time that tasks tell (unix nanoseconds): of an event, a start or an end; 0 without any."""
     newest = 0
     for task in tasks:
-        for event in task.slots if isinstance(task, Task) else task.events:
-            if event.time_ns > newest:
-                newest = event.time_ns
-        newest = max(newest, task.started_at_ns or 0, task.finished_at_ns or 0)
+        events = task.slots if isinstance(task, Task) else task.events
+        times = [event.time_ns for event in events]
+        newest = max(newest, task.started_at_ns or 0, task.finished_at_ns or 0, *times)
     return newest
 
 

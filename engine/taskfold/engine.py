@@ -257,15 +257,18 @@ class Engine(Reporting, Collecting):
         records: dict[str, list[Record]] = {}
         for statement in statements:
             check_statement(statement)
-            alloc = statement.alloc if isinstance(statement, Observation) else None
-            if alloc is not None and alloc not in known and self.is_collected(alloc):
-                continue
+            if isinstance(statement, Observation) and statement.alloc not in scratch:
+                # Of what this call has not told of yet, the store knows what there is.
+                found = known.get(statement.alloc)
+                is_old = self.is_collected(statement.alloc) if found is None else memory.is_repeat(statement, found)
+                if is_old:
+                    continue
             for alloc in importer.concerned(statement):
                 if alloc in known and alloc not in scratch:
                     scratch.allocations[alloc] = known[alloc].copy()
             for record in importer.observe(statement):
                 records.setdefault(record.alloc, []).append(record)
-        written = self.store.commit([Append(alloc, found[0].version - 1, found) for alloc, found in records.items()])
+        written = self.store.commit([Append(alloc, of_it[0].version - 1, of_it) for alloc, of_it in records.items()])
         memory.keep(draft, self.store.fold)
         self._publish_moves(records, written)
         return written

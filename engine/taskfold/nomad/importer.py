@@ -67,7 +67,9 @@ __all__ = ["Importer", "JobConflict"]
 _decode_number: Callable[[bytes], int | None] = msgspec.json.Decoder(int | None, strict=False).decode
 _TIMES: Final = ("last_restart_ns", "started_at_ns", "finished_at_ns")
 _SETTLED: Final = ("state", "failed", "restarts")
-_VALUES: Final = {names: attrgetter(*names) for names in (_TIMES, _SETTLED)}
+_VALUES: Final[dict[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {
+    names: attrgetter(*names) for names in (_TIMES, _SETTLED)
+}
 
 
 class JobConflict(Struct, frozen=True):
@@ -135,13 +137,17 @@ class Importer:
             self._check_repeat(known, statement)
             self.repeats += 1
             return []
+        if known is not None and self.memory.is_repeat(statement, known):
+            self.repeats += 1
+            return []
         records = self._observed(known, statement)
         self.repeats += not records
         return records
 
     def _observed(self, known: Allocation | None, observation: Observation) -> list[Record]:
         """Return the records of an observation of an allocation."""
-        heard = self._heard(known, observation)
+        before = heard = self._heard(known, observation)
+        conflicts_total = self.conflicts_total
         step = _Step(self.fold, observation, self.seq, heard, self._sights)
         if step.is_late:
             step.additions()
@@ -159,6 +165,8 @@ class Importer:
         step.keep_sight()
         if step.is_late and observation.index == known.modify_index:
             self._compare(known, observation)
+        if step.is_late and not step.written and heard == before and self.conflicts_total == conflicts_total:
+            self.memory.repeated(observation, known)
         return step.written
 
     def _heard(self, known: Allocation | None, observation: Observation | None) -> Heard:

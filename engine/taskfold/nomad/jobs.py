@@ -98,6 +98,8 @@ class Jobs:
     def __init__(self) -> None:
         self.heard_index = 0
         """Up to which index a stream has told."""
+        self.facts_total = 0
+        """How many facts were added."""
         self._known: dict[tuple[str, str], _Known] = {}
 
     @property
@@ -107,13 +109,13 @@ class Jobs:
 
     def add(self, fact: Fact) -> bool:
         """Remember a fact; tell whether it is news. O(1)."""
+        self.facts_total += 1
         job_key = fact.namespace, fact.job
         known = self._known.pop(job_key, None) or _Known()
         self._known[job_key] = known  # the one that was heard of last
         if len(self._known) > MAX_JOBS:
             del self._known[next(iter(self._known))]
-        if fact.index > self.heard_index:
-            self.heard_index = fact.index
+        self.heard_index = max(self.heard_index, fact.index)
         if isinstance(fact, JobWrite):
             # One write may change a job in several steps, which come one after the other: the last is what stays of it.
             # Otherwise the stream is read again.

@@ -10,9 +10,11 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
+from taskfold.allocation import Allocation
 from taskfold.nomad.facts import EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.jobs import Jobs, Subject
-from taskfold.nomad.observation import Kind
+from taskfold.nomad.observation import Kind, Observation
+from taskfold.nomad.repeats import Repeats
 from taskfold.nomad.writes import REPORTED, naming
 from taskfold.record import Record
 
@@ -89,13 +91,30 @@ class Memory:
     def __init__(self) -> None:
         self.heard: MutableMapping[str, Heard] = {}
         self.jobs = Jobs()
+        self.repeats = Repeats()
         self.waiting: dict[tuple[str, str], dict[str, Subject]] = {}
         """The allocations of each job of which later facts may tell the Job, or another one."""
         self.is_unsure = False
         """What was concluded of late may have been lost on its way into the log: facts are news when told again."""
         self._is_draft = False
+        self._drafted_repeats: list[tuple[Observation, tuple[object, ...]]] = []
         self._released: list[tuple[str, tuple[str, str]]] = []
         """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
+
+    def is_repeat(self, observation: Observation, known: Allocation) -> bool:
+        """Tell whether an observation told nothing new of an allocation when it came last, nor can now. O(length)."""
+        return self.repeats.has(observation, self._beside(known))
+
+    def repeated(self, observation: Observation, known: Allocation) -> None:
+        """Remember that an observation told nothing new of an allocation. O(fields)."""
+        if self._is_draft:
+            self._drafted_repeats.append((observation, self._beside(known)))
+        else:
+            self.repeats.add(observation, self._beside(known))
+
+    def _beside(self, known: Allocation) -> tuple[object, ...]:
+        """Return all that an observation of an allocation is compared with, by what moves when it changes."""
+        return known.version, self.heard.get(known.id), self.jobs.facts_total, self.jobs.heard_index
 
     def concerned(self, fact: Fact) -> list[str]:
         """Return the allocations whose Job a fact may tell. O(allocations of the job that wait)."""
@@ -140,6 +159,7 @@ class Memory:
         """
         draft = Memory()
         draft.heard, draft.jobs, draft.waiting = ChainMap({}, self.heard), self.jobs, self.waiting
+        draft.repeats = self.repeats
         draft._is_draft, draft.is_unsure = True, self.is_unsure
         self.is_unsure = True
         return draft
@@ -150,6 +170,8 @@ class Memory:
         self.heard.update(draft.heard.maps[0])
         self.is_unsure = False
         draft._release()
+        for observation, beside in draft._drafted_repeats:
+            self.repeats.add(observation, beside)
         if len(self.heard) > 2 * len(live) + _PRUNED_FROM:
             for alloc in [alloc for alloc in self.heard if alloc not in live]:
                 del self.heard[alloc]
