@@ -15,7 +15,7 @@ from taskfold.nomad.observation import Observation
 
 __all__ = ["MAX_BYTES", "Repeats"]
 
-MAX_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 8 << 20
 """How much is kept: the newest of some thousand allocations, or of some hundred with large jobs."""
 _OBJECT_BYTES: Final = 128
 """What a field, or an event, needs beside its length, about."""

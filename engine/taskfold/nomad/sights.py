@@ -14,7 +14,7 @@ from taskfold.allocation import Allocation, current_fields
 
 __all__ = ["MAX_BYTES", "Sights"]
 
-MAX_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 8 << 20
 """How much is kept: of some thousand allocations, or of some hundred with their Job."""
 _OBJECT_BYTES: Final = 64
 """What a text and its place in a dictionary need beside its length, about."""

@@ -265,7 +265,7 @@ def _of_event(
     statements: list[Statement] = []
     if event.Topic == "Allocation" and (told := event.Payload.Allocation) is not None:
         index = _number(event.Index) or _number(frame_index)
-        fields = dict(zip(told, map(bytes, told.values()), strict=True))
+        fields = {name: bytes(text) for name, text in told.items()}
         statements.append(observation_from_fields(fields, "stream", name, number, index=index, write_type=kind))
     for fact in facts_of_payload(event.Payload, kind, name, number):
         if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
