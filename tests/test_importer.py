@@ -360,12 +360,12 @@ def test_what_is_remembered_of_allocations_changes_no_record(
         told = everything_told(scenario, seed)
         remembering = Importer(scenario.version)
         expected = outcome(remembering, told)
-        assert len(remembering.memory.repeats)
+        assert remembering.memory.repeats.cache.count
         with monkeypatch.context() as patch:
             forget_all(patch)
             forgetting = Importer(scenario.version)
             assert outcome(forgetting, told) == expected
-            assert not len(forgetting.memory.repeats)
+            assert not forgetting.memory.repeats.cache.count
 
 
 @pytest.mark.parametrize("scenario", recordings.scenarios("1.1.2"), ids=str)
@@ -376,7 +376,7 @@ def test_an_engine_that_is_polled_records_what_one_importer_does(scenario: Scena
         expected = [msgspec.structs.replace(record, seq=0) for record in importer.observe(statement)]
         assert [msgspec.structs.replace(record, seq=0) for record in engine.observe(statement)] == expected
     assert engine._memory is not None
-    assert len(engine._memory.repeats)
+    assert engine._memory.repeats.cache.count
 
 
 def body_of(alloc: str, index: int, **fields: Any) -> Observation:
@@ -397,6 +397,18 @@ def test_a_body_that_is_polled_again_is_a_repeat_until_something_else_is_told() 
     assert importer.fold.owned("a").modify_index == 8
 
 
+def test_an_observation_that_was_changed_since_it_was_told_is_no_repeat() -> None:
+    importer = Importer("1.1.2")
+    body = body_of("a", 5, NodeID="n")
+    for _ in range(3):
+        importer.observe(body)
+    assert importer.memory.is_repeat(body, importer.fold.owned("a"))
+    assert isinstance(body.fields, dict)
+    body.fields["NodeID"] = b'"m"'
+    importer.observe(body)
+    assert importer.conflicts == [body]
+
+
 def test_what_contradicts_is_counted_as_often_as_it_is_told() -> None:
     importer = Importer("1.1.2")
     importer.observe(body_of("a", 5, NodeID="n"))
@@ -413,12 +425,12 @@ def test_what_is_remembered_of_allocations_is_bounded_by_bytes(monkeypatch: pyte
         body = body_of(f"a{number}", 5, Metrics={"Text": "x" * 1_000})
         for _ in range(3):
             importer.observe(body)
-    for kept in (importer.memory.repeats, importer._sights):
-        assert 0 < len(kept) < 100
-        assert 0 < kept.bytes <= 100_000
+    for cache in (importer.memory.repeats.cache, importer._sights.cache):
+        assert 0 < cache.count < 100
+        assert 0 < cache.size <= 100_000
     large = body_of("large", 5, Metrics={"Text": "x" * 200_000})
     for _ in range(3):
         importer.observe(large)
     assert importer.repeats == 402
-    for kept in (importer.memory.repeats, importer._sights):
-        assert kept.bytes <= 100_000
+    for cache in (importer.memory.repeats.cache, importer._sights.cache):
+        assert cache.size <= 100_000

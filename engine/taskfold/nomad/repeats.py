@@ -2,7 +2,7 @@
 
 An observation that was looked into, and led to nothing, leads to nothing again as long as what it was compared with
 is the same: the allocation's version, what was heard of it, and what streams told of jobs. Then comparing it with the
-one before is enough; every text of both is compared, so that none is taken for another one.
+one before is enough. Every text of both is compared, and no digest of them, so that none is taken for another one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from taskfold.cache import Cache
+from taskfold.codecs.task_states import ToldTask
 from taskfold.nomad.observation import Observation
 
 __all__ = ["MAX_BYTES", "Repeats"]
@@ -22,49 +25,37 @@ _OBJECT_BYTES: Final = 128
 
 
 class _Repeat(Struct, gc=False):
-    observation: Observation
+    told: tuple[Any, ...]
     beside: tuple[Any, ...]
     size: int
 
 
 class Repeats:
-    """The newest observations that told nothing new, by allocation; the one that was looked into last comes last."""
+    """The newest observations that told nothing new, by allocation."""
 
     def __init__(self) -> None:
-        self.bytes = 0
-        """How much they need, about."""
-        self._repeats: dict[str, _Repeat] = {}
-
-    def __len__(self) -> int:
-        """Return of how many allocations they are."""
-        return len(self._repeats)
+        self.cache: Cache[str, _Repeat] = Cache(MAX_BYTES)
 
     def has(self, observation: Observation, beside: tuple[Any, ...]) -> bool:
         """Tell whether this was looked into beside the same, and told nothing new. O(length)."""
-        repeat = self._repeats.get(observation.alloc)
-        if repeat is None or repeat.beside != beside:
-            return False
-        last = repeat.observation
-        return (
-            observation.index == last.index
-            and observation.kind == last.kind
-            and observation.write_type == last.write_type
-            and observation.fields == last.fields
-            and observation.tasks == last.tasks
-        )
+        repeat = self.cache.get(observation.alloc)
+        return repeat is not None and repeat.beside == beside and repeat.told == _told(observation)
 
     def add(self, observation: Observation, beside: tuple[Any, ...]) -> None:
-        """Remember an observation that told nothing new beside this; those that came first make room. O(fields)."""
-        self._forget(observation.alloc)
+        """Remember an observation that told nothing new beside this. O(fields)."""
         size = sum(map(len, observation.fields.values())) + _OBJECT_BYTES * len(observation.fields)
         for task in (observation.tasks or {}).values():
             size += _OBJECT_BYTES * (len(task.events) + 1) + sum(map(len, task.fields.values()))
-        self._repeats[observation.alloc] = _Repeat(observation, beside, size)
-        self.bytes += size
-        while self.bytes > MAX_BYTES:
-            self._forget(next(iter(self._repeats)))
+        # Copies: the mappings are those of whoever observes, who may go on with them.
+        tasks = None if observation.tasks is None else {n: _own(task) for n, task in observation.tasks.items()}
+        own = replace(observation, fields=dict(observation.fields), tasks=tasks)
+        self.cache.keep(observation.alloc, _Repeat(_told(own), beside, size))
 
-    def _forget(self, alloc: str) -> None:
-        repeat = self._repeats.pop(alloc, None)
-        if repeat is not None:
-            self.bytes -= repeat.size
+
+def _told(observation: Observation) -> tuple[Any, ...]:
+    """Return all that an observation tells, but from where."""
+    return observation.index, observation.kind, observation.write_type, observation.fields, observation.tasks
+
+
+def _own(task: ToldTask) -> ToldTask:
+    return replace(task, fields=dict(task.fields)) if task.fields else task

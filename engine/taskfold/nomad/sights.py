@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from taskfold.allocation import Allocation, current_fields
+from taskfold.cache import Cache
 
 __all__ = ["MAX_BYTES", "Sights"]
 
@@ -28,34 +29,22 @@ class _Sight(Struct, gc=False):
 
 
 class Sights:
-    """The fields of some allocations as they are at a version, by ID; the one that was told of last comes last.
+    """The fields of some allocations as they are at a version.
 
     Whatever changes an allocation is a record, and moves its version: fields of another one are not used.
     """
 
     def __init__(self) -> None:
-        self.bytes = 0
-        """How much they need, about."""
-        self._sights: dict[str, _Sight] = {}
-
-    def __len__(self) -> int:
-        """Return of how many allocations they are."""
-        return len(self._sights)
+        self.cache: Cache[str, _Sight] = Cache(MAX_BYTES)
 
     def take(self, known: Allocation) -> dict[str, bytes]:
-        """Return the fields as they are now, as a dictionary that is the caller's to change. O(1), or O(fields)."""
-        sight = self._sights.pop(known.id, None)
-        if sight is not None:
-            self.bytes -= sight.size
-            if sight.known is known and sight.version == known.version:
-                return sight.fields
+        """Return the fields as they are now, which the caller changes only together with the allocation. O(fields)."""
+        sight = self.cache.get(known.id)
+        if sight is not None and sight.known is known and sight.version == known.version:
+            return sight.fields
         return current_fields(known.placed, known.updates)
 
     def keep(self, known: Allocation, fields: dict[str, bytes]) -> None:
-        """Keep the fields as they are now, which were taken; those that were kept first make room. O(fields)."""
+        """Keep the fields as they are now. O(fields)."""
         size = sum(map(len, fields.values())) + _OBJECT_BYTES * len(fields)
-        self._sights[known.id] = _Sight(known, known.version, fields, size)
-        self.bytes += size
-        while self.bytes > MAX_BYTES:
-            oldest = next(iter(self._sights))
-            self.bytes -= self._sights.pop(oldest).size
+        self.cache.keep(known.id, _Sight(known, known.version, fields, size))
