@@ -15,7 +15,7 @@ import pytest
 import recordings
 from recordings import Scenario
 from taskfold import Engine
-from taskfold.allocation import Fold
+from taskfold.allocation import Fold, current_fields
 from taskfold.codecs.allocation import Snapshot
 from taskfold.errors import DecodeError
 from taskfold.log import MemoryLog
@@ -361,11 +361,25 @@ def test_what_is_remembered_of_allocations_changes_no_record(
         remembering = Importer(scenario.version)
         expected = outcome(remembering, told)
         assert remembering.memory.repeats.cache.count
+        for known in remembering.fold.allocations.values():
+            assert remembering._sights.take(known) == current_fields(known.placed, known.updates)
         with monkeypatch.context() as patch:
             forget_all(patch)
             forgetting = Importer(scenario.version)
             assert outcome(forgetting, told) == expected
             assert not forgetting.memory.repeats.cache.count
+
+
+def test_what_is_remembered_of_a_text_is_what_a_log_would_hold_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = "a\u2028b", "a\u2028b", "caf\u00e9", "a", "a\u2028b"
+    told = [body_of("a", 5 + number, NodeID="n", Metrics={"Text": text}) for number, text in enumerate(texts)]
+    remembering = Importer("1.1.2")
+    expected = outcome(remembering, [*told, told[-1], told[-1]])
+    known = remembering.fold.owned("a")
+    assert remembering._sights.take(known) == current_fields(known.placed, known.updates)
+    forget_all(monkeypatch)
+    forgetting = Importer("1.1.2")
+    assert outcome(forgetting, [*told, told[-1], told[-1]]) == expected
 
 
 @pytest.mark.parametrize("scenario", recordings.scenarios("1.1.2"), ids=str)

@@ -352,7 +352,8 @@ class _Step:
         """That of the records: an index never falls."""
         self.is_late = self.known is not None and observation.index <= self.known.modify_index
         self.version = 0 if self.known is None else self.known.version
-        self.time_ns = 0 if self.known is None else newest_time_ns(self.known.tasks.values())
+        self.time_ns = 0
+        """The newest time that is known, once something is written."""
         self.written: list[Record] = []
         self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
@@ -365,8 +366,11 @@ class _Step:
         """Write the records of an index that is new, folded."""
         if self.known is None:
             first = self._first_fields()
-            self._write("", Placed(body=Raw(fields_to_json(first))), self.created_ns)
-            self.known, self.current = self.fold.allocations[self.seen.alloc], first
+            body = fields_to_json(first)
+            self._write("", Placed(body=Raw(body)), self.created_ns)
+            self.known = self.fold.allocations[self.seen.alloc]
+            # What Go escapes is escaped in a body: then a text is not what was told.
+            self.current = first if body.isascii() else self.sights.take(self.known)
             self._tasks(self.known)
         else:
             self._tasks(self.known)
@@ -409,6 +413,8 @@ class _Step:
         ordinal = self.version if self.is_late else len(self.written)
         self.version += 1
         self.seq += 1
+        if self.known is not None and not self.written:
+            self.time_ns = newest_time_ns(self.known.tasks.values())
         if time_ns is None or not is_known_time(time_ns):
             time_ns = None
         elif time_ns > self.time_ns:
@@ -461,9 +467,10 @@ class _Step:
         had_of, told = current.get, seen.fields
         derived = derived_fields({name: task for name, task in known.tasks.items() if not task.seldom.hidden}, dialect)
         if not STUB_ONLY.isdisjoint(told):
-            derived = derived | job_in_stub(current)
+            derived |= job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
+        # Most are the same; comparing them is most of the work where nothing runs in Python.
         for name in compress(told, map(ne, map(had_of, told), told.values())):
             text, had = told[name], had_of(name)
             if name == "ModifyIndex":
