@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import recordings
 from recordings import Scenario
@@ -26,6 +28,7 @@ from taskfold.log.memory import MemoryLog
 from taskfold.nomad.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.jobs import MAX_JOBS, MOVING, Jobs, Subject
+from taskfold.nomad.memory import Memory
 from taskfold.nomad.observation import Observation, Statement, observation_from_json
 from taskfold.nomad.sources import statements_of_line
 from taskfold.nomad.writes import write_type
@@ -545,7 +548,45 @@ def test_what_an_engine_remembers_is_bounded_by_what_is_live() -> None:
     memory = engine._memory
     assert memory is not None
     assert len(memory.heard) <= 1_025
-    assert sum(map(len, memory.waiting.values())) <= 1_025
+    assert sum(len(waiting.subjects) for waiting in memory.waiting.values()) <= 1_025
+    assert sum(len(waiting.evaluations) for waiting in memory.waiting.values()) <= 1_025
+
+
+SUBJECTS = st.builds(
+    Subject,
+    job_key=st.just(("default", "site")),
+    evaluation=st.sampled_from(("", "e1", "e2")),
+    deployment=st.sampled_from(("", "d1", "d2")),
+    planned_index=st.integers(1, 9),
+    is_terminal=st.booleans(),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.none() | SUBJECTS), max_size=20), st.integers(1, 9))
+def test_a_fact_concerns_the_allocations_that_wait_for_it(moves: list[tuple[str, Subject | None]], index: int) -> None:
+    memory, waiting = Memory(), dict[str, Subject]()
+    for alloc, subject in moves:
+        if subject is None:
+            memory.let_go(alloc, ("default", "site"))
+            waiting.pop(alloc, None)
+        else:
+            memory.wait(alloc, subject)
+            waiting[alloc] = subject
+    assert sorted(memory.concerned(msgspec.structs.replace(V0, index=index))) == sorted(
+        alloc for alloc, subject in waiting.items() if index < subject.planned_index
+    )
+    for name in ("1", "2"):
+        evaluation = EvaluationWrite(
+            namespace="default", job="site", index=index, id=f"e{name}", created_index=1, job_index=1,
+            snapshot_index=0, is_plan=False, is_done=False,
+        )  # fmt: skip
+        deployment = DeploymentWrite(
+            namespace="default", job="site", index=index, id=f"d{name}", job_version=0, job_created_index=1
+        )
+        for fact, attribute in ((evaluation, "evaluation"), (deployment, "deployment")):
+            expected = [alloc for alloc, subject in waiting.items() if getattr(subject, attribute) == fact.id]
+            assert sorted(memory.concerned(fact)) == sorted(expected)
+    assert bool(memory.waiting) == bool(waiting)
 
 
 # --- what the stream calls a write, whoever has told the index before ---

@@ -18,7 +18,7 @@ from taskfold.nomad.repeats import Repeats
 from taskfold.nomad.writes import REPORTED, naming
 from taskfold.record import Record
 
-__all__ = ["Heard", "Memory"]
+__all__ = ["Heard", "Memory", "Waiting"]
 
 _ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
 _SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
@@ -85,6 +85,36 @@ class Heard(Struct, frozen=True):
         return "" if is_named else self.told_type
 
 
+class Waiting:
+    """The allocations of a job of which later facts may tell the Job, or another one."""
+
+    def __init__(self) -> None:
+        self.subjects: dict[str, Subject] = {}
+        self.evaluations: dict[str, list[str]] = {}
+        """The allocations of each evaluation: mostly few of many."""
+        self.planned_index = 0
+        """When the newest of them was planned; those that are gone count, too."""
+
+    def add(self, alloc: str, subject: Subject) -> None:
+        """Have an allocation wait, or wait for something else. O(1), or O(allocations of its evaluation)."""
+        before = self.subjects.get(alloc)
+        self.subjects[alloc] = subject
+        self.planned_index = max(self.planned_index, subject.planned_index)
+        if before is None or before.evaluation != subject.evaluation:
+            if before is not None:
+                self._leave(alloc, before.evaluation)
+            self.evaluations.setdefault(subject.evaluation, []).append(alloc)
+
+    def remove(self, alloc: str) -> None:
+        """Let an allocation wait no longer. O(allocations of its evaluation)."""
+        self._leave(alloc, self.subjects.pop(alloc).evaluation)
+
+    def _leave(self, alloc: str, evaluation: str) -> None:
+        self.evaluations[evaluation].remove(alloc)
+        if not self.evaluations[evaluation]:
+            del self.evaluations[evaluation]
+
+
 class Memory:
     """What was heard of allocations, and what streams told of their jobs."""
 
@@ -92,7 +122,7 @@ class Memory:
         self.heard: MutableMapping[str, Heard] = {}
         self.jobs = Jobs()
         self.repeats = Repeats()
-        self.waiting: dict[tuple[str, str], dict[str, Subject]] = {}
+        self.waiting: dict[tuple[str, str], Waiting] = {}
         """The allocations of each job of which later facts may tell the Job, or another one."""
         self.is_unsure = False
         """What was concluded of late may have been lost on its way into the log: facts are news when told again."""
@@ -117,17 +147,25 @@ class Memory:
         return known.version, self.heard.get(known.id), self.jobs.facts_total, self.jobs.heard_index
 
     def concerned(self, fact: Fact) -> list[str]:
-        """Return the allocations whose Job a fact may tell. O(allocations of the job that wait)."""
-        waiting = self.waiting.get(fact.job_key, {})
-        if isinstance(fact, JobWrite):
-            return [alloc for alloc, subject in waiting.items() if fact.index < subject.planned_index]
+        """Return the allocations whose Job a fact may tell. O(those), or O(all of the job) where it comes late."""
+        waiting = self.waiting.get(fact.job_key)
+        if waiting is None:
+            return []
         if isinstance(fact, EvaluationWrite):
-            return [alloc for alloc, subject in waiting.items() if fact.id == subject.evaluation]
-        return [alloc for alloc, subject in waiting.items() if fact.id == subject.deployment]
+            return waiting.evaluations.get(fact.id, []).copy()
+        if isinstance(fact, JobWrite):
+            # Mostly no plan has the newest write of a job yet.
+            is_late = fact.index < waiting.planned_index
+            subjects = waiting.subjects.items() if is_late else ()
+            return [alloc for alloc, subject in subjects if fact.index < subject.planned_index]
+        return [alloc for alloc, subject in waiting.subjects.items() if fact.id == subject.deployment]
 
     def wait(self, alloc: str, subject: Subject) -> None:
         """Have an allocation be concerned by facts of its job."""
-        self.waiting.setdefault(subject.job_key, {})[alloc] = subject
+        waiting = self.waiting.get(subject.job_key)
+        if waiting is None:
+            waiting = self.waiting[subject.job_key] = Waiting()
+        waiting.add(alloc, subject)
 
     def let_go(self, alloc: str, job_key: tuple[str, str]) -> None:
         """Have no later fact concern an allocation."""
@@ -137,10 +175,10 @@ class Memory:
 
     def _release(self) -> None:
         for alloc, job_key in self._released:
-            waiting = self.waiting.get(job_key, {})
-            if alloc in waiting:
-                del waiting[alloc]
-                if not waiting:
+            waiting = self.waiting.get(job_key)
+            if waiting is not None and alloc in waiting.subjects:
+                waiting.remove(alloc)
+                if not waiting.subjects:
                     del self.waiting[job_key]
         self._released.clear()
 
@@ -175,6 +213,6 @@ class Memory:
         if len(self.heard) > 2 * len(live) + _PRUNED_FROM:
             for alloc in [alloc for alloc in self.heard if alloc not in live]:
                 del self.heard[alloc]
-            for job_key, subjects in list(self.waiting.items()):
-                for alloc in [alloc for alloc in subjects if alloc not in live]:
+            for job_key, waiting in list(self.waiting.items()):
+                for alloc in [alloc for alloc in waiting.subjects if alloc not in live]:
                     self.let_go(alloc, job_key)
