@@ -194,7 +194,7 @@ _TIME_DIGITS: Final = len("1795422850519993802")
 """An instant between the years 2001 and 2286."""
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)
 def _event_at_zero(before: bytes, after: bytes) -> TaskEvent:
     """Return the event of a JSON text with a hole for its time, strictly: as it would be at 0."""
     return _event_from_json(b"%b%b0%b" % (before, _TIME_KEY, after))
