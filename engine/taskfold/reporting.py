@@ -122,7 +122,7 @@ class Reporting(Grouping):
         >>> for alloc in ("203266e5", "69e8e345"):
         ...     engine.place({"ID": alloc, "JobID": "example"})
         >>> said = inputs.Placed(), inputs.Started()
-        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in said for alloc in engine]
+        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in said for alloc in engine.allocations().ids]
         >>> steps = engine.report_batch(reports)
         >>> [len(step.written) for step in steps], engine.index
         ([1, 1, 1, 1], 6)
