@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -591,6 +592,21 @@ def test_ctrl_c_is_one_line_and_130() -> None:
 
     assert child.returncode == 130
     assert errors == b"taskfold: interrupted\n"
+
+
+def test_ctrl_c_that_a_library_swallowed_is_told_when_the_command_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swallow(*_: object) -> str:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return "drawn"
+
+    monkeypatch.setattr(sys.modules["taskfold.diagram"], "diagram", swallow)
+
+    result = run("diagram")
+
+    assert result.exit_code == 130
+    assert (result.stdout, result.stderr) == ("drawn", "taskfold: interrupted\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_without_its_extra_the_command_line_says_what_to_install() -> None:

@@ -119,13 +119,13 @@ class Reporting(Grouping):
 
         >>> from taskfold import Engine, inputs
         >>> engine = Engine(dialect="1.1.2", seed=1)
-        >>> for alloc in ("203266e5", "69e8e345"):
+        >>> allocs, said = ("203266e5", "69e8e345"), (inputs.Placed(), inputs.Started())
+        >>> for alloc in allocs:
         ...     engine.place({"ID": alloc, "JobID": "example"})
-        >>> said = inputs.Placed(), inputs.Started()
-        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in said for alloc in engine.allocations().ids]
+        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in said for alloc in allocs]
         >>> steps = engine.report_batch(reports)
-        >>> [len(step.written) for step in steps], engine.index
-        ([1, 1, 1, 1], 6)
+        >>> [step.alloc for step in steps], engine.index
+        (['203266e5', '69e8e345', '203266e5', '69e8e345'], 6)
 
         Raises AppendRefused, which names every report that is refused, and by what `report` would raise; LogError when
         the log cannot be written: then nothing changed. Raises ListenerError, which has the steps, when all was

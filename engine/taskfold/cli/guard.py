@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -83,10 +85,37 @@ class Face(click.Group):
         return int(status or 0)
 
 
+class _CtrlC:
+    """Raises KeyboardInterrupt in the end where a library swallowed the one that Ctrl-C had raised in it."""
+
+    def __init__(self) -> None:
+        self._is_pressed = False
+
+    def __enter__(self) -> None:
+        # A command that ends in good order by a handler of its own sets that later.
+        self._is_ours = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._press)
+
+    def _press(self, *_: object) -> None:
+        self._is_pressed = True
+        raise KeyboardInterrupt
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._is_pressed and kind is None:
+            raise KeyboardInterrupt
+
+
 def _guarded(run: Callable[[], int]) -> int:
     """Return the exit status, and say what went wrong if anything did."""
     try:
-        return _heard(run)
+        with _CtrlC():
+            return _heard(run)
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:
