@@ -40,6 +40,7 @@ from taskfold import Engine, EventLog, MemoryLog, NdjsonLog, observation_from_js
 from taskfold import events as ev
 from taskfold.http.answers import json_answer
 from taskfold.http.app import App
+from taskfold.http.descriptors import room_for_connections
 from taskfold.http.limits import Limits, Slots, Unsent
 from taskfold.log.sqlite import SqliteLog
 
@@ -61,9 +62,11 @@ def measure(*, quick: bool) -> Iterator[Row]:
     """Measure the server in a process of its own, from this one."""
     seconds, turns, allocations = (1, 1, 20) if quick else (1, 15, 1_000)
     others, held, wakes, repetitions = (20, 50, 10, 1) if quick else (1_000, 10_000, 400, REPETITIONS)
-    room = _raise_limit(max(others, held) + SPARE_FILES) - SPARE_FILES
+    files = _raise_limit(20_000)
+    # The server takes at most half of the connections that its files leave room for from one client.
+    room = min(files - SPARE_FILES, room_for_connections(files, has_peers=False) // 2)
     if room < held:
-        print(f"   this machine allows {room + SPARE_FILES:,} open files to a process: fewer queries are held")
+        print(f"   this machine allows {files:,} open files to a process: fewer queries are held")
         held = room
     if shutil.which("wrk"):
         yield from _requests(seconds, turns, allocations)
@@ -252,8 +255,10 @@ class Child:
         return opened
 
     def settle(self, count: int) -> None:
-        """Wait until so many queries are blocked."""
-        while self.ask("blocked") < count:
+        """Wait until so many queries are blocked; a minute at most."""
+        until = time.monotonic() + 60
+        while (blocked := self.ask("blocked")) < count:
+            assert time.monotonic() < until, f"{blocked} queries are blocked, not {count}"
             time.sleep(0.002)
 
 
