@@ -14,7 +14,7 @@ import psycopg
 from taskfold.dialect import Dialect
 from taskfold.errors import LogError, SourceError
 from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
-from taskfold.log.entries import Entry
+from taskfold.log.entries import INT64, Entry
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.opening import shown_name
 from taskfold.record import LogHeader, Record
@@ -71,10 +71,12 @@ Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
 
 
 def row_of(entry: Entry) -> tuple[object, ...]:
-    """Return the row of an entry."""
+    """Return the row of an entry. Raises OverflowError for an ordinal of more than 64 bits."""
     record, body = entry.record, entry.line
     text = record.id if isinstance(record.id, str) else None
     ordinal = record.id if isinstance(record.id, int) else None
+    if ordinal is not None and not -INT64 <= ordinal < INT64:
+        raise OverflowError(ordinal)  # what psycopg makes of it depends on its version
     return (
         record.seq,
         record.alloc,
