@@ -451,7 +451,7 @@ def test_what_a_server_gave_stays_as_it_was_told() -> None:
         ('{"Datacenters":[1]}', r"Expected `str`, got `int` - at `\$\.Datacenters\[0\]`"),
         ('{"TaskGroups":[{"Tasks":[{"Config":{"n":1e400}}]}]}', r"Config: expected a number of 64 bits, found 1e400"),
         (r'{"Name":"\ud800"}', r"\$: not the JSON of a job"),
-        ('{"Own":' + "[" * 5_000 + "]" * 5_000 + "}", r"\$: not the JSON of a job"),
+        ('{"Own":' + "[" * 200_000 + "]" * 200_000 + "}", r"\$: not the JSON of a job"),
     ],
 )
 def test_what_is_no_job_is_told_with_its_path_and_what_would_be_right(job: str, why: str) -> None:
