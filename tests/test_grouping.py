@@ -187,6 +187,14 @@ def test_another_durability_is_refused() -> None:
         Engine(durability="never")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_log_is_not_begun_for_a_durability_that_is_refused(tmp_path: Path, read_only: bool) -> None:
+    for name in ("x.db", "x.jsonl"):
+        with pytest.raises(TaskfoldError, match="expected a durability"):
+            Engine.open(tmp_path / name, durability="never", read_only=read_only)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_reports_records_and_appends_of_one_allocation_are_written_in_the_order_they_came(
     engine: Engine, log: Gated
 ) -> None:

@@ -7,29 +7,38 @@ what is looked at before that, to check a write or to decide on an input, is che
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from taskfold import events, inputs
-from taskfold.errors import DecodeError, InputRefused
+from taskfold.errors import DecodeError, InputRefused, TaskfoldError
 from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
 from taskfold.inputs import AnyInput, Input
 from taskfold.log.entries import INT64, read_back
 from taskfold.record import Finished, Placed, Updated, Write
 
 __all__ = [
+    "DURABILITIES",
+    "Durability",
     "check_address",
+    "check_durability",
     "check_event",
     "check_input",
     "check_listener",
     "check_model",
     "check_said",
     "check_text",
+    "checked_reports",
     "checked_time",
     "checked_writes",
+    "not_a_report",
     "not_a_write",
 ]
+
+Durability: TypeAlias = Literal["batch", "each"]
+"""How writes wait for the disk: those of the same time together, or one after the other."""
+DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 _WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
 
@@ -68,16 +77,32 @@ def check_address(alloc: object, task: object, id: object, expected_version: obj
 
 def checked_writes(writes: object) -> tuple[Any, ...]:
     """Return what is to be written together; each is checked where it is looked at. O(n). Raises DecodeError."""
-    if isinstance(writes, (str, bytes, type)) or not isinstance(writes, Iterable):
-        found = "one that is in no list" if isinstance(writes, Write) else _kind(writes)
+    if (found := _no_list_of(Write, writes)) is not None:
         raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {found}")
-    return tuple(writes)
+    return tuple(writes)  # type: ignore[arg-type]  # it can be iterated over
 
 
 def not_a_write(value: object) -> str:
     """Return what to append instead of something that is no Write."""
-    found = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
-    return f"expected a Write, such as {_A_WRITE}, found {found}"
+    return f"expected a Write, such as {_A_WRITE}, found {_kind_or_class(value)}"
+
+
+def _no_list_of(kind: type, value: object) -> str | None:
+    """Return what something is that should be a list of these; None where it can be iterated over."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, type)):
+        return None
+    return "one that is in no list" if isinstance(value, kind) else _kind(value)
+
+
+def _kind_or_class(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+
+
+def check_durability(durability: object) -> None:
+    """Check how writes are to wait for the disk. Raises TaskfoldError."""
+    if durability not in DURABILITIES:
+        expected = " or ".join(map(repr, DURABILITIES))
+        raise TaskfoldError(f"expected a durability of {expected}, found {durability!r}")
 
 
 def check_listener(listener: object) -> None:
@@ -190,16 +215,14 @@ _A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
 
 def checked_reports(reports: object) -> tuple[Any, ...]:
     """Return what is to be reported in one append; each is checked where it is looked at. O(n). Raises InputRefused."""
-    if isinstance(reports, (str, bytes, type)) or not isinstance(reports, Iterable):
-        found = "one that is in no list" if isinstance(reports, inputs.Said) else _kind(reports)
+    if (found := _no_list_of(inputs.Said, reports)) is not None:
         raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {found}")
-    return tuple(reports)
+    return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
 
 
 def not_a_report(value: object) -> str:
     """Return what to report instead of something that is no report."""
-    found = f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
-    return f"expected a report, such as inputs.{_A_REPORT}, found {found}"
+    return f"expected a report, such as inputs.{_A_REPORT}, found {_kind_or_class(value)}"
 
 
 def _not_an_input(value: object) -> str:

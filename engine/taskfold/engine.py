@@ -16,7 +16,7 @@ import msgspec
 
 from taskfold.ahead import State
 from taskfold.allocation import Fold
-from taskfold.arguments import check_model, checked_writes
+from taskfold.arguments import Durability, check_durability, check_model, checked_writes
 from taskfold.binding import Binding, Condition
 from taskfold.clock import Clock
 from taskfold.codecs.allocation import Snapshot
@@ -35,7 +35,7 @@ from taskfold.nomad.memory import Memory
 from taskfold.nomad.observation import Observation, Statement, check_statement
 from taskfold.record import Finished, Placed, Record, Updated, Write
 from taskfold.reporting import Reporting
-from taskfold.turns import NOTHING, Bound, Durability, Question, in_turn, writing
+from taskfold.turns import NOTHING, Bound, Question, in_turn, writing
 from taskfold.writing import Draft, placed_body, to_json_fields
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class Engine(Reporting, Collecting):
         with ``each`` one after the other; every write is acknowledged when it is on disk. Raises LogError and
         DialectError.
         """
+        check_durability(durability)
         if read_only:
             return cls._open_reader(path, dialect, clock, seed)
         name = dialect.name if isinstance(dialect, Dialect) else dialect

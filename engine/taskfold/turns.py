@@ -14,8 +14,9 @@ from collections.abc import Callable, Container, Hashable, Sequence
 from contextlib import suppress
 from functools import partial, wraps
 from itertools import chain
-from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar, get_args
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from taskfold.arguments import Durability, check_durability
 from taskfold.binding import Binding
 from taskfold.clock import Clock, SystemClock
 from taskfold.codecs.allocation import Snapshot
@@ -34,11 +35,7 @@ from taskfold.store import Store
 from taskfold.telling import News, Telling, add_notes, call_all
 from taskfold.watch import WAITERS_PER_KEY
 
-__all__ = ["NOTHING", "Bound", "Durability", "Question", "Turns", "Unasked", "in_turn", "let_go", "writing"]
-
-Durability: TypeAlias = Literal["batch", "each"]
-"""Whether what is written at the same time waits for the disk together, or each by itself."""
-DURABILITIES: Final = get_args(Durability)
+__all__ = ["NOTHING", "Bound", "Question", "Turns", "Unasked", "in_turn", "let_go", "writing"]
 
 _ASKED_TIMES: Final = 16
 """How often a model is asked of one write, where others write to its allocation meanwhile."""
@@ -140,6 +137,7 @@ class Turns(Reading):
         The index goes on from the log's. A clock that is a `taskfold.clock.Timer` governs how long waits last, too.
         A seed makes the jitter of restart delays the same in every run; without one it is random.
         """
+        check_durability(durability)
         if isinstance(log, (str, os.PathLike)):
             raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
         log = MemoryLog(dialect) if log is None else log
@@ -169,8 +167,6 @@ class Turns(Reading):
         """Our own, who are told in the turn: they neither wait nor lock."""
         self._on_collect: dict[object, Callable[[Snapshot, str], object]] = {}
         self._decider = Decider(self.store, random.Random(seed))  # noqa: S311 - jitter is no secret
-        if durability not in DURABILITIES:
-            raise TaskfoldError(f"expected a durability of 'batch' or 'each', found {durability!r}")
         self._is_grouping = durability == "batch" and hasattr(self.store.log, "sync")
         """What is written at the same time is written together: by a log that waits for a disk."""
         # Dictionaries, whose single operations nothing interrupts: no lock is left locked where a leader goes.
