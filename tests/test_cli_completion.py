@@ -54,6 +54,14 @@ def test_a_task_is_completed_from_the_allocation(log):
     assert completed("history", log, "f1", "w") == ["web", "wheel"]
 
 
+def test_without_an_allocation_the_tasks_of_a_small_source_are_completed(log, monkeypatch):
+    assert completed("replay", log, "--task", "w") == ["web", "wheel"]
+
+    monkeypatch.setattr("taskfold.cli.completion._LONGEST_BYTES", 10)
+
+    assert completed("replay", log, "--task", "w") == []
+
+
 @pytest.mark.parametrize("source", ["nothing-there.db", "-"])
 def test_a_source_that_cannot_be_read_completes_nothing(source):
     assert completed("history", source, "0a") == []

@@ -52,12 +52,12 @@ def complete_allocation(context: click.Context, _: click.Parameter, beginning: s
 
 
 def complete_task(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
-    """Return the tasks that begin like this: of the allocation that was named, else of the source."""
+    """Return the tasks that begin like this: of the allocation that was named, else of the source, if it is small."""
     with suppress(TaskfoldError, OSError):
-        sources = _sources(context)
-        if sources:
-            found = Replay(*sources).matching(context.params.get("alloc") or "")
-            names = {record.task for records in found.values() for record in records}
+        sources, alloc = _sources(context), context.params.get("alloc")
+        if sources and (alloc or all(map(_is_small, sources))):
+            found = Replay(*sources).matching(alloc).values() if alloc else (Replay(*sources),)
+            names = {record.task for records in found for record in records}
             return [CompletionItem(name) for name in sorted(names) if name and name.startswith(beginning)]
     return []
 
@@ -70,7 +70,8 @@ def _sources(context: click.Context) -> tuple[str, ...]:
 
 
 def _is_quick(sources: Iterable[str]) -> bool:
-    return all(
-        is_postgres(name) or (name != "-" and (is_database(name) or Path(name).stat().st_size <= _LONGEST_BYTES))
-        for name in sources
-    )
+    return all(is_postgres(name) or (name != "-" and (is_database(name) or _is_small(name))) for name in sources)
+
+
+def _is_small(name: str) -> bool:
+    return not is_postgres(name) and Path(name).stat().st_size <= _LONGEST_BYTES
