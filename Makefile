@@ -24,12 +24,12 @@ demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run 
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: $(STAMP)  ## run the tests and the doctests
-	@$(BIN)/python tests/postgres.py
+	@$(BIN)/python tests/support/postgres.py
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
-	@$(BIN)/python tests/postgres.py
-	$(BIN)/python tests/all_versions.py --tested "$(TESTED)" $(PARALLEL)
+	@$(BIN)/python tests/support/postgres.py
+	$(BIN)/python tests/support/all_versions.py --tested "$(TESTED)" $(PARALLEL)
 
 lint: $(STAMP)  ## check rules and formatting
 	$(BIN)/ruff check .
@@ -40,11 +40,11 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers, explore (an hour; not part of test)
-	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/test_sqlite.py tests/test_postgres.py tests/test_cli_run.py -k kill
-	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/test_ended_allocations.py
-	TASKFOLD_INTERRUPTIONS=200 TASKFOLD_ALARMS=400 $(BIN)/python -m pytest tests/test_interrupted.py
-	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/test_bit_flips.py tests/test_beside_a_writer.py
-	TASKFOLD_TRIPLES=500 $(BIN)/python -m pytest tests/test_sources.py
+	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/log/test_sqlite.py tests/log/test_postgres.py tests/cli/test_cli_run.py -k kill
+	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/live/test_ended_allocations.py
+	TASKFOLD_INTERRUPTIONS=200 TASKFOLD_ALARMS=400 $(BIN)/python -m pytest tests/live/test_interrupted.py
+	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/log/test_bit_flips.py tests/log/test_beside_a_writer.py
+	TASKFOLD_TRIPLES=500 $(BIN)/python -m pytest tests/sources/test_sources.py
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals
@@ -54,7 +54,7 @@ soak: $(STAMP)  ## run a scheduler for TASKFOLD_SOAK_MINUTES (3), and see that i
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
 
 schemas: $(STAMP)  ## write schemas/ anew from the types
-	$(BIN)/python -m taskfold.codecs.schema --write schemas
+	$(BIN)/python -m taskfold.nomad.schema --write schemas
 	$(BIN)/python -m taskfold.http.openapi --write schemas
 
 build: $(STAMP)  ## build the wheel and the sdist into dist/

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from benchmarks.harness import Budget, Row, Run, millions_a_second, named, seconds_of_blocks, take_turns
 from benchmarks.histories import DIALECT, Population
 from taskfold.events import Restarting, Started, Terminated
-from taskfold.lifecycle import PENDING, build_machine, lifecycle_of, trigger_name
-from taskfold.record import Record
-from taskfold.task import apply
+from taskfold.fold.lifecycle import PENDING, build_machine, lifecycle_of, trigger_name
+from taskfold.fold.task import apply
+from taskfold.model.record import Record
 
 TRIGGER = named("transitions", "bare trigger")
 FLOOR = "floor: one dict update"

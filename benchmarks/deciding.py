@@ -16,10 +16,10 @@ from typing import Any
 
 from benchmarks.harness import REPETITIONS, Budget, Row, Run, microseconds_each, named, seconds, take_turns
 from taskfold import Engine, ManualClock, inputs
-from taskfold.decide import decide
+from taskfold.decision.rules import decide
 from taskfold.events import Restarting, Started, Terminated
-from taskfold.lifecycle import PENDING, build_machine, trigger_name
-from taskfold.timers import Due, Timers
+from taskfold.fold.lifecycle import PENDING, build_machine, trigger_name
+from taskfold.live.timers import Due, Timers
 
 DIALECT = "1.1.2"
 TRIGGERS = named("transitions", "bare triggers of the same events")

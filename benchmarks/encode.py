@@ -20,11 +20,11 @@ from benchmarks.harness import Budget, Row, Run, microseconds_each, named, take_
 from benchmarks.histories import Population
 from benchmarks.streams import RECORDINGS
 from taskfold import Engine, Importer, MemoryLog, Snapshot, events, observation_from_json
-from taskfold.allocation import AllocationState
-from taskfold.codecs import event_text
-from taskfold.codecs import events as codec
-from taskfold.codecs.allocation_texts import AllocationTexts
-from taskfold.dialect import NEWEST_DIALECT
+from taskfold.fold.allocation import AllocationState
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.nomad import event_text
+from taskfold.nomad import events as codec
+from taskfold.nomad.allocation_texts import AllocationTexts
 
 DUMPS = "json.dumps"
 ENCODE, DECODE = named("msgspec", "json.encode of a dict"), named("msgspec", "json.decode to a dict")

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from benchmarks.harness import REPETITIONS, Budget, Row, named
 from benchmarks.histories import Population
-from taskfold.record import Record
+from taskfold.model.record import Record
 
 DICT = named("msgspec", "dict of structs")
 TOGETHER = 10

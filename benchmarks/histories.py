@@ -14,10 +14,10 @@ from typing import Final
 
 import msgspec
 
-from taskfold.allocation import Fold
+from taskfold.fold.allocation import Fold
 from taskfold.log.contract import new_header
 from taskfold.log.seals import seal
-from taskfold.record import Record
+from taskfold.model.record import Record
 
 DIALECT: Final = "1.1.2"
 FULL: Final = 11

@@ -18,7 +18,7 @@ from msgspec import Struct
 import taskfold as tf
 from benchmarks.harness import SIZE, Budget, Row, in_child, named, peak_bytes, seconds, take_turns, tell
 from benchmarks.streams import growing, interleaved
-from taskfold.record import Gap, Observed
+from taskfold.model.record import Gap, Observed
 
 DECODING = "decoding what is needed is a fifth; the rest are small steps for what changed, and for jobs"
 

@@ -30,8 +30,8 @@ from benchmarks.harness import (
     tell,
 )
 from benchmarks.histories import DIALECT, FULL, Population, alloc_id, decode_lines
-from taskfold.allocation import Fold
-from taskfold.lifecycle import build_machine
+from taskfold.fold.allocation import Fold
+from taskfold.fold.lifecycle import build_machine
 
 MODELS = 1_000
 DICTS = "dict of dicts, deque of event dicts"

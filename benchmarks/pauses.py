@@ -20,7 +20,7 @@ from benchmarks.harness import REPETITIONS, Budget, Row, in_child, tell
 from benchmarks.histories import DIALECT, alloc_id
 from taskfold import Engine
 from taskfold import events as ev
-from taskfold.record import Placed, Write
+from taskfold.model.record import Placed, Write
 
 _BATCH = 1_000
 _EVENTS = (ev.Received(), ev.Started(), ev.Terminated(exit_code=1, message="Exit Code: 1"), ev.Restarting())

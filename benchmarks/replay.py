@@ -16,7 +16,7 @@ import msgspec
 import taskfold as tf
 from benchmarks.harness import Budget, Row, named, seconds, take_turns
 from benchmarks.histories import write_log
-from taskfold.record import Record
+from taskfold.model.record import Record
 
 
 class _Line(Record, frozen=True, kw_only=True):

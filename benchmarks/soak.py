@@ -24,7 +24,7 @@ from benchmarks import report
 from benchmarks.harness import Budget, Row, resident_bytes
 from taskfold import Engine, Retention, Write, inputs
 from taskfold import events as ev
-from taskfold.record import Placed
+from taskfold.model.record import Placed
 
 NS = 1_000_000_000
 WAVE = 100

@@ -28,17 +28,17 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
 from benchmarks.harness import Budget, Row, Run, microseconds_each, named, seconds, take_turns
 from benchmarks.histories import write_log
-from taskfold.checkpoint import from_parts
-from taskfold.dialect import dialect_of
-from taskfold.engine import Engine
 from taskfold.events import Received, Started, Terminated
 from taskfold.inputs import Exited, Placed
 from taskfold.inputs import Started as Begun
+from taskfold.live.engine import Engine
+from taskfold.live.turns import Durability
+from taskfold.log.checkpoint import from_parts
 from taskfold.log.contract import Append
 from taskfold.log.sqlite import SqliteLog
-from taskfold.record import Record
-from taskfold.replay import replay
-from taskfold.turns import Durability
+from taskfold.model.dialect import dialect_of
+from taskfold.model.record import Record
+from taskfold.sources.replay import replay
 
 BATCH = 1_000
 LIBRARY = named("eventsourcing", "its SQLite recorder and mapper")

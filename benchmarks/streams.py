@@ -22,9 +22,9 @@ import msgspec
 from benchmarks.harness import ROOT
 from benchmarks.histories import DIALECT
 from taskfold import events as ev
-from taskfold.codecs.events import event_to_object
-from taskfold.dialect import dialect_of
-from taskfold.duration import time_text
+from taskfold.model.dialect import dialect_of
+from taskfold.model.duration import time_text
+from taskfold.nomad.events import event_to_object
 
 RECORDINGS: Final = ROOT / "tests" / "data" / "recordings" / DIALECT
 _ALLOCATION: Final = re.compile(rb'"Allocation":\{.*?"ID":"([0-9a-f-]{36})"')

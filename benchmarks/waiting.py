@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.harness import REPETITIONS, SIZE, Budget, Row, in_child, resident_bytes, take_turns, tell
 from taskfold import Engine
 from taskfold import events as ev
-from taskfold.directory import Directory, Listed
-from taskfold.watch import Waiter
+from taskfold.live.directory import Directory, Listed
+from taskfold.live.watch import Waiter
 
 WRITES = 2_000
 DIALECT = "1.1.2"

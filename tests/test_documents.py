@@ -12,14 +12,14 @@ import pytest
 
 from taskfold import Engine, replay
 from taskfold.events import Terminated
+from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.http.limits import Limits
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.routes import ROUTES
 from taskfold.http.stream import HEARTBEAT_SECONDS
-from taskfold.lifecycle import lifecycle_of
 from taskfold.log.check import check_log
 from taskfold.log.seals import unsealed
-from taskfold.record import INTERNAL_EVENTS, LogHeader, Record, Write
+from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")

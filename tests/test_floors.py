@@ -14,95 +14,15 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
 
-# From low to high. A name stands for the module, or the folder with all that is in it.
-FLOORS = {
-    "words": (
-        "events",
-        "record",
-        "dialect",
-        "errors",
-        "clock",
-        "duration",
-        "policy",
-        "quoting",
-        "instants",
-        "inputs",
-        "effects",
-        "signals",
-        "texts",
-        "cache",
-        "upcast",
-    ),
-    "core": (
-        "lifecycle",
-        "ring",
-        "task",
-        "allocation",
-        "restart",
-        "policy_advice",
-        "decide",
-        "group",
-        "stages",
-        "client",
-        "client_state",
-        "client_old",
-        "client_new",
-        "status",
-        "counts",
-        "binding",
-        "diagram",
-    ),
-    "wire": ("codecs", "messages"),
-    "memory": (
-        "log",
-        "lines",
-        "directory",
-        "watch",
-        "positions",
-        "store",
-        "waits",
-        "waits_async",
-        "timers",
-        "checkpoint",
-        "folding",
-        "ownership",
-    ),
-    "uses": (
-        "engine",
-        "ahead",
-        "arguments",
-        "deciding",
-        "reading",
-        "diff",
-        "grouping",
-        "grouping_async",
-        "history",
-        "collecting",
-        "reporting",
-        "retaining",
-        "retention",
-        "shared",
-        "steps_async",
-        "telling",
-        "turns",
-        "writing",
-        "changes",
-        "follow",
-        "replay",
-        "verify",
-        "verify_log",
-        "ingest",
-        "nomad",
-        "drivers",
-    ),
-    "faces": ("cli", "http", "supervisor", "testing"),
-}
-# These gather what the package offers, from wherever it is.
-UNBOUND = ("taskfold", "taskfold.__main__")
+# From low to high: the folders of the package. A folder imports from itself and from those before it.
+FLOORS = ("model", "fold", "decision", "nomad", "log", "live", "sources", "run", "http", "testing", "cli")
+FACES = ("http", "testing", "cli")
+# These gather what the package offers, from wherever it is; nothing else may import them but a face.
+UNBOUND = ("taskfold", "taskfold.__main__", *(f"taskfold.{name}" for name in ("effects", "errors", "events", "inputs")))
 # The only faces that a face may import, and only inside a function.
-LAZY_FACES = {("cli", "http"), ("cli", "supervisor"), ("cli", "testing")}
+LAZY_FACES = {("cli", "http"), ("cli", "testing")}
 
-PURE_FLOORS = ("words", "core")
+PURE_FLOORS = ("model", "fold", "decision")
 IMPURE_MODULES = {
     "asyncio",
     "io",
@@ -119,9 +39,9 @@ IMPURE_MODULES = {
 }
 IMPURE_CALLS = {"input", "open", "print"}
 CLOCK_METHODS = {"now", "today", "utcnow"}
-# clock.py is where the one clock that asks the machine is written; whoever needs it is handed it as an argument.
+# model/clock.py is where the one clock that asks the machine is written; whoever needs it is handed it as an argument.
 # Its manual clock may be moved by one thread while another waits for it.
-IMPURE_BUT_ALLOWED = {("clock", "time"), ("clock", "threading")}
+IMPURE_BUT_ALLOWED = {("taskfold.model.clock", "time"), ("taskfold.model.clock", "threading")}
 
 BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
 FACE_DEPENDENCIES = {
@@ -137,7 +57,6 @@ EXTRA_MODULES = {
     "taskfold.log.postgres_tables": {"psycopg"},
 }
 
-FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}
 
 
@@ -176,7 +95,7 @@ class ImportCollector(ast.NodeVisitor):
             source = ".".join([*ancestors[: len(ancestors) + 1 - node.level], *filter(None, [source])])
         for alias in node.names:
             # `from taskfold import events` imports a module; `from taskfold import Engine` the package itself.
-            is_module = source == "taskfold" and alias.name in FLOOR_OF
+            is_module = source == "taskfold" and alias.name in HEIGHT
             self.add(f"taskfold.{alias.name}" if is_module else source, node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -207,22 +126,21 @@ class ImportCollector(ast.NodeVisitor):
         self.function_depth -= 1
 
 
-def floor_problem(part: str, imported: Import) -> str | None:
-    """Say why a module of `part` may not import another module of taskfold, or None when it may."""
+def floor_problem(floor: str, imported: Import) -> str | None:
+    """Say why a module of a floor may not import another module of taskfold, or None when it may."""
     target = part_of(imported.module)
-    if not target:
-        faces_only = "`import taskfold` stands above every floor but the faces: import the module that is meant"
-        return None if FLOOR_OF[part] == "faces" else faces_only
-    if target not in FLOOR_OF:
+    if not target or imported.module in UNBOUND:
+        above = f"`import {imported.module}` stands above every floor but the faces: import the module that is meant"
+        return None if floor in FACES else above
+    if target not in HEIGHT:
         return f"{imported.module} belongs to no floor"
-    floor, target_floor = FLOOR_OF[part], FLOOR_OF[target]
-    if HEIGHT[target_floor] > HEIGHT[floor]:
-        return f"imports {imported.module}, which is higher: {floor} may not import {target_floor}"
-    if floor == "faces" and target_floor == "faces" and part != target:
-        if (part, target) not in LAZY_FACES:
-            return f"the face {part} may not import the face {target}"
+    if floor in FACES and target in FACES and floor != target:
+        if (floor, target) not in LAZY_FACES:
+            return f"the face {floor} may not import the face {target}"
         if not imported.lazy:
-            return f"the face {part} may import the face {target} only inside a function"
+            return f"the face {floor} may import the face {target} only inside a function"
+    elif HEIGHT[target] > HEIGHT[floor]:
+        return f"imports {imported.module}, which is higher: {floor} may not import {target}"
     return None
 
 
@@ -230,8 +148,8 @@ def dependency_problem(module: str, imported: Import) -> str | None:
     """Say why a module may not import something from outside, or None when it may."""
     part = part_of(module)
     top = imported.module.partition(".")[0]
-    if FLOOR_OF[part] in PURE_FLOORS and top in IMPURE_MODULES and (part, top) not in IMPURE_BUT_ALLOWED:
-        return f"the floor {FLOOR_OF[part]} is pure and may not import {imported.module}"
+    if part in PURE_FLOORS and top in IMPURE_MODULES and (module, top) not in IMPURE_BUT_ALLOWED:
+        return f"the floor {part} is pure and may not import {imported.module}"
     known = (
         sys.stdlib_module_names
         | BASE_DEPENDENCIES
@@ -272,12 +190,12 @@ def check_source(module: str, source: str, *, is_package: bool = False) -> list[
     if module in UNBOUND:
         return []
     part = part_of(module)
-    if part not in FLOOR_OF:
+    if part not in HEIGHT:
         return [f"{module}:1: belongs to no floor: place {part!r} in FLOORS of tests/test_floors.py"]
     tree = ast.parse(source)
     collector = ImportCollector(module, is_package=is_package)
     collector.visit(tree)
-    found = purity_problems(tree) if FLOOR_OF[part] in PURE_FLOORS else []
+    found = purity_problems(tree) if part in PURE_FLOORS else []
     for imported in collector.imports:
         is_ours = imported.module.partition(".")[0] == "taskfold"
         if imported.module in EXTRA_MODULES and not imported.lazy and module not in EXTRA_MODULES:
@@ -307,58 +225,65 @@ def test_every_module_keeps_to_its_floor(module: str) -> None:
     assert not problems, "\n".join(problems)
 
 
-def test_no_part_stands_on_two_floors() -> None:
-    assert len(FLOOR_OF) == sum(len(parts) for parts in FLOORS.values())
+def test_the_package_has_the_floors_as_folders_and_only_public_modules_beside_them() -> None:
+    assert {part_of(module) for module in SOURCES if module not in UNBOUND} == set(FLOORS)
 
 
 FORBIDDEN = [
     ("taskfold.somewhere", "", "place 'somewhere' in FLOORS"),
-    ("taskfold.task", "from taskfold import engine", "core may not import uses"),
-    ("taskfold.task", "import taskfold.codecs.allocation", "core may not import wire"),
-    ("taskfold.log.sqlite", "from ..nomad import stream", "memory may not import uses"),
+    ("taskfold.fold.task", "from taskfold.live import engine", "fold may not import live"),
+    ("taskfold.fold.task", "import taskfold.nomad.snapshot", "fold may not import nomad"),
+    ("taskfold.log.sqlite", "from ..live import engine", "log may not import live"),
     ("taskfold.log", "from .sqlite import x\nfrom .. import cli", "taskfold.log:2: imports taskfold.cli"),
-    ("taskfold.engine", "def f():\n    from taskfold.http import server", "uses may not import faces"),
-    ("taskfold.events", "if TYPE_CHECKING:\n    from taskfold.task import Task", "words may not import core"),
-    ("taskfold.replay", "import_module('taskfold.cli.table')", "uses may not import faces"),
-    ("taskfold.replay", "from taskfold.attic import x", "taskfold.attic belongs to no floor"),
-    ("taskfold.decide", "from taskfold import Engine", "stands above every floor"),
-    ("taskfold.engine", "import taskfold", "stands above every floor"),
+    ("taskfold.live.engine", "def f():\n    from taskfold.http import server", "live may not import http"),
+    (
+        "taskfold.model.events",
+        "if TYPE_CHECKING:\n    from taskfold.fold.task import Task",
+        "model may not import fold",
+    ),
+    ("taskfold.sources.replay", "import_module('taskfold.cli.table')", "sources may not import cli"),
+    ("taskfold.sources.replay", "from taskfold.attic import x", "taskfold.attic belongs to no floor"),
+    ("taskfold.decision.rules", "from taskfold import Engine", "stands above every floor"),
+    ("taskfold.decision.rules", "from taskfold import events", "stands above every floor"),
+    ("taskfold.decision.rules", "from taskfold.events import Started", "stands above every floor"),
+    ("taskfold.live.engine", "import taskfold", "stands above every floor"),
     ("taskfold.cli.main", "from taskfold.http import server", "only inside a function"),
     ("taskfold.http.server", "def f():\n    from taskfold.cli import main", "may not import the face cli"),
     ("taskfold.testing.rules", "async def f():\n    import taskfold.cli", "may not import the face cli"),
-    ("taskfold.ring", "import os.path", "pure and may not import os.path"),
-    ("taskfold.decide", "if TYPE_CHECKING:\n    from random import Random", "pure and may not import random"),
-    ("taskfold.events", "def f():\n    import time", "pure and may not import time"),
-    ("taskfold.clock", "import asyncio", "pure and may not import asyncio"),
-    ("taskfold.task", "print('here')", "may not call print()"),
-    ("taskfold.task", "with open('x') as file: pass", "may not call open()"),
-    ("taskfold.task", "from datetime import datetime as when\nwhen.now()", "may not use when.now"),
-    ("taskfold.task", "import datetime\nf = datetime.datetime.utcnow", "may not use datetime.datetime.utcnow"),
-    ("taskfold.task", "from datetime import date\ndate.today()", "may not use date.today"),
-    ("taskfold.engine", "import click", "engine may not import click"),
+    ("taskfold.fold.ring", "import os.path", "pure and may not import os.path"),
+    ("taskfold.decision.rules", "if TYPE_CHECKING:\n    from random import Random", "pure and may not import random"),
+    ("taskfold.model.events", "def f():\n    import time", "pure and may not import time"),
+    ("taskfold.model.clock", "import asyncio", "pure and may not import asyncio"),
+    ("taskfold.fold.task", "print('here')", "may not call print()"),
+    ("taskfold.fold.task", "with open('x') as file: pass", "may not call open()"),
+    ("taskfold.fold.task", "from datetime import datetime as when\nwhen.now()", "may not use when.now"),
+    ("taskfold.fold.task", "import datetime\nf = datetime.datetime.utcnow", "may not use datetime.datetime.utcnow"),
+    ("taskfold.fold.task", "from datetime import date\ndate.today()", "may not use date.today"),
+    ("taskfold.live.engine", "import click", "live may not import click"),
     ("taskfold.http.server", "def f():\n    import rich.table", "http may not import rich"),
     ("taskfold.cli.main", "import hypothesis", "cli may not import hypothesis"),
     ("taskfold.log.columns", "import numpy", "log may not import numpy"),
     ("taskfold.log.sqlite", "import psycopg", "log may not import psycopg"),
-    ("taskfold.engine", "from taskfold.log.postgres import PostgresLog", "only inside a function"),
+    ("taskfold.live.engine", "from taskfold.log.postgres import PostgresLog", "only inside a function"),
 ]
 
 ALLOWED = [
     ("taskfold", "from taskfold.cli import main\nimport numpy"),
     ("taskfold.__main__", "from taskfold.cli import main"),
-    ("taskfold.task", "from taskfold import events\nfrom taskfold.ring import Ring\nfrom .record import Record"),
+    ("taskfold.events", "from taskfold.model.events import *"),
     (
-        "taskfold.log.sqlite",
-        "import sqlite3, os, time\nfrom . import memory\nfrom ..codecs import allocation\nopen('x')",
+        "taskfold.fold.task",
+        "from taskfold.model import events\nfrom .ring import Ring\nfrom ..model.record import Record",
     ),
-    ("taskfold.clock", "import time"),
+    ("taskfold.log.sqlite", "import sqlite3, os, time\nfrom . import memory\nfrom ..nomad import snapshot\nopen('x')"),
+    ("taskfold.model.clock", "import time"),
     ("taskfold.log.postgres", "import psycopg"),
-    ("taskfold.engine", "def f():\n    from taskfold.log.postgres import PostgresLog"),
-    ("taskfold.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
-    ("taskfold.task", "clock.now()"),
-    ("taskfold.engine", "from taskfold.nomad import stream\nimport msgspec, transitions, sortedcontainers"),
+    ("taskfold.live.engine", "def f():\n    from taskfold.log.postgres import PostgresLog"),
+    ("taskfold.model.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
+    ("taskfold.fold.task", "clock.now()"),
+    ("taskfold.live.engine", "from taskfold.nomad import importer\nimport msgspec, transitions, sortedcontainers"),
     ("taskfold.cli.main", "import click, rich.table, taskfold\ndef serve():\n    from taskfold.http import server"),
-    ("taskfold.testing.rules", "import hypothesis.strategies\nfrom taskfold.engine import Engine"),
+    ("taskfold.testing.rules", "import hypothesis.strategies\nfrom taskfold.live.engine import Engine"),
 ]
 
 

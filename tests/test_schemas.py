@@ -15,23 +15,23 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 
-import recordings
+from support import recordings
 from taskfold import Engine, Importer, Snapshot, observation_from_json
-from taskfold.allocation import CLIENT_DESCRIPTIONS
-from taskfold.codecs.events import EVENT_FIELDS, event_fields
-from taskfold.codecs.fields import ALLOCATION_FIELDS
-from taskfold.codecs.schema import documents, main
-from taskfold.codecs.task_states import task_state_to_json
-from taskfold.codecs.views import VIEWS, AllocationView, TaskEventView, TaskStateView, unknown_keys, view
-from taskfold.codecs.views_status import CLIENT_STATUSES, TASK_STATES
-from taskfold.dialect import DIALECTS, NEWEST_DIALECT
 from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, UnknownEvent
-from taskfold.lifecycle import STATES
+from taskfold.fold.allocation import CLIENT_DESCRIPTIONS
+from taskfold.fold.lifecycle import STATES
+from taskfold.fold.task import TaskState
 from taskfold.log.contract import new_header
 from taskfold.log.seals import seal
-from taskfold.record import INTERNAL_EVENTS, Collected, Record
-from taskfold.replay import Replay
-from taskfold.task import TaskState
+from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT
+from taskfold.model.record import INTERNAL_EVENTS, Collected, Record
+from taskfold.nomad.events import EVENT_FIELDS, event_fields
+from taskfold.nomad.fields import ALLOCATION_FIELDS
+from taskfold.nomad.schema import documents, main
+from taskfold.nomad.task_states import task_state_to_json
+from taskfold.nomad.views import VIEWS, AllocationView, TaskEventView, TaskStateView, unknown_keys, view
+from taskfold.nomad.views.status import CLIENT_STATUSES, TASK_STATES
+from taskfold.sources.replay import Replay
 
 ROOT = Path(__file__).parent.parent
 SCHEMAS = ROOT / "schemas"
@@ -446,7 +446,7 @@ def test_the_committed_files_are_what_the_types_say() -> None:
 
 
 def test_the_command_says_the_same_under_another_order_of_sets() -> None:
-    command = [sys.executable, "-m", "taskfold.codecs.schema", "--check", str(SCHEMAS)]
+    command = [sys.executable, "-m", "taskfold.nomad.schema", "--check", str(SCHEMAS)]
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT / "engine")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -37,7 +37,7 @@ MODULE_PREFIX = re.compile(r"(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])")
 def normalise(type_text: str) -> str:
     """Bring a checker's spelling of a type to the form that both share.
 
-    >>> normalise("builtins.list[taskfold.engine.Step]"), normalise("def (x: 'int') -> Literal['dead']?")
+    >>> normalise("builtins.list[taskfold.live.engine.Step]"), normalise("def (x: 'int') -> Literal['dead']?")
     ('list[Step]', '(x: int) -> Literal[dead]')
     >>> normalise("Literal['pending', 'dead'] | None")
     'Literal[pending] | Literal[dead] | None'

@@ -5,18 +5,25 @@ the state of live tasks, and decides what follows; `Snapshot` reads and writes t
 task event, `inputs` what can be reported.
 """
 
-from taskfold import effects, events, inputs
-from taskfold.allocation import AllocationState, Fold, client_status
-from taskfold.binding import Binding
-from taskfold.clock import Clock, ManualClock, SystemClock
-from taskfold.codecs.allocation import Snapshot
-from taskfold.decide import decide
-from taskfold.diagram import diagram
-from taskfold.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
-from taskfold.diff import Difference, diff
-from taskfold.effects import Step
-from taskfold.engine import Engine
-from taskfold.errors import (
+from taskfold.decision.group import Group, TaskPlan
+from taskfold.decision.restart import simulate
+from taskfold.decision.rules import decide
+from taskfold.fold.allocation import AllocationState, Fold, client_status
+from taskfold.fold.binding import Binding
+from taskfold.fold.diagram import diagram
+from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
+from taskfold.fold.ring import EventRing
+from taskfold.fold.task import TaskState, evolve
+from taskfold.live.engine import Engine
+from taskfold.live.retention import Retention
+from taskfold.live.store import View
+from taskfold.log import MemoryLog, NdjsonLog
+from taskfold.log.contract import Append, EventLog
+from taskfold.model import effects, events, inputs
+from taskfold.model.clock import Clock, ManualClock, SystemClock
+from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
+from taskfold.model.effects import Step
+from taskfold.model.errors import (
     AlreadyPlaced,
     AppendRefused,
     CallbacksBusy,
@@ -36,25 +43,18 @@ from taskfold.errors import (
     UnknownAllocation,
     VersionConflict,
 )
-from taskfold.events import TaskEvent
-from taskfold.group import Group, TaskPlan
-from taskfold.history import Entry, history
-from taskfold.ingest import Ingested, ingest
-from taskfold.lifecycle import Lifecycle, lifecycle_of
-from taskfold.log import MemoryLog, NdjsonLog
-from taskfold.log.contract import Append, EventLog
-from taskfold.messages import details, display_message
+from taskfold.model.events import TaskEvent
+from taskfold.model.policy import RestartPolicy
+from taskfold.model.record import Finished, Placed, Record, Updated, Write
 from taskfold.nomad.importer import Importer
+from taskfold.nomad.messages import details, display_message
 from taskfold.nomad.observation import Observation, observation_from_json
-from taskfold.policy import RestartPolicy
-from taskfold.record import Finished, Placed, Record, Updated, Write
-from taskfold.replay import At, Replay, parse_at, replay
-from taskfold.restart import simulate
-from taskfold.retention import Retention
-from taskfold.ring import EventRing
-from taskfold.store import View
-from taskfold.task import TaskState, evolve
-from taskfold.verify import Divergence, Report, verify
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.diff import Difference, diff
+from taskfold.sources.history import Entry, history
+from taskfold.sources.ingest import Ingested, ingest
+from taskfold.sources.replay import At, Replay, parse_at, replay
+from taskfold.sources.verify import Divergence, Report, verify
 
 __all__ = [
     "DEFAULT_DIALECT",

@@ -7,15 +7,15 @@ from typing import Final, NamedTuple
 
 from rich.text import Text
 
-from taskfold.allocation import Fold, client_status
 from taskfold.cli.reading import naming
 from taskfold.cli.styles import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli.wording import count_text, instant_text, scalar_text, telling_fields, visible
-from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.fields import shown_fields
-from taskfold.codecs.task_states import TASK_FIELDS
-from taskfold.record import Finished, Observed, Record, Updated
-from taskfold.task import Task, TaskState
+from taskfold.fold.allocation import Fold, client_status
+from taskfold.fold.task import Task, TaskState
+from taskfold.model.record import Finished, Observed, Record, Updated
+from taskfold.nomad.fields import shown_fields
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.nomad.task_states import TASK_FIELDS
 
 __all__ = ["Changes"]
 

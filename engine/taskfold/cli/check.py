@@ -11,9 +11,9 @@ import msgspec
 from taskfold.cli.guard import NO, Unanswerable, say
 from taskfold.cli.progress import Progress
 from taskfold.cli.wording import count_text, visible
-from taskfold.errors import SourceError
 from taskfold.log.check import LogCheck, check_log, repair
 from taskfold.log.opening import shown_name
+from taskfold.model.errors import SourceError
 
 __all__ = ["run_check", "run_repair"]
 

@@ -8,10 +8,10 @@ from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable
 from taskfold.cli.progress import Progress
 from taskfold.cli.wording import count_text
-from taskfold.engine import Engine
+from taskfold.fold.status import CLIENT_TERMINAL
+from taskfold.live.engine import Engine
+from taskfold.live.retention import Retention, due
 from taskfold.log.opening import is_new_log, shown_name
-from taskfold.retention import Retention, due
-from taskfold.status import CLIENT_TERMINAL
 
 __all__ = ["collect", "retention_of", "retention_options"]
 

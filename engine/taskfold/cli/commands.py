@@ -10,7 +10,6 @@ from typing import Any, Final
 import click
 import msgspec
 
-from taskfold.allocation import Fold
 from taskfold.cli import options
 from taskfold.cli.collect import collect
 from taskfold.cli.diff import diff
@@ -22,15 +21,16 @@ from taskfold.cli.reading import fold_of, matching_ids, records_of_one
 from taskfold.cli.run import run
 from taskfold.cli.serve import serve
 from taskfold.cli.wording import bytes_text, count_text
-from taskfold.codecs.allocation import Snapshot
-from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
-from taskfold.ingest import Ingested, ingest
-from taskfold.lines import BLOCK_BYTES, is_database, open_bytes
+from taskfold.fold.allocation import Fold
+from taskfold.log.lines import BLOCK_BYTES, is_database, open_bytes
 from taskfold.log.opening import is_postgres, shown_name
-from taskfold.nomad.sources import files_of
-from taskfold.record import Gap, Record
-from taskfold.replay import At, Replay
-from taskfold.verify import verify as verify_sources
+from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
+from taskfold.model.record import Gap, Record
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.ingest import Ingested, ingest
+from taskfold.sources.replay import At, Replay
+from taskfold.sources.source import files_of
+from taskfold.sources.verify import verify as verify_sources
 
 __all__ = ["taskfold"]
 
@@ -318,7 +318,7 @@ def verify(sources: tuple[str, ...], format: str) -> int:
 @options.format_option("mermaid", "dot", "table")
 def diagram(dialect: str | None, format: str) -> int:
     """Draw the lifecycle of a task: which event leads from which state to which."""
-    from taskfold.diagram import diagram as drawn
+    from taskfold.fold.diagram import diagram as drawn
 
     click.echo(drawn(dialect or DEFAULT_DIALECT, format), nl=False)
     return 0

@@ -11,10 +11,10 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from taskfold.errors import TaskfoldError
-from taskfold.lines import is_database
+from taskfold.log.lines import is_database
 from taskfold.log.opening import is_postgres
-from taskfold.replay import Replay
+from taskfold.model.errors import TaskfoldError
+from taskfold.sources.replay import Replay
 
 __all__ = ["Completed", "complete_allocation", "complete_command", "complete_task"]
 

@@ -11,9 +11,9 @@ import msgspec
 from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable, say
 from taskfold.cli.progress import Progress
-from taskfold.diff import Difference
-from taskfold.diff import diff as differences
-from taskfold.replay import At
+from taskfold.sources.diff import Difference
+from taskfold.sources.diff import diff as differences
+from taskfold.sources.replay import At
 
 __all__ = ["diff"]
 

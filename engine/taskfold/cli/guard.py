@@ -15,7 +15,7 @@ import click
 
 from taskfold.cli.completion import Completed, complete_command
 from taskfold.cli.wording import one_line
-from taskfold.errors import ListenerError, TaskfoldError
+from taskfold.model.errors import ListenerError, TaskfoldError
 
 __all__ = ["NO", "Face", "Notes", "Unanswerable", "say"]
 

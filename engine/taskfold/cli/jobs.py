@@ -6,13 +6,13 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from taskfold.codecs.canonical_job import canonical_job
-from taskfold.codecs.groups import group_of_job
-from taskfold.codecs.views import view
-from taskfold.codecs.views_job import Job
-from taskfold.dialect import Dialect
-from taskfold.errors import DecodeError, SourceError
-from taskfold.lines import MAX_LINE_BYTES, open_bytes
+from taskfold.log.lines import MAX_LINE_BYTES, open_bytes
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import DecodeError, SourceError
+from taskfold.nomad.canonical_job import canonical_job
+from taskfold.nomad.groups import group_of_job
+from taskfold.nomad.views import view
+from taskfold.nomad.views.job import Job
 
 __all__ = ["JOB_TYPES", "JobFile", "read_jobs", "runnable_job"]
 
@@ -49,8 +49,8 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
     Raises SourceError, naming all that stands in the way, and PolicyRefused.
     """
     # Where there is no Linux, its signals are missing; jobs can be read there all the same.
-    from taskfold.drivers.environment import Placement
-    from taskfold.drivers.raw_exec import problem_of
+    from taskfold.run.environment import Placement
+    from taskfold.run.raw_exec import problem_of
 
     jobs = read_jobs(name, dialect)
     if len(jobs) > 1:

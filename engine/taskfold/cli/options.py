@@ -9,11 +9,11 @@ import click
 from msgspec import Struct
 
 from taskfold.cli.completion import complete_allocation, complete_task
-from taskfold.clock import SystemClock
-from taskfold.dialect import DIALECTS
-from taskfold.duration import parse_duration_ns
-from taskfold.instants import parse_instant_ns
-from taskfold.replay import At, parse_at
+from taskfold.model.clock import SystemClock
+from taskfold.model.dialect import DIALECTS
+from taskfold.model.duration import parse_duration_ns
+from taskfold.model.instants import parse_instant_ns
+from taskfold.sources.replay import At, parse_at
 
 __all__ = [
     "Wanted",

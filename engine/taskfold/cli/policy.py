@@ -13,13 +13,13 @@ from taskfold.cli import options
 from taskfold.cli.guard import NO, Unanswerable
 from taskfold.cli.jobs import JOB_TYPES, JobFile, read_jobs
 from taskfold.cli.wording import count_text, visible
-from taskfold.codecs.groups import job_policy, own_policy
-from taskfold.codecs.views_job import Task
-from taskfold.dialect import DEFAULT_DIALECT, Dialect, dialect_of
-from taskfold.duration import NS_PER_SECOND, duration_text
-from taskfold.policy import MODES, RestartPolicy
-from taskfold.policy_advice import REQUESTED, Advice, advice_on
-from taskfold.restart import Failure, default_policy, simulate
+from taskfold.decision.policy_advice import REQUESTED, Advice, advice_on
+from taskfold.decision.restart import Failure, default_policy, simulate
+from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
+from taskfold.model.duration import NS_PER_SECOND, duration_text
+from taskfold.model.policy import MODES, RestartPolicy
+from taskfold.nomad.groups import job_policy, own_policy
+from taskfold.nomad.views.job import Task
 
 __all__ = ["policy"]
 

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from taskfold.allocation import Fold, newest_time_ns
 from taskfold.cli.guard import Unanswerable
 from taskfold.cli.options import Wanted
-from taskfold.codecs.allocation import Snapshot
-from taskfold.dialect import NEWEST_DIALECT
-from taskfold.errors import DecodeError, UnknownAllocation
-from taskfold.history import the_one
-from taskfold.record import Gap, Record
-from taskfold.replay import At, Replay
+from taskfold.fold.allocation import Fold, newest_time_ns
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.model.errors import DecodeError, UnknownAllocation
+from taskfold.model.record import Gap, Record
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.history import the_one
+from taskfold.sources.replay import At, Replay
 
 __all__ = ["Folded", "fold_of", "matching_ids", "naming", "records_of_one"]
 

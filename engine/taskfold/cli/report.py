@@ -8,7 +8,7 @@ import msgspec
 
 from taskfold.cli.screen import Cell, Column, Screen, Table
 from taskfold.cli.wording import count_text, one_line
-from taskfold.verify import Divergence, Report
+from taskfold.sources.verify import Divergence, Report
 
 __all__ = ["report_to_json", "show_report"]
 

@@ -19,20 +19,20 @@ from taskfold.cli.guard import NO, Unanswerable, say
 from taskfold.cli.jobs import runnable_job
 from taskfold.cli.serve import check_extra
 from taskfold.cli.wording import count_text, instant_text, visible
-from taskfold.codecs.canonical_job import canonical_job
-from taskfold.dialect import NEWEST_DIALECT, dialect_of
-from taskfold.effects import Step
-from taskfold.engine import Engine
-from taskfold.events import wire_type
-from taskfold.folding import Folding
+from taskfold.live.engine import Engine
+from taskfold.live.folding import Folding
 from taskfold.log.files import own_file, own_folder
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, is_postgres, open_log
-from taskfold.messages import display_message
+from taskfold.model.dialect import NEWEST_DIALECT, dialect_of
+from taskfold.model.effects import Step
+from taskfold.model.events import wire_type
+from taskfold.nomad.canonical_job import canonical_job
+from taskfold.nomad.messages import display_message
 
 if TYPE_CHECKING:
     from taskfold.http.server import Server
-    from taskfold.supervisor import Supervisor
+    from taskfold.run.supervisor import Supervisor
 
 __all__ = ["run"]
 
@@ -64,7 +64,7 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
         _lock(directory, held)
         engine.catch_up()
-        from taskfold.supervisor import Supervisor
+        from taskfold.run.supervisor import Supervisor
 
         supervisor = Supervisor(engine, directory.absolute(), is_bound=log is None)
         supervisor.on_note = lambda text: say(f"note: {text}")

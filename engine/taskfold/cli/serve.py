@@ -16,18 +16,18 @@ from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.collector import passing_over_what_is_there
 from taskfold.cli.guard import Unanswerable, say
 from taskfold.cli.wording import count_text
-from taskfold.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
-from taskfold.duration import NS_PER_SECOND
-from taskfold.engine import Engine
-from taskfold.errors import LogError, SourceError
-from taskfold.folding import Folding
-from taskfold.follow import STANDARD_INPUT, Follower
+from taskfold.live.engine import Engine
+from taskfold.live.folding import Folding
+from taskfold.live.retaining import Retainer
+from taskfold.live.shared import LogListener
 from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, open_log, open_reader, shown_name
-from taskfold.replay import Replay
-from taskfold.retaining import Retainer
-from taskfold.shared import LogListener
+from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
+from taskfold.model.duration import NS_PER_SECOND
+from taskfold.model.errors import LogError, SourceError
+from taskfold.sources.follow import STANDARD_INPUT, Follower
+from taskfold.sources.replay import Replay
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -236,11 +236,11 @@ def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
 
 def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) -> App:
     """Return the application, as it is asked for. Raises ServeError."""
-    from taskfold.errors import ServeError
     from taskfold.http.app import App
     from taskfold.http.limits import Limits
     from taskfold.http.regions import Peers, parse_peer, parse_token_file
     from taskfold.http.secrets import read_token
+    from taskfold.model.errors import ServeError
 
     own = asked["region"] or engine.store.log.header.region
     urls: dict[str, str] = {}

@@ -13,14 +13,14 @@ from taskfold.cli.reading import Folded, naming
 from taskfold.cli.screen import Cell, Column, Row, Screen, Table
 from taskfold.cli.styles import STATUS_STYLES, state_cell
 from taskfold.cli.wording import age_text, count_text, event_text, instant_text, message_text, short_ids, visible
-from taskfold.codecs.allocation import Snapshot
-from taskfold.duration import is_known_time
-from taskfold.engine import Engine
-from taskfold.events import TaskEvent, wire_type
-from taskfold.messages import display_message
-from taskfold.record import Gap, InternalEvent, Record, Updated
-from taskfold.replay import At
-from taskfold.task import TaskState
+from taskfold.fold.task import TaskState
+from taskfold.live.engine import Engine
+from taskfold.model.duration import is_known_time
+from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.record import Gap, InternalEvent, Record, Updated
+from taskfold.nomad.messages import display_message
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.replay import At
 
 __all__ = ["counts_text", "live_table", "show_history", "show_log", "show_replay"]
 

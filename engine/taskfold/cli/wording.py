@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from taskfold.codecs.fields import fields_from_json
-from taskfold.diff import ALWAYS_DIFFERENT
-from taskfold.duration import is_known_time, time_text
-from taskfold.events import TaskEvent, wire_type
-from taskfold.messages import display_message
-from taskfold.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.model.duration import is_known_time, time_text
+from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.nomad.fields import fields_from_json
+from taskfold.nomad.messages import display_message
+from taskfold.sources.diff import ALWAYS_DIFFERENT
 
 __all__ = [
     "age_text",

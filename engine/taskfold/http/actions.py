@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from taskfold.client import NOT_RUNNING
-from taskfold.effects import Step
-from taskfold.errors import DecodeError, LogError, TaskfoldError
+from taskfold.decision.decision import NOT_RUNNING
 from taskfold.http.allocations import find
 from taskfold.http.answers import INVALID_METHOD, Answer, error, json_answer
 from taskfold.http.go_json import json_error
 from taskfold.http.options import Options
 from taskfold.http.posted import decoded, reported
 from taskfold.http.request import Request
-from taskfold.inputs import Input, RestartRequested, SignalRequested, StopRequested
 from taskfold.log.entries import MAX_DEPTH, is_deep
+from taskfold.model.effects import Step
+from taskfold.model.errors import DecodeError, LogError, TaskfoldError
+from taskfold.model.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

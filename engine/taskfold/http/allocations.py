@@ -12,8 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskfold.allocation import AllocationState, current_fields
-from taskfold.codecs.allocation import Snapshot
+from taskfold.fold.allocation import AllocationState, current_fields
 from taskfold.http.answers import Answer, compress, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
@@ -22,9 +21,10 @@ from taskfold.http.options import Options
 from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
 from taskfold.http.unshown import stand_in
-from taskfold.quoting import go_quoted
-from taskfold.store import View
-from taskfold.waits import Answered, Query
+from taskfold.live.store import View
+from taskfold.live.waits import Answered, Query
+from taskfold.model.quoting import go_quoted
+from taskfold.nomad.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

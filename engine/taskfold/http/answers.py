@@ -12,8 +12,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from taskfold.dialect import Dialect
 from taskfold.http.compression import gzip_body, gzip_small
+from taskfold.model.dialect import Dialect
 
 __all__ = [
     "INVALID_METHOD",

@@ -17,9 +17,6 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from taskfold.engine import Engine
-from taskfold.errors import LogError
-from taskfold.follow import Follower
 from taskfold.http.answers import (
     INVALID_METHOD,
     MIRROR,
@@ -46,6 +43,9 @@ from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Reque
 from taskfold.http.routes import ALLOCATION, Found, Route, cleaned, match
 from taskfold.http.strangers import refused_host, refused_type, refused_write
 from taskfold.http.stream import EventTexts
+from taskfold.live.engine import Engine
+from taskfold.model.errors import LogError
+from taskfold.sources.follow import Follower
 
 if TYPE_CHECKING:
     from taskfold.http.crew import Crew

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfold.http.options import Options, wait_limit_ns
 from taskfold.http.request import Disconnected, Request
-from taskfold.waits import Answered, Query
-from taskfold.waits_async import wait_async
+from taskfold.live.waits import Answered, Query
+from taskfold.live.waits_async import wait_async
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

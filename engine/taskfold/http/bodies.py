@@ -5,13 +5,13 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskfold.allocation import AllocationState
-from taskfold.cache import Cache
-from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.least_job import answered_job
+from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.compression import gzip_body
-from taskfold.store import Store
+from taskfold.live.store import Store
+from taskfold.model.cache import Cache
+from taskfold.nomad.least_job import answered_job
+from taskfold.nomad.snapshot import Snapshot
 
 __all__ = ["Bodies", "Body"]
 

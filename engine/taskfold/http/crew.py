@@ -18,8 +18,8 @@ from taskfold.http.answers import Answer, Send, error
 from taskfold.http.numbers import Counts, counts_of
 from taskfold.http.query import parse_query
 from taskfold.http.request import Request
-from taskfold.waits import Answered
-from taskfold.waits_async import wait_async
+from taskfold.live.waits import Answered
+from taskfold.live.waits_async import wait_async
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from taskfold.directory import DEFAULT_NAMESPACE
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.identifiers import InvalidIdentifier, canonical, uuid_key
 from taskfold.http.options import Options
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
-from taskfold.waits import Answered, Query
+from taskfold.live.waits import Answered, Query
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
-    from taskfold.codecs.allocation import Snapshot
     from taskfold.http.app import App
+    from taskfold.nomad.snapshot import Snapshot
 
 __all__ = ["Evaluation", "Evaluations", "evaluation", "evaluation_allocations"]
 

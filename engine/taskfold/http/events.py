@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taskfold.errors import (
+from taskfold.http.allocations import NOT_FOUND, allocation_query, find
+from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.blocking import ask
+from taskfold.http.options import Options
+from taskfold.http.posted import decoded, posted_lines
+from taskfold.http.query import Query, is_pretty, parse_unsigned
+from taskfold.http.request import Request
+from taskfold.model.errors import (
     AppendRefused,
     DecodeError,
     Gone,
@@ -18,14 +25,7 @@ from taskfold.errors import (
     TaskfoldError,
     UnknownAllocation,
 )
-from taskfold.http.allocations import NOT_FOUND, allocation_query, find
-from taskfold.http.answers import Answer, error, json_answer, pretty
-from taskfold.http.blocking import ask
-from taskfold.http.options import Options
-from taskfold.http.posted import decoded, posted_lines
-from taskfold.http.query import Query, is_pretty, parse_unsigned
-from taskfold.http.request import Request
-from taskfold.record import Record, Write
+from taskfold.model.record import Record, Write
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from taskfold.effects import AnyEffect, Outcome, Step, Timer
-from taskfold.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
-from taskfold.events import wire_name
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.options import Options
 from taskfold.http.posted import decoded, posted_lines, reported
 from taskfold.http.request import Request
-from taskfold.inputs import Said
-from taskfold.record import TaskEventUnion
+from taskfold.model.effects import AnyEffect, Outcome, Step, Timer
+from taskfold.model.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.model.events import wire_name
+from taskfold.model.inputs import Said
+from taskfold.model.record import TaskEventUnion
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

@@ -11,10 +11,10 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from taskfold.cache import Cache
 from taskfold.http.answers import Answer
 from taskfold.http.request import Request
-from taskfold.store import Store
+from taskfold.live.store import Store
+from taskfold.model.cache import Cache
 
 __all__ = ["KeptList", "Lists", "Stub"]
 

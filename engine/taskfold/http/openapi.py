@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from taskfold.codecs.schema import (
+from taskfold.http.evaluations import Evaluation
+from taskfold.http.events import DEFAULT_PAGE
+from taskfold.http.inputs import Results
+from taskfold.http.options import MAX_WAIT_NS
+from taskfold.http.routes import ROUTES, Route
+from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
+from taskfold.model.dialect import NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.nomad.schema import (
     Schema,
     allocation_schema,
     as_text,
@@ -23,13 +30,6 @@ from taskfold.codecs.schema import (
     write_or_check,
     write_schema,
 )
-from taskfold.dialect import NEWEST_DIALECT, Dialect, dialect_of
-from taskfold.http.evaluations import Evaluation
-from taskfold.http.events import DEFAULT_PAGE
-from taskfold.http.inputs import Results
-from taskfold.http.options import MAX_WAIT_NS
-from taskfold.http.routes import ROUTES, Route
-from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
 from taskfold.nomad.writes import WRITE_TYPES
 
 __all__ = ["FILE", "PARAMETERS", "document", "main"]

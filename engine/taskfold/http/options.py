@@ -9,10 +9,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from taskfold.directory import DEFAULT_NAMESPACE
-from taskfold.duration import parse_duration_ns
 from taskfold.http.answers import Answer, error
 from taskfold.http.query import Query, parse_unsigned
+from taskfold.model.duration import parse_duration_ns
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
 __all__ = ["MAX_WAIT_NS", "Options", "parse_options", "wait_limit_ns"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from taskfold.effects import Step
-from taskfold.engine import Engine
-from taskfold.errors import DecodeError, ListenerError
 from taskfold.http.answers import Answer, error
 from taskfold.http.request import Request
-from taskfold.inputs import Input
+from taskfold.live.engine import Engine
+from taskfold.model.effects import Step
+from taskfold.model.errors import DecodeError, ListenerError
+from taskfold.model.inputs import Input
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from taskfold.errors import ServeError
 from taskfold.http.answers import NO_PATH, Answer, Header, error
 from taskfold.http.blocking import while_connected
 from taskfold.http.options import MAX_WAIT_NS
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.strangers import is_loopback
+from taskfold.model.errors import ServeError
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

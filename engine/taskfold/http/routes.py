@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
-from taskfold.dialect import Dialect
 from taskfold.http import actions, allocations, evaluations, events, inputs, own, stream
 from taskfold.http.answers import Answer, Header, error, redirect
+from taskfold.model.dialect import Dialect
 
 __all__ = ["ALLOCATION", "ROUTES", "Found", "Route", "cleaned", "match"]
 
@@ -202,7 +202,7 @@ Found: TypeAlias = tuple[Route, tuple[str, ...]]
 def match(path: str, dialect: Dialect) -> Found | Answer | None:
     """Return the endpoint that a path names and the parts of the path, or what Nomad answers without one.
 
-    >>> from taskfold.dialect import DIALECTS
+    >>> from taskfold.model.dialect import DIALECTS
     >>> found = match("/v1/job/example/allocations", DIALECTS["1.1.2"])
     >>> found[0].name, found[1]
     ('job_allocations', ('example',))

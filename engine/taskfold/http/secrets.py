@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from taskfold.errors import ServeError
+from taskfold.model.errors import ServeError
 
 __all__ = ["VARIABLE", "read_token"]
 

@@ -23,11 +23,11 @@ from typing import Final
 
 import uvicorn
 
-from taskfold.errors import ServeError
 from taskfold.http.app import App
 from taskfold.http.descriptors import backlog_for, descriptor_limit, room_for_connections
 from taskfold.http.protocol import guarded
 from taskfold.http.strangers import is_loopback
+from taskfold.model.errors import ServeError
 
 __all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
 

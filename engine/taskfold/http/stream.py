@@ -27,13 +27,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from taskfold.allocation import AllocationState
-from taskfold.changes import ChangeReader
-from taskfold.clock import Clock, Timer
-from taskfold.codecs.allocation import Snapshot
-from taskfold.codecs.allocation_texts import AllocationTexts
-from taskfold.directory import DEFAULT_NAMESPACE
-from taskfold.errors import Gone, LogError
+from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.blocking import while_connected
 from taskfold.http.past import Turn
@@ -41,12 +35,18 @@ from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
 from taskfold.http.unshown import stand_in
+from taskfold.live.cursor import ChangeReader
+from taskfold.live.store import Change, Store
+from taskfold.live.waits import Answered
+from taskfold.live.waits_async import wait_async
+from taskfold.model.clock import Clock, Timer
+from taskfold.model.errors import Gone, LogError
+from taskfold.model.quoting import go_quoted
+from taskfold.model.record import Record
+from taskfold.nomad.allocation_texts import AllocationTexts
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
+from taskfold.nomad.snapshot import Snapshot
 from taskfold.nomad.writes import write_type
-from taskfold.quoting import go_quoted
-from taskfold.record import Record
-from taskfold.store import Change, Store
-from taskfold.waits import Answered
-from taskfold.waits_async import wait_async
 
 if TYPE_CHECKING:
     from taskfold.http.app import App

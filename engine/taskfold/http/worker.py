@@ -14,7 +14,6 @@ from contextlib import ExitStack, suppress
 from itertools import count
 from typing import NoReturn
 
-from taskfold.engine import Engine
 from taskfold.http.answers import Answer, error
 from taskfold.http.app import App
 from taskfold.http.blocking import while_connected
@@ -40,8 +39,9 @@ from taskfold.http.numbers import counts_of
 from taskfold.http.regions import Peers
 from taskfold.http.request import Request
 from taskfold.http.server import Server, new_loop
+from taskfold.live.engine import Engine
+from taskfold.live.shared import LogListener
 from taskfold.log.opening import open_reader
-from taskfold.shared import LogListener
 
 __all__ = ["Worker", "main"]
 

@@ -22,7 +22,6 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 import taskfold
-from taskfold.errors import ServeError
 from taskfold.http.answers import error
 from taskfold.http.app import App
 from taskfold.http.channel import (
@@ -43,7 +42,8 @@ from taskfold.http.channel import (
 from taskfold.http.crew import Cells, Crew
 from taskfold.http.numbers import Counts, counts_of
 from taskfold.http.request import Disconnected, Request
-from taskfold.waits_async import wait_async
+from taskfold.live.waits_async import wait_async
+from taskfold.model.errors import ServeError
 
 __all__ = ["Workers"]
 

@@ -18,16 +18,16 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from taskfold.errors import LogError
-from taskfold.lines import BLOCK_BYTES, is_database, open_bytes, readable
 from taskfold.log.check import check_log
 from taskfold.log.files import new_file
 from taskfold.log.folder import sync_folder
+from taskfold.log.lines import BLOCK_BYTES, is_database, open_bytes, readable
 from taskfold.log.ndjson_lines import is_header, opened, read_records
 from taskfold.log.opening import DATABASES, LINES, is_new_log, is_postgres, open_log, read_server_at_once, shown_name
 from taskfold.log.scan import LogCheck
 from taskfold.log.sparse import Part
-from taskfold.record import LogHeader, Record
+from taskfold.model.errors import LogError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["backup", "backup_records"]
 

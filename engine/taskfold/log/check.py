@@ -9,14 +9,14 @@ from typing import Final
 
 from msgspec import UNSET, Struct
 
-from taskfold.dialect import Dialect
-from taskfold.errors import LogError
-from taskfold.lines import is_database, open_bytes, readable
 from taskfold.log.contract import Ledger, StoredLog
+from taskfold.log.lines import is_database, open_bytes, readable
 from taskfold.log.ndjson_lines import is_header
 from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
 from taskfold.log.scan import Damage, LogCheck, Scanned, scan
-from taskfold.record import Collected, Record
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError
+from taskfold.model.record import Collected, Record
 
 __all__ = ["Damage", "LogCheck", "Repair", "check_log", "is_log", "kept_checkpoint", "repair", "scan"]
 

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from taskfold.dialect import Dialect, dialect_of
-from taskfold.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
-from taskfold.events import wire_type
-from taskfold.lifecycle import lifecycle_of
+from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.log.entries import Entries, entries_of, event_digest, read_back
-from taskfold.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
+from taskfold.model.dialect import Dialect, dialect_of
+from taskfold.model.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
+from taskfold.model.events import wire_type
+from taskfold.model.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
 __all__ = [
     "Append",

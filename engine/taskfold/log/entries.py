@@ -18,10 +18,10 @@ import msgspec
 from msgspec import UNSET, Struct
 from msgspec.structs import force_setattr
 
-from taskfold.codecs.fields import FROM_TASKS, GIVEN
-from taskfold.errors import DecodeError
-from taskfold.events import TaskEvent
-from taskfold.record import Placed, Record, Updated
+from taskfold.model.errors import DecodeError
+from taskfold.model.events import TaskEvent
+from taskfold.model.record import Placed, Record, Updated
+from taskfold.nomad.fields import FROM_TASKS, GIVEN
 
 __all__ = [
     "INT64",
@@ -79,7 +79,7 @@ def entry_of(record: Record) -> Entry:
     >>> entry_of(Record(index=1, alloc="a", version=1, task="web", event=Terminated(exit_code="1")))
     Traceback (most recent call last):
     ...
-    taskfold.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
+    taskfold.model.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
 
     Raises DecodeError, naming the JSON path, for what the log could not be read back as.
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 from stat import S_IMODE
 from weakref import WeakValueDictionary
 
-from taskfold.errors import LogError
+from taskfold.model.errors import LogError
 
 try:
     import fcntl

@@ -10,10 +10,10 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from taskfold.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal
-from taskfold.ownership import Owned
-from taskfold.record import LogHeader, Record
+from taskfold.log.ownership import Owned
+from taskfold.model.dialect import DEFAULT_DIALECT, Dialect
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["MemoryLog"]
 

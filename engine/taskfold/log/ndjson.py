@@ -21,9 +21,6 @@ from typing import Any, BinaryIO, Final, NamedTuple, Self
 
 import msgspec
 
-from taskfold.dialect import Dialect
-from taskfold.errors import LogError, SourceError
-from taskfold.lines import blocks, is_database, open_bytes
 from taskfold.log.contract import (
     Append,
     Ledger,
@@ -38,11 +35,14 @@ from taskfold.log.contract import (
 )
 from taskfold.log.files import lock, new_file, own_file, take_mode
 from taskfold.log.folder import sync_folder
+from taskfold.log.lines import blocks, is_database, open_bytes
 from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
+from taskfold.log.ownership import Owned
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
 from taskfold.log.sparse import Blocks, Part
-from taskfold.ownership import Owned
-from taskfold.record import FORMAT, LogHeader, Record
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import FORMAT, LogHeader, Record
 
 __all__ = ["Content", "NdjsonLog", "read_content"]
 

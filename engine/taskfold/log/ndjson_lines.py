@@ -11,13 +11,13 @@ from typing import BinaryIO, Final
 import msgspec
 from msgspec import Struct
 
-from taskfold.errors import DialectError, LogError, SourceError
-from taskfold.lines import blocks
 from taskfold.log.contract import check_format, check_header
 from taskfold.log.entries import decoder
+from taskfold.log.lines import blocks
 from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
-from taskfold.record import LogHeader, Record
-from taskfold.upcast import upcaster
+from taskfold.log.upcast import upcaster
+from taskfold.model.errors import DialectError, LogError, SourceError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = [
     "UNSEALED",

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from taskfold.errors import LogError, SourceError
-from taskfold.lines import is_database, readable
 from taskfold.log.contract import Reader, SharedLog, StoredLog
+from taskfold.log.lines import is_database, readable
 from taskfold.log.ndjson import NdjsonLog
 from taskfold.log.ndjson_lines import is_new
-from taskfold.record import LogHeader, Record
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = [
     "DATABASES",

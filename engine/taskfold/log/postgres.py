@@ -25,8 +25,6 @@ import msgspec
 import psycopg
 from msgspec import UNSET
 
-from taskfold.dialect import Dialect
-from taskfold.errors import Gone, LogError
 from taskfold.log import postgres_tables as tables
 from taskfold.log.contract import (
     Append,
@@ -43,10 +41,12 @@ from taskfold.log.contract import (
 from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.ndjson_lines import header_text
 from taskfold.log.opening import shown_name
+from taskfold.log.ownership import Owned
 from taskfold.log.postgres_tables import Connection
-from taskfold.ownership import Owned
-from taskfold.record import LogHeader, Record
-from taskfold.upcast import upcaster
+from taskfold.log.upcast import upcaster
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import Gone, LogError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["PostgresLog"]
 

@@ -11,14 +11,14 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import psycopg
 
-from taskfold.dialect import Dialect
-from taskfold.errors import LogError, SourceError
 from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
 from taskfold.log.entries import INT64, Entry
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.opening import shown_name
-from taskfold.record import LogHeader, Record
-from taskfold.upcast import record_decoder
+from taskfold.log.upcast import record_decoder
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["Connection", "is_begun", "read_matching", "read_postgres"]
 

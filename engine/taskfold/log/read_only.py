@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, NoReturn
 
-from taskfold.errors import ReadOnly
-from taskfold.ownership import Owned
+from taskfold.log.ownership import Owned
+from taskfold.model.errors import ReadOnly
 
 __all__ = ["ReadOnlyLog"]
 

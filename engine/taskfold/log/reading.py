@@ -18,18 +18,18 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from taskfold.errors import LogError, SourceError
-from taskfold.lines import blocks
 from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import Ledger, OnHole, Reader
 from taskfold.log.entries import event_digest
+from taskfold.log.lines import blocks
 from taskfold.log.ndjson import Content, NdjsonLog, read_content
 from taskfold.log.ndjson_lines import decoded, runs_of
 from taskfold.log.read_only import ReadOnlyLog
 from taskfold.log.sparse import Part
 from taskfold.log.sqlite import SqliteLog
-from taskfold.record import LogHeader, Record
-from taskfold.upcast import record_decoder
+from taskfold.log.upcast import record_decoder
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["NdjsonReader", "SqliteReader"]
 

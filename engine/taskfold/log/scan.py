@@ -20,17 +20,17 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 import msgspec
 from msgspec import UNSET, Struct
 
-from taskfold.dialect import Dialect
-from taskfold.errors import LogError, SourceError
-from taskfold.lines import blocks, is_database, open_bytes, readable
 from taskfold.log.contract import new_header
+from taskfold.log.lines import blocks, is_database, open_bytes, readable
 from taskfold.log.ndjson_lines import UNSEALED, DamagedHeader, is_header, is_record, read_header
 from taskfold.log.opening import is_postgres, shown_name
 from taskfold.log.seals import Run, Sealed, Tail, good_end, seal, unsealed
 from taskfold.log.sparse import Part
 from taskfold.log.sqlite_head import Head, digest_of
-from taskfold.record import FORMAT, LogHeader, Record
-from taskfold.upcast import record_decoder
+from taskfold.log.upcast import record_decoder
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import FORMAT, LogHeader, Record
 
 __all__ = ["Damage", "LogCheck", "Scanned", "scan"]
 

@@ -15,7 +15,7 @@ from functools import cache
 from itertools import islice
 from typing import Final, NamedTuple, TypeAlias
 
-from taskfold.errors import SourceError
+from taskfold.model.errors import SourceError
 
 __all__ = ["Run", "Sealed", "Tail", "good_end", "seal", "sealed_lines", "unsealed"]
 

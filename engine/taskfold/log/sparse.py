@@ -9,8 +9,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
-from taskfold.lines import BLOCK_BYTES
-from taskfold.record import Record
+from taskfold.log.lines import BLOCK_BYTES
+from taskfold.model.record import Record
 
 __all__ = ["Blocks", "Part"]
 

@@ -18,8 +18,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from taskfold.dialect import Dialect
-from taskfold.errors import LogError, TaskfoldError
 from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import (
     Append,
@@ -36,11 +34,13 @@ from taskfold.log.contract import (
 from taskfold.log.entries import Entries, digest_in, entries_of
 from taskfold.log.files import lock, own_file
 from taskfold.log.ndjson_lines import header_text, is_new
+from taskfold.log.ownership import Owned
 from taskfold.log.sqlite_files import neighbour
 from taskfold.log.sqlite_head import Head, digest_of
 from taskfold.log.sqlite_wal import lock_file
-from taskfold.ownership import Owned
-from taskfold.record import LogHeader, Record
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, TaskfoldError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["SqliteLog"]
 

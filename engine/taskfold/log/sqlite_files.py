@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from taskfold.lines import begins_as_database
-from taskfold.ownership import Owned
+from taskfold.log.lines import begins_as_database
+from taskfold.log.ownership import Owned
 
 __all__ = ["Connection", "is_database", "neighbour", "unshared", "uri"]
 

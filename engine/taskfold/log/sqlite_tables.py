@@ -15,17 +15,17 @@ from zlib import crc32
 import msgspec
 from msgspec import UNSET
 
-from taskfold.errors import LogError, SourceError
-from taskfold.lines import is_database
 from taskfold.log.contract import OnHole, kept_hole, present
 from taskfold.log.files import new_file
 from taskfold.log.folder import sync_folder
+from taskfold.log.lines import is_database
 from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.sqlite_files import Connection, neighbour, uri
 from taskfold.log.sqlite_head import Head
 from taskfold.log.sqlite_wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
-from taskfold.record import LogHeader, Record
-from taskfold.upcast import record_decoder, upcaster
+from taskfold.log.upcast import record_decoder, upcaster
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader, Record
 
 __all__ = ["newest_in", "read_checkpoint_of", "read_database", "reader"]
 

@@ -21,10 +21,10 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-from taskfold.errors import LogError, TaskfoldError
 from taskfold.log.ndjson_lines import header_of
 from taskfold.log.sqlite_files import neighbour, unshared, uri
 from taskfold.log.sqlite_head import HEAD_BYTES, MARK, Head
+from taskfold.model.errors import LogError, TaskfoldError
 
 __all__ = ["Wal", "check_beside", "check_newest", "check_nothing_beside", "lock_file", "unwritten"]
 

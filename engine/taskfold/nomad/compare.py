@@ -7,8 +7,10 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import UNSET
 
-from taskfold.allocation import Allocation
-from taskfold.codecs.fields import (
+from taskfold.fold.allocation import Allocation
+from taskfold.fold.task import Task
+from taskfold.model.dialect import Dialect
+from taskfold.nomad.fields import (
     STUB_ONLY,
     is_empty,
     is_untold,
@@ -16,11 +18,9 @@ from taskfold.codecs.fields import (
     same_json,
     shown_fields,
 )
-from taskfold.codecs.task_states import ToldTask
-from taskfold.dialect import Dialect
 from taskfold.nomad.observation import UNTOLD, Observation
 from taskfold.nomad.rings import same_events
-from taskfold.task import Task
+from taskfold.nomad.task_states import ToldTask
 
 __all__ = ["Difference", "divergences"]
 

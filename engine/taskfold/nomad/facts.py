@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from taskfold.directory import DEFAULT_NAMESPACE
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
 __all__ = ["DeploymentWrite", "EvaluationWrite", "Fact", "JobWrite", "Payload", "facts_of_payload"]
 

@@ -35,8 +35,19 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from taskfold.allocation import Allocation, Fold, apply_record, current_fields, newest_time_ns
-from taskfold.codecs.fields import (
+from taskfold.fold.allocation import Allocation, Fold, apply_record, current_fields, newest_time_ns
+from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
+from taskfold.fold.status import is_terminal
+from taskfold.fold.task import Task
+from taskfold.model.dialect import Dialect
+from taskfold.model.duration import is_known_time
+from taskfold.model.errors import DecodeError
+from taskfold.model.events import Restarting, TaskEvent
+from taskfold.model.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
+from taskfold.nomad.compare import divergences
+from taskfold.nomad.facts import Fact, JobWrite
+from taskfold.nomad.fields import (
+    DEFAULT_NAMESPACE,
     STUB_ONLY,
     derived_fields,
     fields_to_json,
@@ -44,23 +55,12 @@ from taskfold.codecs.fields import (
     job_in_stub,
     same_json,
 )
-from taskfold.codecs.task_states import ToldTask
-from taskfold.dialect import Dialect
-from taskfold.directory import DEFAULT_NAMESPACE
-from taskfold.duration import is_known_time
-from taskfold.errors import DecodeError
-from taskfold.events import Restarting, TaskEvent
-from taskfold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
-from taskfold.nomad.compare import divergences
-from taskfold.nomad.facts import Fact, JobWrite
 from taskfold.nomad.jobs import Subject, says_otherwise
 from taskfold.nomad.memory import Heard, Memory
 from taskfold.nomad.observation import UNTOLD, Kind, Observation, Statement, tells
 from taskfold.nomad.rings import compare, is_whole, same_events
 from taskfold.nomad.sights import Sights
-from taskfold.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
-from taskfold.status import is_terminal
-from taskfold.task import Task
+from taskfold.nomad.task_states import ToldTask
 
 __all__ = ["Importer", "JobConflict"]
 

@@ -10,13 +10,13 @@ from typing import Final, Literal, get_args
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskfold.allocation import Allocation
+from taskfold.fold.allocation import Allocation
+from taskfold.model.record import Record
 from taskfold.nomad.facts import EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.jobs import Jobs, Subject
 from taskfold.nomad.observation import Kind, Observation
 from taskfold.nomad.repeats import Repeats
 from taskfold.nomad.writes import REPORTED, naming
-from taskfold.record import Record
 
 __all__ = ["Heard", "Memory", "Waiting"]
 

@@ -8,10 +8,10 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.codecs.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_json
-from taskfold.codecs.task_states import ToldTask, task_states_from_json
-from taskfold.errors import DecodeError
+from taskfold.model.errors import DecodeError
 from taskfold.nomad.facts import Fact
+from taskfold.nomad.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_json
+from taskfold.nomad.task_states import ToldTask, task_states_from_json
 
 __all__ = [
     "UNTOLD",

@@ -12,9 +12,9 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskfold.cache import Cache
-from taskfold.codecs.task_states import ToldTask
+from taskfold.model.cache import Cache
 from taskfold.nomad.observation import Observation
+from taskfold.nomad.task_states import ToldTask
 
 __all__ = ["MAX_BYTES", "Repeats"]
 

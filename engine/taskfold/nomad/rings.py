@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from taskfold.codecs.events import EVENT_FIELDS
-from taskfold.dialect import EVENTS_PER_TASK
-from taskfold.events import Kept, Received, Restarting, TaskEvent
-from taskfold.messages import derived_details, derived_message
+from taskfold.model.dialect import EVENTS_PER_TASK
+from taskfold.model.events import Kept, Received, Restarting, TaskEvent
+from taskfold.nomad.events import EVENT_FIELDS
+from taskfold.nomad.messages import derived_details, derived_message
 
 __all__ = ["Growth", "compare", "is_whole", "same_events"]
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from taskfold.allocation import Allocation, current_fields
-from taskfold.cache import Cache
+from taskfold.fold.allocation import Allocation, current_fields
+from taskfold.model.cache import Cache
 
 __all__ = ["MAX_BYTES", "Sights"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from taskfold.record import Collected, Event, Placed, Record, Updated
+from taskfold.model.record import Collected, Event, Placed, Record, Updated
 
 __all__ = ["REPORTED", "WRITE_TYPES", "naming", "write_type"]
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from msgspec import UNSET, Raw
 
-from taskfold import events as ev
-from taskfold.errors import DecodeError, Gone, IdConflict, LogError, VersionConflict
-from taskfold.lifecycle import lifecycle_of
+from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.log.contract import Append, Compacts, EventLog, Recovers
-from taskfold.record import FORMAT, Collected, Compacted, Event, Placed, Record, Updated
+from taskfold.model import events as ev
+from taskfold.model.errors import DecodeError, Gone, IdConflict, LogError, VersionConflict
+from taskfold.model.record import FORMAT, Collected, Compacted, Event, Placed, Record, Updated
 
 __all__ = ["LogContract", "record_of", "records_of", "unreadable_records"]
 

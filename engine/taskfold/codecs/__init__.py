@@ -1,1 +1,0 @@
-"""Nomad's JSON: reading and writing it byte for byte, in every dialect."""

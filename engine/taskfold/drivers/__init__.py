@@ -1,1 +1,0 @@
-"""Drivers: what runs the processes of tasks, and tells an engine what becomes of them (Linux)."""

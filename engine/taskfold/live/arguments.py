@@ -1,0 +1,252 @@
+"""Arguments: what callers hand over, checked before anything else looks at it.
+
+Type hints do not hold at run time. What a log could not say is refused when its entry is made (`taskfold.log.entries`);
+what is looked at before that, to check a write or to decide on an input, is checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+
+from taskfold.log.entries import INT64, read_back
+from taskfold.model import events, inputs
+from taskfold.model.errors import DecodeError, InputRefused, TaskfoldError
+from taskfold.model.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
+from taskfold.model.inputs import AnyInput, Input
+from taskfold.model.record import Finished, Placed, Updated, Write
+
+__all__ = [
+    "DURABILITIES",
+    "Durability",
+    "check_address",
+    "check_durability",
+    "check_event",
+    "check_input",
+    "check_listener",
+    "check_model",
+    "check_said",
+    "check_text",
+    "checked_reports",
+    "checked_time",
+    "checked_writes",
+    "not_a_report",
+    "not_a_write",
+]
+
+Durability: TypeAlias = Literal["batch", "each"]
+"""How writes wait for the disk: those of the same time together, or one after the other."""
+DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
+
+_WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
+
+
+_A_WRITE: Final = "Write(alloc=..., task=..., event=...)"
+
+
+def check_text(value: object, path: str) -> None:
+    """Check that an argument is a text. O(1). Raises DecodeError."""
+    if not isinstance(value, str):
+        raise DecodeError(f"{path}: expected a text, found {_kind(value)}")
+
+
+def checked_time(time_ns: int, path: str = "$.Time") -> int:
+    """Return a time that the wire can say: whole nanoseconds in 64 bits with a sign. O(1). Raises DecodeError."""
+    if type(time_ns) is int and -INT64 <= time_ns < INT64:
+        return time_ns
+    if not isinstance(time_ns, int) or isinstance(time_ns, bool):
+        raise DecodeError(f"{path}: expected whole unix nanoseconds (time.time_ns()), found {_kind(time_ns)}")
+    if not -INT64 <= time_ns < INT64:
+        raise DecodeError(f"{path}: expected unix nanoseconds in 64 bits, found {time_ns:.6g}")
+    return int(time_ns)
+
+
+def check_address(alloc: object, task: object, id: object, expected_version: object) -> None:
+    """Check what says of whom something is written or reported, and how a repeat is known. O(1). Raises DecodeError."""
+    if type(alloc) is type(task) is str and id is expected_version is None:
+        return
+    check_text(alloc, "$.Alloc")
+    check_text(task, "$.Task")
+    if id is not None:
+        check_text(id, "$.ID")
+    if expected_version is not None and (not isinstance(expected_version, int) or isinstance(expected_version, bool)):
+        raise DecodeError(f"$.ExpectedVersion: expected a whole number, found {_kind(expected_version)}")
+
+
+def checked_writes(writes: object) -> tuple[Any, ...]:
+    """Return what is to be written together; each is checked where it is looked at. O(n). Raises DecodeError."""
+    if (found := _no_list_of(Write, writes)) is not None:
+        raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {found}")
+    return tuple(writes)  # type: ignore[arg-type]  # it can be iterated over
+
+
+def not_a_write(value: object) -> str:
+    """Return what to append instead of something that is no Write."""
+    return f"expected a Write, such as {_A_WRITE}, found {_kind_or_class(value)}"
+
+
+def _no_list_of(kind: type, value: object) -> str | None:
+    """Return what something is that should be a list of these; None where it can be iterated over."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, type)):
+        return None
+    return "one that is in no list" if isinstance(value, kind) else _kind(value)
+
+
+def _kind_or_class(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else _kind(value)
+
+
+def check_durability(durability: object) -> None:
+    """Check how writes are to wait for the disk. Raises TaskfoldError."""
+    if durability not in DURABILITIES:
+        expected = " or ".join(map(repr, DURABILITIES))
+        raise TaskfoldError(f"expected a durability of {expected}, found {durability!r}")
+
+
+def check_listener(listener: object) -> None:
+    """Check that a listener can be called: else whoever writes would be told of it, again and again. O(1).
+
+    Raises DecodeError.
+    """
+    if not callable(listener):
+        raise DecodeError(f"$: expected a function that listens, found {_kind(listener)}")
+
+
+def check_model(task: object, model: object) -> None:
+    """Check what is bound to a task. O(1). Raises DecodeError."""
+    check_text(task, "$.Task")
+    if not task:
+        raise DecodeError("$.Task: a model is bound to a task: name it")
+    if isinstance(model, type):
+        raise DecodeError(f"$: {_a_class(model, 'a model')}")
+
+
+def check_event(event: Any) -> None:
+    """Check that an argument is an event that can be written. O(1).
+
+    >>> from taskfold.inputs import Exited
+    >>> check_event(Exited())
+    Traceback (most recent call last):
+    ...
+    taskfold.model.errors.DecodeError: $.Event: inputs.Exited is an input: report it; the event is events.Terminated
+
+    Raises DecodeError, which says what to write instead.
+    """
+    if type(event) not in _WRITABLE:
+        raise DecodeError(f"$.Event: {_not_an_event(event)}")
+    if not isinstance(event, TaskEvent):  # the others are looked into before their entry is made
+        read_back(event, _decode_internal)
+
+
+_decode_internal: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(Placed | Updated | Finished).decode
+
+
+def _not_an_event(event: object) -> str:
+    name = type(event).__name__
+    if isinstance(event, type):
+        return _a_class(event, "an event")
+    if isinstance(event, Input):
+        same = _EVENT_OF_INPUT.get(type(event), "")
+        return f"inputs.{name} is an input: report it" + (f"; the event is events.{same}" if same else "")
+    if isinstance(event, TaskEvent):
+        return f"{name} is no event type of Nomad's: record events.UnknownEvent(wire_type={name!r})"
+    if isinstance(event, str) and event in BY_WIRE_TYPE:
+        return f"expected an event, found a text: write events.{BY_WIRE_TYPE[event].__name__}()"
+    if isinstance(event, msgspec.Struct):
+        return f"{name} is no event that can be written"
+    return f"expected an event (taskfold.events), found {_kind(event)}"
+
+
+_EVENT_OF_INPUT: Final[dict[type[Input], str]] = {
+    inputs.Exited: "Terminated",
+    inputs.DownloadBegun: "DownloadingArtifacts",
+    inputs.DownloadFailed: "FailedArtifactDownload",
+    inputs.DriverMessage: "Driver",
+    inputs.HealthFailed: "AllocUnhealthy",
+    inputs.HookFailed: "TaskHookFailed",
+    inputs.KillRequested: "Killing",
+    inputs.Placed: "Received",
+    inputs.Reconnected: "Reconnected",
+    inputs.RestartRequested: "RestartSignaled",
+    inputs.SetUp: "TaskSetup",
+    inputs.SetupFailed: "SetupFailure",
+    inputs.SignalRequested: "Signaling",
+    inputs.StartFailed: "DriverFailure",
+    inputs.Started: "Started",
+    inputs.TemplateBlocked: "Template",
+    inputs.ValidationFailed: "FailedValidation",
+}
+"""Which event somebody means who records an input."""
+
+_INPUT_OF_EVENT: Final = {getattr(events, name): cls.__name__ for cls, name in _EVENT_OF_INPUT.items()}
+
+_decode_input: Final[Callable[[bytes], AnyInput]] = msgspec.json.Decoder(AnyInput).decode
+
+
+def check_input(value: Any) -> None:
+    """Check that an argument is an input, and that its fields are what they should be. O(length of its JSON).
+
+    Raises InputRefused, which says what to report instead.
+    """
+    if type(value) not in inputs.INPUTS:
+        raise InputRefused(_not_an_input(value))
+    try:
+        read_back(value, _decode_input)
+    except DecodeError as error:
+        raise InputRefused(f"inputs.{type(value).__name__} cannot be decided on: {error}") from None
+
+
+def check_said(said: object) -> None:
+    """Check that inputs that are reported together are pairs, each a task and an input. O(n). Raises InputRefused."""
+    right = 'expected a list of pairs, each a task and an input, such as [("web", inputs.Exited())]'
+    if not isinstance(said, (list, tuple)):
+        raise InputRefused(f"{right}, found {_kind(said)}")
+    if not said:
+        raise InputRefused(f"{right}, found none")
+    for place, pair in enumerate(said):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:  # noqa: PLR2004 - a pair
+            raise InputRefused(f"{right}; entry {place} is {_kind(pair)}")
+
+
+_A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
+
+
+def checked_reports(reports: object) -> tuple[Any, ...]:
+    """Return what is to be reported in one append; each is checked where it is looked at. O(n). Raises InputRefused."""
+    if (found := _no_list_of(inputs.Said, reports)) is not None:
+        raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {found}")
+    return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
+
+
+def not_a_report(value: object) -> str:
+    """Return what to report instead of something that is no report."""
+    return f"expected a report, such as inputs.{_A_REPORT}, found {_kind_or_class(value)}"
+
+
+def _not_an_input(value: object) -> str:
+    name = type(value).__name__
+    if isinstance(value, type):
+        return _a_class(value, "an input")
+    if isinstance(value, TaskEvent):
+        same = _INPUT_OF_EVENT.get(type(value), "")
+        return f"events.{name} is an event: record it" + (f"; the input is inputs.{same}" if same else "")
+    if isinstance(value, Finished):
+        return "Finished is an event: record it; the input is inputs.Exited"
+    if isinstance(value, Input):
+        return f"{name} is no input that taskfold decides on; taskfold.inputs has all that there are"
+    return f"expected an input (taskfold.inputs), found {_kind(value)}"
+
+
+def _a_class(value: type, wanted: str) -> str:
+    return f"expected {wanted}, found the class {value.__name__}: write {value.__name__}()"
+
+
+def _kind(value: object) -> str:
+    """Return what a value is, in a few words; only plain values are shown, since others may be of any length."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < INT64):
+        return f"{value} ({type(value).__name__})"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,335 @@
+"""The directory: which allocations there are, by ID, job, node, status, creation and newest write.
+
+Every order is one sorted list of short tuples (sortedcontainers): what a million allocations need grows with their
+number and with nothing else. A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order
+in which the allocation moves. Two orders move with nearly every write, and are kept more cheaply: the order of writes
+is that of a dict, whose newest entry is its last; and the order by status is brought up to date when somebody reads it,
+or when enough has piled up, so that a task that is started again and again costs it nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+from sortedcontainers import SortedList
+
+from taskfold.fold.allocation import Allocation, current_field
+from taskfold.fold.lifecycle import PENDING
+from taskfold.model.texts import shared
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
+
+__all__ = ["Directory", "Filter", "Listed", "heading_of"]
+
+_MOVED_LIMIT: Final = 4_096
+"""How many changes of status may pile up: sorting them in takes some ten milliseconds."""
+
+
+class Listed(Struct, gc=False):
+    """What the directory knows of an allocation; who reads more than one field of it holds the lock of the store."""
+
+    namespace: str = DEFAULT_NAMESPACE
+    job: str = ""
+    node: str = ""
+    status: str = PENDING
+    create_index: int = 0
+    modify_index: int = 0
+    told_status: str = ""
+    """The ClientStatus that was told, and does not follow from the tasks; else empty."""
+
+
+class Filter(NamedTuple):
+    """What is asked for: allocations that match all of it; None matches any."""
+
+    prefix: str = ""
+    job: str | None = None
+    node: str | None = None
+    status: str | None = None
+    namespace: str | None = None
+
+    def keys(self) -> dict[str, str]:
+        """Return what the directory has to list of an allocation, by name."""
+        return {name: value for name, value in zip(self._fields[1:], self[1:], strict=True) if value is not None}
+
+    def matches(self, alloc: str, listed: Listed) -> bool:
+        """Tell whether an allocation is one of those that are asked for."""
+        return alloc.startswith(self.prefix) and all(getattr(listed, name) == key for name, key in self.keys().items())
+
+
+class Page(NamedTuple):
+    """A part of what is asked for."""
+
+    ids: list[str]
+    last: str | None
+    """After which ID the next part begins; None where nothing follows."""
+
+
+class Directory:
+    """The allocations in every order that is asked for.
+
+    >>> directory = Directory()
+    >>> directory.put("b2", Listed(job="example", create_index=1, modify_index=9))
+    >>> directory.put("a1", Listed(job="example", create_index=2, modify_index=3))
+    >>> directory.put("c3", Listed(job="other", create_index=3, modify_index=4))
+    >>> directory.ids(job="example"), directory.ids(prefix="c"), list(directory.written_after(3))
+    (['a1', 'b2'], ['c3'], ['c3', 'b2'])
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[str, Listed] = {}
+        self._ids = SortedList()
+        self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
+        self._statuses: SortedList = SortedList()
+        self._moved: dict[str, str] = {}
+        """The allocations whose status has changed, and the one that they are still sorted under."""
+        self._is_sorting = False
+        """The order by status is between two states; when nobody is at it, that was interrupted."""
+        self._written: dict[str, int] = {}
+        """The index of each allocation's newest write, in the order of the writes."""
+        self._newest_index = 0
+        self._is_in_order = True
+        """The writes came in the order of their indexes: those of a mirrored Nomad need not."""
+
+    def __len__(self) -> int:
+        """Return how many allocations there are."""
+        return len(self._listed)
+
+    def __contains__(self, alloc: object) -> bool:
+        """Tell whether an allocation is listed. O(1)."""
+        return alloc in self._listed
+
+    def get(self, alloc: str) -> Listed | None:
+        """Return what is known of an allocation; None when it is not listed. O(1)."""
+        return self._listed.get(alloc)
+
+    def put(self, alloc: str, listed: Listed) -> None:
+        """List an allocation, or list it anew. O(1), and O(log n) for each order but two in which it moves."""
+        before = self._listed.get(alloc)
+        self._listed[alloc] = listed
+        self._note_write(alloc, listed.modify_index)
+        if before is None:
+            self._ids.add(alloc)
+            for name, order in self._orders.items():
+                order.add((getattr(listed, name), alloc))
+            if not self._is_sorting:  # else it is made anew
+                self._statuses.add((listed.status, alloc))
+            return
+        if before.status is not listed.status and before.status != listed.status:
+            self._note_status(alloc, before.status)
+        if before.job != listed.job or before.node != listed.node or before.create_index != listed.create_index:
+            for name, order in self._orders.items():
+                if (was := getattr(before, name)) != (now := getattr(listed, name)):
+                    order.remove((was, alloc))
+                    order.add((now, alloc))
+
+    def refresh(self, alloc: str, allocation: Allocation) -> Listed | None:
+        """Note a write of an allocation of which only tasks changed; return what is listed of it. O(tasks)."""
+        listed = self._listed.get(alloc)
+        if listed is not None:
+            listed.modify_index = allocation.modify_index
+            self._note_write(alloc, allocation.modify_index)
+            before, status = listed.status, listed.told_status or allocation.client_status or PENDING
+            if status is not before and status != before:
+                listed.status = status
+                self._note_status(alloc, before)
+        return listed
+
+    def _note_status(self, alloc: str, before: str) -> None:
+        """Remember that an allocation is sorted under another status than the one that is listed."""
+        self._moved.setdefault(alloc, before)
+        if len(self._moved) > _MOVED_LIMIT:
+            self._sort_statuses()
+
+    def remove(self, alloc: str) -> None:
+        """List an allocation no more; without it, do nothing. O(log n) for each order."""
+        listed = self._listed.pop(alloc, None)
+        if listed is None:
+            return
+        self._ids.remove(alloc)
+        for name, order in self._orders.items():
+            order.remove((getattr(listed, name), alloc))
+        if not self._is_sorting:  # else it is made anew
+            self._statuses.remove((self._moved.pop(alloc, listed.status), alloc))
+        self._written.pop(alloc)
+
+    def _note_write(self, alloc: str, index: int) -> None:
+        """Move an allocation to the end of the writes."""
+        self._written.pop(alloc, None)
+        self._written[alloc] = index
+        if index < self._newest_index:
+            self._is_in_order = False
+        else:
+            self._newest_index = index
+
+    def _sort_statuses(self) -> SortedList:
+        """Return the order by status, up to date. O(log n) for each allocation whose status has changed since."""
+        if self._is_sorting:
+            self._statuses = SortedList((listed.status, alloc) for alloc, listed in self._listed.items())
+        elif self._moved:
+            self._is_sorting = True
+            for alloc, was in self._moved.items():
+                now = self._listed[alloc].status
+                if now != was:
+                    self._statuses.remove((was, alloc))
+                    self._statuses.add((now, alloc))
+        self._moved.clear()
+        self._is_sorting = False
+        return self._statuses
+
+    def put_all(self, listed: Mapping[str, Listed]) -> None:
+        """List many allocations where there are none. O(n log n), and much faster than one after the other."""
+        assert not self._listed
+        self._listed = dict(listed)
+        self._ids.update(listed)
+        for name, order in self._orders.items():
+            order.update((getattr(entry, name), alloc) for alloc, entry in listed.items())
+        self._statuses.update((entry.status, alloc) for alloc, entry in listed.items())
+        self._written = {alloc: entry.modify_index for alloc, entry in listed.items()}
+        self._newest_index = max(self._written.values(), default=0)
+        self._is_in_order = False
+
+    def ids(
+        self,
+        *,
+        prefix: str = "",
+        job: str | None = None,
+        node: str | None = None,
+        status: str | None = None,
+        namespace: str | None = None,
+    ) -> list[str]:
+        """Return the IDs of the allocations that match all that is asked for, sorted. O(log n + the narrowest)."""
+        found, keys = self._candidates(Filter(prefix, job, node, status, namespace), None)
+        return self._matching(found, keys)
+
+    def page(self, wanted: Filter, after: str | None, limit: int) -> Page:
+        """Return what matches among the next so many that may, after an ID, sorted. O(log n + limit)."""
+        found, keys = self._candidates(wanted, after)
+        candidates = list(islice(found, limit))
+        last = candidates[-1] if len(candidates) == limit else None
+        return Page(self._matching(candidates, keys), last)
+
+    def _candidates(self, wanted: Filter, after: str | None) -> tuple[Iterable[str], dict[str, str]]:
+        """Return IDs after one of them, sorted, from the narrowest order, and what else has to be listed of each."""
+        keys = wanted.keys()
+        inclusive = after is None, True
+        if wanted.prefix:
+            ids = self._ids.irange(wanted.prefix if after is None else after, inclusive=inclusive)
+            return takewhile(lambda alloc: alloc.startswith(wanted.prefix), ids), keys
+        for name in ("job", "node", "status"):
+            if name in keys:
+                key = keys.pop(name)
+                order = self._sort_statuses() if name == "status" else self._orders[name]
+                pairs = order.irange((key, after or ""), _after_key(key), inclusive=(after is None, False))
+                return map(itemgetter(1), pairs), keys
+        return self._ids.irange(after, inclusive=inclusive), keys
+
+    def _matching(self, candidates: Iterable[str], keys: Mapping[str, str]) -> list[str]:
+        """Return those that are listed with all of these."""
+        if not keys:
+            return list(candidates)
+        told, listed = attrgetter(*keys), self._listed
+        wanted = told(Filter(**keys))
+        return [alloc for alloc in candidates if told(listed[alloc]) == wanted]
+
+    def by_creation(self) -> Iterator[str]:
+        """Yield the IDs in order of creation. O(n)."""
+        return (alloc for _, alloc in self._orders["create_index"])
+
+    def written_after(self, index: int) -> Iterator[str]:
+        """Yield the IDs of what was written after an index, oldest write first. O(what is found).
+
+        The first time after writes came out of order it is O(n log n).
+        """
+        if not self._is_in_order:
+            self._written = dict(sorted(self._written.items(), key=lambda entry: entry[1]))
+            self._is_in_order = True
+        written = takewhile(lambda alloc: self._written[alloc] > index, reversed(self._written))
+        return reversed(list(written))
+
+    def count_by_status(self) -> dict[str, int]:
+        """Return how many allocations there are of each client status. O(statuses × log n)."""
+        counts: dict[str, int] = {}
+        order = self._sort_statuses()
+        start = 0
+        while start < len(order):
+            status = order[start][0]
+            end = order.bisect_left(_after_key(status))
+            counts[status] = end - start
+            start = end
+        return counts
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        self._ids._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+        assert list(self._ids) == sorted(self._listed)
+        for name, order in {**self._orders, "status": self._sort_statuses()}.items():
+            order._check()  # noqa: SLF001
+            assert list(order) == sorted((getattr(listed, name), alloc) for alloc, listed in self._listed.items())
+        assert self._written == {alloc: listed.modify_index for alloc, listed in self._listed.items()}
+        if self._is_in_order:
+            assert list(self._written.values()) == sorted(self._written.values())
+
+
+class _Heading(Struct):
+    """The top-level fields that the directory sorts by."""
+
+    Namespace: str | None = None
+    JobID: str | None = None
+    NodeID: str | None = None
+    ClientStatus: str | None = None
+    CreateIndex: int | None = None
+
+
+# Not strict, since the documented API writes integers as floats.
+_decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading, strict=False).decode
+_FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode for name, kind in (
+    ("Namespace", str), ("JobID", str), ("NodeID", str), ("ClientStatus", str), ("CreateIndex", int),
+)}  # fmt: skip
+
+
+def heading_of(allocation: Allocation) -> Listed:
+    """Return what the directory lists of an allocation, from its fields and tasks. O(length of its fields).
+
+    A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
+    """
+    placed, updates = allocation.placed, allocation.updates
+    told: dict[str, Any]
+    try:
+        if updates and not _FIELDS.keys().isdisjoint(updates):
+            told = _each(placed, updates)
+        else:
+            heading = _decode_heading(placed)
+            told = {name: getattr(heading, name) for name in _FIELDS}
+    except msgspec.ValidationError:
+        told = _each(placed, None)
+    return Listed(
+        namespace=shared(told.get("Namespace") or DEFAULT_NAMESPACE),
+        job=shared(told.get("JobID") or ""),
+        node=shared(told.get("NodeID") or ""),
+        status=told.get("ClientStatus") or allocation.client_status or PENDING,
+        create_index=told.get("CreateIndex") or 0,
+        modify_index=allocation.modify_index,
+        told_status=told.get("ClientStatus") or "",
+    )
+
+
+def _after_key(key: str) -> tuple[str, str]:
+    """Return where the entries of a key end in an order: no text is between the two keys."""
+    return key + "\0", ""
+
+
+def _each(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
+    """Return each of the fields as its type; None where it is of another."""
+    return {name: _lenient(name, current_field(placed, updates, name)) for name in _FIELDS}
+
+
+def _lenient(name: str, text: bytes | None) -> Any:
+    """Return a field as its type; None where it is of another."""
+    try:
+        return None if text is None else _FIELDS[name](text)
+    except msgspec.ValidationError:
+        return None

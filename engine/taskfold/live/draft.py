@@ -1,0 +1,230 @@
+"""A draft: writes that are checked, one after the other, against the state that the ones before would leave.
+
+Nothing is changed until the draft is committed, and then by one append to the log. What refuses a write is collected
+with its place, and the writes after it are checked as if it were not there, so that a caller sees all that is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from taskfold.fold.allocation import Allocation
+from taskfold.fold.lifecycle import PENDING
+from taskfold.live.ahead import Ahead, State
+from taskfold.live.arguments import check_address, check_event, check_text, checked_time, not_a_write
+from taskfold.log.contract import Append, is_repeat
+from taskfold.log.entries import UNWRITABLE, Entry, entry_of, problem_of
+from taskfold.model.dialect import dialect_of
+from taskfold.model.errors import (
+    AlreadyPlaced,
+    DecodeError,
+    IdConflict,
+    LogError,
+    TaskfoldError,
+    UnknownAllocation,
+    VersionConflict,
+)
+from taskfold.model.events import TaskEvent
+from taskfold.model.record import LogHeader, Placed, Record, Updated, Write
+from taskfold.nomad.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
+from taskfold.nomad.observation import other_object
+from taskfold.nomad.snapshot import check_types
+
+__all__ = ["Draft", "placed_body", "to_json_fields"]
+
+
+def placed_body(fields: Mapping[str, bytes]) -> Raw:
+    """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
+    left_out = (*FROM_RECORDS, *FROM_TASKS)
+    return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
+
+
+def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
+    """Return fields as JSON text by name. Raises DecodeError for a value that JSON cannot say."""
+    if not isinstance(fields, Mapping):
+        raise DecodeError(f"$: expected fields by name, found a value of type {type(fields).__name__}")
+    texts = {}
+    for name, value in fields.items():
+        check_text(name, "$")
+        try:
+            text = compact(value) if isinstance(value, Raw) else msgspec.json.encode(value)
+            msgspec.json.decode(text)
+        except UNWRITABLE as error:
+            raise DecodeError(problem_of(error).replace("$", f"$.{name}", 1)) from None
+        texts[name] = Raw(text)
+    return texts
+
+
+def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
+    """Return what is recorded of a Job in a log. Raises DecodeError."""
+    # Imported when it is needed first: what a job may be is much to import.
+    from taskfold.nomad.canonical_job import placed_job
+
+    return placed_job(bytes(job), dialect_of(header.dialect), header.region)
+
+
+def _with_stored_job(event: Any, header: LogHeader) -> Any:
+    """Return what is recorded of an event where its Job is not as it was told; else the event. Raises DecodeError."""
+    if isinstance(event, Placed) and event.body is not UNSET:
+        fields = fields_from_json(event.body)
+        if "Job" in fields:
+            return Placed(body=Raw(fields_to_json({**fields, "Job": _stored_job(fields["Job"], header)})))
+    elif isinstance(event, Updated) and "Job" in event.fields:
+        stored = Raw(_stored_job(event.fields["Job"], header))
+        return Updated(fields={**event.fields, "Job": stored}, cleared=event.cleared)
+    return event
+
+
+class Draft(Ahead):
+    """Writes on their way into the log; they share one index and, unless they tell their own, one time."""
+
+    def __init__(self, base: State, time_ns: int) -> None:
+        super().__init__(base)
+        self.refusals: list[tuple[int, TaskfoldError]] = []
+        """Which writes are refused, by their place from 0, and why."""
+        self.drafted: list[Record] = []
+        """The records of the others, in order, without the repeats."""
+        self._lines: list[bytes] = []
+        """Their lines."""
+        self.time_ns = time_ns
+        """The time of those that tell none."""
+        self._index = self.index + 1
+        self._places: list[int | None] = []
+        """For each write, where its record is among the drafted; None for a repeat or a refusal."""
+
+    def add(self, write: Write) -> None:
+        """Check a write, and draft its record. O(tasks of the allocation)."""
+        try:
+            entry = self._entry(write)
+        except TaskfoldError as refusal:
+            self.refusals.append((len(self._places), refusal))
+            entry = None
+        self._places.append(None if entry is None else len(self.drafted))
+        if entry is not None:
+            self.drafted.append(entry.record)
+            self._lines.append(entry.line)
+
+    def _entry(self, write: Write) -> Entry | None:
+        """Return the entry of a write; None for a repeat. Raises what refuses it."""
+        if self.is_closed:
+            raise LogError("the engine is closed")
+        if not isinstance(write, Write):
+            raise DecodeError(f"$: {not_a_write(write)}")
+        check_address(write.alloc, write.task, write.id, write.expected_version)
+        check_event(write.event)
+        if write.id is not None and self._is_repeat(write, write.id):
+            return None
+        known = self.find(write.alloc)
+        found = 0 if known is None else known.version
+        if write.expected_version is not None and write.expected_version != found:
+            raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
+        time_ns = self.time_ns if write.time_ns is None else checked_time(write.time_ns)
+        entry = entry_of(
+            Record(
+                seq=self.seq + 1,
+                index=self._index,
+                alloc=write.alloc,
+                version=found + 1,
+                task=write.task,
+                time_ns=time_ns,
+                id=UNSET if write.id is None else write.id,
+                event=self._event(write, known, time_ns),
+            )
+        )
+        self.take(entry.record)
+        return entry
+
+    def _is_repeat(self, write: Write, id: str) -> bool:
+        """Tell whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
+        digest = self.digest_of(id)
+        try:
+            return is_repeat(id, digest, write.alloc, write.task, write.event)
+        except IdConflict:
+            # A job is recorded as its Nomad would have it, and may be sent again as it was written.
+            stored = _with_stored_job(write.event, self.header)
+            if stored is write.event:
+                raise
+            return is_repeat(id, digest, write.alloc, write.task, stored)
+
+    def _event(self, write: Write, known: Allocation | None, time_ns: int) -> Any:
+        """Return the event to record, complete. Raises what refuses it."""
+        event = write.event
+        if isinstance(event, Placed):
+            return self._placed(write, event, known, time_ns)
+        if known is None:
+            raise UnknownAllocation(f"no allocation {write.alloc!r} is known")
+        if isinstance(event, Updated):
+            return self._updated(write, event)
+        if not write.task:
+            raise TaskfoldError(f"{type(event).__name__} happens to a task: name it")
+        if isinstance(event, TaskEvent) and not checked_time(event.time_ns, "$.Event.Time"):
+            event = msgspec.structs.replace(event, time_ns=time_ns)
+        task = known.tasks.get(write.task)
+        state = PENDING if task is None else task.state
+        if not self.lifecycle.may(state, event):
+            raise self.lifecycle.illegal(write.task, state, event)
+        return event
+
+    def _placed(self, write: Write, event: Placed, known: Allocation | None, time_ns: int) -> Placed:
+        """Return a placing with the indexes that a new allocation gets. Source: UpsertAllocs, in every version."""
+        if write.task:
+            raise TaskfoldError(f"an allocation is placed, not a task: leave {write.task!r} out")
+        if known is not None:
+            raise AlreadyPlaced(allocation=write.alloc, found=known.version)
+        fields = {} if event.body is UNSET else fields_from_json(event.body)
+        other = other_object(fields)
+        if other:
+            raise DecodeError(f"$: expected an allocation, found what looks like {other}")
+        named = fields.setdefault("ID", msgspec.json.encode(write.alloc))
+        if not write.alloc or msgspec.json.decode(named) != write.alloc:
+            raise DecodeError(f"$.ID: expected {write.alloc!r}, found {named[:60].decode(errors='replace')}")
+        fields["CreateIndex"] = fields["AllocModifyIndex"] = b"%d" % self._index
+        if fields.get("CreateTime", b"0") == b"0":
+            fields["CreateTime"] = b"%d" % time_ns
+        check_types(fields)
+        if "Job" in fields:
+            fields["Job"] = _stored_job(fields["Job"], self.header)
+        return Placed(body=placed_body(fields))
+
+    def _updated(self, write: Write, event: Updated) -> Updated:
+        """Return an update with the index of a server's write. Source: UpsertAllocs, in every version."""
+        if write.task:
+            raise TaskfoldError(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
+        for name in (*event.fields, *event.cleared):
+            if name in GIVEN:
+                raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
+        if event.write_type:
+            raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")
+        if event.job_source:
+            raise DecodeError("$.JobSource: is how an import came by the Job, and cannot be given")
+        if not event.fields and not event.cleared:
+            raise DecodeError("$: expected a field to update, found none")
+        check_types({name: bytes(text) for name, text in event.fields.items()})
+        fields = {**event.fields, "AllocModifyIndex": Raw(b"%d" % self._index)}
+        if "Job" in fields:
+            fields["Job"] = Raw(_stored_job(fields["Job"], self.header))
+        return Updated(fields=fields, cleared=event.cleared)
+
+    def appends(self) -> list[Append]:
+        """Return what was drafted, to be appended in its order."""
+        if len(self.drafted) == 1:  # as most have it
+            (record,) = self.drafted
+            return [Append(record.alloc, record.version - 1, self.drafted, self._lines)]
+        found: list[Append] = []
+        records: list[Record] = []
+        lines: list[bytes] = []
+        for record, line in zip(self.drafted, self._lines, strict=True):
+            if not records or records[-1].alloc != record.alloc:
+                records, lines = [], []
+                found.append(Append(record.alloc, record.version - 1, records, lines))
+            records.append(record)
+            lines.append(line)
+        return found
+
+    def records(self) -> list[Record | None]:
+        """Return, for each write, its record as it will stand in the log; None for a repeat."""
+        return [None if place is None else self.drafted[place] for place in self._places]

@@ -1,0 +1,71 @@
+"""Retention: which allocations that have ended are to be collected, by age, by number and by how they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import nlargest
+from operator import itemgetter
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from taskfold.fold.status import CLIENT_TERMINAL
+from taskfold.live.store import Store
+from taskfold.model.duration import duration_text
+
+__all__ = ["Due", "Retention", "due"]
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How long what has ended is kept; what has not ended is always kept.
+
+    >>> Retention(dead_for_ns=3_600_000_000_000, keep=1_000, statuses=("complete",))
+    Retention(dead_for_ns=3600000000000, keep=1000, statuses=('complete',))
+
+    Raises ValueError for a status that is not terminal, and for numbers below zero.
+    """
+
+    dead_for_ns: int | None = None
+    """Collect what ended, and was not written, for longer than this (nanoseconds)."""
+    keep: int | None = None
+    """Keep so many of those that ended: the ones that were written last."""
+    statuses: tuple[str, ...] = tuple(sorted(CLIENT_TERMINAL))
+    """The client statuses that this is about."""
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        for status in self.statuses:
+            if status not in CLIENT_TERMINAL:
+                raise ValueError(f"{status!r} is no terminal client status: {', '.join(sorted(CLIENT_TERMINAL))} are")
+        if min(self.dead_for_ns or 0, self.keep or 0) < 0:
+            raise ValueError("an age and a number to keep are not below zero")
+
+
+class Due(NamedTuple):
+    """An allocation that is to be collected."""
+
+    alloc: str
+    reason: str
+
+
+def due(store: Store, retention: Retention, now_ns: int) -> list[Due]:
+    """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep).
+
+    For the thread that has the turn: readers go on meanwhile.
+    """
+    ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
+    found: dict[str, Due] = {}
+    if retention.keep is not None and len(ended) > retention.keep:
+        kept = set(map(itemgetter(1), nlargest(retention.keep, ended)))
+        reason = f"more than {retention.keep} have ended"
+        found.update((alloc, Due(alloc, reason)) for _, alloc in ended if alloc not in kept)
+    if retention.dead_for_ns is not None:
+        reason = f"ended more than {duration_text(retention.dead_for_ns)} ago"
+        limit_ns = now_ns - retention.dead_for_ns
+        found.update((alloc, Due(alloc, reason)) for time_ns, alloc in ended if time_ns < limit_ns)
+    return [found[alloc] for _, alloc in sorted(ended) if alloc in found]
+
+
+def _ended(store: Store, retention: Retention) -> Iterator[str]:
+    for status in retention.statuses:
+        yield from store.view(status=status).ids

@@ -1,0 +1,178 @@
+"""Checkpoints: the folded state of a log at a position, so that opening it reads only what came since.
+
+A checkpoint is a head, and parts of some hundred allocations each, as MessagePack. The head says what it was made with:
+the formats of checkpoints and records, and the hash of the lifecycle table. One that does not fit, or cannot be read,
+is as good as none: the log is the truth, and is folded from its beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+from msgspec import Struct
+
+from taskfold.fold.allocation import Allocation, Fold
+from taskfold.fold.task import Task, TaskState
+from taskfold.log.index_map import Positions
+from taskfold.model.counts import packed
+from taskfold.model.dialect import Dialect
+from taskfold.model.record import FORMAT, Coordinated, Decided, TaskEventUnion
+
+__all__ = ["Checkpoint", "KeepsCheckpoints", "from_parts", "to_parts"]
+
+CHECKPOINT_FORMAT: Final = 2
+_ALLOCATIONS_PER_PART: Final = 500
+
+
+@runtime_checkable
+class KeepsCheckpoints(Protocol):
+    """A log that keeps a checkpoint beside its records."""
+
+    def save_checkpoint(self, parts: Iterable[bytes]) -> None:
+        """Keep a checkpoint in place of the one before, whole or not at all. Raises LogError."""
+        ...
+
+    def checkpoint_parts(self) -> Iterator[bytes]:
+        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        ...
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds."""
+
+    seq: int
+    """The position of the newest record that is in the state."""
+    fold: Fold
+    positions: Positions
+
+
+class _Head(Struct, frozen=True):
+    """What a checkpoint was made with, and where."""
+
+    format: int
+    records: int
+    lifecycle: str
+    seq: int
+    allocations: int
+    positions: tuple[list[int], list[int], int, int, int]
+    fields: tuple[tuple[str, ...], ...]
+    """What the places of the values in a task and in an allocation mean."""
+
+
+class _Task(Struct, array_like=True):
+    """A `TaskState`, with the types that a decoder needs."""
+
+    state: str
+    failed: bool
+    restarts: int
+    last_restart_ns: int | None
+    started_at_ns: int | None
+    finished_at_ns: int | None
+    events: tuple[TaskEventUnion, ...]
+    recorded: tuple[TaskEventUnion, ...] | None
+    events_total: int
+    irregular: int
+    counts: dict[str, int]
+    """By wire type: the place of a type in the registry is another one in another version."""
+    decided: Decided | None
+    hidden: bool
+    fields: dict[str, bytes]
+
+
+class _Allocation(Struct, array_like=True):
+    """An `AllocationState`, with the types that a decoder needs."""
+
+    id: str
+    version: int
+    modify_index: int
+    modified_ns: int
+    placed: bytes
+    updates: dict[str, bytes | None]
+    tasks: dict[str, _Task]
+    coordinated: Coordinated | None
+    collected: bool
+
+
+_FIELDS: Final = (_Task.__struct_fields__, _Allocation.__struct_fields__)
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+def to_parts(seq: int, fold: Fold, positions: Positions) -> Iterator[bytes]:
+    """Yield a checkpoint of this state, in parts. O(tasks); memory for a part."""
+    head = _Head(
+        format=CHECKPOINT_FORMAT,
+        records=FORMAT,
+        lifecycle=fold.lifecycle.fingerprint,
+        seq=seq,
+        allocations=len(fold),
+        positions=positions.saved(),
+        fields=_FIELDS,
+    )
+    yield _encode(head)
+    rest = iter(fold.allocations.values())
+    while part := list(islice(rest, _ALLOCATIONS_PER_PART)):
+        yield _encode([_saved(allocation) for allocation in part])
+
+
+def _saved(allocation: Allocation) -> _Allocation:
+    state = allocation.freeze()
+    return _Allocation(
+        id=state.id,
+        version=state.version,
+        modify_index=state.modify_index,
+        modified_ns=state.modified_ns,
+        placed=state.placed,
+        updates=dict(state.updates),
+        tasks={name: _saved_task(task) for name, task in state.tasks.items()},
+        coordinated=state.coordinated,
+        collected=state.collected,
+    )
+
+
+def _saved_task(task: TaskState) -> _Task:
+    fields: dict[str, Any] = {name: getattr(task, name) for name in _Task.__struct_fields__}
+    return _Task(**fields)
+
+
+def from_parts(parts: Iterator[bytes], dialect: Dialect) -> Checkpoint | None:
+    """Return what a checkpoint holds; None where there is none, or one that does not fit. O(tasks)."""
+    try:
+        first = next(parts, None)
+        if first is None:
+            return None
+        head = msgspec.msgpack.decode(first, type=_Head)
+        fold = Fold(dialect, on_illegal="keep")
+        made_with = (head.format, head.records, head.lifecycle, head.fields)
+        if made_with != (CHECKPOINT_FORMAT, FORMAT, fold.lifecycle.fingerprint, _FIELDS):
+            return None
+        decode = msgspec.msgpack.Decoder(list[_Allocation]).decode
+        for part in parts:
+            fold.allocations.update((saved.id, _restored(saved)) for saved in decode(part))
+        if len(fold) != head.allocations:
+            return None
+        return Checkpoint(head.seq, fold, Positions.of(head.positions))
+    except (msgspec.DecodeError, KeyError):  # a type that is counted is not known here
+        return None
+
+
+def _restored(saved: _Allocation) -> Allocation:
+    return Allocation(
+        id=saved.id,
+        version=saved.version,
+        modify_index=saved.modify_index,
+        modified_ns=saved.modified_ns,
+        placed=saved.placed,
+        updates=saved.updates or None,
+        tasks={name: _restored_task(task) for name, task in saved.tasks.items()},
+        coordinated=saved.coordinated,
+        collected=saved.collected,
+    )
+
+
+def _restored_task(saved: _Task) -> Task:
+    fields: dict[str, Any] = msgspec.structs.asdict(saved)
+    fields["packed_counts"] = packed(fields.pop("counts"))
+    return Task.thaw(TaskState(**fields))

@@ -1,0 +1,74 @@
+"""Where an index begins in a log: a sparse table from index to position."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+from taskfold.model.record import Record
+
+__all__ = ["Positions"]
+
+RECORDS_PER_MARK: Final = 1_024
+
+
+class Positions:
+    """From which position on a log must be read to meet every record of an index, and of those after it.
+
+    It keeps two integers for each 1,024 records. Indexes need not be in order (answers of several polls may be imported
+    one after the other): nothing is ever passed over.
+
+    >>> from taskfold.events import Started
+    >>> positions = Positions()
+    >>> positions.note_all(
+    ...     [Record(seq=n, index=n * 10, alloc="a", version=n, event=Started()) for n in range(1, 3000)]
+    ... )
+    >>> positions.before(20_000), positions.before(0), positions.newest
+    (1024, 0, 29990)
+    """
+
+    def __init__(self, records_per_mark: int = RECORDS_PER_MARK) -> None:
+        self._records_per_mark = records_per_mark
+        self._seqs = array("Q")
+        self._newest = array("Q")
+        """The greatest index up to and with that position."""
+        self._count = 0
+        self.oldest = 0
+        """The index of the first record; 0 before there is one."""
+        self.newest = 0
+        """The greatest index of all."""
+
+    def saved(self) -> tuple[list[int], list[int], int, int, int]:
+        """Return what it knows, to be made anew `of`."""
+        return list(self._seqs), list(self._newest), self._count, self.oldest, self.newest
+
+    @classmethod
+    def of(cls, saved: tuple[list[int], list[int], int, int, int]) -> Positions:
+        """Return positions that know what was saved."""
+        made = cls()
+        seqs, newest, made._count, made.oldest, made.newest = saved
+        made._seqs.extend(seqs)
+        made._newest.extend(newest)
+        return made
+
+    def note_all(self, records: Sequence[Record]) -> None:
+        """Remember the next records. O(records)."""
+        count, newest = self._count, self.newest
+        if records and not count:
+            self.oldest = records[0].index
+        for record in records:
+            if count % self._records_per_mark == 0:
+                self._seqs.append(record.seq - 1)
+                self._newest.append(newest)
+            count += 1
+            if record.index > newest:  # noqa: PLR1730 - a call of max would double what all of this costs
+                newest = record.index
+        self._count, self.newest = count, newest
+
+    def before(self, index: int) -> int:
+        """Return a position after which all records of this index and of greater ones stand. O(log n)."""
+        # The last mark before which every index is smaller: the first record of the index comes after it.
+        place = bisect_left(self._newest, index)
+        return self._seqs[place - 1] if place else 0

@@ -1,0 +1,113 @@
+"""The effects: what an embedder owes after a decision, and the step that says so."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from taskfold.model.events import TaskEvent, wire_name
+from taskfold.model.record import Event, Finished
+
+__all__ = [
+    "AnyEffect",
+    "Collect",
+    "Effect",
+    "KillTask",
+    "Outcome",
+    "SignalTask",
+    "StartTask",
+    "Step",
+    "Timer",
+    "Written",
+]
+
+Outcome: TypeAlias = Literal["decided", "late", "repeated", "impossible"]
+"""What became of an input.
+
+``decided``: it was taken. ``late``: it comes after what it speaks of is over (an exit of a task that is dead).
+``repeated``: it was taken before. ``impossible``: it does not fit the state (a restart of a task that does not run).
+Only the first changes anything; the step's notes say why. A late start still gives an effect: the process must go.
+"""
+
+
+class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, tag_field="Type", gc=False):
+    """Something that the embedder must now do; effects are listed in the order in which they are owed."""
+
+
+class StartTask(Effect, frozen=True, kw_only=True, tag="StartTask"):
+    """Start the task, and report Started or what went wrong."""
+
+    task: str
+    at_ns: int
+    """Since when this is owed (unix nanoseconds): the time of the decision, or the time that a timer had."""
+
+
+class KillTask(Effect, frozen=True, kw_only=True, tag="KillTask"):
+    """End the task's process, or give up the start that is under way, and report Exited, or KillFailed."""
+
+    task: str
+    signal: str = ""
+    """The signal to send first, as the job names it; empty means what the driver sends unless told."""
+    timeout_ns: int
+    """How long the process may take to end by itself."""
+    hard_at_ns: int
+    """When to kill it hard, if it is still there (unix nanoseconds)."""
+    attempt: int = 1
+    """Which attempt this is, of five."""
+
+
+class SignalTask(Effect, frozen=True, kw_only=True, tag="SignalTask"):
+    """Send the task's process a signal."""
+
+    task: str
+    signal: str = ""
+
+
+class Collect(Effect, frozen=True, kw_only=True, tag="Collect"):
+    """All tasks are dead: what the allocation holds (directories, ports) may be let go of."""
+
+
+AnyEffect: TypeAlias = StartTask | KillTask | SignalTask | Collect
+
+
+class Timer(Struct, frozen=True, kw_only=True, rename=wire_name, gc=False):
+    """A time at which the task is to be reported as due; a new timer of a task replaces the one it had."""
+
+    task: str
+    kind: Literal["start", "kill"]
+    due_ns: int
+    """Unix nanoseconds."""
+
+
+class Written(Struct, frozen=True, gc=False):
+    """An event that is to be appended, and the task that it happens to (empty for the allocation)."""
+
+    task: str
+    event: Event
+
+
+class Step(Struct, frozen=True, kw_only=True):
+    """What a decision says: what to append, what to do, and when to ask again."""
+
+    alloc: str
+    time_ns: int
+    written: tuple[Written, ...] = ()
+    """All that is appended, as one write: task events, and the internal events that decisions remember by."""
+    effects: tuple[AnyEffect, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    outcome: Outcome = "decided"
+    notes: tuple[tuple[str, str], ...] = ()
+    """What was not done, and why: a task (or an empty text for the allocation) and a sentence."""
+
+    @property
+    def events(self) -> tuple[tuple[str, TaskEvent], ...]:
+        """The task events, each with its task, in the order in which they are appended."""
+        return tuple((found.task, found.event) for found in self.written if isinstance(found.event, TaskEvent))
+
+    @property
+    def moves(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
+        """The events that the lifecycle table knows, each with its task: the task events, and the ends without one."""
+        return tuple(
+            (found.task, found.event) for found in self.written if isinstance(found.event, (TaskEvent, Finished))
+        )

@@ -1,0 +1,221 @@
+"""Every error that taskfold raises on purpose: each names what was wrong, where, and what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+__all__ = [
+    "AlreadyPlaced",
+    "AppendRefused",
+    "CallbacksBusy",
+    "ClockWentBack",
+    "DecodeError",
+    "DialectError",
+    "Gone",
+    "IdConflict",
+    "IllegalEvent",
+    "InputRefused",
+    "ListenerError",
+    "LogError",
+    "PolicyRefused",
+    "ReadOnly",
+    "Refused",
+    "ServeError",
+    "SourceError",
+    "TaskfoldError",
+    "UnknownAllocation",
+    "VersionConflict",
+]
+
+
+class TaskfoldError(Exception):
+    """The base of every error that taskfold raises on purpose. All of them can be pickled and copied."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how an error is made again: of its message and fields, since what made it takes other arguments."""
+        return _error_again, (type(self), self.args), self.__dict__
+
+
+def _error_again(kind: type[TaskfoldError], args: tuple[Any, ...]) -> TaskfoldError:
+    """Return an error of a kind with a message; its fields follow."""
+    return kind.__new__(kind, *args)
+
+
+class IllegalEvent(TaskfoldError):
+    """The lifecycle table refuses this event in this state; nothing was changed."""
+
+    def __init__(self, *, task: str, state: str, event: str, allowed: tuple[str, ...], dialect: str) -> None:
+        self.task = task
+        self.state = state
+        self.event = event
+        self.allowed = allowed
+        self.dialect = dialect
+        name = f"task {task!r}" if task else "the task"
+        super().__init__(
+            f"{name} is {state}: {event!r} is not legal there in dialect {dialect}; legal are {', '.join(allowed)}"
+        )
+
+
+class InputRefused(TaskfoldError):
+    """An input cannot be decided on: of another dialect, of a task where it has none, or of a negative exit code."""
+
+
+class PolicyRefused(TaskfoldError, ValueError):
+    """Restart policies are not valid; nothing was decided."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        """Everything that is wrong, one sentence each."""
+        super().__init__(f"the restart policy is refused: {'; '.join(self.problems)}")
+
+
+class ClockWentBack(TaskfoldError):
+    """The time of an input is before that of the newest record of its allocation; nothing was changed."""
+
+    def __init__(self, *, allocation: str, time_ns: int, newest_ns: int) -> None:
+        self.time_ns = time_ns
+        self.newest_ns = newest_ns
+        super().__init__(
+            f"allocation {allocation} was written at {newest_ns}, and an input at {time_ns} is "
+            f"{newest_ns - time_ns} ns before that: report inputs in the order of their time"
+        )
+
+
+class Refused(TaskfoldError):
+    """A bound model's condition was false, or its callback before the append raised; nothing was changed."""
+
+
+class CallbacksBusy(Refused):
+    """A model could not be asked, since another thread has run callbacks for too long; nothing was changed."""
+
+
+class AppendRefused(TaskfoldError):
+    """Some writes of an append are refused; nothing was changed."""
+
+    def __init__(self, refusals: Sequence[tuple[int, TaskfoldError]]) -> None:
+        self.refusals = list(refusals)
+        """The place of each refused write among the others, from 0, and what refuses it."""
+        place, first = self.refusals[0]
+        others = f" (and {len(self.refusals) - 1} more)" if len(self.refusals) > 1 else ""
+        super().__init__(f"nothing was appended: write {place}: {first}{others}")
+
+
+class ListenerError(ExceptionGroup[Exception], TaskfoldError):
+    """Listeners, or callbacks of bound models, raised after something was recorded: it is, and everybody was told."""
+
+    records: list[Any]
+    """The records that were written."""
+    steps: list[Any]
+    """The steps that were decided, and whose effects are owed."""
+
+    def __new__(
+        cls, problems: Sequence[Exception], *, records: Sequence[object] = (), steps: Sequence[object] = ()
+    ) -> Self:
+        """Say what was raised first; an ExceptionGroup is complete before it is initialized."""
+        first = problems[0]
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        what = f"it was recorded, and then a listener raised {type(first).__name__}: {first}{others}"
+        self = super().__new__(cls, what, problems)
+        self.records = list(records)
+        self.steps = list(steps)
+        return self
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Do nothing: it is complete."""
+
+    def derive(self, problems: Sequence[Exception]) -> ListenerError:  # type: ignore[override]  # never a BaseException
+        """Return the same of some of the exceptions."""
+        return ListenerError(problems, records=self.records, steps=self.steps)
+
+    def __str__(self) -> str:
+        """Return the sentence itself: ExceptionGroup would count, too."""
+        return str(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what it is made of, to be pickled."""
+        return type(self), (list(self.exceptions),), self.__dict__
+
+
+class UnknownAllocation(TaskfoldError, KeyError):
+    """No allocation of this ID (or no task of this name in it) is known."""
+
+    def __str__(self) -> str:
+        """Return the sentence itself: KeyError would print its repr."""
+        return str(self.args[0])
+
+
+class DialectError(TaskfoldError, ValueError):
+    """A dialect that taskfold does not speak, or two dialects in one log."""
+
+
+class DecodeError(TaskfoldError, ValueError):
+    """A value is not what the format says; the message names its JSON path."""
+
+
+class LogError(TaskfoldError):
+    """A log cannot be read or written as asked."""
+
+
+class ReadOnly(LogError):
+    """The log was opened to be read only, and is written by another process, if by any; nothing was changed."""
+
+
+class Gone(LogError):
+    """Records that are asked for were removed from the log."""
+
+    def __init__(self, message: str, *, oldest: int) -> None:
+        self.oldest = oldest
+        """After which position everything is there; where one allocation is read, after which version."""
+        super().__init__(message)
+
+
+class VersionConflict(LogError):
+    """Another writer appended to this allocation first."""
+
+    def __init__(self, *, allocation: str, expected: int, found: int) -> None:
+        self.allocation = allocation
+        self.expected = expected
+        self.found = found
+        super().__init__(
+            f"allocation {allocation} is at version {found}, not {expected}: read it again and decide anew"
+        )
+
+
+class AlreadyPlaced(VersionConflict):
+    """An allocation of this ID was placed before; nothing was changed."""
+
+    def __init__(self, *, allocation: str, found: int) -> None:
+        super().__init__(allocation=allocation, expected=0, found=found)
+        self.args = (
+            f"allocation {allocation} was placed before, and is at version {found}: update it, or place another ID",
+        )
+
+
+class IdConflict(TaskfoldError):
+    """An ID names another event that was recorded before; nothing was changed."""
+
+    def __init__(self, *, id: str, allocation: str, task: str, event: str) -> None:
+        self.id = id
+        self.allocation = allocation
+        self.task = task
+        self.event = event
+        where = f"task {task!r} of allocation {allocation}" if task else f"allocation {allocation}"
+        super().__init__(
+            f"ID {id!r} was recorded before, and with something else than {event!r} of {where}: an ID names one event, "
+            "so that a repeat is known; give this one an ID of its own"
+        )
+
+
+class SourceError(TaskfoldError):
+    """A source of observations or records cannot be read; the message names the file and the line."""
+
+    def __init__(self, name: str, message: str, *, line: int | None = None) -> None:
+        self.name = name
+        self.line = line
+        where = name if line is None else f"{name}, line {line}"
+        super().__init__(f"{where}: {message}")
+
+
+class ServeError(TaskfoldError):
+    """A server cannot be run as asked."""

@@ -1,0 +1,247 @@
+"""Jobs as people write them, made into what a dialect's Nomad stores: the Job of its allocations.
+
+A Nomad makes a job whole in three steps (its API package, its agent, its servers); this is their sum, as one pure
+function. What absent fields become is a table (`taskfold.nomad.job_defaults`), what depends on other parts of the job
+a rule (`taskfold.nomad.job_rules`). Texts are copied as they were written, so that a job that is whole comes back byte
+for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
+from taskfold.model.errors import DecodeError
+from taskfold.nomad.go_floats import with_go_floats
+from taskfold.nomad.job_defaults import Kind, Slot, slots
+from taskfold.nomad.job_rules import Stanza, fill_in_job
+from taskfold.nomad.views import view
+from taskfold.nomad.views.job import Job
+
+__all__ = ["GIVEN_BY_A_SERVER", "canonical_job", "is_registered", "placed_job"]
+
+GIVEN_BY_A_SERVER: Final = (
+    "CreateIndex",
+    "JobModifyIndex",
+    "ModifyIndex",
+    "NomadTokenID",
+    "Stable",
+    "Status",
+    "StatusDescription",
+    "SubmitTime",
+    "Version",
+)
+"""What only a server gives a job: it stays as it was told, and is zero (`pending`) where nothing was."""
+
+_JOBS_KEPT: Final = 256
+_KEPT_BYTES: Final = 64 << 10
+"""How many jobs are remembered with what became of them, and how long each may be."""
+_LONGEST_NUMBER: Final = 20
+"""How many characters a number of 64 bits may have."""
+_SHOWN: Final = 60
+"""How much of a value an error shows."""
+_decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_list: Final = msgspec.json.Decoder(list[Raw]).decode
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+class _Registered(Struct):
+    """By what a job is known that a server has taken."""
+
+    JobModifyIndex: float | None = None
+
+
+_decode_registered: Final = msgspec.json.Decoder(_Registered).decode
+
+
+def canonical_job(job: bytes | str, dialect: str | Dialect, *, region: str = "global", path: str = "$") -> bytes:
+    """Return a job (bare, or under Job) as the Nomad of a dialect stores it. O(length), once for each of many the same.
+
+    Every field that the dialect has is there, and those that only other Nomads have are not; what no Nomad knows is
+    kept. One that names no region is of ``region``. ``GIVEN_BY_A_SERVER`` names what stays as it was told. A canonical
+    job comes back byte for byte.
+    Raises DecodeError, naming the path (below ``path``) and what would be right.
+
+    >>> whole = canonical_job('{"ID": "web", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "t"}]}]}', "1.1.2")
+    >>> job = msgspec.json.decode(whole)
+    >>> job["Version"], job["Type"], job["TaskGroups"][0]["Count"], job["TaskGroups"][0]["Tasks"][0]["KillTimeout"]
+    (0, 'service', 1, 5000000000)
+    """
+    try:
+        text = job.encode() if isinstance(job, str) else bytes(job)
+    except UnicodeError as error:
+        raise DecodeError(f"{path}: not the JSON of a job: {error}") from None
+    made = _canonical if len(text) <= _KEPT_BYTES else _canonical.__wrapped__
+    return made(text, dialect_of(dialect).name, region, path)
+
+
+def placed_job(job: bytes, dialect: Dialect, region: str, *, path: str = "$.Job") -> bytes:
+    """Return what is stored of the Job that an allocation is placed with: null, and one that a server took, as it is.
+
+    So a body that some Nomad has sent comes back byte for byte, whichever Nomad that was. Raises DecodeError.
+    """
+    return job if job == b"null" or is_registered(job) else canonical_job(job, dialect, region=region, path=path)
+
+
+def is_registered(job: bytes) -> bool:
+    """Tell whether a server has taken a job, and so made it whole: it has a JobModifyIndex then. O(length).
+
+    >>> is_registered(b'{"ID":"web"}'), is_registered(b'{"ID":"web","JobModifyIndex":24}')
+    (False, True)
+    """
+    try:
+        return bool(_decode_registered(job).JobModifyIndex)
+    except _UNREADABLE:
+        return False
+
+
+@lru_cache(maxsize=_JOBS_KEPT)
+def _canonical(text: bytes, dialect: str, region: str, path: str) -> bytes:
+    """Return a canonical job; the allocations of one job share it, as its bytes."""
+    try:
+        text.decode()
+        compact = msgspec.json.format(text, indent=-1)
+    except _UNREADABLE as error:
+        raise DecodeError(f"{path}: not the JSON of a job: {error}") from None
+    told = _object(compact, path)
+    if "Job" in told and told.keys().isdisjoint(("ID", "TaskGroups")):
+        compact, path = bytes(told["Job"]), f"{path}.Job"
+    spoken = DIALECTS[dialect]
+    job = _Reader(spoken).read(compact, Job, path)
+    fill_in_job(job, spoken, region)
+    written = _Writer(spoken, keeps_empty=is_registered(compact)).write(job, Job)
+    try:
+        view(written, Job, path=path)  # what stands in maps and in lists of texts was not looked at
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+    if b"\xe2" in written:  # as `fields_to_json` has it
+        written = written.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return written
+
+
+_SHAPES: Final[Mapping[Kind, tuple[str, tuple[bytes, ...]]]] = {
+    "text": ("a text", (b'"',)),
+    "number": ("a whole number of 64 bits", (b"-", *(b"%d" % digit for digit in range(10)))),
+    "duration": ("nanoseconds, a whole number of 64 bits", (b"-", *(b"%d" % digit for digit in range(10)))),
+    "flag": ("true or false", (b"true", b"false")),
+    "list": ("a list", (b"[",)),
+    "stanzas": ("a list", (b"[",)),
+    "map": ("an object", (b"{",)),
+    "floats": ("an object", (b"{",)),
+    "stanza": ("an object", (b"{",)),
+    "named_stanzas": ("an object", (b"{",)),
+}
+"""What a field of a kind must be, and how such JSON begins."""
+
+
+class _Reader:
+    """Reads a job: which fields it says, and that each is of its kind."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def read(self, text: bytes, of: type[Struct], path: str) -> Stanza:
+        """Return a stanza without its nulls, and without what only other Nomads have. Raises DecodeError."""
+        known = slots(of, self._dialect)
+        found: Stanza = {}
+        for name, raw in _object(text, path).items():
+            value = bytes(raw)
+            if value == b"null":
+                continue
+            if name not in known:
+                found[name] = value
+            elif (slot := known[name]) is not None and value != slot.also:
+                found[name] = self._value(value, slot, f"{path}.{name}")
+        return found
+
+    def _value(self, text: bytes, slot: Slot, path: str) -> Any:
+        """Return what a field says. Raises DecodeError."""
+        expected, beginnings = _SHAPES[slot.kind]
+        if not text.startswith(beginnings):
+            raise _wrong(path, expected, text)
+        if slot.of is not None:
+            return self._stanzas(text, slot.kind, slot.of, path)
+        if slot.kind in {"number", "duration"}:
+            if (number := _whole_number(text)) is None:
+                raise _wrong(path, expected, text)
+            return number
+        if slot.kind == "floats":
+            try:
+                return with_go_floats(text, self._dialect)
+            except ValueError as error:
+                raise DecodeError(f"{path}: {error}") from None
+        return text
+
+    def _stanzas(self, text: bytes, kind: Kind, of: type[Struct], path: str) -> Any:
+        """Return a stanza, or a list or a map of them. Raises DecodeError."""
+        if kind == "stanza":
+            return self.read(text, of, path)
+        if kind == "stanzas":
+            return [self.read(bytes(item), of, f"{path}[{place}]") for place, item in enumerate(_decode_list(text))]
+        return {name: self.read(bytes(item), of, f"{path}.{name}") for name, item in _object(text, path).items()}
+
+
+class _Writer:
+    """Writes a job: every field that its dialect has."""
+
+    def __init__(self, dialect: Dialect, *, keeps_empty: bool) -> None:
+        self._dialect = dialect
+        # A first version of a job has null for an empty list; a later one may have what was sent.
+        self._keeps_empty = keeps_empty
+
+    def write(self, stanza: Stanza, of: type[Struct]) -> bytes:
+        """Return a stanza as JSON, with what is unknown, in the order of the names."""
+        known = slots(of, self._dialect)
+        texts = {
+            name: self._text(stanza.get(name) if slot.is_kept else None, slot)
+            for name, slot in known.items()
+            if slot is not None and slot.is_stored
+        }
+        if unknown := [name for name in stanza if name not in known]:
+            texts.update((name, stanza[name]) for name in unknown)
+            texts = dict(sorted(texts.items()))
+        return b"{" + b",".join([_key(name) + text for name, text in texts.items()]) + b"}"
+
+    def _text(self, value: Any, slot: Slot) -> bytes:
+        """Return a field as JSON."""
+        if slot.of is None:
+            is_nothing = value is None or (value in {b"[]", b"{}"} and not self._keeps_empty)
+            return slot.default if is_nothing else bytes(value)
+        if slot.kind == "stanza":
+            return slot.default if value is None and slot.default != b"{}" else self.write(value or {}, slot.of)
+        if value is None or not (value or self._keeps_empty):
+            return slot.default
+        if slot.kind == "stanzas":
+            return b"[" + b",".join([self.write(item, slot.of) for item in value]) + b"]"
+        return b"{" + b",".join([_key(name) + self.write(item, slot.of) for name, item in value.items()]) + b"}"
+
+
+def _object(text: bytes, path: str) -> dict[str, Raw]:
+    try:
+        return _decode_object(text)
+    except _UNREADABLE:
+        raise _wrong(path, "an object", text) from None
+
+
+def _whole_number(text: bytes) -> bytes | None:
+    """Return a whole number of 64 bits, written without an exponent, as 1e+10 in the documented API; else None."""
+    digits = text.removeprefix(b"-")
+    if not digits.isdigit():
+        number = float(text)
+        text = b"%d" % int(number) if number.is_integer() else b""
+    return text if text and len(text) <= _LONGEST_NUMBER and -(1 << 63) <= int(text) < 1 << 64 else None
+
+
+@lru_cache(maxsize=1_024)
+def _key(name: str) -> bytes:
+    return msgspec.json.encode(name) + b":"
+
+
+def _wrong(path: str, expected: str, text: bytes) -> DecodeError:
+    shown = text[:_SHOWN].decode(errors="replace") + ("…" if len(text) > _SHOWN else "")
+    return DecodeError(f"{path}: expected {expected}, found {shown}")

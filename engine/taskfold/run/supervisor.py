@@ -1,0 +1,292 @@
+"""The supervisor: it carries out the effects of an engine with real processes, and reports what becomes of them.
+
+It reports in the event loop's thread: what is known of a process is recorded before the next effect is carried out, at
+the price that the loop waits for the log's disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from taskfold.fold.lifecycle import DEAD, RUNNING
+from taskfold.live.engine import Engine
+from taskfold.log.ownership import Owned
+from taskfold.model import inputs
+from taskfold.model.duration import NS_PER_SECOND
+from taskfold.model.effects import Collect, KillTask, SignalTask, StartTask, Step
+from taskfold.model.quoting import go_quoted
+from taskfold.nomad.canonical_job import canonical_job
+from taskfold.nomad.groups import named_group
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.nomad.views import view
+from taskfold.nomad.views.job import Job, Task, TaskGroup
+from taskfold.run.environment import Placement, environment_of
+from taskfold.run.raw_exec import Handle, Process, command_line_of, find_command, notes_of
+from taskfold.run.task_directory import TaskDirectory
+
+__all__ = ["PROCESSES", "Supervisor"]
+
+PROCESSES: Final = "Processes"
+"""The field of an allocation that its supervisor keeps handles in; one without it is somebody else's."""
+
+_Key: TypeAlias = tuple[str, str]
+"""An allocation and one of its tasks."""
+
+
+class Supervisor(Owned):
+    """Runs the tasks of the allocations that it places, on one event loop."""
+
+    def __init__(self, engine: Engine, directory: Path, *, is_bound: bool = False) -> None:
+        """Begin with what the engine's log knows; bound processes end when this one does, whatever ends it."""
+        self.engine = engine
+        self.on_note: Callable[[str], object] = lambda _: None
+        """Is told what was found again after a crash, and what tasks are not told."""
+        self._directory = directory.absolute()
+        self._own_with(engine.store.log)
+        self._is_bound = is_bound
+        self._is_stopping = False
+        self._over = asyncio.Event()
+        self._processes: dict[_Key, Process] = {}
+        found = [snapshot for snapshot in engine.allocations() if PROCESSES in snapshot.fields]
+        self.allocations = {snapshot.id or "" for snapshot in found}
+        """The IDs of those that it runs or has run."""
+        self.live = {snapshot.id or "" for snapshot in found if not _is_dead(snapshot)}
+        """Those that something may still happen to."""
+        engine.on_collect(lambda snapshot, _: self.allocations.discard(snapshot.id or ""))
+
+    def place(self, job: Mapping[str, Any]) -> list[str]:
+        """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError.
+
+        The job is as people write it; each allocation has it as the Nomad of the dialect stores it.
+        """
+        whole = self.canonical_job(job)
+        told = view(whole, Job, path="$")
+        snapshots = map(self.engine.snapshot, tuple(self.allocations))
+        standing = {snapshot.name: snapshot.id or "" for snapshot in snapshots if snapshot.desired_status == "run"}
+        groups = {
+            group.name: [f"{told.id}.{group.name}[{number}]" for number in range(group.count)]
+            for group in told.task_groups or ()
+        }
+        for name, names in groups.items():
+            if missing := [each for each in names if each not in standing]:
+                self._note_unknown(told, name, missing[0])
+        return [
+            standing.get(name) or self._place(told, whole, group, name)
+            for group, names in groups.items()
+            for name in names
+        ]
+
+    def canonical_job(self, job: Mapping[str, Any]) -> bytes:
+        """Return a job as it is placed. Raises DecodeError."""
+        return canonical_job(msgspec.json.encode(job), self.engine.dialect, region=self.engine.store.log.header.region)
+
+    def _note_unknown(self, job: Job, group_name: str, name: str) -> None:
+        """Say what the tasks of a group are not told."""
+        group = named_group(job, group_name)
+        assert group is not None
+        for task in group.tasks or ():
+            if note := notes_of(self._placement(job, group, name), task):
+                self.on_note(f"task {task.name!r}: {note}")
+
+    def _place(self, job: Job, whole: bytes, group: str, name: str) -> str:
+        alloc = str(uuid.uuid4())
+        own = {"ID": alloc, "Name": name, "JobID": job.id, "TaskGroup": group, "Job": msgspec.Raw(whole)}
+        if job.namespace:
+            own["Namespace"] = job.namespace
+        self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
+        self.allocations.add(alloc)
+        self.live.add(alloc)
+        self._report(alloc, "", inputs.Placed())
+        return alloc
+
+    async def run(self) -> None:
+        """Carry out what is owed until nothing lives any more, and leave no process behind. Raises LogError."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._live()
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _live(self) -> None:
+        for alloc in tuple(self.allocations):
+            self._recover(alloc)
+        # It listens from here on: what was owed before `restore` tells, and what both tell is begun once.
+        carrying = self._group.create_task(self._carry_out(self.engine.steps_async()))
+        try:
+            for step in self.engine.restore():
+                self._carry(step)
+            self.live = {alloc for alloc in self.live if not _is_dead(self.engine.snapshot(alloc))}
+            self._look_whether_over()
+            await self._over.wait()
+        finally:
+            self._over.set()
+            carrying.cancel()
+            for process in self._processes.values():
+                process.send("SIGKILL")
+
+    def stop(self) -> None:
+        """Stop what lives, as its job says how; when it is asked for again, at once."""
+        if self._is_stopping:
+            self._over.set()
+        if not self._over.is_set():
+            self._is_stopping = True
+            self._group.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        for alloc in tuple(self.live):
+            self._report(alloc, "", inputs.StopRequested())
+
+    # --- effects ---
+
+    async def _carry_out(self, steps: AsyncIterator[Step]) -> None:
+        async for step in steps:
+            self._carry(step)
+
+    def _carry(self, step: Step) -> None:
+        for effect in step.effects if step.alloc in self.allocations else ():
+            match effect:
+                case StartTask(task=task):
+                    self._start((step.alloc, task))
+                case KillTask(task=task):
+                    self._kill((step.alloc, task), effect)
+                case SignalTask(task=task, signal=name) if (step.alloc, task) in self._processes:
+                    self._processes[step.alloc, task].send(name)
+                case Collect():
+                    self.live.discard(step.alloc)
+                    for key, process in self._processes.items():
+                        if key[0] == step.alloc:  # its end was told by somebody else, or it begins too late
+                            process.send("SIGKILL")
+                    self._look_whether_over()
+
+    def _start(self, key: _Key) -> None:
+        """Start a task, unless it was started when this was owed before; report what stands in the way."""
+        if key in self._processes:
+            return
+        self._report(*key, inputs.SetUp(), id=f"{'/'.join(key)}/SetUp")
+        snapshot, directory = self.engine.snapshot(key[0]), self._directory_of(key)
+        try:
+            placement, task = self._placement_of(snapshot, key[1])
+            environment = environment_of(placement, task, directory)
+            argv = command_line_of(task, environment)
+            path = find_command(argv[0], directory, environment)
+            process = Process.prepare(directory, is_bound=self._is_bound)
+        except ValueError as error:
+            self._report(*key, inputs.ValidationFailed(error=str(error)))
+        except OSError as error:
+            is_passing = not isinstance(error, FileNotFoundError)
+            self._report(*key, self._worded(key, inputs.StartFailed(error=str(error), recoverable=is_passing)))
+        else:
+            self._processes[key] = process
+            self._group.create_task(self._follow(key, process))
+            # Before it runs, the log knows it: who comes after a crash finds it, or that it never began.
+            self._remember(key, process.handle)
+            process.go(path, argv, dict(environment.variables))
+
+    def _worded(self, key: _Key, failed: inputs.StartFailed) -> inputs.StartFailed:
+        """Return why a task did not start, in the words of the dialect's driver."""
+        what = f"failed to start task {go_quoted(key[1])} for alloc {go_quoted(key[0])}: "
+        if self.engine.dialect.has_new_client:
+            what = "failed to launch command with executor: rpc error: code = Unknown desc = "
+        return msgspec.structs.replace(failed, error=what + failed.error)
+
+    def _kill(self, key: _Key, effect: KillTask) -> None:
+        """Have a process end; one that is about to begin is owed another effect when it has begun."""
+        process = self._processes.get(key)
+        if process is None:
+            self._report(*key, inputs.Exited(exit_code=None))
+        elif process.is_started and process.attempt < effect.attempt:
+            process.attempt = effect.attempt
+            process.send(effect.signal)
+            wait_ns = max(effect.hard_at_ns - self.engine.clock.time_ns(), 0)
+            asyncio.get_running_loop().call_later(wait_ns / NS_PER_SECOND, process.send, "SIGKILL")
+
+    # --- reports ---
+
+    async def _follow(self, key: _Key, process: Process) -> None:
+        """Report what becomes of a process."""
+        with closing(process):
+            async for said in process.tells():
+                if not isinstance(said, inputs.Started):
+                    del self._processes[key]
+                self._report_of(key, process, said)
+        self._look_whether_over()
+
+    def _report_of(self, key: _Key, process: Process, said: inputs.Input) -> None:
+        """Report what became of a process: with an ID, since a supervisor that finds it again may say it once more."""
+        told = self._worded(key, said) if isinstance(said, inputs.StartFailed) else said
+        handle = process.handle
+        self._report(*key, told, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{type(said).__name__}")
+
+    def _report(self, alloc: str, task: str, said: inputs.Input, id: str | None = None) -> None:
+        # A clock that went back while nobody looked does not keep the present from being told.
+        newest_ns = self.engine.store.read(alloc).modified_ns
+        time_ns = newest_ns if newest_ns > self.engine.clock.time_ns() else None
+        self.engine.report(alloc, task, said, id=id, time_ns=time_ns)
+
+    def _look_whether_over(self) -> None:
+        if not self.live and not self._processes:
+            self._over.set()
+
+    # --- after a crash ---
+
+    def _recover(self, alloc: str) -> None:
+        """Find the processes of an allocation again; the log says which were found."""
+        if alloc in self.live:
+            self._report(alloc, "", inputs.Placed())  # a crash may have come between its placement and this
+        snapshot = self.engine.snapshot(alloc)
+        for name, handle in _handles(snapshot).items():
+            key, process = (alloc, name), Process(self._directory_of((alloc, name)).path, handle)
+            is_running = snapshot.tasks[name].state == RUNNING
+            found = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
+            if is_running or process.is_alive:
+                self._remember(key, msgspec.structs.replace(handle, found=found))
+                self.on_note(f"task {name!r} of {alloc}: its process is {found} (executor {handle.pid})")
+            if process.is_alive:
+                self._processes[key] = process
+                self._group.create_task(self._follow(key, process))
+            elif process.is_over:
+                if process.is_started:
+                    self._report_of(key, process, inputs.Started())
+                self._report_of(key, process, process.end())
+            else:
+                process.end_orphan()
+            if is_running and not process.is_over:
+                self._report(alloc, name, inputs.Restored(reattached=process.is_alive))
+        if alloc in self.live and self.engine.dialect.has_new_client:
+            self._report(alloc, "", inputs.ServerContacted())
+
+    def _remember(self, key: _Key, handle: Handle) -> None:
+        """Have the log know the process of a task."""
+        alloc, name = key
+        self.engine.update(alloc, {PROCESSES: {**_handles(self.engine.snapshot(alloc)), name: handle}})
+
+    def _directory_of(self, key: _Key) -> TaskDirectory:
+        return TaskDirectory(self._directory, *key)
+
+    def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, Task]:
+        """Return where a task is, and the task as the job orders it now. Raises ValueError where it orders none."""
+        job = snapshot.view("Job")
+        group = named_group(job, snapshot.task_group or "")
+        for task in (group.tasks if group else None) or ():
+            if group is not None and task.name == name:
+                return self._placement(job, group, snapshot.name or ""), task
+        raise ValueError(f"the job has no task {name!r} any more")
+
+    def _placement(self, job: Job, group: TaskGroup, name: str) -> Placement:
+        region = job.region or self.engine.store.log.header.region
+        return Placement(self.engine.dialect, region, job, group, name)
+
+
+def _handles(snapshot: Snapshot) -> dict[str, Handle]:
+    return msgspec.json.decode(snapshot.fields[PROCESSES], type=dict[str, Handle])
+
+
+def _is_dead(snapshot: Snapshot) -> bool:
+    return bool(snapshot.tasks) and all(task.state == DEAD for task in snapshot.tasks.values())

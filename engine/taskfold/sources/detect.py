@@ -1,0 +1,56 @@
+"""Which dialect a source speaks, and whether a newer Nomad than we know wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Final
+
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.model.events import UnknownEvent
+from taskfold.nomad.fields import ALLOCATION_FIELDS
+from taskfold.nomad.observation import Observation, Statement
+from taskfold.nomad.snapshot import UNTOLD_DIALECT, told_dialect
+from taskfold.nomad.task_states import TASK_FIELDS
+
+__all__ = ["detect", "told_by", "unknown_names"]
+
+_LOOK_AHEAD: Final = 100
+"""How many observations are looked at before the dialect must be decided."""
+
+
+def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
+    """Return the dialect of what is said, and all of it again. It looks at 100 statements at most.
+
+    The event stream exists since Nomad 1.0.0 only.
+    """
+    rest = iter(statements)
+    seen: list[Statement] = []
+    for statement in rest:
+        seen.append(statement)
+        name = told_by(statement)
+        if name is not None:
+            return name, chain(seen, rest)
+        if len(seen) == _LOOK_AHEAD:
+            break
+    # No task states anywhere.
+    return UNTOLD_DIALECT, chain(seen, rest)
+
+
+def told_by(statement: Statement) -> str | None:
+    """Return the dialect that one statement tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
+    if not isinstance(statement, Observation) or statement.kind == "stream":
+        return NEWEST_DIALECT
+    return told_dialect(statement.fields, statement.tasks)
+
+
+def unknown_names(observation: Observation) -> Iterator[str]:
+    """Yield the fields and event types of an observation that no dialect knows: a newer Nomad wrote them."""
+    if not observation.fields.keys() <= ALLOCATION_FIELDS.keys():
+        yield from sorted(observation.fields.keys() - ALLOCATION_FIELDS.keys())
+    for task in (observation.tasks or {}).values():
+        for name in task.fields:
+            if name not in TASK_FIELDS:
+                yield f"TaskStates.{name}"
+        if UnknownEvent in map(type, task.events):
+            yield from [f"event {event.wire_type!r}" for event in task.events if isinstance(event, UnknownEvent)]

@@ -1,0 +1,102 @@
+"""What is different between two points of a log, or of any other source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from taskfold.fold.allocation import AllocationState, Fold
+from taskfold.fold.task import TaskState
+from taskfold.model.duration import time_text
+from taskfold.model.events import wire_name
+from taskfold.nomad.fields import shown_fields
+from taskfold.sources.replay import At, Replay
+
+__all__ = ["ALWAYS_DIFFERENT", "Difference", "diff", "differences"]
+
+ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
+"""Fields that change with every write: that they did tells nothing."""
+
+_TIMES: Final = ("started_at_ns", "finished_at_ns", "last_restart_ns")
+_FACTS: Final = ("state", "failed", "restarts", "events_total", *_TIMES)
+
+
+class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
+    """One value that is not the same at both points."""
+
+    alloc: str
+    task: str = ""
+    """The task, or empty for the allocation itself."""
+    field: str
+    """Nomad's name of a top-level field; for a task State, Failed, Restarts, EventsTotal, or a time."""
+    before: Any = None
+    """The value at the first point, as JSON has it; None where there was none."""
+    after: Any = None
+
+
+def diff(
+    source: str | Path, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
+) -> Iterator[Difference]:
+    """Return what is different at ``last`` (the end, unless told) from what was at ``first``, sorted by allocation.
+
+    A point is an index, a time, or an `At`. O(records), twice; memory for two states.
+    Raises what `taskfold.replay` raises.
+
+    >>> log = getfixture("tmp_path") / "log.jsonl"
+    >>> from taskfold.live.engine import Engine
+    >>> from taskfold.events import Received, Started
+    >>> with Engine.open(log, dialect="1.1.2") as engine:
+    ...     engine.place({"ID": "a"})
+    ...     for event in (Received(), Started()):
+    ...         _ = engine.record("a", "web", event)
+    >>> [(found.task, found.field, found.before, found.after) for found in diff(log, 2, 3) if found.task][:2]
+    [('web', 'State', 'pending', 'running'), ('web', 'EventsTotal', 1, 2)]
+    """
+    return _differences(*(Replay(source, at=point, dialect=dialect) for point in (first, last)))
+
+
+def _differences(first: Replay, last: Replay) -> Iterator[Difference]:
+    """Yield what is different between the states of two replays."""
+    before, after = first.fold(), last.fold()
+    for alloc in sorted({*before, *after}):
+        yield from differences(alloc, _known(before, alloc), _known(after, alloc), after)
+
+
+def _known(fold: Fold, alloc: str) -> AllocationState | None:
+    found = fold.allocations.get(alloc)
+    return None if found is None else found.freeze()
+
+
+def differences(
+    alloc: str, before: AllocationState | None, after: AllocationState | None, fold: Fold
+) -> Iterator[Difference]:
+    """Yield what is different between two states of an allocation; None is one that it was not there in."""
+    one, other = _fields(before, fold), _fields(after, fold)
+    for name in sorted({*one, *other} - ALWAYS_DIFFERENT):
+        if one.get(name) != other.get(name):
+            yield Difference(alloc=alloc, field=name, before=_value(one.get(name)), after=_value(other.get(name)))
+    tasks, later = (before.tasks if before else {}), (after.tasks if after else {})
+    for task in sorted({*tasks, *later}):
+        yield from _of_task(alloc, task, tasks.get(task), later.get(task))
+
+
+def _fields(state: AllocationState | None, fold: Fold) -> dict[str, bytes]:
+    """Return the top-level fields of an allocation, with those that follow from its tasks."""
+    return {} if state is None else shown_fields(state, fold.dialect)
+
+
+def _value(text: bytes | None) -> Any:
+    return None if text is None else msgspec.json.decode(text)
+
+
+def _of_task(alloc: str, task: str, before: TaskState | None, after: TaskState | None) -> Iterator[Difference]:
+    for name in _FACTS:
+        one, other = (None if state is None else getattr(state, name) for state in (before, after))
+        if one != other:
+            if name in _TIMES:
+                one, other = (None if time_ns is None else time_text(time_ns) for time_ns in (one, other))
+            yield Difference(alloc=alloc, task=task, field=wire_name(name), before=one, after=other)

@@ -1,0 +1,83 @@
+"""History: every record of an allocation, and what each of them changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from taskfold.fold.allocation import Fold
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.model.errors import UnknownAllocation
+from taskfold.model.record import Record
+from taskfold.sources.diff import Difference, differences
+from taskfold.sources.replay import Replay
+
+__all__ = ["Entry", "history", "the_one"]
+
+
+_CANDIDATES: Final = 5
+
+
+def the_one(ids: Iterable[str], prefix: str) -> str | None:
+    """Return the one ID that begins like this, or is this; None where none does. Raises UnknownAllocation for several.
+
+    >>> the_one(["a", "ab", "b"], "a"), the_one(["ab", "b"], "a"), the_one(["b"], "a")
+    ('a', 'ab', None)
+    """
+    found = sorted(alloc for alloc in ids if alloc.startswith(prefix))
+    if len(found) <= 1 or prefix == found[0]:
+        return found[0] if found else None
+    shown = ", ".join(found[:_CANDIDATES]) + (" …" if len(found) > _CANDIDATES else "")
+    raise UnknownAllocation(f"{len(found)} allocations begin with {prefix!r}: {shown}")
+
+
+class Entry(Struct, frozen=True):
+    """A record, and what it changed."""
+
+    record: Record
+    changes: tuple[Difference, ...]
+    """Fields of the allocation and of its tasks; those that change with every write are left out."""
+
+
+def history(source: str | Path, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
+    """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
+
+    ``alloc`` is its ID, or enough of the beginning. A log in a database is asked by its index: O(log n); any other
+    source is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises,
+    and UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
+
+    >>> log = getfixture("tmp_path") / "log.jsonl"
+    >>> from taskfold.live.engine import Engine
+    >>> from taskfold.events import Received, Started
+    >>> with Engine.open(log, dialect="1.1.2") as engine:
+    ...     engine.place({"ID": "a"})
+    ...     for event in (Received(), Started()):
+    ...         _ = engine.record("a", "web", event)
+    >>> for entry in history(log, "a", "web"):
+    ...     print(type(entry.record.event).__name__, [(one.field, one.before, one.after) for one in entry.changes][0])
+    Received ('State', None, 'pending')
+    Started ('State', 'pending', 'running')
+    """
+    return _entries(Replay(source, dialect=dialect), alloc, task)
+
+
+def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
+    """Yield the entries of an allocation, or of a task."""
+    found = replay.matching(alloc)
+    one = the_one(found, alloc)
+    if one is None:
+        raise UnknownAllocation(f"no allocation begins with {alloc!r}")
+    names = sorted({record.task for record in found[one] if record.task})
+    if task and task not in names:
+        raise UnknownAllocation(f"allocation {one} has no task {task!r}; it has {', '.join(names) or 'none'}")
+    fold = Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
+    before = None
+    for record in found[one]:
+        after = fold.apply(record).freeze()
+        if task in {None, record.task}:
+            changes = differences(one, before, after, fold)
+            yield Entry(record, tuple(one for one in changes if task in {None, one.task}))
+        before = after

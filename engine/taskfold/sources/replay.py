@@ -1,0 +1,372 @@
+"""Replay: the state of every allocation at any index or time, from any source."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from msgspec import UNSET, Struct
+
+from taskfold.fold.allocation import Fold
+from taskfold.fold.status import is_terminal
+from taskfold.log.lines import is_database, open_bytes, readable
+from taskfold.log.opening import is_postgres, shown_name
+from taskfold.log.ownership import Owned
+from taskfold.model.clock import SystemClock
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.model.duration import time_text
+from taskfold.model.errors import DecodeError, DialectError, Gone, SourceError
+from taskfold.model.instants import INSTANTS, is_pasted_ns, parse_instant_ns
+from taskfold.model.record import Compacted, LogHeader, Record
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
+from taskfold.nomad.importer import Importer
+from taskfold.nomad.observation import Observation, Statement
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.detect import detect, unknown_names
+from taskfold.sources.source import DatabaseSource, Deregistered, Source, files_of
+
+__all__ = ["At", "Replay", "parse_at", "replay"]
+
+
+class At(Struct, frozen=True, kw_only=True):
+    """Up to where to fold: an index (of a write, Nomad's ModifyIndex), a time, a position, or, with none, the end.
+
+    An index is never split: all records of it are folded. A time folds, per allocation, the longest run of records from
+    its beginning of which none is later.
+    """
+
+    index: int | None = None
+    time_ns: int | None = None
+    seq: int | None = None
+    """The position of a record, in a log or as it would be imported: a write may be split."""
+
+    def __str__(self) -> str:
+        """Return the point in words."""
+        if self.seq is not None:
+            return f"position {self.seq}"
+        if self.time_ns is not None:
+            return time_text(self.time_ns)
+        return "the end" if self.index is None else f"index {self.index}"
+
+
+def parse_at(text: str, now_ns: int | None = None) -> At:
+    """Return the point that a text names: a number is an index, ``@7`` a position, an instant a time.
+
+    An instant may be written as people do (`model.instants`); ``now_ns`` (unix nanoseconds; by the machine's clock
+    unless given) is what ``24h`` and ``yesterday`` are before.
+    Raises ValueError for a text that is none of them.
+
+    >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns, parse_at("1795422850000000000").time_ns
+    (1042, 1795422850000000000, 1795422850000000000)
+    """
+    number = text.removeprefix("@")
+    if number.isascii() and number.isdigit() and len(number) <= _DIGITS and not is_pasted_ns(text):
+        return At(seq=int(number)) if text[0] == "@" else At(index=int(number))
+    try:
+        return At(time_ns=parse_instant_ns(text, SystemClock().time_ns() if now_ns is None else now_ns))
+    except ValueError:
+        msg = f"{text!r} is neither an index such as 1042 nor a time such as {INSTANTS}, nor a position (@7)"
+        raise ValueError(msg) from None
+
+
+_SHOWN: Final = 5
+_DIGITS: Final = 19
+"""No index has more: it is a number of 64 bits."""
+
+
+def _ignore(_: str) -> None:
+    """Take a note, and do nothing with it."""
+
+
+class Replay(Owned):
+    """A source that is being read, as records; iterate over it once, or fold it."""
+
+    instead = "read the source again where it is needed; its records, snapshots and fold can be copied"
+
+    def __init__(
+        self,
+        *sources: str | Path,
+        dialect: str | None = None,
+        at: At | int | str | None = None,
+        on_note: Callable[[str], None] = _ignore,
+    ) -> None:
+        """Name the sources: files, folders, or ``-`` for standard input; see `taskfold.sources.source`.
+
+        ``on_note`` is told, in a sentence, of what was passed over, and of a Nomad that is newer than we know.
+        """
+        self.sources = [file for source in sources for file in files_of(str(source))]
+        # Whoever reads may change the working directory meanwhile.
+        self._paths = [_path_of(name) for name in self.sources]
+        self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
+        self.dialect = dialect
+        """The dialect: as named, else, once it is being read, as detected."""
+        self.importer: Importer | None = None
+        """The importer, once what a Nomad said is being read."""
+        self._on_note = on_note
+        self.header: LogHeader | None = None
+        """The header, once a log of taskfold's own is being read."""
+        self._told: set[str] = set()
+        self._gone: list[Deregistered] = []
+        self._stream: BinaryIO | None = None
+        self._done_bytes = 0
+        self._seq = 0
+        """The position of the newest record that was read of a log."""
+        self._newest: int | None = None
+        """That of its newest record, where the log can tell without being read."""
+
+    def __repr__(self) -> str:
+        """Return which sources it reads, of which dialect, and up to which point."""
+        at = "" if self.at == At() else f", up to {self.at}"
+        return (
+            f"<Replay of {', '.join(map(shown_name, self.sources))}, dialect {self.dialect or 'not detected yet'}{at}>"
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the records up to the point that was asked for, in the order of the source.
+
+        Raises SourceError, naming file and line, for what cannot be read, and DialectError for two dialects.
+        """
+        late: set[str] = set()
+        for place, record in enumerate(self._records()):
+            if not place and self.header is not None and self.header.compacted is not UNSET:
+                self._check_at(self.header.compacted)
+            if self.at.seq is not None and record.seq > self.at.seq:
+                return
+            if self.at.index is not None and record.index > self.at.index:
+                continue
+            if self.at.time_ns is not None:
+                if record.time_ns > self.at.time_ns:
+                    late.add(record.alloc)
+                if record.alloc in late:
+                    continue
+            yield record
+
+    def _check_at(self, compacted: Compacted) -> None:
+        """Check that a log has all that makes the state at the point that was asked for. Raises Gone."""
+        asked = (self.at.seq, self.at.index, self.at.time_ns)
+        removed = (compacted.seq, compacted.index, compacted.time_ns)
+        if any(point is not None and point < limit for point, limit in zip(asked, removed, strict=True)):
+            raise Gone(
+                f"{shown_name(self.sources[0])}: records were removed when the log was compacted: there is no state "
+                f"before position {compacted.seq}, index {compacted.index} and time {time_text(compacted.time_ns)}",
+                oldest=compacted.seq,
+            )
+
+    def fold(self) -> Fold:
+        """Return the state after all records. O(records); memory for the live state only."""
+        fold: Fold | None = None
+        blocks = (records for _, records in self.steps()) if self.at == At() else ([record] for record in self)
+        for records in blocks:
+            # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
+            if self.importer is not None and self.at == At():
+                continue
+            fold = fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+            fold.apply_all(records)
+        if self.importer is not None and self.at == At():
+            return self.importer.fold
+        return fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
+
+    def matching(self, prefix: str) -> dict[str, list[Record]]:
+        """Return the records of each allocation whose ID begins like this, by ID.
+
+        A log in a database is asked by its index, and where several begin so, and none is this, for their IDs alone.
+        Else O(records), and memory for those that begin so. Raises as iterating does.
+        """
+        found: dict[str, list[Record]] = {}
+        is_asked = self.at == At() and len(self.sources) == 1 and _is_utf8(prefix)
+        if is_asked and _is_log_of_rows(self._paths[0], self.sources[0]):
+            source = DatabaseSource(self.sources[0], self._paths[0])
+            self.header, found = source.matching(prefix)
+            self._check_dialect(self.header, source.name)
+            return found
+        for record in self:
+            if record.alloc.startswith(prefix):
+                found.setdefault(record.alloc, []).append(record)
+        return found
+
+    def snapshots(self) -> Iterator[Snapshot]:
+        """Yield each allocation as it is after all records, sorted by ID."""
+        fold = self.fold()
+        for alloc in sorted(fold):
+            yield Snapshot.of(fold[alloc], fold.dialect)
+
+    def observations(self) -> Iterator[Observation]:
+        """Yield what the sources tell of allocations, with the dialect detected before the first.
+
+        Raises SourceError when a source is a log of taskfold's own, which holds records instead.
+        """
+        return (statement for statement in self.statements() if isinstance(statement, Observation))
+
+    def statements(self) -> Iterator[Statement]:
+        """Yield what the sources tell of allocations, and of what their Jobs are found out from, in order.
+
+        Raises as `observations` does.
+        """
+        return self._statements(self._open())
+
+    def _statements(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[Statement]:
+        found: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
+        if self.dialect is None:
+            self.dialect, found = detect(found)
+        for statement in found:
+            if isinstance(statement, Observation):
+                self._note_unknown(statement)
+            yield statement
+
+    def _open(self) -> Generator[Source | DatabaseSource, None, None]:
+        """Open one source after the other, and close each when the next is asked for."""
+        self._done_bytes = 0
+        for name, path in zip(self.sources, self._paths, strict=True):
+            if _is_log_of_rows(path, name):
+                self._stream = None
+                yield DatabaseSource(name, path)
+                continue
+            with open_bytes(path, name) as stream:
+                self._stream = stream
+                yield Source(stream, name, self._on_note, self._gone.append)
+            self._done_bytes += _size(path)
+
+    def progress(self) -> float | None:
+        """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""
+        if self._newest:
+            return min(self._seq / self._newest, 1.0)
+        total = sum(map(_size, self._paths))
+        if not total or "-" in self.sources or self._stream is None or self._stream.closed:
+            return None
+        raw = self._stream.fileobj if isinstance(self._stream, gzip.GzipFile) else self._stream
+        return min((self._done_bytes + raw.tell()) / total, 1.0)
+
+    def steps(self) -> Iterator[tuple[Statement | None, list[Record]]]:
+        """Yield each statement with the records that explain it; for a log, None with each block of records.
+
+        The records of one step are of one allocation. What says nothing of any allocation has no
+        step. This is all that the sources hold, whatever point was asked for.
+        """
+        with closing(self._open()) as sources:  # also when an error keeps alive what reads them
+            first = next(sources)
+            if first.is_log:
+                for block in self._of_log(first):
+                    yield None, block
+                return
+            yield from self._imported(chain([first], sources))
+
+    def _imported(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[tuple[Statement, list[Record]]]:
+        """Yield each statement with the records that explain it, those of each allocation apart."""
+        for statement in self._statements(sources):
+            if self.importer is None:
+                self.importer = Importer(self.dialect or NEWEST_DIALECT)
+            try:
+                records = self.importer.observe(statement)
+            except DecodeError as error:
+                raise SourceError(statement.name, str(error), line=statement.line) from None
+            if isinstance(statement, Observation):
+                yield statement, records
+            elif records:
+                yield from ((statement, list(group)) for _, group in groupby(records, attrgetter("alloc")))
+        if self.importer is None or not self.importer.observations:
+            self._on_note("the source tells of no allocation")
+        else:
+            self._note_gone(self.importer.fold)
+
+    def _note_gone(self, fold: Fold) -> None:
+        """Tell of allocations whose job is deregistered, and of which neither an end nor a wish for one was seen."""
+        newest = {(gone.namespace, gone.job): gone.at_index for gone in self._gone}
+        lives: dict[tuple[str, str], list[str]] = {}
+        for alloc in fold.allocations if newest else ():
+            snapshot = Snapshot.of(fold[alloc], fold.dialect)
+            key = snapshot.namespace or DEFAULT_NAMESPACE, snapshot.job_id or ""
+            has_ended = is_terminal(snapshot.desired_status or "", snapshot.client_status or "")
+            # One that was placed later is of the job as it was registered anew.
+            if key in newest and not has_ended and (snapshot.create_index or 0) <= newest[key]:
+                lives.setdefault(key, []).append(alloc)
+        for key, allocs in lives.items():
+            shown = ", ".join(sorted(allocs)[:_SHOWN]) + (" …" if len(allocs) > _SHOWN else "")
+            self._on_note(f"job {key[1]!r} was deregistered at index {newest[key]}; no end was seen of {shown}")
+
+    def _records(self) -> Iterator[Record]:
+        """Yield all records of the sources."""
+        return (record for _, records in self.steps() for record in records)
+
+    def _of_log(self, source: Source | DatabaseSource) -> Iterator[list[Record]]:
+        if len(self.sources) > 1:
+            raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
+        header, records = source.log()
+        self.header = header
+        self._check_dialect(header, source.name)
+        self._newest = source.newest()
+        return self._passed(records)
+
+    def _check_dialect(self, header: LogHeader, name: str) -> None:
+        """Take the dialect of a log. Raises DialectError where another one was named."""
+        if self.dialect not in {None, header.dialect}:
+            raise DialectError(f"{name} is of dialect {header.dialect}, not {self.dialect}")
+        self.dialect = header.dialect
+
+    def _passed(self, records: Iterator[list[Record]]) -> Iterator[list[Record]]:
+        """Yield blocks of records, and remember how far it has come."""
+        for block in records:
+            if block:
+                self._seq = block[-1].seq
+            yield block
+
+    def _note_unknown(self, observation: Observation) -> None:
+        """Tell once of each name that no dialect knows."""
+        for name in unknown_names(observation):
+            if name not in self._told:
+                self._told.add(name)
+                self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
+
+
+def _of_nomad(source: Source | DatabaseSource) -> Iterator[Statement]:
+    if source.is_log:
+        raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
+    return source.statements()
+
+
+def _path_of(name: str) -> str:
+    """Return the path of a source, wherever one is; what is no file is named as it is."""
+    return name if name == "-" or is_postgres(name) else str(Path(name).absolute())
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether an ID can begin like this, since UTF-8 can say it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_log_of_rows(path: str, name: str) -> bool:
+    """Tell whether a source is a database, which has an index."""
+    with readable(name):
+        return is_postgres(name) or (path != "-" and is_database(path))
+
+
+def _size(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def replay(
+    *sources: str | Path,
+    at: At | int | str | None = None,
+    dialect: str | None = None,
+    on_note: Callable[[str], None] = _ignore,
+) -> Replay:
+    """Return the replay of a source: iterate over its records, fold it, or ask for snapshots.
+
+    >>> log = getfixture("tmp_path") / "log.jsonl"
+    >>> from taskfold.log import NdjsonLog
+    >>> NdjsonLog(log, "0.5.6").close()
+    >>> list(replay(log).snapshots())
+    []
+    """
+    return Replay(*sources, dialect=dialect, at=at, on_note=on_note)

@@ -1,0 +1,246 @@
+"""Verify: whether the records fold to what was observed, at every index; and whether a log is what it should be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct, field
+
+from taskfold.fold.allocation import Allocation, Fold, current_field
+from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.model.record import Record, Updated
+from taskfold.nomad.compare import divergences
+from taskfold.nomad.importer import Importer, JobConflict
+from taskfold.nomad.observation import Observation, Statement
+from taskfold.sources.replay import Replay
+
+__all__ = ["Divergence", "Report", "verify"]
+
+MAX_PAST_STATES: Final = 10_000
+"""How many states of before are kept, to compare with them what comes late."""
+
+MAX_DIVERGENCES: Final = 1_000
+"""How many divergences a report keeps; it counts all of them."""
+
+
+class Divergence(Struct, frozen=True, kw_only=True):
+    """A place where the records do not say what was observed, or where a log is not what it should be."""
+
+    position: str
+    """File and line."""
+    index: int
+    alloc: str
+    path: str
+    """The JSON path inside the allocation; for a log, the field of the record."""
+    expected: Any
+    """What was observed, or what must stand there."""
+    found: Any
+    """What the records fold to, or what stands there."""
+    recorded: tuple[Record, ...] = ()
+    """The records that explain this observation."""
+    state_before: dict[str, str] = {}
+    """The states of the allocation's tasks before those."""
+    why: str = ""
+
+
+class Report(Struct, kw_only=True):
+    """What `verify` found."""
+
+    dialect: str = ""
+    allocations: int = 0
+    tasks: int = 0
+    observations: int = 0
+    repeats: int = 0
+    """Observations that told nothing new."""
+    conflicts: int = 0
+    """What contradicts another source, of the same index or of the same job: each is a divergence, too."""
+    compared: int = 0
+    """Observations that were compared with the fold at their index: all but those that came late, of one that is none
+    of the 10 000 newest states of before."""
+    records: Counter[str] = field(default_factory=Counter)
+    """Records by the type of their event."""
+    irregular: int = 0
+    """Events that the lifecycle table refuses, and that were kept."""
+    divergences: list[Divergence] = []
+    divergences_total: int = 0
+
+    @property
+    def gaps(self) -> int:
+        """How often events were lost."""
+        return self.records["Gap"]
+
+    @property
+    def observed(self) -> int:
+        """How many corrections were needed: what the lifecycle table cannot explain."""
+        return self.records["Observed"]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether there is no divergence."""
+        return self.divergences_total == 0
+
+    def add(self, divergence: Divergence) -> None:
+        """Count a divergence, and keep it while there is room."""
+        self.divergences_total += 1
+        if len(self.divergences) < MAX_DIVERGENCES:
+            self.divergences.append(divergence)
+
+
+def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None) -> Report:
+    """Return what is wrong with a source, if anything.
+
+    What a Nomad said is imported, each record is written and read as a log would, and folded; then the fold is compared
+    with what was observed, at every index and key by key. In a log, order and structure are checked.
+    O(length); memory for the live state only. Raises SourceError for what cannot be read at all.
+    """
+    # What is needed for logs only is imported when one is verified: many import this module for its types.
+    from taskfold.sources.verify_log import LogVerifier, is_log, verify_log
+
+    report = Report()
+    if len(sources) == 1 and is_log(str(sources[0])):
+        verify_log(str(sources[0]), dialect, report)
+        return report
+    replay = Replay(*sources, dialect=dialect, on_note=on_note)
+    fold: Fold | None = None
+    check: LogVerifier | None = None
+    past = _Past()
+    for statement, records in replay.steps():
+        fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
+        if statement is None:  # a log on standard input
+            check = check or LogVerifier(replay.sources[0], replay.header, fold, report)
+            for record in records:
+                check.record(record)
+            continue
+        alloc = statement.alloc if isinstance(statement, Observation) else records[0].alloc
+        explained = _Explained(statement, alloc, records, states_of(fold, alloc))
+        past.keep(fold.allocations.get(alloc), records)
+        for record in records:
+            report.records[type_name(record)] += 1
+            fold.apply(_as_read_back(record))
+        if isinstance(statement, Observation):
+            _compare(fold, statement, explained, past, report)
+        if any(isinstance(record.event, Updated) and record.event.job_source for record in records):
+            _compare_job(fold, replay.importer, explained, report)
+    report.dialect = replay.dialect or ""
+    count_states(fold, report)
+    if replay.importer is not None:
+        report.observations = replay.importer.observations
+        report.repeats = replay.importer.repeats
+        report.conflicts = replay.importer.conflicts_total
+        for conflict in replay.importer.job_conflicts:
+            report.add(_job_divergence(conflict))
+    return report
+
+
+def states_of(fold: Fold, alloc: str) -> dict[str, str]:
+    found = fold.allocations.get(alloc)
+    return {} if found is None else {name: task.state for name, task in found.tasks.items()}
+
+
+def _as_read_back(record: Record) -> Record:
+    """Return the record as a log would give it back."""
+    return msgspec.json.decode(msgspec.json.encode(record), type=Record)
+
+
+def type_name(record: Record) -> str:
+    return str(type(record.event).__struct_config__.tag)
+
+
+class _Explained(NamedTuple):
+    """A statement, and the records that explain it."""
+
+    statement: Statement
+    alloc: str
+    records: list[Record]
+    state_before: dict[str, str]
+
+    def divergence(self, path: str, expected: Any, found: Any, why: str) -> Divergence:
+        """Return a divergence that showed with this statement."""
+        return Divergence(
+            position=f"{self.statement.name}, line {self.statement.line}",
+            index=self.statement.index,
+            alloc=self.alloc,
+            path=path,
+            expected=expected,
+            found=found,
+            recorded=tuple(self.records),
+            state_before=self.state_before,
+            why=why,
+        )
+
+
+class _Past:
+    """States of before, by allocation and index: what comes late is compared with them. Memory is bounded."""
+
+    def __init__(self) -> None:
+        self._states: dict[tuple[str, int], Allocation] = {}
+
+    def keep(self, known: Allocation | None, records: list[Record]) -> None:
+        """Keep a state that these records move on from to another index. O(tasks)."""
+        if known is None or not records or records[0].index == known.modify_index:
+            return
+        self._states[known.id, known.modify_index] = known.copy()
+        if len(self._states) > MAX_PAST_STATES:
+            del self._states[next(iter(self._states))]
+
+    def at(self, alloc: str, index: int) -> Allocation | None:
+        """Return the state of an allocation at an index; None where it is not kept, or there was none."""
+        return self._states.get((alloc, index))
+
+
+_WRONG: Final = "the records fold to something else than what was observed"
+_CONFLICT: Final = "another observation of this index says something else"
+_OTHER_JOB: Final = "what the stream tells of the job says something else than what was told of the allocation"
+
+
+def _compare(fold: Fold, observation: Observation, explained: _Explained, past: _Past, report: Report) -> None:
+    """Compare the fold with one observation, at its index."""
+    known = fold.owned(observation.alloc)
+    if observation.index == known.modify_index:
+        report.compared += 1
+        why = _WRONG if explained.records else _CONFLICT
+        for path, expected, found in divergences(known, observation, fold.dialect):
+            report.add(explained.divergence(path, expected, found, why))
+        return
+    then = past.at(observation.alloc, observation.index)
+    if then is not None:
+        report.compared += 1
+        for path, expected, found in divergences(then, observation, fold.dialect):
+            # It came too late to add what was not told of its index.
+            if found is not None and found != ():
+                report.add(explained.divergence(path, expected, found, _CONFLICT))
+
+
+def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, report: Report) -> None:
+    """Compare a Job that was found out with what the stream tells."""
+    known = fold.owned(explained.alloc)
+    write = None if importer is None else importer.job_told(explained.alloc)
+    expected, found = b"" if write is None else write.text, current_field(known.placed, known.updates, "Job") or b""
+    if expected != found:
+        report.add(explained.divergence("$.Job", expected.decode() or None, found.decode() or None, _WRONG))
+
+
+def _job_divergence(conflict: JobConflict) -> Divergence:
+    """Return the divergence of a Job that the stream contradicts."""
+    return Divergence(
+        position=f"{conflict.name}, line {conflict.line}",
+        index=conflict.index,
+        alloc=conflict.alloc,
+        path="$.Job",
+        expected=conflict.write.text.decode(),
+        found=conflict.job.decode(),
+        why=_OTHER_JOB,
+    )
+
+
+def count_states(fold: Fold | None, report: Report) -> None:
+    """Fill in what was counted."""
+    if fold is not None:
+        report.allocations = len(fold)
+        for allocation in fold.allocations.values():
+            report.tasks += len(allocation.tasks)
+            report.irregular += sum(task.seldom.irregular for task in allocation.tasks.values())

@@ -1,0 +1,1525 @@
+"""What follows from an input: where it fits, what each client does, and that nothing else ever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+import random
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from support import recordings
+from support.asgi import Call
+from support.jobs import POLICY, SECOND, hooked, job
+from taskfold import Engine, Fold, ManualClock, inputs
+from taskfold import events as ev
+from taskfold.decision.group import Group, TaskPlan, kill_backoff_ns
+from taskfold.decision.rules import RULES, decide, due_of, owed
+from taskfold.effects import AnyEffect, Collect, KillTask, SignalTask, StartTask, Step
+from taskfold.errors import (
+    ClockWentBack,
+    DecodeError,
+    InputRefused,
+    ListenerError,
+    LogError,
+    PolicyRefused,
+    TaskfoldError,
+    UnknownAllocation,
+    VersionConflict,
+)
+from taskfold.events import wire_type
+from taskfold.fold.task import TaskState
+from taskfold.http.app import App
+from taskfold.inputs import INPUTS, NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
+from taskfold.log.contract import Append
+from taskfold.log.memory import MemoryLog
+from taskfold.model.dialect import DIALECTS, dialect_of
+from taskfold.model.policy import RestartPolicy
+from taskfold.model.record import Updated
+
+OLD, NEW = "0.5.6", "1.1.2"
+
+
+class Story:
+    """An engine with one allocation, told short: what is said, and what came of it."""
+
+    def __init__(self, *tasks: str | dict[str, Any], dialect: str = NEW, **more: Any) -> None:
+        self.clock = ManualClock(SECOND)
+        self.engine = Engine(dialect=dialect, clock=self.clock, seed=7)
+        self.engine.place({"ID": "a", "JobID": "example", "TaskGroup": "group", "Job": job(*tasks, **more)})
+
+    def say(self, said: Input, *tasks: str) -> Step:
+        """Report the same of the allocation, or of some tasks; return the last step."""
+        for task in tasks or ("",):
+            step = self.engine.report("a", task, said)
+        return step
+
+    def run(self, *tasks: str) -> None:
+        """Place the allocation, and start tasks."""
+        self.say(inputs.Placed())
+        if tasks:
+            self.say(inputs.Started(), *tasks)
+
+    def types(self, task: str) -> list[str]:
+        """Return the types of a task's events, without Received."""
+        found = [wire_type(r.event) for r in self.engine.history("a", task) if isinstance(r.event, ev.TaskEvent)]
+        return found[1:]
+
+    def state(self, task: str) -> TaskState:
+        """Return a task's state."""
+        return self.engine.task("a", task)
+
+
+def names(step: Step, kind: type) -> list[str]:
+    """Return the tasks of a step's effects of one kind."""
+    return [effect.task for effect in step.effects if isinstance(effect, kind) and not isinstance(effect, Collect)]
+
+
+# --- the vectors of the group's rules ---
+
+
+@pytest.mark.parametrize("case", recordings.vector("task_state")["group_cases_v056"], ids=lambda c: c["name"])
+def test_the_old_client_dooms_the_others_as_its_functions_do(case):
+    tasks = [{"Name": name, "Leader": told["leader"]} for name, told in case["tasks"].items()]
+    policy = POLICY | {"Attempts": 0}
+    story = Story(*tasks, dialect=OLD, policy=policy, Type="batch")
+    story.run(*case["tasks"])
+    task, event = case["apply"]["task"], case["apply"]["event"]
+    if event is not None and event["Type"] == "Killing":
+        step = story.say(inputs.KillRequested(reason="why", fails_task=event["FailsTask"]), task)
+    else:
+        step = story.say(inputs.Exited(exit_code=0 if event is None else 1), task)
+
+    doomed = {name: wire_type(found) for name, found in reversed(step.events) if name != task and is_doom(found)}
+    assert doomed == case["destroyed"]
+
+
+def is_doom(event: ev.TaskEvent) -> bool:
+    """Tell whether an event says why others end."""
+    return isinstance(event, (ev.SiblingTaskFailed, ev.LeaderTaskDead, ev.MainTasksDead))
+
+
+# --- where an input fits ---
+
+WHERE = ("pending", "running", "ending", "dead")
+
+
+def placed_at(where: str, dialect: str) -> Story:
+    """Return a story whose task is at one of the four places."""
+    story = Story("web", "other", dialect=dialect)
+    story.run("other")
+    if where != "pending":
+        story.say(inputs.Started(), "web")
+    if where == "ending":
+        story.say(inputs.KillRequested(), "web")
+    if where == "dead":
+        story.say(inputs.KillRequested(), "web")
+        story.say(inputs.Exited(exit_code=0), "web")
+    return story
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("kind", RULES, ids=lambda kind: kind.__name__)
+def test_an_input_that_does_not_fit_changes_nothing_and_says_so(kind, where, dialect):
+    story = placed_at(where, dialect)
+    if kind in NEW_CLIENT_ONLY and dialect != NEW:
+        with pytest.raises(InputRefused, match=f"{kind.__name__} does not exist in dialect {dialect}"):
+            story.say(kind(), "web")
+        return
+    before = story.engine.index
+
+    step = story.say(kind(), "web")
+
+    rule = RULES[kind]
+    if where not in rule.fits:
+        assert step.outcome == rule.otherwise.get(where, "late" if where == "dead" else "impossible")
+    if step.outcome != "decided":
+        assert story.engine.index == before
+        assert (step.written, step.timers) == ((), ())
+        assert [task for task, _ in step.notes] == ["web"]
+        # Of what comes too late, only a start leaves something to do.
+        assert names(step, KillTask) == (["web"] if kind is inputs.Started and where == "dead" else [])
+
+
+def test_every_input_has_its_place():
+    assert set(RULES) | OF_ALLOCATION | OF_EITHER == set(INPUTS)
+    assert not OF_ALLOCATION & set(RULES)
+    assert set(RULES) >= OF_EITHER
+    assert set(get_args(inputs.AnyInput)) == set(INPUTS)
+
+
+@pytest.mark.parametrize("kind", sorted(OF_ALLOCATION, key=str), ids=lambda kind: kind.__name__)
+def test_an_input_of_an_allocation_names_no_task(kind):
+    with pytest.raises(InputRefused, match="leave 'web' out"):
+        Story("web").say(kind(), "web")
+
+
+@pytest.mark.parametrize("kind", sorted(set(INPUTS) - OF_ALLOCATION - OF_EITHER, key=str), ids=lambda k: k.__name__)
+def test_an_input_of_a_task_names_it(kind):
+    with pytest.raises(InputRefused, match="name it"):
+        Story("web").say(kind())
+
+
+# --- one task ---
+
+
+def test_a_second_exit_is_too_late_or_impossible():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.Exited(exit_code=1), "web")
+
+    assert story.say(inputs.Exited(exit_code=1), "web").outcome == "impossible"
+    assert story.types("web") == ["Started", "Terminated", "Restarting"]
+
+
+def test_a_restart_waits_for_its_time_and_then_is_owed():
+    story = Story("web")
+    story.run("web")
+    step = story.say(inputs.Exited(exit_code=1), "web")
+
+    [timer] = step.timers
+    assert SECOND <= timer.due_ns - story.clock.time_ns() < 1.25 * SECOND
+    assert (story.engine.next_due(), story.engine.due(timer.due_ns - 1)) == (timer.due_ns, [])
+    [due] = story.engine.due(timer.due_ns)
+    assert due.effects == (StartTask(task="web", at_ns=timer.due_ns),)
+    assert (story.engine.next_due(), story.engine.due(timer.due_ns)) == (None, [])
+
+
+def test_an_early_timer_is_told_to_wait():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.Exited(exit_code=1), "web")
+
+    step = story.say(inputs.TimerDue(kind="start"), "web")
+
+    assert (step.outcome, step.effects) == ("impossible", ())
+
+
+def test_a_kill_is_tried_five_times_and_then_the_task_counts_as_dead():
+    story = Story("web", dialect=OLD)
+    story.run("web")
+    kill = story.say(inputs.KillRequested(reason="why"), "web").effects[0]
+    assert isinstance(kill, KillTask)
+    assert kill.hard_at_ns == story.clock.time_ns() + kill.timeout_ns == story.clock.time_ns() + 5 * SECOND
+    waits = []
+    for attempt in range(1, 5):
+        step = story.say(inputs.KillFailed(error="stuck"), "web")
+        waits.append(step.timers[0].due_ns - story.clock.time_ns())
+        story.clock.advance(waits[-1])
+        [again] = story.engine.due()
+        assert [effect.attempt for effect in again.effects if isinstance(effect, KillTask)] == [attempt + 1]
+
+    step = story.say(inputs.KillFailed(error="stuck"), "web")
+
+    assert waits == [kill_backoff_ns(attempt) for attempt in range(1, 5)]
+    assert [type(event) for _, event in step.events] == [ev.Killed]
+    assert [event.kill_error for _, event in step.events if isinstance(event, ev.Killed)] == ["stuck"]
+    assert story.state("web").state == "dead"
+
+
+def test_the_old_client_kills_within_its_own_limits():
+    story = Story({"Name": "web", "KillTimeout": 100 * SECOND}, {"Name": "db", "KillTimeout": -1}, dialect=OLD)
+    story.run("web", "db")
+
+    step = story.say(inputs.StopRequested())
+
+    assert [e.timeout_ns for e in step.effects if isinstance(e, KillTask)] == [30 * SECOND, SECOND]
+
+
+def test_a_kill_of_the_new_client_waits_for_the_shutdown_delay():
+    story = Story({"Name": "web", "ShutdownDelay": 3 * SECOND, "KillSignal": "SIGUSR1"})
+    story.run("web")
+    step = story.say(inputs.StopRequested())
+    assert (names(step, KillTask), [timer.kind for timer in step.timers]) == ([], ["kill"])
+    story.clock.advance(3 * SECOND)
+
+    [due] = story.engine.due()
+
+    assert [(e.signal, e.attempt) for e in due.effects if isinstance(e, KillTask)] == [("SIGUSR1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "types"),
+    [
+        (OLD, ["Started", "Restart Signaled", "Killing", "Killed", "Restarting", "Started"]),
+        (NEW, ["Started", "Restart Signaled", "Terminated", "Restarting", "Started"]),
+    ],
+)
+def test_a_restart_that_is_asked_for_does_not_count(dialect, types):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    for _ in range(5):
+        asked = story.say(inputs.RestartRequested(reason="please"), "web")
+        assert names(asked, KillTask) == ["web"]
+        assert story.say(inputs.RestartRequested(), "web").outcome == "repeated"
+        exited = story.say(inputs.Exited(exit_code=137), "web")
+        assert names(exited, StartTask) == ["web"]
+        story.say(inputs.Started(), "web")
+
+    assert story.types("web")[: len(types)] == types
+    assert story.state("web").restarts == 5
+    assert story.say(inputs.Exited(exit_code=1), "web").events[-1][1].restart_reason == "Restart within policy"
+
+
+def test_a_restart_because_of_a_failure_counts():
+    story = Story("web", policy=POLICY | {"Attempts": 1})
+    story.run("web")
+    for _ in range(2):
+        story.say(inputs.RestartRequested(reason="healthcheck", failure=True), "web")
+        step = story.say(inputs.Exited(exit_code=0), "web")
+        story.say(inputs.Started(), "web")
+
+    assert [type(event) for _, event in step.events] == [ev.Terminated, ev.NotRestarting]
+    with pytest.raises(InputRefused, match="does not exist in dialect"):
+        placed_at("running", OLD).say(inputs.RestartRequested(failure=True), "web")
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_a_stop_wins_over_a_restart_that_is_under_way(dialect):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    story.say(inputs.RestartRequested(), "web")
+
+    stop = story.say(inputs.StopRequested())
+    story.say(inputs.Exited(exit_code=137), "web")
+
+    assert names(stop, KillTask) == []  # its process is being ended already
+    assert story.state("web").state == "dead"
+    assert story.types("web")[-1] == "Killed"
+
+
+@pytest.mark.parametrize(("dialect", "types"), [(OLD, ["Killed"]), (NEW, ["Killing"])])
+def test_a_stop_ends_a_task_that_waits_for_its_restart(dialect, types):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    story.say(inputs.Exited(exit_code=1), "web")
+
+    step = story.say(inputs.StopRequested())
+
+    assert story.types("web")[3:] == types
+    assert (story.state("web").state, story.engine.next_due()) == ("dead", None)
+    assert step.effects == (Collect(),)
+
+
+def test_the_new_client_waits_for_a_start_that_is_under_way():
+    story = Story("web")
+    story.run()
+    step = story.say(inputs.StopRequested())
+    assert names(step, KillTask) == ["web"]
+    assert story.state("web").state == "pending"
+
+    late = story.say(inputs.Started(), "web")
+    story.say(inputs.Exited(exit_code=0), "web")
+
+    assert names(late, KillTask) == ["web"]
+    assert story.types("web") == ["Killing", "Started", "Terminated", "Killed"]
+
+
+@pytest.mark.parametrize("said", [inputs.StartFailed(error="no"), inputs.DownloadFailed(), inputs.Exited()])
+def test_a_start_that_was_given_up_is_the_end(said):
+    story = Story("web")
+    story.run()
+    story.say(inputs.StopRequested())
+
+    story.say(said, "web")
+
+    assert story.state("web").state == "dead"
+    assert not story.state("web").failed
+
+
+def test_a_task_that_was_killed_when_its_time_had_come_is_never_started():
+    story = Story("web")
+    story.run("web")
+    due_ns = story.say(inputs.Exited(exit_code=1), "web").timers[0].due_ns
+    story.clock.advance(due_ns - story.clock.time_ns())
+    story.say(inputs.StopRequested())
+
+    [step] = story.engine.due()
+
+    assert names(step, StartTask) == []
+    assert story.state("web").state == "dead"
+
+
+# --- the group ---
+
+
+def test_the_leader_ends_before_its_followers():
+    story = Story({"Name": "lead", "Leader": True}, "one", "two")
+    story.run("lead", "one", "two")
+    assert names(story.say(inputs.StopRequested()), KillTask) == ["lead"]
+
+    step = story.say(inputs.Exited(exit_code=0), "lead")
+
+    assert names(step, KillTask) == ["one", "two"]
+
+
+def test_a_leader_ends_first_also_when_a_sibling_failed():
+    story = Story({"Name": "lead", "Leader": True}, "bad", "good", policy=POLICY | {"Attempts": 0})
+    story.run("lead", "bad", "good")
+
+    failed = story.say(inputs.Exited(exit_code=1), "bad")
+    ended = story.say(inputs.Exited(exit_code=0), "lead")
+
+    assert [task for task, event in failed.events if isinstance(event, ev.SiblingTaskFailed)] == ["lead", "good"]
+    assert (names(failed, KillTask), names(ended, KillTask)) == (["lead"], ["good"])
+    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
+
+
+def test_to_the_old_client_the_first_destruction_wins():
+    story = Story("bad", "good", dialect=OLD, policy=POLICY | {"Attempts": 0})
+    story.run("bad", "good")
+    story.say(inputs.Exited(exit_code=1), "bad")
+
+    stop = story.say(inputs.StopRequested())
+
+    assert stop.events == ()
+    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
+
+
+def test_the_old_client_tells_the_end_of_a_wait_for_a_download_twice():
+    story = Story("web", dialect=OLD)
+    story.run()
+    story.say(inputs.DownloadFailed(error="404"), "web")
+
+    story.say(inputs.StopRequested())
+
+    assert story.types("web") == ["Failed Artifact Download", "Restarting", "Killed", "Killed"]
+
+
+def test_sidecars_are_killed_after_the_others():
+    story = Story(hooked("side", "prestart", sidecar=True), "main")
+    story.run("side", "main")
+
+    step = story.say(inputs.StopRequested())
+
+    assert names(step, KillTask) == ["main", "side"]
+
+
+def test_tasks_start_stage_by_stage():
+    story = Story(
+        hooked("pre", "prestart"),
+        hooked("side", "prestart", sidecar=True),
+        "main",
+        hooked("post", "poststart"),
+        hooked("late", "poststart", sidecar=True),
+        hooked("stop", "poststop"),
+        Type="batch",
+    )
+    steps = [
+        story.say(inputs.Placed()),
+        story.say(inputs.Started(), "pre", "side"),
+        story.say(inputs.Exited(exit_code=0), "pre"),
+        story.say(inputs.Started(), "main"),
+        story.say(inputs.Started(), "post", "late"),
+        story.say(inputs.Exited(exit_code=0), "post"),
+        story.say(inputs.Exited(exit_code=0), "main"),
+        story.say(inputs.Exited(exit_code=0), "side"),
+        story.say(inputs.Exited(exit_code=0), "late"),
+        story.say(inputs.Started(), "stop"),
+        story.say(inputs.Exited(exit_code=0), "stop"),
+    ]
+
+    started = [names(step, StartTask) for step in steps]
+    assert started == [["pre", "side"], [], ["main"], ["post", "late"], [], [], [], [], ["stop"], [], []]
+    assert [e for step in steps for e in step.effects if isinstance(e, Collect)] == [Collect()]
+    assert story.types("side")[1:] == ["Main Tasks Dead", "Killing", "Terminated", "Killed"]
+
+
+def test_a_poststop_task_runs_on_when_the_job_is_stopped():
+    story = Story("main", hooked("stop", "poststop"))
+    story.run("main")
+    story.say(inputs.KillRequested(), "main")
+    assert names(story.say(inputs.Exited(exit_code=0), "main"), StartTask) == ["stop"]
+    story.say(inputs.Started(), "stop")
+
+    step = story.say(inputs.StopRequested())
+
+    assert [(task, type(event)) for task, event in step.events] == [("main", ev.Killing)]
+    assert story.state("stop").state == "running"
+
+
+def test_victims_do_not_fail():
+    story = Story("bad", "good", policy=POLICY | {"Attempts": 0})
+    story.run("bad", "good")
+    story.say(inputs.Exited(exit_code=1), "bad")
+    story.say(inputs.Exited(exit_code=137), "good")
+
+    assert (story.state("bad").failed, story.state("good").failed) == (True, False)
+    assert story.engine.snapshot("a").client_status == "failed"
+
+
+# --- what the servers say ---
+
+
+def test_a_lost_allocation_is_what_its_client_says_again():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.NodeLost())
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert (body["ClientStatus"], body["DesiredStatus"]) == ("lost", "stop")
+    assert "AllocStates" not in body  # as recorded
+    story.clock.advance(SECOND)
+
+    story.say(inputs.Exited(exit_code=0), "web")
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["ClientStatus"] == "pending"
+    assert "AllocStates" not in body
+
+
+def test_what_was_unknown_and_is_lost_is_listed_with_both():
+    story = Story("web")
+    story.run("web")
+    for said in (inputs.Disconnected(), inputs.NodeLost(), inputs.Reconnected()):
+        story.say(said)
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert [entry["Value"] for entry in body["AllocStates"]] == ["unknown", "lost", "running"]
+
+
+def test_a_disconnected_allocation_reconnects():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.Disconnected())
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["ClientStatus"] == "unknown"
+    assert body["ClientDescription"] == "alloc is unknown since its node is disconnected"
+    assert list(body["AllocStates"][0]) == ["Field", "Time", "Value"]
+
+    story.say(inputs.Reconnected())
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert (body["ClientStatus"], body["ClientDescription"]) == ("running", "Tasks are running")
+    assert [(e["Field"], e["Value"]) for e in body["AllocStates"]] == [(0, "unknown"), (0, "running")]
+    assert story.types("web") == ["Started", "Reconnected"]
+
+
+@pytest.mark.parametrize(("dialect", "description"), [(OLD, "failed to build"), (NEW, "Failed tasks")])
+def test_an_allocation_that_cannot_be_set_up_is_failed(dialect, description):
+    story = Story("one", "two", dialect=dialect)
+    story.run()
+
+    story.say(inputs.SetupFailed(error="failed to build"))
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert (body["ClientStatus"], body["ClientDescription"]) == ("failed", description)
+    assert story.types("one") == ([] if dialect == OLD else ["Setup Failure"])
+
+
+def test_every_task_says_why_the_allocation_is_not_healthy():
+    story = Story("runs", "waits", "failed", policy=POLICY | {"Attempts": 0}, Update={"MinHealthyTime": 7 * SECOND})
+    story.run("runs")
+    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
+
+    assert said["runs"] == "Task not running for min_healthy_time of 7s by deadline"
+    assert said["waits"] == "Task not running by deadline"
+    story.say(inputs.StartFailed(), "failed")
+    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
+    # It was not waited for until the deadline: who runs has had no time.
+    assert said == {"failed": "Unhealthy because of failed task", "waits": "Task not running by deadline"}
+
+
+@pytest.mark.parametrize(("ran_ns", "is_at_fault"), [(7 * SECOND - 1, True), (7 * SECOND, False)])
+def test_who_is_not_at_fault_is_not_said_to_be_unhealthy(ran_ns, is_at_fault):
+    tasks = (hooked("first", "prestart"), hooked("side", "prestart", sidecar=True), "web")
+    story = Story(*tasks, Update={"MinHealthyTime": 7 * SECOND}, Type="batch")
+    story.run("first", "side")
+    story.say(inputs.Exited(exit_code=0), "first")
+    story.clock.advance(7 * SECOND)
+    story.say(inputs.Started(), "web")
+    story.clock.advance(ran_ns)
+
+    step = story.say(inputs.HealthFailed())
+
+    assert [task for task, _ in step.events] == (["web"] if is_at_fault else [])
+    assert bool(step.notes) != is_at_fault
+
+
+def test_a_task_that_ended_though_it_has_to_run_on_is_at_fault():
+    story = Story("web", "db", Type="batch")
+    story.run("web", "db")
+    story.say(inputs.Exited(exit_code=0), "web")
+
+    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
+
+    assert said == {"web": "Unhealthy because of dead task"}
+
+
+def test_a_wish_to_migrate_leaves_the_other_wishes():
+    story = Story("web")
+    story.engine.update("a", {"DesiredTransition": {"ForceReschedule": None, "Migrate": None, "Reschedule": True}})
+
+    story.say(inputs.StopRequested(migrate=True))
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": True}
+
+
+@pytest.mark.parametrize("status", [None, {"Address": "10.0.0.7", "DNS": None, "InterfaceName": "eth0"}])
+def test_the_first_report_of_a_client_tells_the_network_unless_it_is_known(status):
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a", "NetworkStatus": status, "TaskGroup": "group", "Job": job("web", "db")})
+    engine.report("a", "", inputs.Placed())
+
+    body = json.loads(engine.snapshot("a").to_json())
+    assert body["NetworkStatus"] == (status or {"Address": "", "DNS": None, "InterfaceName": ""})
+    records = engine.store.log.read("a", 0)
+    assert sum(isinstance(record.event, Updated) for record in records) == (status is None)
+
+
+def test_what_could_not_be_restored_waits_for_the_servers():
+    story = Story("web")
+    story.run("web")
+    gone = story.say(inputs.Restored(reattached=False), "web")
+    assert (story.types("web")[-1], names(gone, StartTask)) == ("Failed Restoring Task", [])
+
+    assert names(story.say(inputs.ServerContacted()), StartTask) == ["web"]
+
+
+def test_a_stage_does_not_start_what_waits_for_the_servers():
+    story = Story(hooked("side", "prestart", sidecar=True), "web", "db")
+    story.run("side", "web", "db")
+    story.say(inputs.Restored(reattached=False), "web")
+
+    step = story.say(inputs.Exited(exit_code=1), "db")
+
+    assert names(step, StartTask) == []
+
+
+def test_what_runs_on_every_node_does_not_wait_for_the_servers():
+    story = Story("web", Type="system")
+    story.run("web")
+
+    assert names(story.say(inputs.Restored(reattached=False), "web"), StartTask) == ["web"]
+
+
+ENDED_TYPES = {"0.5.0": ["Killed"], "0.5.6": ["Task Setup", "Killed"], "1.1.2": []}
+"""What a task has after Received that is stopped before its client has it."""
+
+
+def stopped_before_it_is_placed(way: str, dialect: str) -> Story:
+    """Return a story of an allocation that its servers want to end, of which its client has not heard."""
+    story = Story("web", hooked("first", "prestart"), hooked("last", "poststop"), dialect=dialect)
+    if way == "a stop":
+        story.say(inputs.StopRequested())
+    elif way == "a lost node":
+        story.say(inputs.NodeLost())
+    else:
+        story.engine.update("a", {"DesiredStatus": "evict"})
+    return story
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("is_each", [False, True], ids=["at once", "one by one"])
+@pytest.mark.parametrize("way", ["a stop", "a lost node", "an update"])
+def test_what_is_to_be_stopped_before_its_client_has_it_is_received_and_dead(way, is_each, dialect):
+    story = stopped_before_it_is_placed(way, dialect)
+    tasks = ("first", "last", "web")
+
+    step = story.say(inputs.Placed(), *(tasks if is_each else ()))
+
+    assert [(story.state(task).state, story.state(task).failed) for task in tasks] == [("dead", False)] * 3
+    assert {tuple(story.types(task)) for task in tasks} == {tuple(ENDED_TYPES[dialect])}
+    assert story.engine.snapshot("a").client_status == "complete"
+    assert (step.outcome, step.effects, story.engine.restore()) == ("decided", (Collect(),), [])
+    assert story.say(inputs.Placed()).outcome == "repeated"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_is_placed_to_be_stopped_is_received_and_dead(dialect):
+    engine = Engine(dialect=dialect)
+    engine.place({"ID": "a", "DesiredStatus": "stop", "TaskGroup": "group", "Job": job("web")})
+    engine.place({"ID": "b", "DesiredStatus": "stop"})
+
+    engine.report("a", "", inputs.Placed())
+    engine.report("b", "web", inputs.Placed())
+
+    assert [engine.snapshot(alloc).client_status for alloc in "ab"] == ["complete", "complete"]
+
+
+WAYS_TO_HEAR: list[tuple[str, Input]] = [
+    ("web", inputs.Restored()),
+    ("", inputs.Restored()),
+    ("", inputs.StopRequested()),
+    ("", inputs.ServerContacted()),
+    ("", inputs.Reconnected()),
+]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("task", "said"), WAYS_TO_HEAR, ids=[f"{type(s).__name__} {t}" for t, s in WAYS_TO_HEAR])
+def test_a_client_that_was_away_ends_what_is_to_be_stopped_when_it_hears_of_it(task, said, dialect):
+    if type(said) in NEW_CLIENT_ONLY and dialect != NEW:
+        return
+    story = Story("web", "other", dialect=dialect)
+    story.run("web", "other")
+    lost = story.say(inputs.NodeLost())
+
+    step = story.engine.report("a", task, said)
+    again = story.say(inputs.StopRequested())
+
+    assert lost.effects == ()
+    assert (step.outcome, names(step, KillTask)) == ("decided", ["web", "other"])
+    assert (again.outcome, again.events) == ("repeated", ())
+    story.say(inputs.Exited(exit_code=None), "web", "other")
+    assert {story.state(name).state for name in ("web", "other")} == {"dead"}
+    assert story.types("web")[-2:] == (["Killing", "Killed"] if dialect != NEW else ["Terminated", "Killed"])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("before", ["running", "pending", "restarting"])
+def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_stopped(before, dialect):
+    story = Story("web", dialect=dialect)
+    story.run(*(() if before == "pending" else ("web",)))
+    if before == "restarting":
+        story.say(inputs.RestartRequested(), "web")
+    story.say(inputs.NodeLost())
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert step.effects == (Collect(),)
+    assert story.state("web").state == "dead"
+    assert story.types("web")[-1] == ("Killed" if dialect != NEW else "Killing")
+
+
+def test_what_waits_for_the_servers_is_not_started_when_they_want_its_end():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.Restored(reattached=False), "web")
+    story.engine.update("a", {"DesiredStatus": "stop"})
+
+    step = story.say(inputs.ServerContacted())
+
+    assert step.effects == (Collect(),)
+    assert story.types("web")[-2:] == ["Failed Restoring Task", "Killing"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_process_that_is_found_again_when_its_end_is_decided_has_no_killed_in_the_new_client(dialect):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    story.say(inputs.StopRequested())
+
+    found = story.say(inputs.Restored(), "web")
+    story.say(inputs.Exited(exit_code=143, signal=15), "web")
+
+    assert found.events == ()
+    assert story.types("web")[1:] == (["Killing", "Terminated"] if dialect == NEW else ["Killing", "Killed"])
+    assert (story.state("web").state, story.state("web").failed) == ("dead", False)
+
+
+def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation():
+    engine = Engine(dialect=NEW, seed=1)
+    engine.place({"ID": "a"})
+    for task in ("web", "db"):
+        engine.report("a", task, inputs.Placed())
+        engine.report("a", task, inputs.Started())
+    engine.report("a", "web", inputs.SetupFailed())
+    engine.report("a", "more", inputs.Placed())
+    engine.report("a", "more", inputs.Started())
+
+    step = engine.report("a", "", inputs.StopRequested())
+
+    assert "more" in names(step, KillTask)
+
+
+@pytest.mark.parametrize("said", [inputs.NodeLost(), inputs.SetupFailed()])
+def test_what_has_ended_is_not_lost(said):
+    story = placed_at("dead", NEW)
+    story.say(inputs.StopRequested())
+    story.say(inputs.Exited(), "other")
+
+    assert story.say(said).outcome == "late"
+    assert story.engine.snapshot("a").client_status == "complete"
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_the_process_of_a_task_whose_setup_fails_while_it_runs_is_to_end(dialect):
+    story = placed_at("running", dialect)
+
+    step = story.say(inputs.SetupFailed(error="no secrets"), "web")
+
+    assert "web" in names(step, KillTask)
+    assert (story.state("web").state, story.state("web").failed) == ("dead", True)
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_what_was_being_killed_when_its_client_went_away_is_not_started_again(dialect):
+    story = placed_at("ending", dialect)
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert names(step, StartTask) == []
+    assert story.state("web").state == "dead"
+
+
+def test_a_restart_that_was_under_way_when_its_client_went_away_goes_on():
+    story = placed_at("running", OLD)
+    story.say(inputs.RestartRequested(), "web")
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert names(step, StartTask) == ["web"]
+    assert story.types("web")[-2:] == ["Killed", "Restarting"]
+
+
+# --- it is recorded, and found again ---
+
+SAID: list[st.SearchStrategy[Input]] = [
+    st.sampled_from(
+        [
+            inputs.SetUp(),
+            inputs.DownloadBegun(),
+            inputs.DownloadFailed(error="e"),
+            inputs.DownloadFailed(recoverable=False),
+            inputs.HookFailed(hook="h", error="e"),
+            inputs.ValidationFailed(error="e"),
+            inputs.SetupFailed(error="e"),
+            inputs.StartFailed(error="e", recoverable=True),
+            inputs.StartFailed(error="e"),
+            inputs.DriverMessage(message="m"),
+            inputs.KillRequested(reason="r"),
+            inputs.KillRequested(fails_task=True),
+            inputs.KillFailed(error="e"),
+            inputs.RestartRequested(),
+            inputs.RestartRequested(failure=True),
+            inputs.SignalRequested(signal="SIGHUP"),
+            inputs.TemplateChanged(change_mode="restart"),
+            inputs.TemplateChanged(change_mode="signal", signal="SIGHUP"),
+            inputs.TemplateChanged(change_mode="noop"),
+            inputs.TemplateBlocked(missing=("b", "a")),
+            inputs.Restored(reattached=False),
+            inputs.Restored(reattached=True),
+            inputs.TimerDue(kind="start"),
+            inputs.TimerDue(kind="kill"),
+        ]
+    ),
+    # What happens most.
+    st.just(inputs.Started()),
+    st.builds(inputs.Exited, exit_code=st.sampled_from([0, 1, None]), signal=st.sampled_from([0, 9])),
+    st.sampled_from([kind() for kind in sorted(OF_ALLOCATION | {inputs.Placed, inputs.SetupFailed}, key=str)]),
+]
+
+GROUPS = {
+    "one task": (job("web"), ("web",)),
+    "a leader": (job({"Name": "web", "Leader": True}, "db", Type="batch"), ("web", "db")),
+    "hooks": (
+        job(hooked("pre", "prestart"), "web", hooked("side", "prestart", sidecar=True), hooked("stop", "poststop")),
+        ("pre", "web", "side", "stop"),
+    ),
+    "slow to stop": (
+        job({"Name": "web", "ShutdownDelay": SECOND}, "db", policy=POLICY | {"Attempts": 0}),
+        ("web", "db"),
+    ),
+    "no job": (None, ("web", "db")),
+}
+
+
+@st.composite
+def told(draw: st.DrawFn) -> tuple[str, str, list[tuple[int, str, Input]]]:
+    """Draw a dialect, a group, and what is said: how much later, of which task."""
+    dialect = draw(st.sampled_from(sorted(DIALECTS)))
+    group = draw(st.sampled_from(sorted(GROUPS)))
+    tasks = st.sampled_from(["", *GROUPS[group][1]])
+    step = st.tuples(st.sampled_from([0, 1, SECOND, 20 * SECOND, 100 * SECOND]), tasks, st.one_of(*SAID))
+    return dialect, group, draw(st.lists(step, max_size=25))
+
+
+def began(dialect: str, group: str) -> tuple[Engine, ManualClock]:
+    """Return an engine with an allocation that is placed."""
+    clock = ManualClock(SECOND)
+    engine = Engine(dialect=dialect, clock=clock, seed=3)
+    found, tasks = GROUPS[group]
+    engine.place({"ID": "a", "JobID": "example", "TaskGroup": "group"} | ({} if found is None else {"Job": found}))
+    for task in ("",) if found is not None else tasks:
+        engine.report("a", task, inputs.Placed())
+    return engine, clock
+
+
+@drawn(told())
+def test_whatever_is_said_the_log_tells_the_state_and_the_timers(case):
+    dialect, group, script = case
+    engine, clock = began(dialect, group)
+    for later_ns, task, said in script:
+        clock.advance(later_ns)
+        for step in engine.due():
+            assert all(isinstance(effect, (StartTask, KillTask)) for effect in step.effects)
+        state = engine.store.read("a")
+        seed = random.Random(11)
+        plan = engine.group("a")
+        try:
+            step = decide(state, plan, said, task=task, now_ns=clock.time_ns(), rng=seed)
+        except TaskfoldError as refusal:
+            with pytest.raises(type(refusal)):
+                engine.report("a", task, said)
+            continue
+        # Deciding again, from the state that is handed out or from that of the folder, gives the same bytes.
+        again = decide(
+            engine.store.fold.owned("a"), plan, said, task=task, now_ns=clock.time_ns(), rng=random.Random(11)
+        )
+        assert msgspec.json.encode(again) == msgspec.json.encode(step)
+        live = engine.report("a", task, said)
+        assert [(task, type(event)) for task, event in live.events] == [(task, type(e)) for task, e in step.events]
+        assert live.outcome == step.outcome
+        for effect in live.effects:
+            if isinstance(effect, StartTask):
+                # The old client starts what it does not find again without a word: the task is shown as running.
+                is_silent = isinstance(said, inputs.Restored) and not engine.dialect.has_new_client
+                assert engine.task("a", effect.task).state in {"pending", *(("running",) if is_silent else ())}
+            elif isinstance(effect, SignalTask):
+                assert engine.task("a", effect.task).state == "running"
+
+    folded = Fold(dialect)  # which refuses what the table refuses
+    folded.apply_all(engine.store.log.read_all())
+    assert folded["a"] == engine.store.read("a")
+    engine.store._check()
+    timers = engine._decider.timers
+    timers._check()
+    for name, task in folded["a"].tasks.items():
+        if (planned_ns := timers.get("a", name)) is not None:
+            assert planned_ns == due_of(task)
+        elif (due_ns := due_of(task)) is not None:
+            assert due_ns <= clock.time_ns()
+
+
+@drawn(told())
+def test_a_process_that_begins_again_goes_on_where_the_log_ends(case):
+    dialect, group, script = case
+    engine, clock = began(dialect, group)
+    for later_ns, task, said in script:
+        clock.advance(later_ns)
+        try:
+            engine.report("a", task, said)
+        except TaskfoldError:
+            continue
+    log = MemoryLog(dialect)
+    log.append_all([Append("a", 0, [msgspec.structs.replace(r, seq=0) for r in engine.store.log.read_all()])])
+
+    again = Engine(log, clock=clock, seed=5)
+
+    assert again.store.read("a") == engine.store.read("a")
+    owed_now = {(type(e), e.task) for step in again.restore() for e in step.effects if not isinstance(e, Collect)}
+    due_then = {(type(e), e.task) for step in again.due(2**62) for e in step.effects if not isinstance(e, Collect)}
+    for name, task in again.store.read("a").tasks.items():
+        waits = task.state == "pending" and task.decided is not None and task.decided.start_at_ns is not None
+        if waits and not task.decided.killed:
+            assert (StartTask, name) in owed_now | due_then
+        if task.state == "running" and task.decided is not None and (task.decided.killed or task.decided.restart):
+            assert (KillTask, name) in owed_now | due_then
+    assert again.next_due() is None
+
+
+def test_the_restart_window_survives_the_process():
+    story = Story("web", policy=POLICY | {"Attempts": 1})
+    story.run("web")
+    story.say(inputs.Exited(exit_code=1), "web")
+    log = story.engine.store.log
+    again = Engine(log, clock=story.clock)
+    assert [e for step in again.due(2**61) for e in step.effects] == [
+        StartTask(task="web", at_ns=due_of(again.task("a", "web")))
+    ]
+    again.report("a", "web", inputs.Started())
+
+    step = again.report("a", "web", inputs.Exited(exit_code=1))
+
+    assert step.events[-1][1].restart_reason == 'Exceeded allowed attempts 1 in interval 1m0s and mode is "fail"'
+
+
+def test_what_is_owed_changes_nothing():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.KillRequested(), "web")
+    before = story.engine.index
+
+    [step] = story.engine.restore()
+
+    assert names(step, KillTask) == ["web"]
+    assert (step.written, story.engine.index) == ((), before)
+
+
+def test_how_a_process_of_python_ended_is_reported_as_nomads_drivers_do():
+    with (
+        subprocess.Popen(["/bin/sh", "-c", "kill -KILL $$"]) as killed,
+        subprocess.Popen(["/bin/sh", "-c", "exit 7"]) as ended,
+    ):
+        pass
+
+    assert inputs.Exited.of_returncode(killed.returncode) == inputs.Exited(exit_code=137, signal=9)
+    assert inputs.Exited.of_returncode(ended.returncode) == inputs.Exited(exit_code=7)
+    for running in (None, "7", True):
+        with pytest.raises(InputRefused, match="not a number: wait for the process to end"):
+            inputs.Exited.of_returncode(running)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("where", WHERE)
+def test_a_negative_exit_code_is_refused_wherever_the_task_is(where, dialect):
+    story = placed_at(where, dialect)
+    before = story.engine.index
+
+    with pytest.raises(InputRefused):
+        story.say(inputs.Exited(exit_code=-1), "web")
+
+    assert story.engine.index == before
+
+
+def test_a_negative_exit_code_that_a_nomad_wrote_is_kept():
+    # Drivers that others write may say so, and what happened is not refused.
+    story = Story("web")
+    story.run("web")
+    story.engine.record("a", "web", ev.Terminated(exit_code=-9))
+
+    assert story.engine.snapshot("a").tasks["web"].events[-1].exit_code == -9
+
+
+# --- the engine's promises ---
+
+
+def test_an_input_that_was_recorded_is_not_decided_twice():
+    story = Story("web")
+    story.run("web")
+    first = story.engine.report("a", "web", inputs.Exited(exit_code=1), id="exit-1")
+
+    again = story.engine.report("a", "web", inputs.Exited(exit_code=1), id="exit-1")
+
+    assert (first.outcome, again.outcome, again.events, again.effects) == ("decided", "repeated", (), ())
+
+
+def test_a_step_is_one_write():
+    story = Story("web", "db", policy=POLICY | {"Attempts": 0})
+    story.run("web", "db")
+
+    story.say(inputs.Exited(exit_code=1), "web")
+
+    written = [r for r in story.engine.history("a") if r.index == story.engine.index]
+    assert {r.task for r in written} == {"web", "db", ""}
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "why"),
+    [
+        ({"alloc": "b"}, UnknownAllocation, "no allocation 'b' is known"),
+        ({"task": "no"}, UnknownAllocation, "the group has no task 'no'; it has 'web'"),
+        ({"time_ns": 5}, ClockWentBack, "report inputs in the order of their time"),
+        ({"time_ns": 2**70}, DecodeError, "in 64 bits"),
+        ({"expected_version": 77}, VersionConflict, "not 77"),
+        (
+            {"said": inputs.Exited(exit_code=-9)},
+            InputRefused,
+            r"\$\.ExitCode: -9 is no exit code; .*Exited.of_returncode",
+        ),
+    ],
+)
+def test_bad_input_is_refused_and_changes_nothing(said, error, why):
+    story = Story("web")
+    story.run("web")
+    before = story.engine.index
+
+    with pytest.raises(error, match=why):
+        story.engine.report(**({"alloc": "a", "task": "web", "said": inputs.Exited()} | said))
+
+    assert story.engine.index == before
+
+
+def test_a_clock_that_goes_back_is_refused():
+    story = Story("web")
+    story.run("web")
+    story.clock._time_ns -= 1
+
+    with pytest.raises(ClockWentBack, match="1 ns before that"):
+        story.say(inputs.Exited(), "web")
+
+
+def test_all_that_is_wrong_with_the_policies_is_told_at_once():
+    bad = {"Name": "web", "RestartPolicy": {"Attempts": -1, "Interval": SECOND, "Delay": -SECOND, "Mode": "nope"}}
+    story = Story(bad, "db", policy={"Attempts": 0, "Interval": 60 * SECOND, "Mode": "delay"})
+
+    with pytest.raises(PolicyRefused) as refused:
+        story.say(inputs.Placed())
+
+    assert refused.value.problems == [
+        "task 'web': Unsupported restart mode: \"nope\"",
+        "task 'web': Interval can not be less than 5s (got 1s)",
+        "task 'web': Attempts can not be negative (got -1)",
+        "task 'web': Delay can not be negative (got -1s)",
+        "task 'db': Restart policy \"delay\" with 0 attempts is ambiguous",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"Job": 7}, r"^\$.Job: expected an object, found 7$"),
+        ({"Job": {"TaskGroups": [{"Name": 7}]}}, r"^\$.Job.TaskGroups\[0\].Name: expected a text, found 7$"),
+        ({"Job": job("web"), "TaskGroup": "other"}, "the job has no group 'other'; it has 'group'"),
+    ],
+)
+def test_a_job_that_cannot_be_read_is_told(fields, why):
+    engine = Engine(dialect=NEW)
+
+    def place_and_report() -> None:
+        engine.place({"ID": "a", "TaskGroup": "group"} | fields)
+        engine.report("a", "", inputs.Placed())
+
+    with pytest.raises(DecodeError, match=why):
+        place_and_report()
+
+
+def test_a_type_of_job_without_a_default_has_to_name_its_policy():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a", "Job": {"Type": "sysbatch", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "web"}]}]}})
+
+    with pytest.raises(PolicyRefused, match="a job of type 'sysbatch' has no default"):
+        engine.report("a", "", inputs.Placed())
+
+
+@pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 9), (NEW, 2)])
+def test_a_policy_that_is_updated_in_place_holds_at_once_only_in_the_old_client(dialect, attempts):
+    story = Story("web", dialect=dialect)
+    story.say(inputs.Placed())
+    story.engine.update("a", {"Job": job("web", policy=POLICY | {"Attempts": 9})})
+
+    assert story.engine.group("a").plan("web").policy.attempts == attempts
+
+
+def test_a_policy_without_a_mode_has_that_of_the_default():
+    story = Story("web", policy={"Attempts": 3, "Interval": 60 * SECOND, "Delay": SECOND})
+
+    assert story.engine.group("a").plan("web").policy.mode == "fail"
+
+
+def test_timers_fire_in_order_of_time_then_of_setting():
+    engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
+    for alloc in ("b", "a", "c"):
+        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=POLICY | {"Delay": 1})})
+        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "web", inputs.Exited(exit_code=1))
+
+    assert [step.alloc for step in engine.due(2 * SECOND)] == ["b", "a", "c"]
+
+
+def test_several_threads_may_report_and_each_step_is_whole():
+    engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
+    allocs = [f"a{number}" for number in range(8)]
+    steps: list[Step] = []
+    engine.on_step(steps.append)
+    policy = POLICY | {"Attempts": 1_000, "Delay": 1}
+    for alloc in allocs:
+        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=policy)})
+        engine.report(alloc, "", inputs.Placed())
+
+    def live(alloc: str) -> None:
+        for _ in range(25):
+            engine.report(alloc, "web", inputs.Started())
+            engine.report(alloc, "web", inputs.Exited(exit_code=1))
+            engine.due(2 * SECOND)
+
+    threads = [threading.Thread(target=live, args=(alloc,)) for alloc in allocs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    engine.store._check()
+    assert [engine.task(alloc, "web").restarts for alloc in allocs] == [25] * 8
+    started = [effect for step in steps for effect in step.effects if isinstance(effect, StartTask)]
+    assert len(started) == 8 * 26  # each once: when it was placed, and after each exit
+    records = list(engine.store.log.read_all())
+    for index in {record.index for record in records}:
+        assert len({record.alloc for record in records if record.index == index}) == 1
+
+
+def test_the_event_stream_tells_what_was_decided():
+    story = Story("web")
+    story.run("web")
+    app = App(story.engine, seed=1)
+
+    frames = [
+        json.loads(line)
+        for line in asyncio.run(first_lines(app, "GET /v1/event/stream?from=oldest", 5))
+        if line.strip() != b"{}"
+    ]
+
+    assert [(frame["Index"], frame["Events"][0]["Type"]) for frame in frames[:3]] == [
+        (1, "PlanResult"),
+        (2, "AllocationUpdated"),
+        (3, "AllocationUpdated"),
+    ]
+
+
+async def first_lines(app: App, request: str, count: int) -> list[bytes]:
+    """Return the first lines of a stream."""
+    call = Call(app, request)
+    await call.until(lambda reply: b"".join(reply.parts).count(b"\n") >= min(count, 4))
+    call.disconnect()
+    reply = await call.finished()
+    return b"".join(reply.parts).splitlines()
+
+
+def test_a_task_that_says_nothing_has_five_seconds_to_end():
+    assert TaskPlan(name="web", policy=RestartPolicy()).kill_timeout_ns == 5 * SECOND
+
+
+def waiting(*allocs: str, dialect: str) -> Engine:
+    """Return an engine of allocations whose one task waits for its restart."""
+    engine = Engine(dialect=dialect, clock=ManualClock(SECOND), seed=1)
+    for alloc in allocs:
+        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web")})
+        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "web", inputs.Exited(exit_code=1))
+    return engine
+
+
+def test_what_cannot_be_decided_when_it_is_due_keeps_nobody_else_waiting():
+    engine = waiting("a", "b", dialect=OLD)
+    engine.update("a", {"Job": job("web", policy={"Mode": "nope"})})
+
+    heard: list[Step] = []
+    engine.on_step(heard.append)
+    told_of = engine.due(60 * SECOND)
+    found = {step.alloc: step for step in told_of}
+
+    assert heard == told_of
+    assert found["a"].outcome == "impossible"
+    assert "Unsupported restart mode" in found["a"].notes[0][1]
+    assert names(found["b"], StartTask) == ["web"]
+
+
+def test_a_log_that_fails_leaves_what_is_due_to_be_told_later(monkeypatch):
+    engine = waiting("a", "b", dialect=NEW)
+    due_ns = {alloc: due_of(engine.task(alloc, "web")) for alloc in "ab"}
+    first, second = sorted("ab", key=lambda alloc: due_ns[alloc] or 0)
+    engine.clock = ManualClock(60 * SECOND)
+    engine.report(second, "", inputs.StopRequested())  # so that its end is to be written
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.store.log, "append_all", failing)
+        told = engine.due()
+        with pytest.raises(LogError, match="the disk is gone"):
+            engine.due()
+
+    assert [(step.alloc, names(step, StartTask)) for step in told] == [(first, ["web"])]
+    assert [step.alloc for step in engine.due()] == [second]
+    assert engine.task(second, "web").state == "dead"
+    assert engine.next_due() is None
+
+
+def failing(*_: object, **__: object) -> None:
+    raise LogError("the disk is gone")
+
+
+def test_a_step_is_owed_even_when_a_callback_raises_after_it_was_recorded():
+    class Model:
+        state = "running"
+
+        def after_restarting(self, _: Any) -> None:
+            raise RuntimeError("too late")
+
+    story = Story("web")
+    story.run("web")
+    story.engine.bind("a", "web", Model())
+    steps: list[Step] = []
+    story.engine.on_step(steps.append)
+
+    with pytest.raises(ListenerError, match="too late") as told:
+        story.say(inputs.Exited(exit_code=1), "web")
+
+    assert told.value.steps == steps
+    assert story.state("web").state == "pending"
+    assert story.engine.next_due() == steps[0].timers[0].due_ns
+
+
+def test_a_group_made_by_hand_refuses_a_bad_policy():
+    with pytest.raises(PolicyRefused):
+        Group.of([TaskPlan(name="web", policy=RestartPolicy(mode="nope"))], dialect_of(NEW))
+
+
+def test_what_is_owed_to_an_allocation_without_decisions_is_nothing():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a"})
+    engine.record("a", "web", ev.Received())
+    group = Group(dialect=dialect_of(NEW), is_open=True)
+
+    assert engine.restore() == []
+    assert owed(engine.store.read("a"), group, now_ns=1, rng=random.Random(1)).effects == ()
+
+
+@pytest.mark.parametrize("dialect", [OLD, NEW])
+def test_a_bound_model_sees_each_event_of_a_step_in_order(dialect):
+    seen: list[str] = []
+
+    class Model:
+        state = "running"
+
+        def before_terminated(self, _: Any) -> None:
+            seen.append(f"before terminated {self.state}")
+
+        def before_restarting(self, _: Any) -> None:
+            seen.append(f"before restarting {self.state}")
+
+        def on_enter_pending(self, _: Any) -> None:
+            seen.append("enter pending")
+
+        def after_restarting(self, _: Any) -> None:
+            seen.append(f"after restarting {self.state}")
+
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    binding = story.engine.bind("a", "web", Model())
+
+    story.say(inputs.Exited(exit_code=1), "web")
+
+    assert seen == [
+        "before terminated running",
+        "before restarting running",
+        "enter pending",
+        "after restarting pending",
+    ]
+    assert binding.model.state == "pending"
+
+
+def test_a_bound_model_may_refuse_a_whole_step():
+    class Model:
+        state = "running"
+
+        def before_restarting(self, _: Any) -> None:
+            raise RuntimeError("never")
+
+    story = Story("web")
+    story.run("web")
+    story.engine.bind("a", "web", Model())
+    before = story.engine.index
+
+    with pytest.raises(TaskfoldError, match="Restarting was refused before it was recorded: RuntimeError: never"):
+        story.say(inputs.Exited(exit_code=1), "web")
+
+    assert (story.engine.index, story.state("web").state, story.engine.next_due()) == (before, "running", None)
+
+
+# --- the page about it ---
+
+PAGE = Path(__file__).parents[2] / "docs" / "deciding.md"
+
+
+def outcomes(kind: type[Input], dialect: str) -> list[str]:
+    """Return what comes of an input at each of the four places."""
+    if kind in NEW_CLIENT_ONLY and dialect == OLD:
+        return ["–"] * len(WHERE)
+    return [placed_at(where, dialect).say(kind(), "web").outcome for where in WHERE]
+
+
+def outcome_rows() -> list[str]:
+    """Return the table of the page: where the clients differ, the old one comes first."""
+    rows = []
+    for kind in RULES:
+        cells = zip(outcomes(kind, OLD), outcomes(kind, NEW), strict=True)
+        told = [new if old in {new, "–"} else f"{old} / {new}" for old, new in cells]
+        rows.append(f"| `{kind.__name__}`{' ¹' if kind in NEW_CLIENT_ONLY else ''} | {' | '.join(told)} |")
+    return rows
+
+
+def test_the_page_says_what_comes_of_each_input():
+    table = PAGE.read_text(encoding="utf-8").split("| input | pending |")[1].split("\n\n")[0].splitlines()[2:]
+
+    assert table == outcome_rows()
+
+
+def test_the_page_names_every_input_and_every_effect():
+    text = PAGE.read_text(encoding="utf-8")
+
+    for kind in (*INPUTS, *get_args(AnyEffect)):
+        assert f"`{kind.__name__}`" in text, kind.__name__
+
+
+def test_what_the_page_shows_in_python_is_what_happens():
+    failed, attempted = doctest.testfile(str(PAGE), module_relative=False)
+
+    assert attempted > 10
+    assert failed == 0
+
+
+@pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 2), (NEW, 7)])
+def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, attempts):
+    story = Story({"Name": "web", "RestartPolicy": POLICY | {"Attempts": 7}}, dialect=dialect)
+
+    assert story.engine.group("a").plan("web").policy.attempts == attempts
+
+
+# --- tasks that no job tells ---
+
+
+def test_a_task_of_a_name_that_the_job_has_not_is_refused():
+    for said in (inputs.Placed(), inputs.Started(), inputs.KillRequested()):
+        with pytest.raises(UnknownAllocation, match="the group has no task 'typo'; it has 'web'"):
+            Story("web").say(said, "typo")
+
+
+def test_what_is_taken_for_a_task_where_no_job_tells_them_is_told_once():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a"})
+
+    notes = [engine.report("a", "web", said).notes for said in (inputs.Placed(), inputs.Started())]
+
+    assert notes == [
+        (("web", "no job tells the tasks of the allocation: this one is taken as a service with the default policy"),),
+        (),
+    ]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_task_that_the_job_tells_no_more_can_end_and_is_ended(dialect):
+    story = Story("web", "db", dialect=dialect)
+    story.run("web", "db")
+    story.engine.update("a", {"Job": job("web")})
+
+    stop = story.say(inputs.StopRequested())
+    story.say(inputs.Exited(exit_code=None), "web", "db")
+
+    assert names(stop, KillTask) == ["web", "db"]
+    assert {story.state(task).state for task in ("web", "db")} == {"dead"}
+
+
+def test_a_task_that_somebody_recorded_keeps_nobody_from_learning_what_is_owed():
+    story = Story("web")
+    story.run()
+    story.engine.record("a", "typo", ev.Received())
+
+    assert [effect for step in story.engine.restore() for effect in step.effects] == [
+        StartTask(task="web", at_ns=story.clock.time_ns())
+    ]
+
+
+# --- what is learnt together ---
+
+
+def main_and_sidecar(dialect: str = NEW) -> Story:
+    """Return a story of a main task and its sidecar, which run."""
+    policy = POLICY | {"Attempts": 0}
+    story = Story(hooked("side", "prestart", sidecar=True), "main", dialect=dialect, policy=policy, Type="batch")
+    story.run("side")
+    story.say(inputs.Started(), "main")
+    return story
+
+
+@pytest.mark.parametrize("is_together", [False, True], ids=["one by one", "together"])
+def test_a_sidecar_that_ended_with_the_main_task_is_not_ended_because_of_it(is_together):
+    story = main_and_sidecar()
+    ends = [("main", inputs.Exited(exit_code=0)), ("side", inputs.Exited(exit_code=1))]
+
+    for said in [ends] if is_together else [[end] for end in ends]:
+        story.engine.report_all("a", said)
+
+    doomed = ["Main Tasks Dead", "Killing", "Terminated", "Killed"]
+    assert story.types("side") == ["Started", *(["Terminated", "Not Restarting"] if is_together else doomed)]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_tasks_that_failed_together_do_not_end_each_other(dialect):
+    story = Story("web", "db", "more", dialect=dialect, policy=POLICY | {"Attempts": 0})
+    story.run("web", "db", "more")
+
+    step = story.engine.report_all("a", [(task, inputs.Exited(exit_code=1)) for task in ("web", "db")])
+
+    doomed = [(task, event) for task, event in step.events if isinstance(event, ev.SiblingTaskFailed)]
+    assert [(task, event.failed_sibling) for task, event in doomed] == [("more", "web")]
+    assert names(step, KillTask) == ["more"]
+
+
+def test_what_is_reported_together_is_refused_together():
+    story = main_and_sidecar()
+    before = story.engine.index
+    ended = ("main", inputs.Exited(exit_code=0))
+    for other, error, why in (
+        (("typo", inputs.Exited()), UnknownAllocation, "the group has no task 'typo'"),
+        (("", inputs.StopRequested()), InputRefused, "StopRequested: what is reported together happens to tasks"),
+        (("side", inputs.Exited(exit_code=-1)), InputRefused, "is no exit code"),
+        (("side", ev.Killed()), InputRefused, "events.Killed is an event: record it"),
+        ("side", InputRefused, "expected a list of pairs.*; entry 1 is a value of type str"),
+    ):
+        with pytest.raises(error, match=why):
+            story.engine.report_all("a", [ended, other])
+    with pytest.raises(InputRefused, match="found none"):
+        story.engine.report_all("a", [])
+    with pytest.raises(InputRefused, match="found a value of type Exited"):
+        story.engine.report_all("a", inputs.Exited())
+
+    assert story.engine.index == before
+
+
+def test_what_is_reported_together_is_known_by_one_id():
+    story = main_and_sidecar()
+    ends = [("main", inputs.Exited(exit_code=0)), ("side", inputs.Exited(exit_code=0))]
+
+    outcomes = [story.engine.report_all("a", ends, id="ends").outcome for _ in range(2)]
+
+    assert outcomes == ["decided", "repeated"]
+
+
+# --- a group of the old client, whose tasks are being started ---
+
+
+def starting(dialect: str, *, is_leader: bool = False) -> tuple[Story, Step]:
+    """Return a story of a task that is being started when its group ends, and the step that ended it."""
+    story = Story({"Name": "first", "Leader": is_leader}, "good", dialect=dialect, Type="batch")
+    story.run("first")
+    said = inputs.Exited(exit_code=0) if is_leader else inputs.SetupFailed()
+    return story, story.say(said, "first")
+
+
+OLD_DOOMS = [("0.5.0", False), (OLD, False), (OLD, True)]
+
+
+@pytest.mark.parametrize(("dialect", "is_leader"), OLD_DOOMS)
+def test_a_task_that_was_started_when_its_group_ended_is_killed_as_any_other(dialect, is_leader):
+    story, doom = starting(dialect, is_leader=is_leader)
+
+    started = story.say(inputs.Started(), "good")
+    story.say(inputs.Exited(exit_code=None), "good")
+
+    event = "Leader Task Dead" if is_leader else "Sibling Task Failed"
+    assert (names(doom, KillTask)[-1], names(started, KillTask)) == ("good", ["good"])
+    assert story.types("good") == ["Started", event, "Killing", "Killed"]
+    assert story.state("good").state == "dead"
+
+
+@pytest.mark.parametrize("said", [inputs.Exited(exit_code=None), inputs.Restored(reattached=False)])
+@pytest.mark.parametrize(("dialect", "is_leader"), OLD_DOOMS)
+def test_a_task_whose_start_was_given_up_when_its_group_ended_is_dead_with_that_alone(dialect, is_leader, said):
+    story, _ = starting(dialect, is_leader=is_leader)
+
+    step = story.say(said, "good")
+
+    assert story.types("good") == ["Leader Task Dead" if is_leader else "Sibling Task Failed"]
+    assert story.state("good").state == "dead"
+    assert step.effects == (Collect(),)
+
+
+@pytest.mark.parametrize("said", [inputs.StartFailed(recoverable=True), inputs.DownloadFailed()])
+def test_a_start_that_fails_when_its_group_has_ended_is_not_tried_again(said):
+    story, _ = starting(OLD)
+
+    step = story.say(said, "good")
+
+    assert story.types("good")[1:] == ["Sibling Task Failed"]
+    assert step.effects == (Collect(),)
+
+
+def test_a_task_that_waits_for_its_restart_is_dead_at_once_when_its_group_ends():
+    story = Story("bad", "good", dialect=OLD)
+    story.run("bad", "good")
+    story.say(inputs.Exited(exit_code=1), "good")
+
+    story.say(inputs.SetupFailed(), "bad")
+
+    assert story.types("good")[-2:] == ["Restarting", "Sibling Task Failed"]
+    assert story.state("good").state == "dead"
