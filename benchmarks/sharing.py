@@ -16,7 +16,7 @@ from taskfold.log.postgres import PostgresLog
 from taskfold.log.postgres_tables import COPIED_TYPES, COPY, connect, row_of
 
 sys.path.append(str(ROOT / "tests"))  # where the server of the tests is started and stopped
-from postgres import Server, server
+from support.postgres import Server, server
 
 COPIED = named("psycopg", "COPY of the same rows, which are ready")
 COMMIT = named("psycopg", "raw one-row insert and commit")

@@ -234,7 +234,8 @@ def test_an_alarm_at_any_moment_leaves_log_and_state_equal(
     if store == "postgresql":
         name = request.getfixturevalue("database").new_schema()
     command = [sys.executable, "-W", "ignore", str(ALARMED), name, str(seed), str(ALARMS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=paths, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["interruptions"] == ALARMS

@@ -58,7 +58,7 @@ class Binding:
     >>> binding.ask("web", [events.Restarting()])
     Traceback (most recent call last):
     ...
-    taskfold.model.errors.Refused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
+    taskfold.errors.Refused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
     >>> binding.model.state
     'running'
     """

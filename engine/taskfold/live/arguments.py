@@ -130,7 +130,7 @@ def check_event(event: Any) -> None:
     >>> check_event(Exited())
     Traceback (most recent call last):
     ...
-    taskfold.model.errors.DecodeError: $.Event: inputs.Exited is an input: report it; the event is events.Terminated
+    taskfold.errors.DecodeError: $.Event: inputs.Exited is an input: report it; the event is events.Terminated
 
     Raises DecodeError, which says what to write instead.
     """

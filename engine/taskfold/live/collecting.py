@@ -1,7 +1,7 @@
 """Collecting: allocations that have ended leave the live state, with a last record; compaction removes the others.
 
 The last record says why, and what the allocation was in the end. Until the log is compacted its history can still be
-read; afterwards the last record alone is there, and whoever asks for the others is told (`taskfold.model.errors.Gone`).
+read; afterwards the last record alone is there, and whoever asks for the others is told (`errors.Gone`).
 """
 
 from __future__ import annotations

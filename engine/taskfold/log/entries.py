@@ -79,7 +79,7 @@ def entry_of(record: Record) -> Entry:
     >>> entry_of(Record(index=1, alloc="a", version=1, task="web", event=Terminated(exit_code="1")))
     Traceback (most recent call last):
     ...
-    taskfold.model.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
+    taskfold.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
 
     Raises DecodeError, naming the JSON path, for what the log could not be read back as.
     """

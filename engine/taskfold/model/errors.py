@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 __all__ = [
     "AlreadyPlaced",
@@ -28,13 +28,23 @@ __all__ = [
     "VersionConflict",
 ]
 
+_PUBLIC_MODULE: Final = "taskfold.errors"
+
 
 class TaskfoldError(Exception):
     """The base of every error that taskfold raises on purpose. All of them can be pickled and copied."""
 
+    def __init_subclass__(cls) -> None:
+        """Have tracebacks and pickles name an error of this module by the path that users import it from."""
+        if cls.__module__ == __name__:
+            cls.__module__ = _PUBLIC_MODULE
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Say how an error is made again: of its message and fields, since what made it takes other arguments."""
         return _error_again, (type(self), self.args), self.__dict__
+
+
+TaskfoldError.__module__ = _PUBLIC_MODULE
 
 
 def _error_again(kind: type[TaskfoldError], args: tuple[Any, ...]) -> TaskfoldError:
