@@ -1,7 +1,8 @@
 """``import taskfold`` in a fresh process: where Python finds it compiled (``.pyc``), as after a first import, and not.
 
+Names are imported when they are used: the engine's share is a row of its own, as is the command line.
 Rivals: importing nothing, and importing only what taskfold depends on: transitions, msgspec and sortedcontainers.
-Budget: compiled, at most twice the three libraries.
+Budget: compiled, at most 60 ms for the statement, and at most twice the three libraries.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pathlib import Path
 from benchmarks.harness import ROOT, Budget, Row, environment, seconds, take_turns
 
 LIBRARIES = "import transitions, msgspec, sortedcontainers"
+COMMAND_LINE = "from taskfold.cli import main; main()"
 ALONE = "the three libraries alone"
-AT_ONCE = "all that the package offers is imported at once; names that are imported when they are used would be needed"
 
 
 class Interpreter:
@@ -54,12 +55,15 @@ def measure(*, quick: bool) -> Iterator[Row]:
         found = Interpreter(Path(folder, "compiled"), is_kept=True)
         missing = Interpreter(Path(folder, "nothing"), is_kept=False)
         for interpreter, what, budgets in (
-            (found, "the statement, compiled before", (Budget("≤", 2, ALONE, AT_ONCE),)),
+            (found, "the statement, compiled before", (Budget("≤", 60), Budget("≤", 2, ALONE))),
             (missing, "the statement, compiled by it", ()),
         ):
             values = take_turns(
                 {
                     "import taskfold": lambda interpreter=interpreter: interpreter.statement("import taskfold"),
+                    "import taskfold; taskfold.Engine": lambda interpreter=interpreter: interpreter.statement(
+                        "import taskfold; taskfold.Engine"
+                    ),
                     ALONE: lambda interpreter=interpreter: interpreter.statement(LIBRARIES),
                 },
                 repetitions,
@@ -68,6 +72,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         values = take_turns(
             {
                 "python -c 'import taskfold'": lambda: found.process("import taskfold"),
+                "taskfold --help": lambda: found.process("import sys; sys.argv[1:] = ['--help']; " + COMMAND_LINE),
                 ALONE: lambda: found.process(LIBRARIES),
                 "python -c pass": lambda: found.process("pass"),
             },

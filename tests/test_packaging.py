@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import email.parser
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+import taskfold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +95,47 @@ def test_import_taskfold_imports_no_extra() -> None:
     imported = imported_by("import taskfold")
     assert "taskfold" in imported
     assert imported.isdisjoint(NOT_IMPORTED), sorted(imported.intersection(NOT_IMPORTED))
+
+
+def test_import_taskfold_imports_no_other_module_of_it_and_no_library() -> None:
+    imported = {
+        name for name in imported_by("import taskfold") if name.partition(".")[0] not in sys.stdlib_module_names
+    }
+    assert imported == {"taskfold"}
+
+
+def test_a_name_is_imported_when_it_is_used_and_the_machine_library_when_a_machine_is_built() -> None:
+    assert "taskfold.nomad.snapshot" in imported_by("import taskfold; taskfold.Snapshot")
+    assert "transitions" not in imported_by("import taskfold; taskfold.Engine, taskfold.replay, taskfold.Binding")
+    assert "transitions" in imported_by("import taskfold; taskfold.lifecycle_of('1.1.2')")
+
+
+def test_type_checkers_see_the_names_that_the_package_resolves() -> None:
+    face = (ROOT / "engine" / "taskfold" / "__init__.pyi").read_text(encoding="utf-8")
+    seen = {
+        alias.asname: (node.module, alias.name)
+        for node in ast.parse(face).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    names = {name: (f"taskfold.{module}", name) for name, module in taskfold._HOME.items()}
+    modules = {name: ("taskfold", name) for name in taskfold._MODULES}
+
+    assert seen == names | modules
+
+
+@pytest.mark.parametrize("name", sorted(set(dir(taskfold)) - {"__annotations__"}))
+def test_every_name_that_is_listed_is_there(name: str) -> None:
+    assert getattr(taskfold, name) is getattr(taskfold, name)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'taskfold' has no attribute 'nothing'"):
+        _ = taskfold.nothing
+
+
+def test_the_version_is_the_one_that_is_installed() -> None:
+    assert taskfold.__version__ == importlib.metadata.version("taskfold")
 
 
 def test_what_a_statement_imports_is_seen() -> None:

@@ -3,133 +3,82 @@
 `replay` reads what a Nomad said, or a log of taskfold's own, and gives the state at any index or time; `Engine` keeps
 the state of live tasks, and decides what follows; `Snapshot` reads and writes the allocation JSON; `events` holds every
 task event, `inputs` what can be reported.
+
+A name is resolved when it is first used, so that ``import taskfold`` imports next to nothing. Public are the names
+here and in `effects`, `errors`, `events`, `inputs`, `http`, `log`, `nomad` and `testing`; other modules are internal.
 """
 
-from taskfold.decision.group import Group, TaskPlan
-from taskfold.decision.restart import simulate
-from taskfold.decision.rules import decide
-from taskfold.fold.allocation import AllocationState, Fold, client_status
-from taskfold.fold.binding import Binding
-from taskfold.fold.diagram import diagram
-from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
-from taskfold.fold.ring import EventRing
-from taskfold.fold.task import TaskState, evolve
-from taskfold.live.engine import Engine
-from taskfold.live.retention import Retention
-from taskfold.live.store import View
-from taskfold.log import MemoryLog, NdjsonLog
-from taskfold.log.contract import Append, EventLog
-from taskfold.model import effects, events, inputs
-from taskfold.model.clock import Clock, ManualClock, SystemClock
-from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect
-from taskfold.model.effects import Step
-from taskfold.model.errors import (
-    AlreadyPlaced,
-    AppendRefused,
-    CallbacksBusy,
-    ClockWentBack,
-    DecodeError,
-    DialectError,
-    Gone,
-    IllegalEvent,
-    InputRefused,
-    ListenerError,
-    LogError,
-    PolicyRefused,
-    ReadOnly,
-    Refused,
-    SourceError,
-    TaskfoldError,
-    UnknownAllocation,
-    VersionConflict,
-)
-from taskfold.model.events import TaskEvent
-from taskfold.model.policy import RestartPolicy
-from taskfold.model.record import Finished, Placed, Record, Updated, Write
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.messages import details, display_message
-from taskfold.nomad.observation import Observation, observation_from_json
-from taskfold.nomad.snapshot import Snapshot
-from taskfold.sources.diff import Difference, diff
-from taskfold.sources.history import Entry, history
-from taskfold.sources.ingest import Ingested, ingest
-from taskfold.sources.replay import At, Replay, parse_at, replay
-from taskfold.sources.verify import Divergence, Report, verify
+from __future__ import annotations
 
-__all__ = [
-    "DEFAULT_DIALECT",
-    "DIALECTS",
-    "AllocationState",
-    "AlreadyPlaced",
-    "Append",
-    "AppendRefused",
-    "At",
-    "Binding",
-    "CallbacksBusy",
-    "Clock",
-    "ClockWentBack",
-    "DecodeError",
-    "Dialect",
-    "DialectError",
-    "Difference",
-    "Divergence",
-    "Engine",
-    "Entry",
-    "EventLog",
-    "EventRing",
-    "Finished",
-    "Fold",
-    "Gone",
-    "Group",
-    "IllegalEvent",
-    "Importer",
-    "Ingested",
-    "InputRefused",
-    "Lifecycle",
-    "ListenerError",
-    "LogError",
-    "ManualClock",
-    "MemoryLog",
-    "NdjsonLog",
-    "Observation",
-    "Placed",
-    "PolicyRefused",
-    "ReadOnly",
-    "Record",
-    "Refused",
-    "Replay",
-    "Report",
-    "RestartPolicy",
-    "Retention",
-    "Snapshot",
-    "SourceError",
-    "Step",
-    "SystemClock",
-    "TaskEvent",
-    "TaskPlan",
-    "TaskState",
-    "TaskfoldError",
-    "UnknownAllocation",
-    "Updated",
-    "VersionConflict",
-    "View",
-    "Write",
-    "client_status",
-    "decide",
-    "details",
-    "diagram",
-    "diff",
-    "display_message",
-    "effects",
-    "events",
-    "evolve",
-    "history",
-    "ingest",
-    "inputs",
-    "lifecycle_of",
-    "observation_from_json",
-    "parse_at",
-    "replay",
-    "simulate",
-    "verify",
-]
+from importlib import import_module
+
+_NAMES = {
+    "decision.group": "Group TaskPlan",
+    "decision.restart": "simulate",
+    "decision.rules": "decide",
+    "fold.allocation": "AllocationState Fold client_status",
+    "fold.binding": "Binding",
+    "fold.diagram": "diagram",
+    "fold.lifecycle": "Lifecycle lifecycle_of",
+    "fold.ring": "EventRing",
+    "fold.task": "TaskState evolve",
+    "live.engine": "Engine",
+    "live.retention": "Retention",
+    "live.store": "View",
+    "log": "MemoryLog NdjsonLog",
+    "log.contract": "Append EventLog",
+    "model.clock": "Clock ManualClock SystemClock",
+    "model.dialect": "DEFAULT_DIALECT DIALECTS Dialect",
+    "model.effects": "Step",
+    "model.errors": (
+        "AlreadyPlaced AppendRefused CallbacksBusy ClockWentBack DecodeError DialectError Gone IllegalEvent "
+        "InputRefused ListenerError LogError PolicyRefused ReadOnly Refused SourceError TaskfoldError "
+        "UnknownAllocation VersionConflict"
+    ),
+    "model.events": "TaskEvent",
+    "model.policy": "RestartPolicy",
+    "model.record": "Finished Placed Record Updated Write",
+    "nomad.importer": "Importer",
+    "nomad.messages": "details display_message",
+    "nomad.observation": "Observation observation_from_json",
+    "nomad.snapshot": "Snapshot",
+    "sources.diff": "Difference diff",
+    "sources.history": "Entry history",
+    "sources.ingest": "Ingested ingest",
+    "sources.replay": "At Replay parse_at replay",
+    "sources.verify": "Divergence Report verify",
+}
+"""Which module has which public names."""
+_MODULES = ("effects", "errors", "events", "http", "inputs", "log", "nomad", "testing")
+"""What is public as a whole; ``taskfold.http`` and ``taskfold.testing`` need their extras."""
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = [*sorted(_HOME), "effects", "errors", "events", "inputs"]  # noqa: PLE0604 - made from the table
+
+
+def __getattr__(name: str) -> object:
+    """Import what a name stands for, and keep it, so that its next use finds it at once."""
+    if name in _HOME:
+        value = getattr(import_module(f"taskfold.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"taskfold.{name}")
+    elif name == "__version__":
+        value = _version()
+    else:
+        raise AttributeError(f"module 'taskfold' has no attribute {name!r}", name=name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES, "__version__"})
+
+
+def _version() -> str:
+    """Return the installed version, or ``unknown`` for a checkout that is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("taskfold")
+    except PackageNotFoundError:
+        return "unknown"

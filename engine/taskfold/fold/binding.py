@@ -28,9 +28,7 @@ method is added to the model, and none of its attributes is replaced but ``state
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
-
-from transitions import EventData, Machine
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskfold.fold.lifecycle import PENDING, STATES, Lifecycle, build_machine, lifecycle_of, trigger_name
 from taskfold.model.dialect import Dialect
@@ -38,9 +36,12 @@ from taskfold.model.errors import Refused, TaskfoldError
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.record import Finished
 
+if TYPE_CHECKING:
+    from transitions import EventData, Machine
+
 __all__ = ["Binding", "Condition"]
 
-Condition: TypeAlias = str | Callable[[EventData], bool]
+Condition: TypeAlias = "str | Callable[[EventData], bool]"
 """The name of a method of the model, or a function; either gets the EventData."""
 
 

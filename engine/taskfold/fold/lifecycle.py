@@ -39,10 +39,9 @@ together with recordings of 1.1.2), or "seen" where a recording of a real Nomad 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
-from transitions import Machine, MachineError
 
 from taskfold.model import events as ev
 from taskfold.model.counts import UNITS
@@ -50,6 +49,9 @@ from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import IllegalEvent
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.record import Finished, InternalEvent
+
+if TYPE_CHECKING:
+    from transitions import Machine
 
 __all__ = ["DEAD", "PENDING", "RUNNING", "STATES", "TABLES", "Lifecycle", "Row", "build_machine", "lifecycle_of"]
 
@@ -177,6 +179,9 @@ def build_machine(dialect: str | Dialect) -> Machine:
     The states are pending, running and dead; there is one trigger per event type; a row that keeps the state is an
     internal transition; nothing is automatic, and an illegal trigger raises ``transitions.MachineError``.
     """
+    # Whoever only reads Nomad's JSON needs no machine.
+    from transitions import Machine
+
     name = dialect_of(dialect).name
     machine = Machine(
         model=None,
@@ -202,6 +207,8 @@ class _Probe:
 
 def _ask(machine: Machine, trigger: str, state: str) -> str | None:
     """Return the state in which the machine leaves a model that is in this state; None when it refuses."""
+    from transitions import MachineError
+
     probe: Any = _Probe()
     probe.state = state
     try:
