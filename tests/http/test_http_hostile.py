@@ -12,10 +12,11 @@ import pytest
 from support.acting import ALLOC, app_with
 from support.asgi import Reply, ask
 from support.servers import connected, served, until
-from taskfold import Engine
+from taskfold import DIALECTS, Engine
 from taskfold.errors import ServeError
 from taskfold.http.app import App
-from taskfold.http.routes import cleaned
+from taskfold.http.routes import ROUTES
+from taskfold.http.routing import Router
 from taskfold.http.server import Server, running
 
 VISIBLE = re.compile(rb"[\x21-\x7e]+")
@@ -26,7 +27,8 @@ def location(path: bytes, query: bytes = b"") -> bytes | None:
     """Return where a raw path is redirected to, as an ASGI server would have it decoded."""
     from urllib.parse import unquote
 
-    answer = cleaned(unquote(path.decode("latin-1")), path, query, "GET")
+    router = Router(ROUTES.values(), DIALECTS["1.1.2"])
+    answer = router.redirect(unquote(path.decode("latin-1")), path, query, "GET")
     return None if answer is None else dict(answer.headers)[b"Location"]
 
 

@@ -40,7 +40,8 @@ from taskfold.http.lists import Lists
 from taskfold.http.options import parse_options
 from taskfold.http.past import Past
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
-from taskfold.http.routes import ALLOCATION, Found, Route, cleaned, match
+from taskfold.http.routes import ROUTES
+from taskfold.http.routing import Match, Route, Router
 from taskfold.http.strangers import refused_host, refused_type, refused_write
 from taskfold.http.stream import EventTexts
 from taskfold.live.engine import Engine
@@ -67,7 +68,7 @@ class App:
     ``region`` is its own region, the log's unless named; ``peers`` are the servers of others (`taskfold.http.regions`).
     With a ``token`` every request but the one for health needs it. Without one only requests for loopback, for the
     address that they came to, and for the ``hosts`` that are named are answered. ``is_mirror`` says that the engine
-    follows a Nomad: then nothing else may write to it.
+    follows a Nomad: then nothing else may write to it. ``routes`` are its endpoints.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class App:
         limits: Limits | None = None,
         is_mirror: bool = False,
         seed: int | None = None,
+        routes: Mapping[str, Route] = ROUTES,
     ) -> None:
         self.engine = engine
         self.dialect = engine.dialect
@@ -122,6 +124,8 @@ class App:
         self.crew: Crew | None = None
         """The workers, where several processes serve the log."""
         self.is_closing = asyncio.Event()
+        self.router = Router(routes.values(), self.dialect)
+        self._allocation_path = routes["allocation"].prefix
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
 
@@ -189,7 +193,7 @@ class App:
         if (path, query) in self.kept_lists:
             return True
         # A path with escapes is taken apart by who calls the application.
-        alloc = path[len(ALLOCATION) :]
+        alloc = path[len(self._allocation_path) :]
         return not query and b"%" not in alloc and alloc.isascii() and alloc.decode() in self.bodies
 
     def at_once(self, target: bytes, scope: Scope) -> tuple[tuple[Header, ...], bytes] | None:
@@ -223,8 +227,8 @@ class App:
         path = request.path
         route, answer = "allocation", None
         try:
-            if path.startswith(ALLOCATION) and not request.scope["query_string"]:
-                answer = self.bodies.kept(path[len(ALLOCATION) :], gzipped=request.accepts_gzip)
+            if path.startswith(self._allocation_path) and not request.scope["query_string"]:
+                answer = self.bodies.kept(path[len(self._allocation_path) :], gzipped=request.accepts_gzip)
             elif kept := self.kept_lists.kept(request):
                 route, answer = kept.route, kept.answer
         except LogError:  # who reads what is not kept meets it, too, and tells of it
@@ -271,20 +275,21 @@ class App:
             return error(405, INVALID_METHOD, extra=route.extra)
         return self._refused(request, route) or await self._run(request, route, arguments)
 
-    def _find(self, request: Request) -> Found | Answer | None:
+    def _find(self, request: Request) -> Match | Answer | None:
         """Return the endpoint that a request names, or what is answered without one."""
         raw_path: bytes = request.scope.get("raw_path") or request.path.encode(errors="surrogateescape")
         if not raw_path.startswith(b"/"):
             return error(400, "a path begins with a slash")
         query = request.scope["query_string"]
-        return cleaned(request.path, raw_path, query, request.method) or match(request.path, self.dialect)
+        router = self.router
+        return router.redirect(request.path, raw_path, query, request.method) or router.match(request.path)
 
     def _refused(self, request: Request, route: Route) -> Answer | None:
         """Return the answer to a write that a web page may have made; None for all others."""
         if not route.writes(request.method):
             return None
         refused = refused_write(request, is_get=request.method == "GET", extra=route.extra)
-        return refused or (refused_type(request) if route.wants_json else None)
+        return refused or (refused_type(request) if route.lines else None)
 
     async def _run(self, request: Request, route: Route, arguments: tuple[Any, ...]) -> Answer | None:
         """Run the handler of an endpoint: here, in the process that owns the log, or in another region."""

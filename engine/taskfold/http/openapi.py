@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 from taskfold.http.evaluations import Evaluation
-from taskfold.http.events import DEFAULT_PAGE
 from taskfold.http.inputs import Results
-from taskfold.http.options import MAX_WAIT_NS
-from taskfold.http.routes import ROUTES, Route
+from taskfold.http.routes import ROUTES
+from taskfold.http.routing import Route
 from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
 from taskfold.model.dialect import NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.nomad.schema import (
@@ -32,46 +31,12 @@ from taskfold.nomad.schema import (
 )
 from taskfold.nomad.writes import WRITE_TYPES
 
-__all__ = ["FILE", "PARAMETERS", "document", "main"]
+__all__ = ["FILE", "document", "main"]
 
 FILE: Final = "openapi.json"
 
 _TEXT: Final[Schema] = {"type": "string"}
-_LIST: Final[Schema] = {"type": "array", "items": _TEXT}
 _NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
-
-_PAGE: Final = f"How many records a page has at most: {DEFAULT_PAGE} unless told, within the server's limit."
-_WAIT: Final = f"How long to wait, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds at most."
-
-PARAMETERS: Final[dict[str, tuple[Schema, str]]] = {
-    "region": (_TEXT, "The region that is asked; this server's own where it is empty."),
-    "namespace": (_TEXT, "The namespace of a list or a stream: default unless named, * for all."),
-    "prefix": (_TEXT, "Only allocations whose ID begins so: hexadecimal digits, an even number of them."),
-    "index": (_NUMBER, "Wait for what is newer than this; on the event stream, begin with the first write of it."),
-    "wait": (_TEXT, _WAIT),
-    "stale": (_TEXT, "Taken, and without effect: there is one server."),
-    "consistent": (_TEXT, "Taken, and without effect: there is one server."),
-    "pretty": (_TEXT, "Indent the answer, unless the value is 0."),
-    "resources": ({"type": "boolean"}, "List the allocated resources, too."),
-    "task_states": ({"type": "boolean"}, "List the task states; true unless told."),
-    "task": (_TEXT, "Only records of this task."),
-    "per_page": (_NUMBER, _PAGE),
-    "next_token": (_NUMBER, "The version after which the page begins: what X-Nomad-NextToken told."),
-    "topic": (
-        _LIST,
-        "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment.",
-    ),
-    "type": (_LIST, "Which parts are told: server, as without it, or client, which this agent is not."),
-    "format": (_TEXT, "prometheus for its text format; JSON with anything else."),
-    "from": (_TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."),
-}
-"""What each parameter is and means."""
-
-_STUB_CHOICES: Final = frozenset(("resources", "task_states"))
-"""Parameters that only some dialects read."""
-
-_OF_ACTIONS: Final = frozenset(("stop", "client_allocation", "evaluation", "evaluation_allocations"))
-"""Endpoints that only some dialects have."""
 
 _REF: Final = "#/components/schemas/"
 _INDEX_HEADERS: Final = {
@@ -82,36 +47,12 @@ _INDEX_HEADERS: Final = {
 _NEXT: Final = {"X-Nomad-NextToken": {"description": "There is more: the next page.", "schema": _NUMBER}}
 
 
-def _array(name: str) -> Schema:
-    return {"type": "array", "items": {"$ref": _REF + name}}
-
-
 def _json(schema: Schema) -> Schema:
     return {"application/json": {"schema": schema}}
 
 
-_BODIES: Final[dict[str, Schema]] = {
-    "allocation": _json({"$ref": _REF + "Allocation"}),
-    "allocations": _json(_array("Stub")),
-    "job_allocations": _json(_array("Stub")),
-    "history": _json(_array("Record")),
-    "events": _json({"$ref": _REF + "Recorded"}),
-    "inputs": _json({"$ref": _REF + "Results"}),
-    "stop": _json({"$ref": _REF + "Stopped"}),
-    "job": _json({"type": "object"}),
-    "evaluation": _json({"$ref": _REF + "Evaluation"}),
-    "evaluation_allocations": _json(_array("Stub")),
-    "client_allocation": _json({"$ref": _REF + "Acted"}),
-    # A line of it; the whole has no end.
-    "event_stream": _json({"$ref": _REF + "Frame"}),
-    "regions": _json({"type": "array", "items": _TEXT}),
-    "health": _json({"$ref": _REF + "Health"}),
-    "metrics": {**_json({"$ref": _REF + "Numbers"}), "text/plain": {"schema": _TEXT}},
-    "openapi": _json({"type": "object"}),
-}
-"""What a 200 has, by endpoint; one that is not here never answers so."""
-
 _REASONS: Final = {
+    200: "The answer.",
     400: "A parameter or a body that cannot be understood.",
     403: "The token is missing or wrong.",
     404: "There is no such allocation, evaluation or job.",
@@ -126,25 +67,8 @@ _REASONS: Final = {
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
     501: "This server takes no jobs.",
 }
-_LINES: Final = {"events": ("Write", "JSON lines, each a write."), "inputs": ("Said", "JSON lines, each an input.")}
-"""Endpoints that take JSON lines: what each line is."""
-_COMMON: Final = (403, 405, 414)
-_REGIONAL: Final = (400, 429, 500)
-_MORE: Final[dict[str, tuple[int, ...]]] = {
-    "allocation": (404,),
-    "evaluation": (404,),
-    "evaluation_allocations": (404,),
-    "job": (404,),
-    "history": (404, 410),
-    "events": (404, 408, 409, 413, 415),
-    "inputs": (404, 408, 409, 413, 415),
-    "event_stream": (400, 429, 500),
-    "stop": (404, 409),
-    "client_allocation": (404, 408, 409, 413),
-    "jobs": (408, 413, 501),
-    "health": (500,),
-}
-"""Which errors an endpoint has beside those that all have."""
+_COMMON: Final = dict.fromkeys((403, 405, 414), "text")
+_REGIONAL: Final = dict.fromkeys((400, 429, 500), "text")
 
 
 def document(dialect: str | Dialect = NEWEST_DIALECT) -> Schema:
@@ -174,30 +98,29 @@ def _paths(dialect: Dialect) -> Schema:
     """Return every endpoint that a dialect has."""
     paths: Schema = {}
     for route in ROUTES.values():
-        if dialect.has_actions or route.name not in _OF_ACTIONS:
+        if route.is_in(dialect):
             paths[route.path] = {method.lower(): _operation(route, method, dialect) for method in route.methods}
     return paths
 
 
 def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
     """Return what one method of an endpoint takes and answers."""
-    parts = [
-        {"name": name, "in": "path", "required": True, "schema": _TEXT} for name in re.findall(r"{(\w+)}", route.path)
-    ]
-    asked = [
-        {"name": name, "in": "query", "schema": PARAMETERS[name][0], "description": PARAMETERS[name][1]}
-        for name in route.parameters
-        if dialect.has_stub_choices or name not in _STUB_CHOICES
+    parts = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in route.part_names]
+    query = [
+        {"name": each.name, "in": "query", "schema": each.schema, "description": each.meaning}
+        for each in route.parameters
+        if each.is_in(dialect)
     ]
     operation: Schema = {
         "operationId": route.name if len(route.methods) == 1 else f"{route.name}_{method.lower()}",
         "summary": route.summary,
-        "parameters": [*parts, *asked],
+        "tags": ["taskfold" if route.is_own else "nomad"],
+        "parameters": [*parts, *query],
         "responses": _responses(route),
     }
-    if route.name in _LINES:
-        name, text = _LINES[route.name]
-        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + name}}}
+    if route.lines:
+        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + route.lines}}}
+        text = f"JSON lines, each of them a {route.lines}."
         operation["requestBody"] = {"required": True, "content": lines, "description": text}
     elif method != "GET":
         operation["requestBody"] = {"content": _json({"type": "object"})}
@@ -208,25 +131,27 @@ def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
 
 def _responses(route: Route) -> Schema:
     """Return the answers of an endpoint, by status."""
+    answers = {**_COMMON, **(_REGIONAL if route.is_regional else {}), **route.answers}
     responses: Schema = {}
-    if route.name in _BODIES:
-        headers = _INDEX_HEADERS if route.is_regional else {}
-        if route.name == "history":
-            headers = headers | _NEXT
-        responses["200"] = {"description": "The answer.", "headers": headers, "content": _BODIES[route.name]}
-    statuses = {*_COMMON, *(_REGIONAL if route.is_regional else ()), *_MORE.get(route.name, ())}
-    for status in sorted(statuses):
-        responses[str(status)] = {"description": _REASONS[status], "content": _error(route, status)}
+    for status, body in sorted(answers.items()):
+        responses[str(status)] = {"description": _REASONS[status], "content": _content(body)}
+        if status == HTTPStatus.OK:
+            headers = _INDEX_HEADERS if route.is_regional else {}
+            responses[str(status)]["headers"] = headers | (_NEXT if route.is_paged else {})
     return responses
 
 
-def _error(route: Route, status: int) -> Schema:
-    """Return what an error has: Nomad's are plain texts, ours of events name the lines."""
-    if route.name == "health" and status == 500:  # noqa: PLR2004 - the number is the status
-        return _BODIES["health"]
-    plain = {"text/plain": {"schema": _TEXT}}
-    is_of_lines = route.name in _LINES and status in {400, 404, 409}
-    return plain | _json({"$ref": _REF + "Refused"}) if is_of_lines else plain
+def _content(body: str) -> Schema:
+    """Return the content of an answer whose row names its schema, or several of them."""
+    content: Schema = {}
+    for name in body.split(" | "):
+        item = name.removesuffix("[]")
+        schema = {"text": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
+        if name == "text":
+            content["text/plain"] = {"schema": schema}
+        else:
+            content |= _json(schema if item == name else {"type": "array", "items": schema})
+    return content
 
 
 def _schemas(dialect: Dialect) -> Schema:

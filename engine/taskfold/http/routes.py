@@ -1,71 +1,116 @@
-"""Which endpoint a path names. The table is what the OpenAPI document is made from, too."""
+"""The table of the endpoints: it is the router, and the metrics and the OpenAPI document are made from it.
+
+A new endpoint is a row here, and its handler. Those of Nomad's API come first.
+"""
 
 from __future__ import annotations
 
-import posixpath
-import re
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple, TypeAlias
-from urllib.parse import quote, unquote_to_bytes
+from typing import Final
 
 from taskfold.http import actions, allocations, evaluations, events, inputs, own, stream
-from taskfold.http.answers import Answer, Header, error, redirect
+from taskfold.http.answers import Answer, error
+from taskfold.http.options import MAX_WAIT_NS
+from taskfold.http.routing import Parameter, Route
 from taskfold.model.dialect import Dialect
 
-__all__ = ["ALLOCATION", "ROUTES", "Found", "Route", "cleaned", "match"]
+__all__ = ["ROUTES"]
 
 NO_RESOURCE: Final = "resource not found"
 
-Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]
-
-
-class Route(NamedTuple):
-    """One endpoint."""
-
-    name: str
-    path: str
-    """The path, with its parts in braces."""
-    methods: tuple[str, ...]
-    handler: Handler
-    """Gets the app, the request, the options (if it is regional), and the parts of the path."""
-    summary: str
-    parameters: tuple[str, ...] = ()
-    """The parameters that it reads; `taskfold.http.openapi` says what each means."""
-    is_regional: bool = True
-    """It takes the parameters of every read, and may be asked of another region."""
-    is_open: bool = False
-    """It needs no token."""
-    acts_on_get: bool = False
-    """It writes also when it is asked with GET, as Nomad's agents do."""
-    is_owners: bool = False
-    """Where several processes serve a log, the one that owns it answers: what writes, and what only that one knows."""
-    wants_json: bool = False
-    """It is ours, and takes no body that is called anything else."""
-    extra: tuple[Header, ...] = ()
-    """What its errors have among their headers."""
-
-    def writes(self, method: str) -> bool:
-        """Tell whether a method asks it to change something."""
-        return method != "GET" or self.acts_on_get
-
-
 _GET: Final = ("GET",)
 _WRITE: Final = ("PUT", "POST")
-_ASKED: Final = ("region", "namespace", "prefix", "index", "wait", "stale", "consistent")
+
+_TEXT: Final = {"type": "string"}
+_LIST: Final = {"type": "array", "items": _TEXT}
+_FLAG: Final = {"type": "boolean"}
+_NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
+
+_REGION: Final = Parameter("region", _TEXT, "The region that is asked; this server's own where it is empty.")
+_NAMESPACE: Final = Parameter(
+    "namespace", _TEXT, "The namespace of a list or a stream: default unless named, * for all."
+)
+_PREFIX: Final = Parameter(
+    "prefix", _TEXT, "Only allocations whose ID begins so: hexadecimal digits, an even number of them."
+)
+_INDEX: Final = Parameter(
+    "index", _NUMBER, "Wait for what is newer than this; on the event stream, begin with the first write of it."
+)
+_WAIT: Final = Parameter(
+    "wait",
+    _TEXT,
+    f"How long to wait, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds at most.",
+)
+_STALE: Final = Parameter("stale", _TEXT, "Taken, and without effect: there is one server.")
+_CONSISTENT: Final = Parameter("consistent", _TEXT, "Taken, and without effect: there is one server.")
+_PRETTY: Final = Parameter("pretty", _TEXT, "Indent the answer, unless the value is 0.")
+_TOPIC: Final = Parameter(
+    "topic", _LIST, "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment."
+)
+_PER_PAGE: Final = Parameter(
+    "per_page",
+    _NUMBER,
+    f"How many records a page has at most: {events.DEFAULT_PAGE} unless told, within the server's limit.",
+)
+
+_REGIONAL: Final = (_REGION, _NAMESPACE, _PREFIX, _INDEX, _WAIT, _STALE, _CONSISTENT)
 """What every regional endpoint looks at, as Nomad does, whether it means anything there or not."""
-_READ: Final = (*_ASKED, "pretty")
+_READ: Final = (*_REGIONAL, _PRETTY)
+
+_ORIGIN: Final = ((b"Vary", b"Origin"),)
+
+_ANY: Final = ".*"
+_JOB: Final = ".+"
+"""A job's ID may have slashes in it."""
+_ONLY_JOB: Final = (
+    "(?!.*/(?:evaluate|evaluations|periodic/force|plan|summary|dispatch|versions|revert|deployments?|stable|scale)$).+"
+)
+"""What Nomad has below a job, and is not served, is none. Source: command/agent/job_endpoint.go JobSpecificRequest."""
+
+_OF_A_BODY: Final = {408: "text", 413: "text"}
+_OF_LINES: Final = {400: "Refused | text", 404: "Refused | text", 409: "Refused | text", 415: "text", **_OF_A_BODY}
+
+
+def _has_actions(dialect: Dialect) -> bool:
+    return dialect.has_actions
+
+
+def _no_resource(dialect: Dialect) -> Answer | None:
+    """Return the answer of Nomad below an allocation; older ones take all of that for its ID."""
+    return error(404, NO_RESOURCE) if dialect.has_actions else None
+
+
+def _no_action(dialect: Dialect) -> Answer:
+    """Return the answer of Nomad to what is no action of a client."""
+    return error(404, NO_RESOURCE, extra=_ORIGIN if dialect.has_actions else ())
+
 
 ROUTES: Final = {
     route.name: route
     for route in (
-        Route("allocation", "/v1/allocation/{id}", _GET, allocations.allocation, "Read one allocation.", _READ),
+        Route(
+            "allocation",
+            "/v1/allocation/{id}",
+            _GET,
+            allocations.allocation,
+            "Read one allocation.",
+            _READ,
+            {200: "Allocation", 404: "text"},
+            stray=_no_resource,
+        ),
         Route(
             "allocations",
             "/v1/allocations",
             _GET,
             allocations.allocations,
             "List allocations.",
-            (*_READ, "resources", "task_states"),
+            (
+                *_READ,
+                Parameter("resources", _FLAG, "List the allocated resources, too.", lambda it: it.has_stub_choices),
+                Parameter(
+                    "task_states", _FLAG, "List the task states; true unless told.", lambda it: it.has_stub_choices
+                ),
+            ),
+            {200: "Stub[]"},
         ),
         Route(
             "job_allocations",
@@ -74,8 +119,19 @@ ROUTES: Final = {
             allocations.job_allocations,
             "List the allocations of a job.",
             _READ,
+            {200: "Stub[]"},
+            parts={"job": _JOB},
         ),
-        Route("job", "/v1/job/{job}", _GET, allocations.job, "Read the job of allocations.", _READ),
+        Route(
+            "job",
+            "/v1/job/{job}",
+            _GET,
+            allocations.job,
+            "Read the job of allocations.",
+            _READ,
+            {200: "object", 404: "text"},
+            parts={"job": _ONLY_JOB},
+        ),
         Route(
             "evaluation",
             "/v1/evaluation/{id}",
@@ -83,6 +139,9 @@ ROUTES: Final = {
             evaluations.evaluation,
             "Read the evaluation of a stop.",
             _READ,
+            {200: "Evaluation", 404: "text"},
+            parts={"id": _ANY},
+            is_in=_has_actions,
             is_owners=True,
         ),
         Route(
@@ -92,6 +151,9 @@ ROUTES: Final = {
             evaluations.evaluation_allocations,
             "List the allocations that the evaluation of a stop placed: none.",
             _READ,
+            {200: "Stub[]", 404: "text"},
+            parts={"id": _ANY},
+            is_in=_has_actions,
             is_owners=True,
         ),
         Route(
@@ -100,7 +162,17 @@ ROUTES: Final = {
             _GET,
             events.history,
             "Read every record of an allocation, oldest first.",
-            (*_READ, "task", "per_page", "next_token"),
+            (
+                *_READ,
+                Parameter("task", _TEXT, "Only records of this task."),
+                _PER_PAGE,
+                Parameter(
+                    "next_token", _NUMBER, "The version after which the page begins: what X-Nomad-NextToken told."
+                ),
+            ),
+            {200: "Record[]", 404: "text", 410: "text"},
+            is_own=True,
+            is_paged=True,
         ),
         Route(
             "events",
@@ -108,9 +180,11 @@ ROUTES: Final = {
             ("POST",),
             events.post_events,
             "Record what happened: all lines, or none.",
-            _ASKED,
+            _REGIONAL,
+            {200: "Recorded", **_OF_LINES},
+            lines="Write",
+            is_own=True,
             is_owners=True,
-            wants_json=True,
         ),
         Route(
             "inputs",
@@ -118,9 +192,11 @@ ROUTES: Final = {
             ("POST",),
             inputs.post_inputs,
             "Say what happened, and be told what follows: events, effects, timers.",
-            _ASKED,
+            _REGIONAL,
+            {200: "Results", **_OF_LINES},
+            lines="Said",
+            is_own=True,
             is_owners=True,
-            wants_json=True,
         ),
         Route(
             "event_stream",
@@ -128,7 +204,17 @@ ROUTES: Final = {
             _GET,
             stream.event_stream,
             "Follow every change, from the log.",
-            ("topic", "namespace", "index", "from", "region"),
+            (
+                _TOPIC,
+                _NAMESPACE,
+                _INDEX,
+                Parameter(
+                    "from", _TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."
+                ),
+                _REGION,
+            ),
+            # A line of it; the whole has no end.
+            {200: "Frame", 400: "text", 429: "text", 500: "text"},
             is_regional=False,  # its index is another parameter, with other errors
         ),
         Route(
@@ -137,7 +223,9 @@ ROUTES: Final = {
             _WRITE,
             actions.stop,
             "Ask to stop an allocation.",
-            _ASKED,
+            _REGIONAL,
+            {200: "Stopped", 404: "text", 409: "text"},
+            is_in=_has_actions,
             is_owners=True,
         ),
         Route(
@@ -146,20 +234,46 @@ ROUTES: Final = {
             ("GET", *_WRITE),
             actions.client_allocation,
             "Ask to restart or signal the tasks of an allocation.",
-            _ASKED,
+            _REGIONAL,
+            {200: "Acted", 404: "text", 409: "text", **_OF_A_BODY},
+            parts={"action": "|".join(actions.CLIENT_ACTIONS)},
+            is_in=_has_actions,
+            stray=_no_action,
             is_owners=True,
             acts_on_get=True,
-            extra=((b"Vary", b"Origin"),),
+            extra=_ORIGIN,
         ),
-        Route("jobs", "/v1/jobs", ("GET", *_WRITE), actions.jobs, "Ask to register a job.", _ASKED, is_owners=True),
-        Route("regions", "/v1/regions", _GET, own.regions, "List the regions that can be asked.", is_regional=False),
+        Route(
+            "jobs",
+            "/v1/jobs",
+            ("GET", *_WRITE),
+            actions.jobs,
+            "Ask to register a job.",
+            _REGIONAL,
+            {501: "text", **_OF_A_BODY},
+            is_owners=True,
+        ),
+        Route(
+            "regions",
+            "/v1/regions",
+            _GET,
+            own.regions,
+            "List the regions that can be asked.",
+            answers={200: "text[]"},
+            is_regional=False,
+        ),
         Route(
             "health",
             "/v1/agent/health",
             _GET,
             own.health,
             "Tell whether the server does its work.",
-            ("type",),
+            (
+                Parameter(
+                    "type", _LIST, "Which parts are told: server, as without it, or client, which this agent is not."
+                ),
+            ),
+            {200: "Health", 500: "Health"},
             is_regional=False,
             is_open=True,
             is_owners=True,
@@ -170,98 +284,21 @@ ROUTES: Final = {
             _GET,
             own.metrics,
             "Tell numbers.",
-            ("format", "pretty"),
+            (Parameter("format", _TEXT, "prometheus for its text format; JSON with anything else."), _PRETTY),
+            {200: "Numbers | text"},
             is_regional=False,
             is_owners=True,
         ),
-        Route("openapi", "/v1/openapi.json", _GET, own.openapi, "Describe this interface.", is_regional=False),
+        Route(
+            "openapi",
+            "/v1/openapi.json",
+            _GET,
+            own.openapi,
+            "Describe this interface.",
+            answers={200: "object"},
+            is_own=True,
+            is_regional=False,
+        ),
     )
 }
 """Every endpoint, by name."""
-
-_EXACT: Final = {route.path: route for route in ROUTES.values() if "{" not in route.path}
-ALLOCATION: Final = "/v1/allocation/"
-_JOB: Final = "/v1/job/"
-_CLIENT: Final = "/v1/client/allocation/"
-_UNCLEAN: Final = re.compile(r"//|/\.\.?(/|$)")
-_EVALUATION: Final = "/v1/evaluation/"
-_ALLOCATIONS: Final = "/allocations"
-_OF_JOB: Final = re.compile(
-    "/(?:evaluate|evaluations|periodic/force|plan|summary|dispatch|versions|revert|deployments?|stable|scale)$"
-)
-"""What Nomad has below a job, and is not served. Source: command/agent/job_endpoint.go JobSpecificRequest."""
-_UNESCAPED: Final = "/$&+,:;=@"
-"""What Go leaves as it is in a path, beside letters, digits and ``-_.~``. Source: net/url shouldEscape."""
-
-_UNESCAPED_QUERY: Final = "".join(map(chr, range(0x21, 0x7F)))
-"""Go leaves a query as it came, but for what is no ASCII. Source: net/http hexEscapeNonASCII."""
-
-Found: TypeAlias = tuple[Route, tuple[str, ...]]
-
-
-def match(path: str, dialect: Dialect) -> Found | Answer | None:
-    """Return the endpoint that a path names and the parts of the path, or what Nomad answers without one.
-
-    >>> from taskfold.model.dialect import DIALECTS
-    >>> found = match("/v1/job/example/allocations", DIALECTS["1.1.2"])
-    >>> found[0].name, found[1]
-    ('job_allocations', ('example',))
-    """
-    if path.startswith(ALLOCATION):
-        return _of_allocation(path[len(ALLOCATION) :], dialect)
-    route = _EXACT.get(path)
-    if route is not None:
-        return route, ()
-    if path.startswith(_CLIENT):
-        return _of_client(path[len(_CLIENT) :], dialect)
-    if path.startswith(_JOB):
-        return _of_job(path[len(_JOB) :])
-    if path.startswith(_EVALUATION) and dialect.has_actions:
-        rest = path[len(_EVALUATION) :]
-        has_more = rest.endswith(_ALLOCATIONS)
-        return ROUTES["evaluation_allocations" if has_more else "evaluation"], (rest.removesuffix(_ALLOCATIONS),)
-    return None
-
-
-def _of_job(rest: str) -> Found | None:
-    """Return the endpoint of a job, whose ID may have slashes in it."""
-    if rest.endswith(_ALLOCATIONS) and len(rest) > len(_ALLOCATIONS):
-        return ROUTES["job_allocations"], (rest[: -len(_ALLOCATIONS)],)
-    return None if not rest or _OF_JOB.search(rest) else (ROUTES["job"], (rest,))
-
-
-def _of_allocation(rest: str, dialect: Dialect) -> Found | Answer:
-    """Return the endpoint below one allocation."""
-    alloc, slash, name = rest.partition("/")
-    if slash and name == "history":
-        return ROUTES["history"], (alloc,)
-    if not slash or not dialect.has_actions:
-        return ROUTES["allocation"], (rest,)
-    if name == "stop":
-        return ROUTES["stop"], (alloc,)
-    return error(404, NO_RESOURCE)
-
-
-def _of_client(rest: str, dialect: Dialect) -> Found | Answer:
-    """Return the endpoint of an allocation on its client."""
-    alloc, _, name = rest.partition("/")
-    if not dialect.has_actions or name not in actions.CLIENT_ACTIONS:
-        return error(404, NO_RESOURCE, extra=ROUTES["client_allocation"].extra if dialect.has_actions else ())
-    return ROUTES["client_allocation"], (alloc, name)
-
-
-def cleaned(path: str, raw_path: bytes, query: bytes, method: str) -> Answer | None:
-    """Return the redirect that Go's router answers with when a path is not clean, or lacks its last slash.
-
-    It is made of the path without its escapes, which Go puts back: no byte of a request gets into a header as it is.
-    """
-    if path == ALLOCATION[:-1]:
-        clean = ALLOCATION.encode()
-    elif ("//" in path or "/." in path) and _UNCLEAN.search(path):
-        # A path that begins with two slashes would name another server.
-        clean = b"/" + posixpath.normpath(unquote_to_bytes(raw_path)).lstrip(b"/")
-        clean += b"/" if path.endswith("/") and clean != b"/" else b""
-    else:
-        return None
-    location = quote(clean, _UNESCAPED) + ("?" + quote(query, _UNESCAPED_QUERY) if query else "")
-    return redirect(301, "Moved Permanently", location, method)
