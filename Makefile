@@ -21,7 +21,7 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run a job
-	@PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+	@$(BIN)/taskfold demo
 
 test: $(STAMP)  ## run the tests and the doctests
 	@$(BIN)/python tests/support/postgres.py

@@ -70,6 +70,11 @@ def test_a_shipped_schema_is_the_one_in_the_repository(wheel: zipfile.ZipFile) -
         assert wheel.read(f"taskfold/schemas/{path.name}") == path.read_bytes()
 
 
+def test_the_examples_of_the_demo_are_in_the_wheel_as_they_are_in_the_repository(wheel: zipfile.ZipFile) -> None:
+    for path in (ROOT / "examples").iterdir():
+        assert wheel.read(f"taskfold/examples/{path.name}") == path.read_bytes()
+
+
 def test_without_extras_three_distributions_are_required(wheel: zipfile.ZipFile) -> None:
     required = [text for text in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in text]
     assert sorted(required) == ["msgspec>=0.19", "sortedcontainers>=2.4", "transitions>=0.9.2"]

@@ -20,10 +20,10 @@ import pytest
 from support import recordings
 from support.command_line import run
 from taskfold import Replay, Snapshot, diagram
-from taskfold.cli import progress as progress_module
-from taskfold.cli import screen as screen_module
-from taskfold.cli.progress import Progress
-from taskfold.cli.wording import short_ids
+from taskfold.cli import _progress as progress_module
+from taskfold.cli import _screen as screen_module
+from taskfold.cli._progress import Progress
+from taskfold.cli._words import short_ids
 from taskfold.log.seals import seal, unsealed
 from taskfold.model.dialect import DIALECTS
 
@@ -126,9 +126,22 @@ def test_piped_output_is_plain_whole_and_the_same_at_any_width_and_time() -> Non
     first = fine("replay", DEMO, env={"COLUMNS": "40"})
 
     assert first == fine("replay", DEMO, env={"COLUMNS": "200"})
-    assert first == fine("replay", DEMO, env=on_a_terminal(80) | {"NO_COLOR": "1"})
     assert first.isascii()
     assert 'Exceeded allowed attempts 3 in interval 1m0s and mode is "fail"' in first
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("command", [("replay", DEMO), ("history", DEMO, FAST_ID, "main")], ids=str)
+def test_no_color_changes_colours_and_nothing_else(command: tuple[str, ...], width: int) -> None:
+    coloured = fine(*command, env=on_a_terminal(width))
+    plain = fine(*command, env=on_a_terminal(width) | {"NO_COLOR": "1"})
+
+    def colours(text: str) -> set[str]:
+        return {code for codes in re.findall(r"\x1b\[([\d;]*)m", text) for code in codes.split(";") if code[:1] == "3"}
+
+    assert colours(coloured)
+    assert not colours(plain)
+    assert re.sub(r"\x1b\[[\d;]*m", "", plain) == re.sub(r"\x1b\[[\d;]*m", "", coloured)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 129, 130, 200])
@@ -600,7 +613,7 @@ def test_ctrl_c_that_a_library_swallowed_is_told_when_the_command_ends(monkeypat
             signal.raise_signal(signal.SIGINT)
         return "drawn"
 
-    monkeypatch.setattr(sys.modules["taskfold.fold.diagram"], "diagram", swallow)
+    monkeypatch.setattr("taskfold.cli.diagram.draw", swallow)
 
     result = run("diagram")
 
@@ -661,36 +674,10 @@ def test_no_bar_is_shown_when_it_was_quick_or_nobody_looks(monkeypatch: pytest.M
     with Progress("reading", HalfRead()):
         pass
     monkeypatch.setattr(progress_module, "_PATIENCE_S", 0)
-    with Progress("reading", HalfRead(), shown=False):
+    with Progress("reading", HalfRead(), is_visible=False):
         time.sleep(0.05)
     monkeypatch.setattr(sys, "stderr", pipe)
     with Progress("reading", HalfRead()):
         time.sleep(0.05)
 
     assert terminal.getvalue() == pipe.getvalue() == ""
-
-
-def test_the_demo_says_what_it_runs(tmp_path: Path) -> None:
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    command = folder / "taskfold"
-    command.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT / "engine"}" exec "{sys.executable}" -m taskfold "$@"\n')
-    command.chmod(0o755)
-    done = subprocess.run(
-        ["bash", str(ROOT / "examples" / "demo.sh")],  # noqa: S607 - whichever bash there is
-        capture_output=True,
-        check=False,
-        text=True,
-        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)},
-    )
-
-    assert done.returncode == 0, done.stderr
-    commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
-    assert [line.split()[1:3] for line in commands] == [
-        ["taskfold", "replay"],
-        ["taskfold", "history"],
-        ["taskfold", "verify"],
-        ["taskfold", "run"],
-    ]
-    assert "2 gaps where events were lost; now dead, failed, 8 restarts" in done.stdout
-    assert done.stderr.splitlines()[-1] == "taskfold: 1 allocation complete"

@@ -13,7 +13,6 @@ import pytest
 
 from support import recordings
 from support.command_line import refused, run
-from taskfold.cli import commands
 
 ROOT = Path(__file__).parents[2]
 STREAM = recordings.RECORDINGS / "1.1.2" / "sibling_failed" / "stream.ndjson.gz"
@@ -277,7 +276,7 @@ def test_whatever_the_system_says_is_one_sentence(error: Exception, part: str, m
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(commands, "fold_of", fail)
+    monkeypatch.setattr("taskfold.cli.replay.fold_of", fail)
 
     refused(run("replay", STREAM), part)
 
@@ -286,7 +285,7 @@ def test_a_bug_is_one_sentence_too_and_says_how_to_see_more(monkeypatch: pytest.
     def fail(_: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr(commands, "fold_of", fail)
+    monkeypatch.setattr("taskfold.cli.replay.fold_of", fail)
     result = run("replay", STREAM)
 
     assert result.exit_code == 2

@@ -57,7 +57,7 @@ def test_a_task_is_completed_from_the_allocation(log):
 def test_without_an_allocation_the_tasks_of_a_small_source_are_completed(log, monkeypatch):
     assert completed("replay", log, "--task", "w") == ["web", "wheel"]
 
-    monkeypatch.setattr("taskfold.cli.completion._LONGEST_BYTES", 10)
+    monkeypatch.setattr("taskfold.cli._completion._LONGEST_BYTES", 10)
 
     assert completed("replay", log, "--task", "w") == []
 
@@ -68,7 +68,7 @@ def test_a_source_that_cannot_be_read_completes_nothing(source):
 
 
 def test_a_file_that_takes_long_to_read_completes_nothing(log, monkeypatch):
-    monkeypatch.setattr("taskfold.cli.completion._LONGEST_BYTES", 10)
+    monkeypatch.setattr("taskfold.cli._completion._LONGEST_BYTES", 10)
 
     assert completed("history", log, "f") == (["f1e2d3c4"] if log.suffix == ".db" else [])
 

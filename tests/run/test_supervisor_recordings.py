@@ -20,7 +20,7 @@ from support.servers import LATEST_S
 from support.supervising import events_of, eventually, left_in
 from support.told_inputs import Told, told
 from taskfold import Engine, inputs
-from taskfold.cli.jobs import read_jobs
+from taskfold.cli._jobs import read_jobs
 from taskfold.events import TaskEvent
 from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import EVENTS_PER_TASK, dialect_of
@@ -67,7 +67,7 @@ def placed(scenario: Scenario, found: Told) -> dict[str, Any]:
     """Return an allocation as it was placed, of the job as it was submitted where there was one version of it."""
     own = {"DesiredStatus": "run", "DesiredDescription": "", "ClientStatus": "pending", "ClientDescription": ""}
     jobs = read_jobs(str(scenario.path / "job.json"), dialect_of(scenario.version))
-    submitted = {"Job": jobs[0].told} if len(jobs) == 1 else {}
+    submitted = {"Job": jobs[0].json} if len(jobs) == 1 else {}
     return {**json.loads(found.body), **own, **submitted, PROCESSES: {}}
 
 

@@ -15,7 +15,7 @@ from support.command_line import run as called
 from support.recordings import scenarios
 from support.supervising import events_of, job_of, output, run, script
 from taskfold import Engine, events
-from taskfold.cli.jobs import read_jobs
+from taskfold.cli._jobs import read_jobs
 from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import DIALECTS, dialect_of
 from taskfold.nomad.views import view

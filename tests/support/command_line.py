@@ -6,7 +6,7 @@ import inspect
 
 from click.testing import CliRunner, Result
 
-from taskfold.cli.commands import taskfold
+from taskfold.cli._commands import taskfold
 
 # Until click 8.2 what is written to stderr is kept apart only where one asks for it; since then always.
 APART = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}

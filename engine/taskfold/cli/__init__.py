@@ -1,4 +1,4 @@
-"""The command line, ``taskfold``: replay, import, log, backup, history, diff, verify, policy, serve and diagram.
+"""The command line, ``taskfold``: one file for each command.
 
 Exit status: 0 fine; 1 the answer is no (a divergence, or nothing matched); 2 bad usage or input that cannot be read,
 with one sentence on standard error; 130 after Ctrl-C; 141 when whoever read the output went away.
@@ -21,7 +21,7 @@ def main() -> NoReturn:
         import rich
 
         del click, rich
-        from taskfold.cli.commands import taskfold
+        from taskfold.cli._commands import taskfold
     except ModuleNotFoundError as error:
         if error.name not in {"click", "rich"}:
             raise

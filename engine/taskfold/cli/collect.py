@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from taskfold.cli import options
-from taskfold.cli.guard import NO, Unanswerable
-from taskfold.cli.progress import Progress
-from taskfold.cli.wording import count_text
+from taskfold.cli import _options as options
+from taskfold.cli._guard import NO, Unanswerable
+from taskfold.cli._progress import Progress
+from taskfold.cli._words import count_text
 from taskfold.fold.status import CLIENT_TERMINAL
 from taskfold.live.engine import Engine
 from taskfold.live.retention import Retention, due
@@ -49,7 +49,7 @@ def retention_of(dead_for_ns: int | None, keep: int | None, statuses: tuple[str,
     return Retention(dead_for_ns=dead_for_ns, keep=keep, statuses=statuses or Retention.__struct_defaults__[2])
 
 
-@click.command()
+@options.command()
 @click.argument("log")
 @retention_options
 @click.option("--compact", is_flag=True, help="Remove the records of what was collected, now or before; keep its last.")
@@ -68,15 +68,15 @@ def collect(
         raise Unanswerable(f"{shown_name(log)}: there is no such log")
     with Progress("collecting"), Engine.open(log) as engine:
         if retention is not None:
-            found = due(engine.store, retention, engine.clock.time_ns())
+            ended = due(engine.store, retention, engine.clock.time_ns())
             if dry_run:
-                for one in found:
+                for one in ended:
                     click.echo(f"{one.alloc}  {one.reason}")
             else:
                 engine.retain(retention)
-            done = "would be collected" if dry_run else "collected"
-            kept = len(engine.store.fold) - (len(found) if dry_run else 0)
-            click.echo(f"{count_text(len(found), 'allocation')} {done}, {count_text(kept, 'other')} kept")
+            verb = "would be collected" if dry_run else "collected"
+            others = len(engine.store.fold) - (len(ended) if dry_run else 0)
+            click.echo(f"{count_text(len(ended), 'allocation')} {verb}, {count_text(others, 'other')} kept")
         if compact and not dry_run:
             click.echo(f"{count_text(engine.compact(), 'record')} removed from {shown_name(log)}")
-    return 0 if retention is None or found or compact else NO
+    return 0 if retention is None or ended or compact else NO

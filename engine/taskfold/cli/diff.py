@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
 import click
 import msgspec
 
-from taskfold.cli import options
-from taskfold.cli.guard import NO, Unanswerable, say
-from taskfold.cli.progress import Progress
+from taskfold.cli import _options as options
+from taskfold.cli._guard import NO, Unanswerable, say, write_line
+from taskfold.cli._progress import Progress
+from taskfold.cli._screen import Column, Screen, Table
+from taskfold.cli._words import count_text, short_ids, visible
 from taskfold.sources.diff import Difference
-from taskfold.sources.diff import diff as differences
+from taskfold.sources.diff import diff as difference_between
 from taskfold.sources.replay import At
 
 __all__ = ["diff"]
@@ -21,10 +22,10 @@ _LONGEST: Final = 60
 """A value that is longer is told to be different, and not shown."""
 
 
-@click.command()
+@options.command()
 @options.source_argument
 @click.option("--from", "first", type=options.POINT, required=True, help="The first point: an index or a time.")
-@click.option("--to", "last", type=options.POINT, help="The last point; the end unless told.")
+@click.option("--to", "last", type=options.POINT, help="The last point; the end unless named.")
 @options.alloc_option
 @options.task_option
 @options.format_option("table", "jsonl")
@@ -34,43 +35,40 @@ def diff(source: str, first: At, last: At | None, alloc: str | None, task: str |
     Times that change with every write are left out. jsonl prints one difference a line, with its values.
     """
     with Progress("reading"):
-        found = [
+        differences = [
             each
-            for each in differences(source, first, last)
+            for each in difference_between(source, first, last)
             if each.alloc.startswith(alloc or "") and task in {None, each.task}
         ]
-    named = sorted({each.alloc for each in found})
-    if alloc is not None and len(named) > 1 and alloc not in named:
-        raise Unanswerable(f"{len(named)} allocations begin with {alloc!r}: {', '.join(named[:3])}")
-    if not found:
+    allocations = sorted({each.alloc for each in differences})
+    if alloc is not None and len(allocations) > 1 and alloc not in allocations:
+        raise Unanswerable(f"{len(allocations)} allocations begin with {alloc!r}: {', '.join(allocations[:3])}")
+    if not differences:
         say("nothing is different")
         return NO
     if format == "jsonl":
-        for each in found:
-            sys.stdout.buffer.write(msgspec.json.encode(each) + b"\n")
+        for each in differences:
+            write_line(msgspec.json.encode(each))
         return 0
-    _show(found)
+    _show(differences)
     return 0
 
 
-def _show(found: list[Difference]) -> None:
-    from taskfold.cli.screen import Column, Screen, Table
-    from taskfold.cli.wording import count_text, short_ids, visible
-
+def _show(differences: list[Difference]) -> None:
     screen = Screen()
-    shown = short_ids({each.alloc for each in found})
+    short = short_ids({each.alloc for each in differences})
     columns = (Column("ALLOC"), Column("TASK", least=8), Column("FIELD"), Column("CHANGED"))
     Table(screen, columns).show(
         (
-            shown[each.alloc],
+            short[each.alloc],
             visible(each.task or "-"),
             visible(each.field),
             visible(f"{_text(each.before)} {screen.arrow} {_text(each.after)}"),
         )
-        for each in found
+        for each in differences
     )
-    allocations = count_text(len({each.alloc for each in found}), "allocation")
-    screen.caption(f"{count_text(len(found), 'difference')} in {allocations}")
+    allocations = count_text(len({each.alloc for each in differences}), "allocation")
+    screen.caption(f"{count_text(len(differences), 'difference')} in {allocations}")
 
 
 def _text(value: Any) -> str:

@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 import click
 import msgspec
 
-from taskfold.cli import options
-from taskfold.cli.guard import NO, Unanswerable
-from taskfold.cli.jobs import JOB_TYPES, JobFile, read_jobs
-from taskfold.cli.wording import count_text, visible
+from taskfold.cli import _options as options
+from taskfold.cli._guard import NO, Unanswerable
+from taskfold.cli._jobs import JOB_TYPES, JobFile, read_jobs
+from taskfold.cli._screen import Column, Screen, Table
+from taskfold.cli._words import count_text, visible
 from taskfold.decision.policy_advice import REQUESTED, Advice, advice_on
 from taskfold.decision.restart import Failure, default_policy, simulate
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
@@ -44,14 +45,14 @@ class _InForce(NamedTuple):
 class _Judged(NamedTuple):
     """What there is to say of a policy in force."""
 
-    found: _InForce
+    in_force: _InForce
     errors: list[str]
     warnings: list[Advice]
     timeline: list[Failure]
     """Empty where there are errors."""
 
 
-@click.command()
+@options.command()
 @click.argument("job", metavar="[JOB.json|-]", required=False)
 @click.option("--attempts", type=int, metavar="N", help="Restarts within the interval.")
 @click.option("--interval", "interval_ns", type=options.DURATION, help="The length of a window, such as 30m.")
@@ -79,100 +80,99 @@ def policy(job: str | None, dialect: str | None, run_ns: int, failures: int, see
         raise Unanswerable(
             f"--run-for is {duration_text(run_ns)}, and should be more than nothing: every run takes time"
         )
-    given = {name: value for name, value in own.items() if value is not None}
-    spoken = dialect_of(dialect or DEFAULT_DIALECT)
-    in_force = [_of_flags(given, spoken)] if job is None else _of_file(job, given, spoken)
-    judged = [_judged(found, spoken, [run_ns] * failures, seed) for found in in_force]
+    flags = {name: value for name, value in own.items() if value is not None}
+    rules = dialect_of(dialect or DEFAULT_DIALECT)
+    policies = [_of_flags(flags, rules)] if job is None else _of_file(job, flags, rules)
+    judged = [_judged(in_force, rules, [run_ns] * failures, seed) for in_force in policies]
     if format == "json":
-        click.echo(_to_json(judged, spoken, run_ns, seed))
+        click.echo(_to_json(judged, rules, run_ns, seed))
     else:
-        _show(judged, f"dialect {spoken.name}; every run lasts {duration_text(run_ns)}; seed {seed}")
+        _show(judged, f"dialect {rules.name}; every run lasts {duration_text(run_ns)}; seed {seed}")
     return NO if any(each.errors for each in judged) else 0
 
 
-def _of_flags(given: dict[str, Any], dialect: Dialect) -> _InForce:
+def _of_flags(flags: dict[str, Any], dialect: Dialect) -> _InForce:
     """Return the policy that the flags name. Raises Unanswerable where something is left out that has no default."""
-    job_type = given.pop("job_type", JOB_TYPES[0])
+    job_type = flags.pop("job_type", JOB_TYPES[0])
     default = default_policy(job_type, dialect)
-    missing = [name for name in RestartPolicy.__struct_fields__ if name not in given]
+    missing = [name for name in RestartPolicy.__struct_fields__ if name not in flags]
     if default is None and missing:
-        flags = ", ".join(map(_flag, missing))
-        raise Unanswerable(f"a job of type {job_type} has no default policy: name {flags} as well, or another --type")
-    own = msgspec.structs.replace(default or RestartPolicy(), **given)
-    return _InForce("flags" if given else "default", job_type, own)
+        names = ", ".join(map(_flag, missing))
+        raise Unanswerable(f"a job of type {job_type} has no default policy: name {names} as well, or another --type")
+    own = msgspec.structs.replace(default or RestartPolicy(), **flags)
+    return _InForce("flags" if flags else "default", job_type, own)
 
 
 def _flag(name: str) -> str:
     return "--type" if name == "job_type" else f"--{name.removesuffix('_ns')}"
 
 
-def _of_file(name: str, given: dict[str, Any], dialect: Dialect) -> list[_InForce]:
+def _of_file(name: str, flags: dict[str, Any], dialect: Dialect) -> list[_InForce]:
     """Return every policy of the jobs in a file. Raises SourceError, and Unanswerable for flags beside it."""
-    if given:
+    if flags:
         raise Unanswerable(
-            f"{', '.join(map(_flag, given))}: a job file says this itself; leave the one or the other out"
+            f"{', '.join(map(_flag, flags))}: a job file says this itself; leave the one or the other out"
         )
-    return [found for told in read_jobs(name, dialect) for found in _of_job(told, dialect)]
+    return [in_force for file in read_jobs(name, dialect) for in_force in _of_job(file, dialect)]
 
 
-def _of_job(found: JobFile, dialect: Dialect) -> Iterator[_InForce]:
+def _of_job(file: JobFile, dialect: Dialect) -> Iterator[_InForce]:
     """Yield the policy of each group, and of each task for which one was written."""
-    job, job_type = found.job, found.job.type
-    for group, written in zip(job.task_groups or (), found.told["TaskGroups"], strict=True):
+    job, job_type = file.job, file.job.type
+    for group, own_json in zip(job.task_groups or (), file.json["TaskGroups"], strict=True):
         tasks = group.tasks or ()
         own = [
             task
-            for task, as_written in zip(tasks, written.get("Tasks") or (), strict=True)
+            for task, as_written in zip(tasks, own_json.get("Tasks") or (), strict=True)
             if own_policy(task, dialect) and as_written.get("RestartPolicy") is not None
         ]
         where = {"job": job.id or job.name, "group": group.name}
-        is_written = written.get("RestartPolicy") is not None
+        is_written = own_json.get("RestartPolicy") is not None
         # A group whose tasks all have their own needs none.
         if is_written or not tasks or len(own) < len(tasks):
             source = "group" if is_written else "default"
-            yield _checked(_InForce(source, job_type, job_policy(job, group, Task(), dialect), **where))
+            yield _check(_InForce(source, job_type, job_policy(job, group, Task(), dialect), **where))
         for task in own:
             in_force = _InForce("task", job_type, job_policy(job, group, task, dialect), **where, task=task.name)
-            yield _checked(in_force)
+            yield _check(in_force)
 
 
-def _checked(found: _InForce) -> _InForce:
+def _check(in_force: _InForce) -> _InForce:
     """Return what is in force, unless a number of it is none of Nomad's. Raises Unanswerable."""
-    own = found.policy or RestartPolicy()
+    own = in_force.policy or RestartPolicy()
     for name in ("attempts", "interval_ns", "delay_ns"):
         if getattr(own, name) not in _INT64:
-            raise Unanswerable(f"{_title(found)}: {name.removesuffix('_ns')} is a number that 64 bits do not hold")
-    return found
+            raise Unanswerable(f"{_title(in_force)}: {name.removesuffix('_ns')} is a number that 64 bits do not hold")
+    return in_force
 
 
-def _judged(found: _InForce, dialect: Dialect, runs_ns: list[int], seed: int) -> _Judged:
+def _judged(in_force: _InForce, dialect: Dialect, runs_ns: list[int], seed: int) -> _Judged:
     """Return what there is to say of a policy: each has a generator of its own, so that their order changes nothing."""
-    own = found.policy
+    own = in_force.policy
     if own is None:
-        return _Judged(found, [f"a job of type {found.job_type} has no default policy, and none is named"], [], [])
+        error = f"a job of type {in_force.job_type} has no default policy, and none is named"
+        return _Judged(in_force, [error], [], [])
     warnings = advice_on(own, run_ns=runs_ns[0], dialect=dialect)
     if errors := own.refusals():
-        return _Judged(found, errors, warnings, [])
+        return _Judged(in_force, errors, warnings, [])
     rng = Random(seed)  # noqa: S311 - what is drawn can be drawn again, and hides nothing
-    return _Judged(found, [], warnings, simulate(own, runs_ns, rng=rng, dialect=dialect))
+    return _Judged(in_force, [], warnings, simulate(own, runs_ns, rng=rng, dialect=dialect))
 
 
-def _title(found: _InForce) -> str:
+def _title(in_force: _InForce) -> str:
     """Say where a policy is in force, and whose it is."""
     whose = {
         "task": "the task's own policy",
         "group": "the group's policy",
-        "default": f"the default policy of {found.job_type} jobs",
+        "default": f"the default policy of {in_force.job_type} jobs",
         "flags": "the policy of the flags",
-    }[found.source]
-    parts = [f"{word} {visible(name)}" for word in ("job", "group", "task") if (name := getattr(found, word))]
+    }[in_force.source]
+    parts = [f"{word} {visible(name)}" for word in ("job", "group", "task") if (name := getattr(in_force, word))]
     return f"{', '.join(parts)}: {whose}" if parts else whose
 
 
 def _show(judged: Iterable[_Judged], caption: str) -> None:
     """Write each policy with its timeline, and what holds for all below them."""
-    from taskfold.cli.screen import Column, Screen, Table
-
     columns = (
         Column("AT", right=True),
         Column("DECISION"),
@@ -182,8 +182,8 @@ def _show(judged: Iterable[_Judged], caption: str) -> None:
     )
     screen = Screen()
     for each in judged:
-        screen.line(_title(each.found), style="bold")
-        if own := each.found.policy:
+        screen.line(_title(each.in_force), style="bold")
+        if own := each.in_force.policy:
             interval, delay = duration_text(own.interval_ns), duration_text(own.delay_ns)
             verdict = "refused" if each.errors else "valid"
             screen.line(f"attempts {own.attempts} in {interval}, delay {delay}, mode {visible(own.mode)}: {verdict}")
@@ -202,14 +202,14 @@ def _show(judged: Iterable[_Judged], caption: str) -> None:
 
 
 def _row(failure: Failure, own: RestartPolicy) -> list[str]:
-    decided = failure.decided
-    is_restart = decided.decision == "Restarting"
+    decision = failure.decided
+    is_restart = decision.decision == "Restarting"
     return [
         _span_text(failure.at_ns),
-        decided.decision,
-        _span_text(decided.delay_ns) if is_restart else "-",
-        f"{decided.tracker.count} of {own.attempts}",
-        decided.reason,
+        decision.decision,
+        _span_text(decision.delay_ns) if is_restart else "-",
+        f"{decision.tracker.count} of {own.attempts}",
+        decision.reason,
     ]
 
 
@@ -231,25 +231,25 @@ def _span_text(duration_ns: int) -> str:
 
 def _to_json(judged: Iterable[_Judged], dialect: Dialect, run_ns: int, seed: int) -> bytes:
     """Return everything as one JSON object; the policies are Nomad's JSON."""
-    told = {
+    document = {
         "dialect": dialect.name,
         "run_for_ns": run_ns,
         "seed": seed,
         "policies": [_judged_to_json(each) for each in judged],
         "notes": [REQUESTED],
     }
-    return msgspec.json.format(msgspec.json.encode(told), indent=4)
+    return msgspec.json.format(msgspec.json.encode(document), indent=4)
 
 
 def _judged_to_json(each: _Judged) -> dict[str, Any]:
-    found = each.found
+    in_force = each.in_force
     return {
-        "job": found.job or None,
-        "type": found.job_type,
-        "group": found.group or None,
-        "task": found.task or None,
-        "source": found.source,
-        "policy": found.policy,
+        "job": in_force.job or None,
+        "type": in_force.job_type,
+        "group": in_force.group or None,
+        "task": in_force.task or None,
+        "source": in_force.source,
+        "policy": in_force.policy,
         "valid": not each.errors,
         "errors": each.errors,
         "warnings": each.warnings,

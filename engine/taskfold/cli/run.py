@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from taskfold.cli import options
-from taskfold.cli.collector import passing_over_what_is_there
-from taskfold.cli.guard import NO, Unanswerable, say
-from taskfold.cli.jobs import runnable_job
+from taskfold.cli import _options as options
+from taskfold.cli._collector import passing_over_what_is_there
+from taskfold.cli._guard import NO, Unanswerable, say
+from taskfold.cli._jobs import runnable_job
+from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.cli.serve import check_extra
-from taskfold.cli.wording import count_text, instant_text, visible
 from taskfold.live.engine import Engine
 from taskfold.live.folding import Folding
 from taskfold.log.files import own_file, own_folder
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-@click.command()
+@options.command()
 @click.argument("job", metavar="JOB.json|-")
 @click.option("--log", metavar="LOG", help="Record in LOG (x.db, x.jsonl), and go on from it after a crash.")
 @click.option("--serve", "bind", metavar="HOST:PORT", help="Answer Nomad's HTTP API meanwhile.")
@@ -54,45 +54,45 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         raise Unanswerable("--log: name a file (x.db, x.jsonl); the processes are of this machine, too")
     begins = log is None or is_new_log(log)
     name = dialect or (NEWEST_DIALECT if begins else None)
-    told = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
-    with ExitStack() as held:
+    document = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
+    with ExitStack() as stack:
         folding = Folding()
         opened = MemoryLog(name or "") if log is None else open_log(log, name, reader=folding)
-        engine = held.enter_context(Engine(opened, folding=folding))
-        told = told or runnable_job(job, engine.dialect)
-        server = None if bind is None else _server(engine, bind, held)
+        engine = stack.enter_context(Engine(opened, folding=folding))
+        document = document or runnable_job(job, engine.dialect)
+        server = None if bind is None else _server(engine, bind, stack)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
-        _lock(directory, held)
+        _lock(directory, stack)
         engine.catch_up()
         from taskfold.run.supervisor import Supervisor
 
         supervisor = Supervisor(engine, directory.absolute(), is_bound=log is None)
         supervisor.on_note = lambda text: say(f"note: {text}")
-        shown = set(supervisor.live)
+        shown_ids = set(supervisor.live)
         if server is not None:
             say(f"serving at {server.url}")
-        say(f"running job {told['ID']}; what its tasks write is in {directory}")
-        _show(supervisor, shown, held)
-        shown.update(placed := supervisor.place(told))
-        whole = msgspec.json.decode(supervisor.canonical_job(told))
-        stand = (canonical_job(engine.snapshot(alloc).fields["Job"], engine.dialect) for alloc in placed)
+        say(f"running job {document['ID']}; what its tasks write is in {directory}")
+        _show(supervisor, shown_ids, stack)
+        shown_ids.update(new := supervisor.place(document))
+        whole = msgspec.json.decode(supervisor.canonical_job(document))
+        stand = (canonical_job(engine.snapshot(alloc).fields["Job"], engine.dialect) for alloc in new)
         if any(msgspec.json.decode(job) != whole for job in stand):
             say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
         with passing_over_what_is_there():
             asyncio.run(_run(supervisor, server))
-        statuses = [found.client_status or "" for found in engine.allocations() if found.id in shown]
-    told_counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
-    say("; ".join(told_counts) or "no allocation")
+        statuses = [snapshot.client_status or "" for snapshot in engine.allocations() if snapshot.id in shown_ids]
+    counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
+    say("; ".join(counts) or "no allocation")
     return NO if "failed" in statuses else 0
 
 
-def _lock(directory: Path, held: ExitStack) -> None:
+def _lock(directory: Path, stack: ExitStack) -> None:
     """Keep other runs away from a log. Raises Unanswerable."""
     import fcntl
 
     try:
         own_folder(directory)
-        file = held.enter_context(own_file(directory / "lock"))
+        file = stack.enter_context(own_file(directory / "lock"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise Unanswerable(f"{directory}: another run is at work there") from None
@@ -100,7 +100,7 @@ def _lock(directory: Path, held: ExitStack) -> None:
         raise Unanswerable(f"{directory}: cannot be written: {error.strerror or error}") from None
 
 
-def _server(engine: Engine, bind: str, held: ExitStack) -> Server:
+def _server(engine: Engine, bind: str, stack: ExitStack) -> Server:
     """Return the server of the HTTP API. Raises Unanswerable and ServeError."""
     check_extra()
     from taskfold.http.app import App
@@ -111,7 +111,7 @@ def _server(engine: Engine, bind: str, held: ExitStack) -> Server:
     token = read_token(None, None, on_note=say)
     check_exposure(host, token)
     server = Server(App(engine, region=engine.store.log.header.region, token=token), host=host, port=port)
-    held.callback(server.close)
+    stack.callback(server.close)
     return server
 
 
@@ -130,17 +130,18 @@ async def _run(supervisor: Supervisor, server: Server | None) -> None:
             await serving
 
 
-def _show(supervisor: Supervisor, shown: set[str], held: ExitStack) -> None:
+def _show(supervisor: Supervisor, shown_ids: set[str], stack: ExitStack) -> None:
     """Show the tasks in a table that lives, or, where there is no terminal, each event in a line."""
-    from taskfold.cli.screen import Screen
+    from taskfold.cli._screen import Screen
 
     screen = Screen()
     if not screen.is_plain:
         from rich.live import Live
 
-        from taskfold.cli.views import live_table
+        from taskfold.cli._views import live_table
 
-        held.enter_context(Live(get_renderable=lambda: live_table(supervisor.engine, shown), console=screen.console))
+        live = Live(get_renderable=lambda: live_table(supervisor.engine, shown_ids), console=screen.console)
+        stack.enter_context(live)
         return
 
     def tell(step: Step) -> None:
@@ -148,4 +149,4 @@ def _show(supervisor: Supervisor, shown: set[str], held: ExitStack) -> None:
             what = f"{visible(task)}  {wire_type(event)}  {visible(display_message(event))}"
             click.echo(f"{instant_text(step.time_ns)}  {step.alloc[:8]}  {what}".rstrip())
 
-    held.callback(supervisor.engine.on_step(tell))
+    stack.callback(supervisor.engine.on_step(tell))

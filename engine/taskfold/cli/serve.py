@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from taskfold.cli import options
+from taskfold.cli import _options as options
+from taskfold.cli._collector import passing_over_what_is_there
+from taskfold.cli._guard import Unanswerable, say
+from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
-from taskfold.cli.collector import passing_over_what_is_there
-from taskfold.cli.guard import Unanswerable, say
-from taskfold.cli.wording import count_text
 from taskfold.live.engine import Engine
 from taskfold.live.folding import Folding
 from taskfold.live.retaining import Retainer
@@ -45,7 +45,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 """Four of the heartbeats of Nomad's event stream."""
 
 
-@click.command()
+@options.command()
 @click.argument("log", required=False)
 @click.option(
     "--bind", metavar="HOST:PORT|unix:PATH", default=_DEFAULT_BIND, show_default=True, help="Where to listen."
@@ -111,27 +111,27 @@ def serve(
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         is_reader = more.pop("read_only")
         if is_reader and (log is None or follow is not None or retention is not None or more["dialect"] is not None):
             raise Unanswerable("--read-only serves what another process writes: name its LOG, and nothing that writes")
-        engine = held.enter_context(
+        engine = stack.enter_context(
             _reader(str(log)) if is_reader else _engine(log, follow, more["dialect"], more["region"])
         )
         app = _app(engine, secret, is_mirror=follow is not None, **more)
         raise_descriptor_limit()
         server = Server(app, host=host, port=port, workers=workers)
-        held.callback(server.close)
+        stack.callback(server.close)
         if app.connections.total < app.limits.connections_per_client:
             _note(f"{app.connections.total} connections at most, since it may not open more files (ulimit -n)")
         follower = None if follow is None else _follower(engine, follow, silence)
         if follower is not None:
             app.source = follower
-            held.callback(follower.stop)
-        held.enter_context(LogListener(engine, on_problem=_problem(app)))
+            stack.callback(follower.stop)
+        stack.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
-            held.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
-        held.enter_context(passing_over_what_is_there())
+            stack.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
+        stack.enter_context(passing_over_what_is_there())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_run(server, log, secret, lambda: _begin(app, server, follower, log)))
     say(f"stopped at index {engine.index}")
@@ -189,8 +189,8 @@ def _reader(log: str) -> Engine:
 def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
     begins = log is None or is_new_log(log)
-    told = None if follow is None or not begins else _told_dialect(follow, is_asked=dialect is None)
-    name = dialect or told or (DEFAULT_DIALECT if begins else None)
+    detected = None if follow is None or not begins else _detected_dialect(follow, is_asked=dialect is None)
+    name = dialect or detected or (DEFAULT_DIALECT if begins else None)
     own = {} if region is None else {"region": region}
     if log is None:
         return Engine(MemoryLog(name or DEFAULT_DIALECT, **own))
@@ -213,7 +213,7 @@ def _is_source(path: str) -> bool:
         return False
 
 
-def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
+def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
     """Return the dialect that the beginning of a file tells; the newest where it tells nothing yet.
 
     Raises SourceError where there is no such file: no log is begun for it.
@@ -234,7 +234,7 @@ def _told_dialect(follow: str, *, is_asked: bool) -> str | None:
     return NEWEST_DIALECT
 
 
-def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) -> App:
+def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any) -> App:
     """Return the application, as it is asked for. Raises ServeError."""
     from taskfold.http.app import App
     from taskfold.http.limits import Limits
@@ -242,14 +242,14 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) ->
     from taskfold.http.secrets import read_token
     from taskfold.model.errors import ServeError
 
-    own = asked["region"] or engine.store.log.header.region
+    own = arguments["region"] or engine.store.log.header.region
     urls: dict[str, str] = {}
-    for name, url in map(parse_peer, asked["peers"]):
+    for name, url in map(parse_peer, arguments["peers"]):
         if name == own or name in urls:
             raise ServeError(f"region {name} is named twice: it is served here, or has another peer")
         urls[name] = url
     tokens: dict[str, str] = {}
-    for name, file in map(parse_token_file, asked["peer_tokens"]):
+    for name, file in map(parse_token_file, arguments["peer_tokens"]):
         if name not in urls or name in tokens:
             problem = "is named twice" if name in tokens else "has no --region-peer"
             raise ServeError(f"--region-token-file: region {name} {problem}")
@@ -258,7 +258,7 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) ->
     for note in peers.notes(has_token=token is not None):
         _note(note)
     limits = {
-        field: asked[option]
+        field: arguments[option]
         for field, option in (
             ("blocked", "max_blocked"),
             ("blocked_per_client", "max_blocked_per_client"),
@@ -267,7 +267,7 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **asked: Any) ->
             ("connections", "max_connections"),
             ("connections_per_client", "max_connections_per_client"),
         )
-        if asked[option] is not None
+        if arguments[option] is not None
     }
     return App(engine, region=own, peers=peers, token=token, limits=Limits(**limits), is_mirror=is_mirror)
 

@@ -11,10 +11,7 @@ from typing import Final
 import click
 from click.shell_completion import CompletionItem, shell_complete
 
-from taskfold.log.lines import is_database
-from taskfold.log.opening import is_postgres
 from taskfold.model.errors import TaskfoldError
-from taskfold.sources.replay import Replay
 
 __all__ = ["Completed", "complete_allocation", "complete_command", "complete_task"]
 
@@ -44,6 +41,8 @@ def complete_command(command: click.Command) -> int | None:
 
 def complete_allocation(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
     """Return the IDs of the source that begin like this. O(log n) in a database, else O(records of the source)."""
+    from taskfold.sources.replay import Replay
+
     with suppress(TaskfoldError, OSError):
         sources = _sources(context)
         if sources:
@@ -53,25 +52,32 @@ def complete_allocation(context: click.Context, _: click.Parameter, beginning: s
 
 def complete_task(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
     """Return the tasks that begin like this: of the allocation that was named, else of the source, if it is small."""
+    from taskfold.sources.replay import Replay
+
     with suppress(TaskfoldError, OSError):
         sources, alloc = _sources(context), context.params.get("alloc")
         if sources and (alloc or all(map(_is_small, sources))):
-            found = Replay(*sources).matching(alloc).values() if alloc else (Replay(*sources),)
-            names = {record.task for records in found for record in records}
+            matches = Replay(*sources).matching(alloc).values() if alloc else (Replay(*sources),)
+            names = {record.task for records in matches for record in records}
             return [CompletionItem(name) for name in sorted(names) if name and name.startswith(beginning)]
     return []
 
 
 def _sources(context: click.Context) -> tuple[str, ...]:
     """Return what was named as the source, where it can be read while somebody waits; else nothing."""
-    named = context.params.get("sources") or context.params.get("source")
-    sources: tuple[str, ...] = (named,) if isinstance(named, str) else tuple(named or ())
+    names = context.params.get("sources") or context.params.get("source")
+    sources: tuple[str, ...] = (names,) if isinstance(names, str) else tuple(names or ())
     return sources if _is_quick(sources) else ()
 
 
 def _is_quick(sources: Iterable[str]) -> bool:
+    from taskfold.log.lines import is_database
+    from taskfold.log.opening import is_postgres
+
     return all(is_postgres(name) or (name != "-" and (is_database(name) or _is_small(name))) for name in sources)
 
 
 def _is_small(name: str) -> bool:
+    from taskfold.log.opening import is_postgres
+
     return not is_postgres(name) and Path(name).stat().st_size <= _LONGEST_BYTES

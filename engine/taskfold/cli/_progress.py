@@ -29,12 +29,12 @@ class Progress:
     A thread of its own asks ten times a second, so that the loop that reads pays nothing.
     """
 
-    def __init__(self, label: str, replay: Readable | None = None, *, shown: bool = True) -> None:
+    def __init__(self, label: str, replay: Readable | None = None, *, is_visible: bool = True) -> None:
         self.replay = replay
         """What is being read, once it is known."""
         self._label = label
-        self._done = threading.Event()
-        is_shown = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._is_over = threading.Event()
+        is_shown = is_visible and sys.stderr is not None and sys.stderr.isatty()
         self._thread = threading.Thread(target=self._run, daemon=True) if is_shown else None
 
     def __enter__(self) -> Self:
@@ -45,12 +45,12 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._done.set()
+        self._is_over.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        if self._done.wait(_PATIENCE_S):
+        if self._is_over.wait(_PATIENCE_S):
             return
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -59,7 +59,7 @@ class Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
             task = bar.add_task(self._label, total=None)
-            while not self._done.wait(_STEP_S):
+            while not self._is_over.wait(_STEP_S):
                 fraction = self._fraction()
                 if fraction is not None:
                     bar.update(task, total=1.0, completed=fraction)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from taskfold.cli.guard import Unanswerable
-from taskfold.cli.options import Wanted
+from msgspec import Struct
+
+from taskfold.cli._guard import Unanswerable
 from taskfold.fold.allocation import Fold, newest_time_ns
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.errors import DecodeError, UnknownAllocation
@@ -17,7 +18,23 @@ from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.history import the_one
 from taskfold.sources.replay import At, Replay
 
-__all__ = ["Folded", "fold_of", "matching_ids", "naming", "records_of_one"]
+__all__ = ["Folded", "Selection", "fold_of", "matching_ids", "naming", "records_of_one"]
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """Which allocations, tasks and records are asked for; None asks for all."""
+
+    alloc: str | None = None
+    task: str | None = None
+    job: str | None = None
+    node: str | None = None
+    status: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def has_time(self, time_ns: int) -> bool:
+        """Tell whether a time lies in the range that is asked for; both ends belong to it."""
+        return (self.since is None or time_ns >= self.since) and (self.until is None or time_ns <= self.until)
 
 
 @contextmanager
@@ -67,34 +84,34 @@ def fold_of(replay: Replay) -> Folded:
     return Folded(fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep"), gaps, last_ns)
 
 
-def matching_ids(folded: Folded, wanted: Wanted) -> list[str]:
+def matching_ids(folded: Folded, selection: Selection) -> list[str]:
     """Return the IDs of the allocations that are asked for, sorted. O(allocations).
 
     Raises Unanswerable when several allocations begin like the one that is asked for.
     """
     fold = folded.fold
-    if wanted.alloc is None:
-        return sorted(alloc for alloc in fold if _matches(folded, alloc, wanted))
-    found = _the_one(fold, wanted.alloc)
-    return [found] if found is not None and _matches(folded, found, wanted) else []
+    if selection.alloc is None:
+        return sorted(alloc for alloc in fold if _matches(folded, alloc, selection))
+    one = _the_one(fold, selection.alloc)
+    return [one] if one is not None and _matches(folded, one, selection) else []
 
 
-def _matches(folded: Folded, alloc: str, wanted: Wanted) -> bool:
+def _matches(folded: Folded, alloc: str, selection: Selection) -> bool:
     fold = folded.fold
-    if not wanted.has_time(folded.last_ns[alloc]):
+    if not selection.has_time(folded.last_ns[alloc]):
         return False
     allocation = fold.owned(alloc)
-    task = None if wanted.task is None else allocation.tasks.get(wanted.task)
-    if wanted.task is not None and (task is None or task.seldom.hidden):
+    task = None if selection.task is None else allocation.tasks.get(selection.task)
+    if selection.task is not None and (task is None or task.seldom.hidden):
         return False
-    if wanted.job is wanted.node is wanted.status is None:
+    if selection.job is selection.node is selection.status is None:
         return True
     snapshot = Snapshot.of(fold[alloc], fold.dialect)
     with naming(alloc):
         return (
-            wanted.job in {None, snapshot.job_id}
-            and wanted.status in {None, snapshot.client_status}
-            and (snapshot.node_id or "").startswith(wanted.node or "")
+            selection.job in {None, snapshot.job_id}
+            and selection.status in {None, snapshot.client_status}
+            and (snapshot.node_id or "").startswith(selection.node or "")
         )
 
 
@@ -103,9 +120,9 @@ def records_of_one(replay: Replay, prefix: str) -> list[Record]:
 
     Raises Unanswerable when there are several. Cost: as `Replay.matching`.
     """
-    found = replay.matching(prefix)
-    one = _the_one(found, prefix)
-    return [] if one is None else found[one]
+    matches = replay.matching(prefix)
+    one = _the_one(matches, prefix)
+    return [] if one is None else matches[one]
 
 
 def _the_one(ids: Iterable[str], prefix: str) -> str | None:

@@ -24,7 +24,7 @@ class JobFile(NamedTuple):
 
     path: str
     """Where in the file it is."""
-    told: dict[str, Any]
+    json: dict[str, Any]
     """Its JSON, as it was written."""
     job: Job
     """The job as the Nomad of the dialect makes it of that."""
@@ -34,10 +34,10 @@ def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
     """Return the jobs in a file, ``-`` for standard input. Raises SourceError."""
     content = _content(name)
     try:
-        told = msgspec.json.decode(content)
+        json = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SourceError(name, f"is not JSON ({error}); `nomad job run -output FILE` prints a job as JSON") from None
-    jobs = [(f"$[{place}]", job) for place, job in enumerate(told)] if isinstance(told, list) else [("$", told)]
+    jobs = [(f"$[{place}]", job) for place, job in enumerate(json)] if isinstance(json, list) else [("$", json)]
     if not jobs:
         raise SourceError(name, "holds no job: the list is empty")
     return [_read_job(name, path, job, dialect) for path, job in jobs]
@@ -55,7 +55,7 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
     jobs = read_jobs(name, dialect)
     if len(jobs) > 1:
         raise SourceError(name, f"holds {len(jobs)} jobs; one is run")
-    told, job = jobs[0].told, jobs[0].job
+    json, job = jobs[0].json, jobs[0].job
     placements = [
         (Placement(dialect, job.region, job, group, f"{job.id}.{group.name}[0]"), task)
         for group in job.task_groups or ()
@@ -74,7 +74,7 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
         raise SourceError(name, "; ".join(problems))
     for group in job.task_groups or ():
         group_of_job(job, group, dialect)
-    return told
+    return json
 
 
 def _content(name: str) -> bytes:
@@ -86,16 +86,16 @@ def _content(name: str) -> bytes:
     return content
 
 
-def _read_job(name: str, path: str, told: Any, dialect: Dialect) -> JobFile:
+def _read_job(name: str, path: str, json: Any, dialect: Dialect) -> JobFile:
     """Return the job that a JSON value is, or has under Job. Raises SourceError."""
-    if isinstance(told, dict) and "Job" in told:
-        path, told = f"{path}.Job", told["Job"]
+    if isinstance(json, dict) and "Job" in json:
+        path, json = f"{path}.Job", json["Job"]
     try:
-        job = view(canonical_job(msgspec.json.encode(told), dialect, path=path), Job, path=path)
+        job = view(canonical_job(msgspec.json.encode(json), dialect, path=path), Job, path=path)
     except DecodeError as error:
         raise SourceError(name, str(error)) from None
     if not job.task_groups:
         raise SourceError(name, f"{path}: this is no job of Nomad's: it has no TaskGroups")
     if job.type not in JOB_TYPES:
         raise SourceError(name, f"{path}.Type: {job.type!r} is no type of job; there are {', '.join(JOB_TYPES)}")
-    return JobFile(path, told, job)
+    return JobFile(path, json, job)

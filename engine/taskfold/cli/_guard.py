@@ -13,11 +13,11 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from taskfold.cli.completion import Completed, complete_command
-from taskfold.cli.wording import one_line
+from taskfold.cli._completion import complete_command
+from taskfold.cli._words import count_text, one_line
 from taskfold.model.errors import ListenerError, TaskfoldError
 
-__all__ = ["NO", "Face", "Notes", "Unanswerable", "say"]
+__all__ = ["NO", "Face", "Notes", "Unanswerable", "no_match", "say", "write_line"]
 
 NO: Final = 1
 """The exit status of an answer that is no."""
@@ -42,31 +42,40 @@ def say(sentence: str) -> None:
         click.echo(f"taskfold: {one_line(sentence)}", err=True)
 
 
+def write_line(line: bytes) -> None:
+    """Write a line as it is, whatever the encoding of the terminal."""
+    sys.stdout.buffer.write(line + b"\n")
+
+
+def no_match(total: int, noun: str) -> int:
+    """Say that nothing matched."""
+    say(f"nothing matched: none of {count_text(total, noun)}" if total else f"nothing matched: no {noun}")
+    return NO
+
+
 class Notes:
     """Passes notes on to standard error, each once."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._notes: set[str] = set()
 
     def __call__(self, note: str) -> None:
         """Pass one note on."""
-        if note not in self._told:
-            self._told.add(note)
+        if note not in self._notes:
+            self._notes.add(note)
             say(f"note: {note}")
 
 
 class Face(click.Group):
     """A group of commands whose return values are exit statuses, and whose failures are one sentence."""
 
-    command_class = Completed
-
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **_: Any) -> NoReturn:  # type: ignore[override]  # it never returns
         """Run the command that the arguments name, and exit."""
-        given = list(sys.argv[1:] if args is None else args)
+        arguments = list(sys.argv[1:] if args is None else args)
         if sys.stdout is None:
             # It was closed before the start; what is written to it is not wanted.
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
-        sys.exit(_guarded(lambda: self._run(given, prog_name or "taskfold")))
+        sys.exit(_guarded(lambda: self._run(arguments, prog_name or "taskfold")))
 
     def _run(self, args: list[str], prog_name: str) -> int:
         completed = complete_command(self)
@@ -115,7 +124,7 @@ def _guarded(run: Callable[[], int]) -> int:
     """Return the exit status, and say what went wrong if anything did."""
     try:
         with _CtrlC():
-            return _heard(run)
+            return _without_group(run)
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:
@@ -133,12 +142,12 @@ def _guarded(run: Callable[[], int]) -> int:
         return _BAD
 
 
-def _heard(run: Callable[[], int]) -> int:
+def _without_group(run: Callable[[], int]) -> int:
     """Run, and raise what a listener raised (a closed output, say) as it is."""
     try:
         return run()
-    except ListenerError as told:
-        raise told.exceptions[0] from None
+    except ListenerError as error:
+        raise error.exceptions[0] from None
 
 
 def _sentence(error: Exception) -> str:

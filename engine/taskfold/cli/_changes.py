@@ -7,9 +7,10 @@ from typing import Final, NamedTuple
 
 from rich.text import Text
 
-from taskfold.cli.reading import naming
-from taskfold.cli.styles import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
-from taskfold.cli.wording import count_text, instant_text, scalar_text, telling_fields, visible
+from taskfold.cli._reading import naming
+from taskfold.cli._record_words import scalar_text, telling_fields
+from taskfold.cli._screen import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
+from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.fold.allocation import Fold, client_status
 from taskfold.fold.task import Task, TaskState
 from taskfold.model.record import Finished, Observed, Record, Updated

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
-from msgspec import Struct
 
-from taskfold.cli.completion import complete_allocation, complete_task
+from taskfold.cli._completion import Completed, complete_allocation, complete_task
 from taskfold.model.clock import SystemClock
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.duration import parse_duration_ns
@@ -16,10 +15,12 @@ from taskfold.model.instants import parse_instant_ns
 from taskfold.sources.replay import At, parse_at
 
 __all__ = [
-    "Wanted",
+    "DURATION",
+    "POINT",
     "alloc_argument",
     "alloc_option",
     "at_option",
+    "command",
     "dialect_option",
     "format_option",
     "since_option",
@@ -29,22 +30,6 @@ __all__ = [
     "task_option",
     "until_option",
 ]
-
-
-class Wanted(Struct, frozen=True, kw_only=True):
-    """Which allocations, tasks and records are asked for; None asks for all."""
-
-    alloc: str | None = None
-    task: str | None = None
-    job: str | None = None
-    node: str | None = None
-    status: str | None = None
-    since: int | None = None
-    until: int | None = None
-
-    def has_time(self, time_ns: int) -> bool:
-        """Tell whether a time lies in the range that is asked for; both ends belong to it."""
-        return (self.since is None or time_ns >= self.since) and (self.until is None or time_ns <= self.until)
 
 
 if TYPE_CHECKING:
@@ -128,3 +113,8 @@ def format_option(*formats: str) -> Decorator:
 def dialect_option(help: str) -> Decorator:
     """Return the option that names a dialect."""
     return click.option("--dialect", type=_dialects, help=help)
+
+
+def command(name: str | None = None) -> Callable[[Command], click.Command]:
+    """Return the decorator that makes a command whose options complete the allocations and tasks of its source."""
+    return click.command(name, cls=Completed)

@@ -1,4 +1,4 @@
-"""The report of `verify`, as text and as JSON."""
+"""``taskfold verify``: whether the records fold to what was observed, as a report in text or JSON."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
-from taskfold.cli.screen import Cell, Column, Screen, Table
-from taskfold.cli.wording import count_text, one_line
+from taskfold.cli import _options as options
+from taskfold.cli._guard import NO, Notes, write_line
+from taskfold.cli._progress import Progress
+from taskfold.cli._screen import Cell, Column, Screen, Table
+from taskfold.cli._words import count_text, one_line
 from taskfold.sources.verify import Divergence, Report
+from taskfold.sources.verify import verify as verify_sources
 
-__all__ = ["report_to_json", "show_report"]
+__all__ = ["verify"]
 
 _COLUMNS: Final = (
     Column("AT", least=16),
@@ -22,7 +26,21 @@ _COLUMNS: Final = (
 )
 
 
-def show_report(screen: Screen, report: Report) -> None:
+@options.command()
+@options.sources_argument
+@options.format_option("table", "json")
+def verify(sources: tuple[str, ...], format: str) -> int:
+    """Check that the records fold to what was observed, at every index; or that a log is what it should be."""
+    with Progress("verifying"):
+        report = verify_sources(*sources, on_note=Notes())
+    if format == "json":
+        write_line(_to_json(report))
+    else:
+        _show_report(Screen(), report)
+    return 0 if report.agrees else NO
+
+
+def _show_report(screen: Screen, report: Report) -> None:
     """Write what was found, each divergence, and a last line that says in words whether it agrees."""
     lines = _lines(report)
     width = max(len(name) for name, _, _ in lines)
@@ -31,9 +49,9 @@ def show_report(screen: Screen, report: Report) -> None:
     if report.divergences:
         screen.line("")
         Table(screen, _COLUMNS, wraps=True).show(map(_row, report.divergences))
-        left = report.divergences_total - len(report.divergences)
-        if left:
-            screen.caption(f"and {left:,} more")
+        more = report.divergences_total - len(report.divergences)
+        if more:
+            screen.caption(f"and {more:,} more")
     screen.line("")
     screen.line(_verdict(report), style="green" if report.agrees else "bold red")
 
@@ -68,14 +86,14 @@ def _common_first(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _row(divergence: Divergence) -> list[Cell]:
-    expected, found = _value_text(divergence.expected), _value_text(divergence.found)
+    wanted_text, actual = _value_text(divergence.expected), _value_text(divergence.found)
     return [
         one_line(divergence.position),
         str(divergence.index),
         one_line(divergence.alloc),
         one_line(divergence.path),
-        expected,
-        found,
+        wanted_text,
+        actual,
     ]
 
 
@@ -93,9 +111,9 @@ def _verdict(report: Report) -> str:
     return "It agrees: every position, version and index of the log follows the one before."
 
 
-def report_to_json(report: Report) -> bytes:
+def _to_json(report: Report) -> bytes:
     """Return the report as a JSON object."""
-    told = {
+    document = {
         "dialect": report.dialect,
         "agrees": report.agrees,
         "allocations": report.allocations,
@@ -111,4 +129,4 @@ def report_to_json(report: Report) -> bytes:
         "divergences_total": report.divergences_total,
         "divergences": report.divergences,
     }
-    return msgspec.json.format(msgspec.json.encode(told, enc_hook=str), indent=4)
+    return msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=4)

@@ -1,9 +1,9 @@
-"""Tables: coloured and cut to the width of a terminal, or plain and whole for pipes and ``NO_COLOR``."""
+"""Tables, and the colours of states: cut to the width of a terminal, or plain and whole for pipes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice, zip_longest
 from typing import Final, NamedTuple, TypeAlias
 
@@ -11,11 +11,21 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["Cell", "Column", "Row", "Screen", "Table"]
+__all__ = ["FAILED_STYLE", "STATE_STYLES", "STATUS_STYLES", "Cell", "Column", "Row", "Screen", "Table", "state_cell"]
 
 Cell: TypeAlias = str | Text
 Row: TypeAlias = Sequence[Cell] | Text
 """The cells of a row, or a heading that stands across all columns."""
+
+FAILED_STYLE: Final = "red"
+STATE_STYLES: Final[Mapping[str, str]] = {"pending": "yellow", "running": "green", "dead": "dim"}
+STATUS_STYLES: Final[Mapping[str, str]] = {
+    "pending": "yellow",
+    "running": "green",
+    "complete": "dim",
+    "failed": FAILED_STYLE,
+    "lost": "bold red",
+}
 
 _BETWEEN: Final = "  "
 _NARROW: Final = 130
@@ -39,7 +49,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, markup=False, emoji=False)
-        self.is_plain = not self.console.is_terminal or self.console.no_color or self.console.is_dumb_terminal
+        self.is_plain = not self.console.is_terminal or self.console.is_dumb_terminal
         self.arrow = "->" if self.is_plain else "→"
 
     @property
@@ -102,9 +112,9 @@ class Table:
         for place, column in enumerate(self._columns):
             least = max(column.least, len(column.title))
             if column.least and room < _LEAST_OF_LAST and widths[place] > least:
-                given = min(widths[place] - least, _LEAST_OF_LAST - room)
-                widths[place] -= given
-                room += given
+                cut = min(widths[place] - least, _LEAST_OF_LAST - room)
+                widths[place] -= cut
+                room += cut
         widths[-1] = max(room, len(self._columns[-1].title))
         return widths
 
@@ -147,3 +157,8 @@ def _aligned(cell: Text, width: int, column: Column) -> Text:
 def _padded(cell: str, width: int, column: Column) -> str:
     room = " " * (width - cell_len(cell))
     return room + cell if column.right else cell + room
+
+
+def state_cell(state: str, *, failed: bool) -> Text:
+    """Return a task's state in its colour; that it failed is also a word, since not everybody sees colours."""
+    return Text(f"{state}, failed", style=FAILED_STYLE) if failed else Text(state, style=STATE_STYLES.get(state, ""))

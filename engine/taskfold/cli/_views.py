@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 from rich import table as rich_table
 from rich.text import Text
 
-from taskfold.cli.changes import Changes
-from taskfold.cli.reading import Folded, naming
-from taskfold.cli.screen import Cell, Column, Row, Screen, Table
-from taskfold.cli.styles import STATUS_STYLES, state_cell
-from taskfold.cli.wording import age_text, count_text, event_text, instant_text, message_text, short_ids, visible
+from taskfold.cli._changes import Changes
+from taskfold.cli._reading import Folded, naming
+from taskfold.cli._record_words import event_text, message_text
+from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Row, Screen, Table, state_cell
+from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
 from taskfold.fold.task import TaskState
 from taskfold.live.engine import Engine
 from taskfold.model.duration import is_known_time
@@ -67,13 +67,13 @@ def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task
     tasks_total = irregular = 0
     for alloc in ids:
         snapshot = Snapshot.of(fold[alloc], fold.dialect)
-        shown = {name: state for name, state in sorted(snapshot.tasks.items()) if task in {None, name}}
-        tasks_total += len(shown)
-        irregular += sum(state.irregular for state in shown.values())
+        tasks = {name: state for name, state in sorted(snapshot.tasks.items()) if task in {None, name}}
+        tasks_total += len(tasks)
+        irregular += sum(state.irregular for state in tasks.values())
         with naming(alloc):
             head = _allocation_cells(snapshot, short[alloc], is_collected=fold.owned(alloc).collected)
             key = (snapshot.job_id or "", snapshot.create_index or 0, alloc)
-        rows = [_task_cells(name, state, newest_ns) for name, state in shown.items()] or [_NO_TASK]
+        rows = [_task_cells(name, state, newest_ns) for name, state in tasks.items()] or [_NO_TASK]
         groups.append((key, list(_grouped(screen, head, rows))))
     groups.sort(key=lambda group: group[0])
     columns = _TASKS if screen.is_narrow else (*_ALLOCATION, *_TASKS)
@@ -86,17 +86,17 @@ def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task
     )
     newest_index = max(fold.owned(alloc).modify_index for alloc in fold)
     ages = f"ages at {instant_text(newest_ns)}Z; " if newest_ns else ""
-    screen.caption(f"{counted}; {_asked_text(at)}newest index {newest_index}; {ages}dialect {fold.dialect.name}")
+    screen.caption(f"{counted}; {_point_text(at)}newest index {newest_index}; {ages}dialect {fold.dialect.name}")
 
 
 def counts_text(counts: list[str], *, gaps: int, irregular: int = 0) -> str:
     """Return counts as one text, with those that should not be overlooked where there are any."""
-    found = [count_text(gaps, "gap") + " where events were lost"] if gaps else []
-    found += [count_text(irregular, "irregular event")] if irregular else []
-    return ", ".join([*counts, *found])
+    remarks = [count_text(gaps, "gap") + " where events were lost"] if gaps else []
+    remarks += [count_text(irregular, "irregular event")] if irregular else []
+    return ", ".join([*counts, *remarks])
 
 
-def _asked_text(at: At) -> str:
+def _point_text(at: At) -> str:
     if at.index is not None:
         return f"as of index {at.index}, "
     if at.seq is not None:
@@ -118,8 +118,8 @@ def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
     for column in _LIVE:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
     table.columns[-1].ratio = 1  # the others keep their widths
-    found = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.store.fold]
-    for snapshot in sorted(found, key=lambda snapshot: snapshot.create_index or 0):
+    snapshots = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.store.fold]
+    for snapshot in sorted(snapshots, key=lambda snapshot: snapshot.create_index or 0):
         for name, state in snapshot.tasks.items():
             table.add_row(visible(snapshot.name or ""), *_task_cells(name, state, now_ns))
     return table
@@ -192,21 +192,21 @@ def _style(record: Record) -> str:
 
 def show_history(screen: Screen, records: Sequence[Record], changes: Changes, task: str | None) -> None:
     """Write every record of one allocation (or of one of its tasks), what each changed, and a line that counts them."""
-    told = [(record, changes.apply(record)) for record in records]
-    shown = [(record, changed) for record, changed in told if task in {None, record.task}]
-    days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in shown}
+    pairs = [(record, changes.apply(record)) for record in records]
+    pairs_shown = [(record, changed) for record, changed in pairs if task in {None, record.task}]
+    days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in pairs_shown}
     # On a terminal the day is said once, where it is the same for all.
     day = min(days) if len(days) == 1 and not screen.is_plain else ""
     screen.line(Text(changes.title() + (f", {day}" if day else ""), style="bold"))
-    rows = [_history_row(screen, record, changed, len(day) + 1 if day else 0) for record, changed in shown]
+    rows = [_history_row(screen, record, changed, len(day) + 1 if day else 0) for record, changed in pairs_shown]
     columns = (*_HISTORY, *(_NARROW_EVENT if screen.is_narrow else _EVENT))
     if task:
         Table(screen, _without_task(columns), wraps=True).show(map(_without_task, rows))
     else:
         Table(screen, columns, wraps=True).show(rows)
-    events = sum(isinstance(record.event, TaskEvent) for record, _ in shown)
-    gaps = sum(isinstance(record.event, Gap) for record, _ in shown)
-    counts = [count_text(events, "event"), count_text(len(shown), "record")]
+    events = sum(isinstance(record.event, TaskEvent) for record, _ in pairs_shown)
+    gaps = sum(isinstance(record.event, Gap) for record, _ in pairs_shown)
+    counts = [count_text(events, "event"), count_text(len(pairs_shown), "record")]
     screen.caption(f"{counts_text(counts, gaps=gaps, irregular=changes.irregular)}; now {changes.now()}")
 
 

@@ -1,0 +1,78 @@
+"""The command ``taskfold``, and the table of its subcommands, each of which is imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from keyword import iskeyword
+from typing import Final
+
+import click
+
+from taskfold.cli._guard import Face
+
+__all__ = ["COMMANDS", "taskfold"]
+
+COMMANDS: Final = {
+    "backup": "Copy LOG as it is now into COPY, while anybody writes it.",
+    "collect": "Collect allocations of LOG that have ended: their last record is written, and they are listed no more.",
+    "demo": "Show what taskfold does with the event stream of a real Nomad that comes with it, and run a job.",
+    "diagram": "Draw the lifecycle of a task: which event leads from which state to which.",
+    "diff": "Show what is different between two points of a log, or of any other source.",
+    "history": "Show every event ever of an allocation, or of one of its tasks, and what each changed.",
+    "import": "Import what a Nomad said into a log: whole or not at all, and never twice.",
+    "log": "Show the records of a log, or those that a source would be imported as; or look after it.",
+    "policy": "Show what a restart policy does with a task that fails again and again.",
+    "replay": "Show the state of every allocation, as it was at any index or time.",
+    "run": "Run the raw_exec tasks of a job as processes of this machine, until they have ended.",
+    "serve": "Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.",
+    "verify": "Check that the records fold to what was observed, at every index; or that a log is what it should be.",
+}
+"""The subcommands, each with the first sentence of its help, so that the list of them needs none of them."""
+
+
+class Commands(Face):
+    """The subcommands of the table: the file of each is imported when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, sorted."""
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a subcommand, or None where there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(import_module(f"taskfold.cli.{name}"), name)
+        return command
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each name with its sentence."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_version(context: click.Context, _: click.Parameter, is_set: bool) -> None:  # noqa: FBT001 - so click calls it
+    """Print the version, and exit."""
+    if is_set:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            click.echo(f"taskfold {version('taskfold')}")
+        except PackageNotFoundError:
+            click.echo("taskfold, not installed: run from its source")
+        context.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def taskfold() -> None:
+    """Fold Nomad's task events into allocation state, at any index or time.
+
+    A SOURCE is a file, a folder of JSON files, or - for standard input, gzip or not. Its content tells what it is: the
+    frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log. A log may also be named by the
+    URL of its PostgreSQL database.
+
+    Exit status: 0 fine, 1 the answer is no (nothing matched, a divergence), 2 bad usage or unreadable input.
+    """

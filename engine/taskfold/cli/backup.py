@@ -1,0 +1,30 @@
+"""``taskfold backup``: a whole copy of a log, of one moment."""
+
+from __future__ import annotations
+
+import click
+
+from taskfold.cli import _options as options
+from taskfold.cli._progress import Progress
+from taskfold.cli._words import count_text
+from taskfold.log.backup import backup as copy_log
+from taskfold.log.opening import shown_name
+
+__all__ = ["backup"]
+
+
+@options.command()
+@click.argument("log")
+@click.argument("copy")
+def backup(log: str, copy: str) -> int:
+    """Copy LOG as it is now into COPY, while anybody writes it.
+
+    COPY is a file (x.db, x.jsonl) or a PostgreSQL database, of the same kind as LOG or another; where it exists
+    nothing is overwritten. It is checked, and opens alone. (What cp makes of a database that is written lacks what is
+    beside it.)
+    """
+    with Progress("copying"):
+        backed_up = copy_log(log, copy)
+    what = f"{count_text(backed_up.records, 'record')}, newest position {backed_up.newest}"
+    click.echo(f"copied {shown_name(log)} into {shown_name(copy)}: {what}")
+    return 0

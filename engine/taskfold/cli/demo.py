@@ -1,0 +1,68 @@
+"""``taskfold demo``: a recorded event stream of a real Nomad, and a job, that come with taskfold."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from taskfold.cli import _options as options
+from taskfold.cli._guard import Unanswerable
+
+__all__ = ["demo"]
+
+STREAM: Final = "nomad-1.1.2-stream.ndjson.gz"
+"""It was cut off while some jobs still ran; its agent lost two stretches of the fast restarts of one allocation."""
+JOB: Final = "job.json"
+_ALLOCATION: Final = "e368643b"
+"""The allocation whose history has the two gaps."""
+
+
+@options.command()
+@click.option("--write", "folder", metavar="FOLDER", help="Only write the stream and the job into FOLDER.")
+@click.pass_context
+def demo(context: click.Context, folder: str | None) -> int:
+    """Show what taskfold does with the event stream of a real Nomad that comes with it, and run a job.
+
+    The job runs real processes, one of which fails at first. With --write the files are there to play with.
+    """
+    if folder is not None:
+        _write(Path(folder))
+        return 0
+    stream, job = str(_examples() / STREAM), str(_examples() / JOB)
+    lines = [("replay", stream), ("history", stream, _ALLOCATION, "main"), ("verify", stream)]
+    if sys.platform == "linux":
+        lines.append(("run", job))
+    for line in lines:
+        click.echo(f"$ taskfold {' '.join(line)}")
+        with _group(context).make_context("taskfold", list(line)) as inner:
+            _group(context).invoke(inner)
+        # What one command writes to standard error stands before what the next one writes.
+        sys.stdout.flush()
+        click.echo()
+    return 0
+
+
+def _group(context: click.Context) -> click.Command:
+    return context.find_root().command
+
+
+def _examples() -> Path:
+    """Return the folder of the files: in an installed package within it, in a checkout at its top."""
+    package = Path(__file__).parents[1]
+    folders = package / "examples", package.parents[1] / "examples"
+    folder = next(folder for folder in folders if (folder / STREAM).is_file())
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _write(folder: Path) -> None:
+    """Copy the files into a folder. Raises Unanswerable where one of them is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (STREAM, JOB):
+        if (folder / name).exists():
+            raise Unanswerable(f"{folder / name}: is there already, and is not overwritten")
+        shutil.copyfile(_examples() / name, folder / name)
+        click.echo(f"wrote {folder / name}")

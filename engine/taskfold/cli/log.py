@@ -1,0 +1,156 @@
+"""``taskfold log``: the records of a log; whether it is whole, and a copy of its good part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from taskfold.cli import _options as options
+from taskfold.cli._guard import NO, Notes, Unanswerable, no_match, say, write_line
+from taskfold.cli._progress import Progress
+from taskfold.cli._reading import Selection, records_of_one
+from taskfold.cli._screen import Screen
+from taskfold.cli._views import counts_text, show_log
+from taskfold.cli._words import count_text, visible
+from taskfold.log.check import LogCheck, check_log, repair
+from taskfold.log.opening import shown_name
+from taskfold.model.errors import SourceError
+from taskfold.model.record import Gap, Record
+from taskfold.sources.replay import At, Replay
+
+__all__ = ["log"]
+
+
+@options.command()
+@options.source_argument
+@options.alloc_option
+@options.task_option
+@options.at_option
+@options.since_option
+@options.until_option
+@options.format_option("table", "jsonl")
+@click.option("--check", is_flag=True, help="Say whether the log is whole, and all that is damaged, where.")
+@click.option("--repair", "into", metavar="NEW", help="Copy what is good into a new log, and say what is not.")
+@options.dialect_option("With --repair: the dialect of a log whose header is damaged.")
+def log(
+    source: str, at: At | None, format: str, *, check: bool, into: str | None, dialect: str | None, **filters: Any
+) -> int:
+    """Show the records of a log, or those that a source would be imported as; or look after it.
+
+    jsonl prints one record a line, as a log writes it.
+    """
+    if check or into is not None:
+        return _look_after(source, into, dialect, format, others=[at, *filters.values()], is_check=check)
+    if dialect is not None:
+        raise Unanswerable("--dialect goes with --repair")
+    selection = Selection(**filters)
+    reading = Replay(source, at=at, on_note=Notes())
+    counts = _Counts()
+    # Records are written as they are read: a bar would run through them on a terminal.
+    with Progress("reading", reading, is_visible=not sys.stdout.isatty() or selection.alloc is not None):
+        records: Iterator[Record] = iter(
+            reading if selection.alloc is None else records_of_one(reading, selection.alloc)
+        )
+        records = counts.count(r for r in records if selection.task in {None, r.task} and selection.has_time(r.time_ns))
+        if format == "jsonl":
+            for record in records:
+                write_line(msgspec.json.encode(record))
+        else:
+            screen = Screen()
+            show_log(screen, records)
+            if counts.records:
+                screen.caption(counts_text(counts.texts(), gaps=counts.gaps))
+    return 0 if counts.records else no_match(0, "record")
+
+
+def _look_after(
+    source: str, into: str | None, dialect: str | None, format: str, *, others: list[Any], is_check: bool
+) -> int:
+    """Check a log, or copy what is good of it."""
+    if any(value is not None for value in others) or (is_check and into is not None):
+        raise Unanswerable("--check and --repair are about the whole log: leave the other options out")
+    if into is not None:
+        return _repair(source, into, dialect)
+    if dialect is not None:
+        raise Unanswerable("--dialect goes with --repair")
+    return _check(source, format)
+
+
+class _Counts:
+    """Counts records that pass by."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.gaps = 0
+        self.allocations: set[str] = set()
+
+    def count(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Yield the records, counted."""
+        for record in records:
+            self.records += 1
+            self.gaps += isinstance(record.event, Gap)
+            self.allocations.add(record.alloc)
+            yield record
+
+    def texts(self) -> list[str]:
+        """Say how many there were."""
+        return [count_text(self.records, "record"), count_text(len(self.allocations), "allocation")]
+
+
+def _check(source: str, format: str) -> int:
+    """Say what is wrong with a log."""
+    with Progress("checking"):
+        check = check_log(source)
+    if format == "jsonl":
+        for damage in check.damages:
+            write_line(msgspec.json.encode(damage))
+        _note_the_rest(check)
+    else:
+        _show(check)
+    return 0 if check.is_whole else NO
+
+
+def _repair(source: str, into: str, dialect: str | None) -> int:
+    """Copy what is good of a log, and say what is not."""
+    try:
+        with Progress("copying"):
+            repaired = repair(source, into, dialect)
+    except SourceError as error:
+        if dialect is not None or not Path(source).is_file():
+            raise
+        raise Unanswerable(
+            f"{error}; if it is a log whose header is damaged, --dialect names what it would say"
+        ) from None
+    _show(repaired.check)
+    for alloc, (missing, count) in repaired.left_out.items():
+        more = f", and {count_text(count, 'record')} after it left out" if count else ""
+        say(f"allocation {visible(alloc)}: version {missing} is missing{more}")
+    click.echo(f"copied {count_text(repaired.records, 'record')} into {shown_name(into)}")
+    return 0 if repaired.is_whole else NO
+
+
+def _show(check: LogCheck) -> None:
+    for damage in check.damages:
+        places = (("line", damage.line), ("byte", damage.offset), ("Seq", damage.seq))
+        where = ", ".join(f"{name} {place}" for name, place in places if place is not None)
+        say(f"{where}{': ' if where else ''}{visible(damage.message)}")
+    _note_the_rest(check)
+    counts = f"{count_text(check.records, 'whole record')}, newest position {check.newest}"
+    state = "whole" if check.is_whole else f"damaged in {count_text(check.damages_total, 'place')}"
+    of_header = (
+        f"format {check.header.taskfold}, dialect {check.header.dialect}" if check.header.dialect else "no header"
+    )
+    click.echo(f"{check.name}: {state}; {counts}; {of_header}")
+
+
+def _note_the_rest(check: LogCheck) -> None:
+    """Say what the list of damages does not."""
+    if check.damages_total > len(check.damages):
+        say(f"and {count_text(check.damages_total - len(check.damages), 'other place')}")
+    if check.unacknowledged_bytes:
+        say(f"note: {count_text(check.unacknowledged_bytes, 'byte')} at the end were never acknowledged")
