@@ -15,8 +15,7 @@ from click.testing import Result
 from support import command_line, recordings
 from support.command_line import refused
 from taskfold.cli.policy import policy as policy_command
-from taskfold.decision.policy_advice import REQUESTED
-from taskfold.decision.restart import default_policy, simulate
+from taskfold.decision.restart import REQUESTED, default_policy, simulate
 from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS
 from taskfold.model.policy import RestartPolicy
 from taskfold.nomad.groups import job_policy
@@ -123,11 +122,11 @@ def test_the_timeline_is_what_the_library_simulates(dialect: str) -> None:
     assert found["policies"][0]["timeline"] == [
         {
             "at_ns": step.at_ns,
-            "decision": step.decided.decision,
-            "delay_ns": step.decided.delay_ns,
-            "reason": step.decided.reason,
-            "count": step.decided.tracker.count,
-            "window_start_ns": step.decided.tracker.window_start_ns,
+            "decision": step.verdict.decision,
+            "delay_ns": step.verdict.delay_ns,
+            "reason": step.verdict.reason,
+            "count": step.verdict.tracker.count,
+            "window_start_ns": step.verdict.tracker.window_start_ns,
         }
         for step in expected
     ]

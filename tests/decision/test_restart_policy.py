@@ -14,17 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.recordings import vector
-from taskfold.decision.policy_advice import REQUESTED, UsedUp, advice_on, most_counted, used_up
 from taskfold.decision.restart import (
+    REQUESTED,
     Failure,
     Hook,
-    RestartDecision,
     Result,
     Tracker,
+    UsedUp,
+    Verdict,
+    advice_on,
     decide_restart,
     default_policy,
+    most_counted,
     restarts_after_success,
     simulate,
+    used_up,
 )
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.policy import (
@@ -61,7 +65,7 @@ def decide(
     after_success: bool = True,
     now_ns: int = 0,
     seed: int = 0,
-) -> RestartDecision:
+) -> Verdict:
     return decide_restart(
         policy,
         tracker,
@@ -101,7 +105,7 @@ FIELDS_OF: dict[str, Any] = {
 }
 
 
-def has_delay(decided: RestartDecision, expected: dict[str, Any], policy: RestartPolicy, now_ns: int) -> bool:
+def has_delay(decided: Verdict, expected: dict[str, Any], policy: RestartPolicy, now_ns: int) -> bool:
     """Tell whether a delay is of the kind, and within the bounds, that a step expects."""
     delay_ns = decided.delay_ns
     if expected["kind"] == "exact":
@@ -386,8 +390,8 @@ def restarts_by_window(steps: list[Failure]) -> list[int]:
     """Return how many restarts within the policy each window had, the first of them first."""
     found: dict[int, int] = {0: 0}
     for step in steps:
-        found.setdefault(step.decided.tracker.window_start_ns, 0)
-        found[step.decided.tracker.window_start_ns] += step.decided.decision == "Restarting"
+        found.setdefault(step.verdict.tracker.window_start_ns, 0)
+        found[step.verdict.tracker.window_start_ns] += step.verdict.decision == "Restarting"
     return list(found.values())
 
 
@@ -450,7 +454,7 @@ def test_mode_delay_never_gives_up_and_waits_for_the_end_of_the_window(
 
     assert len(steps) == len(runs_ns)
     for step in steps:
-        decided = step.decided
+        decided = step.verdict
         assert decided.decision == "Restarting"
         if decided.tracker.count > policy.attempts:
             assert step.at_ns + decided.delay_ns == decided.tracker.window_start_ns + policy.interval_ns
@@ -485,7 +489,7 @@ def test_the_same_question_has_the_same_answer(
     dialect: str,
     seed: int,
 ) -> None:
-    def answer() -> RestartDecision:
+    def answer() -> Verdict:
         return decide(
             policy,
             result,
@@ -508,14 +512,14 @@ def test_a_restart_that_is_asked_for_never_counts(
 ) -> None:
     asked = decide(policy, ASKED, dialect=dialect, tracker=tracker, now_ns=now_ns, seed=seed)
 
-    assert asked == RestartDecision("Restarting", tracker, 0, "")
+    assert asked == Verdict("Restarting", tracker, 0, "")
 
 
 def test_a_timeline_ends_with_the_first_decision_not_to_restart() -> None:
     steps = timeline(POLICY, [SECOND_NS] * 10, "1.1.2", 0)
 
-    assert [step.decided.decision for step in steps] == ["Restarting", "Not Restarting"]
-    assert steps[1].at_ns == 2 * SECOND_NS + steps[0].decided.delay_ns
+    assert [step.verdict.decision for step in steps] == ["Restarting", "Not Restarting"]
+    assert steps[1].at_ns == 2 * SECOND_NS + steps[0].verdict.delay_ns
 
 
 # --- advice ---
@@ -526,7 +530,7 @@ def names(policy: RestartPolicy, run_ns: int, dialect: str) -> list[str]:
 
 
 def is_used_up(steps: list[Failure], policy: RestartPolicy) -> bool:
-    return any(step.decided.tracker.count > policy.attempts for step in steps)
+    return any(step.verdict.tracker.count > policy.attempts for step in steps)
 
 
 @given(policy=policies(), run_ns=st.integers(1, 60 * SECOND_NS), dialect=dialects, seed=seeds)
@@ -560,7 +564,7 @@ def test_no_window_counts_more_than_is_said(policy: RestartPolicy, run_ns: int, 
 
     steps = timeline(policy, [run_ns] * 40, dialect, seed)
 
-    assert max(step.decided.tracker.count for step in steps) <= most
+    assert max(step.verdict.tracker.count for step in steps) <= most
 
 
 @pytest.mark.parametrize(
@@ -668,4 +672,4 @@ def test_what_holds_for_every_policy_is_what_is_decided() -> None:
     assert "does not count" in REQUESTED.text
     for dialect in DIALECTS:
         used = Tracker(0, POLICY.attempts)
-        assert decide(POLICY, ASKED, dialect=dialect, tracker=used) == RestartDecision("Restarting", used)
+        assert decide(POLICY, ASKED, dialect=dialect, tracker=used) == Verdict("Restarting", used)

@@ -14,8 +14,7 @@ from taskfold.cli._guard import NO, Unanswerable
 from taskfold.cli._jobs import JOB_TYPES, JobFile, read_jobs
 from taskfold.cli._screen import Column, Screen, Table
 from taskfold.cli._words import count_text, visible
-from taskfold.decision.policy_advice import REQUESTED, Advice, advice_on
-from taskfold.decision.restart import Failure, default_policy, simulate
+from taskfold.decision.restart import REQUESTED, Advice, Failure, advice_on, default_policy, simulate
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.duration import NS_PER_SECOND, duration_text
 from taskfold.model.policy import MODES, RestartPolicy
@@ -202,7 +201,7 @@ def _show(judged: Iterable[_Judged], caption: str) -> None:
 
 
 def _row(failure: Failure, own: RestartPolicy) -> list[str]:
-    decision = failure.decided
+    decision = failure.verdict
     is_restart = decision.decision == "Restarting"
     return [
         _span_text(failure.at_ns),
@@ -217,7 +216,7 @@ def _verdict(timeline: list[Failure]) -> str:
     """Say how a timeline ends."""
     last = timeline[-1]
     when = f"{count_text(len(timeline), 'failure')}, {_span_text(last.at_ns)} after it began"
-    return f"started again even after {when}" if last.decided.decision == "Restarting" else f"given up after {when}"
+    return f"started again even after {when}" if last.verdict.decision == "Restarting" else f"given up after {when}"
 
 
 def _span_text(duration_ns: int) -> str:
@@ -256,11 +255,11 @@ def _judged_to_json(each: _Judged) -> dict[str, Any]:
         "timeline": [
             {
                 "at_ns": failure.at_ns,
-                "decision": failure.decided.decision,
-                "delay_ns": failure.decided.delay_ns,
-                "reason": failure.decided.reason,
-                "count": failure.decided.tracker.count,
-                "window_start_ns": failure.decided.tracker.window_start_ns,
+                "decision": failure.verdict.decision,
+                "delay_ns": failure.verdict.delay_ns,
+                "reason": failure.verdict.reason,
+                "count": failure.verdict.tracker.count,
+                "window_start_ns": failure.verdict.tracker.window_start_ns,
             }
             for failure in each.timeline
         ],

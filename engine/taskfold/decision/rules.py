@@ -1,26 +1,25 @@
-"""Decide: what follows from an input, as Nomad's client decides it.
+"""What follows from an input, as Nomad's client decides it.
 
 Theory of operation
 ===================
 
-`decide` takes what is known of an allocation (folded state), what is reported or asked for (an input), the time and a
-source of randomness, and returns a `Step`: events to append, effects that the embedder owes, and timers. It changes
-nothing, asks nothing, and says the same whenever it is asked the same. Its answer is recorded, so that a replay never
-decides again; what no event can tell (an open restart window, a kill under way) it records as internal events.
+`decide` takes the folded state of an allocation, an input, the time and a source of randomness. It returns a `Step`:
+events to append, effects that the embedder owes, and timers. It changes nothing, and equal arguments get equal answers.
+The answer is recorded, so that a replay never decides again. What no event can tell (an open restart window, a kill
+under way) is recorded as internal events.
 
-An input meets a task in one of four places, and `RULES` says which of them it fits:
+An input meets a task in one of four places, and `RULES` tells which of them it fits:
 
-* **pending**: it waits for others, for its delay, or somebody is starting it;
+* **pending**: the task waits for others, for its delay, or for a driver that is starting it;
 * **running**;
-* **ending**: it runs still, but its process was told to end, for good or to be started again;
+* **ending**: the task still runs, but its process is being ended, for good or to be started again;
 * **dead**.
 
-Where it does not fit, nothing is appended, and the step's outcome says why: ``late`` after the end of what it speaks
-of, ``repeated`` when it was taken before, ``impossible`` when the task is not where it would have to be. So a driver
-that reports an exit twice, or a start after the task was killed, does no harm; in the last case the effect is to end
-what runs.
+If an input does not fit, nothing is appended, and the outcome of the step tells why: ``late`` after the end of what the
+input is about, ``repeated`` when the input was taken before, ``impossible`` when the task is not where it has to be. So
+a driver does no harm that reports an exit twice, or a start after a kill; in the latter case the effect is a kill.
 
-What the two generations of Nomad's client do differently is in `nomad_0_5` and `nomad_0_9`, beside this module.
+The rule books of the two generations of Nomad's client are `nomad_0_5` and `nomad_0_9`, beside this module.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from taskfold.decision.client_state import AllocationLike, Now
-from taskfold.decision.decision import Client
+from taskfold.decision.decision import Decision, FoldedAllocation, TaskInHand
 from taskfold.decision.group import Group
-from taskfold.decision.nomad_0_5 import OldClient
-from taskfold.decision.nomad_0_9 import NewClient
+from taskfold.decision.nomad_0_5 import Nomad05
+from taskfold.decision.nomad_0_9 import Nomad09
 from taskfold.decision.restart import Random
 from taskfold.fold.lifecycle import PENDING, RUNNING
 from taskfold.fold.status import DISCONNECTED, UNKNOWN, is_client_terminal
+from taskfold.fold.task import Task, TaskState
 from taskfold.model import events as ev
-from taskfold.model import inputs as given
+from taskfold.model import inputs
 from taskfold.model.effects import Outcome, Step
 from taskfold.model.errors import InputRefused
 from taskfold.model.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
@@ -45,11 +44,22 @@ from taskfold.model.record import Decided
 
 __all__ = ["HEARS", "RULES", "decide", "decide_all", "due_of", "owed"]
 
-Where: TypeAlias = Literal["pending", "running", "ending", "dead"]
+Place: TypeAlias = Literal["pending", "running", "ending", "dead"]
+"""Place an input meets a task."""
+
+RuleBook: TypeAlias = Nomad05 | Nomad09
+"""A decision by the rules of one generation of Nomad's client."""
+
+_RULE_BOOKS: Final[dict[bool, type[RuleBook]]] = {False: Nomad05, True: Nomad09}
+"""The rule book by whether the dialect has the new client."""
 
 
-def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str = "", now_ns: int, rng: Random) -> Step:
-    """Return what follows from an input. O(1), or O(tasks of the group) where a task dies or all are concerned.
+def decide(
+    allocation: FoldedAllocation, group: Group, input: Input, *, task: str = "", now_ns: int, rng: Random
+) -> Step:
+    """Return what follows from an input at this time (unix nanoseconds).
+
+    O(1), or O(tasks of the group) if a task dies or the input is about all of them.
 
     >>> import random
     >>> from taskfold.fold.allocation import Allocation
@@ -57,242 +67,257 @@ def decide(allocation: AllocationLike, group: Group, said: Input, *, task: str =
     >>> from taskfold.decision.group import TaskPlan
     >>> policy = RestartPolicy(attempts=2, interval_ns=60 * 10**9, delay_ns=10**9, mode="fail")
     >>> group = Group.of([TaskPlan(name="web", policy=policy)], "1.1.2")
-    >>> step = decide(Allocation("a"), group, given.Placed(), now_ns=5, rng=random.Random(1))
+    >>> step = decide(Allocation("a"), group, inputs.Placed(), now_ns=5, rng=random.Random(1))
     >>> step.events, step.effects
     ((('web', Received(time_ns=5, kept=None)),), (StartTask(task='web', at_ns=5),))
 
-    Raises InputRefused for an input of another dialect, one that names a task where it should not, and a negative exit
-    code, and UnknownAllocation for a task that the group has not.
+    Raises InputRefused for an input that the dialect lacks, for a task that is named or missing against the rule of the
+    input, and for a negative exit code. Raises UnknownAllocation for a task that the group does not have.
     """
-    return decide_all(allocation, group, ((task, said),), now_ns=now_ns, rng=rng)
+    return decide_all(allocation, group, ((task, input),), now_ns=now_ns, rng=rng)
 
 
 def decide_all(
-    allocation: AllocationLike, group: Group, said: Sequence[tuple[str, Input]], *, now_ns: int, rng: Random
+    allocation: FoldedAllocation, group: Group, reports: Sequence[tuple[str, Input]], *, now_ns: int, rng: Random
 ) -> Step:
     """Return what follows from inputs that were learnt together, each with its task, as `decide` does from one.
 
-    What follows for the group follows when all are taken: a task that ended, too, is not ended because of another.
-    O(inputs and tasks of the group). Raises as `decide` does, whichever of them is refused.
+    What follows for the group follows after the last of them: no task is ended because of another that ended with it.
+    O(inputs and tasks of the group). Raises as `decide` does, if any input is refused.
     """
-    client: OldClient | NewClient = (NewClient if group.dialect.has_new_client else OldClient)(
-        allocation, group, now_ns, rng
-    )
+    decision: RuleBook = _RULE_BOOKS[group.dialect.has_new_client](allocation, group, now_ns, rng)
     outcomes: list[Outcome] = []
-    for task, one in said:
-        if not task and len(said) > 1:
+    hears = False
+    for task, report in reports:
+        if not task and len(reports) > 1:
             raise InputRefused(
-                f"{type(one).__name__}: what is reported together happens to tasks, name the task of each"
+                f"{type(report).__name__}: what is reported together happens to tasks, name the task of each"
             )
-        client.outcome = "decided"
-        _take(client, task, one)
-        outcomes.append(client.outcome)
-    client.outcome = _of_all(outcomes)
-    if not HEARS.isdisjoint(type(one) for _, one in said) and client.is_stopped and client.has_to_end:
-        client.stop()
-    if client.died or client.moved:
-        client.settle()
-    return client.step()
+        decision.outcome = "decided"
+        _take(decision, task, report)
+        outcomes.append(decision.outcome)
+        hears = hears or type(report) in HEARS
+    if len(outcomes) > 1:
+        decision.outcome = _of_all(outcomes)
+    if hears and decision.is_stopped and decision.has_to_end:
+        decision.stop()
+    if decision.has_death or decision.has_move:
+        decision.settle()
+    return decision.step()
 
 
 def _of_all(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return what became of several: they are decided if any is."""
+    """Return the outcome of several reports: decided if any was decided."""
     return "decided" if "decided" in outcomes or not outcomes else outcomes[0]
 
 
-def _take(client: OldClient | NewClient, task: str, said: Input) -> None:
+def _take(decision: RuleBook, task: str, report: Input) -> None:
     """Take one input. Raises InputRefused and UnknownAllocation."""
-    kind, group = type(said), client.group
+    kind, group = type(report), decision.group
     if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
         raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")
-    if isinstance(said, given.Exited) and said.exit_code is not None and said.exit_code < 0:
+    if isinstance(report, inputs.Exited) and report.exit_code is not None and report.exit_code < 0:
         raise InputRefused(
-            f"$.ExitCode: {said.exit_code} is no exit code; a process that signal n ended has 128 + n, and the signal: "
-            "report `Exited.of_returncode(process.returncode)`"
+            f"$.ExitCode: {report.exit_code} is no exit code; a process that signal n ended has 128 + n, and the "
+            "signal: report `Exited.of_returncode(process.returncode)`"
         )
     if task:
         if kind in OF_ALLOCATION:
             raise InputRefused(f"{kind.__name__} is of an allocation, not of a task: leave {task!r} out")
-        _of_task(client, client.task(task), said)
+        _of_task(decision, decision.task(task), report)
     elif kind in OF_ALLOCATION or kind in OF_EITHER:
-        _OF_ALLOCATION[kind](client, said)
+        _OF_ALLOCATION[kind](decision, report)
     else:
         raise InputRefused(f"{kind.__name__} happens to a task: name it")
 
 
-HEARS: Final = frozenset({given.Placed, given.Restored, given.ServerContacted, given.Reconnected})
-"""What tells that the client knows now what the servers want; what they wanted while it was away, it did not hear."""
+HEARS: Final = frozenset({inputs.Placed, inputs.Restored, inputs.ServerContacted, inputs.Reconnected})
+"""The inputs by which a client hears what the servers ask for; while it was away, it did not hear of a stop."""
 
 
 # --- of a task ---
 
 
 class _Rule(NamedTuple):
-    """What is done with an input of a task."""
+    """The rule of an input about a task."""
 
-    does: Callable[[Any, Now, Any], None]
-    fits: tuple[Where, ...]
-    """Where the task has to be."""
-    otherwise: dict[Where, Outcome]
-    """What comes of it elsewhere; impossible unless named."""
+    does: Callable[[Any, TaskInHand, Any], None]
+    """What follows where the input fits."""
+    fits: tuple[Place, ...]
+    otherwise: dict[Place, Outcome]
+    """The outcome elsewhere; by default late for a dead task, else impossible."""
 
 
-def _of_task(client: OldClient | NewClient, task: Now, said: Input) -> None:
-    if task.is_new and client.is_over and not (isinstance(said, given.Placed) and client.takes_ended):
-        client.note(task.name, _OVER, "late")
-        _end_unwanted(client, task, said)
+def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
+    if task.is_new and decision.is_over and not (isinstance(report, inputs.Placed) and decision.takes_ended):
+        decision.note(task.name, _OVER, "late")
+        _end_unwanted(decision, task, report)
         return
-    if task.is_new and client.group.is_open:
-        client.note(task.name, _NAMED)
-    rule = RULES[type(said)]
-    where = _where(client, task)
-    if where in rule.fits:
-        rule.does(client, task, said)
+    if task.is_new and decision.group.is_open:
+        decision.note(task.name, _NAMED)
+    does, fits, otherwise = RULES[type(report)]
+    place = _place_of(task)
+    if place in fits:
+        does(decision, task, report)
         return
-    outcome = rule.otherwise.get(where, "late" if where == "dead" else "impossible")
-    client.note(task.name, _why(task, where, said), outcome)
-    if where == "dead":
-        _end_unwanted(client, task, said)
+    outcome = otherwise.get(place, "late" if place == "dead" else "impossible")
+    decision.note(task.name, _why(task, place, report), outcome)
+    if place == "dead":
+        _end_unwanted(decision, task, report)
 
 
-def _end_unwanted(client: Client, task: Now, said: Input) -> None:
-    """Owe the end of a process that runs though nobody wants it any more."""
-    if isinstance(said, given.Started):
-        client.owe_kill(task, 1)
+def _end_unwanted(decision: Decision, task: TaskInHand, report: Input) -> None:
+    """Owe the end of a process that was started after the end of its task."""
+    if isinstance(report, inputs.Started):
+        decision.owe_kill(task, 1)
 
 
-def _where(client: Client, task: Now) -> Where:
-    if task.state == RUNNING:
-        return "ending" if client.doomed(task) else "running"
-    return "pending" if task.state == PENDING else "dead"
+def _place_of(task: TaskInHand) -> Place:
+    state = task.state
+    if state == RUNNING:
+        return "ending" if task.is_doomed else "running"
+    return "pending" if state == PENDING else "dead"
 
 
-def _why(task: Now, where: Where, said: Input) -> str:
-    """Say why an input does not fit."""
-    name = type(said).__name__
-    if where == "ending":
+def _why(task: TaskInHand, place: Place, report: Input) -> str:
+    """Return why an input does not fit."""
+    name = type(report).__name__
+    if place == "ending":
         return f"{name} comes too late: the task's process is being ended"
     state = "not known to be placed yet" if task.is_new else task.state
     return f"{name} does not fit: the task is {state}"
 
 
-def _started(client: OldClient | NewClient, task: Now, _: given.Started) -> None:
-    killed = task.decided.killed
-    client.emit(task, ev.Started(time_ns=client.now_ns))
-    if killed:
-        # It was killed while it was being started: what runs now is to end.
-        client.end_started(task)
+def _started(decision: RuleBook, task: TaskInHand, _: inputs.Started) -> None:
+    decision.emit(task, ev.Started(time_ns=decision.now_ns))
+    if task.memory.killed:
+        # The task was killed while it was being started: the process that runs now has to end.
+        decision.end_started(task)
 
 
-def _placed(client: OldClient | NewClient, task: Now, _: given.Placed) -> None:
+def _place_one(decision: RuleBook, task: TaskInHand, _: inputs.Placed) -> None:
     if task.is_new:
-        if client.is_stopped:
-            client.take_ended(task)
+        if decision.is_stopped:
+            decision.take_ended(task)
         else:
-            client.place(task)
-        client.moved = True
+            decision.place(task)
+        decision.has_move = True
     else:
-        client.note(task.name, "the task is placed already", "repeated")
+        decision.note(task.name, "the task is placed already", "repeated")
 
 
-def _exited(client: OldClient | NewClient, task: Now, said: given.Exited) -> None:
+def _exited(decision: RuleBook, task: TaskInHand, report: inputs.Exited) -> None:
     if task.is_running:
-        client.exited(task, said)
+        decision.exited(task, report)
     else:
-        client.aborted(task)
+        decision.aborted(task)
 
 
-def _kill_failed(client: OldClient | NewClient, task: Now, said: given.KillFailed) -> None:
-    if not client.kill_failed(task):
-        client.kill_gave_up(task, said)
+def _kill_failed(decision: RuleBook, task: TaskInHand, report: inputs.KillFailed) -> None:
+    if not decision.kill_again(task):
+        decision.kill_gave_up(task, report)
 
 
-def _kill_one(client: OldClient | NewClient, task: Now, said: given.KillRequested) -> None:
-    if task.decided.killed:
-        client.note(task.name, "the task is being killed already", "repeated")
+def _kill_one(decision: RuleBook, task: TaskInHand, report: inputs.KillRequested) -> None:
+    if task.memory.killed:
+        decision.note(task.name, "the task is being killed already", "repeated")
     else:
-        client.kill_one(task, said)
+        decision.kill_one(task, report)
 
 
-def _restart(client: OldClient | NewClient, task: Now, said: given.RestartRequested) -> None:
-    if said.failure and not client.dialect.has_new_client:
-        raise InputRefused(f"a restart because of a failure does not exist in dialect {client.dialect.name}")
-    if client.needs_running(task):
-        client.restart_asked(task, said)
+def _restart(decision: RuleBook, task: TaskInHand, report: inputs.RestartRequested) -> None:
+    if report.failure and not decision.dialect.has_new_client:
+        raise InputRefused(f"a restart because of a failure does not exist in dialect {decision.dialect.name}")
+    if decision.needs_running(task):
+        decision.restart_asked(task, report)
     else:
-        client.outcome = "impossible"
+        decision.outcome = "impossible"
 
 
-def _signal(client: OldClient | NewClient, task: Now, said: given.SignalRequested) -> None:
-    if client.needs_running(task):
-        client.signal_asked(task, said)
+def _signal(decision: RuleBook, task: TaskInHand, report: inputs.SignalRequested) -> None:
+    if decision.needs_running(task):
+        decision.signal_asked(task, report)
     else:
-        client.outcome = "impossible"
+        decision.outcome = "impossible"
 
 
-def _template(client: OldClient | NewClient, task: Now, said: given.TemplateChanged) -> None:
-    if said.change_mode == "noop":
+def _template(decision: RuleBook, task: TaskInHand, report: inputs.TemplateChanged) -> None:
+    if report.change_mode == "noop":
         return
-    if client.needs_running(task):
-        client.template_changed(task, said)
+    if decision.needs_running(task):
+        decision.template_changed(task, report)
     else:
-        client.outcome = "impossible"
+        decision.outcome = "impossible"
 
 
-def _setup_failed_of(client: OldClient | NewClient, task: Now, said: given.SetupFailed) -> None:
+def _setup_failed_of(decision: RuleBook, task: TaskInHand, report: inputs.SetupFailed) -> None:
     was_running = task.is_running
-    client.setup_failed(task, said)
+    decision.setup_failed(task, report)
     if was_running:
-        client.owe_kill(task, 1)
+        decision.owe_kill(task, 1)
 
 
-def _restored(client: OldClient | NewClient, task: Now, said: given.Restored) -> None:
-    client.restored(task, said)
+def _restored(decision: RuleBook, task: TaskInHand, report: inputs.Restored) -> None:
+    decision.restored(task, report)
 
 
-def _timer(client: OldClient | NewClient, task: Now, said: given.TimerDue) -> None:
-    due_ns = due_of(task)
-    if due_ns is None or (said.kind == "kill") != task.is_running:
-        client.note(task.name, f"the task has no {said.kind} timer", "late")
-    elif due_ns > client.now_ns:
-        client.note(task.name, f"the {said.kind} timer is due at {due_ns}, not yet at {client.now_ns}", "impossible")
+def _timer(decision: RuleBook, task: TaskInHand, report: inputs.TimerDue) -> None:
+    due_ns = _due_ns(task.state, task.memory)
+    if due_ns is None or (report.kind == "kill") != task.is_running:
+        decision.note(task.name, f"the task has no {report.kind} timer", "late")
+    elif due_ns > decision.now_ns:
+        decision.note(
+            task.name, f"the {report.kind} timer is due at {due_ns}, not yet at {decision.now_ns}", "impossible"
+        )
     elif task.is_running:
-        client.kill(task)
-    elif task.decided.killed:
-        # It was killed when its time had come, before anybody was told to start it.
-        client.aborted(task)
+        decision.kill(task)
+    elif task.memory.killed:
+        # The task was killed at its time to start, before the embedder was told to start it.
+        decision.aborted(task)
     else:
-        client.owe_start(task, due_ns)
+        decision.owe_start(task, due_ns)
 
 
 _NAMED: Final = "no job tells the tasks of the allocation: this one is taken as a service with the default policy"
 _OVER: Final = "the allocation has ended, or is to be stopped: nothing new begins in it"
 
-_LATE: Final[dict[Where, Outcome]] = {"running": "late", "ending": "late"}
-_REPEATED: Final[dict[Where, Outcome]] = {"running": "repeated", "ending": "repeated"}
+_LATE: Final[dict[Place, Outcome]] = {"running": "late", "ending": "late"}
+_REPEATED: Final[dict[Place, Outcome]] = {"running": "repeated", "ending": "repeated"}
 
 RULES: Final[dict[type[Input], _Rule]] = {
-    given.Placed: _Rule(_placed, ("pending", "running", "ending", "dead"), {}),
-    given.SetUp: _Rule(lambda c, t, said: c.emit(t, ev.TaskSetup(message=said.message)), ("pending",), _LATE),
-    given.DownloadBegun: _Rule(lambda c, t, _: c.emit(t, ev.DownloadingArtifacts()), ("pending",), _LATE),
-    given.DownloadFailed: _Rule(lambda c, t, said: c.download_failed(t, said), ("pending",), _LATE),
-    given.HookFailed: _Rule(lambda c, t, said: c.hook_failed(t, said), ("pending",), _LATE),
-    given.ValidationFailed: _Rule(lambda c, t, said: c.validation_failed(t, said), ("pending",), _LATE),
-    given.SetupFailed: _Rule(_setup_failed_of, ("pending", "running"), {}),
-    given.Started: _Rule(_started, ("pending",), _REPEATED),
-    given.StartFailed: _Rule(lambda c, t, said: c.start_failed(t, said), ("pending",), _LATE),
-    given.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
-    given.DriverMessage: _Rule(lambda c, t, said: c.driver_message(t, said), ("pending", "running", "ending"), {}),
-    given.KillRequested: _Rule(_kill_one, ("pending", "running", "ending"), {}),
-    given.KillFailed: _Rule(_kill_failed, ("ending",), {}),
-    given.RestartRequested: _Rule(_restart, ("pending", "running", "dead"), {"ending": "repeated"}),
-    given.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead"), {}),
-    given.TemplateChanged: _Rule(_template, ("pending", "running", "dead"), {"ending": "late"}),
-    given.TemplateBlocked: _Rule(
-        lambda c, t, said: c.template_blocked(t, said), ("pending", "running", "ending", "dead"), {}
+    inputs.Placed: _Rule(_place_one, ("pending", "running", "ending", "dead"), {}),
+    inputs.SetUp: _Rule(
+        lambda decision, task, report: decision.emit(task, ev.TaskSetup(message=report.message)), ("pending",), _LATE
     ),
-    given.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
-    given.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
+    inputs.DownloadBegun: _Rule(
+        lambda decision, task, _: decision.emit(task, ev.DownloadingArtifacts()), ("pending",), _LATE
+    ),
+    inputs.DownloadFailed: _Rule(
+        lambda decision, task, report: decision.download_failed(task, report), ("pending",), _LATE
+    ),
+    inputs.HookFailed: _Rule(lambda decision, task, report: decision.hook_failed(task, report), ("pending",), _LATE),
+    inputs.ValidationFailed: _Rule(
+        lambda decision, task, report: decision.validation_failed(task, report), ("pending",), _LATE
+    ),
+    inputs.SetupFailed: _Rule(_setup_failed_of, ("pending", "running"), {}),
+    inputs.Started: _Rule(_started, ("pending",), _REPEATED),
+    inputs.StartFailed: _Rule(lambda decision, task, report: decision.start_failed(task, report), ("pending",), _LATE),
+    inputs.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
+    inputs.DriverMessage: _Rule(
+        lambda decision, task, report: decision.driver_message(task, report), ("pending", "running", "ending"), {}
+    ),
+    inputs.KillRequested: _Rule(_kill_one, ("pending", "running", "ending"), {}),
+    inputs.KillFailed: _Rule(_kill_failed, ("ending",), {}),
+    inputs.RestartRequested: _Rule(_restart, ("pending", "running", "dead"), {"ending": "repeated"}),
+    inputs.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead"), {}),
+    inputs.TemplateChanged: _Rule(_template, ("pending", "running", "dead"), {"ending": "late"}),
+    inputs.TemplateBlocked: _Rule(
+        lambda decision, task, report: decision.template_blocked(task, report),
+        ("pending", "running", "ending", "dead"),
+        {},
+    ),
+    inputs.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
+    inputs.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
 }
 
 
@@ -301,131 +326,132 @@ RULES: Final[dict[type[Input], _Rule]] = {
 _ENDED: Final = "the allocation has ended already"
 
 
-def _place_all(client: OldClient | NewClient, said: given.Placed) -> None:
-    if not client.names():
+def _place_all(decision: RuleBook, report: inputs.Placed) -> None:
+    if not decision.names():
         raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
-    if client.is_over and not client.takes_ended:
-        client.note("", _OVER, "late")
+    if decision.is_over and not decision.takes_ended:
+        decision.note("", _OVER, "late")
         return
-    new = [task for name in client.names() if (task := client.task(name)).is_new]
+    new = [task for name in decision.names() if (task := decision.task(name)).is_new]
     for task in new:
-        _placed(client, task, said)
+        _place_one(decision, task, report)
     if not new:
-        client.note("", "the allocation is placed already", "repeated")
+        decision.note("", "the allocation is placed already", "repeated")
 
 
-def _stop(client: OldClient | NewClient, said: given.StopRequested) -> None:
-    if client.is_stopped:
-        if client.has_to_end:
-            client.stop()
+def _stop(decision: RuleBook, report: inputs.StopRequested) -> None:
+    if decision.is_stopped:
+        if decision.has_to_end:
+            decision.stop()
         else:
-            client.note("", "the allocation is to be stopped already", "repeated")
+            decision.note("", "the allocation is to be stopped already", "repeated")
         return
-    fields: dict[str, Any] = {"DesiredStatus": said.desired, "DesiredDescription": said.description}
-    if said.migrate and client.dialect.has_new_client:
-        wishes = {"ForceReschedule": None, "Reschedule": None} | (client.field("DesiredTransition") or {})
+    fields: dict[str, Any] = {"DesiredStatus": report.desired, "DesiredDescription": report.description}
+    if report.migrate and decision.dialect.has_new_client:
+        wishes = {"ForceReschedule": None, "Reschedule": None} | (decision.field("DesiredTransition") or {})
         fields["DesiredTransition"] = wishes | {"Migrate": True}
-    client.update(fields)
-    if client.has_to_end or not is_client_terminal(client.client_status):
-        client.stop()
+    decision.update(fields)
+    if decision.has_to_end or not is_client_terminal(decision.client_status):
+        decision.stop()
 
 
-def _kill_all(client: OldClient | NewClient, said: given.KillRequested) -> None:
-    client.kill_all(said)
+def _kill_all(decision: RuleBook, report: inputs.KillRequested) -> None:
+    decision.kill_all(report)
 
 
-def _each(client: OldClient | NewClient, said: Input) -> None:
-    """Do the same with every task; it is done if any task was concerned."""
+def _each(decision: RuleBook, report: Input) -> None:
+    """Apply the rule of a task to every task; the outcome is decided if it is for any of them."""
     outcomes: list[Outcome] = []
-    for task in client.all():
-        client.outcome = "decided"
-        _of_task(client, task, said)
-        outcomes.append(client.outcome)
-    client.outcome = _of_all(outcomes)
+    for task in decision.tasks():
+        decision.outcome = "decided"
+        _of_task(decision, task, report)
+        outcomes.append(decision.outcome)
+    decision.outcome = _of_all(outcomes)
 
 
-def _setup_failed(client: OldClient | NewClient, said: given.SetupFailed) -> None:
-    if is_client_terminal(client.client_status):
-        client.note("", _ENDED, "late")
+def _setup_failed(decision: RuleBook, report: inputs.SetupFailed) -> None:
+    if is_client_terminal(decision.client_status):
+        decision.note("", _ENDED, "late")
     else:
-        client.allocation_setup_failed(said)
+        decision.allocation_setup_failed(report)
 
 
-def _reconnected(client: OldClient | NewClient, _: given.Reconnected) -> None:
-    assert isinstance(client, NewClient)
-    client.reconnected()
+def _reconnected(decision: RuleBook, _: inputs.Reconnected) -> None:
+    assert isinstance(decision, Nomad09)
+    decision.reconnected()
 
 
-def _server_contacted(client: OldClient | NewClient, _: given.ServerContacted) -> None:
-    assert isinstance(client, NewClient)
-    client.server_contacted()
+def _server_contacted(decision: RuleBook, _: inputs.ServerContacted) -> None:
+    assert isinstance(decision, Nomad09)
+    decision.server_contacted()
 
 
-def _health_failed(client: OldClient | NewClient, _: given.HealthFailed) -> None:
-    assert isinstance(client, NewClient)
-    client.health_failed()
+def _health_failed(decision: RuleBook, _: inputs.HealthFailed) -> None:
+    assert isinstance(decision, Nomad09)
+    decision.health_failed()
 
 
-def _lost(client: OldClient | NewClient, _: given.NodeLost) -> None:
-    _away(client, "lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
+def _lost(decision: RuleBook, _: inputs.NodeLost) -> None:
+    _away(decision, "lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
 
 
-def _disconnected(client: OldClient | NewClient, _: given.Disconnected) -> None:
-    _away(client, UNKNOWN, {"ClientDescription": DISCONNECTED})
+def _disconnected(decision: RuleBook, _: inputs.Disconnected) -> None:
+    _away(decision, UNKNOWN, {"ClientDescription": DISCONNECTED})
 
 
-def _away(client: OldClient | NewClient, status: str, fields: dict[str, str]) -> None:
-    if is_client_terminal(client.client_status):
-        client.note("", _ENDED, "late")
+def _away(decision: RuleBook, status: str, fields: dict[str, str]) -> None:
+    if is_client_terminal(decision.client_status):
+        decision.note("", _ENDED, "late")
     else:
-        client.tell_status(status, fields)
+        decision.set_status(status, fields)
 
 
 _OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
-    given.Placed: _place_all,
-    given.SetupFailed: _setup_failed,
-    given.StopRequested: _stop,
-    given.KillRequested: _kill_all,
-    given.RestartRequested: _each,
-    given.SignalRequested: _each,
-    given.Restored: _each,
-    given.ServerContacted: _server_contacted,
-    given.HealthFailed: _health_failed,
-    given.NodeLost: _lost,
-    given.Disconnected: _disconnected,
-    given.Reconnected: _reconnected,
+    inputs.Placed: _place_all,
+    inputs.SetupFailed: _setup_failed,
+    inputs.StopRequested: _stop,
+    inputs.KillRequested: _kill_all,
+    inputs.RestartRequested: _each,
+    inputs.SignalRequested: _each,
+    inputs.Restored: _each,
+    inputs.ServerContacted: _server_contacted,
+    inputs.HealthFailed: _health_failed,
+    inputs.NodeLost: _lost,
+    inputs.Disconnected: _disconnected,
+    inputs.Reconnected: _reconnected,
 }
 
 
 # --- what is due ---
 
 
-def due_of(task: Any) -> int | None:
-    """Return when a task has to be started, or killed, and the embedder is to be told (unix nanoseconds); else None.
+def due_of(task: Task | TaskState) -> int | None:
+    """Return when a task has to be started or killed, and the embedder has to hear of it (unix nanoseconds), or None.
 
-    ``task`` has a state and what decisions remember of it. A time that has passed is one that nobody has reported on.
+    A time in the past is one that was not reported yet.
     """
-    decided: Decided | None = task.decided
-    if decided is None:
-        return None
-    if task.state == PENDING:
-        return decided.start_at_ns
-    return decided.kill_at_ns if task.state == RUNNING else None
+    return None if task.decided is None else _due_ns(task.state, task.decided)
 
 
-def owed(allocation: AllocationLike, group: Group, *, now_ns: int, rng: Random) -> Step:
-    """Return what is owed where the embedder was away: starts and kills that nobody reported on, and timers.
+def _due_ns(state: str, memory: Decided) -> int | None:
+    if state == PENDING:
+        return memory.start_at_ns
+    return memory.kill_at_ns if state == RUNNING else None
+
+
+def owed(allocation: FoldedAllocation, group: Group, *, now_ns: int, rng: Random) -> Step:
+    """Return what is owed after the embedder was away: starts and kills that were not reported yet, and timers.
 
     O(tasks). Nothing is decided: the same effects were owed before.
     """
-    client = (NewClient if group.dialect.has_new_client else OldClient)(allocation, group, now_ns, rng)
+    decision: RuleBook = _RULE_BOOKS[group.dialect.has_new_client](allocation, group, now_ns, rng)
     for name in allocation.tasks:
-        task = client.task(name)
-        due_ns = due_of(task)
+        task = decision.task(name)
+        due_ns = _due_ns(task.state, task.memory)
         if due_ns is not None and due_ns > now_ns:
-            client.owe_timer(task, due_ns)
-        elif due_ns is not None and task.state == PENDING and not task.decided.killed:
-            client.owe_start(task, due_ns)
-        elif client.doomed(task) and not task.is_dead:
-            client.owe_kill(task, max(task.decided.kill_attempts, 1))
-    return client.step()
+            decision.owe_timer(task, due_ns)
+        elif due_ns is not None and task.is_pending and not task.memory.killed:
+            decision.owe_start(task, due_ns)
+        elif task.is_doomed and not task.is_dead:
+            decision.owe_kill(task, max(task.memory.kill_attempts, 1))
+    return decision.step()
