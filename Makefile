@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types torture bench soak schemas build clean
+.PHONY: help demo test test-all lint types torture bench soak schemas docs build clean
 
 # The tests of several files at a time, those of one file in one process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -57,11 +57,18 @@ schemas: $(STAMP)  ## write schemas/ anew from the types
 	$(BIN)/python -m taskfold.nomad.schema --write schemas
 	$(BIN)/python -m taskfold.http.openapi --write schemas
 
+docs: $(STAMP) $(VENV)/.docs  ## build the documentation into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet --site-dir site
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
 build: $(STAMP)  ## build the wheel and the sdist into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist
 
 clean:  ## remove what the other targets made, except .venv
-	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .venvs
+	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis .venvs
 	find engine tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # A name on PATH may be a stub that fails when run, or a Python without venv: a candidate has to prove itself.

@@ -1,4 +1,4 @@
-"""Diagrams are drawn from the machine; README shows the one that the machine draws today."""
+"""Diagrams are drawn from the machine; the documentation shows those that the machine draws today."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from taskfold import TaskfoldError, diagram
 from taskfold.fold.lifecycle import STATES, TABLES, lifecycle_of
 from taskfold.model.record import Finished
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 
 
 @pytest.mark.parametrize("dialect", TABLES)
@@ -39,5 +39,8 @@ def test_an_unknown_format_is_refused_with_those_that_exist():
         diagram("0.5.0", "svg")
 
 
-def test_readme_shows_the_diagram_of_today():
-    assert f"```mermaid\n{diagram('1.1.2', 'mermaid')}```" in README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("dialect", TABLES)
+def test_the_page_of_the_lifecycle_shows_the_diagram_of_today(dialect):
+    page = PAGE.read_text(encoding="utf-8")
+
+    assert f"## Dialect {dialect}\n\n```mermaid\n{diagram(dialect, 'mermaid')}```" in page
