@@ -16,7 +16,7 @@ from benchmarks.harness import REPETITIONS, SIZE, Budget, Row, in_child, residen
 from taskfold import Engine
 from taskfold import events as ev
 from taskfold.live.directory import Directory, Listed
-from taskfold.live.watch import Waiter
+from taskfold.live.waiters import Waiter
 
 WRITES = 2_000
 DIALECT = "1.1.2"

@@ -214,3 +214,28 @@ def test_a_stop_answers_every_blocked_query_with_what_is_known():
 
     assert [reply.status for reply in asyncio.run(story())] == [200, 404, 200]
     assert ask(app, f"GET /v1/allocation/{A}?index=1").status == 200, "nothing waits any more"
+
+
+def test_a_blocked_query_asks_its_question_once_before_it_sleeps(monkeypatch):
+    app = serve()
+    reader = app.engine.reader
+    question = reader.allocation_question(A)
+    count = 0
+
+    def counting():
+        nonlocal count
+        count += 1
+        return question()
+
+    monkeypatch.setattr(reader, "allocation_question", lambda _: counting)
+
+    async def story():
+        call = await blocked(app, f"GET /v1/allocation/{A}?index=1")
+        await settle()
+        assert count == 1
+        await asyncio.to_thread(app.engine.record, A, "web", ev.Received())
+        await call.finished()
+        assert count == 2
+
+    asyncio.run(story())
+    assert reader.waiters == 0

@@ -17,7 +17,7 @@ from taskfold import Engine, ManualClock, diff, ingest, inputs, observation_from
 from taskfold.errors import Gone, LogError, Refused, UnknownAllocation, VersionConflict
 from taskfold.http.app import App
 from taskfold.live.retaining import Retainer
-from taskfold.live.retention import Retention, due
+from taskfold.live.retention import Retention, candidates
 from taskfold.model.record import Collected
 
 BY_NAME = {str(scenario): scenario for scenario in scenarios()}
@@ -167,7 +167,7 @@ def test_what_is_kept_is_told_by_age_number_and_status(engine, retention, kept):
 
 
 def test_the_oldest_go_first_and_each_with_its_reason(engine):
-    found = due(engine.store, Retention(keep=0, dead_for_ns=2 * SECOND), engine.clock.time_ns())
+    found = candidates(engine.store, Retention(keep=0, dead_for_ns=2 * SECOND), engine.clock.time_ns())
 
     assert [one.alloc for one in found] == ["a", "b", "c"]
     assert [one.reason for one in found] == ["ended more than 2s ago", *["more than 0 have ended"] * 2]

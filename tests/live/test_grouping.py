@@ -537,9 +537,9 @@ def same(one: Engine, other: Engine) -> None:
 
 
 def test_a_change_is_told_for_each_write_of_an_append(engine: Engine) -> None:
-    from taskfold.live.cursor import ChangeReader
+    from taskfold.live.cursor import Cursor
 
-    reader = ChangeReader(engine.store, engine.store.seq)
+    reader = Cursor(engine.reader, engine.store.seq)
     engine.report_batch([Said(alloc=a, task="web", input=inputs.Started()) for a in ("a", "b")])
     changes = reader.recent()
     assert changes is not None

@@ -25,7 +25,7 @@ from support.worlds import HOW_MANY, SEED, World, goes_on, held, told, wrong_wit
 from taskfold import Engine, ingest, replay
 from taskfold.decision.rules import due_of
 from taskfold.errors import LogError
-from taskfold.live.watch import Waiter
+from taskfold.live.waiters import Waiter
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ndjson import NdjsonLog

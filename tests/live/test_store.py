@@ -8,7 +8,7 @@ import pytest
 
 from taskfold import Engine, MemoryLog, TaskfoldError, UnknownAllocation
 from taskfold import events as ev
-from taskfold.live.cursor import ChangeReader
+from taskfold.live.cursor import Cursor
 from taskfold.live.directory import Directory
 from taskfold.model.record import Write
 
@@ -232,7 +232,7 @@ def test_changes_are_the_same_from_the_log_and_from_what_is_kept(seed, monkeypat
     monkeypatch.setattr("taskfold.live.cursor._RECORDS_AT_ONCE", 7)
     random_ = random.Random(seed)
     engine = Engine(dialect="1.1.2")
-    live = ChangeReader(engine.store, 0)
+    live = Cursor(engine.reader, 0)
     place(engine, 8)
     for _ in range(60):
         chosen = random_.sample(range(8), random_.choice([1, 1, 2, 5]))
@@ -240,7 +240,7 @@ def test_changes_are_the_same_from_the_log_and_from_what_is_kept(seed, monkeypat
     kept = read_all(live)
     live.close()
 
-    from_log = ChangeReader(engine.store, 0)
+    from_log = Cursor(engine.reader, 0)
     everything = read_all(from_log)
     from_log.close()
     assert told(everything) == told(kept)
@@ -248,7 +248,7 @@ def test_changes_are_the_same_from_the_log_and_from_what_is_kept(seed, monkeypat
 
     # From the end of any write on, and with writes going on meanwhile.
     start = random_.choice(everything)
-    late = ChangeReader(engine.store, start.last_seq)
+    late = Cursor(engine.reader, start.last_seq)
     first = late.read()
     engine.append([Write(alloc="a000", task="web", event=ev.Received())])
     rest = read_all(late)
@@ -262,7 +262,7 @@ def test_what_is_kept_for_followers_is_limited(monkeypatch):
     monkeypatch.setattr("taskfold.live.store._STATES_KEPT", 4)
     engine = Engine(dialect="1.1.2")
     place(engine, 3)
-    reader = ChangeReader(engine.store, engine.store.seq)
+    reader = Cursor(engine.reader, engine.store.seq)
     for _ in range(3):
         engine.append(Write(alloc=f"a{n:03}", task="web", event=ev.Received()) for n in range(3))
 

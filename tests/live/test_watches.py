@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskfold.live.watch import Waiter, Watches
+from taskfold.live.waiters import Waiter, Watches
 
 KEYS = st.sampled_from("abc")
 KINDS = st.sampled_from(["allocation", "job", "any"])

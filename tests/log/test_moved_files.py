@@ -13,7 +13,7 @@ import pytest
 import taskfold as tf
 from taskfold import Engine, events
 from taskfold.errors import LogError
-from taskfold.live.cursor import ChangeReader
+from taskfold.live.cursor import Cursor
 from taskfold.log import NdjsonLog
 from taskfold.log.check import check_log
 from taskfold.sources.follow import Follower
@@ -218,7 +218,7 @@ def test_a_log_with_less_than_its_engine_holds_ends_a_subscription_rather_than_s
     assert next(following).seq == 1
     with pytest.raises(LogError, match="the log ends at position 1, though the engine holds its state at 2"):
         next(following)
-    reader = ChangeReader(engine.store, 1)
+    reader = Cursor(engine.reader, 1)
     with pytest.raises(LogError, match="the log ends at position 1"):
         reader.read()
     reader.close()

@@ -22,7 +22,7 @@ from support.killing import KILLS
 from support.servers import served, until
 from taskfold import Engine, events, inputs
 from taskfold.errors import DialectError, Gone, LogError, ReadOnly
-from taskfold.live.cursor import ChangeReader
+from taskfold.live.cursor import Cursor
 from taskfold.live.shared import LogListener
 from taskfold.log.opening import open_reader
 from taskfold.nomad.observation import observation_from_json
@@ -127,7 +127,7 @@ def test_nothing_is_made_in_the_folder(path: Path, is_written: bool) -> None:
 NOBODY = 65_534
 READER = """
 import os, sys
-import taskfold.log.reading, taskfold.live.shared
+import taskfold.log.reading, taskfold.live.shared, transitions
 from taskfold import Engine
 if os.geteuid() == 0:  # root may do everything
     os.setgroups([])
@@ -189,7 +189,7 @@ def test_a_compaction_takes_nothing_from_the_state_and_is_told_who_asks_for_what
         next(following)
         writer.place({"ID": "b"})
         assert reader.wait_index(after=1, timeout=30) == 2
-        follower = ChangeReader(reader.store, reader.store.seq)
+        follower = Cursor(reader.reader, reader.store.seq)
         # What was placed, ended and removed before the reader had looked is not needed for its state.
         with reader._turn:
             writer.record("b", "web", events.NotRestarting())

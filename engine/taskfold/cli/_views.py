@@ -118,7 +118,7 @@ def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
     for column in _LIVE:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
     table.columns[-1].ratio = 1  # the others keep their widths
-    snapshots = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.store.fold]
+    snapshots = [engine.snapshot(alloc) for alloc in tuple(allocations) if alloc in engine.reader]
     for snapshot in sorted(snapshots, key=lambda snapshot: snapshot.create_index or 0):
         for name, state in snapshot.tasks.items():
             table.add_row(visible(snapshot.name or ""), *_task_cells(name, state, now_ns))

@@ -10,7 +10,7 @@ from taskfold.cli._progress import Progress
 from taskfold.cli._words import count_text
 from taskfold.fold.status import CLIENT_TERMINAL
 from taskfold.live.engine import Engine
-from taskfold.live.retention import Retention, due
+from taskfold.live.retention import Retention
 from taskfold.log.opening import is_new_log, shown_name
 
 __all__ = ["collect", "retention_of", "retention_options"]
@@ -68,14 +68,14 @@ def collect(
         raise Unanswerable(f"{shown_name(log)}: there is no such log")
     with Progress("collecting"), Engine.open(log) as engine:
         if retention is not None:
-            ended = due(engine.store, retention, engine.clock.time_ns())
+            ended = engine.collectable(retention)
             if dry_run:
                 for one in ended:
                     click.echo(f"{one.alloc}  {one.reason}")
             else:
                 engine.retain(retention)
             verb = "would be collected" if dry_run else "collected"
-            others = len(engine.store.fold) - (len(ended) if dry_run else 0)
+            others = len(engine.reader) - (len(ended) if dry_run else 0)
             click.echo(f"{count_text(len(ended), 'allocation')} {verb}, {count_text(others, 'other')} kept")
         if compact and not dry_run:
             click.echo(f"{count_text(engine.compact(), 'record')} removed from {shown_name(log)}")

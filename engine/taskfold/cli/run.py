@@ -110,7 +110,7 @@ def _server(engine: Engine, bind: str, stack: ExitStack) -> Server:
     host, port = parse_bind(bind)
     token = read_token(None, None, on_note=say)
     check_exposure(host, token)
-    server = Server(App(engine, region=engine.store.log.header.region, token=token), host=host, port=port)
+    server = Server(App(engine, region=engine.reader.region, token=token), host=host, port=port)
     stack.callback(server.close)
     return server
 

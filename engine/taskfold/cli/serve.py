@@ -242,7 +242,7 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any
     from taskfold.http.secrets import read_token
     from taskfold.model.errors import ServeError
 
-    own = arguments["region"] or engine.store.log.header.region
+    own = arguments["region"] or engine.reader.region
     urls: dict[str, str] = {}
     for name, url in map(parse_peer, arguments["peers"]):
         if name == own or name in urls:
@@ -285,7 +285,7 @@ def _problem(app: App) -> Any:
 def _begin(app: App, server: Server, follower: Follower | None, log: str | None) -> None:
     """Say where it listens and what it serves, and begin to follow."""
     engine = app.engine
-    what = f"{count_text(len(engine.store.directory), 'allocation')} of {shown_name(log or 'memory')}"
+    what = f"{count_text(len(engine.reader), 'allocation')} of {shown_name(log or 'memory')}"
     at = f"with {len(server.sockets) + 1} workers, at" if server.sockets else "at"
     say(f"serving {what} at index {engine.index}, region {app.region}, dialect {app.dialect.name}, {at} {server.url}")
     if follower is not None:

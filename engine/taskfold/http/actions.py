@@ -85,7 +85,7 @@ async def stop(app: App, _: Request, __: Options, text: str) -> Answer:
     found = find(app, text)
     if isinstance(found, Answer):
         return found
-    if found not in app.engine.store.directory:
+    if found not in app.engine.reader:
         return error(404, "allocation not found")
     step = await _decided(app, found, "", StopRequested(description=_MIGRATED, migrate=True))
     if isinstance(step, Answer):
@@ -106,7 +106,7 @@ async def client_allocation(app: App, request: Request, _: Options, text: str, a
     found = find(app, text)
     if isinstance(found, Answer):
         return Answer(found.status, (*found.headers, *_ORIGIN), found.body, found.late)
-    if found not in app.engine.store.directory:
+    if found not in app.engine.reader:
         return error(404, f'Unknown allocation "{text}"', extra=_ORIGIN)
     return await _asked(app, found, action, body)
 
@@ -141,7 +141,7 @@ async def _refused_body(body: bytes, action: str) -> Answer | None:
 async def _restart(app: App, alloc: str, body: bytes) -> Answer:
     asked = _read(body, _Restart)
     task = asked.TaskName or ""
-    if task and not _has_task(app, alloc, task):
+    if task and not app.engine.reader.has_task(alloc, task):
         return error(500, f"Could not find task runner for task: {task}", extra=_ORIGIN)
     step = await _decided(app, alloc, task, RestartRequested(), extra=_ORIGIN)
     return step if isinstance(step, Answer) else _acted(step, task, lambda _, why: why)
@@ -150,7 +150,7 @@ async def _restart(app: App, alloc: str, body: bytes) -> Answer:
 async def _signal(app: App, alloc: str, body: bytes) -> Answer:
     asked = _read(body, _Signal)
     task = asked.Task or ""
-    if task and not _has_task(app, alloc, task):
+    if task and not app.engine.reader.has_task(alloc, task):
         return error(500, "Task not found", extra=_ORIGIN)
     step = await _decided(app, alloc, task, SignalRequested(signal=asked.Signal or ""), extra=_ORIGIN)
     return (
@@ -180,13 +180,6 @@ def _many(problems: Sequence[str]) -> str:
     count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
     lines = "".join(f"\t* {text}\n" for text in problems)
     return f"{count} occurred:\n{lines}\n"
-
-
-def _has_task(app: App, alloc: str, task: str) -> bool:
-    """Tell whether an allocation has a task of this name."""
-    with app.engine.store.lock:
-        app.engine.store.check_whole()
-        return task in app.engine.store.fold.allocations[alloc].tasks
 
 
 async def _decided(

@@ -21,15 +21,16 @@ from taskfold.http.options import Options
 from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
 from taskfold.http.unshown import stand_in
+from taskfold.live.directory import Filter
 from taskfold.live.store import View
-from taskfold.live.waits import Answered, Query
+from taskfold.live.waiters import Question
 from taskfold.model.quoting import go_quoted
 from taskfold.nomad.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
 
-__all__ = ["NOT_FOUND", "allocation", "allocation_query", "allocations", "find", "job", "job_allocations"]
+__all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job", "job_allocations"]
 
 NOT_FOUND: Final = "alloc not found"
 JOB_NOT_FOUND: Final = "job not found"
@@ -44,7 +45,7 @@ def find(app: App, text: str) -> str | Answer:
     Nomad compares the 16 bytes of an ID: neither case nor the places of hyphens count. An ID of the store that is no
     UUID is found as it is.
     """
-    if text in app.engine.store.directory:
+    if text in app.engine.reader:
         return text
     try:
         key = canonical(uuid_key(text))
@@ -59,26 +60,13 @@ async def allocation(app: App, request: Request, options: Options, text: str) ->
     if isinstance(found, Answer):
         return found
     if options.index:
-        await ask(app, request, options, allocation_query(app, found))
+        await ask(app, request, options, app.engine.reader.allocation_question(found))
     body = app.bodies.get(found, gzipped=request.accepts_gzip)
     if body is None:
-        return error(404, NOT_FOUND, app.engine.store.index)
+        return error(404, NOT_FOUND, app.engine.index)
     if request.query and is_pretty(request.query):
         return json_answer(pretty(body.text), body.index)
     return body.answer
-
-
-def allocation_query(app: App, alloc: str) -> Query[None]:
-    """Return the question of one allocation: its ModifyIndex, or, where there is none, the index of the store."""
-    store = app.engine.store
-
-    def query() -> Answered[None]:
-        known = store.fold.allocations.get(alloc)
-        if known is None:
-            return Answered(store.index, None, "any")
-        return Answered(known.modify_index, None, "allocation", alloc)
-
-    return query
 
 
 class _Wanted(Struct, frozen=True):
@@ -117,8 +105,8 @@ async def job(app: App, request: Request, options: Options, job: str) -> Answer:
     wanted = _Wanted(job=job, namespace=_namespace(app, options))
     is_indented = is_pretty(request.query)
     if options.index:
-        await ask(app, request, options, _list_query(app, options, wanted))
-    view = app.engine.store.view(job=job, namespace=wanted.namespace)
+        await ask(app, request, options, _list_question(app, options, wanted))
+    view = app.engine.reader.view(job=job, namespace=wanted.namespace)
     found = await asyncio.to_thread(_newest_job, view)
     if found is None:
         return error(404, JOB_NOT_FOUND, view.index)
@@ -177,9 +165,9 @@ def _choices(app: App, request: Request) -> tuple[bool, bool] | Answer:
 async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -> Answer | None:
     """Answer with the stubs of what is wanted, all as they are at one index."""
     if options.index:
-        await ask(app, request, options, _list_query(app, options, wanted))
-    seq = app.engine.store.seq  # before the view: a write in between makes the answer newer than what it is kept as
-    view = app.engine.store.view(prefix=wanted.prefix, job=wanted.job, namespace=wanted.namespace)
+        await ask(app, request, options, _list_question(app, options, wanted))
+    seq = app.engine.reader.seq  # before the view: a write in between makes the answer newer than what it is kept as
+    view = app.engine.reader.view(prefix=wanted.prefix, job=wanted.job, namespace=wanted.namespace)
     listing = _Listing(app, request, wanted, view)
     answer = await listing.send()
     if answer is None or options.index or listing.is_broken:
@@ -190,31 +178,10 @@ async def _list(app: App, request: Request, options: Options, wanted: _Wanted) -
     return answer
 
 
-def _list_query(app: App, options: Options, wanted: _Wanted) -> Query[None]:
-    """Return the question of a list: the index of the store; once it waits, only changes of what is listed count."""
-    store = app.engine.store
-    is_first = True
-
-    def query() -> Answered[None]:
-        nonlocal is_first
-        index = store.index
-        if not is_first and not any(_is_listed(app, wanted, a) for a in store.directory.written_after(options.index)):
-            index = min(index, options.index)
-        is_first = False
-        return Answered(index, None, "any") if wanted.job is None else Answered(index, None, "job", wanted.job)
-
-    return query
-
-
-def _is_listed(app: App, wanted: _Wanted, alloc: str) -> bool:
-    """Tell whether an allocation is one of those that are wanted."""
-    listed = app.engine.store.directory.get(alloc)
-    return (
-        listed is not None
-        and alloc.startswith(wanted.prefix)
-        and wanted.job in {None, listed.job}
-        and wanted.namespace in {None, listed.namespace}
-    )
+def _list_question(app: App, options: Options, wanted: _Wanted) -> Question[None]:
+    """Return the question of a list: once it waits, only changes of what is listed count."""
+    filters = Filter(prefix=wanted.prefix, job=wanted.job, namespace=wanted.namespace)
+    return app.engine.reader.list_question(filters, options.index)
 
 
 class _Listing:

@@ -86,7 +86,7 @@ class App:
     ) -> None:
         self.engine = engine
         self.dialect = engine.dialect
-        self.region = region or engine.store.log.header.region
+        self.region = region or engine.reader.region
         self.peers = peers
         self.limits = limits or Limits()
         self.is_mirror = is_mirror or engine.is_read_only
@@ -95,9 +95,9 @@ class App:
         self.clock = engine.clock
         # Spreads the ends of waits; nothing that must be secret.
         self.random = random.Random(seed)  # noqa: S311
-        self.bodies = Bodies(engine.store, self.limits.bodies_bytes)
-        self.kept_lists = Lists(engine.store, self.limits.lists_bytes)
-        self.event_texts = EventTexts(engine.store.texts)
+        self.bodies = Bodies(engine.reader, self.limits.bodies_bytes)
+        self.kept_lists = Lists(engine.reader, self.limits.lists_bytes)
+        self.event_texts = EventTexts(engine.reader.texts)
         self.evaluations = Evaluations()
         self.blocked = Slots("blocked queries", total=self.limits.blocked, per_client=self.limits.blocked_per_client)
         self.posts = Slots("posts", total=self.limits.posts)
@@ -145,7 +145,7 @@ class App:
     def close(self) -> None:
         """Answer every blocked query, and end every stream: the server is about to stop."""
         self.is_closing.set()
-        self.engine.store.release()
+        self.engine.release()
         if self.crew is not None:
             self.crew.stop()
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskfold.http.options import Options, wait_limit_ns
 from taskfold.http.request import Disconnected, Request
-from taskfold.live.waits import Answered, Query
-from taskfold.live.waits_async import wait_async
+from taskfold.live.waiters import AsyncWait, Question, Reply
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -19,20 +18,23 @@ __all__ = ["ask", "while_connected"]
 T = TypeVar("T")
 
 
-async def ask(app: App, request: Request, options: Options, query: Query[T]) -> Answered[T]:
-    """Return what a query finds: at once, or, where an index is asked for, when it is newer or the wait is over.
+async def ask(app: App, request: Request, options: Options, question: Question[T]) -> Reply[T]:
+    """Return the answer to a question: at once, or, where an index is asked for, when it is newer or the wait is over.
 
     Raises TooMany when the client has as many blocked queries as it may have, and Disconnected when it went away.
     """
-    store = app.engine.store
-    with store.lock:
-        store.check_whole()
-        answered = query()
-    if not options.index or answered.index > options.index or store.is_released:
-        return answered
-    seconds = wait_limit_ns(options.wait_ns, app.random.random()) / 1_000_000_000
-    with app.blocked.taken(request.client):
-        return await while_connected(request, wait_async(store, query, options.index, seconds, app.clock))
+    if not options.index:
+        return app.engine.reader.ask(question)
+    waiting = AsyncWait(app.engine.reader, question, options.index)
+    reply = waiting.ask()
+    if reply is not None:
+        return reply
+    try:
+        seconds = wait_limit_ns(options.wait_ns, app.random.random()) / 1_000_000_000
+        with app.blocked.taken(request.client):
+            return await while_connected(request, waiting.finish(seconds, app.clock))
+    finally:
+        waiting.close()
 
 
 async def while_connected(request: Request, running: Coroutine[Any, Any, T]) -> T:

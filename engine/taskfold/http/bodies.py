@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.compression import gzip_body
-from taskfold.live.store import Store
+from taskfold.live.reader import Reader
 from taskfold.model.cache import Cache
 from taskfold.nomad.least_job import answered_job
 from taskfold.nomad.snapshot import Snapshot
@@ -37,8 +37,8 @@ class Body(Struct, frozen=True, gc=False):
 class Bodies:
     """The texts of the allocations that were asked for lately, of a limited size in all."""
 
-    def __init__(self, store: Store, limit_bytes: int) -> None:
-        self._store = store
+    def __init__(self, reader: Reader, limit_bytes: int) -> None:
+        self._reader = reader
         self._bodies: Cache[str, Body] = Cache(limit_bytes)
 
     @property
@@ -55,27 +55,18 @@ class Bodies:
         kept = self._bodies.get(alloc)
         if kept is None or (gzipped and kept.answer.gzipped is None):
             return None
-        with self._store.lock:
-            self._store.check_whole()
-            found = self._store.fold.allocations.get(alloc)
-            is_current = found is not None and found.version == kept.version
-        return kept.answer if is_current else None
+        return kept.answer if self._reader.version(alloc) == kept.version else None
 
     def get(self, alloc: str, *, gzipped: bool = False) -> Body | None:
         """Return the body of an allocation as it is now; None where there is none. O(1) when it is kept."""
         kept = self._bodies.get(alloc)
-        with self._store.lock:
-            self._store.check_whole()
-            found = self._store.fold.allocations.get(alloc)
-            if found is None:
+        if kept is None or self._reader.version(alloc) != kept.version:
+            state = self._reader.find(alloc)
+            if state is None:
                 return None
-            is_new = kept is None or kept.version != found.version
-            state = found.freeze() if is_new else None
-        if state is not None:
             text = self._text(state)
             kept = Body(state.version, state.modify_index, json_answer(text, state.modify_index))
             self._bodies.keep(alloc, kept)
-        assert kept is not None
         if gzipped and kept.answer.gzipped is None:
             kept = replace(kept, answer=replace(kept.answer, gzipped=gzip_body(kept.text)))
             self._bodies.keep(alloc, kept)
@@ -83,8 +74,8 @@ class Bodies:
 
     def _text(self, state: AllocationState) -> bytes:
         """Return the JSON that is answered of an allocation: with a Job in any case, since clients need one."""
-        snapshot = self._store.texts.snapshot(state)
-        header = self._store.log.header
+        snapshot = self._reader.snapshot(state)
+        header = self._reader.header
         job = answered_job(snapshot.fields, snapshot.tasks, snapshot.dialect, header.region)
         if job == snapshot.fields.get("Job"):
             return snapshot.to_json()

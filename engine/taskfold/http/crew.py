@@ -18,8 +18,7 @@ from taskfold.http.answers import Answer, Send, error
 from taskfold.http.numbers import Counts, counts_of
 from taskfold.http.query import parse_query
 from taskfold.http.request import Request
-from taskfold.live.waits import Answered
-from taskfold.live.waits_async import wait_async
+from taskfold.live.waiters import wait_async
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -76,7 +75,7 @@ class Crew:
         self.app = app
         self.number = number
         """Which worker this is; the owner is number 1."""
-        self._store = app.engine.store
+        self._reader = app.engine.reader
         self._cells = cells
         self._wanted = 0
         """How far this worker was told to get, at least."""
@@ -90,12 +89,12 @@ class Crew:
 
     def publish(self) -> None:
         """Say how far this worker is: before anything of it is told to a client."""
-        self._cells.put(self.number, self._store.seq)
+        self._cells.put(self.number, self._reader.seq)
 
     @property
     def is_behind(self) -> bool:
         """Whether another worker is farther than this one. O(workers)."""
-        return self._cells.newest() > self._store.seq
+        return self._cells.newest() > self._reader.seq
 
     async def catch_up(self, request: Request) -> Answer | None:
         """Get as far as the others before a request is answered; return an answer where that cannot be.
@@ -104,10 +103,10 @@ class Crew:
         its headers say how old that may be.
         """
         newest = self._cells.newest()
-        if newest > self._wanted and self._store.shared is not None:
+        if newest > self._wanted:
             self._wanted = newest
-            self._store.shared.interrupt()
-        found = await wait_async(self._store, self._position, newest - 1, _PATIENCE_SECONDS, self.app.clock)
+            self._reader.look()
+        found = await wait_async(self._reader, self._reader.newest_seq, newest - 1, _PATIENCE_SECONDS, self.app.clock)
         if found.index >= newest:
             self._current_at = monotonic()
             return None
@@ -115,9 +114,6 @@ class Crew:
             return error(500, NO_LEADER)
         request.send = partial(_send_stale, request.send, self._current_at)
         return None
-
-    def _position(self) -> Answered[None]:
-        return Answered(self._store.seq, None, "any")
 
     async def forward(self, request: Request) -> Answer:
         """Have the owner answer. Only followers do. Raises as reading a body does, and Disconnected."""

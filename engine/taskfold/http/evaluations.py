@@ -19,7 +19,7 @@ from taskfold.http.identifiers import InvalidIdentifier, canonical, uuid_key
 from taskfold.http.options import Options
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
-from taskfold.live.waits import Answered, Query
+from taskfold.live.waiters import Question, Reply
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
 if TYPE_CHECKING:
@@ -113,11 +113,11 @@ async def _answered(
     if options.index:
         await ask(app, request, options, _query(app, found))
     if found is None:
-        return error(404, _NOT_FOUND, app.engine.store.index)
+        return error(404, _NOT_FOUND, app.engine.index)
     return json_answer(pretty(show(found)) if is_indented else show(found), found.modify_index)
 
 
-def _query(app: App, found: Evaluation | None) -> Query[None]:
+def _query(app: App, found: Evaluation | None) -> Question[None]:
     """Return the question of an evaluation, which does not change any more; of none, the index of the store."""
-    store = app.engine.store
-    return lambda: Answered(store.index if found is None else found.modify_index, None, "any")
+    engine = app.engine
+    return lambda: Reply(engine.index if found is None else found.modify_index, None, "any")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from taskfold.http.allocations import NOT_FOUND, allocation_query, find
+from taskfold.http.allocations import NOT_FOUND, find
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.blocking import ask
 from taskfold.http.options import Options
@@ -122,14 +122,13 @@ async def history(app: App, request: Request, options: Options, text: str) -> An
     if isinstance(found, Answer):
         return found
     if options.index:
-        await ask(app, request, options, allocation_query(app, found))
-    listed = app.engine.store.directory.get(found)
+        await ask(app, request, options, app.engine.reader.allocation_question(found))
+    index = app.engine.reader.modify_index(found)
     # What was collected has a history still.
-    if listed is None and not await asyncio.to_thread(app.engine.is_collected, found):
-        return error(404, NOT_FOUND, app.engine.store.index)
-    index = app.engine.store.index if listed is None else listed.modify_index
+    if index is None and not await asyncio.to_thread(app.engine.is_collected, found):
+        return error(404, NOT_FOUND, app.engine.index)
     with app.pages.taken(request.client):
-        return await _page_of(app, found, page, index)
+        return await _page_of(app, found, page, app.engine.index if index is None else index)
 
 
 async def _page_of(app: App, alloc: str, page: _Page, index: int) -> Answer:
@@ -161,7 +160,7 @@ def _read(app: App, alloc: str, page: _Page) -> tuple[bytes, int | None]:
     texts: list[bytes] = []
     size = token = 0
     is_full = False
-    for record in app.engine.store.log.read(alloc, page.after):
+    for record in app.engine.reader.records(alloc, page.after):
         if page.task and record.task != page.task:
             continue
         is_full = len(texts) == page.size or size >= app.limits.page_bytes

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from taskfold.http.answers import Answer
 from taskfold.http.request import Request
-from taskfold.live.store import Store
+from taskfold.live.reader import Reader
 from taskfold.model.cache import Cache
 
 __all__ = ["KeptList", "Lists", "Stub"]
@@ -56,8 +56,8 @@ class KeptList(Struct, frozen=True, gc=False):
 class Lists:
     """The entries of lists, and the short lists, that were asked for lately: half of a limited size each."""
 
-    def __init__(self, store: Store, limit_bytes: int) -> None:
-        self._store = store
+    def __init__(self, reader: Reader, limit_bytes: int) -> None:
+        self._reader = reader
         self._stubs: Cache[tuple[str, Choices], Stub] = Cache(limit_bytes // 2)
         self._lists: Cache[Target, KeptList] = Cache(limit_bytes // 2)
 
@@ -90,9 +90,7 @@ class Lists:
         kept = self._lists.get(_target(request))
         if kept is None or (request.accepts_gzip and kept.answer.gzipped is None):
             return None
-        with self._store.lock:
-            self._store.check_whole()
-            return kept if kept.seq == self._store.seq else None
+        return kept if self._reader.is_current(kept.seq) else None
 
     def keep(self, request: Request, answer: Answer, seq: int) -> None:
         """Keep the answer to a request: it tells what is so after a position of the log, and nothing else."""

@@ -40,11 +40,8 @@ class Counts(Struct, gc=False):
 
 def counts_of(app: App) -> Counts:
     """Return the numbers of this process."""
-    store = app.engine.store
-    with store.lock:
-        waiters = len(store.watches)
     values = (
-        waiters,
+        app.engine.reader.waiters,
         app.blocked.count,
         app.streams.count,
         app.past.held,
@@ -86,10 +83,8 @@ class Numbers:
                 seconds.add_metric((route, *worker), taken)
         yield requests
         yield seconds
-        store = self.app.engine.store
-        with store.lock:
-            store.check_whole()
-            by_status = store.directory.count_by_status()
+        reader = self.app.engine.reader
+        by_status = reader.count_by_status()
         allocations = GaugeMetricFamily("taskfold_allocations", "Allocations, by client status.", labels=["status"])
         for status_name, number in sorted(by_status.items()):
             allocations.add_metric([status_name], number)
@@ -100,8 +95,8 @@ class Numbers:
                 gauge.add_metric(worker, counts.gauges[name])
             yield gauge
         for name, meaning, value in (
-            ("index", "The index of the newest write.", store.index),
-            ("records", "Records of the log.", store.seq),
+            ("index", "The index of the newest write.", reader.index),
+            ("records", "Records of the log.", reader.seq),
             ("healthy", "Whether the server does its work.", int(not self.app.unwell)),
             *self._of_source(),
         ):

@@ -35,10 +35,10 @@ from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.topics import TopicError, Topics, parse_topics
 from taskfold.http.unshown import stand_in
-from taskfold.live.cursor import ChangeReader
-from taskfold.live.store import Change, Store
-from taskfold.live.waits import Answered
-from taskfold.live.waits_async import wait_async
+from taskfold.live.cursor import Cursor
+from taskfold.live.reader import Reader
+from taskfold.live.store import Change
+from taskfold.live.waiters import wait_async
 from taskfold.model.clock import Clock, Timer
 from taskfold.model.errors import Gone, LogError
 from taskfold.model.quoting import go_quoted
@@ -175,23 +175,23 @@ def _position(query: Query, index: int) -> int | None:
 
 def _start(app: App, index: int, position: int | None) -> int | bytes:
     """Return the position after which to begin, or the frame that says why there is none."""
-    store = app.engine.store
+    reader = app.engine.reader
     if position is not None:
-        if position > store.seq:
-            return _error_frame(store, AHEAD, f"the log ends at position {store.seq}")
-        if _NOW < position < store.oldest_seq:
-            return _error_frame(store, GONE, f"the log begins after position {store.oldest_seq}")
-        return store.seq if position == _NOW else position
-    if 0 < index <= store.removed_index:
-        return _error_frame(store, GONE, f"the log begins with index {store.oldest_index}")
-    if index > store.index + 1 and not app.is_mirror:
-        return _error_frame(store, AHEAD, f"the newest index is {store.index}: begin again with index=0")
-    return max(store.positions.before(index) if index else 0, store.oldest_seq)
+        if position > reader.seq:
+            return _error_frame(reader, AHEAD, f"the log ends at position {reader.seq}")
+        if _NOW < position < reader.oldest_seq:
+            return _error_frame(reader, GONE, f"the log begins after position {reader.oldest_seq}")
+        return reader.seq if position == _NOW else position
+    if 0 < index <= reader.removed_index:
+        return _error_frame(reader, GONE, f"the log begins with index {reader.oldest_index}")
+    if index > reader.index + 1 and not app.is_mirror:
+        return _error_frame(reader, AHEAD, f"the newest index is {reader.index}: begin again with index=0")
+    return max(reader.position_before(index) if index else 0, reader.oldest_seq)
 
 
-def _error_frame(store: Store, reason: str, message: str, **more: int) -> bytes:
+def _error_frame(reader: Reader, reason: str, message: str, **more: int) -> bytes:
     """Return the frame that ends a stream."""
-    told = {"Reason": reason, "Message": message, "Oldest": store.oldest_index, "Newest": store.index, **more}
+    told = {"Reason": reason, "Message": message, "Oldest": reader.oldest_index, "Newest": reader.index, **more}
     return msgspec.json.encode({"Error": told}) + b"\n"
 
 
@@ -221,7 +221,7 @@ class _Stream:
             await asyncio.sleep(_ERROR_SECONDS)
         else:
             self.seq = self.start
-            self.app.engine.store.follow()
+            self.app.engine.reader.follow()
             try:
                 await self._follow()
             except Disconnected:
@@ -229,23 +229,23 @@ class _Stream:
                 await self._tell_slow()
                 raise
             finally:
-                self.app.engine.store.unfollow()
+                self.app.engine.reader.unfollow()
         await self._end()
 
     async def _follow(self) -> None:
         """Send what happened, from the store, or from the log where that is further back."""
-        store = self.app.engine.store
-        while not store.is_released:
+        reader = self.app.engine.reader
+        while not reader.is_released:
             if _now(self.app.clock) >= self.next_heartbeat:
                 await self._send(HEARTBEAT)
                 self.next_heartbeat += HEARTBEAT_SECONDS
                 continue
-            behind = store.seq - self.seq
+            behind = reader.seq - self.seq
             if self.is_live and behind > self.app.limits.slow_records:
                 await self._send(self._slow())
                 await asyncio.sleep(_ERROR_SECONDS)
                 return
-            changes = store.recent(self.seq) if behind else []
+            changes = reader.recent(self.seq) if behind else []
             if changes is None:
                 try:
                     await self._read_past()
@@ -261,26 +261,26 @@ class _Stream:
             else:
                 self.is_live = True
                 seconds = max(self.next_heartbeat - _now(self.app.clock), 0)
-                await wait_async(store, lambda: Answered(store.seq, None, "any"), self.seq, seconds, self.app.clock)
+                await wait_async(reader, reader.newest_seq, self.seq, seconds, self.app.clock)
 
     async def _read_past(self) -> None:
         """Send what is only in the log, for one turn. Raises LogError."""
         await self._send(b"", always=True)  # returns when what was sent before is taken
         async with self.app.past.turn() as turn:
-            reader = ChangeReader(self.app.engine.store, self.seq)
+            cursor = Cursor(self.app.engine.reader, self.seq)
             try:
-                await self._send_past(turn, reader)
+                await self._send_past(turn, cursor)
             finally:
-                reader.close()
+                cursor.close()
 
-    async def _send_past(self, turn: Turn, reader: ChangeReader) -> None:
+    async def _send_past(self, turn: Turn, cursor: Cursor) -> None:
         """Send what a reader reads, until it is near the end, or the turn is over."""
-        store = self.app.engine.store
-        while not store.is_released and _now(self.app.clock) < self.next_heartbeat:
-            frames = await self.app.past.run(lambda: self._past_frames(reader))
+        reader = self.app.engine.reader
+        while not reader.is_released and _now(self.app.clock) < self.next_heartbeat:
+            frames = await self.app.past.run(lambda: self._past_frames(cursor))
             if not frames:
                 return
-            with turn.patience(partial(_drop, frames, reader)):
+            with turn.patience(partial(_drop, frames, cursor)):
                 while frames:
                     frame, seq = frames.popleft()
                     await self._send(frame)
@@ -289,12 +289,12 @@ class _Stream:
             if turn.is_over or turn.is_wanted:
                 return
 
-    def _past_frames(self, reader: ChangeReader) -> deque[tuple[bytes, int]]:
+    def _past_frames(self, cursor: Cursor) -> deque[tuple[bytes, int]]:
         """Return the next frames from the log, each with its position, none where the store has what comes next."""
-        if reader.is_near:
+        if cursor.is_near:
             return deque()
         texts = self.app.event_texts.event
-        return deque((self._frame(change, texts), change.last_seq) for change in reader.read())
+        return deque((self._frame(change, texts), change.last_seq) for change in cursor.read())
 
     def _frame(self, change: Change, text_of: Callable[[AllocationState, Sequence[Record], int], Event]) -> bytes:
         """Return the frame of a change; empty when nothing of it is wanted."""
@@ -315,16 +315,16 @@ class _Stream:
 
     def _slow(self) -> bytes:
         """Return the frame that tells a client that it is too slow, and where to go on."""
-        behind = self.app.engine.store.seq - self.seq
+        behind = self.app.engine.reader.seq - self.seq
         message = f"{behind} records behind: go on with from={self.seq}"
-        return _error_frame(self.app.engine.store, SLOW, message, Position=self.seq)
+        return _error_frame(self.app.engine.reader, SLOW, message, Position=self.seq)
 
     def _unreadable(self, problem: LogError) -> bytes:
         """Return the frame that says why the log gives no more."""
-        store = self.app.engine.store
+        reader = self.app.engine.reader
         if isinstance(problem, Gone):  # the log was compacted while it was read
-            return _error_frame(store, GONE, f"the log begins after position {problem.oldest} now")
-        return _error_frame(store, UNREADABLE, str(problem), Position=self.seq)
+            return _error_frame(reader, GONE, f"the log begins after position {problem.oldest} now")
+        return _error_frame(reader, UNREADABLE, str(problem), Position=self.seq)
 
     async def _tell_slow(self) -> None:
         try:
@@ -341,10 +341,10 @@ class _Stream:
         await self.app.send(self.request, {"type": "http.response.body", "body": b""})
 
 
-def _drop(frames: deque[tuple[bytes, int]], reader: ChangeReader) -> None:
+def _drop(frames: deque[tuple[bytes, int]], cursor: Cursor) -> None:
     """Let go of what was read and not sent."""
     frames.clear()
-    reader.forget()
+    cursor.forget()
 
 
 def _now(clock: Clock) -> float:

@@ -81,8 +81,7 @@ class Worker(Crew):
         """Do what the owner says."""
         match frame:
             case Changed():
-                assert self._store.shared is not None
-                self._store.shared.interrupt()
+                self._reader.look()
             case Replied():
                 waiting = self._asked.pop(frame.number, None)
                 if waiting is not None and not waiting.done():

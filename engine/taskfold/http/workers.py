@@ -42,7 +42,7 @@ from taskfold.http.channel import (
 from taskfold.http.crew import Cells, Crew
 from taskfold.http.numbers import Counts, counts_of
 from taskfold.http.request import Disconnected, Request
-from taskfold.live.waits_async import wait_async
+from taskfold.live.waiters import wait_async
 from taskfold.model.errors import ServeError
 
 __all__ = ["Workers"]
@@ -96,11 +96,11 @@ class Workers(Crew):
 
     async def _tell_changes(self) -> None:
         """Tell the followers of each write, so that none of them has to look first."""
-        if self._store.shared is not None:
+        if self._reader.is_shared:
             return  # they hear of it as this process does
-        seq = self._store.seq
-        while not self._store.is_released:
-            seq = (await wait_async(self._store, self._position, seq, None, self.app.clock)).index
+        seq = self._reader.seq
+        while not self._reader.is_released:
+            seq = (await wait_async(self._reader, self._reader.newest_seq, seq, None, self.app.clock)).index
             self.publish()
             for follower in self._followers:
                 follower.channel.send(Changed())

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from taskfold.fold.status import is_client_terminal
 from taskfold.live.arguments import check_listener, check_text, checked_time
-from taskfold.live.retention import Due, Retention, due
+from taskfold.live.retention import Candidate, Retention, candidates
 from taskfold.live.turns import Question, Turns, in_turn, let_go, writing
 from taskfold.log.contract import Append, Compacts
 from taskfold.model.errors import DecodeError, Gone, ListenerError, LogError, Refused
@@ -55,7 +55,7 @@ class Collecting(Turns):
         status = self.snapshot(alloc).client_status
         if status is None or not is_client_terminal(status):
             raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
-        return self._collect([Due(alloc, reason)], now_ns)[0]
+        return self._collect([Candidate(alloc, reason)], now_ns)[0]
 
     def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
         """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
@@ -81,13 +81,18 @@ class Collecting(Turns):
             raise ListenerError(problems, records=collected)
         return [record.alloc for record in collected]
 
+    @in_turn
+    def collectable(self, retention: Retention, now_ns: int | None = None) -> list[Candidate]:
+        """Return what `retain` would collect, and why, oldest first. O(those that have ended)."""
+        return candidates(self.store, retention, checked_time(self.clock.time_ns() if now_ns is None else now_ns))
+
     @writing
     def _collect_some(self, retention: Retention, time_ns: int) -> list[Record]:
         """Collect what is to be collected first; it is looked at anew in each turn, since others may have written."""
-        found = due(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
+        found = candidates(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
         return self._collect(found, time_ns) if found else []
 
-    def _collect(self, found: Sequence[Due], time_ns: int) -> list[Record]:
+    def _collect(self, found: Sequence[Candidate], time_ns: int) -> list[Record]:
         """Write the last records, as one write, and have told who listens."""
         # What mirrors a Nomad has that one's indexes, and gives none of its own.
         first = next(iter(self.store.log.read(found[0].alloc)))

@@ -1,6 +1,6 @@
 """Changes: what each write did, from any position of a log on, with the allocations as they were after it.
 
-A reader that is near the end gets what the store keeps of the newest changes. One that is not reads the log, and folds
+A cursor that is near the end gets what the store keeps of the newest changes. One that is not reads the log, and folds
 the allocations that it meets; it remembers a limited number of them, and reads the records of the others again when it
 needs them, so that it can start anywhere, and needs the same memory wherever that is.
 """
@@ -14,41 +14,42 @@ from itertools import groupby, takewhile
 from typing import Final
 
 from taskfold.fold.allocation import Allocation, Fold
-from taskfold.live.store import Change, Store
+from taskfold.live.reader import Reader
+from taskfold.live.store import Change
 from taskfold.model.errors import Gone, LogError
 from taskfold.model.record import Record
 
-__all__ = ["ChangeReader"]
+__all__ = ["Cursor"]
 
 _ALLOCATIONS_REMEMBERED: Final = 512
 _RECORDS_AT_ONCE: Final = 256
-"""About how many records are read from the log before the reader is asked to go on."""
+"""About how many records are read from the log before the cursor is asked to go on."""
 
 
-class ChangeReader:
-    """Reads the changes of a store one after the other, none left out; `close` it when it is done.
+class Cursor:
+    """Reads the changes of an engine one after the other, none left out; `close` it when it is done.
 
     It belongs to one thread at a time, which need not be the writer's.
     """
 
-    def __init__(self, store: Store, after_seq: int) -> None:
+    def __init__(self, reader: Reader, after_seq: int) -> None:
         """Begin after a position; 0 is the beginning of the log."""
-        self._store = store
+        self._reader = reader
         self.seq = after_seq
         """The position up to which it has read."""
-        self._fold = Fold(store.dialect, on_illegal="keep")
+        self._fold = Fold(reader.dialect, on_illegal="keep")
         self._remembered: OrderedDict[str, None] = OrderedDict()
-        store.follow()
+        reader.follow()
 
     @property
     def behind(self) -> int:
         """How many records there are that it has not read yet."""
-        return self._store.seq - self.seq
+        return self._reader.seq - self.seq
 
     @property
     def is_near(self) -> bool:
         """Whether the store keeps what comes next, or nothing does."""
-        return not self.behind or self._store.recent(self.seq) is not None
+        return not self.behind or self._reader.recent(self.seq) is not None
 
     def recent(self) -> list[Change] | None:
         """Return the next changes that the store keeps, up to 64, none if there are none; None: `read` the log.
@@ -57,7 +58,7 @@ class ChangeReader:
         """
         if not self.behind:
             return []
-        changes = self._store.recent(self.seq)
+        changes = self._reader.recent(self.seq)
         if changes:
             self.seq = changes[-1].last_seq
             self.forget()
@@ -69,8 +70,8 @@ class ChangeReader:
         Raises Gone when they were removed, and LogError.
         """
         changes: list[Change] = []
-        newest = self._store.seq  # what is in the log, and not in the state yet, is not told yet
-        records = takewhile(lambda record: record.seq <= newest, self._store.log.read_all(self.seq))
+        newest = self._reader.seq  # what is in the log, and not in the state yet, is not told yet
+        records = takewhile(lambda record: record.seq <= newest, self._reader.log_after(self.seq))
         count = 0
         for index, group in groupby(records, key=_index_of):
             # All records of one index: one write is never torn, also where it is larger than what is read at once.
@@ -113,7 +114,7 @@ class ChangeReader:
             del self._fold.allocations[oldest]
 
     def _earlier(self, alloc: str, version: int) -> Iterator[Record]:
-        for record in self._store.log.read(alloc):
+        for record in self._reader.records(alloc):
             if record.version >= version:
                 return
             yield record
@@ -125,9 +126,9 @@ class ChangeReader:
             self._fold.allocations.clear()
 
     def close(self) -> None:
-        """Be no reader any more."""
+        """Let go of what is kept for it."""
         self.forget()
-        self._store.unfollow()
+        self._reader.unfollow()
 
 
 def _index_of(record: Record) -> int:

@@ -7,8 +7,9 @@ from typing import Any
 
 from taskfold.fold.allocation import AllocationState
 from taskfold.fold.task import TaskState
+from taskfold.live.reader import Reader
 from taskfold.live.store import Store, View
-from taskfold.live.waits import Answered, Query, wait
+from taskfold.live.waiters import Question, Reply, wait, wait_async
 from taskfold.log.ownership import Owned
 from taskfold.model.clock import Clock
 from taskfold.model.dialect import Dialect
@@ -25,7 +26,9 @@ class Reading(Owned):
     instead = "open its log again where it is needed, with read_only=True to read; snapshots and records can be copied"
 
     store: Store
-    """The state behind the engine, for faces that read much."""
+    """The state behind the engine: its own, not for faces."""
+    reader: Reader
+    """Reads the state for faces, and waits for it."""
     dialect: Dialect
     clock: Clock
 
@@ -90,13 +93,14 @@ class Reading(Owned):
                 yield record
             if after < newest:
                 raise LogError(f"the log ends at position {after}, though the engine holds its state at {newest}")
-            if self._wait(self._newest_seq, after, timeout).index <= after:
+            if self._wait(self.reader.newest_seq, after, timeout).index <= after:
                 return
 
-    def _newest_seq(self) -> Answered[None]:
-        return Answered(self.store.seq, None, "any")
-
     # --- waiting ---
+
+    def release(self) -> None:
+        """End every wait, also those to come: each returns what is known by then."""
+        self.store.release()
 
     def wait(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:
         """Block until the ModifyIndex of an allocation is greater than ``after``; return it as it is then.
@@ -105,61 +109,32 @@ class Reading(Owned):
         that does not exist counts with the index of the store, as in a blocking query of Nomad: after 0 it returns at
         once. Cost: O(1) for the waiter, whoever else waits.
         """
-        return self._told(self._wait(self.query(alloc), after, timeout).value)
+        return self._told(self._wait(self.reader.state_question(alloc), after, timeout).value)
 
     def wait_job(self, job: str, *, after: int, timeout: float | None = None) -> int:
         """Block until an allocation of a job was written after an index; return the newest such index (0: none)."""
-        return self._wait(self.query_job(job), after, timeout).index
+        return self._wait(self.reader.job_question(job), after, timeout).index
 
     def wait_index(self, *, after: int, timeout: float | None = None) -> int:
         """Block until anything was written after an index; return the index of the newest write."""
-        return self._wait(self.query_index, after, timeout).index
+        return self._wait(self.reader.newest_index, after, timeout).index
 
     async def wait_async(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:  # noqa: ASYNC109 - as the others have it
         """Wait as `wait` does, on the running event loop. Cancelling it frees the waiter."""
-        from taskfold.live.waits_async import wait_async
-
-        return self._told((await wait_async(self.store, self.query(alloc), after, timeout, self.clock)).value)
+        return self._told(
+            (await wait_async(self.reader, self.reader.state_question(alloc), after, timeout, self.clock)).value
+        )
 
     async def wait_job_async(self, job: str, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
         """Wait as `wait_job` does, on the running event loop."""
-        from taskfold.live.waits_async import wait_async
-
-        return (await wait_async(self.store, self.query_job(job), after, timeout, self.clock)).index
+        return (await wait_async(self.reader, self.reader.job_question(job), after, timeout, self.clock)).index
 
     async def wait_index_async(self, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
         """Wait as `wait_index` does, on the running event loop."""
-        from taskfold.live.waits_async import wait_async
+        return (await wait_async(self.reader, self.reader.newest_index, after, timeout, self.clock)).index
 
-        return (await wait_async(self.store, self.query_index, after, timeout, self.clock)).index
-
-    def _wait(self, query: Query[Any], after: int, timeout: float | None) -> Answered[Any]:
-        return wait(self.store, query, after, timeout, self.clock)
+    def _wait(self, question: Question[Any], after: int, timeout: float | None) -> Reply[Any]:
+        return wait(self.reader, question, after, timeout, self.clock)
 
     def _told(self, state: AllocationState | None) -> Snapshot | None:
         return None if state is None else self.store.texts.snapshot(state)
-
-    def query(self, alloc: str) -> Query[AllocationState | None]:
-        """Return the question that `wait` asks: an allocation, and its index."""
-
-        def ask() -> Answered[AllocationState | None]:
-            found = self.store.fold.allocations.get(alloc)
-            if found is None:
-                return Answered(self.store.index, None, "any")
-            return Answered(found.modify_index, found.freeze(), "allocation", alloc)
-
-        return ask
-
-    def query_job(self, job: str) -> Query[None]:
-        """Return the question that `wait_job` asks: the newest index of a job's allocations. O(its allocations)."""
-
-        def ask() -> Answered[None]:
-            ids = self.store.directory.ids(job=job)
-            newest = max((self.store.fold.allocations[alloc].modify_index for alloc in ids), default=0)
-            return Answered(newest, None, "job", job)
-
-        return ask
-
-    def query_index(self) -> Answered[None]:
-        """Answer with the index of the newest write."""
-        return Answered(self.store.index, None, "any")

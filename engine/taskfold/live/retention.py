@@ -13,7 +13,7 @@ from taskfold.fold.status import CLIENT_TERMINAL
 from taskfold.live.store import Store
 from taskfold.model.duration import duration_text
 
-__all__ = ["Due", "Retention", "due"]
+__all__ = ["Candidate", "Retention", "candidates"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -41,28 +41,28 @@ class Retention(Struct, frozen=True, kw_only=True):
             raise ValueError("an age and a number to keep are not below zero")
 
 
-class Due(NamedTuple):
+class Candidate(NamedTuple):
     """An allocation that is to be collected."""
 
     alloc: str
     reason: str
 
 
-def due(store: Store, retention: Retention, now_ns: int) -> list[Due]:
+def candidates(store: Store, retention: Retention, now_ns: int) -> list[Candidate]:
     """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep).
 
     For the thread that has the turn: readers go on meanwhile.
     """
     ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
-    found: dict[str, Due] = {}
+    found: dict[str, Candidate] = {}
     if retention.keep is not None and len(ended) > retention.keep:
         kept = set(map(itemgetter(1), nlargest(retention.keep, ended)))
         reason = f"more than {retention.keep} have ended"
-        found.update((alloc, Due(alloc, reason)) for _, alloc in ended if alloc not in kept)
+        found.update((alloc, Candidate(alloc, reason)) for _, alloc in ended if alloc not in kept)
     if retention.dead_for_ns is not None:
         reason = f"ended more than {duration_text(retention.dead_for_ns)} ago"
         limit_ns = now_ns - retention.dead_for_ns
-        found.update((alloc, Due(alloc, reason)) for time_ns, alloc in ended if time_ns < limit_ns)
+        found.update((alloc, Candidate(alloc, reason)) for time_ns, alloc in ended if time_ns < limit_ns)
     return [found[alloc] for _, alloc in sorted(ended) if alloc in found]
 
 

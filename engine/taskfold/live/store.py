@@ -28,7 +28,7 @@ from taskfold.fold.allocation import Allocation, AllocationState, Fold
 from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.live.directory import Directory, Filter, Listed, heading_of
 from taskfold.live.folding import Folding
-from taskfold.live.watch import WAITERS_PER_KEY, Watches
+from taskfold.live.waiters import WAITERS_PER_KEY, Watches
 from taskfold.log.checkpoint import KeepsCheckpoints, from_parts, to_parts
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.log.index_map import Positions

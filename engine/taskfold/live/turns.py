@@ -20,10 +20,11 @@ from taskfold.fold.binding import Binding
 from taskfold.live.arguments import Durability, check_durability
 from taskfold.live.deciding import Decider, Known
 from taskfold.live.folding import Folding
+from taskfold.live.reader import Reader
 from taskfold.live.reading import Reading
 from taskfold.live.store import Store
 from taskfold.live.telling import News, Telling, add_notes, call_all
-from taskfold.live.watch import WAITERS_PER_KEY
+from taskfold.live.waiters import WAITERS_PER_KEY
 from taskfold.log.contract import Append, EventLog, SharedLog
 from taskfold.log.memory import MemoryLog
 from taskfold.log.read_only import ReadOnlyLog
@@ -142,7 +143,9 @@ class Turns(Reading):
             raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
         log = MemoryLog(dialect) if log is None else log
         self.store = Store(log, waiters_per_key=waiters_per_key, folding=folding)
-        """The state behind the engine, for faces that read much."""
+        """The state behind the engine: its own, not for faces."""
+        self.reader = Reader(self.store)
+        """Reads the state for faces, and waits for it."""
         self.dialect = self.store.dialect
         self.clock: Clock = SystemClock() if clock is None else clock
         self._turn = self.store.turn

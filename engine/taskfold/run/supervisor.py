@@ -49,7 +49,7 @@ class Supervisor(Owned):
         self.on_note: Callable[[str], object] = lambda _: None
         """Is told what was found again after a crash, and what tasks are not told."""
         self._directory = directory.absolute()
-        self._own_with(engine.store.log)
+        self._own_with(engine.reader)
         self._is_bound = is_bound
         self._is_stopping = False
         self._over = asyncio.Event()
@@ -85,7 +85,7 @@ class Supervisor(Owned):
 
     def canonical_job(self, job: Mapping[str, Any]) -> bytes:
         """Return a job as it is placed. Raises DecodeError."""
-        return canonical_job(msgspec.json.encode(job), self.engine.dialect, region=self.engine.store.log.header.region)
+        return canonical_job(msgspec.json.encode(job), self.engine.dialect, region=self.engine.reader.region)
 
     def _note_unknown(self, job: Job, group_name: str, name: str) -> None:
         """Say what the tasks of a group are not told."""
@@ -226,7 +226,7 @@ class Supervisor(Owned):
 
     def _report(self, alloc: str, task: str, said: inputs.Input, id: str | None = None) -> None:
         # A clock that went back while nobody looked does not keep the present from being told.
-        newest_ns = self.engine.store.read(alloc).modified_ns
+        newest_ns = self.engine.reader.read(alloc).modified_ns
         time_ns = newest_ns if newest_ns > self.engine.clock.time_ns() else None
         self.engine.report(alloc, task, said, id=id, time_ns=time_ns)
 
@@ -280,7 +280,7 @@ class Supervisor(Owned):
         raise ValueError(f"the job has no task {name!r} any more")
 
     def _placement(self, job: Job, group: TaskGroup, name: str) -> Placement:
-        region = job.region or self.engine.store.log.header.region
+        region = job.region or self.engine.reader.region
         return Placement(self.engine.dialect, region, job, group, name)
 
 

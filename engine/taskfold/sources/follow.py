@@ -162,7 +162,7 @@ class Follower:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""
         told = None if self._is_told else told_by(statement)
         if told is not None:
-            check_dialect(self._engine.store.log.header, told)
+            check_dialect(self._engine.reader.header, told)
             self._is_told = True
 
     def _lines(self) -> Iterator[bytes]:

@@ -1,0 +1,303 @@
+"""The reader: what faces ask of an engine's state, in any thread, while writers go on.
+
+Everything here is answered from memory, but for `Reader.records`. Nothing is ever seen by half: a write that is being
+folded is there for every reader, or for none. What raises LogError elsewhere raises it here where a write was
+interrupted, and somebody else is about to find out what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from taskfold.fold.allocation import AllocationState
+from taskfold.live.directory import Filter
+from taskfold.live.store import Change, Store, View
+from taskfold.live.waiters import Question, Reply, Waiter
+from taskfold.model.dialect import Dialect
+from taskfold.model.record import LogHeader, Record
+from taskfold.nomad.snapshot import Snapshot
+
+__all__ = ["Reader"]
+
+T = TypeVar("T")
+
+
+class Reader:
+    """Reads the state of an engine: `taskfold.Engine.reader`.
+
+    Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
+    One allocation: ``in``, `version`, `modify_index`, `has_task`, `read`, `find`, `snapshot`, `records`.
+    Many: ``len``, `view`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`; `taskfold.live.cursor` reads on.
+    Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
+    `ask` answers at once; `taskfold.live.waiters` waits for them.
+
+    >>> from taskfold import Engine
+    >>> engine = Engine(dialect="1.1.2")
+    >>> engine.place({"ID": "203266e5", "JobID": "example"})
+    >>> reader = engine.reader
+    >>> "203266e5" in reader, reader.seq, reader.modify_index("203266e5"), reader.count_by_status()
+    (True, 1, 1, {'pending': 1})
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.dialect: Dialect = store.dialect
+        self.texts = store.texts
+        """Writes what is read of single allocations, in any thread."""
+
+    @property
+    def name(self) -> str:
+        """The name of the log; empty in memory."""
+        return getattr(self._store.log, "name", "")
+
+    @property
+    def header(self) -> LogHeader:
+        """The header of the log."""
+        return self._store.log.header
+
+    @property
+    def region(self) -> str:
+        """The region of the log."""
+        return self._store.log.header.region
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write the log, too."""
+        return self._store.shared is not None
+
+    @property
+    def is_released(self) -> bool:
+        """Whether nobody waits any more: whoever asks is answered with what is known."""
+        return self._store.is_released
+
+    # --- positions ---
+
+    @property
+    def index(self) -> int:
+        """The index of the newest write; 0 before the first."""
+        return self._store.positions.newest
+
+    @property
+    def seq(self) -> int:
+        """The position of the newest record that is in the state; 0 before the first."""
+        return self._store.seq
+
+    @property
+    def oldest_seq(self) -> int:
+        """After which position the log has every record; 0 where none were removed."""
+        return self._store.oldest_seq
+
+    @property
+    def oldest_index(self) -> int:
+        """The first index from which on the log has every record; 0 before there is one."""
+        return self._store.oldest_index
+
+    @property
+    def removed_index(self) -> int:
+        """The greatest index of what was removed from the log; 0 where nothing was."""
+        return self._store.removed_index
+
+    def position_before(self, index: int) -> int:
+        """Return after which position the records of an index, and of all later ones, are. O(log n)."""
+        return self._store.positions.before(index)
+
+    def is_current(self, seq: int) -> bool:
+        """Tell whether nothing was written after a position. O(1). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return seq == self._store.seq
+
+    # --- one allocation ---
+
+    def __contains__(self, alloc: object) -> bool:
+        """Tell whether there is an allocation of this ID. O(1)."""
+        return alloc in self._store.directory
+
+    def version(self, alloc: str) -> int:
+        """Return how many records an allocation has; 0 where there is none. O(1). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            allocation = self._store.fold.allocations.get(alloc)
+            return 0 if allocation is None else allocation.version
+
+    def modify_index(self, alloc: str) -> int | None:
+        """Return the index of an allocation's newest write; None where there is none. O(1)."""
+        entry = self._store.directory.get(alloc)
+        return None if entry is None else entry.modify_index
+
+    def has_task(self, alloc: str, task: str) -> bool:
+        """Tell whether an allocation has a task of this name. O(1). Raises UnknownAllocation and LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return task in self._store.fold.owned(alloc).tasks
+
+    def find(self, alloc: str) -> AllocationState | None:
+        """Return an allocation as it is now; None where there is none. O(tasks). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            allocation = self._store.fold.allocations.get(alloc)
+            return None if allocation is None else allocation.freeze()
+
+    def read(self, alloc: str) -> AllocationState:
+        """Return an allocation as it is now. O(tasks). Raises UnknownAllocation and LogError."""
+        return self._store.read(alloc)
+
+    def snapshot(self, state: AllocationState) -> Snapshot:
+        """Return an allocation with typed access, and JSON in any dialect; what has not changed is not written anew."""
+        return self._store.texts.snapshot(state)
+
+    def records(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
+        """Yield the records of an allocation from the log, that of what was collected, too. It may wait for a disk.
+
+        Raises Gone where records were removed, and LogError.
+        """
+        return iter(self._store.log.read(alloc, after_version))
+
+    # --- many ---
+
+    def __len__(self) -> int:
+        """Return how many allocations there are. O(1)."""
+        return len(self._store.directory)
+
+    def view(
+        self,
+        *,
+        prefix: str = "",
+        job: str | None = None,
+        node: str | None = None,
+        status: str | None = None,
+        namespace: str | None = None,
+    ) -> View:
+        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID.
+
+        O(log n + the narrowest of it). Writers go on meanwhile: it holds the lock for some of the IDs at a time.
+        """
+        return self._store.view(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
+
+    def count_by_status(self) -> dict[str, int]:
+        """Return how many allocations there are of each client status. O(statuses × log n). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return self._store.directory.count_by_status()
+
+    # --- changes ---
+
+    def follow(self) -> None:
+        """Keep the newest changes from now on, until `unfollow` was called as often."""
+        self._store.follow()
+
+    def unfollow(self) -> None:
+        """Undo one `follow`."""
+        self._store.unfollow()
+
+    def recent(self, after_seq: int) -> list[Change] | None:
+        """Return the next changes after a position, at most 64; None where they are only in the log. O(kept)."""
+        return self._store.recent(after_seq)
+
+    def log_after(self, seq: int) -> Iterator[Record]:
+        """Yield every record of the log after a position. It may wait for a disk. Raises Gone and LogError."""
+        return iter(self._store.log.read_all(seq))
+
+    def look(self) -> None:
+        """Wake the thread that follows a shared log: others have written to it. Else do nothing."""
+        if self._store.shared is not None:
+            self._store.shared.interrupt()
+
+    # --- waiting ---
+
+    @property
+    def waiters(self) -> int:
+        """How many are waiting. O(keys that are waited for)."""
+        with self._store.lock:
+            return len(self._store.watches)
+
+    def ask(self, question: Question[T]) -> Reply[T]:
+        """Reply a question at once. Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return question()
+
+    def reply(self, question: Question[T], after: int, waiter: Waiter | None) -> Reply[T] | None:
+        """Answer a question; register the waiter and return None where the answer's index is not greater than this.
+
+        Without a waiter, and when nobody is to wait any more, it returns the answer in any case. Raises LogError.
+        """
+        store = self._store
+        with store.lock:
+            store.check_whole()
+            reply = question()
+            if waiter is None or reply.index > after or store.is_released:
+                return reply
+            store.watches.add(waiter, reply.kind, reply.key)
+            return None
+
+    def forget(self, waiter: Waiter) -> None:
+        """Wake a waiter no more."""
+        with self._store.lock:
+            self._store.watches.remove(waiter)
+
+    def allocation_question(self, alloc: str) -> Question[None]:
+        """Return the question of an allocation: its ModifyIndex, or, where there is none, the index of the store."""
+        store = self._store
+
+        def question() -> Reply[None]:
+            allocation = store.fold.allocations.get(alloc)
+            if allocation is None:
+                return Reply(store.index, None, "any")
+            return Reply(allocation.modify_index, None, "allocation", alloc)
+
+        return question
+
+    def state_question(self, alloc: str) -> Question[AllocationState | None]:
+        """Return the question of an allocation whose answer has its state, too."""
+        store = self._store
+
+        def question() -> Reply[AllocationState | None]:
+            allocation = store.fold.allocations.get(alloc)
+            if allocation is None:
+                return Reply(store.index, None, "any")
+            return Reply(allocation.modify_index, allocation.freeze(), "allocation", alloc)
+
+        return question
+
+    def job_question(self, job: str) -> Question[None]:
+        """Return the question of a job: the newest index of its allocations; 0 without one. O(its allocations)."""
+        store = self._store
+
+        def question() -> Reply[None]:
+            ids = store.directory.ids(job=job)
+            newest = max((store.fold.allocations[alloc].modify_index for alloc in ids), default=0)
+            return Reply(newest, None, "job", job)
+
+        return question
+
+    def list_question(self, wanted: Filter, after: int) -> Question[None]:
+        """Return the question of a list: the index of the store; once it waits, only changes of what is listed count.
+
+        O(1) when it is asked first, then O(what was written after the index).
+        """
+        store = self._store
+        is_first = True
+
+        def question() -> Reply[None]:
+            nonlocal is_first
+            index = store.index
+            if not is_first and not any(map(is_listed, store.directory.written_after(after))):
+                index = min(index, after)
+            is_first = False
+            return Reply(index, None, "any") if wanted.job is None else Reply(index, None, "job", wanted.job)
+
+        def is_listed(alloc: str) -> bool:
+            entry = store.directory.get(alloc)
+            return entry is not None and wanted.matches(alloc, entry)
+
+        return question
+
+    def newest_index(self) -> Reply[None]:
+        """Answer with the index of the newest write."""
+        return Reply(self._store.index, None, "any")
+
+    def newest_seq(self) -> Reply[None]:
+        """Answer with the position of the newest record."""
+        return Reply(self._store.seq, None, "any")
