@@ -24,12 +24,13 @@ from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+LOG_FORMAT = (ROOT / "docs" / "log-format.md").read_text(encoding="utf-8")
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = {f"decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
 SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SEALED = re.search(r"```json\n(.*?)```", ARCHITECTURE, re.DOTALL)[1].encode()
+SEALED = re.search(r"```json\n(.*?)```", LOG_FORMAT, re.DOTALL)[1].encode()
 LINES = unsealed(SEALED).decode().splitlines()
 
 
@@ -65,13 +66,13 @@ def test_every_kind_of_internal_event_has_its_line():
     assert set(INTERNAL_EVENTS) <= shown
 
 
-def test_every_module_has_its_floor_in_the_table():
-    table = ARCHITECTURE.split("## The floors")[1].split("## Written once")[0]
+def test_every_folder_has_its_floor_in_the_picture():
+    picture = ARCHITECTURE.split("```text")[1].split("```")[0]
     package = ROOT / "engine" / "taskfold"
     names = {f"{path.name}/" for path in package.iterdir() if path.is_dir()}
 
     for name in names - {"__pycache__/"}:
-        assert f"`{name}`" in table, f"{name} has no floor in ARCHITECTURE.md"
+        assert f" {name}" in picture, f"{name} has no floor in ARCHITECTURE.md"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if ">>> " in page.read_text("utf-8")], ids=name_of)
@@ -197,14 +198,33 @@ def test_the_links_of_readme_work_on_the_package_index_too():
     assert all(target.startswith(REPOSITORY) for target in targets)
 
 
-def test_readme_is_read_in_one_sitting():
+def test_readme_and_the_map_are_read_in_one_sitting():
     assert 120 <= README.count("\n") <= 150
+    assert ARCHITECTURE.count("\n") <= 130
+
+
+def test_every_file_that_the_map_names_is_there():
+    package = ROOT / "engine" / "taskfold"
+    names = set(re.findall(r"`((?:\w+/)*\w+\.py)`", ARCHITECTURE))
+
+    assert names
+    assert {name for name in names if not any(path.match(name) for path in package.rglob("*.py"))} == set()
+
+
+def test_a_decision_is_told_with_its_context_options_choice_and_price():
+    index = (ROOT / "docs" / "decisions" / "index.md").read_text(encoding="utf-8")
+    for number, name in enumerate(sorted(RECORDS), 1):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert re.findall(r"^#+ (.+)$", text, re.MULTILINE)[1:] == ["Context", "Options", "Choice", "Price"]
+        assert text.startswith(f"# {number}. ")
+        assert re.search(r"^Date: \d{4}-\d\d-\d\d\. Status: ", text, re.MULTILINE)
+        assert f"({name.removeprefix('decisions/')})" in index
 
 
 def test_the_site_has_every_page():
-    listed = set(re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    listed = set(re.findall(r"[:-] ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
 
-    assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.parent != ROOT} - RECORDS
+    assert listed == {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.parent != ROOT}
 
 
 def anchors(page: Path) -> set[str]:
