@@ -31,9 +31,9 @@ _NAMES = {
     "model.dialect": "DEFAULT_DIALECT DIALECTS Dialect",
     "model.effects": "Step",
     "model.errors": (
-        "AlreadyPlaced AppendRefused CallbacksBusy ClockWentBack DecodeError DialectError Gone IllegalEvent "
-        "InputRefused ListenerError LogError PolicyRefused ReadOnly Refused SourceError TaskfoldError "
-        "UnknownAllocation VersionConflict"
+        "AlreadyPlaced AppendRefused CallbackRefused CallbacksBusy ClockWentBack DecodeError DialectError Gone "
+        "IllegalEvent InputRefused ListenerError LogError NotFound PolicyRefused ReadOnly Refused SourceError "
+        "TaskfoldError Unavailable UnknownAllocation UnknownTask Unreadable UnreadableLog VersionConflict"
     ),
     "model.events": "TaskEvent",
     "model.policy": "RestartPolicy",

@@ -33,6 +33,7 @@ from taskfold.errors import (
     PolicyRefused,
     TaskfoldError,
     UnknownAllocation,
+    UnknownTask,
     VersionConflict,
 )
 from taskfold.events import wire_type
@@ -1008,7 +1009,7 @@ def test_a_step_is_one_write():
     ("said", "error", "why"),
     [
         ({"alloc": "b"}, UnknownAllocation, "no allocation 'b' is known"),
-        ({"task": "no"}, UnknownAllocation, "the group has no task 'no'; it has 'web'"),
+        ({"task": "no"}, UnknownTask, "the group has no task 'no'; it has 'web'"),
         ({"time_ns": 5}, ClockWentBack, "report inputs in the order of their time"),
         ({"time_ns": 2**70}, DecodeError, "in 64 bits"),
         ({"expected_version": 77}, VersionConflict, "not 77"),
@@ -1360,7 +1361,7 @@ def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, att
 
 def test_a_task_of_a_name_that_the_job_has_not_is_refused():
     for said in (inputs.Placed(), inputs.Started(), inputs.KillRequested()):
-        with pytest.raises(UnknownAllocation, match="the group has no task 'typo'; it has 'web'"):
+        with pytest.raises(UnknownTask, match="the group has no task 'typo'; it has 'web'"):
             Story("web").say(said, "typo")
 
 
@@ -1440,7 +1441,7 @@ def test_what_is_reported_together_is_refused_together():
     before = story.engine.index
     ended = ("main", inputs.Exited(exit_code=0))
     for other, error, why in (
-        (("typo", inputs.Exited()), UnknownAllocation, "the group has no task 'typo'"),
+        (("typo", inputs.Exited()), UnknownTask, "the group has no task 'typo'"),
         (("", inputs.StopRequested()), InputRefused, "StopRequested: what is reported together happens to tasks"),
         (("side", inputs.Exited(exit_code=-1)), InputRefused, "is no exit code"),
         (("side", ev.Killed()), InputRefused, "events.Killed is an event: record it"),

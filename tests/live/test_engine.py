@@ -16,8 +16,9 @@ from taskfold import (
     MemoryLog,
     NdjsonLog,
     Record,
-    TaskfoldError,
+    Refused,
     UnknownAllocation,
+    UnknownTask,
     VersionConflict,
     Write,
     observation_from_json,
@@ -111,7 +112,7 @@ def test_an_illegal_event_changes_nothing():
 
     assert engine.snapshot("a") == before
     assert len(engine.history("a")) == 2
-    with pytest.raises(UnknownAllocation, match="has no task 'new'"):
+    with pytest.raises(UnknownTask, match="has no task 'new'"):
         engine.task("a", "new")
 
 
@@ -230,7 +231,7 @@ def test_an_append_is_refused_whole_and_tells_every_refusal():
         (1, IllegalEvent),
         (2, UnknownAllocation),
         (3, AlreadyPlaced),
-        (4, TaskfoldError),
+        (4, Refused),
         (5, VersionConflict),
         (7, DecodeError),
     ]

@@ -15,7 +15,21 @@ from typing import Any
 import pytest
 
 import taskfold
-from taskfold.errors import AppendRefused, DecodeError, IllegalEvent, TaskfoldError, VersionConflict
+from taskfold.errors import (
+    AppendRefused,
+    DecodeError,
+    Gone,
+    IllegalEvent,
+    ListenerError,
+    LogError,
+    Refused,
+    TaskfoldError,
+    Unavailable,
+    Unreadable,
+    UnreadableLog,
+    VersionConflict,
+)
+from taskfold.model import errors as module_of_errors
 
 
 def errors_of_the_tree() -> list[type[Exception]]:
@@ -91,6 +105,39 @@ def test_the_errors_that_are_documented_are_among_those_that_are_tried() -> None
 
     assert {IllegalEvent, VersionConflict, AppendRefused, DecodeError} <= set(found)
     assert {found for found in every_subclass(TaskfoldError) if found.__module__.startswith("taskfold")} <= set(found)
+
+
+@pytest.mark.parametrize("kind", errors_of_the_tree(), ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_an_error_is_of_one_family_which_says_what_to_do_about_it(kind: type[Exception]) -> None:
+    if kind is TaskfoldError or not issubclass(kind, TaskfoldError):
+        return
+    families = {family for family in (Refused, Unreadable, Unavailable, ListenerError) if issubclass(kind, family)}
+
+    # A log that is damaged is caught with all that a log raises, and yet is not mended by trying again.
+    if issubclass(kind, UnreadableLog):
+        assert families == {Unreadable, Unavailable}
+    else:
+        assert len(families) == 1
+
+
+def test_the_tree_that_is_printed_has_every_public_error_where_it_belongs() -> None:
+    tree = inspect.getdoc(module_of_errors) or ""
+    lines = [line for line in tree.splitlines() if "\u2500\u2500 " in line]
+    parents: list[str] = ["TaskfoldError"]
+    printed = {"TaskfoldError"}
+    for line in lines:
+        stem, _, rest = line.partition("\u2500\u2500 ")
+        depth, name = len(stem) // 4, rest.split()[0]
+        parents[depth:] = [name]
+        printed.add(name)
+        assert issubclass(getattr(taskfold.errors, name), getattr(taskfold.errors, parents[depth - 1])), line
+
+    assert printed == set(taskfold.errors.__all__)
+
+
+def test_a_conflict_is_no_error_of_a_log_and_neither_is_what_was_removed() -> None:
+    assert not issubclass(VersionConflict, LogError)
+    assert not issubclass(Gone, LogError)
 
 
 def every_subclass(kind: type) -> Iterator[type]:

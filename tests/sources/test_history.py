@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.command_line import run
 from support.postgres import Server, server
-from taskfold import Engine, Record, Replay, UnknownAllocation, Write, events, history
+from taskfold import Engine, NotFound, Record, Replay, UnknownAllocation, Write, events, history
 from taskfold.log import postgres_tables, sqlite_tables
 from taskfold.model.record import Placed
 from taskfold.sources.history import the_one
@@ -95,7 +95,7 @@ def test_a_history_is_of_the_one_allocation_that_is_meant_or_refused(
         engine.record("abcd", "web", events.Received())
 
     if " " in found:
-        with pytest.raises(UnknownAllocation) as refused:
+        with pytest.raises(NotFound) as refused:
             list(history(path, alloc, task))
         assert str(refused.value) == found
     else:
@@ -107,7 +107,7 @@ def test_the_command_line_refuses_in_the_same_words(path: str, alloc: str) -> No
     with Engine.open(path, dialect="1.1.2") as engine:
         for placed in ("abcd", "ac"):
             engine.place({"ID": placed})
-    with pytest.raises(UnknownAllocation) as refused:
+    with pytest.raises(NotFound) as refused:
         list(history(path, alloc))
     assert str(refused.value) in run("history", path, alloc).stderr
 

@@ -15,7 +15,7 @@ import click
 
 from taskfold.cli._completion import complete_command
 from taskfold.cli._words import count_text, one_line
-from taskfold.model.errors import ListenerError, TaskfoldError
+from taskfold.model.errors import ListenerError, Refused, TaskfoldError
 
 __all__ = ["NO", "Face", "Notes", "Unanswerable", "no_match", "say", "write_line"]
 
@@ -32,7 +32,7 @@ _SENTENCES: Final[dict[type[Exception], str]] = {
 }
 
 
-class Unanswerable(TaskfoldError):
+class Unanswerable(Refused):
     """A question that cannot be answered as it was asked."""
 
 

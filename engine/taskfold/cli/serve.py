@@ -25,7 +25,7 @@ from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, open_log, open_reader, shown_name
 from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.model.duration import NS_PER_SECOND
-from taskfold.model.errors import LogError, SourceError
+from taskfold.model.errors import LogError, ServeError, SourceError, Unreadable
 from taskfold.sources.follow import STANDARD_INPUT, Follower
 from taskfold.sources.replay import Replay
 
@@ -209,7 +209,7 @@ def _is_source(path: str) -> bool:
         if Path(path).is_file() and is_log(path):
             return False
         return next(iter(Replay(path)), None) is not None
-    except (SourceError, LogError, OSError):
+    except (Unreadable, LogError, OSError):
         return False
 
 
@@ -240,7 +240,6 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any
     from taskfold.http.limits import Limits
     from taskfold.http.regions import Peers, parse_peer, parse_token_file
     from taskfold.http.secrets import read_token
-    from taskfold.model.errors import ServeError
 
     own = arguments["region"] or engine.reader.region
     urls: dict[str, str] = {}

@@ -119,7 +119,7 @@ class Decision:
     # --- what it reads ---
 
     def task(self, name: str) -> TaskInHand:
-        """Return a task as it stands. Raises UnknownAllocation if neither group nor allocation has a task of this name.
+        """Return a task as it stands. Raises UnknownTask if neither group nor allocation has a task of this name.
 
         O(1).
         """

@@ -19,7 +19,7 @@ from taskfold.decision.restart import Hook, default_policy, restarts_after_succe
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.duration import NS_PER_SECOND
-from taskfold.model.errors import PolicyRefused, UnknownAllocation
+from taskfold.model.errors import PolicyRefused, UnknownTask
 from taskfold.model.policy import RestartPolicy
 
 __all__ = [
@@ -129,7 +129,7 @@ class Group(Struct, frozen=True, kw_only=True, eq=False, gc=False):
         )
 
     def plan(self, task: str, *, is_recorded: bool = False) -> TaskPlan:
-        """Return the plan of a task. Raises UnknownAllocation if the group has no task of this name.
+        """Return the plan of a task. Raises UnknownTask if the group has no task of this name.
 
         A task that the allocation has records of gets the default plan: an older version of its job may have had it.
         """
@@ -137,7 +137,7 @@ class Group(Struct, frozen=True, kw_only=True, eq=False, gc=False):
         if plan is None:
             if not (self.is_open or is_recorded):
                 names = ", ".join(map(repr, self.tasks)) or "none"
-                raise UnknownAllocation(f"the group has no task {task!r}; it has {names}")
+                raise UnknownTask(f"the group has no task {task!r}; it has {names}")
             return _default_plan(task, self.dialect)
         return plan
 

@@ -72,7 +72,7 @@ def decide(
     ((('web', Received(time_ns=5, kept=None)),), (StartTask(task='web', at_ns=5),))
 
     Raises InputRefused for an input that the dialect lacks, for a task that is named or missing against the rule of the
-    input, and for a negative exit code. Raises UnknownAllocation for a task that the group does not have.
+    input, and for a negative exit code. Raises UnknownTask for a task that the group does not have.
     """
     return decide_all(allocation, group, ((task, input),), now_ns=now_ns, rng=rng)
 
@@ -112,7 +112,7 @@ def _of_all(outcomes: Sequence[Outcome]) -> Outcome:
 
 
 def _take(decision: RuleBook, task: str, report: Input) -> None:
-    """Take one input. Raises InputRefused and UnknownAllocation."""
+    """Take one input. Raises InputRefused and UnknownTask."""
     kind, group = type(report), decision.group
     if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
         raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskfold.fold.lifecycle import PENDING, STATES, Lifecycle, build_machine, lifecycle_of, trigger_name
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import Refused, TaskfoldError
+from taskfold.model.errors import CallbackRefused, Refused
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.record import Finished
 
@@ -93,7 +93,7 @@ class Binding:
             if name not in self.machine.events:
                 known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
                 msg = f"{name!r} is no trigger of dialect {found}; there are {known}"
-                raise TaskfoldError(msg)
+                raise Refused(msg)
         self._set_state(state or PENDING)  # a Nomad may not have told it yet
         self._connect(conditions or {}, unless or {})
 
@@ -102,7 +102,7 @@ class Binding:
             self.machine.set_state(state, self.model)
         except AttributeError as error:
             msg = f"the model {type(self.model).__name__} cannot carry the attribute 'state': {error}"
-            raise TaskfoldError(msg) from None
+            raise Refused(msg) from None
 
     def _connect(
         self,
@@ -136,7 +136,7 @@ class Binding:
         method = getattr(self.model, condition, None)
         if not callable(method):
             msg = f"the model {type(self.model).__name__} has no method {condition!r}"
-            raise TaskfoldError(msg)
+            raise Refused(msg)
         found: Callable[[EventData], bool] = method
         return found
 
@@ -167,7 +167,7 @@ class Binding:
 
         The first finds the model in the state that is told, or in its own, each other one in the state that the event
         before will leave; in the end it is in the one it was in. An event type that the table does not know is not
-        asked for. Raises IllegalEvent and Refused.
+        asked for. Raises IllegalEvent and CallbackRefused.
         """
         before, outer = self.model.state, self._is_appended
         try:
@@ -182,7 +182,10 @@ class Binding:
             self._is_appended = outer
 
     def _ask(self, task: str, event: TaskEvent | Finished) -> None:
-        """Run all that may refuse an event, and move to the state that it leads to. Raises IllegalEvent and Refused."""
+        """Run all that may refuse an event, and move to the state that it leads to.
+
+        Raises IllegalEvent and CallbackRefused.
+        """
         target = self._lifecycle.target(self.model.state, event)
         if target is None:
             raise self._lifecycle.illegal(task, self.model.state, event)
@@ -193,8 +196,12 @@ class Binding:
             return
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}") from error
-        raise Refused(f"task {task!r}: {wire_type(event)} was refused before it was recorded: a condition is not met")
+            raise CallbackRefused(
+                f"task {task!r}: {wire_type(event)} was refused before it was recorded: {why}"
+            ) from error
+        raise CallbackRefused(
+            f"task {task!r}: {wire_type(event)} was refused before it was recorded: a condition is not met"
+        )
 
     def enter(self, task: str, event: TaskEvent | Finished) -> None:
         """Leave and enter the states of an event that was recorded, and run its ``after_``; raises what they raise.

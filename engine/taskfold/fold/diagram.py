@@ -8,7 +8,7 @@ from typing import Final
 
 from taskfold.fold.lifecycle import PENDING, STATES, TABLES, Lifecycle, lifecycle_of, trigger_name
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import TaskfoldError
+from taskfold.model.errors import Refused
 from taskfold.model.record import Finished
 
 __all__ = ["FORMATS", "diagram"]
@@ -83,11 +83,11 @@ def diagram(dialect: str | Dialect, format: str = "mermaid") -> str:
     >>> print(diagram("0.5.6", "table").splitlines()[10])
     | Driver Failure | = | – | – | task_runner.go run after startTask; seen |
 
-    Raises DialectError, and TaskfoldError for an unknown format.
+    Raises DialectError, and Refused for an unknown format.
     """
     try:
         draw = FORMATS[format]
     except KeyError:
         msg = f"{format!r} is not a format of diagrams; there are {', '.join(FORMATS)}"
-        raise TaskfoldError(msg) from None
+        raise Refused(msg) from None
     return draw(lifecycle_of(dialect))

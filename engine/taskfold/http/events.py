@@ -17,13 +17,13 @@ from taskfold.http.query import Query, is_pretty, parse_unsigned
 from taskfold.http.request import Request
 from taskfold.model.errors import (
     AppendRefused,
+    CallbacksBusy,
     DecodeError,
     Gone,
-    IllegalEvent,
     LogError,
+    NotFound,
     Refused,
     TaskfoldError,
-    UnknownAllocation,
 )
 from taskfold.model.record import Record, Write
 
@@ -62,7 +62,7 @@ def _record(app: App, lines: list[tuple[int, bytes]]) -> Answer:
         records = app.engine.append(write for _, write in writes)
     except AppendRefused as refused:
         return _refusal({}, writes, refused.refusals)
-    except (IllegalEvent, Refused) as refused:  # by the model that is bound to a task
+    except (Refused, CallbacksBusy) as refused:  # by the model that is bound to a task
         return error(409, str(refused))
     except LogError as problem:
         app.problem = str(problem)
@@ -92,7 +92,7 @@ def _refusal(malformed: Problems, writes: Lines, refusals: list[tuple[int, Taskf
     if malformed or any(isinstance(reason, DecodeError) for reason in reasons):
         status = 400
     else:
-        status = 404 if all(isinstance(reason, UnknownAllocation) for reason in reasons) else 409
+        status = 404 if all(isinstance(reason, NotFound) for reason in reasons) else 409
     errors = [{"Line": number, "Error": told[number]} for number in sorted(told)]
     return json_answer(_encode({"Errors": errors}), status=status)
 

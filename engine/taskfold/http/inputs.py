@@ -13,7 +13,7 @@ from taskfold.http.options import Options
 from taskfold.http.posted import decoded, posted_lines, reported
 from taskfold.http.request import Request
 from taskfold.model.effects import AnyEffect, Outcome, Step, Timer
-from taskfold.model.errors import DecodeError, LogError, TaskfoldError, UnknownAllocation, VersionConflict
+from taskfold.model.errors import DecodeError, LogError, NotFound, TaskfoldError
 from taskfold.model.events import wire_name
 from taskfold.model.inputs import Said
 from taskfold.model.record import TaskEventUnion
@@ -109,14 +109,14 @@ def _decide(app: App, lines: list[tuple[int, bytes]]) -> Answer:
 
 def _is_of_log(refusal: TaskfoldError) -> bool:
     """Tell whether the log cannot be written, which is nobody's fault who asked."""
-    return isinstance(refusal, LogError) and not isinstance(refusal, VersionConflict)
+    return isinstance(refusal, LogError)
 
 
 def _status(refusals: list[TaskfoldError]) -> int:
     """Return the status of an answer to lines that are all refused."""
     if any(map(_is_of_log, refusals)):
         return 500
-    return 404 if all(isinstance(refusal, UnknownAllocation) for refusal in refusals) else 409
+    return 404 if all(isinstance(refusal, NotFound) for refusal in refusals) else 409
 
 
 def _reported(app: App, said: Said) -> Step:

@@ -249,7 +249,7 @@ class _Stream:
             if changes is None:
                 try:
                     await self._read_past()
-                except LogError as problem:
+                except (LogError, Gone) as problem:
                     await self._send(self._unreadable(problem))
                     await asyncio.sleep(_ERROR_SECONDS)
                     return
@@ -264,7 +264,7 @@ class _Stream:
                 await wait_async(reader, reader.newest_seq, self.seq, seconds, self.app.clock)
 
     async def _read_past(self) -> None:
-        """Send what is only in the log, for one turn. Raises LogError."""
+        """Send what is only in the log, for one turn. Raises LogError and Gone."""
         await self._send(b"", always=True)  # returns when what was sent before is taken
         async with self.app.past.turn() as turn:
             cursor = Cursor(self.app.engine.reader, self.seq)
@@ -319,7 +319,7 @@ class _Stream:
         message = f"{behind} records behind: go on with from={self.seq}"
         return _error_frame(self.app.engine.reader, SLOW, message, Position=self.seq)
 
-    def _unreadable(self, problem: LogError) -> bytes:
+    def _unreadable(self, problem: LogError | Gone) -> bytes:
         """Return the frame that says why the log gives no more."""
         reader = self.app.engine.reader
         if isinstance(problem, Gone):  # the log was compacted while it was read

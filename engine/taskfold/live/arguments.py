@@ -13,7 +13,7 @@ import msgspec
 
 from taskfold.log.entries import INT64, read_back
 from taskfold.model import events, inputs
-from taskfold.model.errors import DecodeError, InputRefused, TaskfoldError
+from taskfold.model.errors import DecodeError, InputRefused, Refused
 from taskfold.model.events import BY_WIRE_TYPE, EVENT_TYPES, TaskEvent, UnknownEvent
 from taskfold.model.inputs import AnyInput, Input
 from taskfold.model.record import Finished, Placed, Updated, Write
@@ -99,10 +99,10 @@ def _kind_or_class(value: object) -> str:
 
 
 def check_durability(durability: object) -> None:
-    """Check how writes are to wait for the disk. Raises TaskfoldError."""
+    """Check how writes are to wait for the disk. Raises Refused."""
     if durability not in DURABILITIES:
         expected = " or ".join(map(repr, DURABILITIES))
-        raise TaskfoldError(f"expected a durability of {expected}, found {durability!r}")
+        raise Refused(f"expected a durability of {expected}, found {durability!r}")
 
 
 def check_listener(listener: object) -> None:

@@ -24,6 +24,7 @@ from taskfold.model.errors import (
     DecodeError,
     IdConflict,
     LogError,
+    Refused,
     TaskfoldError,
     UnknownAllocation,
     VersionConflict,
@@ -160,7 +161,7 @@ class Draft(Ahead):
         if isinstance(event, Updated):
             return self._updated(write, event)
         if not write.task:
-            raise TaskfoldError(f"{type(event).__name__} happens to a task: name it")
+            raise Refused(f"{type(event).__name__} happens to a task: name it")
         if isinstance(event, TaskEvent) and not checked_time(event.time_ns, "$.Event.Time"):
             event = msgspec.structs.replace(event, time_ns=time_ns)
         task = known.tasks.get(write.task)
@@ -172,7 +173,7 @@ class Draft(Ahead):
     def _placed(self, write: Write, event: Placed, known: Allocation | None, time_ns: int) -> Placed:
         """Return a placing with the indexes that a new allocation gets. Source: UpsertAllocs, in every version."""
         if write.task:
-            raise TaskfoldError(f"an allocation is placed, not a task: leave {write.task!r} out")
+            raise Refused(f"an allocation is placed, not a task: leave {write.task!r} out")
         if known is not None:
             raise AlreadyPlaced(allocation=write.alloc, found=known.version)
         fields = {} if event.body is UNSET else fields_from_json(event.body)
@@ -193,7 +194,7 @@ class Draft(Ahead):
     def _updated(self, write: Write, event: Updated) -> Updated:
         """Return an update with the index of a server's write. Source: UpsertAllocs, in every version."""
         if write.task:
-            raise TaskfoldError(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
+            raise Refused(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
         for name in (*event.fields, *event.cleared):
             if name in GIVEN:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")

@@ -13,7 +13,7 @@ from taskfold.live.waiters import Question, Reply, wait, wait_async
 from taskfold.log.ownership import Owned
 from taskfold.model.clock import Clock
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError, UnknownAllocation
+from taskfold.model.errors import LogError, UnknownAllocation, UnknownTask, UnreadableLog
 from taskfold.model.record import Record
 from taskfold.nomad.snapshot import Snapshot
 
@@ -38,12 +38,12 @@ class Reading(Owned):
         return self.store.index
 
     def task(self, alloc: str, task: str) -> TaskState:
-        """Return the state of a task as it is now. O(1). Raises UnknownAllocation."""
+        """Return the state of a task as it is now. O(1). Raises UnknownAllocation and UnknownTask."""
         with self.store.lock:
             self.store.check_whole()
             found = self.store.fold.owned(alloc).tasks.get(task)
             if found is None:
-                raise UnknownAllocation(f"allocation {alloc!r} has no task {task!r}")
+                raise UnknownTask(f"allocation {alloc!r} has no task {task!r}")
             return found.freeze()
 
     def snapshot(self, alloc: str) -> Snapshot:
@@ -74,7 +74,7 @@ class Reading(Owned):
             raise UnknownAllocation(f"no allocation {alloc!r} is known")
         newest = records[-1].version if records else after_version
         if newest < version:
-            raise LogError(
+            raise UnreadableLog(
                 f"the log is damaged: its records of allocation {alloc} end at version {newest}, where it is at "
                 f"version {version}"
             )

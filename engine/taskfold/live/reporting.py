@@ -22,7 +22,15 @@ from taskfold.live.grouping import Drafted, Grouping, told_of
 from taskfold.live.turns import NOTHING, Question, in_turn, let_go, writing
 from taskfold.log.contract import Append
 from taskfold.model.effects import Step
-from taskfold.model.errors import AppendRefused, CallbacksBusy, InputRefused, ListenerError, LogError, TaskfoldError
+from taskfold.model.errors import (
+    AppendRefused,
+    InputRefused,
+    ListenerError,
+    LogError,
+    TaskfoldError,
+    Unavailable,
+    VersionConflict,
+)
 from taskfold.model.events import TaskEvent
 from taskfold.model.inputs import Input, Said
 from taskfold.model.record import Finished, Record
@@ -213,7 +221,7 @@ class Reporting(Grouping):
                     self._decide_due(due)
                 except ListenerError as error:
                     problems += error.exceptions
-        except LogError:
+        except (LogError, VersionConflict):
             if not self._owed:
                 raise  # else what they owe must not be lost; the next call tells of the log
         if problems:
@@ -235,7 +243,7 @@ class Reporting(Grouping):
         """Decide what is due; the step is owed. Raises ListenerError; LogError, CallbacksBusy: then it is due still."""
         try:
             self._write_due(due)
-        except (LogError, ListenerError, CallbacksBusy):
+        except (Unavailable, VersionConflict, ListenerError):
             raise
         except TaskfoldError as refusal:
             self._give_up_due(due, refusal)

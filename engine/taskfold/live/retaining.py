@@ -9,7 +9,7 @@ from typing import Final, Self
 from taskfold.live.collecting import Collecting
 from taskfold.live.retention import Retention
 from taskfold.log.ownership import Owned
-from taskfold.model.errors import ListenerError, LogError
+from taskfold.model.errors import TaskfoldError
 
 __all__ = ["Retainer"]
 
@@ -54,7 +54,7 @@ class Retainer(Owned):
         while not self._engine.store.is_closed:
             try:
                 self._engine.retain(self._retention)
-            except (LogError, ListenerError) as error:  # what a listener raises ends nothing
+            except TaskfoldError as error:  # what a listener raises ends nothing
                 if not self._engine.store.is_closed:
                     self._on_problem(str(error))
             if self._is_stopped.wait(self._every_seconds):

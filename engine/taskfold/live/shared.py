@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from taskfold.live.engine import Engine
 from taskfold.log.ownership import Owned
-from taskfold.model.errors import ListenerError, LogError
+from taskfold.model.errors import ListenerError, LogError, Unreadable
 
 __all__ = ["LogListener"]
 
@@ -81,7 +81,7 @@ class LogListener(Owned):
                 log.wait(self._poll_seconds)
             except ListenerError as error:  # of what was told here for another thread
                 _log_problem(str(error))
-            except LogError as error:
+            except (LogError, Unreadable) as error:
                 if not self._engine.store.is_closed:
                     self._tell(str(error))
                 self._is_stopped.wait(self._poll_seconds)

@@ -34,7 +34,7 @@ from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_re
 from taskfold.log.index_map import Positions
 from taskfold.log.ownership import Owned
 from taskfold.model.dialect import Dialect, dialect_of
-from taskfold.model.errors import LogError
+from taskfold.model.errors import LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Coordinated, LogHeader, Record
 from taskfold.nomad.allocation_texts import AllocationTexts
 from taskfold.nomad.snapshot import Snapshot
@@ -216,8 +216,10 @@ class Store(Owned):
                 self._take_in(placed)
         except BaseException as error:
             self.is_unsettled = True
-            self._is_log_unknown |= not (is_appended or isinstance(error, LogError) or isinstance(self.log, Recovers))
-            with suppress(LogError):  # then the next turn tries again, and tells of it
+            self._is_log_unknown |= not (
+                is_appended or isinstance(error, TaskfoldError) or isinstance(self.log, Recovers)
+            )
+            with suppress(LogError, Unreadable):  # then the next turn tries again, and tells of it
                 self.settle()
             raise
         return placed
@@ -307,7 +309,7 @@ class Store(Owned):
                         self._fold_in(list(write))
             except BaseException:
                 self._is_half_moved = self.is_unsettled = True
-                with suppress(LogError):  # else it is done by who asks next
+                with suppress(LogError, Unreadable):  # else it is done by who asks next
                     self._settle_state()
                 raise
         self.watches.wake()

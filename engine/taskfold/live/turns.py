@@ -31,7 +31,7 @@ from taskfold.log.read_only import ReadOnlyLog
 from taskfold.model.clock import Clock, SystemClock
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.model.effects import Step
-from taskfold.model.errors import ListenerError, LogError, Refused, TaskfoldError
+from taskfold.model.errors import CallbackRefused, ListenerError, LogError, TaskfoldError, Unreadable
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Finished, Record
 from taskfold.nomad.snapshot import Snapshot
@@ -199,7 +199,7 @@ class Turns(Reading):
         if is_outermost and self.store.shared is not None:
             self.store.shared.end_turn()  # where that was interrupted
         if is_outermost and self._is_unsettled:
-            with suppress(LogError):  # then the next turn tries again, and tells of it
+            with suppress(LogError, Unreadable):  # then the next turn tries again, and tells of it
                 self._settle(error)
 
     def _settle(self, error: BaseException | None = None) -> None:
@@ -347,7 +347,7 @@ class Turns(Reading):
         """Have models be in the state that is recorded, where one was interrupted when it was asked, or told."""
         if not isinstance(error, (TaskfoldError, Unasked)):
             self._is_unsettled = True
-            with suppress(LogError, ListenerError):
+            with suppress(LogError, Unreadable, ListenerError):
                 self._look()
 
     @in_turn
@@ -355,7 +355,9 @@ class Turns(Reading):
         """Put right what was interrupted, as every turn does."""
 
     def _answer(self, question: Question, repeat: Callable[[], T]) -> T:
-        """Ask models what they may refuse, and repeat the call that found that out. Raises Refused and ListenerError.
+        """Ask models what they may refuse, and repeat the call that found that out.
+
+        Raises CallbackRefused and ListenerError.
 
         While they are asked, and what they agreed to is written, no other thread tells them anything, or asks.
         """
@@ -371,7 +373,10 @@ class Turns(Reading):
         return result
 
     def _agreed(self, question: Question, repeat: Callable[[], T]) -> T:
-        """Ask, and repeat the call; again where others have written to the allocations meanwhile. Raises Refused."""
+        """Ask, and repeat the call; again where others have written to the allocations meanwhile.
+
+        Raises CallbackRefused.
+        """
         questions, thread = self._questions, threading.get_ident()
         for _ in range(_ASKED_TIMES):
             for one in question.bound:
@@ -386,7 +391,7 @@ class Turns(Reading):
                 if thread in questions:
                     del questions[thread]
         one = question.bound[0]
-        raise Refused(
+        raise CallbackRefused(
             f"task {one.task!r}: allocation {one.alloc} was written to each of the {_ASKED_TIMES} times that its model "
             "was asked: conditions and before_ callbacks must neither write to it nor wait for who does"
         )
@@ -426,7 +431,7 @@ class Turns(Reading):
     def _has(self, record: Record) -> bool:
         """Tell whether a record that was to be written is in the log; not, where nobody knows yet."""
         found = None
-        with suppress(LogError):
+        with suppress(LogError, Unreadable):
             found = next(iter(self.store.log.read(record.alloc, record.version - 1)), None)
         return found is not None and (found.index, found.event) == (record.index, record.event)
 

@@ -26,7 +26,7 @@ from taskfold.log.ndjson_lines import is_header, opened, read_records
 from taskfold.log.opening import DATABASES, LINES, is_new_log, is_postgres, open_log, read_server_at_once, shown_name
 from taskfold.log.scan import LogCheck
 from taskfold.log.sparse import Part
-from taskfold.model.errors import LogError
+from taskfold.model.errors import LogError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["backup", "backup_records"]
@@ -183,4 +183,4 @@ def _copy_lines(path: Path, name: str, draft: Path) -> None:
 
 def _check_lines(stream: BinaryIO, name: str) -> None:
     if not is_header(stream.peek(_PEEK_BYTES)):  # type: ignore[attr-defined]
-        raise LogError(f"{name}: is not a taskfold log; `taskfold import` makes one of what a Nomad said")
+        raise UnreadableLog(f"{name}: is not a taskfold log; `taskfold import` makes one of what a Nomad said")

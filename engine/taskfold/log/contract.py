@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.log.entries import Entries, entries_of, event_digest, read_back
 from taskfold.model.dialect import Dialect, dialect_of
-from taskfold.model.errors import DialectError, Gone, IdConflict, LogError, VersionConflict
+from taskfold.model.errors import DialectError, Gone, IdConflict, LogError, UnreadableLog, VersionConflict
 from taskfold.model.events import wire_type
 from taskfold.model.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
 
@@ -129,7 +129,7 @@ def check_header(header: LogHeader) -> None:
 def check_format(found: int) -> None:
     """Check that records of a format can be read here. Raises LogError."""
     if not 1 <= found <= FORMAT:
-        raise LogError(f"the log has record format {found}; this taskfold reads the formats 1 to {FORMAT}")
+        raise UnreadableLog(f"the log has record format {found}; this taskfold reads the formats 1 to {FORMAT}")
 
 
 def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
@@ -300,7 +300,7 @@ class Reader(Protocol):
         ...
 
 
-OnHole: TypeAlias = Callable[[str | None, int, int], LogError | None]
+OnHole: TypeAlias = Callable[[str | None, int, int], Gone | UnreadableLog | None]
 """Says what is wrong where a place (of an allocation, or of the log) is missing, and which one follows."""
 
 
@@ -310,7 +310,7 @@ def kept_hole(header: LogHeader, name: str) -> OnHole:
     return lambda alloc, place, found: None if found <= compacted + 1 else hole(header, name, alloc, place, found)
 
 
-def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int) -> LogError:
+def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
     """Return the error for records that are missing: removed, or lost."""
     compacted = 0 if header.compacted is UNSET else header.compacted.seq
     if alloc is not None and (compacted or place == 1):
@@ -320,7 +320,7 @@ def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int
         what = f"records up to position {compacted} were removed when the log was compacted"
         return Gone(f"{name}: {what}: read after {compacted}", oldest=compacted)
     of = "Seq" if alloc is None else f"allocation {alloc}, Version"
-    return LogError(f"{name}: the log is damaged: {of} {place} is missing, and {found} follows")
+    return UnreadableLog(f"{name}: the log is damaged: {of} {place} is missing, and {found} follows")
 
 
 def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) -> bool:

@@ -41,7 +41,7 @@ from taskfold.log.ownership import Owned
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
 from taskfold.log.sparse import Blocks, Part
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError, SourceError
+from taskfold.model.errors import LogError, SourceError, TaskfoldError, UnreadableLog
 from taskfold.model.record import FORMAT, LogHeader, Record
 
 __all__ = ["Content", "NdjsonLog", "read_content"]
@@ -171,7 +171,7 @@ class NdjsonLog(Owned):
         if placed:
             try:
                 self._append(placed, sealed_lines(lines), sync=sync)
-            except LogError:
+            except TaskfoldError:
                 raise  # nothing changed
             except BaseException:
                 self._is_interrupted = True
@@ -505,7 +505,7 @@ class NdjsonLog(Owned):
                     for records in decoded(narrow(run), name, header.taskfold):
                         yield from records
             except SourceError as error:
-                raise LogError(str(error)) from None
+                raise UnreadableLog(str(error)) from None
         yield from pending
 
     def _opened(self) -> BinaryIO:
@@ -543,10 +543,10 @@ def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reade
                 of_blocks.end(ledger.seq, run.size)
                 size += run.size
     except SourceError as error:
-        raise LogError(str(error)) from None
+        raise UnreadableLog(str(error)) from None
     except LogError as error:
         msg = f"{name}, line {ledger.seq + 2}: {error}"
-        raise LogError(msg) from None
+        raise type(error)(msg) from None
     return Content(header, ledger, of_blocks, size)
 
 

@@ -16,7 +16,7 @@ from taskfold.log.entries import decoder
 from taskfold.log.lines import blocks
 from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
 from taskfold.log.upcast import upcaster
-from taskfold.model.errors import DialectError, LogError, SourceError
+from taskfold.model.errors import DialectError, LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = [
@@ -60,7 +60,7 @@ def is_header(line: bytes) -> bool:
     return line.lstrip().startswith(b'{"taskfold":')
 
 
-class DamagedHeader(LogError):
+class DamagedHeader(UnreadableLog):
     """A header is none, or not the one that was written."""
 
 
@@ -80,7 +80,7 @@ def header_of(line: bytes) -> LogHeader:
         source = msgspec.json.decode(unsealed(line), type=_Format).taskfold
         check_format(source)
         if source != UNSEALED and b'"Seal"' not in line:
-            raise LogError(f"it has no seal; the format of a log without seals is {UNSEALED}")
+            raise UnreadableLog(f"it has no seal; the format of a log without seals is {UNSEALED}")
         if source != UNSEALED and seal(unsealed(line)) != line:
             raise DamagedHeader("it is damaged: what is there is not what was written")
         header = _decode_header(line if source == UNSEALED else unsealed(line))

@@ -45,7 +45,7 @@ from taskfold.log.ownership import Owned
 from taskfold.log.postgres_tables import Connection
 from taskfold.log.upcast import upcaster
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import Gone, LogError
+from taskfold.model.errors import Gone, LogError, TaskfoldError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["PostgresLog"]
@@ -177,7 +177,7 @@ class PostgresLog(Owned):
             with self._told():
                 seq = self._locked()
             self._depth += 1
-        except LogError:
+        except TaskfoldError:
             raise
         except BaseException:
             self._is_interrupted = True
@@ -282,7 +282,7 @@ class PostgresLog(Owned):
         try:
             with self._told():
                 return self._append_all(appends, sync=sync, after_seq=after_seq)
-        except LogError:
+        except TaskfoldError:
             raise  # what became of the write is known, or is asked for before the next
         except BaseException:
             self._is_interrupted = True
@@ -307,7 +307,7 @@ class PostgresLog(Owned):
             self._undo()
             self._is_lost = has_pending
             raise
-        except LogError:
+        except TaskfoldError:
             raise
         except BaseException:
             self._is_interrupted = True
@@ -369,7 +369,7 @@ class PostgresLog(Owned):
         try:
             with self._told():
                 self._sync()
-        except LogError:
+        except TaskfoldError:
             raise
         except BaseException:
             self._is_interrupted = True
@@ -517,13 +517,13 @@ class PostgresLog(Owned):
                 check_whole(self.header, self.name, asked["after"])
             yield from tables.records(connection, self.name, self.header, query, {**asked, "newest": newest}, on_hole)
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
         """Say why a place is missing: records may have been removed while others were read."""
         with self._told("read"), self._reader() as connection:
             self._take(tables.head(connection, self.name)[0])
         return hole(self.header, self.name, alloc, place, found)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
         error = self._hole(alloc, place, found)
         return kept_hole(self.header, self.name)(alloc, place, found) if isinstance(error, Gone) else error
 

@@ -17,7 +17,7 @@ from taskfold.log.ndjson_lines import header_of, header_text
 from taskfold.log.opening import shown_name
 from taskfold.log.upcast import record_decoder
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError, SourceError
+from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["Connection", "is_begun", "read_matching", "read_postgres"]
@@ -137,7 +137,7 @@ def head_of(row: tuple[Any, ...] | None, name: str) -> tuple[LogHeader, int]:
     try:
         return header_of(f"{row[0]}\n".encode()), int(row[1])
     except LogError as error:
-        raise LogError(f"{name}: not the header of a taskfold log: {error}") from None
+        raise UnreadableLog(f"{name}: not the header of a taskfold log: {error}") from None
 
 
 def _begin(connection: Connection, header: LogHeader) -> bool:
@@ -166,11 +166,11 @@ def records(
                 raise error
             asked["after"] = place
             if zlib.crc32(body) != checksum:
-                raise LogError(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
+                raise UnreadableLog(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
             try:
                 yield decode(body)
             except msgspec.DecodeError as error:
-                raise LogError(f"{name}, Seq {seq}: not a record of a taskfold log: {error}") from None
+                raise UnreadableLog(f"{name}, Seq {seq}: not a record of a taskfold log: {error}") from None
         if len(rows) < _ROWS:
             return
 
@@ -292,7 +292,7 @@ def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
     query = "SELECT part, checksum, body FROM taskfold_checkpoint ORDER BY part"
     for part, checksum, body in connection.cursor().stream(query):
         if zlib.crc32(body) != checksum:
-            raise LogError(f"{name}: part {part} of the checkpoint is damaged")
+            raise UnreadableLog(f"{name}: part {part} of the checkpoint is damaged")
         yield body
 
 

@@ -28,7 +28,7 @@ from taskfold.log.read_only import ReadOnlyLog
 from taskfold.log.sparse import Part
 from taskfold.log.sqlite import SqliteLog
 from taskfold.log.upcast import record_decoder
-from taskfold.model.errors import LogError, SourceError
+from taskfold.model.errors import Gone, LogError, SourceError, TaskfoldError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["NdjsonReader", "SqliteReader"]
@@ -111,7 +111,7 @@ class NdjsonReader(_FileReader, NdjsonLog):
         with self._taking:
             try:
                 self._take_in()
-            except LogError:
+            except TaskfoldError:
                 raise
             except BaseException:  # what is known may not fit what was read
                 self._is_interrupted = True
@@ -182,7 +182,7 @@ class NdjsonReader(_FileReader, NdjsonLog):
                         self._blocks.end(self._ledger.seq, run.size)
                         self._size += run.size
             except SourceError as error:
-                raise LogError(str(error)) from None
+                raise UnreadableLog(str(error)) from None
 
     def _note_tail(self, _: object) -> None:
         self._has_tail = True
@@ -282,11 +282,11 @@ class SqliteReader(_FileReader, SqliteLog):
             self.header, self._head, self._ledger.seq, self._version = header, head, head.seq, version
         return self.seq
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
         self._take_header()
         return super()._hole(alloc, place, found)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
         self._take_header()
         return super()._kept_hole(alloc, place, found)
 
@@ -316,7 +316,7 @@ class SqliteReader(_FileReader, SqliteLog):
         """Say that the file is gone where it is: that says more than what SQLite finds then. Raises LogError."""
         try:
             yield
-        except LogError:
+        except (LogError, Gone):
             self._stat()
             raise
 

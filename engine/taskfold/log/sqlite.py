@@ -39,7 +39,7 @@ from taskfold.log.sqlite_files import neighbour
 from taskfold.log.sqlite_head import Head, digest_of
 from taskfold.log.sqlite_wal import lock_file
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError, TaskfoldError
+from taskfold.model.errors import Gone, LogError, TaskfoldError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["SqliteLog"]
@@ -164,7 +164,7 @@ class SqliteLog(Owned):
         self._reload()
         newest = database.execute("SELECT max(seq) FROM records").fetchone()[0] or 0
         if newest != self._head.seq:
-            raise LogError(
+            raise UnreadableLog(
                 f"{self.path}: the log is damaged: its newest record has Seq {newest}, where Seq {self._head.seq} was "
                 f"acknowledged; `taskfold log {self.path} --check` tells more"
             )
@@ -425,11 +425,11 @@ class SqliteLog(Owned):
                 raise LogError(f"{self.path}: was replaced by another log while it was open: open it again")
             yield from tables.read_rows(database, self.path, header.taskfold, query, asked, on_hole, on_end)
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> LogError:
+    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
         """Say why a place is missing; the header is the newest, since what is read may be removed meanwhile."""
         return hole(self.header, str(self.path), alloc, place, found)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> LogError | None:
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
         """Say why a place is missing that was not removed."""
         return kept_hole(self.header, str(self.path))(alloc, place, found)
 

@@ -24,7 +24,7 @@ from taskfold.log.sqlite_files import Connection, neighbour, uri
 from taskfold.log.sqlite_head import Head
 from taskfold.log.sqlite_wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
 from taskfold.log.upcast import record_decoder, upcaster
-from taskfold.model.errors import LogError, SourceError
+from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["newest_in", "read_checkpoint_of", "read_database", "reader"]
@@ -103,14 +103,14 @@ def read_rows(
                 raise error
             after = place
             if body.__class__ is not bytes or crc32(body) != checksum:
-                raise LogError(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
+                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
             try:
                 record = decode(body)
             except msgspec.DecodeError as error:
-                raise LogError(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
+                raise UnreadableLog(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
             # The columns by which it was found; who checks a log compares the others, too.
             if record.seq != seq or (alloc is not None and (record.alloc != alloc or record.version != place)):
-                raise LogError(f"{path}, Seq {seq}: the record is damaged: its columns say something else than it")
+                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its columns say something else than it")
             yield record
         digest += sum(map(_checksum, rows))
         if len(rows) < _ROWS:
@@ -122,7 +122,7 @@ def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, dige
     """Check that the records after a position, to the end, are those that were acknowledged. Raises LogError."""
     wanted = head.digest_after(after_seq)
     if wanted is not None and digest != wanted and header.taskfold >= _FIRST_WITH_HEAD:
-        raise LogError(
+        raise UnreadableLog(
             f"{path}: the log is damaged: its records up to Seq {head.seq} are not those that were acknowledged; "
             f"`taskfold log {path} --check` tells more"
         )
@@ -152,7 +152,7 @@ def snapshot(
     """
     with told(path, "read"):
         if not is_database(path):
-            raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+            raise UnreadableLog(f"{path}: is not a taskfold log, and nothing is ever overwritten")
         wal = check_beside(path, is_own=is_own)
         if wal.damage and not is_scan:
             check_newest(path, wal, None)
@@ -273,7 +273,7 @@ def told(path: Path, what: str = "written") -> Iterator[None]:
 def connected(path: Path) -> Connection:
     """Return the connection that writes. Raises LogError when the file is no database."""
     if not is_database(path):
-        raise LogError(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+        raise UnreadableLog(f"{path}: is not a taskfold log, and nothing is ever overwritten")
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
@@ -293,7 +293,7 @@ def read_checkpoint_of(path: Path, connect: Connect | None = None) -> Iterator[b
     with told(path, "read"), closing((connect or reader)(path)) as database:
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or crc32(body) != checksum:
-                raise LogError(f"{path}: part {part} of the checkpoint is damaged")
+                raise UnreadableLog(f"{path}: part {part} of the checkpoint is damaged")
             yield body
 
 
@@ -358,7 +358,7 @@ def is_written(path: Path) -> bool:
 def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
     """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
     if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise LogError(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
+        raise UnreadableLog(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
     found = database.execute("SELECT text FROM header").fetchone()
     try:
         return header_of(f"{found[0] if found else ''}\n".encode())
@@ -373,7 +373,7 @@ def head_in(database: sqlite3.Connection, path: Path, header: LogHeader) -> Head
     found = database.execute("SELECT head FROM head").fetchall()
     head = Head.unpacked(found[0][0]) if len(found) == 1 else None
     if head is None or head.uuid != header.uuid:
-        raise LogError(f"{path}: the log is damaged: its head is not what was written")
+        raise UnreadableLog(f"{path}: the log is damaged: its head is not what was written")
     return head
 
 
@@ -400,7 +400,7 @@ def check_schema(database: sqlite3.Connection, path: Path, header: LogHeader) ->
     wrong = sorted(name for _, name, _ in wanted - found)
     wrong += sorted(name for kind, name, _ in found if kind == "trigger")
     if wrong:
-        raise LogError(f"{path}: the log is damaged: {', '.join(map(repr, wrong))} is not as a log has it")
+        raise UnreadableLog(f"{path}: the log is damaged: {', '.join(map(repr, wrong))} is not as a log has it")
 
 
 def check_integrity(database: sqlite3.Connection, path: Path) -> None:
@@ -410,7 +410,7 @@ def check_integrity(database: sqlite3.Connection, path: Path) -> None:
         (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             found = " ".join(str(found).split())
-            raise LogError(
+            raise UnreadableLog(
                 f"{path}: the log is damaged: {found}; `taskfold log {path} --check` tells more, "
                 "and --repair NEW copies what is good"
             )

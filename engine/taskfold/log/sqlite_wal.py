@@ -24,7 +24,7 @@ except ImportError:  # not on Windows
 from taskfold.log.ndjson_lines import header_of
 from taskfold.log.sqlite_files import neighbour, unshared, uri
 from taskfold.log.sqlite_head import HEAD_BYTES, MARK, Head
-from taskfold.model.errors import LogError, TaskfoldError
+from taskfold.model.errors import LogError, TaskfoldError, UnreadableLog
 
 __all__ = ["Wal", "check_beside", "check_newest", "check_nothing_beside", "lock_file", "unwritten"]
 
@@ -319,7 +319,7 @@ def check_newest(path: Path, wal: Wal, head: Head | None) -> int:
     if not damage and wal.newest > commit + torn:
         damage = f"{path.name}-wal can be read up to commit {commit}, and others came after it"
     if damage:
-        raise LogError(
+        raise UnreadableLog(
             f"{path}: the log is damaged: {damage}; `taskfold log {path} --repair NEW` copies what can be read"
         )
     return (wal.frames - end) * wal.frame_bytes if is_among else 0

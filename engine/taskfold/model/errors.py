@@ -1,4 +1,37 @@
-"""Every error that taskfold raises on purpose: each names what was wrong, where, and what would be right."""
+"""Every error that taskfold raises on purpose: each names what was wrong, where, and what would be right.
+
+::
+
+    TaskfoldError
+    ├── Refused                  what was asked cannot be; nothing was changed. Ask for something else.
+    │   ├── IllegalEvent             by the lifecycle table
+    │   ├── InputRefused             nothing can be decided on this input
+    │   ├── PolicyRefused            restart policies are not valid
+    │   ├── ClockWentBack            inputs out of the order of their time
+    │   ├── CallbackRefused          by the condition or callback of a bound model
+    │   ├── VersionConflict          somebody else was first: read again, and decide anew
+    │   │   └── AlreadyPlaced
+    │   ├── IdConflict               an ID that names another event
+    │   ├── NotFound
+    │   │   ├── UnknownAllocation
+    │   │   └── UnknownTask
+    │   ├── ReadOnly                 by a log that was opened to be read
+    │   └── AppendRefused            several of these, each with the place of its write
+    ├── Unreadable               data is not what it should be. Mend it, or read something else.
+    │   ├── DecodeError              a value, with its JSON path
+    │   ├── SourceError              a file, with its line
+    │   ├── DialectError             of a dialect that is not spoken, or not this one
+    │   ├── UnreadableLog            no log, a damaged one, or one of a newer format (a LogError, too)
+    │   └── Gone                     records that were removed: read after them
+    ├── Unavailable              something outside fails. Try again; somebody may have to look after it.
+    │   ├── LogError                 a log cannot be read or written now
+    │   ├── CallbacksBusy            a model could not be asked
+    │   └── ServeError               a server cannot be run
+    └── ListenerError            it was recorded, and then somebody who was told of it raised: do not repeat it.
+
+`UnreadableLog` is a LogError, so that who holds a log catches all that it raises; trying again does not help there, so
+that Unreadable is to be asked for first. All of them can be pickled and copied.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +41,7 @@ from typing import Any, Final, Self
 __all__ = [
     "AlreadyPlaced",
     "AppendRefused",
+    "CallbackRefused",
     "CallbacksBusy",
     "ClockWentBack",
     "DecodeError",
@@ -18,13 +52,18 @@ __all__ = [
     "InputRefused",
     "ListenerError",
     "LogError",
+    "NotFound",
     "PolicyRefused",
     "ReadOnly",
     "Refused",
     "ServeError",
     "SourceError",
     "TaskfoldError",
+    "Unavailable",
     "UnknownAllocation",
+    "UnknownTask",
+    "Unreadable",
+    "UnreadableLog",
     "VersionConflict",
 ]
 
@@ -32,7 +71,7 @@ _PUBLIC_MODULE: Final = "taskfold.errors"
 
 
 class TaskfoldError(Exception):
-    """The base of every error that taskfold raises on purpose. All of them can be pickled and copied."""
+    """The base of every error that taskfold raises on purpose."""
 
     def __init_subclass__(cls) -> None:
         """Have tracebacks and pickles name an error of this module by the path that users import it from."""
@@ -52,7 +91,19 @@ def _error_again(kind: type[TaskfoldError], args: tuple[Any, ...]) -> TaskfoldEr
     return kind.__new__(kind, *args)
 
 
-class IllegalEvent(TaskfoldError):
+class Refused(TaskfoldError):
+    """What was asked for cannot be, and nothing was changed: the sentence says why, and what would be right."""
+
+
+class Unreadable(TaskfoldError):
+    """Data is not what it should be, or is not there any more; trying again does not help."""
+
+
+class Unavailable(TaskfoldError):
+    """Something outside of the program fails (a disk, a server, another process); trying again may help."""
+
+
+class IllegalEvent(Refused):
     """The lifecycle table refuses this event in this state; nothing was changed."""
 
     def __init__(self, *, task: str, state: str, event: str, allowed: tuple[str, ...], dialect: str) -> None:
@@ -67,11 +118,11 @@ class IllegalEvent(TaskfoldError):
         )
 
 
-class InputRefused(TaskfoldError):
+class InputRefused(Refused):
     """An input cannot be decided on: of another dialect, of a task where it has none, or of a negative exit code."""
 
 
-class PolicyRefused(TaskfoldError, ValueError):
+class PolicyRefused(Refused, ValueError):
     """Restart policies are not valid; nothing was decided."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -80,7 +131,7 @@ class PolicyRefused(TaskfoldError, ValueError):
         super().__init__(f"the restart policy is refused: {'; '.join(self.problems)}")
 
 
-class ClockWentBack(TaskfoldError):
+class ClockWentBack(Refused):
     """The time of an input is before that of the newest record of its allocation; nothing was changed."""
 
     def __init__(self, *, allocation: str, time_ns: int, newest_ns: int) -> None:
@@ -92,15 +143,15 @@ class ClockWentBack(TaskfoldError):
         )
 
 
-class Refused(TaskfoldError):
+class CallbackRefused(Refused):
     """A bound model's condition was false, or its callback before the append raised; nothing was changed."""
 
 
-class CallbacksBusy(Refused):
+class CallbacksBusy(Unavailable):
     """A model could not be asked, since another thread has run callbacks for too long; nothing was changed."""
 
 
-class AppendRefused(TaskfoldError):
+class AppendRefused(Refused):
     """Some writes of an append are refused; nothing was changed."""
 
     def __init__(self, refusals: Sequence[tuple[int, TaskfoldError]]) -> None:
@@ -147,31 +198,43 @@ class ListenerError(ExceptionGroup[Exception], TaskfoldError):
         return type(self), (list(self.exceptions),), self.__dict__
 
 
-class UnknownAllocation(TaskfoldError, KeyError):
-    """No allocation of this ID (or no task of this name in it) is known."""
+class NotFound(Refused, KeyError):
+    """What was asked for is not known."""
 
     def __str__(self) -> str:
         """Return the sentence itself: KeyError would print its repr."""
         return str(self.args[0])
 
 
-class DialectError(TaskfoldError, ValueError):
+class UnknownAllocation(NotFound):
+    """No allocation of this ID is known, or several IDs begin like this."""
+
+
+class UnknownTask(NotFound):
+    """The allocation has no task of this name."""
+
+
+class DialectError(Unreadable, ValueError):
     """A dialect that taskfold does not speak, or two dialects in one log."""
 
 
-class DecodeError(TaskfoldError, ValueError):
+class DecodeError(Unreadable, ValueError):
     """A value is not what the format says; the message names its JSON path."""
 
 
-class LogError(TaskfoldError):
+class LogError(Unavailable):
     """A log cannot be read or written as asked."""
 
 
-class ReadOnly(LogError):
+class UnreadableLog(Unreadable, LogError):
+    """What is there is no log, a damaged one, or one of a format that is not known here."""
+
+
+class ReadOnly(Refused):
     """The log was opened to be read only, and is written by another process, if by any; nothing was changed."""
 
 
-class Gone(LogError):
+class Gone(Unreadable):
     """Records that are asked for were removed from the log."""
 
     def __init__(self, message: str, *, oldest: int) -> None:
@@ -180,7 +243,7 @@ class Gone(LogError):
         super().__init__(message)
 
 
-class VersionConflict(LogError):
+class VersionConflict(Refused):
     """Another writer appended to this allocation first."""
 
     def __init__(self, *, allocation: str, expected: int, found: int) -> None:
@@ -202,7 +265,7 @@ class AlreadyPlaced(VersionConflict):
         )
 
 
-class IdConflict(TaskfoldError):
+class IdConflict(Refused):
     """An ID names another event that was recorded before; nothing was changed."""
 
     def __init__(self, *, id: str, allocation: str, task: str, event: str) -> None:
@@ -217,7 +280,7 @@ class IdConflict(TaskfoldError):
         )
 
 
-class SourceError(TaskfoldError):
+class SourceError(Unreadable):
     """A source of observations or records cannot be read; the message names the file and the line."""
 
     def __init__(self, name: str, message: str, *, line: int | None = None) -> None:
@@ -227,5 +290,5 @@ class SourceError(TaskfoldError):
         super().__init__(f"{where}: {message}")
 
 
-class ServeError(TaskfoldError):
+class ServeError(Unavailable):
     """A server cannot be run as asked."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from taskfold.fold.allocation import Fold
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.model.errors import UnknownAllocation
+from taskfold.model.errors import UnknownAllocation, UnknownTask
 from taskfold.model.record import Record
 from taskfold.sources.diff import Difference, differences
 from taskfold.sources.replay import Replay
@@ -72,7 +72,7 @@ def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
         raise UnknownAllocation(f"no allocation begins with {alloc!r}")
     names = sorted({record.task for record in found[one] if record.task})
     if task and task not in names:
-        raise UnknownAllocation(f"allocation {one} has no task {task!r}; it has {', '.join(names) or 'none'}")
+        raise UnknownTask(f"allocation {one} has no task {task!r}; it has {', '.join(names) or 'none'}")
     fold = Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
     before = None
     for record in found[one]:
