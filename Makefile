@@ -29,7 +29,7 @@ test: $(STAMP)  ## run the tests and the doctests
 
 test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
 	@$(BIN)/python tests/support/postgres.py
-	$(BIN)/python tests/support/all_versions.py --tested "$(TESTED)" $(PARALLEL)
+	$(BIN)/python tools/all_versions.py --tested "$(TESTED)" $(PARALLEL)
 
 lint: $(STAMP)  ## check rules and formatting
 	$(BIN)/ruff check .
@@ -54,8 +54,8 @@ soak: $(STAMP)  ## run a scheduler for TASKFOLD_SOAK_MINUTES (3), and see that i
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
 
 schemas: $(STAMP)  ## write schemas/ anew from the types
-	$(BIN)/python -m taskfold.nomad.schema --write schemas
-	$(BIN)/python -m taskfold.http.openapi --write schemas
+	$(BIN)/python -m tools.schemas --write schemas
+	$(BIN)/python -m tools.openapi --write schemas
 
 docs: $(STAMP) $(VENV)/.docs  ## build the documentation into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet --site-dir site

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from benchmarks import report
 from benchmarks.harness import Budget, Row
 from benchmarks.report import BEGIN, END, PAGE, README, RESULTS

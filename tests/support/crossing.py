@@ -1,7 +1,7 @@
 """Logs that are written on one Python and opened on another: ``write FOLDER``, then ``read FOLDER`` on each other one.
 
-A run of ``write`` leaves a log of each kind, and what it held in the end; ``read`` compares. `all_versions.py`,
-beside this file, has each Python and each set of requirements do both.
+A run of ``write`` leaves a log of each kind, and what it held in the end; ``read`` compares. `tools/all_versions.py`
+has each Python and each set of requirements do both.
 """
 
 from __future__ import annotations

@@ -1,268 +1,30 @@
-"""The OpenAPI document: what `ROUTES` and the types say, for programs that make clients and for those that test them.
-
-``python -m taskfold.http.openapi --write schemas`` makes ``openapi.json`` of the newest dialect, ``--check`` checks it.
-"""
+"""The OpenAPI documents that come with taskfold, one of each dialect: made when it is built, and served as they are."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from http import HTTPStatus
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from typing import Final
 
-from taskfold.http.evaluations import Evaluation
-from taskfold.http.inputs import Results
-from taskfold.http.routes import ROUTES
-from taskfold.http.routing import Route
-from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
-from taskfold.model.dialect import NEWEST_DIALECT, Dialect, dialect_of
-from taskfold.nomad.schema import (
-    Schema,
-    allocation_schema,
-    as_text,
-    input_schema,
-    record_schema,
-    schema_of,
-    stub_schema,
-    write_or_check,
-    write_schema,
-)
-from taskfold.nomad.writes import WRITE_TYPES
+import msgspec
 
-__all__ = ["FILE", "document", "main"]
+from taskfold.model.dialect import NEWEST_DIALECT
 
-FILE: Final = "openapi.json"
-
-_TEXT: Final[Schema] = {"type": "string"}
-_NUMBER: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
-
-_REF: Final = "#/components/schemas/"
-_INDEX_HEADERS: Final = {
-    "X-Nomad-Index": {"description": "The index that the answer is of.", "schema": _NUMBER},
-    "X-Nomad-KnownLeader": {"description": "Always true.", "schema": {"const": "true"}},
-    "X-Nomad-LastContact": {"description": "Always 0.", "schema": {"const": "0"}},
-}
-_NEXT: Final = {"X-Nomad-NextToken": {"description": "There is more: the next page.", "schema": _NUMBER}}
+__all__ = ["document_text", "file_name"]
 
 
-def _json(schema: Schema) -> Schema:
-    return {"application/json": {"schema": schema}}
+def file_name(dialect: str) -> str:
+    """Return the name of the file of a dialect's document; the newest dialect's is ``openapi.json``."""
+    return "openapi.json" if dialect == NEWEST_DIALECT else f"openapi-{dialect}.json"
 
 
-_REASONS: Final = {
-    200: "The answer.",
-    400: "A parameter or a body that cannot be understood.",
-    403: "The token is missing or wrong.",
-    404: "There is no such allocation, evaluation or job.",
-    405: "The endpoint is not asked so.",
-    408: "The body did not come in time.",
-    409: "Something was refused, or this server mirrors a Nomad; nothing was recorded.",
-    410: "Records that are asked for were removed when the log was compacted.",
-    413: "The body is too large.",
-    414: "The query is too long.",
-    415: "The body is compressed.",
-    429: "The client has as many requests of this kind as it may have.",
-    500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
-    501: "This server takes no jobs.",
-}
-_COMMON: Final = dict.fromkeys((403, 405, 414), "text")
-_REGIONAL: Final = dict.fromkeys((400, 429, 500), "text")
+@cache
+def document_text(dialect: str) -> bytes:
+    """Return the OpenAPI document of a server of a dialect, as JSON without spaces. O(its length), once a process.
 
-
-def document(dialect: str | Dialect = NEWEST_DIALECT) -> Schema:
-    """Return the OpenAPI document of a server that speaks a dialect. O(types), a second."""
-    spoken = dialect_of(dialect)
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": f"taskfold, dialect {spoken.name}",
-            "version": "1",
-            "description": "The allocations of a log, as Nomad's agents serve theirs, and some endpoints of our own.",
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
-        "paths": _paths(spoken),
-        "components": {
-            "schemas": _schemas(spoken),
-            "securitySchemes": {
-                "token": {"type": "apiKey", "in": "header", "name": "X-Nomad-Token"},
-                "bearer": {"type": "http", "scheme": "bearer"},
-            },
-        },
-        "security": [{}, {"token": []}, {"bearer": []}],
-    }
-
-
-def _paths(dialect: Dialect) -> Schema:
-    """Return every endpoint that a dialect has."""
-    paths: Schema = {}
-    for route in ROUTES.values():
-        if route.is_in(dialect):
-            paths[route.path] = {method.lower(): _operation(route, method, dialect) for method in route.methods}
-    return paths
-
-
-def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
-    """Return what one method of an endpoint takes and answers."""
-    parts = [{"name": name, "in": "path", "required": True, "schema": _TEXT} for name in route.part_names]
-    query = [
-        {"name": each.name, "in": "query", "schema": each.schema, "description": each.meaning}
-        for each in route.parameters
-        if each.is_in(dialect)
-    ]
-    operation: Schema = {
-        "operationId": route.name if len(route.methods) == 1 else f"{route.name}_{method.lower()}",
-        "summary": route.summary,
-        "tags": ["taskfold" if route.is_own else "nomad"],
-        "parameters": [*parts, *query],
-        "responses": _responses(route),
-    }
-    if route.lines:
-        lines = {"application/x-ndjson": {"schema": {"$ref": _REF + route.lines}}}
-        text = f"JSON lines, each of them a {route.lines}."
-        operation["requestBody"] = {"required": True, "content": lines, "description": text}
-    elif method != "GET":
-        operation["requestBody"] = {"content": _json({"type": "object"})}
-    if route.is_open:
-        operation["security"] = [{}]
-    return operation
-
-
-def _responses(route: Route) -> Schema:
-    """Return the answers of an endpoint, by status."""
-    answers = {**_COMMON, **(_REGIONAL if route.is_regional else {}), **route.answers}
-    responses: Schema = {}
-    for status, body in sorted(answers.items()):
-        responses[str(status)] = {"description": _REASONS[status], "content": _content(body)}
-        if status == HTTPStatus.OK:
-            headers = _INDEX_HEADERS if route.is_regional else {}
-            responses[str(status)]["headers"] = headers | (_NEXT if route.is_paged else {})
-    return responses
-
-
-def _content(body: str) -> Schema:
-    """Return the content of an answer whose row names its schema, or several of them."""
-    content: Schema = {}
-    for name in body.split(" | "):
-        item = name.removesuffix("[]")
-        schema = {"text": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
-        if name == "text":
-            content["text/plain"] = {"schema": schema}
-        else:
-            content |= _json(schema if item == name else {"type": "array", "items": schema})
-    return content
-
-
-def _schemas(dialect: Dialect) -> Schema:
-    """Return the components: what the schemas of the types define, and what is made here."""
-    schemas: Schema = dict(_OWN)
-    for name, made, prefix in (
-        ("Allocation", allocation_schema(dialect), ""),
-        ("Stub", stub_schema(dialect), ""),
-        # Some events have the name of a part of a job.
-        ("Record", record_schema(), "Event"),
-        ("Write", write_schema(), "Event"),
-        ("Said", input_schema(), "Input"),
-        ("Results", schema_of(Results, "results", "What became of inputs"), "Event"),
-        ("Evaluation", schema_of(Evaluation, "evaluation", "The evaluation of a stop"), "Stop"),
-    ):
-        root = json.loads(json.dumps(made).replace("#/$defs/", _REF + prefix))
-        for other, definition in root.pop("$defs", {}).items():
-            assert schemas.setdefault(prefix + other, definition) == definition, other
-        schemas[name] = {key: value for key, value in root.items() if key not in {"$schema", "$id"}}
-    return dict(sorted(schemas.items()))
-
-
-def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties if required is None else required),
-        "additionalProperties": False,
-    }
-
-
-_LINE: Final = {"type": "integer", "minimum": 1, "description": "The line of the request, from 1."}
-_PART: Final = _object({"message": _TEXT, "ok": {"type": "boolean"}})
-_OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
-_OWN: Final[dict[str, Schema]] = {
-    "Recorded": _object(
-        {
-            "Index": {**_NUMBER, "description": "The index of the write."},
-            "Results": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "Line": _LINE,
-                        "Alloc": _TEXT,
-                        "Version": {**_NUMBER, "description": "The version that the allocation got."},
-                        "Seq": {**_NUMBER, "description": "The position in the log."},
-                        "Repeat": {"const": True, "description": "Its ID was recorded before."},
-                    },
-                    ("Line", "Alloc"),
-                ),
-            },
-        }
-    ),
-    "Stopped": _object({"EvalID": _TEXT, "Index": _NUMBER}),
-    "Numbers": _object(
-        {
-            "Counters": _OBJECTS,
-            "Gauges": _OBJECTS,
-            "Points": _OBJECTS,
-            "Samples": _OBJECTS,
-            "Timestamp": _TEXT,
-        }
-    ),
-    "Acted": _object({"Index": _NUMBER}),
-    "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
-    "Health": _object({"client": _PART, "server": _PART}, ()),
-    "Frame": {
-        "type": "object",
-        "description": "A line of the stream: a heartbeat is empty, and an error is the last one.",
-        "properties": {
-            "Index": _NUMBER,
-            "Events": {"type": "array", "items": {"$ref": _REF + "Event"}},
-            "Error": {"$ref": _REF + "StreamError"},
-        },
-    },
-    "Event": _object(
-        {
-            "FilterKeys": {"type": "array", "items": _TEXT},
-            "Index": _NUMBER,
-            "Key": _TEXT,
-            "Namespace": _TEXT,
-            "Payload": _object({"Allocation": {"$ref": _REF + "Allocation"}}),
-            "Topic": {"const": TOPIC},
-            "Type": {
-                **_TEXT,
-                "examples": sorted(WRITE_TYPES),
-                "description": "What wrote; a mirror says what it was told.",
-            },
-        }
-    ),
-    "StreamError": _object(
-        {
-            "Reason": {"enum": [GONE, AHEAD, SLOW]},
-            "Message": _TEXT,
-            "Oldest": _NUMBER,
-            "Newest": _NUMBER,
-            "Position": {**_NUMBER, "description": "Where to go on, with from=Position."},
-        },
-        ("Reason", "Message", "Oldest", "Newest"),
-    ),
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the document into a folder, or check the one that is there; return the exit status."""
-
-    def there(folder: Path) -> set[str]:
-        return {path.name for path in folder.glob(FILE)}
-
-    return write_or_check("python -m taskfold.http.openapi", lambda: {FILE: as_text(document())}, there, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises OSError where the file is missing from the installation.
+    """
+    folder = resources.files("taskfold") / "schemas"
+    if not folder.is_dir():
+        folder = Path(__file__).parents[3] / "schemas"  # the checkout that is worked in
+    return msgspec.json.encode(msgspec.json.decode((folder / file_name(dialect)).read_bytes()))

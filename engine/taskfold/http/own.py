@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
-from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +10,7 @@ import msgspec
 
 from taskfold.http.answers import VARY, Answer, json_answer, pretty
 from taskfold.http.numbers import Numbers, counts_of
+from taskfold.http.openapi import document_text
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
 
@@ -91,12 +90,4 @@ def _summary(numbers: Numbers) -> dict[str, Any]:
 
 async def openapi(app: App, _: Request) -> Answer:
     """Answer ``GET /v1/openapi.json``."""
-    # Making it takes a second the first time.
-    return json_answer(await asyncio.to_thread(_document, app.dialect.name))
-
-
-@cache
-def _document(dialect: str) -> bytes:
-    from taskfold.http.openapi import document
-
-    return msgspec.json.encode(document(dialect))
+    return json_answer(document_text(app.dialect.name))

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Final, NamedTuple
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[1]
 FOLDER: Final = ROOT / ".venvs"
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 

@@ -1,6 +1,6 @@
-"""The JSON Schemas of everything that taskfold reads and writes, made from the types.
+"""The JSON Schemas of everything that taskfold reads and writes, made from the types when it is built.
 
-``python -m taskfold.nomad.schema --write schemas`` writes them, ``--check schemas`` names those that are stale.
+``python -m tools.schemas --write schemas`` writes them, ``--check schemas`` names those that are stale.
 
 The types say the shape (`AllocationView` and the views below it, `Record`, `LogHeader`), and what stands in their
 docstrings becomes the descriptions. Which fields a dialect has, and which of them it always sends, is asked of the
@@ -322,17 +322,17 @@ def _needed(schema: Schema, definitions: Mapping[str, Schema]) -> set[str]:
 # --- the command ---
 
 
-_MADE_ELSEWHERE: Final = frozenset(("openapi.json",))
-"""What a face makes of these schemas, and checks by itself."""
+_MADE_ELSEWHERE: Final = "openapi*.json"
+"""What `tools.openapi` makes of these schemas, and checks by itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the schemas into a folder, or check those that are there; return the exit status."""
 
     def there(folder: Path) -> set[str]:
-        return {path.name for path in folder.glob("*.json")} - _MADE_ELSEWHERE
+        return {path.name for path in folder.glob("*.json") if not path.match(_MADE_ELSEWHERE)}
 
-    return write_or_check("python -m taskfold.nomad.schema", documents, there, arguments)
+    return write_or_check("python -m tools.schemas", documents, there, arguments)
 
 
 def write_or_check(
@@ -367,9 +367,9 @@ def _stale_files(folder: Path, made: Mapping[str, bytes], there: set[str]) -> li
     return [f"{folder / name}: {said[name]}" for name in sorted(said)]
 
 
-def as_text(value: object) -> bytes:
-    """Return JSON as the committed files have it: indented, sorted, with a newline at its end."""
-    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def as_text(value: object, *, is_sorted: bool = True) -> bytes:
+    """Return JSON as the committed files have it: indented, with a newline at its end."""
+    return (json.dumps(value, indent=2, sort_keys=is_sorted, ensure_ascii=False) + "\n").encode()
 
 
 if __name__ == "__main__":
