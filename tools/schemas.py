@@ -29,7 +29,7 @@ from msgspec import inspect as types
 
 from taskfold.fold.allocation import AllocationState
 from taskfold.fold.task import TaskState
-from taskfold.model.dialect import DIALECTS, Dialect, version_key
+from taskfold.model.dialect import DIALECTS, Dialect
 from taskfold.model.events import EVENT_TYPES, EventType, SiblingTaskFailed
 from taskfold.model.inputs import Said
 from taskfold.model.record import FORMAT, LogHeader, Record, Write
@@ -192,8 +192,7 @@ def _keep(definition: Schema, names: Sequence[str], required: Sequence[str]) -> 
 
 def _type_schema(dialect: Dialect) -> Schema:
     """Return what an event's Type may be: one that the dialect knows, or, since types are open, any other text."""
-    version = version_key(dialect.name)
-    known = {_spelling(row, dialect): row.meaning for row in EVENT_TYPES if version_key(row.since) <= version}
+    known = {_spelling(row, dialect): row.meaning for row in EVENT_TYPES if dialect.has(row.since)}
     lines = ["What happened. Known types, others are fine:", *(f"{wire}: {said}" for wire, said in known.items())]
     return {"description": "\n".join(lines), "anyOf": [{"enum": list(known)}, {"type": "string"}]}
 
@@ -238,6 +237,8 @@ def _describe(schema: Schema, cls: type[Struct]) -> None:
     names = dict(zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True))
     schema["description"] = _in_words_of_the_wire(cls.__doc__ or "", names)
     for attribute, text in _attribute_docs(cls).items():
+        if attribute not in names:  # of the class itself
+            continue
         schema["properties"][names[attribute]].setdefault("description", _in_words_of_the_wire(text, names))
 
 
@@ -295,9 +296,8 @@ _NULL_SCHEMA: Final[Schema] = {"type": "null"}
 
 def _has(dialect: Dialect, schema: Schema) -> bool:
     """Tell whether a dialect has a property, by the marks that `since` and `until` left."""
-    version = version_key(dialect.name)
     since, until = (schema.get(mark, dialect.name) for mark in _MARKS)
-    return version_key(since) <= version <= version_key(until)
+    return dialect.has(since) and (until == dialect.name or not dialect.has(until))
 
 
 def _document(name: str, definitions: dict[str, Schema], root: type[Struct], said: Schema) -> Schema:

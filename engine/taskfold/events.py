@@ -1,4 +1,8 @@
 """Every task event, by name."""
 
+from typing import TYPE_CHECKING
+
 from taskfold.model.events import *
-from taskfold.model.events import __all__
+
+if not TYPE_CHECKING:
+    from taskfold.model.events import __all__

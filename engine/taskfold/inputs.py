@@ -1,4 +1,8 @@
 """Every input that can be reported."""
 
+from typing import TYPE_CHECKING
+
 from taskfold.model.inputs import *
-from taskfold.model.inputs import __all__
+
+if not TYPE_CHECKING:
+    from taskfold.model.inputs import __all__

@@ -43,9 +43,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from taskfold.fold.counts import UNITS
 from taskfold.model import events as ev
-from taskfold.model.counts import UNITS
-from taskfold.model.dialect import Dialect, dialect_of
+from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
 from taskfold.model.errors import IllegalEvent
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.record import Finished, InternalEvent
@@ -107,7 +107,7 @@ _TABLE_0_5_6: Final[Table] = {
     Finished: Row(DEAD, DEAD, DEAD, "task_runner.go Run, (dead, nil); seen"),
 }
 
-_LATER_THAN_0_5_0: Final = (ev.TaskSetup, ev.BuildingTaskDirectory, ev.Driver, ev.LeaderTaskDead)
+_LATER_THAN_0_5_0: Final = {row.cls for row in ev.EVENT_TYPES if not DIALECTS["0.5.0"].has(row.since)}
 
 _TABLE_0_5_0: Final[Table] = {cls: row for cls, row in _TABLE_0_5_6.items() if cls not in _LATER_THAN_0_5_0}
 

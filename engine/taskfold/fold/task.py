@@ -26,9 +26,9 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import UNSET, Struct
 from msgspec.structs import force_setattr
 
+from taskfold.fold.counts import UNITS, counts_by_type
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.fold.ring import STAYING, EventRing
-from taskfold.model.counts import UNITS, counts_by_type
 from taskfold.model.events import Restarting, TaskEvent
 from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.model.texts import MESSAGES, remember_message

@@ -14,9 +14,8 @@ from taskfold.http.posted import decoded, posted_lines, reported
 from taskfold.http.request import Request
 from taskfold.model.effects import AnyEffect, Outcome, Step, Timer
 from taskfold.model.errors import DecodeError, LogError, NotFound, TaskfoldError
-from taskfold.model.events import wire_name
+from taskfold.model.events import TaskEventUnion, wire_name
 from taskfold.model.inputs import Said
-from taskfold.model.record import TaskEventUnion
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -137,7 +136,7 @@ def _result(number: int, step: Step) -> Result:
         line=number,
         alloc=step.alloc,
         outcome=step.outcome,
-        events=tuple(Happened(task=task, event=event) for task, event in step.events),  # type: ignore[arg-type]  # a member of the union, by the registry
+        events=tuple(Happened(task=task, event=event) for task, event in step.events),
         effects=step.effects,
         timers=step.timers,
         notes=tuple(Noted(task=task, note=note) for task, note in step.notes),

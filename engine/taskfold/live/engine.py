@@ -158,7 +158,7 @@ class Engine(Reporting, Collecting):
             Write(
                 alloc=alloc,
                 task=task,
-                event=event,  # type: ignore[arg-type]  # a member of the union, by the registry
+                event=event,
                 time_ns=time_ns,
                 id=id,
                 expected_version=expected_version,

@@ -15,11 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from taskfold.fold.allocation import Allocation, Fold
+from taskfold.fold.counts import packed
 from taskfold.fold.task import Task, TaskState
 from taskfold.log.index_map import Positions
-from taskfold.model.counts import packed
 from taskfold.model.dialect import Dialect
-from taskfold.model.record import FORMAT, Coordinated, Decided, TaskEventUnion
+from taskfold.model.events import TaskEventUnion
+from taskfold.model.record import FORMAT, Coordinated, Decided
 
 __all__ = ["Checkpoint", "KeepsCheckpoints", "from_parts", "to_parts"]
 

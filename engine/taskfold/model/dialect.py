@@ -7,6 +7,7 @@ were recorded. Everything that differs between them is a field of `Dialect`; no 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from msgspec import Struct
@@ -14,10 +15,16 @@ from msgspec import Struct
 from taskfold.model.errors import DialectError
 from taskfold.model.policy import MODE_DELAY, MODE_FAIL, RestartPolicy
 
-__all__ = ["DEFAULT_DIALECT", "DIALECTS", "EVENTS_PER_TASK", "NEWEST_DIALECT", "Dialect", "dialect_of", "version_key"]
+__all__ = ["DEFAULT_DIALECT", "DIALECTS", "EVENTS_PER_TASK", "NEWEST_DIALECT", "Dialect", "dialect_of"]
 
 EVENTS_PER_TASK: Final = 10
 """How many of a task's newest events Nomad shows. Source: the documented API; the same in every version."""
+
+
+@cache
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return a version as numbers that compare: as texts, 0.11 would come before 0.9."""
+    return tuple(map(int, version.split(".")))
 
 
 class Dialect(Struct, frozen=True, eq=False):
@@ -27,6 +34,11 @@ class Dialect(Struct, frozen=True, eq=False):
     """
 
     name: str
+    told_by: str
+    """The field of a task state that no dialect before it has, which tells a body of it; empty: any task state does.
+
+    The top-level fields that tell it are those of `taskfold.nomad.fields` that no dialect before it has.
+    """
     omits_empty: bool
     """Leave empty top-level keys of an allocation out (since Nomad 0.10.0); before, every key is sent."""
     zero_time: str | None
@@ -82,6 +94,14 @@ class Dialect(Struct, frozen=True, eq=False):
     """The NetworkStatus that a client tells with its first report of an allocation without a network of its own, as
     JSON; empty where it tells none (before Nomad 1.0.0)."""
 
+    def has(self, since: str) -> bool:
+        """Tell whether this Nomad has what exists since another one. O(1).
+
+        >>> DIALECTS["1.1.2"].has("0.11.2"), DIALECTS["0.5.6"].has("0.11.2")
+        (True, False)
+        """
+        return _numbers(since) <= _numbers(self.name)
+
     def __reduce__(self) -> tuple[Callable[[str], Dialect], tuple[str]]:
         return dialect_of, (self.name,)
 
@@ -111,6 +131,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
     for dialect in (
         Dialect(
             name="0.5.0",
+            told_by="",
             omits_empty=False,
             zero_time="0001-01-01T00:00:00Z",
             has_times=False,
@@ -135,6 +156,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         ),
         Dialect(
             name="0.5.6",
+            told_by="StartedAt",
             omits_empty=False,
             zero_time="0001-01-01T00:00:00Z",
             has_times=True,
@@ -159,6 +181,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         ),
         Dialect(
             name="1.1.2",
+            told_by="Restarts",
             omits_empty=True,
             zero_time=None,
             has_times=True,
@@ -208,12 +231,3 @@ def dialect_of(name: str | Dialect) -> Dialect:
         known = ", ".join(DIALECTS)
         msg = f"{name!r} is not a dialect of taskfold; it speaks {known}"
         raise DialectError(msg) from None
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return a version such as ``0.11.2`` as numbers that compare.
-
-    >>> version_key("0.11.2") > version_key("0.5.6")
-    True
-    """
-    return tuple(int(part) for part in version.split("."))

@@ -1,55 +1,19 @@
 """The typed inputs: what a driver, an operator or a scheduler can say, for taskfold to decide what follows.
 
-An input says what happened or what is wished; `taskfold.decide` answers with events, effects and timers. Most inputs
-are of one task; those in `OF_ALLOCATION` are of the allocation, and those in `OF_EITHER` of one task or, without a
-task, of all that it concerns. Those in `NEW_CLIENT_ONLY` do not exist before Nomad 0.9.0, whose client they come from.
+An input says what happened or what is wished; `taskfold.decide` answers with events, effects and timers. Its class says
+where it fits (`Input.fits`, `Input.needs_new_client`); the sets and the union of all inputs are made of the classes. So
+a new input is its class here, and its rule in `taskfold.decision.rules`.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeAlias, Union
 
 from msgspec import Struct
 
 from taskfold.model.errors import InputRefused
 from taskfold.model.events import wire_name
 from taskfold.model.record import Addressed
-
-__all__ = [
-    "INPUTS",
-    "NEW_CLIENT_ONLY",
-    "OF_ALLOCATION",
-    "OF_EITHER",
-    "AnyInput",
-    "Disconnected",
-    "DownloadBegun",
-    "DownloadFailed",
-    "DriverMessage",
-    "Exited",
-    "HealthFailed",
-    "HookFailed",
-    "Input",
-    "KillFailed",
-    "KillRequested",
-    "NodeLost",
-    "Placed",
-    "Reconnected",
-    "RestartRequested",
-    "Restored",
-    "Said",
-    "ServerContacted",
-    "SetUp",
-    "SetupFailed",
-    "SignalRequested",
-    "StartFailed",
-    "Started",
-    "StopRequested",
-    "TemplateBlocked",
-    "TemplateChanged",
-    "TimerDue",
-    "ValidationFailed",
-]
-
 
 _SIGNALED: Final = 128
 """The exit code of a process that a signal ended is this more than the signal."""
@@ -67,9 +31,16 @@ class Input(
 ):
     """Something that is reported, or asked for."""
 
+    fits: ClassVar[Literal["task", "allocation", "either"]] = "task"
+    """What it is reported of: a task, the allocation, or a task or, without one, all tasks that it concerns."""
+    needs_new_client: ClassVar[bool] = False
+    """It comes from the client of Nomad 0.9.0 and later, and does not exist before."""
+
 
 class Placed(Input, frozen=True, kw_only=True, tag="Placed"):
     """The client has received the allocation (or, for a task, that one): its tasks may be prepared."""
+
+    fits = "either"
 
 
 class SetUp(Input, frozen=True, kw_only=True, tag="SetUp"):
@@ -93,6 +64,8 @@ class DownloadFailed(Input, frozen=True, kw_only=True, tag="DownloadFailed"):
 class HookFailed(Input, frozen=True, kw_only=True, tag="HookFailed"):
     """A hook that prepares the task failed: logs, templates, the check of its user."""
 
+    needs_new_client = True
+
     hook: str = ""
     error: str = ""
     recoverable: bool = False
@@ -106,6 +79,8 @@ class ValidationFailed(Input, frozen=True, kw_only=True, tag="ValidationFailed")
 
 class SetupFailed(Input, frozen=True, kw_only=True, tag="SetupFailed"):
     """The task, or the allocation as a whole, could not be set up."""
+
+    fits = "either"
 
     error: str = ""
 
@@ -160,6 +135,8 @@ class DriverMessage(Input, frozen=True, kw_only=True, tag="DriverMessage"):
 class StopRequested(Input, frozen=True, kw_only=True, tag="StopRequested"):
     """A scheduler wants the allocation stopped, or evicts it for one of a higher priority."""
 
+    fits = "allocation"
+
     desired: Literal["stop", "evict"] = "stop"
     """What its DesiredStatus becomes."""
     description: str = "alloc not needed due to job update"
@@ -169,6 +146,8 @@ class StopRequested(Input, frozen=True, kw_only=True, tag="StopRequested"):
 
 class KillRequested(Input, frozen=True, kw_only=True, tag="KillRequested"):
     """Somebody (a template, a secret, the client) wants the task, or all of them, killed."""
+
+    fits = "either"
 
     reason: str = ""
     fails_task: bool = False
@@ -183,6 +162,8 @@ class KillFailed(Input, frozen=True, kw_only=True, tag="KillFailed"):
 class RestartRequested(Input, frozen=True, kw_only=True, tag="RestartRequested"):
     """Somebody wants the task, or all that run, restarted."""
 
+    fits = "either"
+
     reason: str = "User requested restart"
     failure: bool = False
     """Something failed (a health check): it counts against the restart policy. A wish does not count."""
@@ -190,6 +171,8 @@ class RestartRequested(Input, frozen=True, kw_only=True, tag="RestartRequested")
 
 class SignalRequested(Input, frozen=True, kw_only=True, tag="SignalRequested"):
     """Somebody wants the task, or all that run, sent a signal."""
+
+    fits = "either"
 
     signal: str = ""
     """Its name, such as ``SIGHUP``; empty means what the driver sends unless told."""
@@ -206,15 +189,22 @@ class TemplateChanged(Input, frozen=True, kw_only=True, tag="TemplateChanged"):
 class TemplateBlocked(Input, frozen=True, kw_only=True, tag="TemplateBlocked"):
     """A template of the task waits for something that is missing."""
 
+    needs_new_client = True
+
     missing: tuple[str, ...] = ()
 
 
 class HealthFailed(Input, frozen=True, kw_only=True, tag="HealthFailed"):
     """The allocation did not become healthy in time for its deployment."""
 
+    fits = "allocation"
+    needs_new_client = True
+
 
 class Restored(Input, frozen=True, kw_only=True, tag="Restored"):
     """The client was restarted, and found the task's process again or not."""
+
+    fits = "either"
 
     reattached: bool = True
 
@@ -222,17 +212,28 @@ class Restored(Input, frozen=True, kw_only=True, tag="Restored"):
 class ServerContacted(Input, frozen=True, kw_only=True, tag="ServerContacted"):
     """The restarted client reached its servers: what could not be restored is started again."""
 
+    fits = "allocation"
+    needs_new_client = True
+
 
 class Disconnected(Input, frozen=True, kw_only=True, tag="Disconnected"):
     """The servers have lost touch with the allocation's node; its status is unknown."""
+
+    fits = "allocation"
+    needs_new_client = True
 
 
 class NodeLost(Input, frozen=True, kw_only=True, tag="NodeLost"):
     """The allocation's node is down; the allocation counts as lost, until its client says something else."""
 
+    fits = "allocation"
+
 
 class Reconnected(Input, frozen=True, kw_only=True, tag="Reconnected"):
     """The client reached its servers again."""
+
+    fits = "allocation"
+    needs_new_client = True
 
 
 class TimerDue(Input, frozen=True, kw_only=True, tag="TimerDue"):
@@ -241,34 +242,18 @@ class TimerDue(Input, frozen=True, kw_only=True, tag="TimerDue"):
     kind: Literal["start", "kill"] = "start"
 
 
-AnyInput: TypeAlias = (
-    Placed
-    | SetUp
-    | DownloadBegun
-    | DownloadFailed
-    | HookFailed
-    | ValidationFailed
-    | SetupFailed
-    | Started
-    | StartFailed
-    | Exited
-    | DriverMessage
-    | StopRequested
-    | KillRequested
-    | KillFailed
-    | RestartRequested
-    | SignalRequested
-    | TemplateChanged
-    | TemplateBlocked
-    | HealthFailed
-    | Restored
-    | ServerContacted
-    | Disconnected
-    | NodeLost
-    | Reconnected
-    | TimerDue
-)
-"""Every input as a closed union, for decoders and type checkers."""
+INPUTS: Final[tuple[type[Input], ...]] = tuple(Input.__subclasses__())
+"""Every input that can be reported, in the order of this module."""
+
+OF_ALLOCATION: Final = frozenset(kind for kind in INPUTS if kind.fits == "allocation")
+OF_EITHER: Final = frozenset(kind for kind in INPUTS if kind.fits == "either")
+NEW_CLIENT_ONLY: Final = frozenset(kind for kind in INPUTS if kind.needs_new_client)
+
+if TYPE_CHECKING:
+    AnyInput: TypeAlias = Input
+else:
+    AnyInput = Union[INPUTS]  # noqa: UP007 - of a tuple
+"""Every input as a closed union: decoders are made of it."""
 
 
 class Said(Addressed, frozen=True, kw_only=True):
@@ -277,10 +262,7 @@ class Said(Addressed, frozen=True, kw_only=True):
     input: AnyInput
 
 
-INPUTS: Final[tuple[type[Input], ...]] = tuple(Input.__subclasses__())
+_OTHERS: Final = ("INPUTS", "NEW_CLIENT_ONLY", "OF_ALLOCATION", "OF_EITHER", "AnyInput", "Input", "Said")
 
-OF_ALLOCATION: Final = frozenset({StopRequested, HealthFailed, ServerContacted, Disconnected, NodeLost, Reconnected})
-OF_EITHER: Final = frozenset({Placed, SetupFailed, KillRequested, RestartRequested, SignalRequested, Restored})
-NEW_CLIENT_ONLY: Final = frozenset(
-    {HookFailed, TemplateBlocked, HealthFailed, ServerContacted, Disconnected, Reconnected}
-)
+if not TYPE_CHECKING:  # who checks types takes every public name
+    __all__ = sorted({*_OTHERS, *(kind.__name__ for kind in INPUTS)})  # noqa: PLE0605 - made of the registry

@@ -10,8 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from taskfold.model import events as ev
-from taskfold.model.events import wire_name
+from taskfold.model.events import TaskEventUnion, wire_name
 
 __all__ = [
     "FORMAT",
@@ -29,7 +28,6 @@ __all__ = [
     "Observed",
     "Placed",
     "Record",
-    "TaskEventUnion",
     "Updated",
     "WritableEvent",
     "Write",
@@ -37,46 +35,6 @@ __all__ = [
 
 FORMAT: Final = 3
 """The version of the record format, written in the header of every log."""
-
-
-TaskEventUnion: TypeAlias = (
-    ev.Received
-    | ev.Started
-    | ev.Terminated
-    | ev.Restarting
-    | ev.NotRestarting
-    | ev.Killing
-    | ev.Killed
-    | ev.SetupFailure
-    | ev.DriverFailure
-    | ev.FailedValidation
-    | ev.DownloadingArtifacts
-    | ev.FailedArtifactDownload
-    | ev.RestartSignaled
-    | ev.Signaling
-    | ev.SiblingTaskFailed
-    | ev.TaskSetup
-    | ev.LeaderTaskDead
-    | ev.Driver
-    | ev.DiskResourcesExceeded
-    | ev.BuildingTaskDirectory
-    | ev.Generic
-    | ev.Template
-    | ev.AllocUnhealthy
-    | ev.TaskHookFailed
-    | ev.FailedRestoringTask
-    | ev.PluginBecameHealthy
-    | ev.PluginBecameUnhealthy
-    | ev.MainTasksDead
-    | ev.Reconnected
-    | ev.TaskHookMessage
-    | ev.WaitingForShutdownDelay
-    | ev.SkippingShutdownDelay
-    | ev.Pausing
-    | ev.Running
-    | ev.UnknownEvent
-)
-"""Every task event as a closed union, for decoders and type checkers; a test holds it equal to the registry."""
 
 
 State: TypeAlias = Literal["", "pending", "running", "dead"]

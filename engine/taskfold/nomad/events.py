@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from taskfold.model.dialect import Dialect, version_key
+from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import (
     BY_WIRE_TYPE,
@@ -88,8 +88,7 @@ def event_fields(dialect: Dialect) -> tuple[str, ...]:
     >>> [len(event_fields(dialect)) for dialect in DIALECTS.values()]
     [20, 21, 24]
     """
-    version = version_key(dialect.name)
-    return tuple(name for name, field in EVENT_FIELDS.items() if version_key(field.since) <= version)
+    return tuple(name for name, field in EVENT_FIELDS.items() if dialect.has(field.since))
 
 
 _TYPED: Final = ("Type", "Time", "FailsTask", "Details", "DisplayMessage")

@@ -22,7 +22,7 @@ from taskfold.fold.allocation import (
     current_fields,
 )
 from taskfold.fold.lifecycle import PENDING
-from taskfold.model.dialect import Dialect, version_key
+from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
 
 __all__ = [
@@ -126,11 +126,10 @@ def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...
     >>> len(allocation_fields(DIALECTS["0.5.6"])), len(allocation_fields(DIALECTS["0.5.6"], stub=True))
     (21, 14)
     """
-    version = version_key(dialect.name)
 
     def has(field: AllocationField) -> bool:
         since = field.in_stub if stub else field.since
-        return (field.in_body or stub) and since != "" and version_key(since) <= version
+        return (field.in_body or stub) and since != "" and dialect.has(since)
 
     return tuple(name for name, field in ALLOCATION_FIELDS.items() if has(field))
 

@@ -612,7 +612,7 @@ class _Step:
                 time_ns = told.finished_at_ns
             elif starts and n == starts[-1] and isinstance(told.started_at_ns, int):
                 time_ns = told.started_at_ns
-            self._write(name, event, time_ns)  # type: ignore[arg-type]  # a member of the union, by the registry
+            self._write(name, event, time_ns)
 
     def _settle(self, name: str, told: ToldTask, shown: dict[str, Any]) -> None:
         """Write what no event explains: the end of the task, its times, and whatever else differs."""

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from msgspec import Struct
 from msgspec import inspect as types
 
-from taskfold.model.dialect import Dialect, version_key
+from taskfold.model.dialect import Dialect
 from taskfold.nomad.views.job import (
     Artifact,
     CsiPluginConfig,
@@ -215,19 +215,18 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
     >>> slots(TaskGroup, DIALECTS["0.5.6"])["Count"].default, slots(TaskGroup, DIALECTS["0.5.6"])["Update"]
     (b'1', None)
     """
-    version = version_key(dialect.name)
     found: dict[str, Slot | None] = {}
     told = types.type_info(stanza)
     assert isinstance(told, types.StructType)
     for field in sorted(told.fields, key=lambda each: each.encode_name):
         name, (shape, since, until) = field.encode_name, _marks(field.type)
-        if version_key(since) > version or until:
+        if not dialect.has(since) or until:
             found[name] = None
             continue
         kind, of, zero = _kind(shape)
         default = _Default(zero)
         for each in _DEFAULTS.get((stanza, name), ()):
-            if version_key(each.since) <= version:
+            if dialect.has(each.since):
                 default = each
         not_kept = _NOT_KEPT.get((stanza, name))
         found[name] = Slot(
@@ -236,12 +235,12 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
             of=of,
             default=default.text.encode(),
             also=default.also.encode(),
-            is_kept=not_kept is None or version_key(not_kept) > version,
+            is_kept=not_kept is None or not dialect.has(not_kept),
         )
     found.update((name, None) for where, name in _NOT_STORED if where is stanza)
     for (where, name), (of, since) in _OF_THE_API.items():
         if where is stanza:
-            is_known = version_key(since) <= version
+            is_known = dialect.has(since)
             found[name] = Slot(name, "stanza", of, b"null", b"", is_stored=False) if is_known else None
     return found
 

@@ -17,8 +17,9 @@ from msgspec import UNSET
 
 from taskfold.fold.allocation import CLIENT_DESCRIPTIONS, AllocationState, current_fields
 from taskfold.fold.task import TaskState
-from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
+from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect, dialect_of
 from taskfold.model.errors import DecodeError
+from taskfold.model.events import wire_name
 from taskfold.nomad.fields import (
     ALLOCATION_FIELDS,
     allocation_fields,
@@ -247,20 +248,32 @@ _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLI
 UNTOLD_DIALECT: Final = "0.5.6"
 """What JSON is read with that does not tell its dialect: it reads what 0.5.0 wrote as well."""
 
-_OLD_FIELDS: Final = frozenset(allocation_fields(DIALECTS[UNTOLD_DIALECT]))
+
+def _marks() -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield, newest first, each dialect with the task field and the top-level fields that tell a body of it."""
+    newer = set(ALLOCATION_FIELDS)
+    dialects = list(DIALECTS.values())
+    for before, dialect in zip((*dialects[-2::-1], None), reversed(dialects), strict=True):
+        older = set() if before is None else set(allocation_fields(before))
+        yield dialect.name, dialect.told_by, frozenset(newer - older) if before else frozenset()
+        newer = older
+
+
+_MARKS: Final = tuple(_marks())
+_ATTRIBUTES: Final = {wire_name(attribute): attribute for attribute in ToldTask.__struct_fields__}
 
 
 def told_dialect(fields: Mapping[str, bytes], tasks: Mapping[str, ToldTask] | None) -> str | None:
     """Return the dialect that an allocation's JSON tells by itself; None where it could be 0.5.0 as well as 0.5.6.
 
-    Fields that 0.5.6 does not have tell the newest dialect; task states with times tell 0.5.6, without them 0.5.0.
+    What no older dialect has tells it: a top-level field, or a field of the first task state (`Dialect.told_by`).
     """
-    if (fields.keys() & ALLOCATION_FIELDS.keys()) - _OLD_FIELDS:
-        return NEWEST_DIALECT
-    for task in (tasks or {}).values():
-        if task.restarts is not UNSET:
-            return NEWEST_DIALECT
-        return "0.5.0" if task.started_at_ns is UNSET else "0.5.6"
+    task = next(iter((tasks or {}).values()), None)
+    for name, told_by, marks in _MARKS:
+        if not marks.isdisjoint(fields):
+            return name
+        if task is not None and (not told_by or getattr(task, _ATTRIBUTES[told_by]) is not UNSET):
+            return name
     return None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from taskfold.model.events import (
-    EVENT_TYPES,
+    EVENT_CLASSES,
     Driver,
     Killed,
     Killing,
@@ -22,10 +22,9 @@ from taskfold.model.events import (
     TaskEvent,
     TaskSetup,
     Terminated,
-    UnknownEvent,
 )
 
-__all__ = ["UNITS", "count_of", "counts_by_type", "packed"]
+__all__ = ["UNITS", "counts_by_type", "packed"]
 
 _BITS: Final = 32
 _MASK: Final = (1 << _BITS) - 1
@@ -40,22 +39,11 @@ _COMMON: Final[tuple[type[TaskEvent], ...]] = (
     Killed,
     NotRestarting,
 )
-_TYPES: Final[tuple[type[TaskEvent], ...]] = (*(row.cls for row in EVENT_TYPES), UnknownEvent)
-_PLACES: Final = {cls: _BITS * place for place, cls in enumerate(dict.fromkeys((*_COMMON, *_TYPES)))}
+_PLACES: Final = {cls: _BITS * place for place, cls in enumerate(dict.fromkeys((*_COMMON, *EVENT_CLASSES)))}
 
 UNITS: Final[dict[type[TaskEvent], int]] = {cls: 1 << place for cls, place in _PLACES.items()}
 """What to add to the packed counts for one event of a type."""
 _UNITS_BY_NAME: Final = {str(cls.__struct_config__.tag): unit for cls, unit in UNITS.items()}
-
-
-def count_of(counts: int, cls: type[TaskEvent]) -> int:
-    """Return how many events of this type were counted.
-
-    >>> from taskfold.events import Started
-    >>> count_of(UNITS[Started] * 3, Started)
-    3
-    """
-    return counts // UNITS[cls] & _MASK
 
 
 def packed(counts: Mapping[str, int]) -> int:
@@ -75,4 +63,8 @@ def counts_by_type(packed_counts: int) -> dict[str, int]:
     >>> counts_by_type(UNITS[Started] * 2 + UNITS[Terminated])
     {'Started': 2, 'Terminated': 1}
     """
-    return {str(cls.__struct_config__.tag): count for cls in _TYPES if (count := packed_counts >> _PLACES[cls] & _MASK)}
+    return {
+        str(cls.__struct_config__.tag): count
+        for cls in EVENT_CLASSES
+        if (count := packed_counts >> _PLACES[cls] & _MASK)
+    }
