@@ -86,6 +86,12 @@ def test_what_a_page_shows_in_python_is_what_happens(page, monkeypatch):
     assert failed == 0
 
 
+def test_the_examples_of_docstrings_can_be_pasted():
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "engine").rglob("*.py")}
+
+    assert [str(path) for path, text in sources.items() if re.search(r">>> .*getfixture", text)] == []
+
+
 def test_the_smallest_scheduler_that_the_page_shows_records_what_ended_its_process(tmp_path):
     page = (ROOT / "docs" / "embedding.md").read_text(encoding="utf-8")
     (shown, *_) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "Popen" in block]

@@ -46,8 +46,10 @@ def diff(
     A point is an index, a time, or an `At`. O(records), twice; memory for two states.
     Raises what `taskfold.replay` raises.
 
-    >>> log = getfixture("tmp_path") / "log.jsonl"
-    >>> from taskfold.live.engine import Engine
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> log = folder.name + "/log.jsonl"
+    >>> from taskfold import Engine
     >>> from taskfold.events import Received, Started
     >>> with Engine.open(log, dialect="1.1.2") as engine:
     ...     engine.place({"ID": "a"})
@@ -55,6 +57,7 @@ def diff(
     ...         _ = engine.record("a", "web", event)
     >>> [(found.task, found.field, found.before, found.after) for found in diff(log, 2, 3) if found.task][:2]
     [('web', 'State', 'pending', 'running'), ('web', 'EventsTotal', 1, 2)]
+    >>> folder.cleanup()
     """
     return _differences(*(Replay(source, at=point, dialect=dialect) for point in (first, last)))
 

@@ -49,8 +49,10 @@ def history(source: str | Path, alloc: str, task: str | None = None, *, dialect:
     source is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises,
     and UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
 
-    >>> log = getfixture("tmp_path") / "log.jsonl"
-    >>> from taskfold.live.engine import Engine
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> log = folder.name + "/log.jsonl"
+    >>> from taskfold import Engine
     >>> from taskfold.events import Received, Started
     >>> with Engine.open(log, dialect="1.1.2") as engine:
     ...     engine.place({"ID": "a"})
@@ -60,6 +62,7 @@ def history(source: str | Path, alloc: str, task: str | None = None, *, dialect:
     ...     print(type(entry.record.event).__name__, [(one.field, one.before, one.after) for one in entry.changes][0])
     Received ('State', None, 'pending')
     Started ('State', 'pending', 'running')
+    >>> folder.cleanup()
     """
     return _entries(Replay(source, dialect=dialect), alloc, task)
 

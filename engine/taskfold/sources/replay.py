@@ -363,10 +363,13 @@ def replay(
 ) -> Replay:
     """Return the replay of a source: iterate over its records, fold it, or ask for snapshots.
 
-    >>> log = getfixture("tmp_path") / "log.jsonl"
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> log = folder.name + "/log.jsonl"
     >>> from taskfold.log import NdjsonLog
     >>> NdjsonLog(log, "0.5.6").close()
     >>> list(replay(log).snapshots())
     []
+    >>> folder.cleanup()
     """
     return Replay(*sources, dialect=dialect, at=at, on_note=on_note)
