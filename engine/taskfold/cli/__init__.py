@@ -1,7 +1,7 @@
 """The command line, ``taskfold``: one file for each command.
 
 Exit status: 0 fine; 1 the answer is no (a divergence, or nothing matched); 2 bad usage or input that cannot be read,
-with one sentence on standard error; 130 after Ctrl-C; 141 when whoever read the output went away.
+with one sentence on standard error; 130 after Ctrl-C; 141 when the reader of the output is gone.
 """
 
 from __future__ import annotations

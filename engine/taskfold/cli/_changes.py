@@ -1,4 +1,4 @@
-"""What each record of an allocation changed."""
+"""The changes that each record of an allocation makes, in words."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Part(NamedTuple):
 
 
 class Changes:
-    """Folds the records of one allocation, one after the other, and tells what each changed."""
+    """A fold of the records of one allocation that describes each change."""
 
     def __init__(self, fold: Fold, arrow: str, task: str | None = None) -> None:
         """Begin with a fold that knows nothing; ``task`` is the only task that matters, if there is one."""
@@ -42,7 +42,7 @@ class Changes:
         self._id = ""
 
     def apply(self, record: Record) -> Text:
-        """Fold the next record, and return what it changed. O(1), or O(fields) for an `Updated` allocation."""
+        """Fold the next record, and describe its changes. O(1), or O(fields) for an `Updated` allocation."""
         self._id = record.alloc
         if not record.task:
             return _text(self._of_allocation(record))
@@ -105,7 +105,7 @@ class Changes:
         yield from (_Part(visible(name)) for name in sorted(changed))
 
     def _of_status(self) -> Iterator[_Part]:
-        """Tell when the status of the allocation follows the task to another one."""
+        """Yield the status of the allocation, if the record changed it."""
         if self._task is not None:
             return
         status = client_status(t for t in self._fold.owned(self._id).tasks.values() if not t.seldom.hidden)
@@ -131,7 +131,7 @@ class Changes:
 
 
 def _of_times(before: TaskState, after: TaskState) -> Iterator[_Part]:
-    """Tell which times moved, and to what time of the day."""
+    """Yield the times that moved, with their time of day."""
     for name, word in _TIMES.items():
         time_ns = getattr(after, name)
         if time_ns != getattr(before, name):

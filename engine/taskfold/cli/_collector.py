@@ -11,9 +11,9 @@ __all__ = ["passing_over_what_is_there"]
 
 @contextmanager
 def passing_over_what_is_there() -> Iterator[None]:
-    """Have the collector pass over all objects that there are now: who serves them would wait while it looks at them.
+    """Exempt all present objects from garbage collection, which would stop every thread for them, within the block.
 
-    What is no longer referred to is freed as ever, but for cycles; those are looked at again at the end.
+    Objects without references are freed as ever; cycles are collected after the block.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What a shell completes beyond commands and options: the allocations and the tasks of the source that was named."""
+"""Shell completion of the allocations and tasks of a source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Completed", "complete_allocation", "complete_command", "complete_tas
 
 _VARIABLE: Final = "_TASKFOLD_COMPLETE"
 _LONGEST_BYTES: Final = 64 << 20
-"""A file that is larger is not read through while somebody waits for the tab key."""
+"""Larger files are not read for the tab key."""
 
 
 class Completed(click.Command):
@@ -30,7 +30,7 @@ class Completed(click.Command):
 
 
 def complete_command(command: click.Command) -> int | None:
-    """Answer a shell that asks what could follow, and return the exit status; None where none asks.
+    """Answer the completion request of a shell, and return the exit status; None without one.
 
     ``eval "$(_TASKFOLD_COMPLETE=bash_source taskfold)"`` makes bash ask; zsh and fish have a ``zsh_source`` and a
     ``fish_source``.
@@ -64,7 +64,7 @@ def complete_task(context: click.Context, _: click.Parameter, beginning: str) ->
 
 
 def _sources(context: click.Context) -> tuple[str, ...]:
-    """Return what was named as the source, where it can be read while somebody waits; else nothing."""
+    """Return the sources on the line if they can be read quickly; else none."""
     names = context.params.get("sources") or context.params.get("source")
     sources: tuple[str, ...] = (names,) if isinstance(names, str) else tuple(names or ())
     return sources if _is_quick(sources) else ()

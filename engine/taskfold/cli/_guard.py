@@ -1,4 +1,4 @@
-"""What keeps the promise of the exit status: one sentence on standard error, and never a traceback."""
+"""The exit status, and errors as one sentence on standard error: never a traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SENTENCES: Final[dict[type[Exception], str]] = {
 
 
 class Unanswerable(Refused):
-    """A question that cannot be answered as it was asked."""
+    """Options that contradict each other, or a question with several answers."""
 
 
 def say(sentence: str) -> None:
@@ -43,24 +43,24 @@ def say(sentence: str) -> None:
 
 
 def write_line(line: bytes) -> None:
-    """Write a line as it is, whatever the encoding of the terminal."""
+    """Write the bytes of a line to standard output, in any encoding of the terminal."""
     sys.stdout.buffer.write(line + b"\n")
 
 
 def no_match(total: int, noun: str) -> int:
-    """Say that nothing matched."""
+    """Report that nothing matched, and return the exit status."""
     say(f"nothing matched: none of {count_text(total, noun)}" if total else f"nothing matched: no {noun}")
     return NO
 
 
 class Notes:
-    """Passes notes on to standard error, each once."""
+    """A callable that writes each note to standard error once."""
 
     def __init__(self) -> None:
         self._notes: set[str] = set()
 
     def __call__(self, note: str) -> None:
-        """Pass one note on."""
+        """Write a note, unless it was written before."""
         if note not in self._notes:
             self._notes.add(note)
             say(f"note: {note}")
@@ -73,7 +73,7 @@ class Face(click.Group):
         """Run the command that the arguments name, and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
         if sys.stdout is None:
-            # It was closed before the start; what is written to it is not wanted.
+            # It was closed before the start: nobody wants the output.
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
         sys.exit(_guarded(lambda: self._run(arguments, prog_name or "taskfold")))
 
@@ -121,7 +121,7 @@ class _CtrlC:
 
 
 def _guarded(run: Callable[[], int]) -> int:
-    """Return the exit status, and say what went wrong if anything did."""
+    """Return the exit status; report an error in one sentence."""
     try:
         with _CtrlC():
             return _without_group(run)
@@ -143,7 +143,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 
 def _without_group(run: Callable[[], int]) -> int:
-    """Run, and raise what a listener raised (a closed output, say) as it is."""
+    """Run; raise the error of a listener (a closed output, say) without its group."""
     try:
         return run()
     except ListenerError as error:
@@ -151,7 +151,7 @@ def _without_group(run: Callable[[], int]) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """Say in a sentence what an error means to whoever ran the command."""
+    """Return the sentence of an error for the user of the command."""
     if isinstance(error, click.ClickException):
         message = error.format_message().rstrip(".")
         return message[:1].lower() + message[1:]
@@ -168,6 +168,6 @@ def _sentence(error: Exception) -> str:
 
 
 def _close_output() -> None:
-    """Let what could not be written vanish, so that the interpreter does not try again while it exits."""
+    """Discard unwritten output, so that the interpreter does not try again while it exits."""
     with suppress(Exception):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

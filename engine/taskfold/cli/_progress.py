@@ -11,7 +11,7 @@ from typing import Final, Protocol, Self
 __all__ = ["Progress"]
 
 _PATIENCE_S: Final = 0.5
-"""How long nothing is shown."""
+"""Seconds before the bar appears."""
 _STEP_S: Final = 0.1
 
 
@@ -19,12 +19,12 @@ class Readable(Protocol):
     """What is being read, such as a `Replay`."""
 
     def progress(self) -> float | None:
-        """Return how much has been read, from 0 to 1; None where nobody knows how much there is."""
+        """Return the part that was read, from 0 to 1; None if the size is unknown."""
         ...
 
 
 class Progress:
-    """Shows, while its block runs, how much of the sources has been read; on a terminal only.
+    """A bar on a terminal that shows the part of the sources that was read, while its block runs.
 
     A thread of its own asks ten times a second, so that the loop that reads pays nothing.
     """

@@ -1,4 +1,4 @@
-"""Reading sources for the commands: folding them, and picking what is asked for."""
+"""Sources as the commands read them: folded, and filtered by their options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Folded", "Selection", "fold_of", "matching_ids", "naming", "records_
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """Which allocations, tasks and records are asked for; None asks for all."""
+    """A filter of allocations, tasks and records; None matches all."""
 
     alloc: str | None = None
     task: str | None = None
@@ -33,13 +33,13 @@ class Selection(Struct, frozen=True, kw_only=True):
     until: int | None = None
 
     def has_time(self, time_ns: int) -> bool:
-        """Tell whether a time lies in the range that is asked for; both ends belong to it."""
+        """Return whether a time (unix nanoseconds) lies in the range, both ends included."""
         return (self.since is None or time_ns >= self.since) and (self.until is None or time_ns <= self.until)
 
 
 @contextmanager
 def naming(alloc: str) -> Iterator[None]:
-    """Say of which allocation a value is of a wrong type: opaque parts are decoded only when they are asked for."""
+    """Add the allocation to a DecodeError of the block: opaque fields are decoded on demand."""
     try:
         yield
     except DecodeError as error:
@@ -48,23 +48,23 @@ def naming(alloc: str) -> Iterator[None]:
 
 
 class Folded(NamedTuple):
-    """What a source folds to."""
+    """The folded state of a source."""
 
     fold: Fold
     gaps: Counter[str]
-    """How often events were lost, by allocation."""
+    """The number of gaps, by allocation."""
     last_ns: dict[str, int]
-    """The time of the last record, by allocation."""
+    """The time of the last record (unix nanoseconds), by allocation."""
 
     @property
     def newest_ns(self) -> int:
-        """The newest time that anything tells of: the clock of the machine would change what is shown. O(tasks)."""
+        """The newest time of any record or event (unix nanoseconds), from which ages count. O(tasks)."""
         tasks = (task for allocation in self.fold.allocations.values() for task in allocation.tasks.values())
         return max(newest_time_ns(tasks), max(self.last_ns.values(), default=0))
 
 
 def fold_of(replay: Replay) -> Folded:
-    """Return what the records up to the point that was asked for fold to. O(records)."""
+    """Fold the records up to the point of the replay. O(records)."""
     gaps: Counter[str] = Counter()
     last_ns: dict[str, int] = {}
     is_whole = replay.at == At()
@@ -85,9 +85,9 @@ def fold_of(replay: Replay) -> Folded:
 
 
 def matching_ids(folded: Folded, selection: Selection) -> list[str]:
-    """Return the IDs of the allocations that are asked for, sorted. O(allocations).
+    """Return the sorted IDs of the allocations that match. O(allocations).
 
-    Raises Unanswerable when several allocations begin like the one that is asked for.
+    Raises Unanswerable when several IDs begin with the prefix.
     """
     fold = folded.fold
     if selection.alloc is None:
@@ -116,7 +116,7 @@ def _matches(folded: Folded, alloc: str, selection: Selection) -> bool:
 
 
 def records_of_one(replay: Replay, prefix: str) -> list[Record]:
-    """Return the records of the one allocation whose ID begins like this; none when there is no such allocation.
+    """Return the records of the one allocation whose ID begins with the prefix; none if there is none.
 
     Raises Unanswerable when there are several. Cost: as `Replay.matching`.
     """
@@ -126,7 +126,7 @@ def records_of_one(replay: Replay, prefix: str) -> list[Record]:
 
 
 def _the_one(ids: Iterable[str], prefix: str) -> str | None:
-    """Return the one ID that begins like this, or is this. Raises Unanswerable when there are several."""
+    """Return the one ID that begins with the prefix, or equals it. Raises Unanswerable when there are several."""
     try:
         return the_one(ids, prefix)
     except UnknownAllocation as refusal:

@@ -1,4 +1,4 @@
-"""What a record says, in words."""
+"""Records in words: the name of the event, and its message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["event_text", "message_text", "scalar_text", "telling_fields"]
 
 
 def scalar_text(text: bytes | None) -> str:
-    """Return what a short JSON value says, without the quotes of a string.
+    """Return a short JSON value as text, without the quotes of a string.
 
     >>> scalar_text(b'"run"'), scalar_text(b"12"), scalar_text(None)
     ('run', '12', 'nothing')
@@ -55,7 +55,7 @@ def event_text(record: Record) -> str:
 
 
 def message_text(record: Record) -> str:
-    """Return what a record says, in words."""
+    """Return the message of a record."""
     event = record.event
     if isinstance(event, TaskEvent):
         return visible(display_message(event))

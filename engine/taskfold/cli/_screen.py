@@ -58,7 +58,7 @@ class Screen:
         return not self.is_plain and self.console.width < _NARROW
 
     def line(self, text: Cell, style: str = "") -> None:
-        """Write one line as it is."""
+        """Write one line."""
         if self.is_plain:
             sys.stdout.write(f"{str(text).rstrip()}\n")
         else:
@@ -76,7 +76,7 @@ class Screen:
 class Table:
     """Columns side by side; the last takes the room that is left.
 
-    What is too wide for a terminal is cut off or, with ``wraps``, folded.
+    Cells wider than the terminal are cut or, with ``wraps``, wrapped.
     """
 
     def __init__(self, screen: Screen, columns: Sequence[Column], *, wraps: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What `replay`, `log` and `history` show in tables."""
+"""The tables of `replay`, `log`, `history` and `run`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _SHORT_LENGTH: Final = 8
 
 
 def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task: str | None) -> None:
-    """Write a table of these allocations, one row for each of their tasks, and a line that counts them."""
+    """Write a table of these allocations, a row per task, and a line of counts."""
     fold, newest_ns, short = folded.fold, folded.newest_ns, short_ids(folded.fold)
     groups: list[tuple[tuple[str, int, str], list[Row]]] = []
     tasks_total = irregular = 0
@@ -90,7 +90,7 @@ def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task
 
 
 def counts_text(counts: list[str], *, gaps: int, irregular: int = 0) -> str:
-    """Return counts as one text, with those that should not be overlooked where there are any."""
+    """Return counts as one text; gaps and irregular events are added when there are any."""
     remarks = [count_text(gaps, "gap") + " where events were lost"] if gaps else []
     remarks += [count_text(irregular, "irregular event")] if irregular else []
     return ", ".join([*counts, *remarks])
@@ -113,7 +113,7 @@ def _allocation_cells(snapshot: Snapshot, short: str, *, is_collected: bool) -> 
 
 
 def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
-    """Return a row for each task of these allocations, as they are now; what was collected is left out."""
+    """Return a table of these allocations as they are now, a row per task, without collected ones."""
     table, now_ns = rich_table.Table(box=None, expand=True), engine.clock.time_ns()
     for column in _LIVE:
         table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True)
@@ -152,7 +152,7 @@ def _grouped(screen: Screen, head: tuple[str, str, Text], rows: list[list[Cell]]
 
 
 def show_log(screen: Screen, records: Iterable[Record]) -> None:
-    """Write a row for each record, as the records come."""
+    """Write a row per record, as the records come."""
     columns = (*_LOG, *(_NARROW_EVENT if screen.is_narrow else _EVENT))
     Table(screen, columns).show(
         [
@@ -169,7 +169,7 @@ def show_log(screen: Screen, records: Iterable[Record]) -> None:
 
 
 def _event_cells(screen: Screen, record: Record, message: str) -> list[Cell]:
-    """Return the event and what it says: side by side, or one after the other where there is no room."""
+    """Return the event and its message: two cells, or one on a narrow terminal."""
     style = _style(record)
     event = Text(event_text(record), style=style)
     if not screen.is_narrow:
@@ -178,20 +178,20 @@ def _event_cells(screen: Screen, record: Record, message: str) -> list[Cell]:
 
 
 def _short(alloc: str) -> str:
-    """Return the first part of a UUID, and any other ID whole: a log that is still being read knows no better."""
+    """Return the first part of a UUID, and any other ID whole: other IDs of the log are unknown yet."""
     is_uuid = len(alloc) == _UUID_LENGTH and alloc[_SHORT_LENGTH] == "-"
     return alloc[:_SHORT_LENGTH] if is_uuid else alloc
 
 
 def _style(record: Record) -> str:
-    """Return how a record stands out: a gap must be seen, what Nomad never shows may be overlooked."""
+    """Return the style of a record: a gap stands out, an internal event is dim."""
     if isinstance(record.event, Gap):
         return "bold yellow"
     return "dim" if isinstance(record.event, InternalEvent) else ""
 
 
 def show_history(screen: Screen, records: Sequence[Record], changes: Changes, task: str | None) -> None:
-    """Write every record of one allocation (or of one of its tasks), what each changed, and a line that counts them."""
+    """Write every record of one allocation (or of one of its tasks) with its changes, and a line of counts."""
     pairs = [(record, changes.apply(record)) for record in records]
     pairs_shown = [(record, changed) for record, changed in pairs if task in {None, record.task}]
     days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in pairs_shown}

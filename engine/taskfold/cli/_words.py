@@ -31,7 +31,7 @@ _ID_LENGTHS: Final = (8, 13, 18, 23)
 
 
 def visible(text: str) -> str:
-    r"""Return a text in which nothing can move the cursor: whatever does not print is escaped.
+    r"""Return a text with unprintable characters escaped, so that it cannot move the cursor.
 
     >>> print(visible("red\x1b[31m\n"))
     red\x1b[31m\n

@@ -1,4 +1,4 @@
-"""``taskfold collect``: let go of what has ended long ago, and make the log smaller."""
+"""``taskfold collect``: drop ended allocations from the state, and compact the log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["collect", "retention_of", "retention_options"]
 
 
 def retention_options(command: options.Command) -> options.Command:
-    """Add the options that say what is to be collected."""
+    """Add the options of a retention."""
     status = click.option(
         "--collect-status",
         "statuses",
         type=click.Choice(sorted(CLIENT_TERMINAL)),
         multiple=True,
-        help="Collect only what ended so; whatever has ended unless told.",
+        help="Collect only allocations of this status; all that ended without it.",
     )
     keep = click.option(
         "--collect-beyond",
@@ -39,7 +39,7 @@ def retention_options(command: options.Command) -> options.Command:
 
 
 def retention_of(dead_for_ns: int | None, keep: int | None, statuses: tuple[str, ...]) -> Retention | None:
-    """Return what the options ask for; None where they ask for nothing. Raises Unanswerable."""
+    """Return the retention that the options make; None without any. Raises Unanswerable."""
     if dead_for_ns is None and keep is None:
         if statuses:
             raise Unanswerable("--collect-status says of what, but not when: add --collect-after or --collect-beyond")

@@ -1,4 +1,4 @@
-"""``taskfold diff``: what is different between two points of a source."""
+"""``taskfold diff``: the differences between two points of a source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskfold.sources.replay import At
 __all__ = ["diff"]
 
 _LONGEST: Final = 60
-"""A value that is longer is told to be different, and not shown."""
+"""Longer values are replaced by an ellipsis."""
 
 
 @options.command()

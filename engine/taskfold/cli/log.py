@@ -71,7 +71,7 @@ def log(
 def _look_after(
     source: str, into: str | None, dialect: str | None, format: str, *, others: list[Any], is_check: bool
 ) -> int:
-    """Check a log, or copy what is good of it."""
+    """Check a log, or copy its good part."""
     if any(value is not None for value in others) or (is_check and into is not None):
         raise Unanswerable("--check and --repair are about the whole log: leave the other options out")
     if into is not None:
@@ -82,7 +82,7 @@ def _look_after(
 
 
 class _Counts:
-    """Counts records that pass by."""
+    """The counts of records that pass through."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -98,12 +98,12 @@ class _Counts:
             yield record
 
     def texts(self) -> list[str]:
-        """Say how many there were."""
+        """Return the counts as texts."""
         return [count_text(self.records, "record"), count_text(len(self.allocations), "allocation")]
 
 
 def _check(source: str, format: str) -> int:
-    """Say what is wrong with a log."""
+    """Report the damage of a log."""
     with Progress("checking"):
         check = check_log(source)
     if format == "jsonl":
@@ -116,7 +116,7 @@ def _check(source: str, format: str) -> int:
 
 
 def _repair(source: str, into: str, dialect: str | None) -> int:
-    """Copy what is good of a log, and say what is not."""
+    """Copy the good part of a log, and report the damage."""
     try:
         with Progress("copying"):
             repaired = repair(source, into, dialect)
@@ -149,7 +149,7 @@ def _show(check: LogCheck) -> None:
 
 
 def _note_the_rest(check: LogCheck) -> None:
-    """Say what the list of damages does not."""
+    """Report damage beyond the list, and bytes that were never acknowledged."""
     if check.damages_total > len(check.damages):
         say(f"and {count_text(check.damages_total - len(check.damages), 'other place')}")
     if check.unacknowledged_bytes:

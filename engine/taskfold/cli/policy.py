@@ -30,7 +30,7 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 class _InForce(NamedTuple):
-    """A policy that is in force somewhere, or None where there is none though one is needed."""
+    """The policy of a task, a group, a default or the flags; None if one is needed and missing."""
 
     source: str
     """Whose it is: ``task``, ``group``, ``default`` or ``flags``."""
@@ -42,7 +42,7 @@ class _InForce(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """What there is to say of a policy in force."""
+    """The verdict on a policy in force."""
 
     in_force: _InForce
     errors: list[str]
@@ -137,7 +137,7 @@ def _of_job(file: JobFile, dialect: Dialect) -> Iterator[_InForce]:
 
 
 def _check(in_force: _InForce) -> _InForce:
-    """Return what is in force, unless a number of it is none of Nomad's. Raises Unanswerable."""
+    """Return the policy if its numbers are 64-bit integers. Raises Unanswerable."""
     own = in_force.policy or RestartPolicy()
     for name in ("attempts", "interval_ns", "delay_ns"):
         if getattr(own, name) not in _INT64:
@@ -146,7 +146,7 @@ def _check(in_force: _InForce) -> _InForce:
 
 
 def _judged(in_force: _InForce, dialect: Dialect, runs_ns: list[int], seed: int) -> _Judged:
-    """Return what there is to say of a policy: each has a generator of its own, so that their order changes nothing."""
+    """Return the verdict on a policy. Each has a generator of its own, so that their order changes nothing."""
     own = in_force.policy
     if own is None:
         error = f"a job of type {in_force.job_type} has no default policy, and none is named"
@@ -154,12 +154,12 @@ def _judged(in_force: _InForce, dialect: Dialect, runs_ns: list[int], seed: int)
     warnings = advice_on(own, run_ns=runs_ns[0], dialect=dialect)
     if errors := own.refusals():
         return _Judged(in_force, errors, warnings, [])
-    rng = Random(seed)  # noqa: S311 - what is drawn can be drawn again, and hides nothing
+    rng = Random(seed)  # noqa: S311 - a seed repeats the run; nothing is secret
     return _Judged(in_force, [], warnings, simulate(own, runs_ns, rng=rng, dialect=dialect))
 
 
 def _title(in_force: _InForce) -> str:
-    """Say where a policy is in force, and whose it is."""
+    """Return the title of a policy: its place and its owner."""
     whose = {
         "task": "the task's own policy",
         "group": "the group's policy",
@@ -171,7 +171,7 @@ def _title(in_force: _InForce) -> str:
 
 
 def _show(judged: Iterable[_Judged], caption: str) -> None:
-    """Write each policy with its timeline, and what holds for all below them."""
+    """Write each policy with its timeline, then the notes on all."""
     columns = (
         Column("AT", right=True),
         Column("DECISION"),
@@ -213,14 +213,14 @@ def _row(failure: Failure, own: RestartPolicy) -> list[str]:
 
 
 def _verdict(timeline: list[Failure]) -> str:
-    """Say how a timeline ends."""
+    """Return the end of a timeline in words."""
     last = timeline[-1]
     when = f"{count_text(len(timeline), 'failure')}, {_span_text(last.at_ns)} after it began"
     return f"started again even after {when}" if last.verdict.decision == "Restarting" else f"given up after {when}"
 
 
 def _span_text(duration_ns: int) -> str:
-    """Return a duration as Go writes it, without what is less than a millisecond where it is a second or more.
+    """Return a duration as Go writes it; from a second on in whole milliseconds.
 
     >>> _span_text(16_839_203_811), _span_text(1)
     ('16.839s', '1ns')

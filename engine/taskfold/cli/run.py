@@ -87,7 +87,7 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
 
 
 def _lock(directory: Path, stack: ExitStack) -> None:
-    """Keep other runs away from a log. Raises Unanswerable."""
+    """Lock the directory against other runs. Raises Unanswerable."""
     import fcntl
 
     try:
@@ -131,7 +131,7 @@ async def _run(supervisor: Supervisor, server: Server | None) -> None:
 
 
 def _show(supervisor: Supervisor, shown_ids: set[str], stack: ExitStack) -> None:
-    """Show the tasks in a table that lives, or, where there is no terminal, each event in a line."""
+    """Show the tasks in a live table on a terminal, else a line per event."""
     from taskfold.cli._screen import Screen
 
     screen = Screen()

@@ -1,4 +1,4 @@
-"""``taskfold serve``: what the server is run with, and the lines that it says."""
+"""``taskfold serve``: the server over a log, from its options."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def _run(server: Server, log: str | None, token: str | None, on_ready: Cal
 def _follower(engine: Engine, follow: str, silence_ns: int | None) -> Follower:
     """Return what follows a source. Raises SourceError."""
     if silence_ns is None:
-        # What the others tell is written by somebody else, who need not say anything while nothing happens.
+        # Other dialects have no heartbeats: silence means nothing.
         silence_ns = _SILENCE_NS if engine.dialect.has_event_stream else 0
     return Follower(engine, follow, on_note=_note, on_problem=say, silence_seconds=silence_ns / NS_PER_SECOND)
 
@@ -218,11 +218,11 @@ def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
 
     Raises SourceError where there is no such file: no log is begun for it.
     """
-    # What comes out of a pipe comes out of it once: that is left to who follows it.
+    # A pipe can be read once: its follower does.
     if follow != STANDARD_INPUT and (Path(follow).is_file() or not Path(follow).exists()):
         reading = Replay(follow)
         try:
-            # Heartbeats alone tell nothing: an idle cluster sends no more.
+            # An idle cluster sends heartbeats only.
             if next(reading.statements(), None) is not None:
                 return reading.dialect
         except SourceError:

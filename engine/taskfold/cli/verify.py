@@ -41,7 +41,7 @@ def verify(sources: tuple[str, ...], format: str) -> int:
 
 
 def _show_report(screen: Screen, report: Report) -> None:
-    """Write what was found, each divergence, and a last line that says in words whether it agrees."""
+    """Write the counts, each divergence, and the verdict in words."""
     lines = _lines(report)
     width = max(len(name) for name, _, _ in lines)
     for name, value, remark in lines:
@@ -57,7 +57,7 @@ def _show_report(screen: Screen, report: Report) -> None:
 
 
 def _lines(report: Report) -> list[tuple[str, int | str, str]]:
-    """Return each number with its name, and what is worth saying of it."""
+    """Return each count with its name and a remark."""
     lines: list[tuple[str, int | str, str]] = [
         ("dialect", report.dialect or "-", ""),
         ("allocations", report.allocations, ""),
