@@ -21,7 +21,7 @@ from support.asgi import Call
 from support.jobs import POLICY, SECOND, hooked, job
 from taskfold import Engine, Fold, ManualClock, inputs
 from taskfold import events as ev
-from taskfold.decision.group import Group, TaskPlan, kill_backoff_ns
+from taskfold.decision.group import Group, TaskPlan
 from taskfold.decision.rules import RULES, decide, due_of, owed
 from taskfold.effects import AnyEffect, Collect, KillTask, SignalTask, StartTask, Step
 from taskfold.errors import (
@@ -173,158 +173,6 @@ def test_an_input_of_a_task_names_it(kind):
 # --- one task ---
 
 
-def test_a_second_exit_is_too_late_or_impossible():
-    story = Story("web")
-    story.run("web")
-    story.say(inputs.Exited(exit_code=1), "web")
-
-    assert story.say(inputs.Exited(exit_code=1), "web").outcome == "impossible"
-    assert story.types("web") == ["Started", "Terminated", "Restarting"]
-
-
-def test_a_restart_waits_for_its_time_and_then_is_owed():
-    story = Story("web")
-    story.run("web")
-    step = story.say(inputs.Exited(exit_code=1), "web")
-
-    [timer] = step.timers
-    assert SECOND <= timer.due_ns - story.clock.time_ns() < 1.25 * SECOND
-    assert (story.engine.next_due(), story.engine.due(timer.due_ns - 1)) == (timer.due_ns, [])
-    [due] = story.engine.due(timer.due_ns)
-    assert due.effects == (StartTask(task="web", at_ns=timer.due_ns),)
-    assert (story.engine.next_due(), story.engine.due(timer.due_ns)) == (None, [])
-
-
-def test_an_early_timer_is_told_to_wait():
-    story = Story("web")
-    story.run("web")
-    story.say(inputs.Exited(exit_code=1), "web")
-
-    step = story.say(inputs.TimerDue(kind="start"), "web")
-
-    assert (step.outcome, step.effects) == ("impossible", ())
-
-
-def test_a_kill_is_tried_five_times_and_then_the_task_counts_as_dead():
-    story = Story("web", dialect=OLD)
-    story.run("web")
-    kill = story.say(inputs.KillRequested(reason="why"), "web").effects[0]
-    assert isinstance(kill, KillTask)
-    assert kill.hard_at_ns == story.clock.time_ns() + kill.timeout_ns == story.clock.time_ns() + 5 * SECOND
-    waits = []
-    for attempt in range(1, 5):
-        step = story.say(inputs.KillFailed(error="stuck"), "web")
-        waits.append(step.timers[0].due_ns - story.clock.time_ns())
-        story.clock.advance(waits[-1])
-        [again] = story.engine.due()
-        assert [effect.attempt for effect in again.effects if isinstance(effect, KillTask)] == [attempt + 1]
-
-    step = story.say(inputs.KillFailed(error="stuck"), "web")
-
-    assert waits == [kill_backoff_ns(attempt) for attempt in range(1, 5)]
-    assert [type(event) for _, event in step.events] == [ev.Killed]
-    assert [event.kill_error for _, event in step.events if isinstance(event, ev.Killed)] == ["stuck"]
-    assert story.state("web").state == "dead"
-
-
-def test_the_old_client_kills_within_its_own_limits():
-    story = Story({"Name": "web", "KillTimeout": 100 * SECOND}, {"Name": "db", "KillTimeout": -1}, dialect=OLD)
-    story.run("web", "db")
-
-    step = story.say(inputs.StopRequested())
-
-    assert [e.timeout_ns for e in step.effects if isinstance(e, KillTask)] == [30 * SECOND, SECOND]
-
-
-def test_a_kill_of_the_new_client_waits_for_the_shutdown_delay():
-    story = Story({"Name": "web", "ShutdownDelay": 3 * SECOND, "KillSignal": "SIGUSR1"})
-    story.run("web")
-    step = story.say(inputs.StopRequested())
-    assert (names(step, KillTask), [timer.kind for timer in step.timers]) == ([], ["kill"])
-    story.clock.advance(3 * SECOND)
-
-    [due] = story.engine.due()
-
-    assert [(e.signal, e.attempt) for e in due.effects if isinstance(e, KillTask)] == [("SIGUSR1", 1)]
-
-
-@pytest.mark.parametrize(
-    ("dialect", "types"),
-    [
-        (OLD, ["Started", "Restart Signaled", "Killing", "Killed", "Restarting", "Started"]),
-        (NEW, ["Started", "Restart Signaled", "Terminated", "Restarting", "Started"]),
-    ],
-)
-def test_a_restart_that_is_asked_for_does_not_count(dialect, types):
-    story = Story("web", dialect=dialect)
-    story.run("web")
-    for _ in range(5):
-        asked = story.say(inputs.RestartRequested(reason="please"), "web")
-        assert names(asked, KillTask) == ["web"]
-        assert story.say(inputs.RestartRequested(), "web").outcome == "repeated"
-        exited = story.say(inputs.Exited(exit_code=137), "web")
-        assert names(exited, StartTask) == ["web"]
-        story.say(inputs.Started(), "web")
-
-    assert story.types("web")[: len(types)] == types
-    assert story.state("web").restarts == 5
-    assert story.say(inputs.Exited(exit_code=1), "web").events[-1][1].restart_reason == "Restart within policy"
-
-
-def test_a_restart_because_of_a_failure_counts():
-    story = Story("web", policy=POLICY | {"Attempts": 1})
-    story.run("web")
-    for _ in range(2):
-        story.say(inputs.RestartRequested(reason="healthcheck", failure=True), "web")
-        step = story.say(inputs.Exited(exit_code=0), "web")
-        story.say(inputs.Started(), "web")
-
-    assert [type(event) for _, event in step.events] == [ev.Terminated, ev.NotRestarting]
-    with pytest.raises(InputRefused, match="does not exist in dialect"):
-        placed_at("running", OLD).say(inputs.RestartRequested(failure=True), "web")
-
-
-@pytest.mark.parametrize("dialect", [OLD, NEW])
-def test_a_stop_wins_over_a_restart_that_is_under_way(dialect):
-    story = Story("web", dialect=dialect)
-    story.run("web")
-    story.say(inputs.RestartRequested(), "web")
-
-    stop = story.say(inputs.StopRequested())
-    story.say(inputs.Exited(exit_code=137), "web")
-
-    assert names(stop, KillTask) == []  # its process is being ended already
-    assert story.state("web").state == "dead"
-    assert story.types("web")[-1] == "Killed"
-
-
-@pytest.mark.parametrize(("dialect", "types"), [(OLD, ["Killed"]), (NEW, ["Killing"])])
-def test_a_stop_ends_a_task_that_waits_for_its_restart(dialect, types):
-    story = Story("web", dialect=dialect)
-    story.run("web")
-    story.say(inputs.Exited(exit_code=1), "web")
-
-    step = story.say(inputs.StopRequested())
-
-    assert story.types("web")[3:] == types
-    assert (story.state("web").state, story.engine.next_due()) == ("dead", None)
-    assert step.effects == (Collect(),)
-
-
-def test_the_new_client_waits_for_a_start_that_is_under_way():
-    story = Story("web")
-    story.run()
-    step = story.say(inputs.StopRequested())
-    assert names(step, KillTask) == ["web"]
-    assert story.state("web").state == "pending"
-
-    late = story.say(inputs.Started(), "web")
-    story.say(inputs.Exited(exit_code=0), "web")
-
-    assert names(late, KillTask) == ["web"]
-    assert story.types("web") == ["Killing", "Started", "Terminated", "Killed"]
-
-
 @pytest.mark.parametrize("said", [inputs.StartFailed(error="no"), inputs.DownloadFailed(), inputs.Exited()])
 def test_a_start_that_was_given_up_is_the_end(said):
     story = Story("web")
@@ -337,125 +185,7 @@ def test_a_start_that_was_given_up_is_the_end(said):
     assert not story.state("web").failed
 
 
-def test_a_task_that_was_killed_when_its_time_had_come_is_never_started():
-    story = Story("web")
-    story.run("web")
-    due_ns = story.say(inputs.Exited(exit_code=1), "web").timers[0].due_ns
-    story.clock.advance(due_ns - story.clock.time_ns())
-    story.say(inputs.StopRequested())
-
-    [step] = story.engine.due()
-
-    assert names(step, StartTask) == []
-    assert story.state("web").state == "dead"
-
-
 # --- the group ---
-
-
-def test_the_leader_ends_before_its_followers():
-    story = Story({"Name": "lead", "Leader": True}, "one", "two")
-    story.run("lead", "one", "two")
-    assert names(story.say(inputs.StopRequested()), KillTask) == ["lead"]
-
-    step = story.say(inputs.Exited(exit_code=0), "lead")
-
-    assert names(step, KillTask) == ["one", "two"]
-
-
-def test_a_leader_ends_first_also_when_a_sibling_failed():
-    story = Story({"Name": "lead", "Leader": True}, "bad", "good", policy=POLICY | {"Attempts": 0})
-    story.run("lead", "bad", "good")
-
-    failed = story.say(inputs.Exited(exit_code=1), "bad")
-    ended = story.say(inputs.Exited(exit_code=0), "lead")
-
-    assert [task for task, event in failed.events if isinstance(event, ev.SiblingTaskFailed)] == ["lead", "good"]
-    assert (names(failed, KillTask), names(ended, KillTask)) == (["lead"], ["good"])
-    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
-
-
-def test_to_the_old_client_the_first_destruction_wins():
-    story = Story("bad", "good", dialect=OLD, policy=POLICY | {"Attempts": 0})
-    story.run("bad", "good")
-    story.say(inputs.Exited(exit_code=1), "bad")
-
-    stop = story.say(inputs.StopRequested())
-
-    assert stop.events == ()
-    assert story.types("good") == ["Started", "Sibling Task Failed", "Killing"]
-
-
-def test_the_old_client_tells_the_end_of_a_wait_for_a_download_twice():
-    story = Story("web", dialect=OLD)
-    story.run()
-    story.say(inputs.DownloadFailed(error="404"), "web")
-
-    story.say(inputs.StopRequested())
-
-    assert story.types("web") == ["Failed Artifact Download", "Restarting", "Killed", "Killed"]
-
-
-def test_sidecars_are_killed_after_the_others():
-    story = Story(hooked("side", "prestart", sidecar=True), "main")
-    story.run("side", "main")
-
-    step = story.say(inputs.StopRequested())
-
-    assert names(step, KillTask) == ["main", "side"]
-
-
-def test_tasks_start_stage_by_stage():
-    story = Story(
-        hooked("pre", "prestart"),
-        hooked("side", "prestart", sidecar=True),
-        "main",
-        hooked("post", "poststart"),
-        hooked("late", "poststart", sidecar=True),
-        hooked("stop", "poststop"),
-        Type="batch",
-    )
-    steps = [
-        story.say(inputs.Placed()),
-        story.say(inputs.Started(), "pre", "side"),
-        story.say(inputs.Exited(exit_code=0), "pre"),
-        story.say(inputs.Started(), "main"),
-        story.say(inputs.Started(), "post", "late"),
-        story.say(inputs.Exited(exit_code=0), "post"),
-        story.say(inputs.Exited(exit_code=0), "main"),
-        story.say(inputs.Exited(exit_code=0), "side"),
-        story.say(inputs.Exited(exit_code=0), "late"),
-        story.say(inputs.Started(), "stop"),
-        story.say(inputs.Exited(exit_code=0), "stop"),
-    ]
-
-    started = [names(step, StartTask) for step in steps]
-    assert started == [["pre", "side"], [], ["main"], ["post", "late"], [], [], [], [], ["stop"], [], []]
-    assert [e for step in steps for e in step.effects if isinstance(e, Collect)] == [Collect()]
-    assert story.types("side")[1:] == ["Main Tasks Dead", "Killing", "Terminated", "Killed"]
-
-
-def test_a_poststop_task_runs_on_when_the_job_is_stopped():
-    story = Story("main", hooked("stop", "poststop"))
-    story.run("main")
-    story.say(inputs.KillRequested(), "main")
-    assert names(story.say(inputs.Exited(exit_code=0), "main"), StartTask) == ["stop"]
-    story.say(inputs.Started(), "stop")
-
-    step = story.say(inputs.StopRequested())
-
-    assert [(task, type(event)) for task, event in step.events] == [("main", ev.Killing)]
-    assert story.state("stop").state == "running"
-
-
-def test_victims_do_not_fail():
-    story = Story("bad", "good", policy=POLICY | {"Attempts": 0})
-    story.run("bad", "good")
-    story.say(inputs.Exited(exit_code=1), "bad")
-    story.say(inputs.Exited(exit_code=137), "good")
-
-    assert (story.state("bad").failed, story.state("good").failed) == (True, False)
-    assert story.engine.snapshot("a").client_status == "failed"
 
 
 # --- what the servers say ---
@@ -502,31 +232,6 @@ def test_a_disconnected_allocation_reconnects():
     assert (body["ClientStatus"], body["ClientDescription"]) == ("running", "Tasks are running")
     assert [(e["Field"], e["Value"]) for e in body["AllocStates"]] == [(0, "unknown"), (0, "running")]
     assert story.types("web") == ["Started", "Reconnected"]
-
-
-@pytest.mark.parametrize(("dialect", "description"), [(OLD, "failed to build"), (NEW, "Failed tasks")])
-def test_an_allocation_that_cannot_be_set_up_is_failed(dialect, description):
-    story = Story("one", "two", dialect=dialect)
-    story.run()
-
-    story.say(inputs.SetupFailed(error="failed to build"))
-
-    body = json.loads(story.engine.snapshot("a").to_json())
-    assert (body["ClientStatus"], body["ClientDescription"]) == ("failed", description)
-    assert story.types("one") == ([] if dialect == OLD else ["Setup Failure"])
-
-
-def test_every_task_says_why_the_allocation_is_not_healthy():
-    story = Story("runs", "waits", "failed", policy=POLICY | {"Attempts": 0}, Update={"MinHealthyTime": 7 * SECOND})
-    story.run("runs")
-    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
-
-    assert said["runs"] == "Task not running for min_healthy_time of 7s by deadline"
-    assert said["waits"] == "Task not running by deadline"
-    story.say(inputs.StartFailed(), "failed")
-    said = {task: event.message for task, event in story.say(inputs.HealthFailed()).events}
-    # It was not waited for until the deadline: who runs has had no time.
-    assert said == {"failed": "Unhealthy because of failed task", "waits": "Task not running by deadline"}
 
 
 @pytest.mark.parametrize(("ran_ns", "is_at_fault"), [(7 * SECOND - 1, True), (7 * SECOND, False)])
@@ -577,15 +282,6 @@ def test_the_first_report_of_a_client_tells_the_network_unless_it_is_known(statu
     assert sum(isinstance(record.event, Updated) for record in records) == (status is None)
 
 
-def test_what_could_not_be_restored_waits_for_the_servers():
-    story = Story("web")
-    story.run("web")
-    gone = story.say(inputs.Restored(reattached=False), "web")
-    assert (story.types("web")[-1], names(gone, StartTask)) == ("Failed Restoring Task", [])
-
-    assert names(story.say(inputs.ServerContacted()), StartTask) == ["web"]
-
-
 def test_a_stage_does_not_start_what_waits_for_the_servers():
     story = Story(hooked("side", "prestart", sidecar=True), "web", "db")
     story.run("side", "web", "db")
@@ -594,13 +290,6 @@ def test_a_stage_does_not_start_what_waits_for_the_servers():
     step = story.say(inputs.Exited(exit_code=1), "db")
 
     assert names(step, StartTask) == []
-
-
-def test_what_runs_on_every_node_does_not_wait_for_the_servers():
-    story = Story("web", Type="system")
-    story.run("web")
-
-    assert names(story.say(inputs.Restored(reattached=False), "web"), StartTask) == ["web"]
 
 
 ENDED_TYPES = {"0.5.0": ["Killed"], "0.5.6": ["Task Setup", "Killed"], "1.1.2": []}
@@ -692,32 +381,6 @@ def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_sto
     assert story.types("web")[-1] == ("Killed" if dialect != NEW else "Killing")
 
 
-def test_what_waits_for_the_servers_is_not_started_when_they_want_its_end():
-    story = Story("web")
-    story.run("web")
-    story.say(inputs.Restored(reattached=False), "web")
-    story.engine.update("a", {"DesiredStatus": "stop"})
-
-    step = story.say(inputs.ServerContacted())
-
-    assert step.effects == (Collect(),)
-    assert story.types("web")[-2:] == ["Failed Restoring Task", "Killing"]
-
-
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_process_that_is_found_again_when_its_end_is_decided_has_no_killed_in_the_new_client(dialect):
-    story = Story("web", dialect=dialect)
-    story.run("web")
-    story.say(inputs.StopRequested())
-
-    found = story.say(inputs.Restored(), "web")
-    story.say(inputs.Exited(exit_code=143, signal=15), "web")
-
-    assert found.events == ()
-    assert story.types("web")[1:] == (["Killing", "Terminated"] if dialect == NEW else ["Killing", "Killed"])
-    assert (story.state("web").state, story.state("web").failed) == ("dead", False)
-
-
 def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation():
     engine = Engine(dialect=NEW, seed=1)
     engine.place({"ID": "a"})
@@ -741,36 +404,6 @@ def test_what_has_ended_is_not_lost(said):
 
     assert story.say(said).outcome == "late"
     assert story.engine.snapshot("a").client_status == "complete"
-
-
-@pytest.mark.parametrize("dialect", [OLD, NEW])
-def test_the_process_of_a_task_whose_setup_fails_while_it_runs_is_to_end(dialect):
-    story = placed_at("running", dialect)
-
-    step = story.say(inputs.SetupFailed(error="no secrets"), "web")
-
-    assert "web" in names(step, KillTask)
-    assert (story.state("web").state, story.state("web").failed) == ("dead", True)
-
-
-@pytest.mark.parametrize("dialect", [OLD, NEW])
-def test_what_was_being_killed_when_its_client_went_away_is_not_started_again(dialect):
-    story = placed_at("ending", dialect)
-
-    step = story.say(inputs.Restored(reattached=False), "web")
-
-    assert names(step, StartTask) == []
-    assert story.state("web").state == "dead"
-
-
-def test_a_restart_that_was_under_way_when_its_client_went_away_goes_on():
-    story = placed_at("running", OLD)
-    story.say(inputs.RestartRequested(), "web")
-
-    step = story.say(inputs.Restored(reattached=False), "web")
-
-    assert names(step, StartTask) == ["web"]
-    assert story.types("web")[-2:] == ["Killed", "Restarting"]
 
 
 # --- it is recorded, and found again ---
@@ -917,22 +550,6 @@ def test_a_process_that_begins_again_goes_on_where_the_log_ends(case):
         if task.state == "running" and task.decided is not None and (task.decided.killed or task.decided.restart):
             assert (KillTask, name) in owed_now | due_then
     assert again.next_due() is None
-
-
-def test_the_restart_window_survives_the_process():
-    story = Story("web", policy=POLICY | {"Attempts": 1})
-    story.run("web")
-    story.say(inputs.Exited(exit_code=1), "web")
-    log = story.engine.store.log
-    again = Engine(log, clock=story.clock)
-    assert [e for step in again.due(2**61) for e in step.effects] == [
-        StartTask(task="web", at_ns=due_of(again.task("a", "web")))
-    ]
-    again.report("a", "web", inputs.Started())
-
-    step = again.report("a", "web", inputs.Exited(exit_code=1))
-
-    assert step.events[-1][1].restart_reason == 'Exceeded allowed attempts 1 in interval 1m0s and mode is "fail"'
 
 
 def test_what_is_owed_changes_nothing():
@@ -1424,18 +1041,6 @@ def test_a_sidecar_that_ended_with_the_main_task_is_not_ended_because_of_it(is_t
     assert story.types("side") == ["Started", *(["Terminated", "Not Restarting"] if is_together else doomed)]
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_tasks_that_failed_together_do_not_end_each_other(dialect):
-    story = Story("web", "db", "more", dialect=dialect, policy=POLICY | {"Attempts": 0})
-    story.run("web", "db", "more")
-
-    step = story.engine.report_all("a", [(task, inputs.Exited(exit_code=1)) for task in ("web", "db")])
-
-    doomed = [(task, event) for task, event in step.events if isinstance(event, ev.SiblingTaskFailed)]
-    assert [(task, event.failed_sibling) for task, event in doomed] == [("more", "web")]
-    assert names(step, KillTask) == ["more"]
-
-
 def test_what_is_reported_together_is_refused_together():
     story = main_and_sidecar()
     before = story.engine.index
@@ -1513,14 +1118,3 @@ def test_a_start_that_fails_when_its_group_has_ended_is_not_tried_again(said):
 
     assert story.types("good")[1:] == ["Sibling Task Failed"]
     assert step.effects == (Collect(),)
-
-
-def test_a_task_that_waits_for_its_restart_is_dead_at_once_when_its_group_ends():
-    story = Story("bad", "good", dialect=OLD)
-    story.run("bad", "good")
-    story.say(inputs.Exited(exit_code=1), "good")
-
-    story.say(inputs.SetupFailed(), "bad")
-
-    assert story.types("good")[-2:] == ["Restarting", "Sibling Task Failed"]
-    assert story.state("good").state == "dead"
