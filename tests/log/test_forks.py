@@ -21,7 +21,7 @@ from taskfold.live.retaining import Retainer
 from taskfold.live.shared import LogListener
 from taskfold.log.check import check_log
 from taskfold.log.sqlite import SqliteLog
-from taskfold.run.raw_exec import Handle, Process
+from taskfold.run.process import Handle, Process
 from taskfold.run.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
@@ -129,7 +129,7 @@ HOLDERS = """
 import os, sys, types
 from pathlib import Path
 from taskfold import Engine, Retention
-from taskfold.run.raw_exec import Handle, Process
+from taskfold.run.process import Handle, Process
 from taskfold.errors import LogError
 from taskfold.live.retaining import Retainer
 from taskfold.live.shared import LogListener

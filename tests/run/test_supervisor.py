@@ -29,7 +29,7 @@ from support.supervising import (
 from taskfold import Engine, LogError, ManualClock, events, inputs
 from taskfold.log.memory import MemoryLog
 from taskfold.run.executor import is_running
-from taskfold.run.raw_exec import Handle, Process
+from taskfold.run.process import Handle, Process
 from taskfold.run.supervisor import PROCESSES, Supervisor
 from taskfold.run.task_directory import TaskDirectory
 
@@ -372,7 +372,7 @@ def found_again(job, directory: Path, *, meanwhile=lambda _: None, acts=(stop,))
 def test_a_process_that_still_runs_is_reattached_and_no_event_tells_of_it(tmp_path):
     engine = found_again(job_of(script("main", f"echo $$; {FOREVER}")), tmp_path)
 
-    assert handles(engine)["main"].found == "reattached"
+    assert handles(engine)["main"].recovery == "reattached"
     assert types_of(engine, "main") == ["Received", "Task Setup", "Started", "Killing", "Terminated", "Killed"]
     assert len(output(tmp_path, only(engine)).read_text(encoding="utf-8").split()) == 1
 
@@ -386,7 +386,7 @@ def test_how_a_process_ended_meanwhile_is_known(tmp_path):
 
     engine = found_again(job_of(script("main", text)), tmp_path, meanwhile=let_it_end, acts=())
 
-    assert handles(engine)["main"].found == "ended"
+    assert handles(engine)["main"].recovery == "ended"
     told = events_of(engine, only(engine), "main")[-2]
     assert isinstance(told, events.Terminated)
     assert told.exit_code == 6

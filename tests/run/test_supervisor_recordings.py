@@ -27,7 +27,8 @@ from taskfold.model.dialect import EVENTS_PER_TASK, dialect_of
 from taskfold.model.record import Updated
 from taskfold.nomad.views import view
 from taskfold.nomad.views.job import Job
-from taskfold.run.raw_exec import DRIVER, Process
+from taskfold.run.process import Process
+from taskfold.run.raw_exec import DRIVER
 from taskfold.run.supervisor import PROCESSES, Supervisor
 
 BY_OTHERS = (

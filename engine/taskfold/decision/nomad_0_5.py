@@ -1,12 +1,12 @@
-"""The client of Nomad 0.5: what it does with each input.
+"""The rule book of Nomad 0.5: what its client does with each input.
 
 The rules that set it apart, each with the function of v0.5.6 that it comes from:
 
 * A process that is killed has no Terminated: ``Killing``, then ``Killed`` when it is gone (task_runner.go killTask).
-* To destroy a task takes one event, and the first destruction wins; the later ones are not even seen (Destroy). A task
-  that does not run is dead with that event alone, whatever it waits for. Where the group destroys a task whose start is
-  under way, that is over first: who was started is killed as any other, who was not is dead with the event (run).
-* A restart that is asked for is a kill and a ``Restarting`` without delay (Run, restartCh).
+* One event destroys a task, and the first destruction wins; later ones leave no event (Destroy). A task that does not
+  run is dead with that event alone, whatever it waits for. If the group destroys a task whose start is under way, the
+  start ends first: a task that was started is killed as any other, else it is dead with the event (run).
+* A restart on request is a kill and a ``Restarting`` without delay (Run, restartCh).
 * When a task is dead and failed, every other one is destroyed as its sibling; when it is the leader, as its follower;
   failure goes before leadership (alloc_runner.go setTaskState).
 * All tasks start at once: there are no hooks.
@@ -30,12 +30,12 @@ _TEMPLATE: Final = "consul-template"
 
 
 class Nomad05(Decision):
-    """A decision of the client of Nomad 0.5."""
+    """A decision by the rules of Nomad 0.5."""
 
     __slots__ = ()
 
     def kill_timeout_ns(self, plan: TaskPlan) -> int:
-        """Return the timeout between the least and the most that this client lets a process have."""
+        """Return the kill timeout of a plan within this client's limits (nanoseconds)."""
         return min(plan.kill_timeout_ns if plan.kill_timeout_ns > 0 else LEAST_KILL_TIMEOUT_NS, MOST_KILL_TIMEOUT_NS)
 
     # --- it is prepared and started ---
@@ -47,7 +47,7 @@ class Nomad05(Decision):
         self.start(task)
 
     def take_ended(self, task: TaskInHand) -> None:
-        """The client has received a task that is to be stopped: it is killed when its directory is there."""
+        """The client has received a task of a stopped allocation: it is killed when its directory is there."""
         self.emit(task, ev.Received())
         self.emit(task, ev.TaskSetup(message=inputs.SetUp().message))
         self.emit(task, ev.Killed())
@@ -62,15 +62,15 @@ class Nomad05(Decision):
             self.remember(task, download_failed=True)
 
     def validation_failed(self, task: TaskInHand, failure: inputs.ValidationFailed) -> None:
-        """The task is not valid: that is its end."""
+        """The task is not valid, and is dead."""
         self.emit(task, ev.FailedValidation(validation_error=failure.error, fails_task=True))
 
     def setup_failed(self, task: TaskInHand, failure: inputs.SetupFailed) -> None:
-        """The task could not be set up: that is its end."""
+        """The task could not be set up, and is dead."""
         self.emit(task, ev.SetupFailure(setup_error=failure.error, fails_task=True))
 
     def allocation_setup_failed(self, failure: inputs.SetupFailed) -> None:
-        """The allocation could not be set up: it is failed without any task, and those that were placed end."""
+        """The allocation could not be set up: it has failed, whatever its tasks did, and they end."""
         self.update({"ClientStatus": "failed", "ClientDescription": failure.error})
         for task in self.tasks():
             if task.is_running:
@@ -86,7 +86,7 @@ class Nomad05(Decision):
         self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
 
     def driver_message(self, task: TaskInHand, report: inputs.DriverMessage) -> None:
-        """The driver says something; while the task runs, this client would show it as pending."""
+        """The driver has a message; this client would show a running task as pending by it."""
         if task.is_running:
             self.note(task.name, "a message of the driver would hide that the task runs", "impossible")
         else:
@@ -107,20 +107,20 @@ class Nomad05(Decision):
             self.restart(task, Result(exit_code=exit.exit_code, signal=exit.signal, error=exit.error))
 
     def aborted(self, task: TaskInHand) -> None:
-        """A pending task's process ended: the start that was given up, if there was one."""
+        """The start of a pending task was given up, if one was under way."""
         if not self._gave_up(task):
             self.note(task.name, "no process of the task is known to run", "impossible")
 
     def _gave_up(self, task: TaskInHand) -> bool:
-        """End a task that its group destroyed while it was being started; tell whether that is so."""
+        """End a task if its group destroyed it while it was being started; tell whether it did."""
         if not task.memory.killed:
             return False
-        # What its group ended by is there, unless the job changed since.
+        # The death that ended the group is in the tasks, unless the job changed since.
         self.emit(task, self._doom_of_all() or ev.Killed())
         return True
 
     def end_started(self, task: TaskInHand) -> None:
-        """End a task that its group destroyed while it was being started, and that runs now."""
+        """End a task that runs now, and that its group destroyed while it was being started."""
         self.remember(task, killed=False, kill_attempts=0)
         self._destroy(task, self._doom_of_all() or ev.Killed())
 
@@ -156,7 +156,7 @@ class Nomad05(Decision):
                 return
             self.emit(task, event)
             if task.memory.download_failed and not self.is_starting(task) and isinstance(event, ev.Killed):
-                # Both loops that wait there tell of it (prestart and Run), with the same event.
+                # Both loops that wait for a download emit the event (prestart and Run).
                 self.emit(task, event)
             return
         reason, fails = (event.kill_reason, event.fails_task) if isinstance(event, ev.Killing) else ("", False)
@@ -164,7 +164,7 @@ class Nomad05(Decision):
             self.emit(task, event)
         timeout_ns = self.kill_timeout_ns(task.plan)
         self.emit(task, ev.Killing(kill_timeout_ns=timeout_ns, kill_reason=reason, fails_task=fails))
-        # A process that is being ended for a restart needs no other signal: it will not be started again.
+        # The process is being ended for a restart, and needs no second signal: it will not be started again.
         is_ending = bool(task.memory.restart)
         self.remember(task, killed=True, restart="")
         if not is_ending:
@@ -186,7 +186,7 @@ class Nomad05(Decision):
         self.signal(task, request.signal)
 
     def template_changed(self, task: TaskInHand, change: inputs.TemplateChanged) -> None:
-        """Do what the template's change mode says."""
+        """Restart or signal a running task, as the template's change mode says."""
         if change.change_mode == "restart":
             self._restart(task, f"{_TEMPLATE}: template with change_mode restart re-rendered")
         else:
@@ -197,9 +197,9 @@ class Nomad05(Decision):
     # --- it was away ---
 
     def restored(self, task: TaskInHand, report: inputs.Restored) -> None:
-        """The client is back: what it does not find is started again, without an event, or has ended as it was to.
+        """The client was restarted: a task without its process starts again, without an event, or is dead if doomed.
 
-        Where the servers want the end, nothing is started again: what is not dead then is destroyed.
+        If the servers ask for the end, nothing is started again: a task that is not dead is destroyed.
         """
         if task.is_pending and task.memory.killed:
             self.aborted(task)
@@ -217,7 +217,7 @@ class Nomad05(Decision):
     # --- the group ---
 
     def settle(self) -> None:
-        """Destroy the others of tasks that became dead, until nothing more follows."""
+        """Destroy the siblings and followers of each dead task, until nothing more follows."""
         settled: set[str] = set()
         while self.has_death:
             self.has_death = False
@@ -236,17 +236,17 @@ class Nomad05(Decision):
                 self._destroy(task, event)
 
     def _doom_of(self, dead: TaskInHand) -> TaskEvent | None:
-        """Return by which event the death of a task destroys the others; None where it does not."""
+        """Return the event by which the death of a task destroys the others, or None."""
         event = ev.SiblingTaskFailed(failed_sibling=dead.name) if dead.failed else ev.LeaderTaskDead()
         return event if (dead.failed or dead.plan.leader) and self.has_event(event) else None
 
     def _doom_of_all(self) -> TaskEvent | None:
-        """Return by which event the others were destroyed; a failure goes first."""
+        """Return the event by which the others were destroyed; a failure goes first."""
         dead = sorted((task for task in self.tasks() if task.is_dead), key=lambda task: not task.failed)
         return next(filter(None, map(self._doom_of, dead)), None)
 
-    def needs_running(self, task: TaskInHand) -> bool:
-        """Tell whether what is asked for needs a running task, and note it where this one is none."""
+    def check_running(self, task: TaskInHand) -> bool:
+        """Tell whether a request can reach the process of a task; note it if not."""
         if task.is_running and not task.memory.killed:
             return True
         self.note(task.name, NOT_RUNNING)

@@ -1,15 +1,15 @@
-"""The client that was written anew for Nomad 0.9: what it does with each input, as 1.1.2 was recorded doing it.
+"""The rule book of Nomad 0.9 and newer: what its client does with each input, as recorded of 1.1.2.
 
 The rules that set it apart, each with the file of 1.1.2 and newer that it comes from:
 
-* Most events only tell; a process that is killed has ``Killing``, ``Terminated`` and ``Killed`` (task_runner.go).
-* To kill the group takes a *pass*: the leader first, and when it is dead the others, sidecars after the rest. Every
-  task gets a ``Killing``, also one that is dead; those that run after the others (poststop) are spared (killTasks).
-* A task that is killed while nobody is at it (it waits for others, or for its delay) is dead at once; one whose start
-  is under way is dead when that is over (task_runner.go Run).
-* When a task is dead and failed, or the leader is dead, or none but sidecars live, the others get an event that says so
-  and are killed by a pass, once (alloc_runner.go handleTaskStateUpdates). A stop is a pass of its own, beside it.
-* A restart that is asked for is refused to a task that does not run, and needs no kill events (lifecycle.go).
+* Most events move nothing; a process that is killed has ``Killing``, ``Terminated`` and ``Killed`` (task_runner.go).
+* A *pass* kills the group: the leader first, and when it is dead the others, sidecars after the rest. Every task gets a
+  ``Killing``, also a dead one; poststop tasks are spared (killTasks).
+* A task that is killed while it waits for others, or for its delay, is dead at once; a task whose start is under way is
+  dead when the start is over (task_runner.go Run).
+* When a task is dead and failed, or the leader is dead, or only sidecars live, the others get an event with the reason
+  and are killed by a pass, once (alloc_runner.go handleTaskStateUpdates). A stop is a pass of its own.
+* A restart on request is refused for a task that does not run, and has no kill events (lifecycle.go).
 * Tasks start stage by stage (`taskfold.decision.group`).
 """
 
@@ -34,12 +34,12 @@ _NOT_RESTORED: Final = "failed to restore task; will not run until server is con
 
 
 def _with_text(text: str) -> Kept:
-    """Return what an event keeps whose text its emitter gives."""
+    """Return the extras of an event with a display message of its own."""
     return Kept(display_message=text)
 
 
 class Nomad09(Decision):
-    """A decision of the client of Nomad 0.9 and newer."""
+    """A decision by the rules of Nomad 0.9 and newer."""
 
     __slots__ = ()
 
@@ -54,13 +54,13 @@ class Nomad09(Decision):
             self.start(task)
 
     def take_ended(self, task: TaskInHand) -> None:
-        """The client has received a task that is to be stopped: it never begins."""
+        """The client has received a task of a stopped allocation: it never begins."""
         self._report_network()
         self.emit(task, ev.Received())
         self.finish(task)
 
     def _report_network(self) -> None:
-        """Tell the NetworkStatus with the client's first report."""
+        """Set the NetworkStatus with the client's first report."""
         is_first = not self.allocation.tasks and not self._entries
         if is_first and self.dialect.first_network_status and self.field("NetworkStatus") is None:
             self.update({"NetworkStatus": Raw(self.dialect.first_network_status)})
@@ -84,12 +84,12 @@ class Nomad09(Decision):
             self.restart(task, Result(start_failed=True))
 
     def setup_failed(self, task: TaskInHand, failure: inputs.SetupFailed) -> None:
-        """The task could not be set up: that is its end."""
+        """The task could not be set up, and is dead."""
         self.emit(task, ev.SetupFailure(fails_task=True, kept=_with_text(f"failed to setup alloc: {failure.error}")))
         self.finish(task)
 
     def allocation_setup_failed(self, failure: inputs.SetupFailed) -> None:
-        """The allocation could not be set up: that is the end of every task."""
+        """The allocation could not be set up: every task is dead."""
         for task in self.tasks():
             if not task.is_dead:
                 self.setup_failed(task, failure)
@@ -101,13 +101,13 @@ class Nomad09(Decision):
             self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
 
     def _gave_up(self, task: TaskInHand) -> bool:
-        """End a task that was killed while it was being started; tell whether it was."""
+        """End a task if it was killed while it was being started; tell whether it was."""
         if task.memory.killed:
             self.finish(task)
         return task.memory.killed
 
     def driver_message(self, task: TaskInHand, report: inputs.DriverMessage) -> None:
-        """The driver says something."""
+        """The driver has a message."""
         self.emit(task, ev.Driver(driver_message=report.message))
 
     def template_blocked(self, task: TaskInHand, blocked: inputs.TemplateBlocked) -> None:
@@ -133,16 +133,16 @@ class Nomad09(Decision):
             )
 
     def aborted(self, task: TaskInHand) -> None:
-        """A pending task's process ended: the start that was given up, if there was one."""
+        """The start of a pending task was given up, if one was under way."""
         if not self._gave_up(task):
             self.note(task.name, "no process of the task is known to run", "impossible")
 
     def end_started(self, task: TaskInHand) -> None:
-        """End a task that was killed while it was being started, and that runs now."""
+        """End a task that runs now, and that was killed while it was being started."""
         self.kill(task)
 
     def kill_gave_up(self, task: TaskInHand, _: inputs.KillFailed) -> None:
-        """The last attempt to kill failed: the task counts as dead, and no event has room for the reason."""
+        """The last attempt to kill failed: the task counts as dead, and no event has a field for the reason."""
         self.emit(task, ev.Killed())
         self.finish(task)
 
@@ -171,7 +171,7 @@ class Nomad09(Decision):
             self._kill(task, ev.Killing(kill_timeout_ns=timeout_ns, fails_task=request.fails_task))
 
     def _pass(self) -> bool:
-        """Kill the group, the leader first; tell whether the others wait for its end."""
+        """Kill the group, the leader first; tell whether the others wait for the leader's end."""
         leader = self._leader()
         if leader is not None:
             self._kill_for_all(leader)
@@ -181,7 +181,7 @@ class Nomad09(Decision):
         return False
 
     def _leader(self) -> TaskInHand | None:
-        """Return the leader, if there is one, and it was placed."""
+        """Return the leader if it has a record, else None."""
         leader = self.task(self.group.leader) if self.group.leader else None
         return None if leader is None or leader.is_new else leader
 
@@ -195,14 +195,14 @@ class Nomad09(Decision):
         self._kill(task, ev.Killing(kill_timeout_ns=self.kill_timeout_ns(task.plan)))
 
     def _kill(self, task: TaskInHand, event: ev.Killing) -> None:
-        """Kill a task, whatever it does."""
+        """Kill a task, whatever its state."""
         self.emit(task, event)
         if task.is_dead or task.memory.killed:
             return
         if task.is_pending and not self.is_starting(task):
             self.finish(task)
             return
-        # A process that is being ended for a restart needs no other signal: it will not be started again.
+        # The process is being ended for a restart, and needs no second signal: it will not be started again.
         is_ending = bool(task.memory.restart) and task.memory.kill_at_ns is None
         self.remember(task, killed=True, restart="")
         if not is_ending:
@@ -220,13 +220,13 @@ class Nomad09(Decision):
         self.kill(task)
 
     def signal_asked(self, task: TaskInHand, request: inputs.SignalRequested) -> None:
-        """Send a running task a signal; the event tells its name as it was asked for."""
+        """Send a running task a signal; the event has the name as the request had it."""
         details = {"signal": request.signal}
         self.emit(task, ev.Signaling(task_signal_reason=request.reason, kept=Kept(details=details)))
         self.signal(task, request.signal)
 
     def template_changed(self, task: TaskInHand, change: inputs.TemplateChanged) -> None:
-        """Do what the template's change mode says."""
+        """Restart or signal a running task, as the template's change mode says."""
         if change.change_mode == "restart":
             event = ev.RestartSignaled(kept=_with_text("Template with change_mode restart re-rendered"))
             self._end_to_restart(task, event, "asked")
@@ -235,8 +235,8 @@ class Nomad09(Decision):
             self.emit(task, ev.Signaling(task_signal=text, kept=_with_text("Template re-rendered")))
             self.signal(task, change.signal)
 
-    def needs_running(self, task: TaskInHand) -> bool:
-        """Tell whether what is asked for needs a running task, and note it where this one is none."""
+    def check_running(self, task: TaskInHand) -> bool:
+        """Tell whether a request can reach the process of a task; note it if not."""
         if task.is_running:
             return True
         self.note(task.name, NOT_RUNNING)
@@ -245,21 +245,21 @@ class Nomad09(Decision):
     # --- it was away ---
 
     def restored(self, task: TaskInHand, report: inputs.Restored) -> None:
-        """The client is back: what it does not find is pending; what was to be started by now is started.
+        """The client was restarted: a task without its process is pending; a start whose time came is owed again.
 
-        Where the servers want the end, nothing is started again: what is not dead then is killed.
+        If the servers ask for the end, nothing is started again: a task that is not dead is killed.
         """
         is_wanted = not self.is_unwanted(task)
         if task.is_running and not report.reattached:
             self.emit(task, ev.FailedRestoringTask(kept=_with_text(_NOT_RESTORED)))
-            # What runs on every node is not kept waiting. Source: task_runner.go Restore.
+            # The tasks of a system job do not wait. Source: task_runner.go Restore.
             self.remember(task, start_at_ns=None, awaits_server=self.group.job_type != "system")
             if task.memory.killed:
                 self.finish(task)
             elif is_wanted and not task.memory.awaits_server:
                 self.start(task)
         elif task.is_running and task.memory.killed:
-            # Its end is not waited for by who decides on restarts, which tells of Killed. Source: task_runner.go Run.
+            # The loop that decides on restarts and emits Killed is over by then. Source: task_runner.go Run.
             self.remember(task, was_reattached=True)
         elif task.is_pending and task.memory.killed:
             self.finish(task)
@@ -270,7 +270,7 @@ class Nomad09(Decision):
                 self.remember(task, start_at_ns=None)
 
     def server_contacted(self) -> None:
-        """The servers were reached: what could not be restored is started again, unless they want its end."""
+        """The client reached its servers: tasks that could not be restored start, unless they have to end."""
         for task in self.tasks():
             waits = task.is_pending and task.memory.awaits_server and not task.memory.killed
             if waits and not self.is_unwanted(task):
@@ -283,12 +283,12 @@ class Nomad09(Decision):
             self.emit(task, ev.Reconnected())
 
     def health_failed(self) -> None:
-        """The allocation did not become healthy in time: each task that is at fault says why, and the others nothing.
+        """The allocation did not become healthy in time: each task at fault gets an event with its reason.
 
         Source: allochealth/tracker.go.
         """
         tasks = self.tasks()
-        # A task that failed or is dead ends the wait for health before its deadline: who runs then has time left.
+        # A task that failed or is dead ends the wait before its deadline: a running task still had time left.
         is_early = any(task.failed or self._died_too_early(task) for task in tasks)
         faults = [(task, fault) for task in tasks if (fault := self._fault(task, is_early=is_early))]
         for task, fault in faults:
@@ -297,11 +297,11 @@ class Nomad09(Decision):
             self.note("", "no task is at fault: all ran long enough, or ended well as their hook may")
 
     def _died_too_early(self, task: TaskInHand) -> bool:
-        """Tell whether a task is dead that has to run on: one before or after the main tasks may end well."""
+        """Tell whether a task is dead that has to run on: a main task or a sidecar."""
         return task.is_dead and (not task.plan.hook or task.plan.sidecar)
 
     def _fault(self, task: TaskInHand, *, is_early: bool) -> str:
-        """Return why a task is at fault that its allocation is not healthy; empty where it is not."""
+        """Return why a task keeps its allocation from being healthy; an empty text if it does not."""
         if task.failed:
             return "Unhealthy because of failed task"
         if self._died_too_early(task):
@@ -317,7 +317,7 @@ class Nomad09(Decision):
     # --- the group ---
 
     def settle(self) -> None:
-        """Do what follows for the group, until nothing more follows."""
+        """Decide what follows for the group from deaths and moves of its tasks."""
         if self.has_death:
             self._follow_deaths()
         if self.has_move and self.group.has_hooks:
@@ -336,7 +336,7 @@ class Nomad09(Decision):
             self._pass_rest()
 
     def _doom(self) -> None:
-        """Kill those who live, if a death says so."""
+        """Kill the live tasks if a death is the end of them."""
         members = [task for task in self.tasks() if not task.plan.is_poststop]
         live = [task for task in members if not task.is_dead]
         event = _doom_of(members, live)
@@ -349,7 +349,7 @@ class Nomad09(Decision):
             self.coordinate(group_waits=True)
 
     def _open_stages(self) -> None:
-        """Move the group on, and start who waited for it."""
+        """Move the group on to its next step, and start the tasks that waited for it."""
         tasks = self.tasks()
         step = next_step(self.coordinated.stage or FIRST, tasks)
         if step != self.coordinated.stage:
@@ -361,7 +361,7 @@ class Nomad09(Decision):
 
 
 def _doom_of(members: list[TaskInHand], live: list[TaskInHand]) -> TaskEvent | None:
-    """Return the event of those who live, if the others' deaths are the end of them, too: a dead leader goes first."""
+    """Return the event by which deaths end the live tasks, or None; a dead leader goes before a failed sibling."""
     event: TaskEvent | None = None
     for task in members:
         if not task.is_dead:

@@ -151,10 +151,10 @@ class _Rule(NamedTuple):
 def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
     if task.is_new and decision.is_over and not (isinstance(report, inputs.Placed) and decision.takes_ended):
         decision.note(task.name, _OVER, "late")
-        _end_unwanted(decision, task, report)
+        _owe_end(decision, task, report)
         return
     if task.is_new and decision.group.is_open:
-        decision.note(task.name, _NAMED)
+        decision.note(task.name, _NO_JOB)
     does, fits, otherwise = RULES[type(report)]
     place = _place_of(task)
     if place in fits:
@@ -163,11 +163,11 @@ def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
     outcome = otherwise.get(place, "late" if place == "dead" else "impossible")
     decision.note(task.name, _why(task, place, report), outcome)
     if place == "dead":
-        _end_unwanted(decision, task, report)
+        _owe_end(decision, task, report)
 
 
-def _end_unwanted(decision: Decision, task: TaskInHand, report: Input) -> None:
-    """Owe the end of a process that was started after the end of its task."""
+def _owe_end(decision: Decision, task: TaskInHand, report: Input) -> None:
+    """Owe a kill of a process that was started after the end of its task."""
     if isinstance(report, inputs.Started):
         decision.owe_kill(task, 1)
 
@@ -228,14 +228,14 @@ def _kill_one(decision: RuleBook, task: TaskInHand, report: inputs.KillRequested
 def _restart(decision: RuleBook, task: TaskInHand, report: inputs.RestartRequested) -> None:
     if report.failure and not decision.dialect.has_new_client:
         raise InputRefused(f"a restart because of a failure does not exist in dialect {decision.dialect.name}")
-    if decision.needs_running(task):
+    if decision.check_running(task):
         decision.restart_asked(task, report)
     else:
         decision.outcome = "impossible"
 
 
 def _signal(decision: RuleBook, task: TaskInHand, report: inputs.SignalRequested) -> None:
-    if decision.needs_running(task):
+    if decision.check_running(task):
         decision.signal_asked(task, report)
     else:
         decision.outcome = "impossible"
@@ -244,7 +244,7 @@ def _signal(decision: RuleBook, task: TaskInHand, report: inputs.SignalRequested
 def _template(decision: RuleBook, task: TaskInHand, report: inputs.TemplateChanged) -> None:
     if report.change_mode == "noop":
         return
-    if decision.needs_running(task):
+    if decision.check_running(task):
         decision.template_changed(task, report)
     else:
         decision.outcome = "impossible"
@@ -278,7 +278,7 @@ def _timer(decision: RuleBook, task: TaskInHand, report: inputs.TimerDue) -> Non
         decision.owe_start(task, due_ns)
 
 
-_NAMED: Final = "no job tells the tasks of the allocation: this one is taken as a service with the default policy"
+_NO_JOB: Final = "no job tells the tasks of the allocation: this one is taken as a service with the default policy"
 _OVER: Final = "the allocation has ended, or is to be stopped: nothing new begins in it"
 
 _LATE: Final[dict[Place, Outcome]] = {"running": "late", "ending": "late"}

@@ -1,4 +1,4 @@
-"""The environment of a task: the variables that Nomad gives it, and the references in its settings to them.
+"""The environment of a task: the variables that Nomad gives it, and the references to them in its settings.
 
 Source: client/driver/env/env.go of v0.5.0 and v0.5.6, client/taskenv/env.go of v1.1.2.
 """
@@ -20,11 +20,11 @@ from taskfold.run.task_directory import TaskDirectory
 __all__ = ["Environment", "Placement", "environment_of"]
 
 _OURS: Final = "TASKFOLD_"
-"""Variables that begin so are meant for taskfold alone; a token is among them."""
+"""The prefix of taskfold's own variables, which no task gets; a token is among them."""
 _NOMADS: Final = "NOMAD_"
 _DEFAULT_DATACENTER: Final = "dc1"
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "i386": "386", "armv7l": "arm"}
-"""As Go names them."""
+"""The names of architectures in Go."""
 _CLEANED: Final = tuple(f"{_NOMADS}{kind}_" for kind in ("ADDR", "IP", "PORT", "HOST_PORT", "META"))
 """The variables whose names the new client cleans; the old one cleans all."""
 _REFERENCE: Final = re.compile(r"\$\{([a-zA-Z0-9_\-.]+)\}")
@@ -34,7 +34,7 @@ _TEMPLATE: Final = re.compile(
     |(?P<other>[$%]\{.*?(?:\}|$))""",
     re.VERBOSE | re.DOTALL,
 )
-"""What HCL makes of a text: an escape, a reference, or what is more than that."""
+"""The parts of an HCL template: an escape, a reference, or anything more."""
 _OF_NODES: Final = ("node.", "attr.", "meta.")
 _NO_VARIABLE: Final = (
     '2 errors occurred:\n\t* failed to parse config: \n\t* Unknown variable: There is no variable named "{}".\n\n'
@@ -43,31 +43,31 @@ _NO_VARIABLE: Final = (
 
 
 class Placement(NamedTuple):
-    """What a task knows of where it is."""
+    """Where a task is placed."""
 
     dialect: Dialect
     region: str
     job: Job
     group: TaskGroup
     name: str
-    """Of the allocation: ``job.group[0]``."""
+    """The name of the allocation: ``job.group[0]``."""
 
 
 class Environment(NamedTuple):
-    """The variables of a task, and what else its settings may refer to."""
+    """The variables of a task, and the facts of the node that its settings may refer to."""
 
     variables: Mapping[str, str]
     node: Mapping[str, str]
-    """What is known of the node."""
+    """The attributes of the node."""
     has_templates: bool
     """The settings of drivers are templates of HCL (since Nomad 0.9.0)."""
     unknown: frozenset[str]
-    """The variables that Nomad would have given it, and that cannot be known here."""
+    """The variables that Nomad would give the task, and that have no value here."""
 
     def fill(self, text: str) -> str:
         """Return a text of the driver's settings with its references replaced.
 
-        Raises ValueError where a template refers to what is not known, or is more than references.
+        Raises ValueError for a template with a reference that has no value here, or with more than references.
         """
         return _TEMPLATE.sub(self._part, text) if self.has_templates else _filled(text, self.variables, self.node)
 
@@ -88,15 +88,15 @@ class Environment(NamedTuple):
         raise ValueError(_NO_VARIABLE.format(name))
 
     def unfilled(self, *texts: str) -> frozenset[str]:
-        """Return the references in texts that stay as they are, though Nomad would know them."""
+        """Return the references in texts that have no value here, though Nomad would have one."""
         names = {name for text in texts for name in _REFERENCE.findall(text)} - self.variables.keys() - self.node.keys()
         return frozenset(f"${{{name}}}" for name in names if name.startswith((_NOMADS, *_OF_NODES)))
 
 
 def environment_of(placement: Placement, task: Task, directory: TaskDirectory) -> Environment:
-    """Return the environment of a task: what this process has without secrets, what Nomad tells it, and its own."""
+    """Return the environment of a task: this process's without secrets, the variables of Nomad, and the task's own."""
     dialect, node = placement.dialect, _node(placement)
-    given = {
+    of_nomad = {
         f"{_NOMADS}{name}": str(value)
         for name, value in (
             *_directories_and_limits(task, directory, dialect),
@@ -107,14 +107,14 @@ def environment_of(placement: Placement, task: Task, directory: TaskDirectory) -
         if value not in (None, "")
     }
     inherited = {
-        name: _filled(value, node, given)
+        name: _filled(value, node, of_nomad)
         for name, value in os.environ.items()
         if not name.startswith(_OURS) and name not in dialect.withheld_variables
     }
-    variables = {**inherited, **given}
-    # Only the new client replaces references to what is inherited.
-    known = dict(variables) if dialect.has_new_client else given
-    own = {name: _filled(value, node, known) for name, value in (task.env or {}).items()}
+    variables = {**inherited, **of_nomad}
+    # Only the new client replaces references to inherited variables.
+    sources = dict(variables) if dialect.has_new_client else of_nomad
+    own = {name: _filled(value, node, sources) for name, value in (task.env or {}).items()}
     variables |= own
     environment = Environment(
         variables={_cleaned(name, dialect): value for name, value in variables.items()},
@@ -154,7 +154,7 @@ def _names(placement: Placement, task: Task, directory: TaskDirectory) -> Iterat
 
 
 def _meta(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
-    """Yield the variables of Meta: the task's goes before the group's, and that before the job's."""
+    """Yield the variables of Meta: the task's replaces the group's, and that the job's."""
     scopes = (placement.job.meta, placement.group.meta, task.meta)
     for key, value in {key: value for scope in scopes for key, value in (scope or {}).items()}.items():
         yield f"META_{key.upper()}", value
@@ -163,30 +163,30 @@ def _meta(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
 
 
 def _ports(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
-    """Yield the variables of ports that the job itself names."""
-    for port in _asked(task.resources.networks if task.resources else None)[0]:
+    """Yield the variables of static ports, which the job names itself."""
+    for port in _ports_of(task.resources.networks if task.resources else None)[0]:
         yield f"PORT_{port.label}", port.value
         yield f"HOST_PORT_{port.label}", port.value
     if placement.dialect.cleans_variables:
         for sibling in placement.group.tasks or ():
             if sibling.name != task.name and sibling.resources is not None:
-                for port in _asked(sibling.resources.networks)[0]:
+                for port in _ports_of(sibling.resources.networks)[0]:
                     yield f"PORT_{sibling.name}_{port.label}", port.value
     if placement.dialect.has_new_client:
-        for port in _asked(placement.group.networks)[0]:
+        for port in _ports_of(placement.group.networks)[0]:
             yield f"PORT_{port.label}", port.to if port.to > 0 else port.value
             yield f"ALLOC_PORT_{port.label}", port.to if port.to > 0 else port.value
             yield f"HOST_PORT_{port.label}", port.value
 
 
 def _unknown(placement: Placement, task: Task) -> Iterator[str]:
-    """Yield the variables that depend on the node that Nomad would have chosen."""
+    """Yield the variables that depend on the node that Nomad would choose."""
     if task.resources is not None and task.resources.cores:
         yield "CPU_LIMIT"
     networks = (task.resources.networks if task.resources else None) or ()
     if placement.dialect.has_new_client:
         networks += placement.group.networks or ()
-    reserved, dynamic = _asked(networks)
+    reserved, dynamic = _ports_of(networks)
     for port in (*reserved, *dynamic):
         yield f"ADDR_{port.label}"
         yield f"IP_{port.label}"
@@ -195,14 +195,14 @@ def _unknown(placement: Placement, task: Task) -> Iterator[str]:
         yield f"HOST_PORT_{port.label}"
 
 
-def _asked(networks: tuple[NetworkResource, ...] | None) -> tuple[list[Port], list[Port]]:
+def _ports_of(networks: tuple[NetworkResource, ...] | None) -> tuple[list[Port], list[Port]]:
     """Return the static and the dynamic ports of networks."""
     reserved = [port for network in networks or () for port in network.reserved_ports or ()]
     return reserved, [port for network in networks or () for port in network.dynamic_ports or ()]
 
 
 def _node(placement: Placement) -> dict[str, str]:
-    """Return what is known of the node: it is this machine, and in the first datacenter that the job names."""
+    """Return the attributes of the node: this machine, in the first datacenter that the job names."""
     machine = platform.machine()
     node = {
         "node.datacenter": _datacenter(placement.job),
@@ -222,14 +222,14 @@ def _datacenter(job: Job) -> str:
 
 
 def _filled(text: str, *sources: Mapping[str, str]) -> str:
-    """Return a text with the references that are known replaced; the others stay as they are."""
+    """Return a text with each reference replaced that a source has; the others stay."""
     return _REFERENCE.sub(
         lambda match: next((source[match[1]] for source in sources if match[1] in source), match[0]), text
     )
 
 
 def _cleaned(name: str, dialect: Dialect) -> str:
-    """Return the name of a variable, as the dialect cleans it of what no shell can name."""
+    """Return the name of a variable, with the characters replaced that the dialect replaces for shells."""
     if not dialect.cleans_variables or (dialect.has_new_client and not name.startswith(_CLEANED)):
         return name
     allowed = rb"[^A-Za-z0-9_.]" if dialect.has_new_client else rb"[^A-Za-z0-9_]"

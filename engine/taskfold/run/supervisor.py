@@ -1,7 +1,7 @@
-"""The supervisor: it carries out the effects of an engine with real processes, and reports what becomes of them.
+"""The supervisor: it carries out the effects of an engine with real processes, and reports their starts and ends.
 
-It reports in the event loop's thread: what is known of a process is recorded before the next effect is carried out, at
-the price that the loop waits for the log's disk.
+It reports in the event loop's thread: each report is recorded before the next effect is carried out, at the price that
+the loop waits for the log's disk.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from taskfold.nomad.snapshot import Snapshot
 from taskfold.nomad.views import view
 from taskfold.nomad.views.job import Job, Task, TaskGroup
 from taskfold.run.environment import Placement, environment_of
-from taskfold.run.raw_exec import Handle, Process, command_line_of, find_command, notes_of
+from taskfold.run.process import Handle, Process
+from taskfold.run.raw_exec import command_line_of, find_command, notes_of
 from taskfold.run.task_directory import TaskDirectory
 
 __all__ = ["PROCESSES", "Supervisor"]
 
 PROCESSES: Final = "Processes"
-"""The field of an allocation that its supervisor keeps handles in; one without it is somebody else's."""
+"""The field of an allocation for the handles of its processes; allocations without it are not the supervisor's."""
 
 _Key: TypeAlias = tuple[str, str]
 """An allocation and one of its tasks."""
@@ -44,60 +45,60 @@ class Supervisor(Owned):
     """Runs the tasks of the allocations that it places, on one event loop."""
 
     def __init__(self, engine: Engine, directory: Path, *, is_bound: bool = False) -> None:
-        """Begin with what the engine's log knows; bound processes end when this one does, whatever ends it."""
+        """Take over the allocations of the engine's log; bound processes end with this one, whatever ends it."""
         self.engine = engine
         self.on_note: Callable[[str], object] = lambda _: None
-        """Is told what was found again after a crash, and what tasks are not told."""
+        """Called with a sentence about each process that is found again, and about variables that a task lacks."""
         self._directory = directory.absolute()
         self._own_with(engine.reader)
         self._is_bound = is_bound
         self._is_stopping = False
         self._over = asyncio.Event()
         self._processes: dict[_Key, Process] = {}
-        found = [snapshot for snapshot in engine.allocations() if PROCESSES in snapshot.fields]
-        self.allocations = {snapshot.id or "" for snapshot in found}
-        """The IDs of those that it runs or has run."""
-        self.live = {snapshot.id or "" for snapshot in found if not _is_dead(snapshot)}
-        """Those that something may still happen to."""
+        own = [snapshot for snapshot in engine.allocations() if PROCESSES in snapshot.fields]
+        self.allocations = {snapshot.id or "" for snapshot in own}
+        """The IDs of the allocations that it runs or has run."""
+        self.live = {snapshot.id or "" for snapshot in own if not _is_dead(snapshot)}
+        """The IDs of the allocations that have a task that is not dead."""
         engine.on_collect(lambda snapshot, _: self.allocations.discard(snapshot.id or ""))
 
     def place(self, job: Mapping[str, Any]) -> list[str]:
-        """Place the allocations of a job but those that stand already; return the IDs of all. Raises TaskfoldError.
+        """Place the allocations of a job that are not placed yet; return the IDs of all. Raises TaskfoldError.
 
         The job is as people write it; each allocation has it as the Nomad of the dialect stores it.
         """
-        whole = self.canonical_job(job)
-        told = view(whole, Job, path="$")
+        text = self.canonical_job(job)
+        whole = view(text, Job, path="$")
         snapshots = map(self.engine.snapshot, tuple(self.allocations))
         standing = {snapshot.name: snapshot.id or "" for snapshot in snapshots if snapshot.desired_status == "run"}
         groups = {
-            group.name: [f"{told.id}.{group.name}[{number}]" for number in range(group.count)]
-            for group in told.task_groups or ()
+            group.name: [f"{whole.id}.{group.name}[{number}]" for number in range(group.count)]
+            for group in whole.task_groups or ()
         }
         for name, names in groups.items():
             if missing := [each for each in names if each not in standing]:
-                self._note_unknown(told, name, missing[0])
+                self._note_unknown(whole, name, missing[0])
         return [
-            standing.get(name) or self._place(told, whole, group, name)
+            standing.get(name) or self._place(whole, text, group, name)
             for group, names in groups.items()
             for name in names
         ]
 
     def canonical_job(self, job: Mapping[str, Any]) -> bytes:
-        """Return a job as it is placed. Raises DecodeError."""
+        """Return a job as the Nomad of the dialect stores it. Raises DecodeError."""
         return canonical_job(msgspec.json.encode(job), self.engine.dialect, region=self.engine.reader.region)
 
     def _note_unknown(self, job: Job, group_name: str, name: str) -> None:
-        """Say what the tasks of a group are not told."""
+        """Note the variables that the tasks of a group lack."""
         group = named_group(job, group_name)
         assert group is not None
         for task in group.tasks or ():
             if note := notes_of(self._placement(job, group, name), task):
                 self.on_note(f"task {task.name!r}: {note}")
 
-    def _place(self, job: Job, whole: bytes, group: str, name: str) -> str:
+    def _place(self, job: Job, text: bytes, group: str, name: str) -> str:
         alloc = str(uuid.uuid4())
-        own = {"ID": alloc, "Name": name, "JobID": job.id, "TaskGroup": group, "Job": msgspec.Raw(whole)}
+        own = {"ID": alloc, "Name": name, "JobID": job.id, "TaskGroup": group, "Job": msgspec.Raw(text)}
         if job.namespace:
             own["Namespace"] = job.namespace
         self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
@@ -107,23 +108,23 @@ class Supervisor(Owned):
         return alloc
 
     async def run(self) -> None:
-        """Carry out what is owed until nothing lives any more, and leave no process behind. Raises LogError."""
+        """Carry out effects until every task is dead, and leave no process behind. Raises LogError."""
         try:
             async with asyncio.TaskGroup() as self._group:
                 await self._live()
-        except BaseExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def _live(self) -> None:
         for alloc in tuple(self.allocations):
             self._recover(alloc)
-        # It listens from here on: what was owed before `restore` tells, and what both tell is begun once.
+        # It listens before `restore`, so that no effect is missed; a start that both report is begun once.
         carrying = self._group.create_task(self._carry_out(self.engine.steps_async()))
         try:
             for step in self.engine.restore():
                 self._carry(step)
             self.live = {alloc for alloc in self.live if not _is_dead(self.engine.snapshot(alloc))}
-            self._look_whether_over()
+            self._check_over()
             await self._over.wait()
         finally:
             self._over.set()
@@ -132,7 +133,7 @@ class Supervisor(Owned):
                 process.send("SIGKILL")
 
     def stop(self) -> None:
-        """Stop what lives, as its job says how; when it is asked for again, at once."""
+        """Stop every live allocation as its job says; a second call kills at once."""
         if self._is_stopping:
             self._over.set()
         if not self._over.is_set():
@@ -161,12 +162,12 @@ class Supervisor(Owned):
                 case Collect():
                     self.live.discard(step.alloc)
                     for key, process in self._processes.items():
-                        if key[0] == step.alloc:  # its end was told by somebody else, or it begins too late
+                        if key[0] == step.alloc:  # somebody else reported its end, or it begins too late
                             process.send("SIGKILL")
-                    self._look_whether_over()
+                    self._check_over()
 
     def _start(self, key: _Key) -> None:
-        """Start a task, unless it was started when this was owed before; report what stands in the way."""
+        """Start a task, unless the same effect started it before; report why it cannot start."""
         if key in self._processes:
             return
         self._report(*key, inputs.SetUp(), id=f"{'/'.join(key)}/SetUp")
@@ -185,19 +186,19 @@ class Supervisor(Owned):
         else:
             self._processes[key] = process
             self._group.create_task(self._follow(key, process))
-            # Before it runs, the log knows it: who comes after a crash finds it, or that it never began.
+            # The handle is recorded before the process runs: after a crash it is found, or has never begun.
             self._remember(key, process.handle)
             process.go(path, argv, dict(environment.variables))
 
-    def _worded(self, key: _Key, failed: inputs.StartFailed) -> inputs.StartFailed:
-        """Return why a task did not start, in the words of the dialect's driver."""
+    def _worded(self, key: _Key, failure: inputs.StartFailed) -> inputs.StartFailed:
+        """Return a failed start in the words of the dialect's driver."""
         what = f"failed to start task {go_quoted(key[1])} for alloc {go_quoted(key[0])}: "
         if self.engine.dialect.has_new_client:
             what = "failed to launch command with executor: rpc error: code = Unknown desc = "
-        return msgspec.structs.replace(failed, error=what + failed.error)
+        return msgspec.structs.replace(failure, error=what + failure.error)
 
     def _kill(self, key: _Key, effect: KillTask) -> None:
-        """Have a process end; one that is about to begin is owed another effect when it has begun."""
+        """End a process; one that has not begun gets another effect when it has."""
         process = self._processes.get(key)
         if process is None:
             self._report(*key, inputs.Exited(exit_code=None))
@@ -210,44 +211,44 @@ class Supervisor(Owned):
     # --- reports ---
 
     async def _follow(self, key: _Key, process: Process) -> None:
-        """Report what becomes of a process."""
+        """Report the start and the end of a process."""
         with closing(process):
-            async for said in process.tells():
-                if not isinstance(said, inputs.Started):
+            async for report in process.reports():
+                if not isinstance(report, inputs.Started):
                     del self._processes[key]
-                self._report_of(key, process, said)
-        self._look_whether_over()
+                self._report_of(key, process, report)
+        self._check_over()
 
-    def _report_of(self, key: _Key, process: Process, said: inputs.Input) -> None:
-        """Report what became of a process: with an ID, since a supervisor that finds it again may say it once more."""
-        told = self._worded(key, said) if isinstance(said, inputs.StartFailed) else said
+    def _report_of(self, key: _Key, process: Process, input: inputs.Input) -> None:
+        """Report an input of a process, with an ID, since a supervisor that finds it again may report it again."""
+        report = self._worded(key, input) if isinstance(input, inputs.StartFailed) else input
         handle = process.handle
-        self._report(*key, told, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{type(said).__name__}")
+        self._report(*key, report, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{type(input).__name__}")
 
-    def _report(self, alloc: str, task: str, said: inputs.Input, id: str | None = None) -> None:
-        # A clock that went back while nobody looked does not keep the present from being told.
+    def _report(self, alloc: str, task: str, input: inputs.Input, id: str | None = None) -> None:
+        # A clock that went back between two runs does not keep reports from being recorded.
         newest_ns = self.engine.reader.read(alloc).modified_ns
         time_ns = newest_ns if newest_ns > self.engine.clock.time_ns() else None
-        self.engine.report(alloc, task, said, id=id, time_ns=time_ns)
+        self.engine.report(alloc, task, input, id=id, time_ns=time_ns)
 
-    def _look_whether_over(self) -> None:
+    def _check_over(self) -> None:
         if not self.live and not self._processes:
             self._over.set()
 
     # --- after a crash ---
 
     def _recover(self, alloc: str) -> None:
-        """Find the processes of an allocation again; the log says which were found."""
+        """Find the processes of an allocation again, and record how each was found."""
         if alloc in self.live:
             self._report(alloc, "", inputs.Placed())  # a crash may have come between its placement and this
         snapshot = self.engine.snapshot(alloc)
         for name, handle in _handles(snapshot).items():
             key, process = (alloc, name), Process(self._directory_of((alloc, name)).path, handle)
             is_running = snapshot.tasks[name].state == RUNNING
-            found = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
+            recovery = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
-                self._remember(key, msgspec.structs.replace(handle, found=found))
-                self.on_note(f"task {name!r} of {alloc}: its process is {found} (executor {handle.pid})")
+                self._remember(key, msgspec.structs.replace(handle, recovery=recovery))
+                self.on_note(f"task {name!r} of {alloc}: its process is {recovery} (executor {handle.pid})")
             if process.is_alive:
                 self._processes[key] = process
                 self._group.create_task(self._follow(key, process))
@@ -263,7 +264,7 @@ class Supervisor(Owned):
             self._report(alloc, "", inputs.ServerContacted())
 
     def _remember(self, key: _Key, handle: Handle) -> None:
-        """Have the log know the process of a task."""
+        """Record the handle of a task's process."""
         alloc, name = key
         self.engine.update(alloc, {PROCESSES: {**_handles(self.engine.snapshot(alloc)), name: handle}})
 
@@ -271,7 +272,7 @@ class Supervisor(Owned):
         return TaskDirectory(self._directory, *key)
 
     def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, Task]:
-        """Return where a task is, and the task as the job orders it now. Raises ValueError where it orders none."""
+        """Return the placement of a task, and the task as the job has it now. Raises ValueError if it has none."""
         job = snapshot.view("Job")
         group = named_group(job, snapshot.task_group or "")
         for task in (group.tasks if group else None) or ():

@@ -1,7 +1,7 @@
-"""The directories of a task, as Nomad lays them out: what the tasks of an allocation share, and what is its own.
+"""The directories of a task, as Nomad lays them out: those that the tasks of an allocation share, and its own.
 
-Nomad lets everybody write into them (0777), since its tasks are of other users than it is. Here they are of the same
-one, and what tasks keep is its owner's alone.
+Nomad lets everybody write into them (0777), since it runs tasks as other users. Here tasks run as the same user, and
+only that user may read and write.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _LOGS: Final = "logs"
 
 
 class TaskDirectory:
-    """Where a task works and keeps what it has, below a root; it is made by `make`, and stays over restarts."""
+    """The directories of a task below a root; `make` makes them, and they outlive restarts."""
 
     def __init__(self, root: Path, alloc: str, task: str) -> None:
-        """Name the directories, whatever the names of the allocation and the task are."""
+        """Name the directories; any name of an allocation and a task is safe."""
         self.alloc = alloc
         self.shared = root / _part(alloc) / _SHARED
-        """Of all tasks of the allocation."""
+        """The directory of all tasks of the allocation."""
         self.path = root / _part(alloc) / _part(task)
-        """Where its process begins."""
+        """The working directory of the process."""
         self.local = self.path / "local"
         self.secrets = self.path / "secrets"
 
     def make(self) -> None:
-        """Make what is missing. Raises OSError, also for a link or another user's."""
+        """Make the directories that are missing. Raises OSError, also for a link or a directory of another user."""
         for folder in (
             *(self.shared / name for name in ("data", _LOGS, "tmp")),
             self.local,
@@ -42,10 +42,10 @@ class TaskDirectory:
             own_folder(folder)
 
     def output(self, stream: str) -> Path:
-        """Return the file that keeps what a task writes to ``stdout`` or ``stderr``."""
+        """Return the file of the task's ``stdout`` or ``stderr``."""
         return self.shared / _LOGS / f"{self.path.name}.{stream}.0"
 
 
 def _part(name: str) -> str:
-    """Return a name as one part of a path, which is neither a way out nor the place of what is shared."""
+    """Return a name as one part of a path, which neither leaves its parent nor is the shared directory."""
     return "%61lloc" if name == _SHARED else quote(name, safe="").replace(".", "%2E")
