@@ -298,7 +298,7 @@ ENDED_TYPES = {"0.5.0": ["Killed"], "0.5.6": ["Task Setup", "Killed"], "1.1.2": 
 
 def stopped_before_it_is_placed(way: str, dialect: str) -> Story:
     """Return a story of an allocation that its servers want to end, of which its client has not heard."""
-    story = Story("web", hooked("first", "prestart"), hooked("last", "poststop"), dialect=dialect)
+    story = Story("web", hooked("first", "prestart"), hooked("last", "poststop"), dialect=dialect, JobModifyIndex=7)
     if way == "a stop":
         story.say(inputs.StopRequested())
     elif way == "a lost node":
@@ -473,7 +473,10 @@ def began(dialect: str, group: str) -> tuple[Engine, ManualClock]:
     clock = ManualClock(SECOND)
     engine = Engine(dialect=dialect, clock=clock, seed=3)
     found, tasks = GROUPS[group]
-    engine.place({"ID": "a", "JobID": "example", "TaskGroup": "group"} | ({} if found is None else {"Job": found}))
+    engine.place(
+        {"ID": "a", "JobID": "example", "TaskGroup": "group"}
+        | ({} if found is None else {"Job": found | {"JobModifyIndex": 7}})
+    )
     for task in ("",) if found is not None else tasks:
         engine.report("a", task, inputs.Placed())
     return engine, clock
@@ -968,7 +971,7 @@ def test_what_the_page_shows_in_python_is_what_happens():
 
 @pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 2), (NEW, 7)])
 def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, attempts):
-    story = Story({"Name": "web", "RestartPolicy": POLICY | {"Attempts": 7}}, dialect=dialect)
+    story = Story({"Name": "web", "RestartPolicy": POLICY | {"Attempts": 7}}, dialect=dialect, JobModifyIndex=7)
 
     assert story.engine.group("a").plan("web").policy.attempts == attempts
 

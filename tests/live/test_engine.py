@@ -1,11 +1,14 @@
 """The engine: what the embedder records is in the log, folded, and shown as Nomad's JSON."""
 
 import threading
+from typing import Any
 
 import msgspec
 import pytest
 
 from taskfold import (
+    DEFAULT_DIALECT,
+    DIALECTS,
     AlreadyPlaced,
     AppendRefused,
     DecodeError,
@@ -87,8 +90,44 @@ def test_an_engine_goes_on_from_its_log():
     assert [record.seq for record in log.read_all()] == [1, 2, 3]
 
 
-def test_a_new_engine_speaks_the_documented_dialect():
-    engine = Engine()
+def test_what_names_no_dialect_is_of_the_newest_and_the_documented_one_is_a_word_away(tmp_path):
+    newest = list(DIALECTS)[-1]
+
+    assert newest == DEFAULT_DIALECT
+    assert Engine().dialect.name == MemoryLog().header.dialect == newest
+    with Engine.open(tmp_path / "x.db") as engine:
+        assert engine.dialect.name == newest
+    assert engine.dialect is not Engine(dialect="0.5.0").dialect
+
+
+TASKS: list[tuple[str, dict[str, Any]]] = [
+    ("'sysbatch' is a type of job since Nomad 1.2.0", {"Type": "sysbatch"}),
+    ("task 'web' of group 'g' has a Lifecycle", {"Lifecycle": {"Hook": "prestart"}}),
+    ("task 'web' of group 'g' has a RestartPolicy of its own", {"RestartPolicy": {"Attempts": 1, "Mode": "fail"}}),
+    ("task 'web' of group 'g' has a ShutdownDelay", {"ShutdownDelay": 5}),
+]
+
+
+@pytest.mark.parametrize("dialect", ["0.5.0", "0.5.6"])
+@pytest.mark.parametrize(("sentence", "part"), TASKS, ids=[next(iter(part)) for _, part in TASKS])
+def test_a_job_that_needs_another_nomad_is_refused_and_not_half_obeyed(dialect, sentence, part):
+    engine = Engine(dialect=dialect)
+    of_job, of_task = (part, {}) if "Type" in part else ({}, part)
+    job = {"ID": "j", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "web", **of_task}]}], **of_job}
+
+    with pytest.raises(Refused, match=sentence):
+        engine.place({"ID": "a", "TaskGroup": "g", "Job": job})
+    engine.place({"ID": "a", "TaskGroup": "g"})
+    with pytest.raises(Refused, match=sentence):
+        engine.update("a", {"Job": job})
+
+    # What a server has taken already stays what it is, and the newest dialect ignores nothing.
+    engine.place({"ID": "b", "TaskGroup": "g", "Job": {**job, "JobModifyIndex": 7}})
+    Engine().place({"ID": "a", "TaskGroup": "g", "Job": job})
+
+
+def test_the_documented_dialect_writes_what_is_documented():
+    engine = Engine(dialect="0.5.0")
     engine.place({"ID": "a"})
     engine.record("a", "web", ev.SiblingTaskFailed())
 

@@ -61,11 +61,19 @@ def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
 
 
 def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
-    """Return what is recorded of a Job in a log. Raises DecodeError."""
+    """Return what is recorded of a Job in a log. Raises DecodeError, and Refused for a job that needs another Nomad."""
     # Imported when it is needed first: what a job may be is much to import.
     from taskfold.nomad.canonical_job import placed_job
+    from taskfold.nomad.groups import ignored_parts
 
-    return placed_job(bytes(job), dialect_of(header.dialect), header.region)
+    dialect = dialect_of(header.dialect)
+    stored = placed_job(bytes(job), dialect, header.region)
+    if problems := ignored_parts(bytes(job), dialect):
+        raise Refused(
+            f"{'; '.join(problems)}: the log is of dialect {dialect.name}, whose Nomad would run the job without: "
+            "leave that out, or use a log of a newer dialect"
+        )
+    return stored
 
 
 def _with_stored_job(event: Any, header: LogHeader) -> Any:

@@ -208,11 +208,11 @@ DIALECTS: Final[dict[str, Dialect]] = {
     )
 }
 
-DEFAULT_DIALECT: Final = "0.5.0"
-"""The documented API: what a new engine speaks unless told otherwise."""
+NEWEST_DIALECT: Final = next(reversed(DIALECTS))
+"""The newest of them: what a Nomad newer than all of them is read with."""
 
-NEWEST_DIALECT: Final = "1.1.2"
-"""What a Nomad newer than we know is read with."""
+DEFAULT_DIALECT: Final = NEWEST_DIALECT
+"""What everything is of that names no dialect. The documented API is ``0.5.0``."""
 
 
 def dialect_of(name: str | Dialect) -> Dialect:

@@ -14,9 +14,10 @@ from taskfold.fold.allocation import current_field
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import DecodeError, PolicyRefused
 from taskfold.model.policy import RestartPolicy
+from taskfold.nomad.canonical_job import is_registered
 from taskfold.nomad.views.job import Job, Task, TaskGroup
 
-__all__ = ["group_of", "group_of_job", "job_policy", "named_group", "own_policy"]
+__all__ = ["group_of", "group_of_job", "ignored_parts", "job_policy", "named_group", "own_policy"]
 
 _JOBS_KEPT: Final = 1_024
 """How many jobs are remembered as groups: the allocations of one share it."""
@@ -107,6 +108,34 @@ def job_policy(job: Job, group: TaskGroup, task: Task, dialect: str | Dialect) -
     if policy is not None and not policy.mode and default is not None:
         return msgspec.structs.replace(policy, mode=default.mode)
     return policy
+
+
+def ignored_parts(job: bytes, dialect: Dialect) -> list[str]:
+    """Return what a dialect's Nomad would ignore of a job, and a user would not: one sentence each. O(length).
+
+    The newest dialect stands for all later Nomads, and ignores nothing. A job that a server has taken already stays
+    what it is, and one that cannot be read has no such part.
+    Source: nomad/structs/structs.go Task and Job, by version.
+    """
+    if dialect.has_new_client or is_registered(job):
+        return []
+    try:
+        view = _decode_job(job)
+    except msgspec.DecodeError:
+        return []
+    if view is None:
+        return []
+    problems = ["$.Job.Type: 'sysbatch' is a type of job since Nomad 1.2.0"] if view.type == "sysbatch" else []
+    for group in view.task_groups or ():
+        for task in group.tasks or ():
+            where = f"$.Job: task {task.name!r} of group {group.name!r} has a"
+            if task.lifecycle and task.lifecycle.hook:
+                problems.append(f"{where} Lifecycle, which exists since Nomad 0.11.0")
+            if task.restart_policy:
+                problems.append(f"{where} RestartPolicy of its own, which exists since Nomad 0.11.0")
+            if task.shutdown_delay_ns:
+                problems.append(f"{where} ShutdownDelay, which exists since Nomad 0.6.0")
+    return problems
 
 
 def _plan(job: Job, task: Task, policy: RestartPolicy, dialect: Dialect) -> TaskPlan:
