@@ -53,9 +53,10 @@ bench: $(STAMP)  ## run the benchmarks beside their rivals
 soak: $(STAMP)  ## run a scheduler for TASKFOLD_SOAK_MINUTES (3), and see that its process does not grow
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
 
-schemas: $(STAMP)  ## write schemas/ anew from the types
+schemas: $(STAMP)  ## write anew what is generated and committed: schemas/, the face for type checkers
 	$(BIN)/python -m tools.schemas --write schemas
 	$(BIN)/python -m tools.openapi --write schemas
+	$(BIN)/python -m tools.face
 
 docs: $(STAMP) $(VENV)/.docs  ## build the documentation into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean --quiet --site-dir site

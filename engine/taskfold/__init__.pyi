@@ -1,5 +1,4 @@
-# The public names as type checkers see them; a test holds them equal to the table of __init__.py.
-
+# Made by `make schemas` from the table of __init__.py.
 from taskfold import effects as effects
 from taskfold import errors as errors
 from taskfold import events as events
@@ -38,6 +37,7 @@ from taskfold.model.dialect import Dialect as Dialect
 from taskfold.model.effects import Step as Step
 from taskfold.model.errors import AlreadyPlaced as AlreadyPlaced
 from taskfold.model.errors import AppendRefused as AppendRefused
+from taskfold.model.errors import CallbackRefused as CallbackRefused
 from taskfold.model.errors import CallbacksBusy as CallbacksBusy
 from taskfold.model.errors import ClockWentBack as ClockWentBack
 from taskfold.model.errors import DecodeError as DecodeError
@@ -47,12 +47,17 @@ from taskfold.model.errors import IllegalEvent as IllegalEvent
 from taskfold.model.errors import InputRefused as InputRefused
 from taskfold.model.errors import ListenerError as ListenerError
 from taskfold.model.errors import LogError as LogError
+from taskfold.model.errors import NotFound as NotFound
 from taskfold.model.errors import PolicyRefused as PolicyRefused
 from taskfold.model.errors import ReadOnly as ReadOnly
 from taskfold.model.errors import Refused as Refused
 from taskfold.model.errors import SourceError as SourceError
 from taskfold.model.errors import TaskfoldError as TaskfoldError
+from taskfold.model.errors import Unavailable as Unavailable
 from taskfold.model.errors import UnknownAllocation as UnknownAllocation
+from taskfold.model.errors import UnknownTask as UnknownTask
+from taskfold.model.errors import Unreadable as Unreadable
+from taskfold.model.errors import UnreadableLog as UnreadableLog
 from taskfold.model.errors import VersionConflict as VersionConflict
 from taskfold.model.events import TaskEvent as TaskEvent
 from taskfold.model.policy import RestartPolicy as RestartPolicy
