@@ -1,10 +1,42 @@
-"""What those test who build on taskfold: contracts for stores of their own (``pip install 'taskfold[testing]'``)."""
+"""What those test who build on taskfold: histories, worlds, contracts (``pip install 'taskfold[testing]'``).
 
-import pytest
+`strategies` has Hypothesis strategies; `World` is a scheduler with simulated drivers; `FaultyLog` is a log that fails
+as it is told to; `LogContract` is what every log promises. Each is imported when it is first used, and pytest and
+Hypothesis with what needs them.
+"""
 
-# So that a promise that is broken is shown with its values.
-pytest.register_assert_rewrite("taskfold.testing.logs")
+from __future__ import annotations
 
-from taskfold.testing.logs import LogContract  # noqa: E402 - rewritten when it is imported
+from importlib import import_module
 
-__all__ = ["LogContract"]
+_HOME = {
+    "FaultyLog": "faults",
+    "History": "histories",
+    "LogContract": "logs",
+    "Run": "worlds",
+    "World": "worlds",
+    "history_of": "histories",
+}
+
+__all__ = ["FaultyLog", "History", "LogContract", "Run", "World", "history_of", "strategies"]
+
+
+def __getattr__(name: str) -> object:
+    """Import what a name stands for when it is first used."""
+    if name == "strategies":
+        value: object = import_module("taskfold.testing.strategies")
+    elif name in _HOME:
+        if name == "LogContract":
+            import pytest
+
+            # So that a promise that is broken is shown with its values.
+            pytest.register_assert_rewrite("taskfold.testing.logs")
+        value = getattr(import_module(f"taskfold.testing.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'taskfold.testing' has no attribute {name!r}", name=name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

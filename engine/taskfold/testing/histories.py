@@ -1,0 +1,125 @@
+"""Histories of an allocation: what a lifecycle allows, made of numbers; Hypothesis or a seeded source gives them.
+
+A `History` has the records of one allocation in order. It goes into a fold, a log or an engine as it is, and its
+`repr` is short enough to be read where a test fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from msgspec import Raw, Struct
+
+from taskfold.fold.allocation import AllocationState, Fold
+from taskfold.fold.lifecycle import PENDING, lifecycle_of
+from taskfold.model.dialect import dialect_of
+from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.record import Finished, Placed, Record, Updated, Write
+from taskfold.testing._drawing import choice_of, event_of, moves, pick
+
+__all__ = ["BEGIN_NS", "History", "history_of"]
+
+BEGIN_NS: Final = 1_600_000_000_000_000_000
+"""When the histories begin (unix nanoseconds)."""
+
+_GAPS_NS: Final = (1_000_000_000, 0, 137_000_000, 15_000_000_000, 3_600_000_000_000)
+"""How long after the event before an event may come."""
+
+
+class History(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+    """What happened to one allocation, in order."""
+
+    dialect: str
+    records: tuple[Record, ...]
+
+    @property
+    def alloc(self) -> str:
+        """The ID of the allocation."""
+        return self.records[0].alloc
+
+    @property
+    def events(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
+        """What happened to tasks, each with its task."""
+        return tuple((each.task, each.event) for each in self.records if isinstance(each.event, (TaskEvent, Finished)))
+
+    @property
+    def writes(self) -> list[Write]:
+        """The same as writes, for `Engine.append`; what decisions remember is left out."""
+        return [
+            Write(alloc=each.alloc, task=each.task, time_ns=each.time_ns, event=each.event)
+            for each in self.records
+            if isinstance(each.event, (TaskEvent, Placed, Updated, Finished))
+        ]
+
+    def fold(self) -> AllocationState:
+        """Return the state that the history folds to; what is illegal is kept, and moves nothing. O(records)."""
+        fold = Fold(self.dialect, on_illegal="keep")
+        fold.apply_all(self.records)
+        return fold[self.alloc]
+
+    def __repr__(self) -> str:
+        """Return what happened, in Nomad's words."""
+        tasks = {task for task, _ in self.events}
+        names = (f"{task}: {wire_type(event)}" if len(tasks) > 1 else wire_type(event) for task, event in self.events)
+        return f"<History {self.dialect}: {', '.join(names) or 'placed'}>"
+
+    def __len__(self) -> int:
+        """Return how many events of tasks there are."""
+        return len(self.records) - 1
+
+
+def history_of(
+    numbers: Iterable[int],
+    dialect: str,
+    *,
+    tasks: Sequence[str] = ("web",),
+    legal: bool = True,
+    alloc: str = "203266e5-e0d6-9486-5e05-397ed2b184af",
+    first_index: int = 1,
+) -> History:
+    """Return the history that numbers below `CHOICES` stand for. O(numbers).
+
+    Where it is to be legal, each event is one that the lifecycle table allows in the state its task is in by then;
+    else any that the dialect has.
+
+    >>> history_of([9, 10, 11], "1.1.2")
+    <History 1.1.2: Started, Terminated, Restarting>
+    """
+    spoken = dialect_of(dialect)
+    rules = lifecycle_of(spoken).rules
+    states = dict.fromkeys(tasks, PENDING)
+    time_ns = BEGIN_NS
+    records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placed(alloc, tasks))]
+    for version, number in enumerate(numbers, 2):
+        choice = choice_of(number)
+        task = pick(tasks, choice.task)
+        move = pick(moves(spoken, states[task] if legal else None), choice.move)
+        time_ns += pick(_GAPS_NS, choice.variant)
+        event = event_of(move, choice.variant, spoken, time_ns)
+        states[task] = rules[move].targets[states[task]] or states[task]
+        records.append(
+            Record(
+                index=first_index + version - 1, alloc=alloc, version=version, task=task, time_ns=time_ns, event=event
+            )
+        )
+    return History(dialect=spoken.name, records=tuple(records))
+
+
+def _placed(alloc: str, tasks: Sequence[str]) -> Placed:
+    """Return how the allocation is placed."""
+    body = {
+        "ID": alloc,
+        "Name": "example.group[0]",
+        "NodeID": "fb2170a8-257d-3c64-b14d-bc06cc94e34c",
+        "JobID": "example",
+        "TaskGroup": "group",
+        "DesiredStatus": "run",
+        "Job": {
+            "ID": "example",
+            "Type": "service",
+            "TaskGroups": [{"Name": "group", "Tasks": [{"Name": task} for task in tasks]}],
+        },
+    }
+    return Placed(body=Raw(json.dumps(body).encode()))
