@@ -38,7 +38,7 @@ together with recordings of 1.1.2), or "seen" where a recording of a real Nomad 
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
@@ -321,7 +321,7 @@ class Lifecycle:
             dialect=self.dialect.name,
         )
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of the table: a log or a checkpoint carries it, so that another table is noticed."""
         import hashlib

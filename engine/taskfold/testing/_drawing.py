@@ -91,7 +91,7 @@ def pick(options: Sequence[T], number: int) -> T:
 def _every(dialect: Dialect) -> tuple[Move, ...]:
     """Return every move of a dialect; those that change some state come twice, so that histories get about."""
     rules = lifecycle_of(dialect).rules
-    away = [cls for cls, rule in rules.items() if any(rule.targets[state] not in {None, state} for state in STATES)]
+    away = [cls for cls, rule in rules.items() if any(rule.targets.get(state) not in {None, state} for state in STATES)]
     return (*rules, *away)
 
 
@@ -103,7 +103,7 @@ def _legal(dialect: Dialect, state: str) -> tuple[Move, ...]:
     """
     every, rules = _every(dialect), lifecycle_of(dialect).rules
     return tuple(
-        next(move for move in (*every[place:], *every) if rules[move].targets[state] is not None)
+        next(move for move in (*every[place:], *every) if rules[move].targets.get(state) is not None)
         for place in range(len(every))
     )
 
@@ -123,7 +123,7 @@ def moves(dialect: str | Dialect, state: str | None) -> Sequence[Move]:
 def illegal_moves(dialect: str | Dialect, state: str) -> Sequence[Move]:
     """Return what the dialect knows and refuses in a state; an event that it does not know is never refused."""
     rules = lifecycle_of(dialect).rules
-    return tuple(cls for cls, rule in rules.items() if rule.targets[state] is None)
+    return tuple(cls for cls, rule in rules.items() if rule.targets.get(state) is None)
 
 
 @cache

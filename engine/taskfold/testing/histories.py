@@ -98,7 +98,8 @@ def history_of(
         move = pick(moves(spoken, states[task] if legal else None), choice.move)
         time_ns += pick(_GAPS_NS, choice.variant)
         event = event_of(move, choice.variant, spoken, time_ns)
-        states[task] = rules[move].targets[states[task]] or states[task]
+        # With `get`, which is not counted as reached.
+        states[task] = rules[move].targets.get(states[task]) or states[task]
         records.append(
             Record(
                 index=first_index + version - 1, alloc=alloc, version=version, task=task, time_ns=time_ns, event=event

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -36,7 +36,9 @@ from taskfold.model.record import Finished, Placed, Record, Write
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.testing._drawing import CHOICES, event_of, illegal_moves, pick, task_event_of, task_event_types
 from taskfold.testing.histories import History, history_of
-from taskfold.testing.worlds import World
+
+if TYPE_CHECKING:
+    from taskfold.testing.worlds import World
 
 __all__ = [
     "IllegalStep",
@@ -299,6 +301,9 @@ def worlds(
 
     Time has passed after each action, so that the world is somewhere in the middle of its life.
     """
+    # Who draws no world does not wait until an engine is imported.
+    from taskfold.testing.worlds import World
+
     spoken = dialect_of(dialect)
 
     @st.composite
