@@ -20,7 +20,7 @@ FACES = ("http", "testing", "cli")
 # These gather what the package offers, from wherever it is; nothing else may import them but a face.
 UNBOUND = ("taskfold", "taskfold.__main__", *(f"taskfold.{name}" for name in ("effects", "errors", "events", "inputs")))
 # The only faces that a face may import, and only inside a function.
-LAZY_FACES = {("cli", "http"), ("cli", "testing")}
+LAZY_FACES = {("cli", "http"), ("cli", "testing"), ("testing", "http")}
 
 PURE_FLOORS = ("model", "fold", "decision")
 IMPURE_MODULES = {
