@@ -359,3 +359,19 @@ def test_a_world_and_a_history_need_no_hypothesis():
 
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout == "<History 1.1.2: Received> False\n"
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["taskfold.testing.strategies", "hypothesis", "taskfold.testing.logs"],
+    ids=["the kit", "hypothesis", "logs"],
+)
+def test_the_types_are_known_whichever_is_imported_first(first):
+    script = (
+        f"import {first}; from hypothesis import strategies as st, find; from taskfold import events;"
+        "import taskfold.testing._hypothesis as hook; hook.register();"
+        "print(type(find(st.from_type(events.Started), lambda _: True)).__name__)"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert (ran.stdout, ran.stderr) == ("Started\n", "")
