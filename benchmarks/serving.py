@@ -33,15 +33,15 @@ from typing import Any
 import httpx
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-import taskfold.http.server
+import taskfold.http.serve.server
 from benchmarks.encode import recorded_body
 from benchmarks.harness import REPETITIONS, ROOT, SIZE, Budget, Row, environment, named, resident_bytes, take_turns
 from taskfold import Engine, EventLog, MemoryLog, NdjsonLog, observation_from_json
 from taskfold import events as ev
 from taskfold.http.answers import json_answer
 from taskfold.http.app import App
-from taskfold.http.descriptors import room_for_connections
-from taskfold.http.limits import Limits, Slots, Unsent
+from taskfold.http.serve.descriptors import room_for_connections
+from taskfold.http.serve.limits import Limits, Slots, Unsent
 from taskfold.log.sqlite import SqliteLog
 
 WORKERS = "taskfold serve --workers 2"
@@ -377,7 +377,7 @@ class Bare:
         await send({"type": "http.response.start", "status": 200, "headers": self.headers})
         await send({"type": "http.response.body", "body": self.body})
 
-    def has_kept(self, _target: bytes) -> bool:
+    def may_answer_at_once(self, _target: bytes) -> bool:
         """Tell that every request is a task."""
         return False
 
@@ -419,8 +419,8 @@ def _serve(role: str, size: int) -> None:
     task = next(iter(engine.snapshot(alloc_id(0)).tasks))
     if role == "plain":
         # Put in its place, so that every other setting of uvicorn is the server's own.
-        taskfold.http.server.guarded = lambda *_: HttpToolsProtocol
-    with taskfold.http.server.running(app) as server:
+        taskfold.http.serve.server.guarded = lambda *_: HttpToolsProtocol
+    with taskfold.http.serve.server.running(app) as server:
         print(json.dumps([server.port, path_of(0)]), flush=True)
         for command in sys.stdin:
             match command.strip():
@@ -433,7 +433,7 @@ def _serve(role: str, size: int) -> None:
                 case "rss":
                     print(resident_bytes(), flush=True)
                 case "blocked":
-                    print(app.blocked.count if role == "taskfold" else _waiting(app), flush=True)
+                    print(app.context.blocked.count if role == "taskfold" else _waiting(app), flush=True)
 
 
 def _write(app: Any, engine: Engine, task: str) -> None:

@@ -14,10 +14,10 @@ import pytest
 from taskfold import Engine, replay
 from taskfold.events import Terminated
 from taskfold.fold.lifecycle import lifecycle_of
-from taskfold.http.limits import Limits
-from taskfold.http.options import MAX_WAIT_NS
+from taskfold.http.nomad.options import MAX_WAIT_NS
+from taskfold.http.nomad.stream import HEARTBEAT_SECONDS
 from taskfold.http.routes import ROUTES
-from taskfold.http.stream import HEARTBEAT_SECONDS
+from taskfold.http.serve.limits import Limits
 from taskfold.log.check import check_log
 from taskfold.log.seals import unsealed
 from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write

@@ -13,12 +13,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from taskfold.http import openapi
-from taskfold.http.evaluations import Evaluation
-from taskfold.http.inputs import Results
+from msgspec import Struct
+
+from taskfold.http.nomad.event_texts import TOPIC
+from taskfold.http.nomad.stream import AHEAD, GONE, SLOW
+from taskfold.http.own import openapi
 from taskfold.http.routes import ROUTES
-from taskfold.http.routing import Route
-from taskfold.http.stream import AHEAD, GONE, SLOW, TOPIC
+from taskfold.http.routing import Body, Route
 from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.nomad.writes import WRITE_TYPES
 from tools.schemas import (
@@ -67,24 +68,27 @@ _REASONS: Final = {
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
     501: "This server takes no jobs.",
 }
-_COMMON: Final = dict.fromkeys((403, 405, 414), "text")
-_REGIONAL: Final = dict.fromkeys((400, 429, 500), "text")
+_PREFIXES: Final = {"Results": "Event"}
+"""What stands before the names of the definitions below a struct: some events have the name of a part of a job."""
+
+_COMMON: Final[dict[int, Body]] = dict.fromkeys((403, 405, 414), "text")
+_REGIONAL: Final[dict[int, Body]] = dict.fromkeys((400, 429, 500), "text")
 
 
-def document(dialect: str | Dialect = NEWEST_DIALECT) -> Schema:
-    """Return the OpenAPI document of a server that speaks a dialect. O(types), a second."""
-    spoken = dialect_of(dialect)
+def document(dialect: str | Dialect = NEWEST_DIALECT, routes: Mapping[str, Route] = ROUTES) -> Schema:
+    """Return the OpenAPI document of a server of a dialect with these endpoints. O(types), a second."""
+    dialect = dialect_of(dialect)
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": f"taskfold, dialect {spoken.name}",
+            "title": f"taskfold, dialect {dialect.name}",
             "version": "1",
             "description": "The allocations of a log, as Nomad's agents serve theirs, and some endpoints of our own.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": _paths(spoken),
+        "paths": _paths(dialect, routes),
         "components": {
-            "schemas": _schemas(spoken),
+            "schemas": _schemas(dialect, routes),
             "securitySchemes": {
                 "token": {"type": "apiKey", "in": "header", "name": "X-Nomad-Token"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -94,10 +98,10 @@ def document(dialect: str | Dialect = NEWEST_DIALECT) -> Schema:
     }
 
 
-def _paths(dialect: Dialect) -> Schema:
+def _paths(dialect: Dialect, routes: Mapping[str, Route]) -> Schema:
     """Return every endpoint that a dialect has."""
     paths: Schema = {}
-    for route in ROUTES.values():
+    for route in routes.values():
         if route.is_in(dialect):
             paths[route.path] = {method.lower(): _operation(route, method, dialect) for method in route.methods}
     return paths
@@ -141,10 +145,11 @@ def _responses(route: Route) -> Schema:
     return responses
 
 
-def _content(body: str) -> Schema:
-    """Return the content of an answer whose row names its schema, or several of them."""
+def _content(body: Body) -> Schema:
+    """Return the content of an answer of a row."""
     content: Schema = {}
-    for name in body.split(" | "):
+    for each in _parts(body):
+        name = each if isinstance(each, str) else each.__name__
         item = name.removesuffix("[]")
         schema = {"text": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
         if name == "text":
@@ -154,20 +159,32 @@ def _content(body: str) -> Schema:
     return content
 
 
-def _schemas(dialect: Dialect) -> Schema:
+def _parts(body: Body) -> tuple[str | type[Struct], ...]:
+    return body if isinstance(body, tuple) else (body,)
+
+
+def _structs(routes: Mapping[str, Route]) -> list[type[Struct]]:
+    """Return the structs that the rows name, each once, in their order."""
+    parts = (part for route in routes.values() for body in route.answers.values() for part in _parts(body))
+    return list(dict.fromkeys(part for part in parts if not isinstance(part, str)))
+
+
+def _schemas(dialect: Dialect, routes: Mapping[str, Route]) -> Schema:
     """Return the components: what the schemas of the types define, and what is made here."""
     schemas: Schema = dict(_OWN)
-    for name, made, prefix in (
+    for name, schema, prefix in (
         ("Allocation", allocation_schema(dialect), ""),
         ("Stub", stub_schema(dialect), ""),
         # Some events have the name of a part of a job.
         ("Record", record_schema(), "Event"),
         ("Write", write_schema(), "Event"),
         ("Said", input_schema(), "Input"),
-        ("Results", schema_of(Results, "results", "What became of inputs"), "Event"),
-        ("Evaluation", schema_of(Evaluation, "evaluation", "The evaluation of a stop"), "Stop"),
+        *(
+            (each.__name__, schema_of(each, "", each.__name__), _PREFIXES.get(each.__name__, ""))
+            for each in _structs(routes)
+        ),
     ):
-        root = json.loads(json.dumps(made).replace("#/$defs/", _REF + prefix))
+        root = json.loads(json.dumps(schema).replace("#/$defs/", _REF + prefix))
         for other, definition in root.pop("$defs", {}).items():
             assert schemas.setdefault(prefix + other, definition) == definition, other
         schemas[name] = {key: value for key, value in root.items() if key not in {"$schema", "$id"}}
@@ -183,28 +200,9 @@ def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = N
     }
 
 
-_LINE: Final = {"type": "integer", "minimum": 1, "description": "The line of the request, from 1."}
 _PART: Final = _object({"message": _TEXT, "ok": {"type": "boolean"}})
 _OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
 _OWN: Final[dict[str, Schema]] = {
-    "Recorded": _object(
-        {
-            "Index": {**_NUMBER, "description": "The index of the write."},
-            "Results": {
-                "type": "array",
-                "items": _object(
-                    {
-                        "Line": _LINE,
-                        "Alloc": _TEXT,
-                        "Version": {**_NUMBER, "description": "The version that the allocation got."},
-                        "Seq": {**_NUMBER, "description": "The position in the log."},
-                        "Repeat": {"const": True, "description": "Its ID was recorded before."},
-                    },
-                    ("Line", "Alloc"),
-                ),
-            },
-        }
-    ),
     "Stopped": _object({"EvalID": _TEXT, "Index": _NUMBER}),
     "Numbers": _object(
         {
@@ -216,7 +214,6 @@ _OWN: Final[dict[str, Schema]] = {
         }
     ),
     "Acted": _object({"Index": _NUMBER}),
-    "Refused": _object({"Errors": {"type": "array", "items": _object({"Line": _LINE, "Error": _TEXT})}}),
     "Health": _object({"client": _PART, "server": _PART}, ()),
     "Frame": {
         "type": "object",

@@ -22,7 +22,7 @@ from support.examples import EXAMPLE, LINES
 from support.servers import served, until
 from taskfold import Engine, NdjsonLog, replay
 from taskfold.cli.serve import _EXTRA
-from taskfold.http.server import Server
+from taskfold.http.serve.server import Server
 
 NEWEST = max(snapshot.modify_index for snapshot in replay(EXAMPLE).snapshots())
 

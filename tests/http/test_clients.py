@@ -24,7 +24,7 @@ from support.servers import LATEST_S, served
 from taskfold import events as ev
 from taskfold import ingest, inputs
 from taskfold.http.app import App
-from taskfold.http.server import running
+from taskfold.http.serve.server import running
 from taskfold.live.engine import Engine
 
 DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")

@@ -186,7 +186,7 @@ def test_a_policy_that_is_not_valid_is_told() -> None:
 
 def test_a_mirror_decides_nothing() -> None:
     app = app_with("main")
-    app.is_mirror = True
+    app.context.is_mirror = True
 
     for action in ("stop", "restart", "signal"):
         assert put(app, action, {}).status == 409
@@ -361,7 +361,7 @@ def test_an_evaluation_that_is_not_known_is_not_found() -> None:
 
 
 def test_of_evaluations_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskfold.http.evaluations._KEPT", 2)
+    monkeypatch.setattr("taskfold.http.nomad.evaluation_cache._CAPACITY", 2)
     app = app_with("main")
 
     made = [json.loads(put(app, "stop").text)["EvalID"] for _ in range(3)]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support.servers import connected, received, until
 from taskfold import Engine, events
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
-from taskfold.http.server import Server, running
+from taskfold.http.serve.limits import Limits
+from taskfold.http.serve.server import Server, running
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 ONE = f"/v1/allocation/{ID}"
@@ -158,8 +158,8 @@ def test_what_was_read_before_is_answered_at_once() -> None:
                 before = counted.count
                 assert answers(server, request(target, *headers), LAST) == first
                 assert counted.count == before + 1, target
-        assert app.answers["allocation", 200] == 4
-        assert app.answers["job_allocations", 200] == 8
+        assert app.context.answers["allocation", 200] == 4
+        assert app.context.answers["job_allocations", 200] == 8
         app.engine.record(ID, "web", events.Started())
         for target in (ONE, LIST):
             assert b'"running"' in answers(server, request(target), LAST)
@@ -217,8 +217,10 @@ def test_one_that_asks_much_and_takes_nothing_costs_no_memory_and_gets_everythin
     with counting(length=100_000) as (server, app, counted), connected(server) as stuck:
         one = answers(server, request(ONE), LAST)
         stuck.sendall(request(ONE) * many + LAST)
-        until(lambda: app.unsent.bytes > 0)
-        assert app.unsent.bytes < 3 * len(one), "what is written before it is noticed, and what the system takes"
+        until(lambda: app.context.unsent.bytes > 0)
+        assert app.context.unsent.bytes < 3 * len(one), (
+            "what is written before it is noticed, and what the system takes"
+        )
         whole = received(stuck)
         assert whole.count(b"HTTP/1.1 200 OK") == many + 1
         assert whole.endswith(b'["global"]')
@@ -252,8 +254,8 @@ def test_one_of_several_processes_answers_at_once_only_while_it_is_as_far_as_the
     app = app_of()
     with running(app) as server:
         answers(server, request(target), LAST)
-    app.crew = others = Others()  # type: ignore[assignment]
-    assert app.has_kept(target.encode())
+    app.context.crew = others = Others()  # type: ignore[assignment]
+    assert app.may_answer_at_once(target.encode())
     assert app.at_once(target.encode(), {"headers": []}) is not None
     assert others.published == 1, "before anything is told"
     others.is_behind = True

@@ -13,8 +13,8 @@ from support.asgi import Call, ask
 from taskfold import Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
-from taskfold.http.options import MAX_WAIT_NS, wait_limit_ns
+from taskfold.http.nomad.options import MAX_WAIT_NS, wait_limit_ns
+from taskfold.http.serve.limits import Limits
 
 A = "aaaaaaaa-0000-0000-0000-000000000000"
 B = "bbbbbbbb-0000-0000-0000-000000000000"
@@ -58,7 +58,7 @@ def test_a_wait_is_at_most_300_seconds_and_a_sixteenth_of_jitter(wait_ns, fracti
 @pytest.mark.parametrize("wait", ["", "&wait=0s", "&wait=-5s", "&wait=10m", "&wait=", "&wait=300s"])
 def test_a_query_waits_300_seconds_unless_it_asks_for_less(wait):
     app = serve()
-    clock = app.clock
+    clock = app.context.clock
 
     async def story():
         call = await blocked(app, f"GET /v1/allocation/{A}?index=1{wait}")
@@ -80,10 +80,10 @@ def test_a_short_wait_is_as_long_as_it_asks_for():
 
     async def story():
         call = await blocked(app, f"GET /v1/allocation/{A}?index=1&wait=1m30s")
-        app.clock.advance(90 * SECOND - 1)
+        app.context.clock.advance(90 * SECOND - 1)
         await settle()
         assert not call.task.done()
-        app.clock.advance(6 * SECOND)
+        app.context.clock.advance(6 * SECOND)
         return await call.finished()
 
     assert asyncio.run(story()).status == 200
@@ -147,7 +147,7 @@ def test_a_list_is_woken_by_what_it_lists(request_, is_woken_by):
             await settle()
             is_answered = call.task.done()
             assert is_answered == (alloc in is_woken_by), alloc
-            app.clock.advance(400 * SECOND)
+            app.context.clock.advance(400 * SECOND)
             return await call.finished()
 
         reply = asyncio.run(story())
@@ -163,7 +163,7 @@ def test_an_old_index_is_answered_at_once_also_for_a_prefix_that_nothing_has():
     reply = ask(app, "GET /v1/allocations?index=1&prefix=cc")
 
     assert (reply.status, reply.text) == (200, "[]")
-    assert app.clock.waiting == 0
+    assert app.context.clock.waiting == 0
 
 
 def test_a_client_that_goes_away_frees_its_waiter():
@@ -171,15 +171,15 @@ def test_a_client_that_goes_away_frees_its_waiter():
 
     async def story():
         call = await blocked(app, f"GET /v1/allocation/{A}?index=1")
-        assert app.blocked.count == 1
+        assert app.context.blocked.count == 1
         call.disconnect()
         return await call.finished()
 
     reply = asyncio.run(story())
     assert reply.status == 0
     assert len(app.engine.store.watches) == 0
-    assert app.blocked.count == 0
-    assert app.clock.waiting == 0
+    assert app.context.blocked.count == 0
+    assert app.context.clock.waiting == 0
 
 
 def test_one_client_cannot_take_every_place():

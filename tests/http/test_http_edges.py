@@ -18,6 +18,10 @@ OTHERWISE = {
     ("1.1.2", "stream_index_negative"): (400, "Invalid index"),
 }
 
+# Go's JSON decoder names the byte and its place in its own words; which is the status, and how the sentence begins, is
+# enough. What is compressed has zlib's length and not Go's, too: what it unpacks to is compared, and not its length.
+BEGINNING = "invalid character"
+
 ACTS = "client_alloc_restart_get"
 """The one request that changes something: it is asked of an application of its own."""
 
@@ -66,11 +70,18 @@ def test_a_request_is_answered_as_it_was(version: str, edge: Edge) -> None:
         assert (reply.status, reply.text) != (edge.status, edge.body), "it need not be an exception any more"
         return
 
-    recorded = [(name, value) for name, value in edge.headers if name not in {"Date", "Transfer-Encoding"}]
     assert reply.status == edge.status
-    assert reply.headers == recorded
+    skipped = {"Date", "Transfer-Encoding"}
+    is_of_decoder = (edge.body or "").startswith(BEGINNING)
+    if edge.gzipped or is_of_decoder:
+        skipped.add("Content-Length")
+    recorded, headers = ([pair for pair in pairs if pair[0] not in skipped] for pairs in (edge.headers, reply.headers))
+    assert headers == recorded
     if edge.request.startswith("HEAD"):
         assert reply.body == b""
+        return
+    if is_of_decoder:
+        assert reply.text.startswith(BEGINNING)
         return
     assert normal(reply.text) == normal(edge.body or "")
     if not reply.text.startswith(("{", "[")):

@@ -13,7 +13,7 @@ from support.asgi import Call, ask
 from taskfold import Engine, LogError, ManualClock, NdjsonLog
 from taskfold import events as ev
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
+from taskfold.http.serve.limits import Limits
 from taskfold.log.seals import unsealed
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"

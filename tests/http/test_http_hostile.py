@@ -17,7 +17,7 @@ from taskfold.errors import ServeError
 from taskfold.http.app import App
 from taskfold.http.routes import ROUTES
 from taskfold.http.routing import Router
-from taskfold.http.server import Server, running
+from taskfold.http.serve.server import Server, running
 
 VISIBLE = re.compile(rb"[\x21-\x7e]+")
 DEFECT = "a defect of its own"

@@ -19,11 +19,11 @@ from support.servers import received, served, until
 from taskfold import AllocationState, Engine, ManualClock, Snapshot
 from taskfold import events as ev
 from taskfold.errors import LogError
-from taskfold.http import past
 from taskfold.http.app import App
-from taskfold.http.descriptors import backlog_for, descriptor_limit, raise_descriptor_limit, room_for_connections
-from taskfold.http.limits import Limits, Slots, TooMany
-from taskfold.http.server import running
+from taskfold.http.nomad import past
+from taskfold.http.serve.descriptors import backlog_for, descriptor_limit, raise_descriptor_limit, room_for_connections
+from taskfold.http.serve.limits import Limits, Slots, TooMany
+from taskfold.http.serve.server import running
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 PAST = "GET /v1/event/stream?from=oldest"
@@ -96,16 +96,16 @@ def test_connections_of_one_client_are_counted_and_given_back() -> None:
             return opens.enter_context(socket.create_connection(("127.0.0.1", server.port), 10, (address, 0)))
 
         held = [connect("127.0.0.1") for _ in range(2)]
-        until(lambda: app.connections.count == 2)
+        until(lambda: app.context.connections.count == 2)
         with connect("127.0.0.1") as third:
             assert received(third).endswith(b"\r\n\r\ntoo many connections of one client: 2 at most")
         others = [connect("127.0.0.2"), connect("127.0.0.3")]
-        until(lambda: app.connections.count == 4)
+        until(lambda: app.context.connections.count == 4)
         with connect("127.0.0.4") as fifth:
             assert received(fifth).startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
         for opened in (*held, *others):
             opened.close()
-        until(lambda: app.connections.count == 0)
+        until(lambda: app.context.connections.count == 0)
         assert httpx.get(f"{server.url}/v1/regions").status_code == 200
 
 
@@ -142,8 +142,8 @@ def test_what_takes_memory_while_it_is_sent_has_a_limit(name: str, path: str) ->
     app = app_of(100, **{name: 1})
 
     async def story() -> None:
-        slots = getattr(app, name)
-        with slots.taken("10.0.0.9"):
+        slots = getattr(app.context, name)
+        with slots.hold("10.0.0.9"):
             assert (await Call(app, f"GET {path}").finished()).status == 429
         assert (await Call(app, f"GET {path}").finished()).status == 200
         assert slots.count == 0
@@ -171,7 +171,7 @@ def test_readers_of_the_past_that_take_nothing_keep_no_other_from_it() -> None:
             call.takes.clear()
         good = Call(app, PAST)
         await good.until(lambda reply: b'"Index":1000}\n' in b"".join(reply.parts[-1:]))
-        assert app.past.held <= 2
+        assert app.context.past.active <= 2
         indexes = [json.loads(part)["Index"] for part in good.reply.parts if b"Index" in part]
         assert indexes == list(range(1, 1_001)), "nothing twice, nothing left out"
         # Who takes again goes on where it was.
@@ -183,7 +183,7 @@ def test_readers_of_the_past_that_take_nothing_keep_no_other_from_it() -> None:
             call.takes.set()
             call.disconnect()
             await call.finished()
-        assert (app.past.held, app.past.waiting) == (0, 0)
+        assert (app.context.past.active, app.context.past.waiting) == (0, 0)
 
     asyncio.run(story())
 
@@ -196,13 +196,13 @@ def test_what_was_read_for_one_that_takes_nothing_is_let_go_of_when_others_wait(
         stuck = Call(app, PAST)
         await stuck.until(lambda reply: reply.status == 200)
         stuck.takes.clear()
-        turns = app.past
+        turns = app.context.past
         async with asyncio.timeout(20):
-            while turns.held < 1:
+            while turns.active < 1:
                 await asyncio.sleep(0.001)
             async with turns.turn() as turn:  # it is given although the other one has not ended
                 assert not turn.is_over
-            assert turns.held == 0
+            assert turns.active == 0
         stuck.takes.set()
         stuck.disconnect()
         await stuck.finished()
@@ -220,15 +220,15 @@ def test_a_server_answers_while_many_read_the_past_and_take_nothing() -> None:
             opened.connect(("127.0.0.1", server.port))
             opened.sendall(b"GET /v1/event/stream?from=oldest HTTP/1.1\r\nHost: localhost\r\n\r\n")
             held.append(opened)
-        until(lambda: app.streams.count == 60)
-        assert app.past.held <= app.limits.past_streams
+        until(lambda: app.context.streams.count == 60)
+        assert app.context.past.active <= app.context.limits.past_streams
         for _ in range(10):
             assert client.get("/v1/agent/health").status_code == 200
-            assert app.past.held <= app.limits.past_streams
+            assert app.context.past.active <= app.context.limits.past_streams
             time.sleep(0.02)
         for opened in held:
             opened.close()
-        until(lambda: (app.streams.count, app.past.held, app.unsent.bytes) == (0, 0, 0))
+        until(lambda: (app.context.streams.count, app.context.past.active, app.context.unsent.bytes) == (0, 0, 0))
 
 
 def test_what_nobody_takes_is_bounded_over_all_connections() -> None:
@@ -240,12 +240,12 @@ def test_what_nobody_takes_is_bounded_over_all_connections() -> None:
         held = [opens.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(5)]
         for number, opened in enumerate(held, start=1):
             opened.sendall(f"GET /v1/allocation/{ID} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-            until(lambda number=number: app.answers["allocation", 200] == number)
-        assert app.unsent.bytes <= 20_000_000
+            until(lambda number=number: app.context.answers["allocation", 200] == number)
+        assert app.context.unsent.bytes <= 20_000_000
         assert received(held[-1]).endswith(b"0\r\n\r\n")
         assert not received(held[0]).endswith(b"0\r\n\r\n")
         opens.close()
-        until(lambda: app.unsent.bytes == 0)
+        until(lambda: app.context.unsent.bytes == 0)
 
 
 def test_a_stream_whose_log_cannot_be_read_is_told_where_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from support.asgi import Call, Reply, ask
 from taskfold import Engine, ManualClock, MemoryLog, events
 from taskfold.errors import TaskfoldError
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
-from taskfold.http.regions import Peers
+from taskfold.http.serve.limits import Limits
+from taskfold.http.serve.regions import Peers
 from taskfold.model.dialect import DIALECTS
 from taskfold.nomad.snapshot import Snapshot
 
@@ -71,8 +71,8 @@ def check_answers(app: App, plain: App) -> None:
                     assert told[0] == told[1], (target, method)
 
     asyncio.run(story())
-    assert app.answers == plain.answers
-    assert 0 <= app.kept_lists.size <= app.limits.lists_bytes
+    assert app.context.answers == plain.context.answers
+    assert 0 <= app.context.list_cache.size <= app.context.limits.lists_bytes
 
 
 def apps(engine: Engine, limits: Limits | None = None) -> tuple[App, App]:
@@ -246,6 +246,6 @@ def test_a_list_that_would_drive_out_all_others_is_not_kept() -> None:
     engine = filled(Engine(MemoryLog("1.1.2"), clock=ManualClock()), count=100)
     app = App(engine, limits=Limits(lists_bytes=200_000))
     asyncio.run(asked(app, "/v1/job/example/allocations?prefix=00000001", {}))
-    before = app.kept_lists.size
+    before = app.context.list_cache.size
     asyncio.run(asked(app, "/v1/allocations?namespace=*", {}))
-    assert 0 <= app.kept_lists.size - before <= 1_000
+    assert 0 <= app.context.list_cache.size - before <= 1_000

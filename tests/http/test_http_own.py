@@ -82,7 +82,7 @@ def test_health_is_told_by_part(query, status, told):
 
 def test_health_tells_what_is_wrong_and_needs_no_token():
     app = app_of(token="secret")
-    app.problem = "the disk is full"
+    app.context.problem = "the disk is full"
 
     reply = ask(app, "GET /v1/agent/health")
 
@@ -98,7 +98,7 @@ def test_the_regions_are_listed():
 
 def test_a_defect_is_logged_and_told_without_its_details(monkeypatch, caplog):
     app = app_of()
-    monkeypatch.setattr(app.bodies, "get", lambda *_, **__: 1 // 0)
+    monkeypatch.setattr(app.context.bodies, "get", lambda *_, **__: 1 // 0)
 
     reply = ask(app, f"GET /v1/allocation/{ID}")
 

@@ -15,8 +15,8 @@ from support.servers import LATEST_S, served, until
 from taskfold import Engine, MemoryLog, NdjsonLog
 from taskfold.errors import ServeError
 from taskfold.http.app import App
-from taskfold.http.regions import Peers, parse_peer, parse_token_file
-from taskfold.http.server import running
+from taskfold.http.serve.regions import Peers, parse_peer, parse_token_file
+from taskfold.http.serve.server import running
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 
@@ -132,7 +132,7 @@ def test_a_stream_of_another_region_is_passed_on_as_it_comes(near, far):
         httpx.post(f"{far}/v1/allocations/events", content=json.dumps(write))
         frames.append(json.loads(next(lines)))
     assert frames[0]["Events"][0]["Key"] == ID
-    while near.app.streams.count:
+    while near.app.context.streams.count:
         time.sleep(0.01)  # the client is gone, and the request to the peer ends with it
 
 
@@ -142,7 +142,7 @@ def test_a_client_that_goes_away_ends_the_request_to_the_peer(near, far):
         near.get(f"/v1/allocation/{ID}?region=eu&index={index}", timeout=httpx.Timeout(LATEST_S, read=0.3))
 
     until(lambda: "taskfold_blocked_queries 0.0" in httpx.get(f"{far}/v1/metrics?format=prometheus").text)
-    assert near.app.blocked.count == 0
+    assert near.app.context.blocked.count == 0
 
 
 def test_servers_that_name_each_other_do_not_go_round_in_a_circle():
@@ -193,7 +193,7 @@ def test_a_server_that_stops_answers_what_waits_for_another_region_and_ends_its_
         threads = [threading.Thread(target=run, args=(server.url,)) for run in (ask, follow)]
         for thread in threads:
             thread.start()
-        until(lambda: app.blocked.count == 1 and begun.is_set())
+        until(lambda: app.context.blocked.count == 1 and begun.is_set())
         began = time.monotonic()
     assert time.monotonic() - began < LATEST_S, "it waits for no other region"
     for thread in threads:
@@ -243,7 +243,7 @@ def peer():
 def sent_tokens(monkeypatch, peer, url, **more):
     """Return what a peer at a URL is sent of the token of the server and of a client's; no name is looked up for it."""
     there = f"http://127.0.0.1:{peer.server_address[1]}"
-    monkeypatch.setattr("taskfold.http.regions._target", lambda _, request: f"{there}{request.path}")
+    monkeypatch.setattr("taskfold.http.serve.regions._target", lambda _, request: f"{there}{request.path}")
     app = App(Engine(dialect="1.1.2"), token="the-own", peers=Peers({"eu": url}, **more))
     for headers in ({"X-Nomad-Token": "the-own"}, {"Authorization": "Bearer the-own"}):
         assert ask(app, "GET /v1/allocations?region=eu", headers).status == 200

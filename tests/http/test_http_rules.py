@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from support.edge_cases import EDGES, params
 from support.recordings import Edge, vector
-from taskfold.http.compression import accepts_gzip, gzip_body, gzip_small
-from taskfold.http.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.nomad.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import go_bool, is_pretty, parse_query, parse_signed_error, parse_unsigned
-from taskfold.http.topics import TopicError, Topics, parse_topics
+from taskfold.http.serve.compression import accepts_gzip, gzip_body
 from taskfold.model.duration import parse_duration_ns
 
 ID = "203266e5-e0d6-9486-56e5-397ed2b184af"
@@ -354,26 +354,10 @@ def test_gzip_is_taken_by_its_name_and_a_weight(value, expected):
     assert accepts_gzip(value) is expected
 
 
-@params(key for key, edge in EDGES.items() if edge.gzipped and edge.status == 405)
-def test_a_short_error_has_the_recorded_length_when_compressed(edge):
-    assert accepts_gzip(edge.request_headers["Accept-Encoding"].encode())
-    assert str(len(gzip_small(b"Invalid method"))) == dict(edge.headers)["Content-Length"]
-
-
-@given(st.binary(max_size=300) | st.text("abc ", max_size=2_048).map(str.encode))
-@example(b"")
-def test_a_short_text_is_compressed_as_go_does_it(data):
-    packed = gzip_small(data)
-
-    assert gzip.decompress(packed) == data
-    assert packed.startswith(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")
-    assert packed[:-8].endswith(b"\x00\x00\xff\xff"), "the last block is an empty stored one"
-
-
 def test_what_is_compressed_can_be_read_piece_by_piece_to_its_end():
     unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
 
-    text = b"".join(unpacker.decompress(bytes([byte])) for byte in gzip_small(b"alloc not found"))
+    text = b"".join(unpacker.decompress(bytes([byte])) for byte in gzip_body(b"alloc not found"))
 
     assert (text, unpacker.eof, unpacker.unused_data) == (b"alloc not found", True, b"")
 

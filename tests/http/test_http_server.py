@@ -16,11 +16,11 @@ from support.servers import LATEST_S, connected, received, served, until
 from taskfold import Engine, NdjsonLog
 from taskfold import events as ev
 from taskfold.errors import ServeError
-from taskfold.http import protocol
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
-from taskfold.http.secrets import read_token
-from taskfold.http.server import Server, check_exposure, parse_bind, running
+from taskfold.http.serve import protocol
+from taskfold.http.serve.limits import Limits
+from taskfold.http.serve.secrets import read_token
+from taskfold.http.serve.server import Server, check_exposure, parse_bind, running
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 
@@ -142,8 +142,8 @@ def test_one_that_never_reads_is_left_and_costs_no_memory():
     with running(app) as server, connected(server) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         stuck.sendall(b"GET /v1/allocations HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        until(lambda: is_well(server) and app.answers[("allocations", 200)])
-        assert app.answers[("allocations", 200)] == 1
+        until(lambda: is_well(server) and app.context.answers[("allocations", 200)])
+        assert app.context.answers[("allocations", 200)] == 1
         assert len(app.engine.store._views) == 0
 
 
@@ -337,7 +337,7 @@ def test_one_that_takes_slowly_gets_everything(large):
             data += part
             time.sleep(0.01)
     assert data.endswith(b"\r\n0\r\n\r\n")
-    longest = large.limits.send_timeout + protocol._GRACE
+    longest = large.context.limits.send_timeout + protocol._GRACE
     assert time.monotonic() - began > longest, "taking it all takes longer than one may take nothing"
 
 

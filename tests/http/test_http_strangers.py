@@ -11,7 +11,7 @@ from support.asgi import ask
 from support.browsers import ATTACKER, OWN, OWN_PAGE, PAGES, REBOUND, Page
 from taskfold.http.app import App
 from taskfold.http.routes import ROUTES
-from taskfold.http.strangers import refused_host
+from taskfold.http.serve.strangers import refused_host
 
 EVENT = json.dumps({"Alloc": ALLOC, "Task": "main", "Event": {"Type": "Signaling"}}).encode()
 INPUT = json.dumps({"Alloc": ALLOC, "Task": "main", "Input": {"Type": "Exited", "ExitCode": 1}}).encode()

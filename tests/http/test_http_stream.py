@@ -13,7 +13,7 @@ from support.recordings import scenarios, stream_lines
 from taskfold import Engine, ManualClock, MemoryLog, observation_from_json
 from taskfold import events as ev
 from taskfold.http.app import App
-from taskfold.http.limits import Limits
+from taskfold.http.serve.limits import Limits
 from taskfold.nomad.observation import observation_from_fields
 
 SECOND = 1_000_000_000
@@ -104,12 +104,12 @@ def test_a_stream_begins_with_a_heartbeat_and_has_one_every_30_seconds():
         await call.until(lambda reply: len(frames(reply)) == 2)
         for _ in range(3):
             before = len(frames(call.reply))
-            while not app.clock.waiting:
+            while not app.context.clock.waiting:
                 await asyncio.sleep(0)
-            app.clock.advance(30 * SECOND - 1)
+            app.context.clock.advance(30 * SECOND - 1)
             await asyncio.sleep(0.005)
             assert len(frames(call.reply)) == before
-            app.clock.advance(1)
+            app.context.clock.advance(1)
             await call.until(lambda reply, before=before: len(frames(reply)) == before + 1)
         call.disconnect()
         return await call.finished()
@@ -137,7 +137,7 @@ def test_what_is_written_later_is_sent_as_it_is_written():
     assert (last["Topic"], last["Type"], last["Key"]) == ("Allocation", "AllocationUpdated", "a1")
     assert last["FilterKeys"] == ["job1", ""]
     assert "Job" not in last["Payload"]["Allocation"]
-    assert app.streams.count == 0
+    assert app.context.streams.count == 0
     assert not app.engine.store._followers
 
 
@@ -302,7 +302,7 @@ def test_one_that_takes_nothing_is_left():
         return await call.finished()
 
     assert frames(asyncio.run(story()))[-1]["Error"]["Reason"] == "slow"
-    assert app.streams.count == 0
+    assert app.context.streams.count == 0
 
 
 def test_a_stop_ends_streams_cleanly():

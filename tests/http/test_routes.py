@@ -15,9 +15,16 @@ from taskfold.http.answers import json_answer
 from taskfold.http.app import App
 from taskfold.http.routes import ROUTES
 from taskfold.http.routing import Route, Router
+from tools import openapi
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 PACKAGE = Path(__file__).parents[2] / "engine" / "taskfold"
+
+
+class Double(msgspec.Struct):
+    """A number that was doubled."""
+
+    value: int
 
 
 def app_of(routes, dialect="1.1.2"):
@@ -44,20 +51,33 @@ def test_the_path_of_a_row_is_the_path_that_answers(name, old, new):
     old_path, new_path = (path.format(id=ID, job="job") for path in (old, new))
 
     assert ask(app, f"GET {new_path}").status == 200
-    assert app.answers == {(name, 200): 1}
+    assert app.context.answers == {(name, 200): 1}
     assert ask(app, f"GET {old_path}").status == 404
 
 
 def test_a_new_endpoint_is_one_row_and_its_handler():
     async def double(_, __, number):
-        return json_answer(b"%d" % (2 * int(number)))
+        return json_answer(msgspec.json.encode(Double(2 * int(number))))
 
-    row = Route("double", "/v1/double/{number}", ("GET",), double, "Double.", is_own=True, is_regional=False)
+    row = Route(
+        "double",
+        "/v1/double/{number}",
+        ("GET",),
+        double,
+        "Double.",
+        answers={200: Double},
+        is_own=True,
+        is_regional=False,
+    )
     app = app_of(ROUTES | {"double": row})
 
-    assert ask(app, "GET /v1/double/21").text == "42"
+    assert ask(app, "GET /v1/double/21").text == '{"value":42}'
     assert ask(app, "PUT /v1/double/21").status == 405
-    assert app.answers == {("double", 200): 1, ("double", 405): 1}
+    assert app.context.answers == {("double", 200): 1, ("double", 405): 1}
+    document = openapi.document("1.1.2", ROUTES | {"double": row})
+    content = document["paths"]["/v1/double/{number}"]["get"]["responses"]["200"]["content"]
+    assert content == {"application/json": {"schema": {"$ref": "#/components/schemas/Double"}}}
+    assert document["components"]["schemas"]["Double"]["properties"] == {"value": {"type": "integer"}}
 
 
 def test_no_module_but_the_table_has_the_path_of_an_endpoint():

@@ -26,14 +26,14 @@ from support.postgres import server
 from support.servers import LATEST_S, served, until
 from taskfold import Engine
 from taskfold.errors import ServeError
-from taskfold.http import crew as crew_module
 from taskfold.http.app import App
-from taskfold.http.channel import Asked, Changed, Channel, Problem, Settings, Stop, _packed
-from taskfold.http.crew import Cells, Crew
-from taskfold.http.limits import Limits
 from taskfold.http.routes import ROUTES
-from taskfold.http.server import Server
-from taskfold.http.workers import Workers
+from taskfold.http.serve import crew as crew_module
+from taskfold.http.serve.channel import Channel, OwnerCall, Problem, Settings, Stop, Wake, _packed
+from taskfold.http.serve.crew import Cells, Crew
+from taskfold.http.serve.limits import Limits
+from taskfold.http.serve.server import Server
+from taskfold.http.serve.workers import Workers
 from taskfold.log.sqlite import SqliteLog
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes inherit no descriptors here")
@@ -374,7 +374,7 @@ def test_a_worker_that_cannot_begin_ends_the_server_and_says_why(tmp_path):
     async def serve():
         app = App(Engine(dialect="1.1.2"))
         serving = Server(app, workers=2)
-        app.crew = Workers(app, settings_of(tmp_path / "none.db"), serving.sockets, on_note=lambda _: None)
+        app.context.crew = Workers(app, settings_of(tmp_path / "none.db"), serving.sockets, on_note=lambda _: None)
         try:
             await serving.run()
         finally:
@@ -411,7 +411,7 @@ def test_a_worker_answers_no_read_while_another_one_is_farther_unless_what_is_st
         app = App(engine)
         with (tmp_path / "cells").open("w+b") as file:
             cells = Cells.begin(file.fileno(), 2)
-        app.crew = Crew(app, cells, 1)
+        app.context.crew = Crew(app.engine, app.counts, cells, 1)
         cells.put(2, engine.store.seq)
         status, _, headers = await ask(app, target)
         assert (status, headers.get("X-Nomad-Knownleader", "true")) == (200, "true")
@@ -436,7 +436,7 @@ def test_nothing_is_told_before_the_others_know_how_far_it_is(tmp_path):
         app = App(engine)
         with (tmp_path / "cells").open("w+b") as file:
             cells = Cells.begin(file.fileno(), 2)
-        app.crew = Crew(app, cells, 2)
+        app.context.crew = Crew(app.engine, app.counts, cells, 2)
         sent = []
 
         async def send(message):
@@ -460,9 +460,9 @@ def test_nothing_is_told_before_the_others_know_how_far_it_is(tmp_path):
 
 
 FRAMES = [
-    Changed(),
+    Wake(),
     Problem("the log is gone"),
-    Asked(7, "POST", b"/v1/\xff", b"/v1/%ff", b"a=%zz", ((b"host", b"\xff"),), "::1", b"\x00" * 100),
+    OwnerCall(7, "POST", b"/v1/\xff", b"/v1/%ff", b"a=%zz", ((b"host", b"\xff"),), "::1", b"\x00" * 100),
     Stop(),
 ]
 

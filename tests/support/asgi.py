@@ -105,7 +105,7 @@ def ask(app: Any, request: str, headers: dict[str, str] | None = None, body: byt
 
     async def run() -> Reply:
         call = Call(app, request, headers, body)
-        clock = app.clock
+        clock = app.context.clock
         while not call.task.done():
             await asyncio.sleep(0)
             if isinstance(clock, ManualClock) and clock.waiting:

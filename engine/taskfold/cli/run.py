@@ -31,7 +31,7 @@ from taskfold.nomad.canonical_job import canonical_job
 from taskfold.nomad.messages import display_message
 
 if TYPE_CHECKING:
-    from taskfold.http.server import Server
+    from taskfold.http.serve.server import Server
     from taskfold.run.supervisor import Supervisor
 
 __all__ = ["run"]
@@ -104,8 +104,8 @@ def _server(engine: Engine, bind: str, stack: ExitStack) -> Server:
     """Return the server of the HTTP API. Raises Unanswerable and ServeError."""
     check_extra()
     from taskfold.http.app import App
-    from taskfold.http.secrets import read_token
-    from taskfold.http.server import Server, check_exposure, parse_bind
+    from taskfold.http.serve.secrets import read_token
+    from taskfold.http.serve.server import Server, check_exposure, parse_bind
 
     host, port = parse_bind(bind)
     token = read_token(None, None, on_note=say)

@@ -31,7 +31,7 @@ from taskfold.sources.replay import Replay
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
-    from taskfold.http.server import Server
+    from taskfold.http.serve.server import Server
 
 __all__ = ["check_extra", "serve"]
 
@@ -95,9 +95,9 @@ def serve(
     begun where there is none; without LOG everything is in memory. See docs/serving.md.
     """
     check_extra()
-    from taskfold.http.descriptors import raise_descriptor_limit
-    from taskfold.http.secrets import read_token
-    from taskfold.http.server import Server, check_exposure, new_loop, parse_bind
+    from taskfold.http.serve.descriptors import raise_descriptor_limit
+    from taskfold.http.serve.secrets import read_token
+    from taskfold.http.serve.server import Server, check_exposure, new_loop, parse_bind
 
     workers = more.pop("workers")
     if workers > 1 and log is None:
@@ -122,11 +122,11 @@ def serve(
         raise_descriptor_limit()
         server = Server(app, host=host, port=port, workers=workers)
         stack.callback(server.close)
-        if app.connections.total < app.limits.connections_per_client:
-            _note(f"{app.connections.total} connections at most, since it may not open more files (ulimit -n)")
+        if app.context.connections.total < app.context.limits.connections_per_client:
+            _note(f"{app.context.connections.total} connections at most, since it may not open more files (ulimit -n)")
         follower = None if follow is None else _follower(engine, follow, silence)
         if follower is not None:
-            app.source = follower
+            app.context.source = follower
             stack.callback(follower.stop)
         stack.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
@@ -142,21 +142,21 @@ async def _run(server: Server, log: str | None, token: str | None, on_ready: Cal
     """Serve, in as many processes as the server has sockets, until a signal ends it. Raises ServeError."""
     app = server.app
     if server.sockets:
-        from taskfold.http.channel import Settings
-        from taskfold.http.workers import Workers
+        from taskfold.http.serve.channel import Settings
+        from taskfold.http.serve.workers import Workers
 
         assert log is not None
         assert app.peers is not None
         settings = Settings(
             log=log,
-            region=app.region,
+            region=app.context.region,
             peers=app.peers.urls,
             peer_tokens=app.peers.tokens,
             token=token,
-            limits=app.limits,
-            is_mirror=app.is_mirror,
+            limits=app.context.limits,
+            is_mirror=app.context.is_mirror,
         )
-        app.crew = Workers(app, settings, server.sockets, on_note=say)
+        app.context.crew = Workers(app, settings, server.sockets, on_note=say)
     await server.run(handles_signals=True, on_ready=on_ready)
 
 
@@ -237,9 +237,9 @@ def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
 def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any) -> App:
     """Return the application, as it is asked for. Raises ServeError."""
     from taskfold.http.app import App
-    from taskfold.http.limits import Limits
-    from taskfold.http.regions import Peers, parse_peer, parse_token_file
-    from taskfold.http.secrets import read_token
+    from taskfold.http.serve.limits import Limits
+    from taskfold.http.serve.regions import Peers, parse_peer, parse_token_file
+    from taskfold.http.serve.secrets import read_token
 
     own = arguments["region"] or engine.reader.region
     urls: dict[str, str] = {}
@@ -275,7 +275,7 @@ def _problem(app: App) -> Any:
     """Return what tells a problem to the operator, and to whoever asks for the health."""
 
     def tell(problem: str) -> None:
-        app.problem = problem
+        app.context.problem = problem
         say(problem or "note: the log can be read again")
 
     return tell
@@ -286,6 +286,7 @@ def _begin(app: App, server: Server, follower: Follower | None, log: str | None)
     engine = app.engine
     what = f"{count_text(len(engine.reader), 'allocation')} of {shown_name(log or 'memory')}"
     at = f"with {len(server.sockets) + 1} workers, at" if server.sockets else "at"
-    say(f"serving {what} at index {engine.index}, region {app.region}, dialect {app.dialect.name}, {at} {server.url}")
+    region = app.context.region
+    say(f"serving {what} at index {engine.index}, region {region}, dialect {engine.dialect.name}, {at} {server.url}")
     if follower is not None:
         follower.start()

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from taskfold.http.compression import gzip_body, gzip_small
+from taskfold.http.serve.compression import gzip_body
 from taskfold.model.dialect import Dialect
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
-    "compress",
     "error",
     "headers_and_body",
     "json_answer",
@@ -108,18 +107,13 @@ def pretty(body: bytes) -> bytes:
     return msgspec.json.format(body, indent=4) + b"\n"
 
 
-def compress(body: bytes) -> bytes:
-    """Return a body as it is sent compressed. O(length)."""
-    return gzip_small(body) if len(body) <= TOLD_LENGTH else gzip_body(body)
-
-
 def headers_and_body(
     answer: Answer, *, gzip_as: Dialect | None, http_version: str = "1.1"
 ) -> tuple[tuple[Header, ...], bytes]:
     """Return the headers and the body of a whole answer, compressed as a dialect does it where one is given."""
     body, headers, late = answer.body, answer.headers, answer.late
     if gzip_as is not None and body:
-        body = answer.gzipped or compress(body)
+        body = answer.gzipped or gzip_body(body)
         # The type of a text was guessed from its bytes; the old agent did not guess what is compressed.
         guessed = late if gzip_as.has_ui else ()
         headers, late = ((b"Content-Encoding", b"gzip"), *guessed, *headers), ()

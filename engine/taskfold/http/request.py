@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
 
 from taskfold.http.answers import Receive, Scope, Send
-from taskfold.http.compression import accepts_gzip
 from taskfold.http.query import Query, parse_query
+from taskfold.http.serve.compression import accepts_gzip
+from taskfold.model.errors import DecodeError
 
-__all__ = ["BodyTooLarge", "BodyTooSlow", "Disconnected", "Request"]
+__all__ = ["BodyTooLarge", "BodyTooSlow", "Disconnected", "Request", "decode_json"]
+
+
+T = TypeVar("T")
 
 
 class Disconnected(Exception):
@@ -26,7 +34,18 @@ class BodyTooSlow(Exception):
 class Request:
     """One HTTP request."""
 
-    __slots__ = ("_accepts_gzip", "_query", "method", "path", "receive", "route", "scope", "send", "status")
+    __slots__ = (
+        "_accepts_gzip",
+        "_query",
+        "is_endless",
+        "method",
+        "path",
+        "receive",
+        "route",
+        "scope",
+        "send",
+        "status",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -36,6 +55,8 @@ class Request:
         self.path: str = scope["path"]
         self.route = "other"
         """Which endpoint answers it, for the metrics."""
+        self.is_endless = False
+        """Its answer ends when the client goes, or the server."""
         self.status = 0
         self._query: Query | None = None
         self._accepts_gzip: bool | None = None
@@ -70,9 +91,9 @@ class Request:
 
     async def body(self, limit: int, seconds: float) -> bytes:
         """Return the whole body. Raises BodyTooLarge, BodyTooSlow and Disconnected."""
-        told = self.header(b"content-length")
+        length = self.header(b"content-length")
         # As text first: a number of thousands of digits is none to Python.
-        if told.isdigit() and (len(told.lstrip(b"0")) > len(str(limit)) or int(told) > limit):
+        if length.isdigit() and (len(length.lstrip(b"0")) > len(str(limit)) or int(length) > limit):
             raise BodyTooLarge(f"the body is larger than {limit} bytes")
         parts: list[bytes] = []
         size = 0
@@ -96,3 +117,16 @@ class Request:
         """Return when the client is gone; what it sends until then is not looked at."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
+
+
+def decode_json(decode: Callable[[bytes], T], text: bytes) -> T:
+    """Return the value of a JSON text. Raises DecodeError, and msgspec's ValidationError for one of another form."""
+    try:
+        text.decode()
+        return decode(text)
+    except msgspec.ValidationError:
+        raise
+    except RecursionError:
+        raise DecodeError("the JSON is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise DecodeError(str(problem)) from None

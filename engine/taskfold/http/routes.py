@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from taskfold.http import actions, allocations, evaluations, events, inputs, own, stream
 from taskfold.http.answers import Answer, error
-from taskfold.http.options import MAX_WAIT_NS
-from taskfold.http.routing import Parameter, Route
+from taskfold.http.nomad import actions, allocations, evaluations, stream
+from taskfold.http.nomad.evaluation_cache import Evaluation
+from taskfold.http.nomad.options import MAX_WAIT_NS
+from taskfold.http.own import health, history, metrics, openapi, record, report
+from taskfold.http.own.lines import LineErrors
+from taskfold.http.routing import Body, Parameter, Route
 from taskfold.model.dialect import Dialect
 
 __all__ = ["ROUTES"]
@@ -49,7 +52,7 @@ _TOPIC: Final = Parameter(
 _PER_PAGE: Final = Parameter(
     "per_page",
     _NUMBER,
-    f"How many records a page has at most: {events.DEFAULT_PAGE} unless told, within the server's limit.",
+    f"How many records a page has at most: {history.DEFAULT_PAGE} unless told, within the server's limit.",
 )
 
 _REGIONAL: Final = (_REGION, _NAMESPACE, _PREFIX, _INDEX, _WAIT, _STALE, _CONSISTENT)
@@ -66,8 +69,8 @@ _ONLY_JOB: Final = (
 )
 """What Nomad has below a job, and is not served, is none. Source: command/agent/job_endpoint.go JobSpecificRequest."""
 
-_OF_A_BODY: Final = {408: "text", 413: "text"}
-_OF_LINES: Final = {400: "Refused | text", 404: "Refused | text", 409: "Refused | text", 415: "text", **_OF_A_BODY}
+_OF_A_BODY: Final[dict[int, Body]] = {408: "text", 413: "text"}
+_OF_LINES: Final[dict[int, Body]] = {**dict.fromkeys((400, 404, 409), (LineErrors, "text")), 415: "text", **_OF_A_BODY}
 
 
 def _has_actions(dialect: Dialect) -> bool:
@@ -139,7 +142,7 @@ ROUTES: Final = {
             evaluations.evaluation,
             "Read the evaluation of a stop.",
             _READ,
-            {200: "Evaluation", 404: "text"},
+            {200: Evaluation, 404: "text"},
             parts={"id": _ANY},
             is_in=_has_actions,
             is_owners=True,
@@ -160,7 +163,7 @@ ROUTES: Final = {
             "history",
             "/v1/allocation/{id}/history",
             _GET,
-            events.history,
+            history.history,
             "Read every record of an allocation, oldest first.",
             (
                 *_READ,
@@ -178,10 +181,10 @@ ROUTES: Final = {
             "events",
             "/v1/allocations/events",
             ("POST",),
-            events.post_events,
+            record.post_events,
             "Record what happened: all lines, or none.",
             _REGIONAL,
-            {200: "Recorded", **_OF_LINES},
+            {200: record.Recorded, **_OF_LINES},
             lines="Write",
             is_own=True,
             is_owners=True,
@@ -190,10 +193,10 @@ ROUTES: Final = {
             "inputs",
             "/v1/allocations/inputs",
             ("POST",),
-            inputs.post_inputs,
+            report.post_inputs,
             "Say what happened, and be told what follows: events, effects, timers.",
             _REGIONAL,
-            {200: "Results", **_OF_LINES},
+            {200: report.Results, **_OF_LINES},
             lines="Said",
             is_own=True,
             is_owners=True,
@@ -215,6 +218,7 @@ ROUTES: Final = {
             ),
             # A line of it; the whole has no end.
             {200: "Frame", 400: "text", 429: "text", 500: "text"},
+            is_endless=True,
             is_regional=False,  # its index is another parameter, with other errors
         ),
         Route(
@@ -257,7 +261,7 @@ ROUTES: Final = {
             "regions",
             "/v1/regions",
             _GET,
-            own.regions,
+            health.regions,
             "List the regions that can be asked.",
             answers={200: "text[]"},
             is_regional=False,
@@ -266,7 +270,7 @@ ROUTES: Final = {
             "health",
             "/v1/agent/health",
             _GET,
-            own.health,
+            health.health,
             "Tell whether the server does its work.",
             (
                 Parameter(
@@ -282,10 +286,10 @@ ROUTES: Final = {
             "metrics",
             "/v1/metrics",
             _GET,
-            own.metrics,
+            metrics.metrics,
             "Tell numbers.",
             (Parameter("format", _TEXT, "prometheus for its text format; JSON with anything else."), _PRETTY),
-            {200: "Numbers | text"},
+            {200: ("Numbers", "text")},
             is_regional=False,
             is_owners=True,
         ),
@@ -293,7 +297,7 @@ ROUTES: Final = {
             "openapi",
             "/v1/openapi.json",
             _GET,
-            own.openapi,
+            openapi.openapi,
             "Describe this interface.",
             answers={200: "object"},
             is_own=True,

@@ -17,7 +17,10 @@ from msgspec import Struct
 from taskfold.http.answers import Answer, Header, redirect
 from taskfold.model.dialect import Dialect
 
-__all__ = ["Match", "Parameter", "Route", "Router"]
+__all__ = ["Body", "Match", "Parameter", "Route", "Router"]
+
+Body: TypeAlias = str | type[Struct] | tuple[str | type[Struct], ...]
+"""A struct, or the name of a schema that depends on the dialect: ``Allocation``, ``Stub[]``, ``text``; or several."""
 
 Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]
 
@@ -55,12 +58,14 @@ class Route(Struct, frozen=True):
     """The path, with its parts in braces."""
     methods: tuple[str, ...]
     handler: Handler
-    """Gets the app, the request, the options (of a regional endpoint), and the parts of the path."""
+    """Gets the context, the request, the options (of a regional endpoint), and the parts of the path."""
     summary: str
     parameters: tuple[Parameter, ...] = ()
     """The parameters that it reads."""
-    answers: dict[int, str] = {}
-    """The schema of the body by status, beside the errors of every endpoint: a name, ``Name[]`` or ``text``."""
+    answers: dict[int, Body] = {}
+    """What the body is, by status, beside the errors of every endpoint."""
+    is_endless: bool = False
+    """Its answer ends when the client goes, or the server."""
     is_paged: bool = False
     """A 200 has the header X-Nomad-NextToken where there is more."""
     lines: str = ""

@@ -1,0 +1,145 @@
+"""What the handlers of requests get: the engine, the texts that are at hand, the limits with who uses them, the counts.
+
+`taskfold.http.app` makes it, and gives it to the handlers of `taskfold.http.routes`; it imports neither of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+from typing import Any, Final, TypeVar
+
+from msgspec import Struct
+
+from taskfold.http.answers import MIRROR, READ_ONLY, Answer
+from taskfold.http.nomad.bodies import Bodies
+from taskfold.http.nomad.evaluation_cache import Evaluations
+from taskfold.http.nomad.event_texts import EventTexts
+from taskfold.http.nomad.lists import Lists
+from taskfold.http.nomad.past import Past
+from taskfold.http.request import Disconnected, Request
+from taskfold.http.serve.crew import Crew
+from taskfold.http.serve.limits import Limits, Slots, Unsent
+from taskfold.live.engine import Engine
+from taskfold.model.effects import Step
+from taskfold.model.errors import ListenerError
+from taskfold.model.inputs import Input
+from taskfold.sources.follow import Follower
+
+__all__ = ["Context", "Services"]
+
+T = TypeVar("T")
+
+_logger: Final = logging.getLogger("taskfold.http")
+
+
+class Services(Struct, frozen=True):
+    """What the application does for handlers."""
+
+    forward: Callable[[Request, str], Awaitable[Answer | None]]
+    """Has the server of another region answer."""
+    regions: Callable[[], list[str]]
+    """The regions that can be asked, sorted."""
+
+
+class Context:
+    """What one application has: it belongs to its event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        services: Services,
+        *,
+        region: str | None = None,
+        limits: Limits | None = None,
+        is_mirror: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        self.engine = engine
+        self.services = services
+        self.dialect = engine.dialect
+        self.clock = engine.clock
+        self.region = region or engine.reader.region
+        self.limits = limits = limits or Limits()
+        self.is_mirror = is_mirror or engine.is_read_only
+        self.refusal = READ_ONLY if engine.is_read_only else MIRROR
+        """The error of who would write to a mirror."""
+        # Spreads the ends of waits; nothing that must be secret.
+        self.random = random.Random(seed)  # noqa: S311
+        self.bodies = Bodies(engine.reader, limits.bodies_bytes)
+        self.list_cache = Lists(engine.reader, limits.lists_bytes)
+        self.event_texts = EventTexts(engine.reader.texts)
+        self.evaluations = Evaluations()
+        self.blocked = Slots("blocked queries", total=limits.blocked, per_client=limits.blocked_per_client)
+        self.posts = Slots("posts", total=limits.posts)
+        self.streams = Slots("streams", total=limits.streams, per_client=limits.streams_per_client)
+        self.lists = Slots("long lists", total=limits.lists)
+        self.pages = Slots("pages of histories", total=limits.pages)
+        self.connections = Slots("connections", total=limits.connections, per_client=limits.connections_per_client)
+        """Counted by `taskfold.http.serve.server`; another server counts its own."""
+        self.unsent = Unsent(limits.unsent_bytes)
+        self.past = Past(limits.past_streams)
+        self.start = perf_counter()
+        self.answers: Counter[tuple[str, int]] = Counter()
+        """How many requests were answered, by endpoint and status."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """How long they took in all, by endpoint; blocked queries with their waits."""
+        self.problem = ""
+        """What keeps the server from writing or reading its log; empty when nothing does. Health tells it."""
+        self.source: Follower | None = None
+        """What a mirror follows; health tells when that has ended or fallen silent."""
+        self.crew: Crew | None = None
+        """The workers, where several processes serve the log."""
+        self.is_closing = asyncio.Event()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
+
+    @property
+    def unwell(self) -> str:
+        """What keeps the server from doing its work; empty when nothing does."""
+        source = "" if self.source is None else self.source.problem
+        return self.problem or source or ("" if self.crew is None else self.crew.problem)
+
+    async def write(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a function in the thread in which writes take turns: a log may wait for its disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
+
+    def report(self, alloc: str, task: str, input: Input, **more: Any) -> Step:
+        """Report an input, and return the step: what listeners raise goes to the server's log, and not to the client.
+
+        Raises as `Engine.report` does.
+        """
+        try:
+            return self.engine.report(alloc, task, input, **more)
+        except ListenerError as problem:
+            _logger.exception("listeners of the engine raised")
+            step: Step = problem.steps[0]
+            return step
+
+    async def send(self, request: Request, message: MutableMapping[str, Any]) -> None:
+        """Send a part of an answer; a client that takes nothing for too long is left. Raises Disconnected."""
+        if self.crew is not None:
+            self.crew.publish()
+        try:
+            async with asyncio.timeout(self.limits.send_timeout):
+                await request.send(message)
+        except TimeoutError:
+            raise Disconnected from None
+
+    def close(self) -> None:
+        """Answer every blocked query, and end every stream: the server is about to stop."""
+        self.is_closing.set()
+        self.engine.release()
+        if self.crew is not None:
+            self.crew.stop()
+
+    async def end(self) -> None:
+        """Let the threads go, when nothing is running any more."""
+        if self.crew is not None:
+            await self.crew.end()
+        self._writer.shutdown(wait=False)
+        self.past.close()

@@ -1,0 +1,268 @@
+"""The reads: one allocation, the list of allocations, and those of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from taskfold.fold.allocation import AllocationState, current_fields
+from taskfold.http.answers import Answer, error, json_answer, pretty
+from taskfold.http.context import Context
+from taskfold.http.nomad.blocking import ask
+from taskfold.http.nomad.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.nomad.lists import Stub
+from taskfold.http.nomad.options import Options
+from taskfold.http.nomad.stand_in import stand_in
+from taskfold.http.query import go_bool, is_pretty
+from taskfold.http.request import Request
+from taskfold.http.serve.compression import gzip_body
+from taskfold.live.directory import Filter
+from taskfold.live.store import View
+from taskfold.live.waiters import Question
+from taskfold.model.quoting import go_quoted
+from taskfold.nomad.snapshot import Snapshot
+
+__all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job", "job_allocations"]
+
+NOT_FOUND: Final = "alloc not found"
+JOB_NOT_FOUND: Final = "job not found"
+ALL_NAMESPACES: Final = "*"
+_STUBS_AT_ONCE: Final = 16
+"""How many entries of a list are written before others have their turn."""
+
+
+def find(context: Context, text: str) -> str | Answer:
+    """Return the ID that a text names, or the 500 that Nomad answers when it names none.
+
+    Nomad compares the 16 bytes of an ID: neither case nor the places of hyphens count. An ID of the store that is no
+    UUID is found as it is.
+    """
+    if text in context.engine.reader:
+        return text
+    try:
+        key = canonical(uuid_key(text))
+    except InvalidIdentifier as problem:
+        return error(500, f"{LOOKUP_FAILED}{problem}")
+    return key
+
+
+async def allocation(context: Context, request: Request, options: Options, text: str) -> Answer:
+    """Answer ``GET /v1/allocation/<id>``."""
+    alloc = find(context, text)
+    if isinstance(alloc, Answer):
+        return alloc
+    if options.index:
+        await ask(context, request, options, context.engine.reader.allocation_question(alloc))
+    body = context.bodies.get(alloc, gzipped=request.accepts_gzip)
+    if body is None:
+        return error(404, NOT_FOUND, context.engine.index)
+    if request.query and is_pretty(request.query):
+        return json_answer(pretty(body.text), body.index)
+    return body.answer
+
+
+class _Selection(Struct, frozen=True):
+    """Which allocations a list has, and what of each."""
+
+    prefix: str = ""
+    job: str | None = None
+    namespace: str | None = None
+    resources: bool = False
+    task_states: bool = True
+
+
+async def allocations(context: Context, request: Request, options: Options) -> Answer | None:
+    """Answer ``GET /v1/allocations``."""
+    choices = _choices(context, request)
+    if isinstance(choices, Answer):
+        return choices
+    prefix = ""
+    if options.prefix:
+        try:
+            prefix = canonical(uuid_key(options.prefix, exact=False))
+        except InvalidIdentifier as problem:
+            return error(500, f"{LOOKUP_FAILED}{problem}")
+    resources, task_states = choices
+    selection = _Selection(
+        prefix=prefix, namespace=_namespace(context, options), resources=resources, task_states=task_states
+    )
+    return await _list(context, request, options, selection)
+
+
+async def job_allocations(context: Context, request: Request, options: Options, job: str) -> Answer | None:
+    """Answer ``GET /v1/job/<id>/allocations``."""
+    return await _list(context, request, options, _Selection(job=job, namespace=_namespace(context, options)))
+
+
+async def job(context: Context, request: Request, options: Options, job: str) -> Answer:
+    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
+    selection = _Selection(job=job, namespace=_namespace(context, options))
+    is_indented = is_pretty(request.query)
+    if options.index:
+        await ask(context, request, options, _list_question(context, options, selection))
+    view = context.engine.reader.view(job=job, namespace=selection.namespace)
+    newest = await asyncio.to_thread(_newest_job, view)
+    if newest is None:
+        return error(404, JOB_NOT_FOUND, view.index)
+    return json_answer(pretty(newest) if is_indented else newest, view.index)
+
+
+class _Version(Struct):
+    """The numbers that order the versions of a job."""
+
+    Version: int = 0
+    JobModifyIndex: int = 0
+    ModifyIndex: int = 0
+
+
+_decode_version: Final = msgspec.json.Decoder(_Version, strict=False).decode
+
+
+def _version_of(job: bytes) -> tuple[int, int, int]:
+    """Return the numbers that order a job among its versions; zeros where they cannot be read."""
+    try:
+        version = _decode_version(job)
+    except msgspec.ValidationError:
+        version = _Version()
+    return version.Version, version.JobModifyIndex, version.ModifyIndex
+
+
+def _newest_job(view: View) -> bytes | None:
+    """Return the newest job that an allocation has, as JSON; None where none has one. O(allocations)."""
+    versions: dict[bytes, tuple[int, int, int, int]] = {}
+    for state in view.states():
+        text = current_fields(state.placed, state.updates).get("Job", b"null")
+        if text != b"null" and text not in versions:
+            versions[text] = (*_version_of(text), state.modify_index)
+    return max(versions, key=versions.__getitem__, default=None)
+
+
+def _namespace(context: Context, options: Options) -> str | None:
+    """Return the namespace of a list; None for all of them."""
+    has_one = context.engine.dialect.has_namespaces and options.namespace != ALL_NAMESPACES
+    return options.namespace if has_one else None
+
+
+def _choices(context: Context, request: Request) -> tuple[bool, bool] | Answer:
+    """Return whether a list has resources and task states, or the 500 for a choice that is neither true nor false."""
+    choices = []
+    for name, default in (("resources", False), ("task_states", True)):
+        text = request.query.get(name) if context.engine.dialect.has_stub_choices else ""
+        choice = go_bool(text) if text else default
+        if choice is None:
+            why = f"strconv.ParseBool: parsing {go_quoted(text)}: invalid syntax"
+            return error(500, f'Failed to parse value of "{name}" ({text}) as a bool: {why}')
+        choices.append(choice)
+    return choices[0], choices[1]
+
+
+async def _list(context: Context, request: Request, options: Options, selection: _Selection) -> Answer | None:
+    """Answer with the stubs of a selection, all as of one index."""
+    if options.index:
+        await ask(context, request, options, _list_question(context, options, selection))
+    # Read before the view: a write in between makes the answer newer than its position, which does no harm.
+    seq = context.engine.reader.seq
+    view = context.engine.reader.view(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
+    listing = _Listing(context, request, selection, view)
+    answer = await listing.send()
+    if answer is None or options.index or listing.is_broken:
+        return answer
+    if request.accepts_gzip:
+        answer = replace(answer, gzipped=gzip_body(answer.body))
+    context.list_cache.keep(request, answer, seq)
+    return answer
+
+
+def _list_question(context: Context, options: Options, selection: _Selection) -> Question[None]:
+    """Return the question of a list; once it waits, only changes of the selection count."""
+    filters = Filter(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
+    return context.engine.reader.list_question(filters, options.index)
+
+
+class _Listing:
+    """A list that is sent: as one answer when it is short, else piece by piece, so that it is never whole in memory."""
+
+    def __init__(self, context: Context, request: Request, selection: _Selection, view: View) -> None:
+        self.context = context
+        self.request = request
+        self.selection = selection
+        self.view = view
+        self.is_pretty = bool(request.query) and is_pretty(request.query)
+        self.is_broken = False
+        """An entry could not be written."""
+
+    async def send(self) -> Answer | None:
+        """Send the list; return it instead where it is short."""
+        pieces = self._pieces()
+        first = next(pieces)
+        second = next(pieces, None)
+        if second is None:
+            return json_answer(first, self.view.index)
+        with self.context.lists.hold(self.request.client):
+            await self._stream(first + second, pieces)
+        return None
+
+    def _stubs(self) -> Iterator[bytes]:
+        """Yield the entries; for one that cannot be written a stand-in with its ID and the reason."""
+        cache = self.context.list_cache
+        choices = self.selection.resources, self.selection.task_states, self.is_pretty
+        is_cached = cache.has_room_for(len(self.view))
+        for entry in self.view.states_unless(cache.stubs(choices)) if is_cached else self.view.states():
+            if isinstance(entry, Stub):
+                yield entry.text
+                continue
+            try:
+                text = self._stub(entry)
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
+                self.is_broken = True
+                text = stand_in(entry.id, problem)
+            else:
+                if is_cached:
+                    cache.keep_stub(entry.id, choices, Stub(entry.version, text))
+            yield text
+
+    def _stub(self, state: AllocationState) -> bytes:
+        """Return an entry as text."""
+        snapshot = Snapshot.of(state, self.context.engine.dialect)
+        stub = snapshot.to_stub_json(resources=self.selection.resources, task_states=self.selection.task_states)
+        return pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the text of the list, some entries at a time."""
+        # The indented list is the plain one, indented entry by entry: no string holds a newline as it is.
+        opening, between, closing = (b"[\n    ", b",\n    ", b"\n]\n") if self.is_pretty else (b"[", b",", b"]")
+        empty = b"[]\n" if self.is_pretty else b"[]"
+        text, count = b"", 0
+        for stub in self._stubs():
+            text += (between if count else opening) + stub
+            count += 1
+            if count % _STUBS_AT_ONCE == 0:
+                yield text
+                text = b""
+        yield text + closing if count else empty
+
+    async def _stream(self, text: bytes, pieces: Iterator[bytes]) -> None:
+        """Send a list that is long."""
+        request = self.request
+        answer = json_answer(b"", self.view.index)
+        headers = answer.headers
+        packer = None
+        if request.accepts_gzip:
+            packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+            headers = ((b"Content-Encoding", b"gzip"), *headers)
+        request.status = answer.status
+        await self.context.send(request, {"type": "http.response.start", "status": answer.status, "headers": headers})
+        for piece in chain([text], pieces):
+            data = piece if packer is None else packer.compress(piece)
+            if data:
+                await self.context.send(request, {"type": "http.response.body", "body": data, "more_body": True})
+            await asyncio.sleep(0)  # others have their turn
+        rest = b"" if packer is None else packer.flush()
+        await self.context.send(request, {"type": "http.response.body", "body": rest})

@@ -1,0 +1,78 @@
+"""The events of the stream as text, with what filters look at."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from taskfold.fold.allocation import AllocationState
+from taskfold.http.nomad.stand_in import stand_in
+from taskfold.model.record import Record
+from taskfold.nomad.allocation_texts import AllocationTexts
+from taskfold.nomad.fields import DEFAULT_NAMESPACE
+from taskfold.nomad.snapshot import Snapshot
+from taskfold.nomad.writes import write_type
+
+__all__ = ["TOPIC", "Event", "EventTexts"]
+
+TOPIC: Final = "Allocation"
+
+_CAPACITY: Final = 1_024
+
+
+class Event(NamedTuple):
+    """An event as text, with what filters look at."""
+
+    key: str
+    filter_keys: tuple[str, str]
+    namespace: str
+    text: bytes
+
+
+class EventTexts:
+    """Events as text: each is written once, however many clients get it."""
+
+    def __init__(self, texts: AllocationTexts) -> None:
+        self._bodies = texts
+        self._texts: OrderedDict[tuple[str, int], Event] = OrderedDict()
+
+    def get(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+        """Return the event that tells of an allocation after a write."""
+        key = state.id, state.version
+        event = self._texts.get(key)
+        if event is None:
+            event = self._texts[key] = _event(self._bodies.snapshot, state, records, index)
+            if len(self._texts) > _CAPACITY:
+                self._texts.popitem(last=False)
+        return event
+
+    def event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+        """Return an event that is not kept, in any thread: the past would drive out what everybody is sent."""
+        return _event(lambda state: Snapshot.of(state, self._bodies.dialect), state, records, index)
+
+
+def _event(
+    snapshot_of: Callable[[AllocationState], Snapshot], state: AllocationState, records: Sequence[Record], index: int
+) -> Event:
+    """Return the event of an allocation; of one that cannot be written, one that says so."""
+    kind = write_type(records)
+    try:
+        snapshot = snapshot_of(state)
+        return _event_of(state.id, snapshot.fields, snapshot.to_stream_json(), kind, index)
+    except Exception as problem:  # noqa: BLE001 - whatever it is, the events of others are sent
+        fields = {"ID": msgspec.json.encode(state.id.encode(errors="backslashreplace").decode())}
+        return _event_of(state.id, fields, stand_in(state.id, problem), kind, index)
+
+
+def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str, index: int) -> Event:
+    """Return the event of an allocation with these fields, as JSON, that shows it so."""
+    job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
+    namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
+    text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
+    text %= job, deployment, index, fields["ID"], namespace, payload, TOPIC.encode()
+    text += b'"Type":%b}' % msgspec.json.encode(kind)
+    filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
+    return Event(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)

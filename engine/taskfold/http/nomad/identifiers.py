@@ -1,0 +1,63 @@
+"""IDs of allocations as Nomad's state store reads them: 16 bytes, however they are written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["LOOKUP_FAILED", "InvalidIdentifier", "canonical", "uuid_key"]
+
+LOOKUP_FAILED: Final = "alloc lookup failed: index error: "
+"""What stands before the reason why an ID cannot be looked up. Source: nomad/state/state_store.go AllocByID."""
+
+_LENGTH: Final = 36
+_MAX_HYPHENS: Final = 4
+_HEX: Final = frozenset(b"0123456789abcdefABCDEF")
+_HYPHEN_AFTER: Final = (8, 12, 16, 20)
+"""After how many hexadecimal digits a hyphen stands."""
+
+
+class InvalidIdentifier(ValueError):
+    """A text that is no ID; the message is Nomad's."""
+
+
+def uuid_key(text: str, *, exact: bool = True) -> bytes:
+    """Return the bytes that an ID names, or, with ``exact=False``, the first of them that a prefix names.
+
+    Neither the case of letters nor the places of hyphens count. Lengths are of UTF-8.
+    Raises InvalidIdentifier. Source: go-memdb UUIDFieldIndex.
+
+    >>> uuid_key("AB12-", exact=False).hex()
+    'ab12'
+    """
+    raw = text.encode(errors="surrogateescape")
+    if exact and len(raw) != _LENGTH:
+        raise InvalidIdentifier(f"UUID must be {_LENGTH} characters")
+    if len(raw) > _LENGTH:
+        raise InvalidIdentifier(f"Invalid UUID length. UUID have {_LENGTH} characters; got {len(raw)}")
+    hyphens = raw.count(b"-")
+    if hyphens > _MAX_HYPHENS:
+        raise InvalidIdentifier(f'UUID should have maximum of {_MAX_HYPHENS} "-"; got {hyphens}')
+    digits = raw.replace(b"-", b"")
+    if len(digits) % 2:
+        raise InvalidIdentifier("Input (without hyphens) must be even length")
+    for byte in digits:
+        if byte not in _HEX:
+            raise InvalidIdentifier(f"Invalid UUID: encoding/hex: invalid byte: {_show(byte)}")
+    return bytes.fromhex(digits.decode())
+
+
+def _show(byte: int) -> str:
+    """Return a byte as Go's ``%#U`` prints it."""
+    character = chr(byte)
+    return f"U+{byte:04X} '{character}'" if character.isprintable() else f"U+{byte:04X}"
+
+
+def canonical(key: bytes) -> str:
+    """Return the usual text of a key, or of the beginning of one: what IDs that have it begin with.
+
+    >>> canonical(bytes.fromhex("203266e5e0d6948656e5397ed2b184af")), canonical(bytes.fromhex("203266e5e0"))
+    ('203266e5-e0d6-9486-56e5-397ed2b184af', '203266e5-e0')
+    """
+    text = key.hex()
+    parts = [text[start:end] for start, end in zip((0, *_HYPHEN_AFTER), (*_HYPHEN_AFTER, None), strict=True)]
+    return "-".join(part for part in parts if part)

@@ -1,0 +1,53 @@
+"""The filters of the event stream: ``topic`` and ``namespace``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["TopicError", "Topics", "parse_topics"]
+
+ANYTHING: Final = "*"
+_TOPIC: Final = "Allocation"
+
+
+class TopicError(ValueError):
+    """A ``topic`` that cannot be understood; the message is Nomad's."""
+
+
+class Topics:
+    """Which events are wanted: for each topic the keys, or anything."""
+
+    def __init__(self, keys: dict[str, set[str]]) -> None:
+        self.keys = keys
+        self.wants_allocations = any(self._keys_of(_TOPIC))
+        """Whether any event of an allocation can be wanted."""
+
+    def _keys_of(self, topic: str) -> set[str]:
+        return self.keys.get(ANYTHING, set()) | self.keys.get(topic, set())
+
+    def matches(self, topic: str, key: str, filter_keys: Sequence[str]) -> bool:
+        """Tell whether an event is wanted: anything of its topic, or its key, or one of its filter keys.
+
+        An empty key is no key: it matches nothing, also where an event has an empty filter key.
+
+        >>> parse_topics(["Allocation:a"]).matches("Allocation", "x", ["a", ""])
+        True
+        """
+        keys = self._keys_of(topic)
+        return ANYTHING in keys or any(name and name in keys for name in (key, *filter_keys))
+
+
+def parse_topics(values: Sequence[str]) -> Topics:
+    """Return what the ``topic`` parameters ask for; everything where there are none.
+
+    Raises TopicError. Source: command/agent/event_endpoint.go parseEventTopics.
+    """
+    keys: dict[str, set[str]] = {}
+    for value in values or [ANYTHING]:
+        topic, colon, key = value.partition(":")
+        if ":" in key:
+            msg = f"Invalid topic query: error parsing topics: Invalid key value pair for topic, topic: {value}"
+            raise TopicError(msg)
+        keys.setdefault(topic, set()).add(key if colon else ANYTHING)
+    return Topics(keys)

@@ -1,0 +1,1 @@
+"""The handlers of taskfold's own endpoints, and of the agent's health and metrics."""

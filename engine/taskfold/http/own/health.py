@@ -1,0 +1,42 @@
+"""The endpoints of the agent: the regions that it can ask, and its health."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from taskfold.http.answers import Answer, json_answer
+from taskfold.http.context import Context
+from taskfold.http.request import Request
+
+__all__ = ["health", "regions"]
+
+
+class _Health(msgspec.Struct, frozen=True):
+    """Whether a part of the agent does its work."""
+
+    message: str
+    ok: bool
+
+
+_NO_CLIENT: Final = _Health("client not enabled", ok=False)
+
+
+async def regions(context: Context, _: Request) -> Answer:
+    """Answer ``GET /v1/regions``."""
+    return json_answer(msgspec.json.encode(context.services.regions()))
+
+
+async def health(context: Context, request: Request) -> Answer:
+    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 500 with what keeps it from doing so.
+
+    With ``type`` only what is named is told. This is a server and no client, so that ``type=client`` is a 500; a type
+    that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest.
+    """
+    problem = context.unwell
+    state = {"client": _NO_CLIENT, "server": _Health(problem or "ok", ok=not problem)}
+    kinds = request.query.all("type") or ["server"]
+    parts = {kind: state[kind] for kind in sorted(state) if kind in kinds}
+    is_well = all(part.ok for part in parts.values())
+    return json_answer(msgspec.json.encode(parts), status=200 if is_well else 500)

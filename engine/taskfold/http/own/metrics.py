@@ -1,0 +1,148 @@
+"""The endpoint of metrics: the numbers of each process of a server, and those of what it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from taskfold.http.answers import VARY, Answer, json_answer, pretty
+from taskfold.http.context import Context
+from taskfold.http.query import is_pretty
+from taskfold.http.request import Request
+from taskfold.http.serve.counts import Counts
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+__all__ = ["Numbers", "counts_of", "metrics"]
+
+_PROMETHEUS: Final = "prometheus"
+_SUMS: Final = frozenset(("taskfold_request_seconds",))
+
+_MEANINGS: Final = {
+    "waiters": "Who waits for a change, in all of the process.",
+    "blocked_queries": "Blocked queries that are held.",
+    "streams": "Clients of the event stream.",
+    "past_streams": "Clients of the event stream that read the log now.",
+    "waiting_past_streams": "Clients of the event stream that wait for their turn to.",
+    "connections": "Connections.",
+    "unsent_bytes": "What clients that take nothing just now have not taken.",
+    "kept_body_bytes": "Texts of allocations that are kept.",
+    "kept_list_bytes": "Entries of lists, and short lists, that are kept.",
+}
+"""What one process has, by name."""
+
+
+async def metrics(context: Context, request: Request) -> Answer:
+    """Answer ``GET /v1/metrics``: in JSON, as Nomad has it, or with ``format=prometheus`` as text."""
+    counts = {"": counts_of(context)} if context.crew is None else await context.crew.counts()
+    numbers = Numbers(context, counts)
+    if request.query.get("format") != _PROMETHEUS:
+        body = msgspec.json.encode(_summary(numbers))
+        return json_answer(pretty(body) if is_pretty(request.query) else body)
+    from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    registry.register(numbers)
+    return Answer(200, ((b"Content-Type", CONTENT_TYPE_LATEST.encode()), VARY), generate_latest(registry))
+
+
+def _summary(numbers: Numbers) -> dict[str, Any]:
+    """Return the numbers as go-metrics shows them; those of counters are of all the time since the server began."""
+    gauges: list[dict[str, Any]] = []
+    counters: list[dict[str, Any]] = []
+    seconds = max(perf_counter() - numbers.context.start, 1)
+    for family in numbers.collect():
+        for sample in family.samples:
+            fields = {"Labels": dict(sample.labels), "Name": family.name.replace("_", ".", 1)}
+            # Seconds are counted in fractions, by no known number of steps.
+            if family.type == "counter" and family.name not in _SUMS:
+                once = {"Max": 1, "Mean": 1, "Min": 1, "Stddev": 0}
+                counters.append(
+                    {**fields, **once, "Count": sample.value, "Sum": sample.value, "Rate": sample.value / seconds}
+                )
+            else:
+                gauges.append({**fields, "Value": sample.value})
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+    return {"Counters": counters, "Gauges": gauges, "Points": [], "Samples": [], "Timestamp": now}
+
+
+def counts_of(context: Context) -> Counts:
+    """Return the numbers of this process."""
+    values = (
+        context.engine.reader.waiters,
+        context.blocked.count,
+        context.streams.count,
+        context.past.active,
+        context.past.waiting,
+        context.connections.count,
+        context.unsent.bytes,
+        context.bodies.size,
+        context.list_cache.size,
+    )
+    answers = [(route, status, count) for (route, status), count in sorted(context.answers.items())]
+    return Counts(answers, dict(sorted(context.seconds.items())), dict(zip(_MEANINGS, values, strict=True)))
+
+
+class Numbers:
+    """What metrics are made from, as prometheus_client asks for it: counting costs a request next to nothing."""
+
+    def __init__(self, context: Context, workers: Mapping[str, Counts]) -> None:
+        """Name the numbers of each process by a label, where there are several: with one its name is empty."""
+        self.context = context
+        self._workers = {() if not name else (name,): counts for name, counts in workers.items()}
+        self._labels = ("worker",) if any(workers) else ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every number with its meaning."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        requests = CounterMetricFamily(
+            "taskfold_requests", "Requests answered.", labels=("endpoint", "status", *self._labels)
+        )
+        seconds = CounterMetricFamily(
+            "taskfold_request_seconds",
+            "Seconds that requests took, with their waits.",
+            labels=("endpoint", *self._labels),
+        )
+        for worker, counts in self._workers.items():
+            for route, status, count in counts.answers:
+                requests.add_metric((route, str(status), *worker), count)
+            for route, total in counts.seconds.items():
+                seconds.add_metric((route, *worker), total)
+        yield requests
+        yield seconds
+        reader = self.context.engine.reader
+        by_status = reader.count_by_status()
+        allocations = GaugeMetricFamily("taskfold_allocations", "Allocations, by client status.", labels=["status"])
+        for status_name, number in sorted(by_status.items()):
+            allocations.add_metric([status_name], number)
+        yield allocations
+        for name, meaning in _MEANINGS.items():
+            gauge = GaugeMetricFamily(f"taskfold_{name}", meaning, labels=self._labels)
+            for worker, counts in self._workers.items():
+                gauge.add_metric(worker, counts.gauges[name])
+            yield gauge
+        for name, meaning, value in (
+            ("index", "The index of the newest write.", reader.index),
+            ("records", "Records of the log.", reader.seq),
+            ("healthy", "Whether the server does its work.", int(not self.context.unwell)),
+            *self._of_source(),
+        ):
+            yield GaugeMetricFamily(f"taskfold_{name}", meaning, value=value)
+
+    def _of_source(self) -> Iterator[tuple[str, str, float]]:
+        """Yield what there is to tell of what a mirror follows."""
+        source = self.context.source
+        if source is not None:
+            yield "source_ended", "Whether what is followed has ended.", int(source.is_done.is_set())
+            yield "source_silent_seconds", "For how long nothing has come from what is followed.", source.silent_seconds
+            yield "source_lines", "Lines that were read of what is followed.", source.lines
+            yield "source_bad_lines", "Those that could not be read.", source.bad_lines

@@ -1,0 +1,1 @@
+"""What carries the endpoints: connections, processes, other regions, limits."""

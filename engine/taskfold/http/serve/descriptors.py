@@ -1,0 +1,68 @@
+"""File descriptors: a connection takes one, and so does whoever reads the log; connections must leave some.
+
+A process that may open no more files cannot read its log either, so that clients who only hold connections would take
+the server from all others. So a server raises what it may open as far as the system lets it, and takes as many
+connections as leave enough for the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+__all__ = ["backlog_for", "descriptor_limit", "raise_descriptor_limit", "room_for_connections"]
+
+_RESERVE: Final = 192
+"""Descriptors for the log's files and readers, the event loop, and the libraries that are loaded meanwhile."""
+
+_BACKLOG: Final = 2_048
+_LEAST: Final = 8
+_ENDLESS: Final = 1 << 20
+"""What is taken for an endless limit; some systems refuse a greater one."""
+
+
+def descriptor_limit() -> int:
+    """Return how many files this process may open."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return _ENDLESS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _ENDLESS if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as it may let itself.
+
+    Processes that it begins may open as many, which those that use select() do not survive: a supervisor does not.
+    """
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    goal = _ENDLESS if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < goal:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
+
+
+def backlog_for(limit: int) -> int:
+    """Return how many connections may wait to be accepted: they may all be accepted before any of them is counted.
+
+    >>> backlog_for(1_048_576), backlog_for(1_024)
+    (2048, 128)
+    """
+    return min(_BACKLOG, max(limit // 8, _LEAST))
+
+
+def room_for_connections(limit: int, *, has_peers: bool) -> int:
+    """Return how many connections leave enough descriptors. One that is passed on to a peer takes two.
+
+    >>> room_for_connections(1_048_576, has_peers=False), room_for_connections(1_024, has_peers=False)
+    (1046336, 704)
+    >>> room_for_connections(1_024, has_peers=True), room_for_connections(64, has_peers=False)
+    (352, 8)
+    """
+    room = limit - backlog_for(limit) - _RESERVE
+    return max(room // 2 if has_peers else room, _LEAST)

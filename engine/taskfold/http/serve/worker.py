@@ -1,0 +1,160 @@
+"""A process that follows the log of another one, and answers reads; `taskfold.http.serve.workers` starts it.
+
+It inherits three descriptors: its end of the channel to the owner, the socket that it listens at, and the memory that
+all workers share. It ends when the owner says so, or has ended, whatever ended it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import ExitStack, suppress
+from itertools import count
+from typing import NoReturn
+
+from taskfold.http.answers import Answer, error
+from taskfold.http.app import App
+from taskfold.http.nomad.blocking import while_connected
+from taskfold.http.request import Request
+from taskfold.http.serve.channel import (
+    Cancel,
+    Channel,
+    CountCall,
+    CountReply,
+    Failure,
+    Frame,
+    OwnerCall,
+    OwnerReply,
+    Problem,
+    Ready,
+    Settings,
+    Stop,
+    Wake,
+    read_frame,
+    send_frame,
+)
+from taskfold.http.serve.crew import NO_LEADER, Cells, Crew
+from taskfold.http.serve.regions import Peers
+from taskfold.http.serve.server import Server, new_loop
+from taskfold.live.engine import Engine
+from taskfold.live.shared import LogListener
+from taskfold.log.opening import open_reader
+
+__all__ = ["Worker", "main"]
+
+
+class Worker(Crew):
+    """The workers of a server, as one of the followers sees them."""
+
+    is_follower = True
+
+    def __init__(self, app: App, server: Server, cells: Cells, number: int) -> None:
+        super().__init__(app.engine, app.counts, cells, number)
+        self._app = app
+        self._server = server
+        self._channel = Channel(self._take, server.stop)
+        self._numbers = count(1)
+        self._replies: dict[int, asyncio.Future[Answer]] = {}
+
+    async def run(self, end: socket.socket) -> None:
+        """Serve, until the owner ends it or is gone."""
+        loop = asyncio.get_running_loop()
+        end.settimeout(0)
+        await loop.create_unix_connection(lambda: self._channel, sock=end)
+        loop.add_signal_handler(signal.SIGTERM, self._server.stop)
+        self.publish()  # over what one before it may have said
+
+        def tell(problem: str) -> None:
+            loop.call_soon_threadsafe(self.tell, Problem(problem))  # from the thread that listens
+
+        with LogListener(self.engine, on_problem=tell):
+            await self._server.run(on_ready=lambda: self.tell(Ready()))
+        self._channel.close()
+
+    def tell(self, frame: Frame) -> None:
+        """Tell the owner something; one that is gone is told nothing."""
+        self._channel.send(frame)
+
+    def _take(self, frame: Frame) -> None:
+        """Do what the owner says."""
+        match frame:
+            case Wake():
+                self._reader.look()
+            case OwnerReply():
+                waiting = self._replies.pop(frame.number, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(frame.answer)
+            case CountCall():
+                self.tell(CountReply(self._app.counts()))
+            case Stop():
+                self._server.stop()
+
+    async def forward(self, request: Request) -> Answer:
+        """Have the owner answer. Raises TooMany, as reading a body does, and Disconnected."""
+        if request.method == "GET":
+            return await while_connected(request, self._ask(request, b""))
+        with self._app.context.posts.hold(request.client):
+            body = await request.body(self._app.context.limits.body_bytes, self._app.context.limits.body_timeout)
+            return await while_connected(request, self._ask(request, body))
+
+    async def _ask(self, request: Request, body: bytes) -> Answer:
+        """Send a request to the owner, and return its answer."""
+        number = next(self._numbers)
+        scope = request.scope
+        path = request.path.encode(errors="surrogateescape")
+        call = OwnerCall(
+            number,
+            request.method,
+            path,
+            scope.get("raw_path") or path,
+            scope["query_string"],
+            tuple(scope["headers"]),
+            request.client,
+            body,
+        )
+        if not self._channel.send(call):
+            return error(500, NO_LEADER)
+        self._replies[number] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._replies[number]
+        except asyncio.CancelledError:
+            self._channel.send(Cancel(number))
+            raise
+        finally:
+            self._replies.pop(number, None)
+
+
+def main() -> NoReturn:
+    """Follow the log that the owner names, and serve it; a log that cannot be followed is told the owner."""
+    channel, listening, cells = map(int, sys.argv[2:])
+    end = socket.socket(fileno=channel)
+    settings = read_frame(end)
+    if not isinstance(settings, Settings):
+        sys.exit()  # the owner is gone already
+    try:
+        _serve(end, socket.socket(fileno=listening), cells, settings)
+    except Exception as problem:  # noqa: BLE001 - the owner tells it in its own words, whatever it is
+        with suppress(OSError):  # the channel is closed where it had begun
+            send_frame(end, Failure(str(problem) or type(problem).__name__))
+        sys.exit(2)
+    sys.exit()
+
+
+def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: Settings) -> None:
+    """Follow, and serve. Raises LogError."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(Engine(open_reader(settings.log)))
+        app = App(
+            engine,
+            region=settings.region,
+            peers=Peers(settings.peers, settings.peer_tokens),
+            token=settings.token,
+            limits=settings.limits,
+            is_mirror=settings.is_mirror,
+        )
+        server = Server(app, listening=listening)
+        worker = app.context.crew = Worker(app, server, Cells(cells, settings.workers), settings.number)
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(worker.run(end))
