@@ -150,7 +150,7 @@ class App:
             context.seconds[request.route] += perf_counter() - start
 
     def may_answer_at_once(self, target: bytes) -> bool:
-        """Tell whether an answer may be at hand for a path and query, as they came. O(1)."""
+        """Return whether an answer may be at hand for a path and query, as they came. O(1)."""
         path, _, query = target.partition(b"?")
         if (path, query) in self.context.list_cache:
             return True
@@ -221,7 +221,7 @@ class App:
             return error(500, "the server met a defect of its own; its log has the details")
 
     async def _route(self, request: Request) -> Answer | None:
-        """Find the endpoint, see whether it may be asked so, and run it."""
+        """Find the endpoint, check that the request may use it, and run it."""
         limit = self.context.limits.query_bytes
         if len(request.scope["query_string"]) > limit:
             return error(414, f"the query is longer than {limit} bytes")
@@ -286,7 +286,7 @@ class App:
         return not_found(dialect)
 
     def _may(self, request: Request) -> bool:
-        """Tell whether a request has the token; how long that takes tells nothing of it."""
+        """Return whether a request has the token, in constant time."""
         assert self._token is not None
         token = request.header(b"x-nomad-token")
         if not token:

@@ -90,9 +90,9 @@ class Context:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         """How long they took in all, by endpoint; blocked queries with their waits."""
         self.problem = ""
-        """What keeps the server from writing or reading its log; empty when nothing does. Health tells it."""
+        """The problem of writing or reading the log; empty where there is none. Health shows it."""
         self.source: Follower | None = None
-        """What a mirror follows; health tells when that has ended or fallen silent."""
+        """The source that a mirror follows; health shows when it has ended or fallen silent."""
         self.crew: Crew | None = None
         """The workers, where several processes serve the log."""
         self.is_closing = asyncio.Event()
@@ -100,7 +100,7 @@ class Context:
 
     @property
     def unwell(self) -> str:
-        """What keeps the server from doing its work; empty when nothing does."""
+        """The problem that keeps the server from its work; empty where there is none."""
         source = "" if self.source is None else self.source.problem
         return self.problem or source or ("" if self.crew is None else self.crew.problem)
 

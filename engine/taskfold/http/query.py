@@ -27,7 +27,7 @@ class Query:
         self._values = values
 
     def __bool__(self) -> bool:
-        """Tell whether there is any parameter."""
+        """Return whether there is any parameter."""
         return bool(self._values)
 
     def get(self, name: str) -> str:
@@ -35,7 +35,7 @@ class Query:
         return self._values[name][0] if name in self._values else ""
 
     def has(self, name: str) -> bool:
-        """Tell whether a parameter is there, whatever its value."""
+        """Return whether a parameter is there, whatever its value."""
         return name in self._values
 
     def all(self, name: str) -> list[str]:
@@ -73,7 +73,7 @@ def _text(raw: bytes) -> str:
 
 
 def is_pretty(query: Query) -> bool:
-    """Tell whether indented JSON is asked for: by the key, unless its value is 0. Source: command/agent/http.go."""
+    """Return whether indented JSON is asked for: by the key, unless its value is 0. Source: command/agent/http.go."""
     return query.has("pretty") and query.get("pretty") != "0"
 
 

@@ -73,7 +73,7 @@ class Route(Struct, frozen=True):
     parts: dict[str, str] = {}
     """Regular expressions of those parts of the path that are more, or less, than any text without a slash."""
     is_own: bool = False
-    """It is none of Nomad's."""
+    """It is taskfold's, and not Nomad's."""
     is_in: Callable[[Dialect], bool] = _always
     """Whether a dialect has it."""
     stray: Callable[[Dialect], Answer | None] | None = None
@@ -104,7 +104,7 @@ class Route(Struct, frozen=True):
         return _PART.findall(self.path)
 
     def writes(self, method: str) -> bool:
-        """Tell whether a method asks it to change something."""
+        """Return whether a method writes."""
         return method != "GET" or self.acts_on_get
 
 

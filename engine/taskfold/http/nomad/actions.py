@@ -1,8 +1,8 @@
-"""What asks a scheduler to act: stopping, restarting and signalling allocations, and registering jobs.
+"""The endpoints that ask a scheduler to act: to stop, restart and signal allocations, and to register jobs.
 
-What Nomad checks first is checked here: the ID, whether there is such an allocation, whether the body is JSON. Then the
-engine decides, as Nomad's servers and clients do; whoever embeds it carries out the effects (`Engine.on_step`), and who
-does so from outside sees the events. A server that mirrors a Nomad decides nothing.
+Here is checked what Nomad checks first: the ID, whether there is such an allocation, whether the body is JSON. Then the
+engine decides, as Nomad's servers and clients do. The program that embeds it carries out the effects
+(`Engine.on_step`); one outside of it follows the events. A server that mirrors a Nomad decides nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ T = TypeVar("T", _Restart, _Signal, _Registration)
 
 
 def _read(body: bytes, kind: type[T]) -> T:
-    """Return what a body asks for; a null asks for nothing in particular.
+    """Return the value of a body; a null is the struct with its defaults.
 
     Raises DecodeError, and msgspec's ValidationError where it is of another form.
     """
@@ -198,7 +198,7 @@ async def _decide(
 
 
 def _json_problem(body: bytes) -> str | None:
-    """Return what is wrong with a body that is no JSON, as Go's decoder begins to say it; else None. O(length).
+    """Return the error of a body that is no JSON, which begins as that of Go's decoder; else None. O(length).
 
     What follows the first value is none of its business: Go reads no further.
 
@@ -238,7 +238,7 @@ async def jobs(context: Context, request: Request, _: Options) -> Answer:
 
 
 def _job_problem(body: bytes) -> str | None:
-    """Return what is wrong with the registration of a job, in Nomad's words where it has some; else None."""
+    """Return the error of the registration of a job, in Nomad's words where it has some; else None."""
     if is_deep(body):
         return f"it is nested in more than {MAX_DEPTH} levels"
     try:

@@ -36,7 +36,7 @@ async def ask(context: Context, request: Request, options: Options, question: Qu
 
 
 async def while_connected(request: Request, running: Coroutine[Any, Any, T]) -> T:
-    """Run something as long as the client is there. Raises Disconnected, with it cancelled, when the client is gone."""
+    """Run a coroutine; when the client disconnects first, cancel it and raise Disconnected."""
     task = asyncio.current_task()
     assert task is not None
     is_running = True

@@ -47,7 +47,7 @@ class Bodies:
         return self._bodies.size
 
     def __contains__(self, alloc: object) -> bool:
-        """Tell whether a body of an allocation is cached, of whatever version."""
+        """Return whether a body of an allocation is cached, of whatever version."""
         return alloc in self._bodies
 
     def current(self, alloc: str, *, gzipped: bool) -> Answer | None:

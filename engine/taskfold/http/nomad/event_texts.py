@@ -40,7 +40,7 @@ class EventTexts:
         self._texts: OrderedDict[tuple[str, int], Event] = OrderedDict()
 
     def get(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
-        """Return the event that tells of an allocation after a write."""
+        """Return the event of an allocation after a write."""
         key = state.id, state.version
         event = self._texts.get(key)
         if event is None:
@@ -50,14 +50,14 @@ class EventTexts:
         return event
 
     def event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
-        """Return an event that is not kept, in any thread: the past would drive out what everybody is sent."""
+        """Return an event that is not cached, in any thread: the past would evict what everybody is sent."""
         return _event(lambda state: Snapshot.of(state, self._bodies.dialect), state, records, index)
 
 
 def _event(
     snapshot_of: Callable[[AllocationState], Snapshot], state: AllocationState, records: Sequence[Record], index: int
 ) -> Event:
-    """Return the event of an allocation; of one that cannot be written, one that says so."""
+    """Return the event of an allocation; for one that cannot be written, that of its stand-in."""
     kind = write_type(records)
     try:
         snapshot = snapshot_of(state)
@@ -68,7 +68,7 @@ def _event(
 
 
 def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str, index: int) -> Event:
-    """Return the event of an allocation with these fields, as JSON, that shows it so."""
+    """Return the event of an allocation with these fields, as JSON, and this payload."""
     job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
     namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
     text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'

@@ -17,7 +17,7 @@ _HYPHEN_AFTER: Final = (8, 12, 16, 20)
 
 
 class InvalidIdentifier(ValueError):
-    """A text that is no ID; the message is Nomad's."""
+    """The text is no ID; the message is Nomad's."""
 
 
 def uuid_key(text: str, *, exact: bool = True) -> bytes:

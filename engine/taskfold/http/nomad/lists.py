@@ -67,7 +67,7 @@ class Lists:
         return self._stubs.size + self._lists.size
 
     def __contains__(self, target: object) -> bool:
-        """Tell whether a list is cached for a path and query, of whatever time."""
+        """Return whether a list is cached for a path and query, of whatever time."""
         return target in self._lists
 
     def stubs(self, choices: Choices) -> Callable[[str], Stub | None]:
@@ -76,7 +76,7 @@ class Lists:
         return lambda alloc: get((alloc, choices))
 
     def has_room_for(self, count: int) -> bool:
-        """Tell whether a list of ``count`` entries leaves room for others: a longer one would evict all of them."""
+        """Return whether a list of ``count`` entries leaves room for others: a longer one would evict all of them."""
         stubs = self._stubs
         mean = stubs.size // stubs.count if stubs.count else _USUAL
         return count * mean <= stubs.limit_bytes // 2

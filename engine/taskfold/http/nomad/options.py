@@ -24,7 +24,7 @@ _JITTER: Final = 16
 
 
 class Options(Struct, frozen=True, gc=False):
-    """What a read asks for."""
+    """The options of a read."""
 
     region: str = ""
     prefix: str = ""
@@ -39,7 +39,7 @@ _NONE: Final = Options()
 
 
 def parse_options(query: Query) -> Options | Answer:
-    """Return what a query asks for, or the 400 that says what is wrong with it.
+    """Return the options of a query, or the 400 that names the wrong one.
 
     `stale` and `consistent` are taken, and change nothing: there is one server.
     """
@@ -62,7 +62,7 @@ def parse_options(query: Query) -> Options | Answer:
 
 
 def wait_limit_ns(wait_ns: int, fraction: float) -> int:
-    """Return how long a query waits (nanoseconds), where ``fraction`` in [0, 1) is how much of the jitter it gets.
+    """Return the longest wait of a query in nanoseconds; ``fraction`` in [0, 1) is its share of the jitter.
 
     >>> wait_limit_ns(0, 0.0) == wait_limit_ns(10**18, 0.0) == MAX_WAIT_NS
     True

@@ -1,4 +1,4 @@
-"""Reading the past: streams that are behind what the store keeps read the log, a few of them at a time.
+"""Turns at reading the past: streams that are behind the store's recent changes read the log, a few at a time.
 
 What such a stream has read and not sent, and what it folded to get there, may be some megabytes, and hundreds of
 clients may ask for the past and take nothing of it. So there is a number of turns. Who has one keeps it while nobody
@@ -30,9 +30,9 @@ class Past:
         self._free = asyncio.Semaphore(turns)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="taskfold-past")
         self.waiting = 0
-        """How many wait for a turn."""
+        """The number of streams that wait for a turn."""
         self.active = 0
-        """How many have one."""
+        """The number of streams that have one."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
@@ -50,7 +50,7 @@ class Past:
             turn.end()
 
     async def run(self, function: Callable[[], T]) -> T:
-        """Run something that reads, in the thread that reads."""
+        """Run a function in the thread that reads the log."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def release(self) -> None:
@@ -78,7 +78,7 @@ class Turn:
 
     @contextmanager
     def patience(self, let_go: Callable[[], object]) -> Iterator[None]:
-        """Give the client some time while the block sends; where others wait after it, let go of what was read.
+        """Give the client some time while the block sends; if others wait after it, call ``let_go`` to drop the frames.
 
         Nothing is let go of outside of the block, since there a thread may be reading it.
         """

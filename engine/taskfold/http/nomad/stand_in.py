@@ -1,4 +1,4 @@
-"""What stands for an allocation that cannot be written: one that is broken takes no list and no stream away."""
+"""The stand-in for an allocation that cannot be written: a broken one breaks no list and no stream."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _WHY: Final = "taskfold cannot show this allocation; the log of the server has t
 
 
 def stand_in(alloc: str, problem: Exception) -> bytes:
-    """Return an allocation as JSON that has its ID, and says that there is no more; the log is told why, once."""
+    """Return the stand-in of an allocation as JSON: its ID and a description. The reason is logged, once."""
     name = _writable(alloc)
     _tell(name, _writable(repr(problem)))
     return msgspec.json.encode({"ClientDescription": _WHY, "ID": name})
 
 
 def _writable(text: str) -> str:
-    """Return a text that can be written: a lone surrogate is escaped."""
+    """Return a text with its lone surrogates escaped, so that it can be encoded."""
     return text.encode(errors="backslashreplace").decode()
 
 

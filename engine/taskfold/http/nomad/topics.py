@@ -16,18 +16,18 @@ class TopicError(ValueError):
 
 
 class Topics:
-    """Which events are wanted: for each topic the keys, or anything."""
+    """The filter of a stream: for each topic the keys, or anything."""
 
     def __init__(self, keys: dict[str, set[str]]) -> None:
         self.keys = keys
         self.wants_allocations = any(self._keys_of(_TOPIC))
-        """Whether any event of an allocation can be wanted."""
+        """Whether any event of an allocation can match."""
 
     def _keys_of(self, topic: str) -> set[str]:
         return self.keys.get(ANYTHING, set()) | self.keys.get(topic, set())
 
     def matches(self, topic: str, key: str, filter_keys: Sequence[str]) -> bool:
-        """Tell whether an event is wanted: anything of its topic, or its key, or one of its filter keys.
+        """Return whether an event matches: by anything of its topic, by its key, or by one of its filter keys.
 
         An empty key is no key: it matches nothing, also where an event has an empty filter key.
 
@@ -39,7 +39,7 @@ class Topics:
 
 
 def parse_topics(values: Sequence[str]) -> Topics:
-    """Return what the ``topic`` parameters ask for; everything where there are none.
+    """Return the filter of the ``topic`` parameters; everything where there are none.
 
     Raises TopicError. Source: command/agent/event_endpoint.go parseEventTopics.
     """

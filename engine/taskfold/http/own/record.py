@@ -1,4 +1,4 @@
-"""Our own endpoint of events: a scheduler in another language says what happened, and it is recorded."""
+"""Our own endpoint of events: a scheduler in another language records them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _decode: Final = msgspec.json.Decoder(Write).decode
 
 
 class RecordedLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, rename=wire_name):
-    """What became of a line."""
+    """The result of a line."""
 
     line: int
     """The line of the request, from 1."""
@@ -44,7 +44,7 @@ class RecordedLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Recorded(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=wire_name):
-    """What became of all lines."""
+    """The results of all lines."""
 
     index: int
     """The index of the write."""
@@ -89,7 +89,7 @@ def _refusal(malformed: list[LineError], lines: list[Line[Write]], refusals: lis
 
 
 def _result(line: Line[Write], record: Record | None) -> RecordedLine:
-    """Return what became of a line."""
+    """Return the result of a line."""
     alloc = line.value.alloc
     if record is None:
         return RecordedLine(line=line.number, alloc=alloc, repeat=True)

@@ -1,4 +1,4 @@
-"""Our own endpoint of inputs: a scheduler in another language says what happened, and is told what follows."""
+"""Our own endpoint of inputs: a scheduler in another language reports them, and gets the decisions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Happened(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wir
 
 
 class Noted(Struct, frozen=True, kw_only=True, rename=wire_name):
-    """What was not done."""
+    """A note on something that was not done."""
 
     task: str
     """The task, or empty for the allocation itself."""
@@ -37,7 +37,7 @@ class Noted(Struct, frozen=True, kw_only=True, rename=wire_name):
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
-    """What became of a line."""
+    """The result of a line."""
 
     line: int
     """The line of the request, from 1."""
@@ -55,7 +55,7 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_
 
 
 class Results(Struct, frozen=True, kw_only=True, rename=wire_name):
-    """What became of all lines."""
+    """The results of all lines."""
 
     index: int
     """The index of the newest write."""
@@ -90,7 +90,7 @@ def _decide(context: Context, lines: list[Line[Said]], malformed: list[LineError
 
 
 def _is_of_log(reason: TaskfoldError) -> bool:
-    """Tell whether the log cannot be written, which is nobody's fault who asked."""
+    """Return whether an error means that the log cannot be written: a fault of the server, and not of the request."""
     return isinstance(reason, LogError)
 
 
@@ -108,7 +108,7 @@ def _report(context: Context, line: Said) -> Step:
 
 
 def _result(number: int, step: Step) -> Result:
-    """Return what became of a line that was taken."""
+    """Return the result of a line that was decided on."""
     return Result(
         line=number,
         alloc=step.alloc,

@@ -1,4 +1,4 @@
-"""What the processes of one server say to one another: frames on a pair of sockets that nobody else can open.
+"""The channel between the processes of one server: frames on a pair of sockets that nobody else can open.
 
 The process that owns the log (`taskfold.http.serve.workers`) makes a pair for each process that follows it
 (`taskfold.http.serve.worker`), which inherits the other end: there is no name in a file system, and nothing to remove.
@@ -41,7 +41,7 @@ _LENGTH_BYTES: Final = 4
 
 
 class Settings(Struct, tag=True, kw_only=True):
-    """The first that a follower is told: what it serves, and how."""
+    """The first frame to a follower: what it serves, and how."""
 
     number: int = 0
     """Which worker it is; the owner is number 1."""
@@ -133,7 +133,7 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -149,12 +149,12 @@ class Channel(asyncio.Protocol):
         del self._buffer[:begin]
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell that the other process has ended."""
+        """Report the end of the other process."""
         self._transport = None
         self._on_end()
 
     def send(self, frame: Frame) -> bool:
-        """Send a frame; tell whether there is still somebody to send it to."""
+        """Send a frame; return whether the other process is still there."""
         if self._transport is None or self._transport.is_closing():
             return False
         self._transport.write(_packed(frame))
@@ -184,7 +184,7 @@ def read_frame(end: socket.socket) -> Frame | None:
 
 
 def _read(end: socket.socket, size: int) -> bytes:
-    """Return so many bytes; none where they do not come any more."""
+    """Return ``size`` bytes; none where the other process ended before."""
     data = b""
     while len(data) < size:
         part = end.recv(size - len(data))

@@ -12,7 +12,7 @@ _LEVEL: Final = 1
 
 
 def accepts_gzip(value: bytes) -> bool:
-    """Tell whether an Accept-Encoding header takes gzip: by its name, with a weight that is not zero.
+    """Return whether an Accept-Encoding header takes gzip: by its name, with a weight that is not zero.
 
     >>> accepts_gzip(b"deflate, gzip;q=0.5"), accepts_gzip(b"gzip;q=0, *")
     (True, False)

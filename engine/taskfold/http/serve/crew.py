@@ -1,4 +1,4 @@
-"""Several processes that serve one log: what each of them knows of the others.
+"""The workers of a server: several processes that serve one log, and what each of them knows of the others.
 
 One process owns the log; the others follow it, and answer reads from a state of their own. What a client was told by
 one of them it must find with all of them. So each says how far it is, in memory that they share, before it tells
@@ -33,7 +33,7 @@ _CELL_BYTES: Final = 8
 
 
 class Cells:
-    """How far each worker is: positions of the log, in memory that all workers share.
+    """The position of each worker in the log, in memory that all workers share.
 
     >>> import tempfile
     >>> with tempfile.TemporaryFile() as file:
@@ -55,11 +55,11 @@ class Cells:
         return cls(file, count)
 
     def put(self, number: int, seq: int) -> None:
-        """Say how far a worker is, of which the first has number 1. Only that worker does."""
+        """Publish the position of a worker; the first has number 1. Only that worker calls it."""
         self._cells[number - 1] = seq
 
     def newest(self) -> int:
-        """Return how far the one is that is farthest. O(workers)."""
+        """Return the position of the worker that is farthest. O(workers)."""
         return max(self._cells)
 
 
@@ -78,7 +78,7 @@ class Crew:
         self._count = count
         self._cells = cells
         self._target = 0
-        """How far this worker was told to get, at least."""
+        """The position that this worker has to reach, at least."""
         self._current_at = monotonic()
         """When it was last as far as all others, by a clock of its own."""
 
@@ -88,7 +88,7 @@ class Crew:
         return ""
 
     def publish(self) -> None:
-        """Say how far this worker is: before anything of it is told to a client."""
+        """Publish the position of this worker: before any client sees anything of it."""
         self._cells.put(self.number, self._reader.seq)
 
     @property
@@ -97,7 +97,7 @@ class Crew:
         return self._cells.newest() > self._reader.seq
 
     async def catch_up(self, request: Request) -> Answer | None:
-        """Get as far as the others before a request is answered; return an answer where that cannot be.
+        """Catch up with the other workers before a request is answered; return the error where that fails.
 
         That is Nomad's 500, unless the client asks for what is ``stale``: then it is answered with what is known, and
         its headers say how old that may be.
@@ -118,7 +118,7 @@ class Crew:
         return None
 
     async def forward(self, request: Request) -> Answer:
-        """Have the owner answer. Only followers do. Raises as reading a body does, and Disconnected."""
+        """Forward a request to the owner. Only followers do. Raises as reading a body does, and Disconnected."""
         raise NotImplementedError
 
     async def counts(self) -> Mapping[str, Counts]:
@@ -126,17 +126,17 @@ class Crew:
         return {str(self.number): self._count()}
 
     async def begin(self) -> None:
-        """Return when the others serve, where it is this one's to start them. Raises ServeError."""
+        """Start the other workers, if this one owns them, and return when they serve. Raises ServeError."""
 
     def stop(self) -> None:
-        """Have the others end, where it is this one's to say; at once when it is said again."""
+        """End the other workers, if this one owns them; at once when it is called again."""
 
     async def end(self) -> None:
-        """Wait until they have."""
+        """Wait until the other workers have ended."""
 
 
 async def _send_stale(send: Send, current_at: float, message: MutableMapping[str, Any]) -> None:
-    """Send a part of an answer that may be old."""
+    """Send a part of an answer that may be stale."""
     if message["type"] == "http.response.start":
         headers = {
             b"X-Nomad-Knownleader": b"false",

@@ -22,7 +22,7 @@ _ENDLESS: Final = 1 << 20
 
 
 def descriptor_limit() -> int:
-    """Return how many files this process may open."""
+    """Return the number of files that this process may open."""
     try:
         import resource
     except ImportError:  # on Windows
@@ -48,7 +48,7 @@ def raise_descriptor_limit() -> None:
 
 
 def backlog_for(limit: int) -> int:
-    """Return how many connections may wait to be accepted: they may all be accepted before any of them is counted.
+    """Return the backlog of a listener: all of it may be accepted before any connection is counted.
 
     >>> backlog_for(1_048_576), backlog_for(1_024)
     (2048, 128)
@@ -57,7 +57,7 @@ def backlog_for(limit: int) -> int:
 
 
 def room_for_connections(limit: int, *, has_peers: bool) -> int:
-    """Return how many connections leave enough descriptors. One that is passed on to a peer takes two.
+    """Return the number of connections that leaves enough descriptors. A forwarded one takes two.
 
     >>> room_for_connections(1_048_576, has_peers=False), room_for_connections(1_024, has_peers=False)
     (1046336, 704)

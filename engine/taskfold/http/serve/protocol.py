@@ -46,7 +46,7 @@ class Reader(Protocol):
     """Who may have the answer to a read at hand."""
 
     def may_answer_at_once(self, target: bytes) -> bool:
-        """Tell whether there may be an answer for a path and query."""
+        """Return whether there may be an answer for a path and query."""
 
     def at_once(self, target: bytes, scope: MutableMapping[str, Any]) -> tuple[tuple[Header, ...], bytes] | None:
         """Return the headers and the body of the 200 for a GET; None for one that has to be called."""

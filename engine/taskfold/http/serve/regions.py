@@ -1,4 +1,4 @@
-"""The servers of other regions, to which requests are passed on."""
+"""The servers of other regions, to which requests are forwarded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskfold.model.errors import ServeError
 __all__ = ["FORWARDED", "Peers", "is_private", "parse_peer", "parse_token_file"]
 
 FORWARDED: Final = b"x-taskfold-forwarded"
-"""Tells the region that passed a request on; it is not passed on again."""
+"""The header that names the region that forwarded a request; such a request is not forwarded again."""
 
 _PASSED_ON: Final = frozenset((b"content-type", b"content-encoding"))
 _CREDENTIALS: Final = frozenset((b"authorization", b"x-nomad-token"))
@@ -49,7 +49,7 @@ _RPC_ERROR: Final = "rpc error: "
 """What Nomad puts before an error that came back from another server."""
 
 _LAST_SECONDS: Final = 1
-"""What a request that was passed on gets to be answered in once this server stops."""
+"""How long a forwarded request may take once this server stops."""
 
 _FAILED: Final = 500
 
@@ -85,7 +85,7 @@ def parse_token_file(text: str) -> tuple[str, str]:
 
 
 def is_private(url: str) -> bool:
-    """Tell whether nobody on the way can read what is sent to a server: by https, or on this machine.
+    """Return whether nobody on the way can read what is sent to a server: by https, or on this machine.
 
     >>> is_private("http://10.0.0.7:4646"), is_private("https://10.0.0.7:4646"), is_private("http://[::1]:4646")
     (False, True, True)
@@ -97,8 +97,8 @@ def is_private(url: str) -> bool:
 class Peers:
     """The servers of other regions, by region.
 
-    A region with one of the ``tokens`` is sent that, and never the token that a client sent to this server. The others
-    are sent the client's, but not in clear over a network.
+    A region that has one of the ``tokens`` is sent that one, and never the client's. The others are sent the client's,
+    but not in clear over a network.
     """
 
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
@@ -107,11 +107,11 @@ class Peers:
         self._client: httpx.AsyncClient | None = None
 
     def __contains__(self, region: object) -> bool:
-        """Tell whether there is a server of a region."""
+        """Return whether there is a server of a region."""
         return region in self.urls
 
     def notes(self, *, has_token: bool) -> list[str]:
-        """Return what whoever runs a server should know of its peers; ``has_token`` tells whether it has a token."""
+        """Return the notes for the operator about its peers; ``has_token`` says whether this server has a token."""
         notes = []
         for region, url in self.urls.items():
             if is_private(url):
@@ -126,7 +126,7 @@ class Peers:
         return notes
 
     def _credentials(self, request: Request, region: str) -> list[Header]:
-        """Return the headers by which a region is to know who asks."""
+        """Return the headers with the credentials for a region."""
         if region in self.tokens:
             return [(b"x-nomad-token", self.tokens[region].encode())]
         if not is_private(self.urls[region]):
@@ -134,7 +134,7 @@ class Peers:
         return [(name, value) for name, value in request.scope["headers"] if name in _CREDENTIALS]
 
     async def forward(self, context: Context, request: Request, region: str) -> Answer | None:
-        """Pass a request on, and its answer back: as it comes, also where it has no end.
+        """Forward a request, and pass its answer back as it comes, also one without an end.
 
         Raises TooMany for a blocked query too many, and Disconnected when the client is gone, which ends the request.
         """
@@ -176,7 +176,7 @@ class Peers:
             return error(_FAILED, f"{_RPC_ERROR}failed to ask the server of region {region}: {why}")
 
     async def _pass_back(self, context: Context, request: Request, answer: httpx.Response) -> Answer | None:
-        """Send what the peer answers, piece by piece; an error gets what Nomad puts before it."""
+        """Send the answer of the peer, piece by piece; an error gets Nomad's prefix."""
         headers: list[Header] = [
             (_PASSED_BACK[name.lower()], value) for name, value in answer.headers.raw if name.lower() in _PASSED_BACK
         ]
@@ -200,7 +200,7 @@ class Peers:
 
 
 def _target(base: str, request: Request) -> httpx.URL:
-    """Return where a request is passed on to; nothing of its path becomes a part of the server's address."""
+    """Return the URL to which a request is forwarded; nothing of its path becomes a part of the server's address."""
     url = httpx.URL(base)
     path, query = request.scope["raw_path"], request.scope["query_string"]
     return url.copy_with(raw_path=url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b""))
@@ -209,7 +209,7 @@ def _target(base: str, request: Request) -> httpx.URL:
 async def _until_closing(
     context: Context, request: Request, passing: Coroutine[None, None, Answer | None]
 ) -> Answer | None:
-    """Run what passes a request on; when this server stops first, end it as the request would end here."""
+    """Run a forwarding; when this server stops first, end it as the request would end here."""
     task = asyncio.ensure_future(passing)
     closing = asyncio.ensure_future(context.is_closing.wait())
     try:

@@ -1,4 +1,4 @@
-"""Who asks: a web page in somebody's browser must not use a server that trusts whoever is on its machine.
+"""The guard against web pages: none may use a server that trusts whoever is on its machine.
 
 A server without a token takes requests from this machine alone, and a browser on this machine is one who sends them:
 for any page that is open in it. What gives such a request away is told by the browser, and no page can change it:
@@ -40,7 +40,7 @@ _MAX_SHOWN: Final = 100
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, without its port and brackets, can only be this machine.
+    """Return whether a host, without its port and brackets, can only be this machine.
 
     >>> is_loopback("127.9.9.9"), is_loopback("LOCALHOST"), is_loopback("localhost.example.org")
     (True, True, False)
@@ -52,7 +52,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refused_host(scope: Scope, names: Collection[str]) -> Answer | None:
-    """Return the 403 for a request that was sent to a name which is none of this server's; else None.
+    """Return the 403 for a request to a name that is none of this server's; else None.
 
     ``names`` are taken beside those of loopback and the address that the connection came to. A socket of the file
     system has no names: who may open it is the system's to say, and no browser can.
@@ -70,7 +70,7 @@ def refused_host(scope: Scope, names: Collection[str]) -> Answer | None:
 
 @lru_cache(maxsize=256)  # they are the same few
 def _is_own(authority: bytes, local: str) -> bool:
-    """Tell whether a Host names loopback, or the address of the connection."""
+    """Return whether a Host names loopback, or the address of the connection."""
     host = _host_of(authority)
     if is_loopback(host):
         return True
@@ -99,7 +99,7 @@ def refused_write(request: Request, *, is_get: bool, extra: tuple[Header, ...] =
 
 
 def foreign_site(request: Request) -> str:
-    """Return what says that a request comes from a page of another site, to be shown; empty where nothing does."""
+    """Return the header that shows that a request comes from a page of another site; empty where none does."""
     if site := request.header(b"sec-fetch-site"):
         return "" if site in _OWN_SITES else f"Sec-Fetch-Site is {_show(site)}"
     own = request.header(b"host").lower()
@@ -112,7 +112,7 @@ def foreign_site(request: Request) -> str:
 
 
 def is_of_browser(request: Request) -> bool:
-    """Tell whether a request has anything that browsers send, and programs do not."""
+    """Return whether a request has anything that browsers send, and programs do not."""
     for name, value in request.scope["headers"]:
         if name in _MARKS or name.startswith(b"sec-") or (name == b"user-agent" and value.startswith(b"Mozilla/")):
             return True

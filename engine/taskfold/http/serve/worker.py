@@ -74,11 +74,11 @@ class Worker(Crew):
         self._channel.close()
 
     def tell(self, frame: Frame) -> None:
-        """Tell the owner something; one that is gone is told nothing."""
+        """Send a frame to the owner; without one nothing happens."""
         self._channel.send(frame)
 
     def _take(self, frame: Frame) -> None:
-        """Do what the owner says."""
+        """Act on a frame of the owner."""
         match frame:
             case Wake():
                 self._reader.look()
@@ -92,7 +92,7 @@ class Worker(Crew):
                 self._server.stop()
 
     async def forward(self, request: Request) -> Answer:
-        """Have the owner answer. Raises TooMany, as reading a body does, and Disconnected."""
+        """Forward a request to the owner. Raises TooMany, as reading a body does, and Disconnected."""
         if request.method == "GET":
             return await while_connected(request, self._ask(request, b""))
         with self._app.context.posts.hold(request.client):

@@ -85,7 +85,7 @@ class Workers(Crew):
 
     @property
     def problem(self) -> str:
-        """What keeps a follower from serving; empty when nothing does."""
+        """The problem that keeps a follower from serving; empty where there is none."""
         return next((follower.problem for follower in self._followers if follower.problem), "")
 
     async def begin(self) -> None:
@@ -114,7 +114,7 @@ class Workers(Crew):
         return {str(_OWNER): self.app.counts()} | others
 
     def stop(self) -> None:
-        """Have the followers end in good order; at once when it is said again."""
+        """End the followers in good order; at once when it is called again."""
         for follower in self._followers:
             follower.kill() if self.stopping.is_set() else follower.stop()
         self.stopping.set()
@@ -196,13 +196,13 @@ class _Follower:
         return f"worker {self.number} {f'cannot begin: {self._reason}' if self._reason else how}"
 
     def _tell(self, problem: str) -> None:
-        """Say what keeps it from serving, and have the health tell it; with an empty text, that nothing does."""
+        """Set the problem that health shows, and note it; an empty text says that there is none."""
         if problem != self.problem:
             self.problem = problem
             self._workers.on_note(problem or f"worker {self.number} serves again")
 
     def stop(self) -> None:
-        """Have it end in good order, and let nobody connect to it any more."""
+        """End it in good order, and close its listener."""
         self._listening.close()
         self.channel.send(Stop())
 
@@ -223,7 +223,7 @@ class _Follower:
         return None
 
     def _take(self, frame: Frame) -> None:
-        """Do what it says."""
+        """Act on a frame of the follower."""
         match frame:
             case Ready():
                 self._tell("")
@@ -246,7 +246,7 @@ class _Follower:
                     self._counting = None
 
     async def _answer(self, call: OwnerCall) -> None:
-        """Answer a request as if it had come here."""
+        """Answer a request of a follower as if it had come here."""
         app = self._workers.app
         gone = self._calls[call.number] = asyncio.Event()
         try:
