@@ -70,8 +70,7 @@ def nomad_api(engine: Engine) -> Iterator[str]:
     """Yield the URL of a real server on a free loopback port that serves `engine`; skips without ``taskfold[http]``."""
     if find_spec("uvicorn") is None:
         pytest.skip("the server needs what comes with `pip install 'taskfold[http]'`")
-    from taskfold.http.app import App
-    from taskfold.http.server import running
+    from taskfold.http import App, running
 
     with running(App(engine)) as server:
         yield server.url
