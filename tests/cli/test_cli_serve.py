@@ -148,7 +148,7 @@ def test_it_says_what_it_serves_and_a_new_log_is_of_the_region(tmp_path):
     _, rest = process.communicate(timeout=20)
 
     assert line.startswith(
-        f"taskfold: serving 0 allocations of {path} at index 0, region eu, dialect 0.5.0, at http://"
+        f"taskfold: serving 0 allocations of {path} at index 0, region eu, dialect 1.1.2, at http://"
     )
     assert (process.returncode, rest) == (0, "taskfold: stopped at index 0\n")
     with NdjsonLog(path) as log:

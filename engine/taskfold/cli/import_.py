@@ -24,7 +24,7 @@ __all__ = ["import_"]
 @click.option(
     "--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.db, x.jsonl or postgresql://…"
 )
-@options.dialect_option("The dialect of the sources; else it is detected.")
+@options.dialect_option("The dialect of the sources, else it is detected; a log of another one is migrated to it.")
 def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
     """Import what a Nomad said into a log: whole or not at all, and never twice."""
     size_before = Path(into).stat().st_size if Path(into).is_file() else 0

@@ -17,6 +17,7 @@ from taskfold.nomad.importer import Importer
 from taskfold.nomad.memory import Memory
 from taskfold.nomad.observation import Statement
 from taskfold.sources.detect import told_by
+from taskfold.sources.migrate import dialect_of_log, migrate
 from taskfold.sources.replay import Replay
 
 __all__ = ["Ingested", "ingest"]
@@ -47,12 +48,17 @@ def ingest(
 ) -> Ingested:
     """Import sources into a log, and return what was done. Memory for the live state only.
 
+    A log of another dialect than the one that is named is migrated to that, into a new log: see `sources.migrate`.
     A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, or the
     import is interrupted (Ctrl-C, or a kill), nothing is added, and a log that was begun here is removed, or empty.
 
     ``on_progress`` is called now and then with the replay and the number of records so far.
     Raises SourceError, LogError and DialectError.
     """
+    if dialect is not None and len(sources) == 1 and dialect_of_log(sources[0]) not in {None, dialect}:
+        count = migrate(sources[0], into, dialect, on_note)
+        size = Path(into).stat().st_size if Path(into).is_file() else None
+        return Ingested(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     named, into = str(into), into if is_postgres(str(into)) else Path(into).absolute()
     target = _Target(into, replay)
