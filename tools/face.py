@@ -1,4 +1,4 @@
-"""Writes the public names as type checkers see them, ``engine/taskfold/__init__.pyi``, from the table of the package."""
+"""Writes ``engine/taskfold/__init__.pyi``, the public names for type checkers, from the table of the package."""
 
 from __future__ import annotations
 
