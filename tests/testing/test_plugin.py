@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import entry_points
 
 import pytest
 
@@ -52,22 +53,32 @@ def run(tmp_path):
     """Return what runs the tests above with options, and gives the exit status and the output."""
     (tmp_path / "test_kit.py").write_text(TESTS, encoding="utf-8")
 
-    def run(*options):
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
-        if "taskfold.testing.plugin" not in loaded():
-            command += ["-p", "taskfold.testing.plugin"]
-        paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        ran = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, check=False, timeout=240)
-        return ran.returncode, ran.stdout + ran.stderr
-
-    return run
+    return lambda *options: pytest_in(tmp_path, *options)
 
 
-def loaded():
-    """Return the modules of the plugins that pytest loads by itself."""
-    from importlib.metadata import entry_points
+def pytest_in(folder, *options):
+    """Run pytest with this plugin and no other; return the exit status and the output."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "taskfold.testing.plugin",
+        *options,
+    ]
+    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        command, cwd=folder, env=os.environ | alone, capture_output=True, text=True, check=False, timeout=240
+    )
+    return ran.returncode, ran.stdout + ran.stderr
 
-    return {point.value for point in entry_points(group="pytest11")}
+
+def test_pytest_and_hypothesis_find_the_kit_where_it_is_installed():
+    assert {point.value for point in entry_points(group="pytest11")} >= {"taskfold.testing.plugin"}
+    assert {point.value for point in entry_points(group="hypothesis")} >= {"taskfold.testing._hypothesis:register"}
 
 
 def test_the_fixtures_are_there_and_each_test_has_its_own(run):
@@ -78,7 +89,7 @@ def test_the_fixtures_are_there_and_each_test_has_its_own(run):
     assert "what was reached" not in output
 
 
-@pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["one process", "two workers"])
+@pytest.mark.parametrize("options", [[], ["-p", "xdist", "-n", "2"]], ids=["one process", "two workers"])
 def test_a_run_shows_what_it_reached(run, options):
     code, output = run("--taskfold-coverage", *options)
 
@@ -105,9 +116,5 @@ def test_nothing_of_taskfold_is_imported_until_it_is_used(tmp_path):
         "and not m.startswith('taskfold.testing')]\n",
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    if "taskfold.testing.plugin" not in loaded():
-        command += ["-p", "taskfold.testing.plugin"]
-    paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "HYPOTHESIS_NO_PLUGINS": "1"}
-    ran = subprocess.run(command, cwd=tmp_path, env=paths, capture_output=True, text=True, check=False, timeout=240)
-    assert ran.returncode == 0, ran.stdout
+    code, output = pytest_in(tmp_path)
+    assert code == 0, output
