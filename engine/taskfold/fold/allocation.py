@@ -94,10 +94,14 @@ def current_field(placed: bytes, updates: Mapping[str, bytes | None] | None, nam
     """Return one of them; None for a field that the allocation does not have. O(length), or O(1) if placed of late."""
     if updates is not None and name in updates:
         return updates[name]
-    # Searching bytes is much faster than decoding them; a key may be written with escapes where there are any.
-    if b'"%b"' % name.encode() not in placed and b"\\" not in placed:
-        return None
-    return _placed_fields(placed).get(name)
+    return _placed_fields(placed).get(name) if _may_have(placed, name) else None
+
+
+@lru_cache(maxsize=256)
+def _may_have(placed: bytes, name: str) -> bool:
+    """Tell whether an allocation was placed with a field, unless a key is written with escapes."""
+    # Searching bytes is much faster than decoding them, and slower than all else that a decision does.
+    return b'"%b"' % name.encode() in placed or b"\\" in placed
 
 
 _decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
