@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import doctest
 import json
 import random
 import subprocess
-import threading
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 import pytest
@@ -17,72 +13,27 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from support import recordings
-from support.asgi import Call
+from support.deciding import NEW, OLD, WHERE, Story, names, placed_at
 from support.jobs import POLICY, SECOND, hooked, job
 from taskfold import Engine, Fold, ManualClock, inputs
 from taskfold import events as ev
 from taskfold.decision.group import Group, TaskPlan
 from taskfold.decision.rules import RULES, decide, due_of, owed
-from taskfold.effects import AnyEffect, Collect, KillTask, SignalTask, StartTask, Step
+from taskfold.effects import Collect, KillTask, SignalTask, StartTask, Step
 from taskfold.errors import (
-    ClockWentBack,
     DecodeError,
     InputRefused,
-    ListenerError,
-    LogError,
     PolicyRefused,
     TaskfoldError,
-    UnknownAllocation,
     UnknownTask,
-    VersionConflict,
 )
 from taskfold.events import wire_type
-from taskfold.fold.task import TaskState
-from taskfold.http.app import App
 from taskfold.inputs import INPUTS, NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import DIALECTS, dialect_of
 from taskfold.model.policy import RestartPolicy
 from taskfold.model.record import Updated
-
-OLD, NEW = "0.5.6", "1.1.2"
-
-
-class Story:
-    """An engine with one allocation, told short: what is said, and what came of it."""
-
-    def __init__(self, *tasks: str | dict[str, Any], dialect: str = NEW, **more: Any) -> None:
-        self.clock = ManualClock(SECOND)
-        self.engine = Engine(dialect=dialect, clock=self.clock, seed=7)
-        self.engine.place({"ID": "a", "JobID": "example", "TaskGroup": "group", "Job": job(*tasks, **more)})
-
-    def say(self, said: Input, *tasks: str) -> Step:
-        """Report the same of the allocation, or of some tasks; return the last step."""
-        for task in tasks or ("",):
-            step = self.engine.report("a", task, said)
-        return step
-
-    def run(self, *tasks: str) -> None:
-        """Place the allocation, and start tasks."""
-        self.say(inputs.Placed())
-        if tasks:
-            self.say(inputs.Started(), *tasks)
-
-    def types(self, task: str) -> list[str]:
-        """Return the types of a task's events, without Received."""
-        found = [wire_type(r.event) for r in self.engine.history("a", task) if isinstance(r.event, ev.TaskEvent)]
-        return found[1:]
-
-    def state(self, task: str) -> TaskState:
-        """Return a task's state."""
-        return self.engine.task("a", task)
-
-
-def names(step: Step, kind: type) -> list[str]:
-    """Return the tasks of a step's effects of one kind."""
-    return [effect.task for effect in step.effects if isinstance(effect, kind) and not isinstance(effect, Collect)]
-
 
 # --- the vectors of the group's rules ---
 
@@ -109,22 +60,6 @@ def is_doom(event: ev.TaskEvent) -> bool:
 
 
 # --- where an input fits ---
-
-WHERE = ("pending", "running", "ending", "dead")
-
-
-def placed_at(where: str, dialect: str) -> Story:
-    """Return a story whose task is at one of the four places."""
-    story = Story("web", "other", dialect=dialect)
-    story.run("other")
-    if where != "pending":
-        story.say(inputs.Started(), "web")
-    if where == "ending":
-        story.say(inputs.KillRequested(), "web")
-    if where == "dead":
-        story.say(inputs.KillRequested(), "web")
-        story.say(inputs.Exited(exit_code=0), "web")
-    return story
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -183,9 +118,6 @@ def test_a_start_that_was_given_up_is_the_end(said):
 
     assert story.state("web").state == "dead"
     assert not story.state("web").failed
-
-
-# --- the group ---
 
 
 # --- what the servers say ---
@@ -602,62 +534,7 @@ def test_a_negative_exit_code_that_a_nomad_wrote_is_kept():
     assert story.engine.snapshot("a").tasks["web"].events[-1].exit_code == -9
 
 
-# --- the engine's promises ---
-
-
-def test_an_input_that_was_recorded_is_not_decided_twice():
-    story = Story("web")
-    story.run("web")
-    first = story.engine.report("a", "web", inputs.Exited(exit_code=1), id="exit-1")
-
-    again = story.engine.report("a", "web", inputs.Exited(exit_code=1), id="exit-1")
-
-    assert (first.outcome, again.outcome, again.events, again.effects) == ("decided", "repeated", (), ())
-
-
-def test_a_step_is_one_write():
-    story = Story("web", "db", policy=POLICY | {"Attempts": 0})
-    story.run("web", "db")
-
-    story.say(inputs.Exited(exit_code=1), "web")
-
-    written = [r for r in story.engine.history("a") if r.index == story.engine.index]
-    assert {r.task for r in written} == {"web", "db", ""}
-
-
-@pytest.mark.parametrize(
-    ("said", "error", "why"),
-    [
-        ({"alloc": "b"}, UnknownAllocation, "no allocation 'b' is known"),
-        ({"task": "no"}, UnknownTask, "the group has no task 'no'; it has 'web'"),
-        ({"time_ns": 5}, ClockWentBack, "report inputs in the order of their time"),
-        ({"time_ns": 2**70}, DecodeError, "in 64 bits"),
-        ({"expected_version": 77}, VersionConflict, "not 77"),
-        (
-            {"said": inputs.Exited(exit_code=-9)},
-            InputRefused,
-            r"\$\.ExitCode: -9 is no exit code; .*Exited.of_returncode",
-        ),
-    ],
-)
-def test_bad_input_is_refused_and_changes_nothing(said, error, why):
-    story = Story("web")
-    story.run("web")
-    before = story.engine.index
-
-    with pytest.raises(error, match=why):
-        story.engine.report(**({"alloc": "a", "task": "web", "said": inputs.Exited()} | said))
-
-    assert story.engine.index == before
-
-
-def test_a_clock_that_goes_back_is_refused():
-    story = Story("web")
-    story.run("web")
-    story.clock._time_ns -= 1
-
-    with pytest.raises(ClockWentBack, match="1 ns before that"):
-        story.say(inputs.Exited(), "web")
+# --- policies and jobs ---
 
 
 def test_all_that_is_wrong_with_the_policies_is_told_at_once():
@@ -718,146 +595,8 @@ def test_a_policy_without_a_mode_has_that_of_the_default():
     assert story.engine.group("a").plan("web").policy.mode == "fail"
 
 
-def test_timers_fire_in_order_of_time_then_of_setting():
-    engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
-    for alloc in ("b", "a", "c"):
-        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=POLICY | {"Delay": 1})})
-        engine.report(alloc, "", inputs.Placed())
-        engine.report(alloc, "web", inputs.Started())
-        engine.report(alloc, "web", inputs.Exited(exit_code=1))
-
-    assert [step.alloc for step in engine.due(2 * SECOND)] == ["b", "a", "c"]
-
-
-def test_several_threads_may_report_and_each_step_is_whole():
-    engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
-    allocs = [f"a{number}" for number in range(8)]
-    steps: list[Step] = []
-    engine.on_step(steps.append)
-    policy = POLICY | {"Attempts": 1_000, "Delay": 1}
-    for alloc in allocs:
-        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=policy)})
-        engine.report(alloc, "", inputs.Placed())
-
-    def live(alloc: str) -> None:
-        for _ in range(25):
-            engine.report(alloc, "web", inputs.Started())
-            engine.report(alloc, "web", inputs.Exited(exit_code=1))
-            engine.due(2 * SECOND)
-
-    threads = [threading.Thread(target=live, args=(alloc,)) for alloc in allocs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    engine.store._check()
-    assert [engine.task(alloc, "web").restarts for alloc in allocs] == [25] * 8
-    started = [effect for step in steps for effect in step.effects if isinstance(effect, StartTask)]
-    assert len(started) == 8 * 26  # each once: when it was placed, and after each exit
-    records = list(engine.store.log.read_all())
-    for index in {record.index for record in records}:
-        assert len({record.alloc for record in records if record.index == index}) == 1
-
-
-def test_the_event_stream_tells_what_was_decided():
-    story = Story("web")
-    story.run("web")
-    app = App(story.engine, seed=1)
-
-    frames = [
-        json.loads(line)
-        for line in asyncio.run(first_lines(app, "GET /v1/event/stream?from=oldest", 5))
-        if line.strip() != b"{}"
-    ]
-
-    assert [(frame["Index"], frame["Events"][0]["Type"]) for frame in frames[:3]] == [
-        (1, "PlanResult"),
-        (2, "AllocationUpdated"),
-        (3, "AllocationUpdated"),
-    ]
-
-
-async def first_lines(app: App, request: str, count: int) -> list[bytes]:
-    """Return the first lines of a stream."""
-    call = Call(app, request)
-    await call.until(lambda reply: b"".join(reply.parts).count(b"\n") >= min(count, 4))
-    call.disconnect()
-    reply = await call.finished()
-    return b"".join(reply.parts).splitlines()
-
-
 def test_a_task_that_says_nothing_has_five_seconds_to_end():
     assert TaskPlan(name="web", policy=RestartPolicy()).kill_timeout_ns == 5 * SECOND
-
-
-def waiting(*allocs: str, dialect: str) -> Engine:
-    """Return an engine of allocations whose one task waits for its restart."""
-    engine = Engine(dialect=dialect, clock=ManualClock(SECOND), seed=1)
-    for alloc in allocs:
-        engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web")})
-        engine.report(alloc, "", inputs.Placed())
-        engine.report(alloc, "web", inputs.Started())
-        engine.report(alloc, "web", inputs.Exited(exit_code=1))
-    return engine
-
-
-def test_what_cannot_be_decided_when_it_is_due_keeps_nobody_else_waiting():
-    engine = waiting("a", "b", dialect=OLD)
-    engine.update("a", {"Job": job("web", policy={"Mode": "nope"})})
-
-    heard: list[Step] = []
-    engine.on_step(heard.append)
-    told_of = engine.due(60 * SECOND)
-    found = {step.alloc: step for step in told_of}
-
-    assert heard == told_of
-    assert found["a"].outcome == "impossible"
-    assert "Unsupported restart mode" in found["a"].notes[0][1]
-    assert names(found["b"], StartTask) == ["web"]
-
-
-def test_a_log_that_fails_leaves_what_is_due_to_be_told_later(monkeypatch):
-    engine = waiting("a", "b", dialect=NEW)
-    due_ns = {alloc: due_of(engine.task(alloc, "web")) for alloc in "ab"}
-    first, second = sorted("ab", key=lambda alloc: due_ns[alloc] or 0)
-    engine.clock = ManualClock(60 * SECOND)
-    engine.report(second, "", inputs.StopRequested())  # so that its end is to be written
-    with monkeypatch.context() as patch:
-        patch.setattr(engine.store.log, "append_all", failing)
-        told = engine.due()
-        with pytest.raises(LogError, match="the disk is gone"):
-            engine.due()
-
-    assert [(step.alloc, names(step, StartTask)) for step in told] == [(first, ["web"])]
-    assert [step.alloc for step in engine.due()] == [second]
-    assert engine.task(second, "web").state == "dead"
-    assert engine.next_due() is None
-
-
-def failing(*_: object, **__: object) -> None:
-    raise LogError("the disk is gone")
-
-
-def test_a_step_is_owed_even_when_a_callback_raises_after_it_was_recorded():
-    class Model:
-        state = "running"
-
-        def after_restarting(self, _: Any) -> None:
-            raise RuntimeError("too late")
-
-    story = Story("web")
-    story.run("web")
-    story.engine.bind("a", "web", Model())
-    steps: list[Step] = []
-    story.engine.on_step(steps.append)
-
-    with pytest.raises(ListenerError, match="too late") as told:
-        story.say(inputs.Exited(exit_code=1), "web")
-
-    assert told.value.steps == steps
-    assert story.state("web").state == "pending"
-    assert story.engine.next_due() == steps[0].timers[0].due_ns
 
 
 def test_a_group_made_by_hand_refuses_a_bad_policy():
@@ -873,100 +612,6 @@ def test_what_is_owed_to_an_allocation_without_decisions_is_nothing():
 
     assert engine.restore() == []
     assert owed(engine.store.read("a"), group, now_ns=1, rng=random.Random(1)).effects == ()
-
-
-@pytest.mark.parametrize("dialect", [OLD, NEW])
-def test_a_bound_model_sees_each_event_of_a_step_in_order(dialect):
-    seen: list[str] = []
-
-    class Model:
-        state = "running"
-
-        def before_terminated(self, _: Any) -> None:
-            seen.append(f"before terminated {self.state}")
-
-        def before_restarting(self, _: Any) -> None:
-            seen.append(f"before restarting {self.state}")
-
-        def on_enter_pending(self, _: Any) -> None:
-            seen.append("enter pending")
-
-        def after_restarting(self, _: Any) -> None:
-            seen.append(f"after restarting {self.state}")
-
-    story = Story("web", dialect=dialect)
-    story.run("web")
-    binding = story.engine.bind("a", "web", Model())
-
-    story.say(inputs.Exited(exit_code=1), "web")
-
-    assert seen == [
-        "before terminated running",
-        "before restarting running",
-        "enter pending",
-        "after restarting pending",
-    ]
-    assert binding.model.state == "pending"
-
-
-def test_a_bound_model_may_refuse_a_whole_step():
-    class Model:
-        state = "running"
-
-        def before_restarting(self, _: Any) -> None:
-            raise RuntimeError("never")
-
-    story = Story("web")
-    story.run("web")
-    story.engine.bind("a", "web", Model())
-    before = story.engine.index
-
-    with pytest.raises(TaskfoldError, match="Restarting was refused before it was recorded: RuntimeError: never"):
-        story.say(inputs.Exited(exit_code=1), "web")
-
-    assert (story.engine.index, story.state("web").state, story.engine.next_due()) == (before, "running", None)
-
-
-# --- the page about it ---
-
-PAGE = Path(__file__).parents[2] / "docs" / "deciding.md"
-
-
-def outcomes(kind: type[Input], dialect: str) -> list[str]:
-    """Return what comes of an input at each of the four places."""
-    if kind in NEW_CLIENT_ONLY and dialect == OLD:
-        return ["–"] * len(WHERE)
-    return [placed_at(where, dialect).say(kind(), "web").outcome for where in WHERE]
-
-
-def outcome_rows() -> list[str]:
-    """Return the table of the page: where the clients differ, the old one comes first."""
-    rows = []
-    for kind in RULES:
-        cells = zip(outcomes(kind, OLD), outcomes(kind, NEW), strict=True)
-        told = [new if old in {new, "–"} else f"{old} / {new}" for old, new in cells]
-        rows.append(f"| `{kind.__name__}`{' ¹' if kind in NEW_CLIENT_ONLY else ''} | {' | '.join(told)} |")
-    return rows
-
-
-def test_the_page_says_what_comes_of_each_input():
-    table = PAGE.read_text(encoding="utf-8").split("| input | pending |")[1].split("\n\n")[0].splitlines()[2:]
-
-    assert table == outcome_rows()
-
-
-def test_the_page_names_every_input_and_every_effect():
-    text = PAGE.read_text(encoding="utf-8")
-
-    for kind in (*INPUTS, *get_args(AnyEffect)):
-        assert f"`{kind.__name__}`" in text, kind.__name__
-
-
-def test_what_the_page_shows_in_python_is_what_happens():
-    failed, attempted = doctest.testfile(str(PAGE), module_relative=False)
-
-    assert attempted > 10
-    assert failed == 0
 
 
 @pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 2), (NEW, 7)])
