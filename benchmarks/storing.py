@@ -31,8 +31,8 @@ from benchmarks.histories import write_log
 from taskfold.events import Received, Started, Terminated
 from taskfold.inputs import Exited, Placed
 from taskfold.inputs import Started as Begun
+from taskfold.live.arguments import Durability
 from taskfold.live.engine import Engine
-from taskfold.live.turns import Durability
 from taskfold.log.checkpoint import from_parts
 from taskfold.log.contract import Append
 from taskfold.log.sqlite import SqliteLog

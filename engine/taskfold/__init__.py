@@ -22,6 +22,7 @@ _NAMES = {
     "fold.lifecycle": "Lifecycle lifecycle_of",
     "fold.ring": "EventRing",
     "fold.task": "TaskState evolve",
+    "live.core": "Core",
     "live.engine": "Engine",
     "live.retention": "Retention",
     "live.store": "View",

@@ -21,6 +21,7 @@ from taskfold.fold.lifecycle import lifecycle_of as lifecycle_of
 from taskfold.fold.ring import EventRing as EventRing
 from taskfold.fold.task import TaskState as TaskState
 from taskfold.fold.task import evolve as evolve
+from taskfold.live.core import Core as Core
 from taskfold.live.engine import Engine as Engine
 from taskfold.live.retention import Retention as Retention
 from taskfold.live.store import View as View

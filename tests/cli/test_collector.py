@@ -51,7 +51,7 @@ def test_what_the_collector_looks_at_does_not_grow_with_the_allocations(tmp_path
     grown = {kind: count - before[kind] for kind, count in tracked().items() if count > before[kind] + 100}
     grown.pop("ReferenceType", None)  # a connection of sqlite3 keeps some 200 of them, to cursors of before
     assert grown == {}
-    assert len(engine._decider.timers) == 140
+    assert len(engine._core.timers) == 140
     engine._check()
     engine.close()
 

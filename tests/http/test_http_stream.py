@@ -138,7 +138,7 @@ def test_what_is_written_later_is_sent_as_it_is_written():
     assert last["FilterKeys"] == ["job1", ""]
     assert "Job" not in last["Payload"]["Allocation"]
     assert app.context.streams.count == 0
-    assert not app.engine.store._followers
+    assert not app.engine.store._recent.followers
 
 
 @pytest.mark.parametrize("start", range(1, 8))

@@ -27,7 +27,7 @@ from taskfold import (
 from taskfold import events as ev
 from taskfold.effects import Step
 from taskfold.fold.lifecycle import lifecycle_of
-from taskfold.live import telling
+from taskfold.live import callbacks
 from taskfold.nomad.observation import observation_from_json
 
 SECOND: Final = 1_000_000_000
@@ -199,7 +199,7 @@ def test_whatever_an_engine_calls_may_wait_for_another_thread_that_does_anything
     place(engine, lambda: found.append(in_thread(others_calls(engine)[name])))
     assert len(found) == 1
     assert not isinstance(found[0], Exception), found[0]
-    assert not engine._telling.untold
+    assert not engine._turns.callbacks.pending
     engine._check()
 
 
@@ -397,7 +397,7 @@ def test_what_is_due_and_refused_by_a_model_is_given_up_and_told_and_keeps_nobod
 def test_a_callback_that_waits_for_who_asks_a_model_gets_an_error_there_and_no_hang(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(callbacks, "WAIT_SECONDS", 0.05)
     found: list[Any] = []
 
     def wait() -> None:
@@ -489,7 +489,7 @@ def test_the_states_that_a_model_sees_are_those_of_the_log(seed: int, threads: i
 
     in_threads(lambda number: write_some(engine, tasks, random.Random(seed + number)), threads)
 
-    assert not engine._telling.untold
+    assert not engine._turns.callbacks.pending
     for key, model in models.items():
         assert model.seen == states_of(engine, *key)
         assert model.state == engine.task(*key).state if model.seen else model.state == "pending"
@@ -501,26 +501,26 @@ def test_the_states_that_a_model_sees_are_those_of_the_log(seed: int, threads: i
 def test_who_writes_too_much_that_is_untold_waits_and_tells_in_the_place_of_who_told(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "UNTOLD", 4)
+    monkeypatch.setattr(callbacks, "PENDING", 4)
     most, tellers = 0, set()
 
     def listen(_: Step) -> None:
         nonlocal most
-        most = max(most, len(engine._telling.untold))
+        most = max(most, len(engine._turns.callbacks.pending))
         tellers.add(threading.get_ident())
 
     engine.on_step(listen)
     count = 6
     in_threads(lambda _: [engine.report("a", "db", SIGNAL) for _ in range(50)], count)
     assert most <= 4 + count + 1
-    assert not engine._telling.untold
+    assert not engine._turns.callbacks.pending
 
 
 def test_a_callback_that_has_too_much_written_while_it_waits_holds_nobody_for_ever(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telling, "UNTOLD", 2)
-    monkeypatch.setattr(telling, "WAIT_SECONDS", 0.02)
+    monkeypatch.setattr(callbacks, "PENDING", 2)
+    monkeypatch.setattr(callbacks, "WAIT_SECONDS", 0.02)
     heard: list[Step] = []
 
     def listen(step: Step) -> None:

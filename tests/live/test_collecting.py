@@ -16,7 +16,7 @@ from support.servers import until
 from taskfold import Engine, ManualClock, diff, ingest, inputs, observation_from_json, replay, verify
 from taskfold.errors import Gone, LogError, Refused, UnknownAllocation, VersionConflict
 from taskfold.http.app import App
-from taskfold.live.retaining import Retainer
+from taskfold.live.background import Retainer
 from taskfold.live.retention import Retention, candidates
 from taskfold.model.record import Collected
 
@@ -183,7 +183,7 @@ def test_a_retention_that_makes_no_sense_is_refused(wrong, told):
 
 
 def test_many_are_collected_in_several_writes(monkeypatch):
-    monkeypatch.setattr("taskfold.live.collecting._COLLECTED_AT_ONCE", 4)
+    monkeypatch.setattr("taskfold.live.engine._COLLECTED_AT_ONCE", 4)
     engine = Engine(dialect="1.1.2", clock=ManualClock(SECOND))
     for number in range(10):
         end(engine, f"{number}", 0)
@@ -222,7 +222,7 @@ def test_timers_and_models_of_what_was_collected_are_let_go_of(engine):
 
     assert engine.due(2**62) == []
     assert engine.next_due() is None
-    assert engine._bindings == {}
+    assert engine._turns.models.bindings == {}
 
 
 # --- a log that is opened, read and compacted -------------------------------------------------------------------------

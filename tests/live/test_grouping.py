@@ -33,7 +33,6 @@ from taskfold.errors import (
 )
 from taskfold.inputs import Said
 from taskfold.live.grouping import Request
-from taskfold.live.reporting import Reporting
 from taskfold.log.contract import Append
 from taskfold.log.opening import open_log
 from taskfold.model.record import Record, Write
@@ -137,9 +136,9 @@ def gathered(engine: Engine, log: Gated, first: Callable[[], Any], *others: Call
     log.gate.clear()
     calls.begin(first)
     assert log.is_waiting.wait(PATIENCE)
-    for count, call in enumerate(others, start=1 + len(engine._requests)):
+    for count, call in enumerate(others, start=1 + len(engine._groups.requests)):
         calls.begin(call)
-        until(lambda count=count: len(engine._requests) == count)  # type: ignore[misc]
+        until(lambda count=count: len(engine._groups.requests) == count)  # type: ignore[misc]
     log.gate.set()
     return calls.end()
 
@@ -166,7 +165,7 @@ def test_who_come_while_somebody_writes_share_one_append(engine: Engine, log: Ga
     assert [(step.alloc, step.outcome) for step in steps] == [(a, "decided") for a in ("a", "b", "c")]
     assert engine.index == index + 3, "each write has its index"
     assert [engine.snapshot(a).modify_index for a in ("a", "b", "c")] == [index + 1, index + 2, index + 3]
-    assert not engine._requests
+    assert not engine._groups.requests
     engine._check()
 
 
@@ -289,12 +288,12 @@ def test_where_there_is_no_turn_everybody_who_waits_is_told(
     def refuse(*_: Any) -> None:
         raise LogError("somebody else holds the log")
 
-    monkeypatch.setattr(engine, "_write_all", refuse)
+    monkeypatch.setattr(engine._groups, "_write_all", refuse)
     found = gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")])
     assert found[0].outcome == "decided"
     assert [str(error) for error in found[1:]] == ["somebody else holds the log"] * 2
-    assert not engine._requests
-    assert not engine._group_roles
+    assert not engine._groups.requests
+    assert not engine._groups.roles
 
 
 def test_who_waits_for_an_engine_that_is_closed_meanwhile_waits_not_for_ever(engine: Engine, log: Gated) -> None:
@@ -305,7 +304,7 @@ def test_who_waits_for_an_engine_that_is_closed_meanwhile_waits_not_for_ever(eng
     assert log.is_waiting.wait(PATIENCE)
     calls.begin(engine.close)
     calls.begin(lambda: engine.report("b", "web", inputs.Started()))
-    until(lambda: bool(engine._requests))
+    until(lambda: bool(engine._groups.requests))
     log.gate.set()
     step, _, found = calls.end()
     assert step.outcome == "decided"
@@ -513,13 +512,13 @@ def test_reports_that_are_written_together_are_as_if_one_had_come_after_the_othe
 def asked_together(engine: Engine, reports: list[Any]) -> list[Any]:
     """Have all of these reported as if each had a thread that waits; return what came of each."""
     requests = [
-        Request(lambda state, r=r: Reporting._drafted_report(engine, state, r[0], ((r[1], r[2]),), None, r[3], r[4]))
+        Request(lambda state, r=r: engine._drafter.report(state, r[0], ((r[1], r[2]),), None, r[3], r[4]))
         for r in reports
     ]
-    engine._requests.update(dict.fromkeys(requests))
+    engine._groups.requests.update(dict.fromkeys(requests))
     for request in requests:
-        engine._wait_for(request)
-    engine._requests.clear()
+        engine._groups.wait_for(request)
+    engine._groups.requests.clear()
     outcomes = [request.outcome for request in requests]
     return [one.drafted.result if one and one.drafted else one and one.error for one in outcomes]
 
@@ -530,7 +529,7 @@ def same(one: Engine, other: Engine) -> None:
     assert one.index == other.index
     for alloc in one.store.fold:
         assert one.store.fold[alloc] == other.store.fold[alloc]
-    assert set(one._decider.timers) == set(other._decider.timers)
+    assert set(one._core.timers) == set(other._core.timers)
     assert one.next_due() == other.next_due()
     one._check()
     other._check()
@@ -651,7 +650,7 @@ def test_tasks_of_an_event_loop_wait_for_the_disk_together(engine: Engine, log: 
     found = asyncio.run(main())
     assert [type(one).__name__ for one in found] == ["Step", "Step", "Step", "UnknownAllocation"]
     assert log.appends < before + 3
-    assert not engine._requests
+    assert not engine._groups.requests
     assert not engine.due()
     engine._check()
 
@@ -675,7 +674,7 @@ def test_a_task_that_is_cancelled_leaves_its_step_to_due(durability: Any) -> Non
 
     asyncio.run(main())
     assert [step.alloc for step in engine.due()] == ["a"]
-    assert not engine._requests
+    assert not engine._groups.requests
 
 
 def test_what_a_task_reports_that_is_cancelled_before_it_is_taken_up_is_not_recorded(
@@ -698,7 +697,7 @@ def test_what_a_task_reports_that_is_cancelled_before_it_is_taken_up_is_not_reco
     asyncio.run(main())
     assert engine.task("b", "web").state == "pending"
     assert not engine.due()
-    assert not engine._group_roles
+    assert not engine._groups.roles
 
 
 def test_a_task_whose_wake_up_was_lost_is_woken_by_who_leads_for_tasks(
@@ -733,8 +732,8 @@ def test_a_clock_that_raises_is_told_to_every_task_and_thread(engine: Engine) ->
     assert [str(error) for error in asyncio.run(main())] == ["no time"] * 3
     with pytest.raises(ValueError, match="no time"):
         engine.report("a", "web", inputs.Started())
-    assert not engine._requests
-    assert not engine._group_roles
+    assert not engine._groups.requests
+    assert not engine._groups.roles
 
 
 def test_a_model_that_may_refuse_is_asked_for_a_task_too(engine: Engine) -> None:
@@ -785,14 +784,14 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
         own = world.new(inputs.Placed(), inputs.Started())
         other = world.new(inputs.Placed(), inputs.Started())
         engine, said = world.engine, ((("web", inputs.Exited(exit_code=1))),)
-        request = Request(lambda state: Reporting._drafted_report(engine, state, other, said, None, None, None))
-        engine._requests[request] = None
+        request = Request(lambda state: engine._drafter.report(state, other, said, None, None, None))
+        engine._groups.requests[request] = None
         results: list[Any] = []
         return lambda: results.append(engine.report(own, "web", said[0][1])), results, own, other, request
 
     world = begin()
     places = interrupted(prepare(world)[0], 0)[1]
-    world.engine._requests.clear()
+    world.engine._groups.requests.clear()
     chance = random.Random(f"{SEED} {store}")
     chosen = range(1, places + 1) if HOW_MANY == "all" else chance.sample(range(1, places + 1), 12)
     for count, n in enumerate(chosen):
@@ -805,10 +804,10 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
         versions = {alloc: engine.store.fold[alloc].version for alloc in (own, other)}
         interrupted(call, n, again)
         where = f"at {n} of {places}, and {again} later: TASKFOLD_SEED={SEED}"
-        assert list(engine._requests) == [request], where
-        assert not engine._group_roles, where
-        engine._wait_for(request)  # as its thread does
-        del engine._requests[request]
+        assert list(engine._groups.requests) == [request], where
+        assert not engine._groups.roles, where
+        engine._groups.wait_for(request)  # as its thread does
+        del engine._groups.requests[request]
         assert request.outcome is not None, where
         assert request.outcome.drafted is not None, where
         written = {
@@ -818,9 +817,9 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
         assert len(written[own]) in {0, 3}, where
         assert bool(results) <= bool(written[own]), where
         if not again:
-            owed = [step for step in engine._owed.values() if step.alloc == own]
+            owed = [step for step in engine._turns.owed.values() if step.alloc == own]
             assert len(owed) + len(results) == bool(written[own]), where
-            assert not [step for step in engine._owed.values() if step.alloc == other], where
+            assert not [step for step in engine._turns.owed.values() if step.alloc == other], where
             heard = {step.alloc for step in world.heard if step.written[0].task}
             assert other in heard, where
         assert not wrong_with(world), where
@@ -830,10 +829,8 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
 
 
 def test_who_waits_and_is_interrupted_leaves_what_was_recorded_to_due(engine: Engine) -> None:
-    request = Request(
-        lambda state: Reporting._drafted_report(engine, state, "a", (("web", inputs.Started()),), None, None, None)
-    )
-    engine._requests[request] = None
+    request = Request(lambda state: engine._drafter.report(state, "a", (("web", inputs.Started()),), None, None, None))
+    engine._groups.requests[request] = None
     request.is_left = True  # as by an interruption, when another thread has taken it up
     assert engine.report("b", "web", inputs.Started()).outcome == "decided"
     assert request.outcome is None, "what nobody waits for any more is not begun"
@@ -846,6 +843,6 @@ def test_who_waits_and_is_interrupted_leaves_what_was_recorded_to_due(engine: En
 
     request.draft = leave
     engine.report("b", "web", inputs.Exited(exit_code=0))
-    del engine._requests[request]
+    del engine._groups.requests[request]
     assert [step.alloc for step in engine.due()] == ["a"]
     engine._check()

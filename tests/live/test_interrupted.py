@@ -169,7 +169,7 @@ def heard_wrong(world: World, name: str, new: list[Record]) -> list[str]:
         return [f"recorded were {len(new)}, and the model heard {world.model.heard}"]
     if name in {"report", "report_batch"}:
         tasks = {alloc: world.engine.store.fold.allocations[alloc].tasks["web"] for alloc in {r.alloc for r in new}}
-        planned = {alloc: world.engine._decider.timers.get(alloc, "web") for alloc in tasks}
+        planned = {alloc: world.engine._core.timers.get(alloc, "web") for alloc in tasks}
         if planned != {alloc: due_of(task) for alloc, task in tasks.items()}:
             return [f"planned is {planned}"]
     if name in {"collect", "retain"}:

@@ -92,7 +92,7 @@ def scheduler(engine, first, rounds):
         engine.report(lost, "db", inputs.RestartRequested())
         engine.update(lost, {"ClientStatus": "lost"})
         engine.due()
-        assert engine._decider.timers.get(lost, "web") is not None
+        assert engine._core.timers.get(lost, "web") is not None
         engine.collect(lost)
         engine.retain(Retention(keep=3))
         if number % 7 == 0:
@@ -127,7 +127,7 @@ def test_nothing_is_kept_of_what_was_collected_but_what_must_be_known(engine):
     grown = {name: (before[name], count) for name, count in after.items() if count > before[name] + TOO_MANY}
     assert grown.keys() <= FOR_EVER[engine.file], grown
     assert len(engine.store.fold) == 3
-    assert len(engine._decider.timers) == 0
+    assert len(engine._core.timers) == 0
     assert engine.next_due() is None
 
 
@@ -200,7 +200,7 @@ def test_a_log_is_opened_without_keeping_what_was_collected_meanwhile(engine, mo
             Counting.most = max(Counting.most, len(self.allocations))
 
     scheduler(engine, 0, ROUNDS)
-    monkeypatch.setattr("taskfold.live.folding.Fold", Counting)
+    monkeypatch.setattr("taskfold.live.core.Fold", Counting)
 
     again = Store(engine.store.log)
 

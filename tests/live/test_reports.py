@@ -58,7 +58,7 @@ def test_a_step_is_one_write():
         ({"time_ns": 2**70}, DecodeError, "in 64 bits"),
         ({"expected_version": 77}, VersionConflict, "not 77"),
         (
-            {"said": inputs.Exited(exit_code=-9)},
+            {"input": inputs.Exited(exit_code=-9)},
             InputRefused,
             r"\$\.ExitCode: -9 is no exit code; .*Exited.of_returncode",
         ),
@@ -70,7 +70,7 @@ def test_bad_input_is_refused_and_changes_nothing(said, error, why):
     before = story.engine.index
 
     with pytest.raises(error, match=why):
-        story.engine.report(**({"alloc": "a", "task": "web", "said": inputs.Exited()} | said))
+        story.engine.report(**({"alloc": "a", "task": "web", "input": inputs.Exited()} | said))
 
     assert story.engine.index == before
 

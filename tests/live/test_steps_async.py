@@ -9,7 +9,6 @@ from typing import Any
 
 from taskfold import Engine, ManualClock, SystemClock, inputs
 from taskfold.effects import KillTask, StartTask, Step
-from taskfold.live.steps_async import steps_async
 
 POLICY = {"Attempts": 3, "Interval": 60 * 10**9, "Delay": 20_000_000, "Mode": "fail"}
 JOB = {"TaskGroups": [{"Name": "group", "RestartPolicy": POLICY, "Tasks": [{"Name": "web"}]}]}
@@ -26,7 +25,7 @@ def engine_with(clock: ManualClock | SystemClock) -> Engine:
 
 async def listen(engine: Engine, heard: list[Step]) -> None:
     """Collect the steps."""
-    async for step in steps_async(engine):
+    async for step in engine.steps_async():
         heard.append(step)  # noqa: PERF401 - each as it comes
 
 
@@ -86,7 +85,7 @@ def test_it_ends_with_the_engine_and_lets_go_of_it():
         await asyncio.wait_for(task, 10)
 
         assert heard == []
-        assert not engine._recorders
+        assert not engine._groups.recorders
 
     asyncio.run(run())
 
@@ -104,7 +103,7 @@ def test_it_listens_from_its_call_on_and_not_from_its_first_step():
         assert owed == []
         assert [type(effect) for effect in heard[0].effects] == [KillTask]
         await steps.aclose()  # type: ignore[attr-defined]
-        assert not engine._recorders
+        assert not engine._groups.recorders
 
     asyncio.run(run())
 
@@ -123,14 +122,14 @@ def test_it_may_be_made_before_there_is_a_loop():
 def test_it_lets_go_when_it_is_closed_or_dropped_without_a_step():
     engine = engine_with(SystemClock())
     steps = engine.steps_async()
-    assert len(engine._recorders) == 1
+    assert len(engine._groups.recorders) == 1
     asyncio.run(steps.aclose())
-    assert not engine._recorders
+    assert not engine._groups.recorders
     steps = engine.steps_async()
-    assert len(engine._recorders) == 1
+    assert len(engine._groups.recorders) == 1
     del steps
     gc.collect()
-    assert not engine._recorders
+    assert not engine._groups.recorders
 
 
 def test_what_another_listener_raises_is_the_loops_to_tell_and_ends_nothing():

@@ -254,19 +254,19 @@ def test_changes_are_the_same_from_the_log_and_from_what_is_kept(seed, monkeypat
     rest = read_all(late)
     late.close()
     assert told(first + rest)[:-1] == [change for change in told(everything) if change[0] > start.last_seq]
-    assert not engine.store._followers
+    assert not engine.store._recent.followers
     assert not engine.store._recent
 
 
 def test_what_is_kept_for_followers_is_limited(monkeypatch):
-    monkeypatch.setattr("taskfold.live.store._STATES_KEPT", 4)
+    monkeypatch.setattr("taskfold.live.changes._STATES", 4)
     engine = Engine(dialect="1.1.2")
     place(engine, 3)
     reader = Cursor(engine.reader, engine.store.seq)
     for _ in range(3):
         engine.append(Write(alloc=f"a{n:03}", task="web", event=ev.Received()) for n in range(3))
 
-    assert engine.store._recent_states <= 4
+    assert len(engine.store._recent) <= 4
     assert reader.recent() is None, "it must read the log, and is told so"
     assert [change.index for change in read_all(reader)] == [4, 5, 6]
     reader.close()

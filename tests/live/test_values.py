@@ -175,7 +175,7 @@ def test_what_is_written_beside_an_event_is_checked_too(engine, arguments, messa
     with pytest.raises(DecodeError, match=message):
         engine.record(**whole)
     with pytest.raises(DecodeError, match=message):
-        engine.report(**{name: value for name, value in whole.items() if name != "event"}, said=inputs.Started())
+        engine.report(**{name: value for name, value in whole.items() if name != "event"}, input=inputs.Started())
 
 
 def test_every_write_that_cannot_be_said_is_named_and_none_is_appended(engine):

@@ -17,8 +17,7 @@ import pytest
 import taskfold as tf
 from support.forking import RECORDS, run_forks
 from taskfold import Engine, events
-from taskfold.live.retaining import Retainer
-from taskfold.live.shared import LogListener
+from taskfold.live.background import LogListener, Retainer
 from taskfold.log.check import check_log
 from taskfold.log.sqlite import SqliteLog
 from taskfold.run.process import Handle, Process
@@ -131,8 +130,8 @@ from pathlib import Path
 from taskfold import Engine, Retention
 from taskfold.run.process import Handle, Process
 from taskfold.errors import LogError
-from taskfold.live.retaining import Retainer
-from taskfold.live.shared import LogListener
+from taskfold.live.background import Retainer
+from taskfold.live.background import LogListener
 from taskfold.run.supervisor import Supervisor
 
 engine = Engine(dialect="1.1.2")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.recordings import bodies, scenarios
 from taskfold import Engine, ManualClock, Record, events, ingest, verify
-from taskfold.live.folding import Folding
+from taskfold.live.core import Core
 from taskfold.live.store import Store
 from taskfold.log import ndjson_lines
 from taskfold.log.contract import Ledger, new_header
@@ -117,11 +117,11 @@ def test_an_empty_log_is_folded_as_its_own_dialect(tmp_path):
 
 
 def test_what_was_folded_of_less_than_the_log_has_is_not_taken_for_its_state(tmp_path):
-    folding = Folding()
-    with open_log(tmp_path / "x.jsonl", "1.1.2", reader=folding) as log:
+    core = Core()
+    with open_log(tmp_path / "x.jsonl", "1.1.2", reader=core) as log:
         log.append("a", 0, [Record(index=1, alloc="a", version=1, event=Placed(body=msgspec.Raw(b'{"ID":"a"}')))])
-        assert folding.seq == 0
-        assert "a" in Store(log, folding=folding).fold
+        assert core.seq == 0
+        assert "a" in Store(log, core=core).fold
 
 
 STEPS = st.lists(
@@ -143,7 +143,7 @@ def test_records_give_the_same_state_in_whatever_pieces_they_are_taken_in(steps,
         }[what]
         task = "web" if what == "event" else ""
         records.append(Record(seq=seq, index=seq, alloc=alloc, version=versions[alloc], task=task, event=event))
-    one, other = Folding("1.1.2"), Folding("1.1.2")
+    one, other = Core("1.1.2"), Core("1.1.2")
     for record in records:
         one.take([record])
     ledger, known = Ledger(), Ledger()
@@ -161,9 +161,9 @@ def test_records_give_the_same_state_in_whatever_pieces_they_are_taken_in(steps,
 
 
 def test_whoever_begins_to_read_a_log_anew_has_no_record_of_it():
-    folding = Folding("0.5.6")
-    folding.take([Record(seq=1, index=1, alloc="a", version=1, task="web", event=events.Started())])
+    core = Core("0.5.6")
+    core.take([Record(seq=1, index=1, alloc="a", version=1, task="web", event=events.Started())])
 
-    folding.begin(new_header("1.1.2"))
+    core.begin(new_header("1.1.2"))
 
-    assert (folding.seq, folding.fold.dialect.name, list(folding.fold), folding.positions.newest) == (0, "1.1.2", [], 0)
+    assert (core.seq, core.fold.dialect.name, list(core.fold), core.positions.newest) == (0, "1.1.2", [], 0)

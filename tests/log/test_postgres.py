@@ -29,7 +29,7 @@ from support.recordings import bodies, scenarios
 from support.servers import LATEST_S, served, until
 from taskfold import Engine, Record, events, ingest, inputs, replay, verify
 from taskfold.errors import DialectError, Gone, LogError, ReadOnly, SourceError, VersionConflict
-from taskfold.live.shared import LogListener
+from taskfold.live.background import LogListener
 from taskfold.log import EventLog
 from taskfold.log.check import check_log
 from taskfold.log.postgres import PostgresLog
@@ -766,7 +766,7 @@ def test_a_log_that_is_opened_to_be_read_only_is_followed_and_not_written(url):
                 with pytest.raises(ReadOnly, match="was opened to be read only"):
                     write()
             # Removed before the reader looks: its state does not need it.
-            with reader._turn:
+            with reader._turns.lock:
                 writer.collect("a")
                 writer.compact()
                 writer.place({"ID": "b"})

@@ -22,8 +22,8 @@ from support.killing import KILLS
 from support.servers import served, until
 from taskfold import Engine, events, inputs
 from taskfold.errors import DialectError, Gone, LogError, ReadOnly
+from taskfold.live.background import LogListener
 from taskfold.live.cursor import Cursor
-from taskfold.live.shared import LogListener
 from taskfold.log.opening import open_reader
 from taskfold.nomad.observation import observation_from_json
 
@@ -127,7 +127,7 @@ def test_nothing_is_made_in_the_folder(path: Path, is_written: bool) -> None:
 NOBODY = 65_534
 READER = """
 import os, sys
-import taskfold.log.reading, taskfold.live.shared, transitions
+import taskfold.log.reading, taskfold.live.background, transitions
 from taskfold import Engine
 if os.geteuid() == 0:  # root may do everything
     os.setgroups([])
@@ -191,7 +191,7 @@ def test_a_compaction_takes_nothing_from_the_state_and_is_told_who_asks_for_what
         assert reader.wait_index(after=1, timeout=30) == 2
         follower = Cursor(reader.reader, reader.store.seq)
         # What was placed, ended and removed before the reader had looked is not needed for its state.
-        with reader._turn:
+        with reader._turns.lock:
             writer.record("b", "web", events.NotRestarting())
             writer.collect("b")
             writer.place({"ID": "c"})

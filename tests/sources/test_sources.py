@@ -21,7 +21,6 @@ from taskfold import Engine, ingest, verify
 from taskfold.errors import AppendRefused, DecodeError, SourceError
 from taskfold.events import Driver
 from taskfold.fold.task import TaskState
-from taskfold.live.deciding import Decider
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.duration import ZERO_TIME_NS, parse_time_ns
 from taskfold.model.record import Placed, Record, Updated, Write
@@ -480,9 +479,7 @@ def test_decisions_lists_and_answers_see_the_same_fields() -> None:
 
 def groups_of(engine: Engine) -> tuple[str | None, list[str]]:
     """Return which group an answer shows, and the tasks that decisions are made for."""
-    allocation = engine.store.fold.owned("a")
-    decider = Decider(engine.store, random.Random(_SEED))
-    return engine.snapshot("a").task_group, list(decider.group(allocation).tasks)
+    return engine.snapshot("a").task_group, list(engine.group("a").tasks)
 
 
 # --- what the stream calls a write ---

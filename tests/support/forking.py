@@ -16,7 +16,7 @@ from typing import Final
 
 from taskfold import Engine, events, inputs
 from taskfold.errors import LogError
-from taskfold.live.shared import LogListener
+from taskfold.live.background import LogListener
 from taskfold.log.memory import MemoryLog
 
 WORKERS: Final = 3
@@ -95,7 +95,7 @@ def main() -> None:
     is_held, is_forked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with engine._turn, engine.store.lock:
+        with engine._turns.lock, engine.store.lock:
             is_held.set()
             is_forked.wait()
 

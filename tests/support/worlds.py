@@ -195,7 +195,7 @@ def wrong_with(world: World) -> list[str]:
         wrong.append(f"the state is at {engine.store.seq}, the log at {positions[-1]}")
     if engine.index < max((record.index for record in records), default=0):
         wrong.append("the index is behind")
-    for (alloc, task), binding in engine._bindings.items():
+    for (alloc, task), binding in engine._turns.models.bindings.items():
         if binding.model.state != engine.task(alloc, task).state:
             wrong.append(f"the model of {alloc} is {binding.model.state}")
     try:

@@ -19,8 +19,8 @@ from taskfold.cli._guard import NO, Unanswerable, say
 from taskfold.cli._jobs import runnable_job
 from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.cli.serve import check_extra
+from taskfold.live.core import Core
 from taskfold.live.engine import Engine
-from taskfold.live.folding import Folding
 from taskfold.log.files import own_file, own_folder
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, is_postgres, open_log
@@ -56,9 +56,9 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
     name = dialect or (NEWEST_DIALECT if begins else None)
     document = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
     with ExitStack() as stack:
-        folding = Folding()
-        opened = MemoryLog(name or "") if log is None else open_log(log, name, reader=folding)
-        engine = stack.enter_context(Engine(opened, folding=folding))
+        core = Core()
+        opened = MemoryLog(name or "") if log is None else open_log(log, name, reader=core)
+        engine = stack.enter_context(Engine(opened, core=core))
         document = document or runnable_job(job, engine.dialect)
         server = None if bind is None else _server(engine, bind, stack)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")

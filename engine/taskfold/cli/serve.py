@@ -16,10 +16,9 @@ from taskfold.cli._collector import passing_over_what_is_there
 from taskfold.cli._guard import Unanswerable, say
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
+from taskfold.live.background import LogListener, Retainer
+from taskfold.live.core import Core
 from taskfold.live.engine import Engine
-from taskfold.live.folding import Folding
-from taskfold.live.retaining import Retainer
-from taskfold.live.shared import LogListener
 from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, open_log, open_reader, shown_name
@@ -182,8 +181,8 @@ def check_extra() -> None:
 
 def _reader(log: str) -> Engine:
     """Return the engine that only reads a log. Raises LogError."""
-    folding = Folding()
-    return Engine(open_reader(log, reader=folding), folding=folding)
+    core = Core()
+    return Engine(open_reader(log, reader=core), core=core)
 
 
 def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
@@ -194,9 +193,9 @@ def _engine(log: str | None, follow: str | None, dialect: str | None, region: st
     own = {} if region is None else {"region": region}
     if log is None:
         return Engine(MemoryLog(name or DEFAULT_DIALECT, **own))
-    folding = Folding()
+    core = Core()
     try:
-        return Engine(open_log(log, name, **own, reader=folding), folding=folding)
+        return Engine(open_log(log, name, **own, reader=core), core=core)
     except LogError as error:
         if begins or not _is_source(log):
             raise

@@ -1,16 +1,15 @@
 """What lies ahead: the state as writes will leave it that are checked, and not in the log yet.
 
 What is written together, in one append, is checked and decided one after the other, each on the state that the ones
-before would leave. Nothing of the store changes meanwhile.
+before would leave. Nothing of the core changes meanwhile.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol
 
 from taskfold.fold.allocation import Allocation, apply_record
 from taskfold.fold.lifecycle import Lifecycle
-from taskfold.live.store import Store
 from taskfold.log.entries import event_digest
 from taskfold.model.errors import UnknownAllocation
 from taskfold.model.record import LogHeader, Record
@@ -18,20 +17,46 @@ from taskfold.model.record import LogHeader, Record
 __all__ = ["Ahead", "State"]
 
 
-class Ahead:
-    """The state of a store, or of what lies ahead of it already, after more records; O(1) until one is looked at.
+class State(Protocol):
+    """A state that a write is checked against, and decided on: a core's, or one that lies ahead of it."""
 
-    >>> from taskfold.log.memory import MemoryLog
+    lifecycle: Lifecycle
+    is_closed: bool
+    seq: int
+    """The position of the newest record."""
+
+    @property
+    def index(self) -> int:
+        """The greatest index of all records."""
+
+    @property
+    def header(self) -> LogHeader:
+        """The header of the log."""
+
+    def find(self, alloc: str) -> Allocation | None:
+        """Return an allocation, to be looked at only; None where there is none."""
+
+    def owned(self, alloc: str) -> Allocation:
+        """Return an allocation, to be looked at only. Raises UnknownAllocation."""
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
+
+
+class Ahead:
+    """The state of a core, or of what lies ahead of it already, after more records; O(1) until one is looked at.
+
+    >>> from taskfold.live.core import Core
     >>> from taskfold.model.record import Placed
-    >>> store = Store(MemoryLog())
-    >>> ahead = Ahead(store)
+    >>> core = Core()
+    >>> ahead = Ahead(core)
     >>> ahead.take(Record(seq=1, index=1, alloc="a", version=1, event=Placed()))
-    >>> ahead.owned("a").version, ahead.seq, store.find("a")
+    >>> ahead.owned("a").version, ahead.seq, core.find("a")
     (1, 1, None)
     """
 
-    def __init__(self, base: Store | Ahead) -> None:
-        self._base: Store | Ahead = base
+    def __init__(self, base: State) -> None:
+        self._base = base
         self.lifecycle: Lifecycle = base.lifecycle
         self.is_closed: bool = base.is_closed
         self.seq: int = base.seq
@@ -59,31 +84,29 @@ class Ahead:
         self.index = record.index
 
     def find(self, alloc: str) -> Allocation | None:
-        """Return an allocation, to be looked at only; None where it is not known. O(1), or O(tasks) where it moved."""
-        known = self._changed.get(alloc)
-        if known is None:
-            known = self._base.find(alloc)
+        """Return an allocation, to be looked at only; None without it. O(1), or O(tasks) where it moved."""
+        allocation = self._changed.get(alloc)
+        if allocation is None:
+            allocation = self._base.find(alloc)
         unfolded = self._unfolded.pop(alloc, ())
         if unfolded:
             if alloc not in self._changed:
-                known = self._changed[alloc] = Allocation(alloc, tasks={}) if known is None else known.copy()
-            assert known is not None
+                allocation = self._changed[alloc] = (
+                    Allocation(alloc, tasks={}) if allocation is None else allocation.copy()
+                )
+            assert allocation is not None
             for record in unfolded:
-                apply_record(known, record, self.lifecycle, "keep")  # as the store does
-        return known
+                apply_record(allocation, record, self.lifecycle, "keep")  # as the core does
+        return allocation
 
     def owned(self, alloc: str) -> Allocation:
         """Return an allocation, to be looked at only. Raises UnknownAllocation."""
-        known = self.find(alloc)
-        if known is None:
+        allocation = self.find(alloc)
+        if allocation is None:
             raise UnknownAllocation(f"no allocation {alloc!r} is known")
-        return known
+        return allocation
 
     def digest_of(self, id: str) -> int | None:
         """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
         digest = self._ids.get(id)
         return self._base.digest_of(id) if digest is None else digest
-
-
-State: TypeAlias = Store | Ahead
-"""What a write is checked against, and decided on."""

@@ -27,7 +27,7 @@ __all__ = [
     "check_input",
     "check_listener",
     "check_model",
-    "check_said",
+    "check_pairs",
     "check_text",
     "checked_reports",
     "checked_time",
@@ -77,8 +77,8 @@ def check_address(alloc: object, task: object, id: object, expected_version: obj
 
 def checked_writes(writes: object) -> tuple[Any, ...]:
     """Return what is to be written together; each is checked where it is looked at. O(n). Raises DecodeError."""
-    if (found := _no_list_of(Write, writes)) is not None:
-        raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {found}")
+    if (other := _no_list_of(Write, writes)) is not None:
+        raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {other}")
     return tuple(writes)  # type: ignore[arg-type]  # it can be iterated over
 
 
@@ -198,14 +198,14 @@ def check_input(value: Any) -> None:
         raise InputRefused(f"inputs.{type(value).__name__} cannot be decided on: {error}") from None
 
 
-def check_said(said: object) -> None:
+def check_pairs(pairs: object) -> None:
     """Check that inputs that are reported together are pairs, each a task and an input. O(n). Raises InputRefused."""
     right = 'expected a list of pairs, each a task and an input, such as [("web", inputs.Exited())]'
-    if not isinstance(said, (list, tuple)):
-        raise InputRefused(f"{right}, found {_kind(said)}")
-    if not said:
+    if not isinstance(pairs, (list, tuple)):
+        raise InputRefused(f"{right}, found {_kind(pairs)}")
+    if not pairs:
         raise InputRefused(f"{right}, found none")
-    for place, pair in enumerate(said):
+    for place, pair in enumerate(pairs):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:  # noqa: PLR2004 - a pair
             raise InputRefused(f"{right}; entry {place} is {_kind(pair)}")
 
@@ -215,8 +215,8 @@ _A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
 
 def checked_reports(reports: object) -> tuple[Any, ...]:
     """Return what is to be reported in one append; each is checked where it is looked at. O(n). Raises InputRefused."""
-    if (found := _no_list_of(inputs.Said, reports)) is not None:
-        raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {found}")
+    if (other := _no_list_of(inputs.Said, reports)) is not None:
+        raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {other}")
     return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
 
 

@@ -14,8 +14,8 @@ from itertools import groupby, takewhile
 from typing import Final
 
 from taskfold.fold.allocation import Allocation, Fold
+from taskfold.live.changes import Change
 from taskfold.live.reader import Reader
-from taskfold.live.store import Change
 from taskfold.model.errors import Gone, LogError
 from taskfold.model.record import Record
 

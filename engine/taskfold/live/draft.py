@@ -33,18 +33,58 @@ from taskfold.model.events import TaskEvent
 from taskfold.model.record import LogHeader, Placed, Record, Updated, Write
 from taskfold.nomad.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
 from taskfold.nomad.observation import other_object
-from taskfold.nomad.snapshot import check_types
+from taskfold.nomad.snapshot import Snapshot, check_types
 
-__all__ = ["Draft", "placed_body", "to_json_fields"]
+__all__ = ["Draft", "placing", "updating"]
 
 
-def placed_body(fields: Mapping[str, bytes]) -> Raw:
+def placing(allocation: Snapshot | Mapping[str, Any] | bytes | str, time_ns: int | None = None) -> Write:
+    """Return the write that places an allocation. Raises DecodeError when it has no ID, or is none."""
+    fields = dict(allocation.fields) if isinstance(allocation, Snapshot) else fields_from_json(_text(allocation))
+    if "ID" not in fields:
+        raise DecodeError("$.ID: expected the ID of the allocation, found nothing")
+    try:
+        alloc = msgspec.json.decode(fields["ID"], type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        raise DecodeError(f"$.ID: expected a text, found {fields['ID'][:60].decode(errors='replace')}") from None
+    return Write(alloc=alloc, event=Placed(body=_placed_body(fields)), time_ns=time_ns)
+
+
+def updating(
+    alloc: str,
+    fields: Mapping[str, Any],
+    *,
+    time_ns: int | None = None,
+    id: str | None = None,
+    expected_version: int | None = None,
+) -> Write:
+    """Return the write that changes top-level fields of an allocation. Raises DecodeError for what JSON cannot say."""
+    event = Updated(fields=_to_json_fields(fields))
+    return Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
+
+
+def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
+    """Return the JSON of an allocation. Raises DecodeError for what is neither JSON nor an object of JSON values."""
+    if isinstance(allocation, (bytes, str)):
+        return allocation
+    if not isinstance(allocation, Mapping):
+        raise DecodeError(
+            "$: expected an allocation as JSON text, as a mapping or as a Snapshot, "
+            f"found a value of type {type(allocation).__name__}"
+        )
+    try:
+        return msgspec.json.encode(allocation if isinstance(allocation, dict) else dict(allocation))
+    except UNWRITABLE as error:
+        raise DecodeError(f"the allocation cannot be written as JSON: {problem_of(error)}") from None
+
+
+def _placed_body(fields: Mapping[str, bytes]) -> Raw:
     """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
     left_out = (*FROM_RECORDS, *FROM_TASKS)
     return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
 
 
-def to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
+def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
     """Return fields as JSON text by name. Raises DecodeError for a value that JSON cannot say."""
     if not isinstance(fields, Mapping):
         raise DecodeError(f"$: expected fields by name, found a value of type {type(fields).__name__}")
@@ -95,27 +135,25 @@ class Draft(Ahead):
         super().__init__(base)
         self.refusals: list[tuple[int, TaskfoldError]] = []
         """Which writes are refused, by their place from 0, and why."""
-        self.drafted: list[Record] = []
-        """The records of the others, in order, without the repeats."""
-        self._lines: list[bytes] = []
-        """Their lines."""
         self.time_ns = time_ns
         """The time of those that tell none."""
         self._index = self.index + 1
-        self._places: list[int | None] = []
-        """For each write, where its record is among the drafted; None for a repeat or a refusal."""
+        self._entries: list[Entry | None] = []
+        """For each write, its record and its line; None for a repeat or a refusal."""
 
     def add(self, write: Write) -> None:
         """Check a write, and draft its record. O(tasks of the allocation)."""
         try:
             entry = self._entry(write)
         except TaskfoldError as refusal:
-            self.refusals.append((len(self._places), refusal))
+            self.refusals.append((len(self._entries), refusal))
             entry = None
-        self._places.append(None if entry is None else len(self.drafted))
-        if entry is not None:
-            self.drafted.append(entry.record)
-            self._lines.append(entry.line)
+        self._entries.append(entry)
+
+    @property
+    def new_records(self) -> list[Record]:
+        """The records to be written, in order, without the repeats. O(writes)."""
+        return [entry.record for entry in self._entries if entry is not None]
 
     def _entry(self, write: Write) -> Entry | None:
         """Return the entry of a write; None for a repeat. Raises what refuses it."""
@@ -127,21 +165,21 @@ class Draft(Ahead):
         check_event(write.event)
         if write.id is not None and self._is_repeat(write, write.id):
             return None
-        known = self.find(write.alloc)
-        found = 0 if known is None else known.version
-        if write.expected_version is not None and write.expected_version != found:
-            raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=found)
+        allocation = self.find(write.alloc)
+        version = 0 if allocation is None else allocation.version
+        if write.expected_version is not None and write.expected_version != version:
+            raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=version)
         time_ns = self.time_ns if write.time_ns is None else checked_time(write.time_ns)
         entry = entry_of(
             Record(
                 seq=self.seq + 1,
                 index=self._index,
                 alloc=write.alloc,
-                version=found + 1,
+                version=version + 1,
                 task=write.task,
                 time_ns=time_ns,
                 id=UNSET if write.id is None else write.id,
-                event=self._event(write, known, time_ns),
+                event=self._event(write, allocation, time_ns),
             )
         )
         self.take(entry.record)
@@ -159,47 +197,47 @@ class Draft(Ahead):
                 raise
             return is_repeat(id, digest, write.alloc, write.task, stored)
 
-    def _event(self, write: Write, known: Allocation | None, time_ns: int) -> Any:
+    def _event(self, write: Write, allocation: Allocation | None, time_ns: int) -> Any:
         """Return the event to record, complete. Raises what refuses it."""
         event = write.event
         if isinstance(event, Placed):
-            return self._placed(write, event, known, time_ns)
-        if known is None:
+            return self._new_placing(write, event, allocation, time_ns)
+        if allocation is None:
             raise UnknownAllocation(f"no allocation {write.alloc!r} is known")
         if isinstance(event, Updated):
-            return self._updated(write, event)
+            return self._new_update(write, event)
         if not write.task:
             raise Refused(f"{type(event).__name__} happens to a task: name it")
         if isinstance(event, TaskEvent) and not checked_time(event.time_ns, "$.Event.Time"):
             event = msgspec.structs.replace(event, time_ns=time_ns)
-        task = known.tasks.get(write.task)
+        task = allocation.tasks.get(write.task)
         state = PENDING if task is None else task.state
         if not self.lifecycle.may(state, event):
             raise self.lifecycle.illegal(write.task, state, event)
         return event
 
-    def _placed(self, write: Write, event: Placed, known: Allocation | None, time_ns: int) -> Placed:
+    def _new_placing(self, write: Write, event: Placed, allocation: Allocation | None, time_ns: int) -> Placed:
         """Return a placing with the indexes that a new allocation gets. Source: UpsertAllocs, in every version."""
         if write.task:
             raise Refused(f"an allocation is placed, not a task: leave {write.task!r} out")
-        if known is not None:
-            raise AlreadyPlaced(allocation=write.alloc, found=known.version)
+        if allocation is not None:
+            raise AlreadyPlaced(allocation=write.alloc, found=allocation.version)
         fields = {} if event.body is UNSET else fields_from_json(event.body)
         other = other_object(fields)
         if other:
             raise DecodeError(f"$: expected an allocation, found what looks like {other}")
-        named = fields.setdefault("ID", msgspec.json.encode(write.alloc))
-        if not write.alloc or msgspec.json.decode(named) != write.alloc:
-            raise DecodeError(f"$.ID: expected {write.alloc!r}, found {named[:60].decode(errors='replace')}")
+        own_id = fields.setdefault("ID", msgspec.json.encode(write.alloc))
+        if not write.alloc or msgspec.json.decode(own_id) != write.alloc:
+            raise DecodeError(f"$.ID: expected {write.alloc!r}, found {own_id[:60].decode(errors='replace')}")
         fields["CreateIndex"] = fields["AllocModifyIndex"] = b"%d" % self._index
         if fields.get("CreateTime", b"0") == b"0":
             fields["CreateTime"] = b"%d" % time_ns
         check_types(fields)
         if "Job" in fields:
             fields["Job"] = _stored_job(fields["Job"], self.header)
-        return Placed(body=placed_body(fields))
+        return Placed(body=_placed_body(fields))
 
-    def _updated(self, write: Write, event: Updated) -> Updated:
+    def _new_update(self, write: Write, event: Updated) -> Updated:
         """Return an update with the index of a server's write. Source: UpsertAllocs, in every version."""
         if write.task:
             raise Refused(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
@@ -219,21 +257,25 @@ class Draft(Ahead):
         return Updated(fields=fields, cleared=event.cleared)
 
     def appends(self) -> list[Append]:
-        """Return what was drafted, to be appended in its order."""
-        if len(self.drafted) == 1:  # as most have it
-            (record,) = self.drafted
-            return [Append(record.alloc, record.version - 1, self.drafted, self._lines)]
-        found: list[Append] = []
+        """Return what was drafted, to be appended in its order. O(writes)."""
+        if len(self._entries) == 1:  # as most have it
+            (only,) = self._entries
+            return (
+                [] if only is None else [Append(only.record.alloc, only.record.version - 1, [only.record], [only.line])]
+            )
+        appends: list[Append] = []
         records: list[Record] = []
         lines: list[bytes] = []
-        for record, line in zip(self.drafted, self._lines, strict=True):
-            if not records or records[-1].alloc != record.alloc:
-                records, lines = [], []
-                found.append(Append(record.alloc, record.version - 1, records, lines))
-            records.append(record)
-            lines.append(line)
-        return found
+        for entry in self._entries:
+            if entry is not None:
+                record = entry.record
+                if not records or records[-1].alloc != record.alloc:
+                    records, lines = [], []
+                    appends.append(Append(record.alloc, record.version - 1, records, lines))
+                records.append(record)
+                lines.append(entry.line)
+        return appends
 
     def records(self) -> list[Record | None]:
         """Return, for each write, its record as it will stand in the log; None for a repeat."""
-        return [None if place is None else self.drafted[place] for place in self._places]
+        return [None if entry is None else entry.record for entry in self._entries]

@@ -2,53 +2,99 @@
 
 Any thread may call any method. Writers take turns: one append is checked, written to the log and folded before the next
 begins. Readers never wait for the log's disk, and see an append whole or not at all (`live.store`). Callbacks of
-bound models and listeners run when the turn is over and nothing is locked (`taskfold.live.telling`).
+bound models and listeners run when the turn is over and nothing is locked (`live.callbacks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
-import msgspec
+from msgspec import Raw
 
-from taskfold.fold.allocation import Fold
+from taskfold.decision.group import Group
+from taskfold.fold.allocation import AllocationState, Fold
 from taskfold.fold.binding import Binding, Condition
-from taskfold.live.ahead import State
-from taskfold.live.arguments import Durability, check_durability, check_model, checked_writes
-from taskfold.live.collecting import Collecting
-from taskfold.live.draft import Draft, placed_body, to_json_fields
-from taskfold.live.folding import Folding
-from taskfold.live.grouping import Drafted
-from taskfold.live.reporting import Reporting
-from taskfold.live.turns import NOTHING, Bound, Question, in_turn, writing
-from taskfold.log.contract import Append, check_dialect, kept_records
-from taskfold.log.entries import UNWRITABLE, problem_of
+from taskfold.fold.status import is_client_terminal
+from taskfold.fold.task import TaskState
+from taskfold.live.arguments import (
+    Durability,
+    check_durability,
+    check_listener,
+    check_model,
+    check_text,
+    checked_reports,
+    checked_time,
+    checked_writes,
+)
+from taskfold.live.background import LogListener
+from taskfold.live.core import Core
+from taskfold.live.draft import Draft, placing, updating
+from taskfold.live.drafting import Drafter
+from taskfold.live.due import Deadlines
+from taskfold.live.grouping import Groups
+from taskfold.live.grouping_async import write_async
+from taskfold.live.listeners import Listeners
+from taskfold.live.models import NOTHING
+from taskfold.live.reader import Reader
+from taskfold.live.retention import Candidate, Retention, candidates
+from taskfold.live.steps_async import StepsAsync
+from taskfold.live.store import Store, View
+from taskfold.live.turns import Turns, in_turn, writing
+from taskfold.live.waiters import WAITERS_PER_KEY, Question, Reply, wait, wait_async
+from taskfold.log.contract import Append, Compacts, EventLog, check_dialect, kept_records
+from taskfold.log.memory import MemoryLog
 from taskfold.log.opening import is_new_log, open_log, open_reader
-from taskfold.model.clock import Clock
+from taskfold.log.ownership import Owned
+from taskfold.log.read_only import ReadOnlyLog
+from taskfold.model.clock import Clock, SystemClock
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect
-from taskfold.model.errors import AppendRefused, DecodeError, LogError, Refused, TaskfoldError
+from taskfold.model.effects import Step
+from taskfold.model.errors import (
+    DecodeError,
+    Gone,
+    ListenerError,
+    LogError,
+    Refused,
+    TaskfoldError,
+    UnknownAllocation,
+    UnreadableLog,
+)
 from taskfold.model.events import TaskEvent
-from taskfold.model.record import Finished, Placed, Record, Updated, Write
-from taskfold.nomad.fields import fields_from_json
+from taskfold.model.inputs import Input, Said
+from taskfold.model.record import Collected, Finished, Record, Write
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.memory import Memory
 from taskfold.nomad.observation import Observation, Statement, check_statement
 from taskfold.nomad.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from taskfold.live.shared import LogListener
 
 __all__ = ["Engine"]
 
 _RECORDS_PER_CHECKPOINT: Final = 10_000
 """From how many records on closing leaves a checkpoint: folding fewer takes some ten milliseconds."""
 
+_COLLECTED_AT_ONCE: Final = 256
+"""How many allocations one write collects, so that others have their turn in between."""
 
-class Engine(Reporting, Collecting):
+
+class Engine(Owned):
     """Keeps the state of allocations, and records what happens to their tasks in a log.
+
+    - begin and end: `open`, `close`, `checkpoint`, `backup`, `compact`, `catch_up`
+    - events, said by the embedder: `place`, `record`, `update`, `append`, `check`; from a real Nomad: `observe`
+    - decisions, made by taskfold: `report`, `report_all`, `report_batch`, `report_async`; `due`, `next_due`, `restore`,
+      `group`
+    - reading: `task`, `snapshot`, `allocations`, `history`, `subscribe`, `index`; for faces, `reader`
+    - waiting: `wait`, `wait_job`, `wait_index`, each with an async twin; `release`
+    - hearing: `on_step`, `on_collect`, `steps_async`; models of one's own: `bind`, `unbind`
+    - retention: `collect`, `collectable`, `retain`, `is_collected`
+
+    It is a `taskfold.Core`, which has no thread, log or clock, with all three.
 
     >>> from taskfold import events
     >>> engine = Engine(dialect="1.1.2")
@@ -59,10 +105,50 @@ class Engine(Reporting, Collecting):
     ('pending', 1)
     """
 
-    _listener: LogListener | None = None
-    """What takes in what others write, where the engine only reads."""
-    _memory: Memory | None = None
-    """What is remembered of what was observed, beside the state."""
+    instead = "open its log again where it is needed, with read_only=True to read; snapshots and records can be copied"
+
+    def __init__(
+        self,
+        log: EventLog | None = None,
+        *,
+        dialect: str | Dialect = DEFAULT_DIALECT,
+        clock: Clock | None = None,
+        waiters_per_key: int = WAITERS_PER_KEY,
+        seed: int | None = None,
+        core: Core | None = None,
+        durability: Durability = "batch",
+    ) -> None:
+        """Go on from a log, or begin in memory. O(records of the log).
+
+        What several threads or tasks write at the same time is written together, with one wait for the disk, unless
+        ``durability`` is ``each``; every write is acknowledged when it is on disk, either way.
+
+        ``core`` has the state already, where it took in the log's records when that was opened.
+        The index goes on from the log's. A clock that is a `model.clock.Timer` governs how long waits last, too.
+        A seed makes the jitter of restart delays the same in every run; without one it is random.
+        """
+        check_durability(durability)
+        if isinstance(log, (str, os.PathLike)):
+            raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
+        log = MemoryLog(dialect) if log is None else log
+        self.store = Store(log, waiters_per_key=waiters_per_key, core=core)
+        """The state and the log: the engine's own; faces have the `reader`."""
+        self.reader = Reader(self.store)
+        """Reads the state for faces, and waits for it."""
+        self.dialect = self.store.dialect
+        self._core = self.store.core
+        self._core.plan_all()
+        self._turns = Turns(self.store)
+        self._groups = Groups(self._turns, is_grouping=durability == "batch" and hasattr(log, "sync"))
+        rng = random.Random(seed)  # noqa: S311 - jitter is no secret
+        self._drafter = Drafter(self._turns, SystemClock() if clock is None else clock, rng)
+        self._deadlines = Deadlines(self._turns, self._groups, self._drafter)
+        self._collect_listeners = Listeners[Snapshot, str]()
+        self._memory = Memory()
+        """What is remembered of what was observed, beside the state."""
+        self._listener: LogListener | None = None
+        """Takes in what others write, where the engine only reads."""
+        self._own_with(log)
 
     @classmethod
     def open(
@@ -88,10 +174,10 @@ class Engine(Reporting, Collecting):
         if read_only:
             return cls._open_reader(path, dialect, clock, seed)
         name = dialect.name if isinstance(dialect, Dialect) else dialect
-        folding = Folding()
-        log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None), reader=folding)
+        core = Core()
+        log = open_log(path, name or (DEFAULT_DIALECT if is_new_log(path) else None), reader=core)
         try:
-            return cls(log, clock=clock, seed=seed, folding=folding, durability=durability)
+            return cls(log, clock=clock, seed=seed, core=core, durability=durability)
         except BaseException:
             log.close()
             raise
@@ -101,14 +187,12 @@ class Engine(Reporting, Collecting):
         cls, path: str | Path, dialect: str | Dialect | None, clock: Clock | None, seed: int | None
     ) -> Self:
         """Open a log to be read only, and follow it. Raises LogError and DialectError."""
-        from taskfold.live.shared import LogListener
-
-        folding = Folding()
-        log = open_reader(path, reader=folding)
+        core = Core()
+        log = open_reader(path, reader=core)
         try:
             if dialect is not None:
                 check_dialect(log.header, dialect)
-            engine = cls(log, clock=clock, seed=seed, folding=folding)
+            engine = cls(log, clock=clock, seed=seed, core=core)
             engine._listener = LogListener(engine)
             engine._listener.start()
         except BaseException:
@@ -116,7 +200,26 @@ class Engine(Reporting, Collecting):
             raise
         return engine
 
-    # --- writing ---
+    @property
+    def clock(self) -> Clock:
+        """The clock: what is written and decided has its times, and waits last by it."""
+        return self._drafter.clock
+
+    @clock.setter
+    def clock(self, clock: Clock) -> None:
+        self._drafter.clock = clock
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the log was opened to be read only: then every method that writes raises ReadOnly."""
+        return isinstance(self.store.log, ReadOnlyLog)
+
+    def _check_writable(self) -> None:
+        """Refuse what only who writes may ask for. Raises ReadOnly."""
+        if isinstance(self.store.log, ReadOnlyLog):
+            self.store.log.refuse()
+
+    # --- events ---
 
     def place(self, allocation: Snapshot | Mapping[str, Any] | bytes | str, *, time_ns: int | None = None) -> None:
         """Place an allocation: its top-level fields, as Nomad's JSON or as an object of the same names.
@@ -126,14 +229,7 @@ class Engine(Reporting, Collecting):
         (`taskfold.nomad.canonical_job`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
         Raises DecodeError when it has no ID or its Job is none, and VersionConflict when that ID was placed before.
         """
-        fields = dict(allocation.fields) if isinstance(allocation, Snapshot) else fields_from_json(_text(allocation))
-        if "ID" not in fields:
-            raise DecodeError("$.ID: expected the ID of the allocation, found nothing")
-        try:
-            alloc = msgspec.json.decode(fields["ID"], type=str)
-        except (msgspec.DecodeError, UnicodeError):
-            raise DecodeError(f"$.ID: expected a text, found {fields['ID'][:60].decode(errors='replace')}") from None
-        self._write(Engine._drafted_write, Write(alloc=alloc, event=Placed(body=placed_body(fields)), time_ns=time_ns))
+        self._groups.write(self._drafter.write, placing(allocation, time_ns))
 
     def record(
         self,
@@ -153,8 +249,8 @@ class Engine(Reporting, Collecting):
         Raises UnknownAllocation, IllegalEvent, Refused (by a bound model), VersionConflict, and LogError when the log
         cannot be written: then nothing changed. Raises ListenerError when it was recorded, and then a model raised.
         """
-        return self._write(
-            Engine._drafted_write,
+        return self._groups.write(
+            self._drafter.write,
             Write(
                 alloc=alloc,
                 task=task,
@@ -179,11 +275,8 @@ class Engine(Reporting, Collecting):
         AllocModifyIndex moves with it. Values are what JSON can say, or msgspec.Raw.
         Raises as `record` does, and DecodeError for a field that follows from the log.
         """
-        event = Updated(fields=to_json_fields(fields))
-        return self._write(
-            Engine._drafted_write,
-            Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version),
-        )
+        write = updating(alloc, fields, time_ns=time_ns, id=id, expected_version=expected_version)
+        return self._groups.write(self._drafter.write, write)
 
     def append(self, writes: Iterable[Write]) -> list[Record | None]:
         """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
@@ -191,16 +284,8 @@ class Engine(Reporting, Collecting):
         Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
         Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
         """
-        return self._write(Engine._drafted_append, checked_writes(writes))  # what they come from runs in no turn
-
-    def _drafted_append(self, state: State, writes: Sequence[Write]) -> Drafted[list[Record | None]]:
-        """Draft writes that are all recorded or none. Raises AppendRefused."""
-        draft = Draft(state, self._asked_ns() if self._questions else self.clock.time_ns())
-        for write in writes:
-            draft.add(write)
-        if draft.refusals:
-            raise AppendRefused(draft.refusals)
-        return Drafted(draft.records(), draft.appends(), (), self._question_of(draft) if self._bindings else NOTHING)
+        # What they come from runs in no turn.
+        return self._groups.write(self._drafter.append, checked_writes(writes))
 
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
         """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
@@ -208,39 +293,10 @@ class Engine(Reporting, Collecting):
 
     @writing
     def _check_writes(self, writes: Sequence[Write]) -> list[tuple[int, TaskfoldError]]:
-        draft = Draft(self.store, self.clock.time_ns())
+        draft = Draft(self._core, self.clock.time_ns())
         for write in writes:
             draft.add(write)
         return draft.refusals
-
-    def _drafted_write(self, state: State, write: Write) -> Drafted[Record | None]:
-        """Draft one write. Raises what refuses it."""
-        draft = Draft(state, self._asked_ns() if self._questions else self.clock.time_ns())
-        draft.add(write)
-        for _, refusal in draft.refusals:
-            raise refusal
-        result = draft.drafted[0] if draft.drafted else None
-        return Drafted(result, draft.appends(), (), self._question_of(draft) if self._bindings else NOTHING)
-
-    def _asked_ns(self) -> int:
-        """Return the time of a write that models were asked with; else the clock's."""
-        asked = self._asked()
-        return self.clock.time_ns() if asked is None else asked.time_ns
-
-    def _question_of(self, draft: Draft) -> Question:
-        """Return what models are asked before a draft is recorded, and told afterwards. Raises Refused."""
-        bound: dict[tuple[str, str], Bound] = {}
-        for record in draft.drafted:
-            task = record.alloc, record.task
-            if (binding := self._bindings.get(task)) is None:
-                continue
-            if task in bound:
-                raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
-            assert isinstance(record.event, (TaskEvent, Finished))
-            bound[task] = self._bound(binding, *task, [record.event])
-        return Question(list(bound.values()), draft.time_ns) if bound else NOTHING
-
-    # --- mirroring ---
 
     @writing
     def observe(self, *statements: Statement) -> list[Record]:
@@ -251,30 +307,298 @@ class Engine(Reporting, Collecting):
         tells of jobs is remembered for allocations of other calls: several calls do what one with all of it does.
         Raises DecodeError and LogError: then nothing changed.
         """
-        scratch, known = Fold(self.dialect, on_illegal="keep"), self.store.fold.allocations
-        memory = self._memory = self._memory or Memory()
-        draft = memory.draft()
+        scratch, allocations = Fold(self.dialect, on_illegal="keep"), self._core.fold.allocations
+        draft = self._memory.draft()
         importer = Importer(self.dialect, scratch, memory=draft)
         records: dict[str, list[Record]] = {}
         for statement in statements:
             check_statement(statement)
             if isinstance(statement, Observation) and statement.alloc not in scratch:
-                # Of what this call has not told of yet, the store knows what there is.
-                found = known.get(statement.alloc)
-                is_old = self.is_collected(statement.alloc) if found is None else memory.is_repeat(statement, found)
+                # Of what this call has not told of yet, the state knows what there is.
+                before = allocations.get(statement.alloc)
+                is_old = (
+                    self.is_collected(statement.alloc) if before is None else self._memory.is_repeat(statement, before)
+                )
                 if is_old:
                     continue
             for alloc in importer.concerned(statement):
-                if alloc in known and alloc not in scratch:
-                    scratch.allocations[alloc] = known[alloc].copy()
+                if alloc in allocations and alloc not in scratch:
+                    scratch.allocations[alloc] = allocations[alloc].copy()
             for record in importer.observe(statement):
                 records.setdefault(record.alloc, []).append(record)
-        written = self.store.commit([Append(alloc, of_it[0].version - 1, of_it) for alloc, of_it in records.items()])
-        memory.keep(draft, self.store.fold)
-        self._publish_moves(records, written)
-        return written
+        appends = [Append(alloc, of_alloc[0].version - 1, of_alloc) for alloc, of_alloc in records.items()]
+        new_records = self.store.commit(appends)
+        self._memory.keep(draft, self._core.fold)
+        self._turns.publish_moves(records, new_records)
+        return new_records
 
-    # --- models of one's own ---
+    # --- decisions ---
+
+    def report(
+        self,
+        alloc: str,
+        task: str,
+        input: Input,
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report what happened to a task, or what somebody wants (an empty task: of the allocation); taskfold decides.
+
+        What is decided is recorded as one write before this returns; then the step's effects are owed, in order. The
+        outcome of an input that does not fit is in the step, too, and changes nothing; see `taskfold.decision.rules`.
+        O(1), or O(tasks of the allocation) where others are concerned.
+
+        >>> from taskfold import Engine, events, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> for input in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+        ...     step = engine.report("203266e5", "redis", input)
+        >>> [event.restart_reason for _, event in step.events if isinstance(event, events.Restarting)]
+        ['Restart within policy']
+
+        Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
+        VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
+        Raises ListenerError, which has the step, when it was recorded, and then a listener raised. Where the call is
+        interrupted (KeyboardInterrupt) after it was recorded, the next `due` returns the step.
+        """
+        return self._groups.write(self._drafter.report, alloc, ((task, input),), time_ns, id, expected_version)
+
+    def report_all(
+        self,
+        alloc: str,
+        inputs: Sequence[tuple[str, Input]],
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report what was learnt together of an allocation, each with its task; taskfold decides on all of it as one.
+
+        So a task that ended is not said to be ended because of another one: it had ended. One write, all or nothing;
+        the outcome is ``decided`` if that of any input is. Raises as `report` does.
+
+        >>> from taskfold import Engine, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> tasks = "redis", "stats"
+        >>> for input in (inputs.Placed(), inputs.Started(), inputs.KillRequested(), inputs.Exited()):
+        ...     step = engine.report_all("203266e5", [(task, input) for task in tasks])
+        >>> step.effects, engine.snapshot("203266e5").client_status
+        ((Collect(),), 'complete')
+        """
+        return self._groups.write(self._drafter.report, alloc, inputs, time_ns, id, expected_version)
+
+    def report_batch(self, reports: Iterable[Said]) -> list[Step]:
+        """Report several inputs, of any allocations, as one append; return the step of each, in their order.
+
+        Each is decided, and recorded, as if it had come by itself after the ones before, as a write with its own index;
+        all of them are on disk after one wait, or none is. What was learnt together of one allocation is reported by
+        `report_all`, which decides on it as one. O(reports).
+
+        >>> from taskfold import Engine, inputs
+        >>> engine = Engine(dialect="1.1.2", seed=1)
+        >>> allocs, pair = ("203266e5", "69e8e345"), (inputs.Placed(), inputs.Started())
+        >>> for alloc in allocs:
+        ...     engine.place({"ID": alloc, "JobID": "example"})
+        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in pair for alloc in allocs]
+        >>> steps = engine.report_batch(reports)
+        >>> [step.alloc for step in steps], engine.index
+        (['203266e5', '69e8e345', '203266e5', '69e8e345'], 6)
+
+        Raises AppendRefused, which names every report that is refused, and by what `report` would raise; LogError when
+        the log cannot be written: then nothing changed. Raises ListenerError, which has the steps, when all was
+        recorded, and then a listener raised. Where the call is interrupted after that, the next `due` returns them.
+        """
+        return self._groups.write(self._drafter.batch, checked_reports(reports))
+
+    async def report_async(
+        self,
+        alloc: str,
+        task: str,
+        input: Input,
+        *,
+        time_ns: int | None = None,
+        id: str | None = None,
+        expected_version: int | None = None,
+    ) -> Step:
+        """Report as `report` does, from an event loop, which goes on meanwhile.
+
+        What tasks and threads report at the same time waits for the disk together. Where the task is cancelled after
+        its report was taken up, the next `due` returns the step. What a listener raises is told to the exception
+        handler of the event loop; else it raises as `report` does.
+        """
+        pairs = ((task, input),)
+        return await write_async(self._groups, self._drafter.report, alloc, pairs, time_ns, id, expected_version)
+
+    def due(self, now_ns: int | None = None) -> list[Step]:
+        """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
+
+        Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
+        What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
+        and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
+        Raises ListenerError when everything due was decided, and listeners raised. Where it raises, or is interrupted,
+        what was decided is returned by the next call.
+        """
+        self._check_writable()
+        return self._deadlines.due(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
+
+    def next_due(self) -> int | None:
+        """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
+        return self._deadlines.next_ns()
+
+    @in_turn
+    def restore(self, now_ns: int | None = None) -> list[Step]:
+        """Return what is still owed to every allocation that taskfold decides for, after the embedder was away.
+
+        Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
+        finds a process reports `Restored`, or how it ended. O(tasks).
+        """
+        self._check_writable()
+        until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
+        return self._core.restore(until_ns, rng=self._drafter.rng)
+
+    @in_turn
+    def group(self, alloc: str) -> Group:
+        """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
+        return self._core.group(alloc)
+
+    # --- reading ---
+
+    @property
+    def index(self) -> int:
+        """The index of the newest write; 0 before the first."""
+        return self.store.index
+
+    def task(self, alloc: str, task: str) -> TaskState:
+        """Return the state of a task as it is now. O(1). Raises UnknownAllocation and UnknownTask."""
+        with self.store.lock:
+            self.store.check_whole()
+            return self._core.task(alloc, task)
+
+    def snapshot(self, alloc: str) -> Snapshot:
+        """Return an allocation as it is now: typed access, and JSON in any dialect. Raises UnknownAllocation."""
+        return self.store.texts.snapshot(self.store.read(alloc))
+
+    def allocations(
+        self, *, job: str | None = None, node: str | None = None, status: str | None = None, prefix: str = ""
+    ) -> View:
+        """Return the allocations that match everything asked for, sorted by ID, all as they are at this index.
+
+        ``status`` is the client status. The view may be read while writers go on. O(log n + matches).
+        """
+        return self.store.view(prefix=prefix, job=job, node=node, status=status)
+
+    def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
+        """Return every record of an allocation, or of one of its tasks. O(records).
+
+        That of what was collected, too. Raises UnknownAllocation, Gone where records were removed, and LogError where
+        the log does not have all that the state was folded from.
+        """
+        with self.store.lock:
+            self.store.check_whole()
+            allocation = self._core.find(alloc)
+            version = 0 if allocation is None else allocation.version
+        records = list(self.store.log.read(alloc, after_version))
+        if not records and not version:
+            raise UnknownAllocation(f"no allocation {alloc!r} is known")
+        newest = records[-1].version if records else after_version
+        if newest < version:
+            raise UnreadableLog(
+                f"the log is damaged: its records of allocation {alloc} end at version {newest}, where it is at "
+                f"version {version}"
+            )
+        return [record for record in records if task is None or record.task == task]
+
+    def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
+        """Yield every record after a position, none left out, and wait for those to come.
+
+        It ends when none came for ``timeout`` seconds, and when the engine is closed. Raises Gone where records were
+        removed, and LogError where the log cannot be read, or has less than it had.
+        """
+        while True:
+            newest = self.store.seq
+            for record in self.store.log.read_all(after):
+                after = record.seq
+                yield record
+            if after < newest:
+                raise LogError(f"the log ends at position {after}, though the engine holds its state at {newest}")
+            if self._wait(self.reader.newest_seq, after, timeout).index <= after:
+                return
+
+    # --- waiting ---
+
+    def wait(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:
+        """Block until the ModifyIndex of an allocation is greater than ``after``; return it as it is then.
+
+        After ``timeout`` seconds, or when the engine is closed, return it as it is; None where it does not exist. One
+        that does not exist counts with the index of the store, as in a blocking query of Nomad: after 0 it returns at
+        once. Cost: O(1) for the waiter, whoever else waits.
+        """
+        return self._snapshot_of(self._wait(self.reader.state_question(alloc), after, timeout).value)
+
+    def wait_job(self, job: str, *, after: int, timeout: float | None = None) -> int:
+        """Block until an allocation of a job was written after an index; return the newest such index (0: none)."""
+        return self._wait(self.reader.job_question(job), after, timeout).index
+
+    def wait_index(self, *, after: int, timeout: float | None = None) -> int:
+        """Block until anything was written after an index; return the index of the newest write."""
+        return self._wait(self.reader.newest_index, after, timeout).index
+
+    async def wait_async(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait` does, on the running event loop. Cancelling it frees the waiter."""
+        return self._snapshot_of(
+            (await wait_async(self.reader, self.reader.state_question(alloc), after, timeout, self.clock)).value
+        )
+
+    async def wait_job_async(self, job: str, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait_job` does, on the running event loop."""
+        return (await wait_async(self.reader, self.reader.job_question(job), after, timeout, self.clock)).index
+
+    async def wait_index_async(self, *, after: int, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as the others have it
+        """Wait as `wait_index` does, on the running event loop."""
+        return (await wait_async(self.reader, self.reader.newest_index, after, timeout, self.clock)).index
+
+    def _wait(self, question: Question[Any], after: int, timeout: float | None) -> Reply[Any]:
+        return wait(self.reader, question, after, timeout, self.clock)
+
+    def _snapshot_of(self, state: AllocationState | None) -> Snapshot | None:
+        return None if state is None else self.store.texts.snapshot(state)
+
+    def release(self) -> None:
+        """End every wait, also those to come: each returns what is known by then."""
+        self.store.release()
+
+    # --- listeners, and models of one's own ---
+
+    def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
+        """Call ``listener`` with every step that is decided, whoever reported. Returns an unsubscribe function.
+
+        It is called in the order of the decisions, after the step was recorded, when nothing is locked: it may wait for
+        any thread, and report, too. The thread that reported calls it; where that happens while another thread calls
+        listeners, or in a listener, the one that is at it does so afterwards. So a listener never runs twice at the
+        same time. What it raises keeps nobody else from hearing, and reaches the thread that called it as a
+        `ListenerError`. So an embedder sees what was asked for through HTTP, too.
+        """
+        check_listener(listener)
+        return self._groups.listeners.add(listener)
+
+    def on_collect(self, listener: Callable[[Snapshot, str], object]) -> Callable[[], None]:
+        """Call ``listener`` with each collected allocation, as it ended, and why. Returns an unsubscribe function.
+
+        It is called after the last record was written, when nothing is locked, as those of `on_step` are. What it
+        raises keeps nobody else from hearing, and reaches who collects as a `ListenerError`.
+        """
+        check_listener(listener)
+        return self._collect_listeners.add(listener)
+
+    def steps_async(self) -> AsyncIterator[Step]:
+        """Yield every step that is decided from this call on, on an event loop; what is due comes at its time.
+
+        One such iterator fires the timers of an engine; it ends when the engine is closed.
+        """
+        return StepsAsync(self, self._groups.recorders)
 
     @in_turn
     def bind(
@@ -293,18 +617,130 @@ class Engine(Reporting, Collecting):
         what is no trigger.
         """
         check_model(task, model)
-        found = self.store.fold.owned(alloc).tasks.get(task)
-        state = "pending" if found is None else found.state
+        task_state = self._core.owned(alloc).tasks.get(task)
+        state = "pending" if task_state is None else task_state.state
         binding = Binding(model, self.dialect, state=state, conditions=conditions, unless=unless)
-        self._bindings[alloc, task] = binding
+        self._turns.models.bindings[alloc, task] = binding
         return binding
 
     @in_turn
     def unbind(self, alloc: str, task: str) -> None:
         """Let the model of a task go; without one, do nothing."""
-        self._bindings.pop((alloc, task), None)
+        self._turns.models.bindings.pop((alloc, task), None)
 
-    # --- the end ---
+    # --- retention ---
+
+    @writing
+    def collect(self, alloc: str, *, reason: str = "asked for", time_ns: int | None = None) -> Record:
+        """Collect an allocation that has ended: a last record is written, and it is known no more. O(tasks).
+
+        >>> from taskfold import Engine, events
+        >>> engine = Engine(dialect="1.1.2")
+        >>> engine.place({"ID": "203266e5", "JobID": "example"})
+        >>> for event in (events.Received(), events.Started(), events.NotRestarting()):
+        ...     _ = engine.record("203266e5", "redis", event)
+        >>> engine.collect("203266e5").event.reason
+        'asked for'
+        >>> len(engine.allocations()), len(engine.history("203266e5"))
+        (0, 5)
+
+        Raises UnknownAllocation, Refused when it has not ended, and LogError when the log cannot be written: then
+        nothing changed. Raises ListenerError when it was collected, and then a listener raised.
+        """
+        check_text(alloc, "$.Alloc")
+        now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
+        status = self.snapshot(alloc).client_status
+        if status is None or not is_client_terminal(status):
+            raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
+        return self._collect([Candidate(alloc, reason)], now_ns)[0]
+
+    @in_turn
+    def collectable(self, retention: Retention, now_ns: int | None = None) -> list[Candidate]:
+        """Return what `retain` would collect, and why, oldest first. O(those that have ended)."""
+        return candidates(self.store, retention, checked_time(self.clock.time_ns() if now_ns is None else now_ns))
+
+    def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
+        """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
+
+        Raises LogError when the log cannot be written: then what was not collected yet is still there. Raises
+        ListenerError when all of it was collected, and listeners raised.
+        """
+        if not isinstance(retention, Retention):
+            raise DecodeError("$: expected what to keep, such as Retention(keep=100)")
+        collected_records: list[Record] = []
+        problems: list[Exception] = []
+        time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
+        while True:
+            try:
+                records = self._collect_some(retention, time_ns)
+            except ListenerError as error:
+                records = error.records
+                problems += error.exceptions
+            collected_records += records
+            if not records:
+                break
+        if problems:
+            raise ListenerError(problems, records=collected_records)
+        return [record.alloc for record in collected_records]
+
+    @writing
+    def _collect_some(self, retention: Retention, time_ns: int) -> list[Record]:
+        """Collect what is to be collected first; it is looked at anew in each turn, since others may have written."""
+        ended = candidates(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
+        return self._collect(ended, time_ns) if ended else []
+
+    def _collect(self, ended: Sequence[Candidate], time_ns: int) -> list[Record]:
+        """Write the last records, as one write, and call who listens."""
+        # What mirrors a Nomad has that one's indexes, and gives none of its own.
+        first = next(iter(self.store.log.read(ended[0].alloc)))
+        index = self.store.index + (not isinstance(first.id, int))
+        snapshots = [self.snapshot(one.alloc) for one in ended]
+        appends = []
+        for one, snapshot in zip(ended, snapshots, strict=True):
+            version = self._core.owned(one.alloc).version
+            body, task_states = snapshot.final_parts()
+            event = Collected(reason=one.reason, body=Raw(body), task_states=Raw(task_states))
+            record = Record(index=index, alloc=one.alloc, version=version + 1, time_ns=time_ns, event=event)
+            appends.append(Append(one.alloc, version, [record]))
+        pairs = [(snapshot, one.reason) for one, snapshot in zip(ended, snapshots, strict=True)]
+        return self._turns.commit(
+            appends,
+            NOTHING,
+            at_once=[partial(self._turns.forget, one.alloc) for one in ended],
+            afterwards=self._collect_listeners.calls(pairs),
+        )
+
+    def is_collected(self, alloc: str) -> bool:
+        """Tell whether an allocation was known once, and is no more. Raises LogError."""
+        if alloc in self._core:
+            return False
+        try:
+            return next(iter(self.store.log.read(alloc)), None) is not None
+        except Gone:
+            return True
+
+    # --- the log ---
+
+    @in_turn
+    def compact(self, collected_before_ns: int | None = None) -> int:
+        """Remove from the log the records of what was collected (before a time), but the last; return how many.
+
+        The state stays as it is. Readers of positions, indexes and times up to there get `Gone`. O(records of the log).
+        Raises LogError when the log cannot do so, or cannot be written: then nothing was removed.
+        """
+        if self.store.is_closed:
+            raise LogError("the engine is closed")
+        if not isinstance(self.store.log, Compacts):
+            raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
+        return self.store.log.compact(collected_before_ns)
+
+    def catch_up(self) -> int:
+        """Take in what other processes have appended to the log; return how many records that were. O(records).
+
+        An engine does so whenever it writes; `taskfold.live.background.LogListener` has it do so as soon as they have.
+        Raises LogError.
+        """
+        return self._turns.catch_up()
 
     @in_turn
     def checkpoint(self) -> bool:
@@ -328,9 +764,13 @@ class Engine(Reporting, Collecting):
             raise LogError("the engine is closed")
         if location := getattr(log, "location", ""):
             return backup(location, copy).newest
-        with self._turn:
+        with self._turns.lock:
             header, records = log.header, list(kept_records(log))
         return backup_records(header, [records], copy).newest
+
+    def _check(self) -> None:
+        """Assert every invariant."""
+        self._turns._check()  # noqa: SLF001 - the check of a part is a part of the check
 
     def __repr__(self) -> str:
         """Return its log, its dialect, how much it keeps and how far it is, without waiting for anybody."""
@@ -350,7 +790,7 @@ class Engine(Reporting, Collecting):
             return
         if self._listener is not None:
             self._listener.stop()
-        with self._turn:
+        with self._turns.lock:
             if not self.store.is_closed and self.store.seq - self.store.checkpoint_seq >= _RECORDS_PER_CHECKPOINT:
                 with suppress(LogError):  # the log is whole without it
                     self.store.save_checkpoint()
@@ -361,18 +801,3 @@ class Engine(Reporting, Collecting):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
-    """Return the JSON of an allocation. Raises DecodeError for what is neither JSON nor an object of JSON values."""
-    if isinstance(allocation, (bytes, str)):
-        return allocation
-    if not isinstance(allocation, Mapping):
-        raise DecodeError(
-            "$: expected an allocation as JSON text, as a mapping or as a Snapshot, "
-            f"found a value of type {type(allocation).__name__}"
-        )
-    try:
-        return msgspec.json.encode(allocation if isinstance(allocation, dict) else dict(allocation))
-    except UNWRITABLE as error:
-        raise DecodeError(f"the allocation cannot be written as JSON: {problem_of(error)}") from None

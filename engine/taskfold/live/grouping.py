@@ -12,8 +12,9 @@ interrupted. What it had not written is drafted anew; what it had written is kno
 from __future__ import annotations
 
 import copy
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -23,14 +24,16 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 from msgspec import Struct
 
 from taskfold.live.ahead import Ahead, State
-from taskfold.live.telling import add_notes
-from taskfold.live.turns import NOTHING, Question, Turns, writing
+from taskfold.live.callbacks import add_notes
+from taskfold.live.listeners import Listeners
+from taskfold.live.models import NOTHING, Question
+from taskfold.live.turns import Turns, writing
 from taskfold.log.contract import Append
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError, LogError, TaskfoldError
 from taskfold.model.record import Record
 
-__all__ = ["Drafted", "Grouping", "Outcome", "Request", "result_of", "steps_of", "told_of"]
+__all__ = ["Drafted", "Groups", "Outcome", "Request", "result_of", "steps_of"]
 
 _LOOKS_EVERY: Final = 0.05
 """After how long who waits looks again, should it not have been woken (seconds)."""
@@ -96,35 +99,66 @@ class Request:
                 self.notify()
 
 
-class Grouping(Turns):
-    """How an engine writes: alone, or together with others who come at the same time."""
+class Groups:
+    """Writes what is drafted: alone, or together with what others want who come at the same time."""
 
-    def _write(self, draft: Callable[[Any, State, *Ts], Drafted[T]], *args: *Ts) -> T:
-        """Write what a method drafts: by itself where nobody else is at work, else together with what others want."""
-        is_lone = not (self._depth or self._requests or self._crowd > 1)
-        if is_lone or not self._is_grouping or self._owns_turn():
-            return self._write_alone(draft, *args)
-        request = Request(lambda state: draft(self, state, *args))
-        return self._write_together(request, partial(self._write_alone, draft, *args))
+    def __init__(self, turns: Turns, *, is_grouping: bool) -> None:
+        """Write in turns; ``is_grouping`` where it gains something: by a log that waits for a disk."""
+        self._turns = turns
+        self.is_grouping = is_grouping
+        self.listeners = Listeners[Step]()
+        """They are told of every step when the turn is over."""
+        self.recorders = Listeners[Step]()
+        """Our own, who are told in the turn: they neither wait nor lock."""
+        # Dictionaries, whose single operations nothing interrupts: no lock is left locked where a leader goes.
+        self.requests: dict[Request, None] = {}
+        """What threads and tasks want to have written, and wait for."""
+        self.roles: dict[Hashable, object] = {}
+        """Who leads: of the threads, and of the tasks of each loop."""
+        self._crowd = 0
+        """How many requests were written together the last time."""
+        self._turn_owner = threading.Condition(turns.lock)
+        """Tells whose the turn is."""
+
+    def write(self, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
+        """Write what a function drafts: by itself where nobody else is at work, else together with what others want."""
+        is_lone = not (self._turns.depth or self.requests or self._crowd > 1)
+        if is_lone or not self.is_grouping or self._owns_turn():
+            return self.write_alone(draft, *args)
+        request = Request(lambda state: draft(state, *args))
+        return self._write_together(request, partial(self.write_alone, draft, *args))
 
     @writing
-    def _write_alone(self, draft: Callable[..., Drafted[T]], *args: Any) -> T:
-        """Write what a method drafts, in a turn of its own."""
-        drafted = draft(self, self.store, *args)
+    def write_alone(self, draft: Callable[..., Drafted[T]], *args: Any) -> T:
+        """Write what a function drafts, in a turn of its own."""
+        turns = self._turns
+        drafted = draft(turns.core, *args)
         steps = drafted.steps
         if not steps and drafted.question is NOTHING:
-            self.store.commit(drafted.appends)  # nobody is to be told
+            turns.store.commit(drafted.appends)  # nobody is to be told
             return drafted.result
-        self._commit(
-            drafted.appends,
-            drafted.question,
-            at_once=[partial(self._plan, steps), *told_of(steps, self._recorders)],
-            afterwards=told_of(steps, self._listeners),
-            steps=steps,
-        )
+        self.commit_steps(steps, drafted.appends, drafted.question, result_steps=steps)
         for step in steps:
-            self._owed.pop(id(step), None)
+            turns.owed.pop(id(step), None)
         return drafted.result
+
+    def commit_steps(
+        self, steps: Sequence[Step], appends: Sequence[Append], question: Question, result_steps: Sequence[Step] = ()
+    ) -> None:
+        """Write what was decided, owe it, plan what is due, and tell who listens."""
+        pairs = [(step,) for step in steps]
+        self._turns.commit(
+            appends,
+            question,
+            at_once=[partial(self._plan, steps), *self.recorders.calls(pairs)],
+            afterwards=self.listeners.calls(pairs),
+            steps=result_steps,
+        )
+
+    def _plan(self, steps: Sequence[Step]) -> None:
+        """Owe steps that were recorded, and plan what is due after them."""
+        self._turns.owe(steps)
+        self._turns.plan(steps)
 
     def _owns_turn(self) -> bool:
         """Tell whether this thread has the turn already: from a signal's handler, it would wait for itself."""
@@ -134,40 +168,30 @@ class Grouping(Turns):
             return False
         return True
 
-    def _plan(self, steps: Sequence[Step]) -> None:
-        """Plan what is due after steps that were recorded, and owe them."""
-        self._owed.update({id(step): step for step in steps})  # all or none, whatever interrupts it
-        self._plan_timers(steps)
-
-    def _plan_timers(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            if step.alloc in self.store.fold:
-                self._decider.plan(step)
-
     # --- who waits ---
 
     def _write_together(self, request: Request, alone: Callable[[], T]) -> T:
         """Have a request written with those of others; by itself where it has to be."""
-        requests = self._requests
+        requests = self.requests
         try:
             requests[request] = None
-            self._wait_for(request)
+            self.wait_for(request)
             assert request.outcome is not None
             if request.outcome.drafted is not None and not request.problems:
                 return cast("T", request.outcome.drafted.result)
         except BaseException:
             # Without a call, since only calls are interrupted.
             request.is_left = True
-            self._owe_left(request)
+            self.owe_left(request)
             raise
         finally:
             if request in requests:
                 del requests[request]
         return result_of(request.outcome, alone, request.problems)
 
-    def _wait_for(self, request: Request) -> None:
+    def wait_for(self, request: Request) -> None:
         """Return when there is an outcome, which this thread may bring about, or nobody waits for it any more."""
-        role = self._group_roles
+        role = self.roles
         while request.outcome is None and not request.is_left:
             try:
                 if role.setdefault(_LEADER, request) is request:
@@ -179,26 +203,23 @@ class Grouping(Turns):
                 if _LEADER in role and role[_LEADER] is request:
                     del role[_LEADER]
 
-    def _owe_left(self, request: Request) -> None:
+    def owe_left(self, request: Request) -> None:
         """Owe the steps of a request that were recorded, where nobody waits for them any more."""
         if request.is_left and request.outcome is not None and request.outcome.drafted is not None:
             with suppress(IndexError):
                 request.claim.pop()
-                self._owe(request.outcome.drafted.steps)
+                self._turns.owe(request.outcome.drafted.steps)
 
-    def _owe(self, steps: Sequence[Step]) -> None:
-        """Owe steps, from outside of a turn: `due` may take meanwhile what is owed."""
-        owed = None
-        while owed is not self._owed:
-            owed = self._owed
-            owed.update({id(step): step for step in steps})
+    def owe(self, steps: Sequence[Step]) -> None:
+        """Owe steps whose writer is gone, from outside of a turn."""
+        self._turns.owe(steps)
 
     # --- who leads ---
 
     def _lead(self, request: Request) -> None:
         """Take the turn for all who wait, and tell who listens."""
         self._gather()
-        waiting = tuple(self._requests)
+        waiting = tuple(self.requests)
         try:
             self._write_requests(request)
         except LogError as error:  # there was no turn
@@ -215,31 +236,31 @@ class Grouping(Turns):
         while count < self._crowd and idle < _IDLE_ROUNDS:
             before = count
             time.sleep(0)  # others run
-            count = len(self._requests)
+            count = len(self.requests)
             idle = 0 if count > before else idle + 1
 
     @writing
     def _write_requests(self, leader: Request) -> None:
         """Draft what all want who wait, one after the other, write it by one append, and wake them."""
         try:
-            self._write_all([one for one in tuple(self._requests) if one.outcome is None and not one.is_left])
+            self._write_all([one for one in tuple(self.requests) if one.outcome is None and not one.is_left])
         finally:
             # Before anybody is told: a listener may wait for a thread that writes.
-            if _LEADER in self._group_roles and self._group_roles[_LEADER] is leader:
-                del self._group_roles[_LEADER]
-            for one in tuple(self._requests):
+            if _LEADER in self.roles and self.roles[_LEADER] is leader:
+                del self.roles[_LEADER]
+            for one in tuple(self.requests):
                 if one.outcome is None:
                     one.woken.put(None)  # it leads next
                     break
 
     def _write_all(self, requests: Sequence[Request]) -> None:
         self._crowd = len(requests)
-        ahead = Ahead(self.store)
+        ahead = Ahead(self._turns.core)
         outcomes: list[tuple[Request, Outcome]] = []
         appends: list[Append] = []
         for request in requests:
             drafted = request.attempt
-            if drafted is not None and drafted.appends and self._has(drafted.appends[0].records[0]):
+            if drafted is not None and drafted.appends and self._turns.has_record(drafted.appends[0].records[0]):
                 outcomes.append((request, Outcome(drafted)))  # who led was interrupted when it was recorded
                 continue
             outcome = self._drafted(request, ahead)
@@ -281,12 +302,13 @@ class Grouping(Turns):
         for request, outcome in outcomes:
             if outcome.drafted is not None and outcome.drafted.steps:
                 steps = outcome.drafted.steps
-                at_once += partial(self._plan_timers, steps), *told_of(steps, self._recorders)
-                afterwards += told_of(steps, self._listeners)
+                pairs = [(step,) for step in steps]
+                at_once += partial(self._turns.plan, steps), *self.recorders.calls(pairs)
+                afterwards += self.listeners.calls(pairs)
             # Of C, which nothing interrupts: there is an outcome, or there is none.
-            at_once += partial(setattr, request, "outcome", outcome), partial(self._owe_left, request)
+            at_once += partial(setattr, request, "outcome", outcome), partial(self.owe_left, request)
             at_once.append(request.wake)
-        self._commit(appends, NOTHING, at_once=at_once, afterwards=afterwards)
+        self._turns.commit(appends, NOTHING, at_once=at_once, afterwards=afterwards)
 
 
 def result_of(outcome: Outcome | None, alone: Callable[[], T], problems: Sequence[Exception] = ()) -> T:
@@ -312,10 +334,3 @@ def _each_of(result: object) -> Sequence[object]:
 def steps_of(result: object) -> list[Step]:
     """Return the steps of what a writer gets."""
     return [one for one in _each_of(result) if isinstance(one, Step)]
-
-
-def told_of(steps: Sequence[Step], listeners: dict[object, Callable[[Step], object]]) -> Sequence[Callable[[], object]]:
-    """Return the calls that tell each listener of each step."""
-    if not listeners:
-        return ()
-    return [partial(listener, step) for step in steps for listener in tuple(listeners.values())]

@@ -4,8 +4,6 @@ A task puts what it wants into the queue of its engine (`grouping`), and goes on
 leads for all tasks of a loop, as long as any of them waits; it ends when none does.
 """
 
-# ruff: noqa: SLF001 - a part of the engine, as it were
-
 from __future__ import annotations
 
 import asyncio
@@ -15,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
 from taskfold.live.ahead import State
-from taskfold.live.grouping import Drafted, Grouping, Outcome, Request, result_of, steps_of
+from taskfold.live.grouping import Drafted, Groups, Outcome, Request, result_of, steps_of
 
 __all__ = ["write_async"]
 
@@ -23,99 +21,99 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-async def write_async(engine: Grouping, draft: Callable[[Any, State, *Ts], Drafted[T]], *args: *Ts) -> T:
-    """Write what a method drafts, together with what other tasks and threads want, without holding up the loop."""
+async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
+    """Write what a function drafts, together with what other tasks and threads want, without holding up the loop."""
     loop = asyncio.get_running_loop()
-    alone = partial(engine._write_alone, draft, *args)
-    if not engine._is_grouping:
-        return await _write_in_thread(engine, loop, alone)
+    alone = partial(groups.write_alone, draft, *args)
+    if not groups.is_grouping:
+        return await _write_in_thread(groups, loop, alone)
     future: asyncio.Future[None] = loop.create_future()
     notify = partial(loop.call_soon_threadsafe, _end, future)
-    request = Request(lambda state: draft(engine, state, *args), loop, notify)
-    engine._requests[request] = None
+    request = Request(lambda state: draft(state, *args), loop, notify)
+    groups.requests[request] = None
     try:
-        _begin_worker(engine, loop)
+        _begin_worker(groups, loop)
         await future
     except BaseException:
         request.is_left = True
-        engine._owe_left(request)
+        groups.owe_left(request)
         raise
     finally:
-        engine._requests.pop(request, None)
+        groups.requests.pop(request, None)
     if request.outcome is not None and request.outcome.is_alone:
-        return await _write_in_thread(engine, loop, alone)
+        return await _write_in_thread(groups, loop, alone)
     return result_of(request.outcome, alone)
 
 
-async def _write_in_thread(engine: Grouping, loop: asyncio.AbstractEventLoop, alone: Callable[[], T]) -> T:
+async def _write_in_thread(groups: Groups, loop: asyncio.AbstractEventLoop, alone: Callable[[], T]) -> T:
     """Write in a thread; where the task ends before that does, its steps are owed."""
     future = loop.run_in_executor(None, alone)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        future.add_done_callback(partial(_owe_result, engine))
+        future.add_done_callback(partial(_owe_result, groups))
         raise
 
 
-def _owe_result(engine: Grouping, future: asyncio.Future[Any]) -> None:
+def _owe_result(groups: Groups, future: asyncio.Future[Any]) -> None:
     """Owe the steps of a write whose task was cancelled."""
     if not future.cancelled() and future.exception() is None:
-        engine._owe(steps_of(future.result()))
+        groups.owe(steps_of(future.result()))
 
 
-def _begin_worker(engine: Grouping, loop: asyncio.AbstractEventLoop) -> None:
+def _begin_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
     """Have a thread lead for the tasks of a loop, unless one does."""
     token = object()
-    if engine._group_roles.setdefault(loop, token) is token:
+    if groups.roles.setdefault(loop, token) is token:
         try:
-            loop.run_in_executor(None, _lead_for_tasks, engine, loop, token)
+            loop.run_in_executor(None, _lead_for_tasks, groups, loop, token)
         except BaseException:
-            del engine._group_roles[loop]
+            del groups.roles[loop]
             raise
 
 
-def _lead_for_tasks(engine: Grouping, loop: asyncio.AbstractEventLoop, token: object) -> None:
+def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: object) -> None:
     """Lead, or wait for who does, until no task of a loop waits."""
-    roles = engine._group_roles
+    roles = groups.roles
     while True:
         try:
             late: set[Request] = set()
-            while (request := _first_of(engine, loop)) is not None:
-                _lead_for(engine, request, loop)
-                late = _wake_late(engine, loop, late)
+            while (request := _first_of(groups, loop)) is not None:
+                _lead_for(groups, request, loop)
+                late = _wake_late(groups, loop, late)
         finally:
             del roles[loop]
-        _wake_late(engine, loop, set(engine._requests))
+        _wake_late(groups, loop, set(groups.requests))
         # A task may have come before the role was free.
-        if _first_of(engine, loop) is None or roles.setdefault(loop, token) is not token:
+        if _first_of(groups, loop) is None or roles.setdefault(loop, token) is not token:
             return
 
 
-def _lead_for(engine: Grouping, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop) -> None:
     """Have a request written; what listeners raise is told to the loop, since its tasks have been woken by then."""
     try:
-        engine._wait_for(request)
+        groups.wait_for(request)
     except Exception as error:  # noqa: BLE001 - it is raised by the task
         if request.outcome is None:
             request.outcome = Outcome(error=error)
             request.wake()
     for problem in request.problems:
-        told = {"message": "a listener of a taskfold engine raised", "exception": problem}
+        context = {"message": "a listener of a taskfold engine raised", "exception": problem}
         with suppress(RuntimeError):  # it is closed
-            loop.call_soon_threadsafe(loop.call_exception_handler, told)
+            loop.call_soon_threadsafe(loop.call_exception_handler, context)
 
 
-def _wake_late(engine: Grouping, loop: asyncio.AbstractEventLoop, seen: set[Request]) -> set[Request]:
+def _wake_late(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Request]) -> set[Request]:
     """Wake tasks once more that had an outcome before already: who woke them may have been interrupted."""
-    done = {one for one in tuple(engine._requests) if one.loop is loop and one.outcome is not None}
-    for request in done & seen:
+    ready = {one for one in tuple(groups.requests) if one.loop is loop and one.outcome is not None}
+    for request in ready & earlier:
         request.wake()
-    return done
+    return ready
 
 
-def _first_of(engine: Grouping, loop: asyncio.AbstractEventLoop) -> Request | None:
+def _first_of(groups: Groups, loop: asyncio.AbstractEventLoop) -> Request | None:
     """Return the first request of a loop's tasks that has no outcome."""
-    waiting = (one for one in tuple(engine._requests) if one.loop is loop and not one.is_left)
+    waiting = (one for one in tuple(groups.requests) if one.loop is loop and not one.is_left)
     return next((one for one in waiting if one.outcome is None), None)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from taskfold.fold.allocation import AllocationState
+from taskfold.live.changes import Change
 from taskfold.live.directory import Filter
-from taskfold.live.store import Change, Store, View
+from taskfold.live.store import Store, View
 from taskfold.live.waiters import Question, Reply, Waiter
 from taskfold.model.dialect import Dialect
 from taskfold.model.record import LogHeader, Record
@@ -70,6 +71,11 @@ class Reader:
     def is_released(self) -> bool:
         """Whether nobody waits any more: whoever asks is answered with what is known."""
         return self._store.is_released
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the engine is closed."""
+        return self._store.is_closed
 
     # --- positions ---
 

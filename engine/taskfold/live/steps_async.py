@@ -10,41 +10,44 @@ import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Protocol, Self
 
-from taskfold.model.clock import Timer
+from taskfold.live.listeners import Listeners
+from taskfold.live.reader import Reader
+from taskfold.model.clock import Clock, Timer
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError
 
-if TYPE_CHECKING:
-    from taskfold.live.reporting import Reporting
-
-__all__ = ["StepsAsync", "steps_async"]
+__all__ = ["Decider", "StepsAsync"]
 
 _REMEMBERED: Final = 1_024
 """How many steps are remembered, to know again what is returned later."""
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
-def steps_async(engine: Reporting) -> StepsAsync:
-    """Return what yields every step that the engine decides from this call on, whoever reports.
+class Decider(Protocol):
+    """An engine, as far as its steps are concerned."""
 
-    What is due is decided at its time, once the first step is asked for. One such iterator fires the timers of an
-    engine; it ends when the engine is closed. Inputs may come from any thread.
-    """
-    return StepsAsync(engine)
+    clock: Clock
+    reader: Reader
+
+    def next_due(self) -> int | None:
+        """Return when something is due next (unix nanoseconds)."""
+
+    def due(self, now_ns: int | None = None) -> list[Step]:
+        """Return what is due by a time."""
 
 
 class StepsAsync(AsyncIterator[Step]):
     """The steps of an engine, from the moment at which it was made to `aclose`, or until nobody has it any more."""
 
-    def __init__(self, engine: Reporting) -> None:
-        """Begin to listen."""
-        heard = _Heard()
+    def __init__(self, engine: Decider, recorders: Listeners[Step]) -> None:
+        """Begin to listen: the recorders are told of each step in the turn, and neither wait nor lock."""
+        inbox = _Inbox()
         # What listens does not hold what is listened by: that may be dropped, also before it was asked for anything.
-        self._end = weakref.finalize(self, engine._record_steps(heard.put))  # noqa: SLF001 - it is told in the turn
+        self._end = weakref.finalize(self, recorders.add(inbox.put))
         self._end.atexit = False
-        self._steps = _steps(engine, heard, self._end)
+        self._steps = _steps(engine, inbox, self._end)
 
     def __aiter__(self) -> Self:
         return self
@@ -58,7 +61,7 @@ class StepsAsync(AsyncIterator[Step]):
         await self._steps.aclose()
 
 
-class _Heard:
+class _Inbox:
     """The steps that were heard, and not yielded yet."""
 
     def __init__(self) -> None:
@@ -77,32 +80,32 @@ class _Heard:
                 self.loop.call_soon_threadsafe(self.stir.set)
 
 
-async def _steps(engine: Reporting, heard: _Heard, end: Callable[[], object]) -> AsyncGenerator[Step, None]:
-    loop = heard.loop = asyncio.get_running_loop()
+async def _steps(engine: Decider, inbox: _Inbox, end: Callable[[], object]) -> AsyncGenerator[Step, None]:
+    loop = inbox.loop = asyncio.get_running_loop()
     try:
-        while not engine.store.is_closed:
-            heard.stir.clear()
+        while not engine.reader.is_closed:
+            inbox.stir.clear()
             due_ns = engine.next_due()
             now_ns = engine.clock.time_ns()
             if due_ns is not None and due_ns <= now_ns:
                 # In a thread: what is decided may have to wait for the log's disk.
-                await asyncio.to_thread(_fire, engine, now_ns, heard)
-            elif not heard.steps:
-                cancel = None if due_ns is None else _later(loop, engine.clock, due_ns - now_ns, heard.stir.set)
-                waiter = asyncio.ensure_future(heard.stir.wait())
+                await asyncio.to_thread(_fire, engine, now_ns, inbox)
+            elif not inbox.steps:
+                cancel = None if due_ns is None else _later(loop, engine.clock, due_ns - now_ns, inbox.stir.set)
+                waiter = asyncio.ensure_future(inbox.stir.wait())
                 try:
                     await asyncio.wait([waiter], timeout=_LOOKS_EVERY)
                 finally:
                     waiter.cancel()
                     if cancel is not None:
                         cancel()
-            while heard.steps:
-                yield heard.steps.popleft()
+            while inbox.steps:
+                yield inbox.steps.popleft()
     finally:
         end()
 
 
-def _fire(engine: Reporting, now_ns: int, heard: _Heard) -> None:
+def _fire(engine: Decider, now_ns: int, inbox: _Inbox) -> None:
     """Decide what is due, and hear what was not heard when it was decided, since that was interrupted.
 
     What other listeners raise is the loop's to tell, and ends nothing here.
@@ -110,14 +113,14 @@ def _fire(engine: Reporting, now_ns: int, heard: _Heard) -> None:
     try:
         steps = engine.due(now_ns)
     except ListenerError as error:
-        told = {"message": "a listener of an engine raised", "exception": error}
-        loop = heard.loop
+        context = {"message": "a listener of an engine raised", "exception": error}
+        loop = inbox.loop
         assert loop is not None
-        loop.call_soon_threadsafe(loop.call_exception_handler, told)
+        loop.call_soon_threadsafe(loop.call_exception_handler, context)
     else:
         for step in steps:
-            if not any(step is one for one in heard.newest):
-                heard.put(step)
+            if not any(step is one for one in inbox.newest):
+                inbox.put(step)
 
 
 _LOOKS_EVERY: Final = 1.0

@@ -15,34 +15,30 @@ from __future__ import annotations
 import threading
 import weakref
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby, islice
 from operator import attrgetter
 from typing import Final, Protocol, TypeVar
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from taskfold.fold.allocation import Allocation, AllocationState, Fold
-from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
+from taskfold.live.changes import Change, RecentChanges
+from taskfold.live.core import Core
 from taskfold.live.directory import Directory, Filter, Listed, heading_of
-from taskfold.live.folding import Folding
 from taskfold.live.waiters import WAITERS_PER_KEY, Watches
-from taskfold.log.checkpoint import KeepsCheckpoints, from_parts, to_parts
+from taskfold.log.checkpoint import Checkpoint, KeepsCheckpoints, from_parts, to_parts
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
 from taskfold.log.index_map import Positions
 from taskfold.log.ownership import Owned
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import LogError, TaskfoldError, Unreadable
-from taskfold.model.record import Coordinated, LogHeader, Record
+from taskfold.model.record import Coordinated, Record
 from taskfold.nomad.allocation_texts import AllocationTexts
 from taskfold.nomad.snapshot import Snapshot
 
-__all__ = ["Change", "Store", "View"]
-
-_STATES_KEPT: Final = 2_048
-"""How many states of the newest changes are kept for those who follow: what is older is read from the log."""
+__all__ = ["Store", "View"]
 
 _RECORDS_AT_ONCE: Final = 1_000
 """How many records are folded at once: what was decoded still fits the processor's caches."""
@@ -75,24 +71,13 @@ _IDS_AT_ONCE: Final = 1_024
 """How many IDs a view looks at under one lock: less than a millisecond, of a million."""
 
 
-class Change(Struct, frozen=True, gc=False):
-    """What one write did: its records, and each allocation that it changed, as it was afterwards."""
-
-    first_seq: int
-    last_seq: int
-    index: int
-    allocations: tuple[tuple[AllocationState, tuple[Record, ...]], ...]
-
-
 class Store(Owned):
     """The state that a log tells, for one writer and many readers."""
 
     instead = "open its log again where it is needed, with read_only=True to read"
 
-    def __init__(
-        self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY, folding: Folding | None = None
-    ) -> None:
-        """Fold a log, unless that was done when it was opened. O(records).
+    def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY, core: Core | None = None) -> None:
+        """Fold a log, unless a core took it in when it was opened. O(records).
 
         Events that its table refuses are kept, as they were when they were recorded.
         """
@@ -101,9 +86,10 @@ class Store(Owned):
         self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
         """The log, where other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
-        self.lifecycle: Lifecycle = lifecycle_of(self.dialect)
-        self.fold: Fold
-        """To be read by the writer only, or under the lock."""
+        is_open = core is not None and (core.dialect, core.seq) == (self.dialect, log.seq)
+        self.core = core if core is not None and is_open else Core(self.dialect)
+        """The state. It is read by the writer only, or under the lock."""
+        self.core.use_log(log.header, log)
         self.texts = AllocationTexts(self.dialect, _TEXTS_BYTES)
         """Writes what is read of single allocations, in any thread."""
         self.turn = threading.RLock()
@@ -112,74 +98,69 @@ class Store(Owned):
         self._gate = threading.Lock()
         """Held by a writer who waits for the lock, and passed by whoever takes it often: a lock itself is not fair."""
         self.directory: Directory
-        self.positions: Positions
         self.watches = Watches(waiters_per_key)
         self.is_released = False
         """Whoever waits is answered with what is known, and nobody waits any more."""
-        self.is_closed = False
         self.is_unsettled = False
         """The log may hold what is not in the state: a write was interrupted."""
         self._is_log_unknown = False
         """The same of a log that cannot tell what became of it."""
         self._is_half_moved = False
         """The state is between two writes, and nobody moves it any more. Under the lock only."""
-        self.seq = 0
-        """The position of the newest record that is in the state."""
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._unwanted: set[str] = set()
         """Some of the allocations that no open view wants to keep (any more)."""
-        self._followers = 0
-        self._recent: deque[Change] = deque()
-        self._recent_after = 0
-        """The position from which on every change is among the recent ones."""
-        self._recent_states = 0
+        self._recent = RecentChanges()
         self.checkpoint_seq = 0
         """Up to which position a checkpoint is kept."""
-        if folding is not None and (folding.fold.dialect, folding.seq) == (self.dialect, log.seq):
-            self._begin(folding, 0)
+        if is_open:
+            self._list_all(0)
         else:
             self._fold_log()
 
     def _fold_log(self) -> None:
         """Fold the log, whatever the state was. O(records), or O(tasks + records since the checkpoint)."""
-        log, folding, checkpoint_seq = self.log, Folding(self.dialect), 0
+        log, core, checkpoint_seq = self.log, Core(self.dialect, ids=self.log), 0
         checkpoint = from_parts(_kept_parts(log), self.dialect)
         if checkpoint is not None and checkpoint.seq <= log.seq:
-            folding.go_on(checkpoint)
+            core.go_on(checkpoint)
             checkpoint_seq = checkpoint.seq
-        records = kept_records(log, folding.seq)
+        records = kept_records(log, core.seq)
         while some := list(islice(records, _RECORDS_AT_ONCE)):
-            folding.take(some)
-        self._begin(folding, checkpoint_seq)
+            core.take(some)
+        self.core.go_on(Checkpoint(core.seq, core.fold, core.positions))
+        self._list_all(checkpoint_seq)
 
-    def _begin(self, folding: Folding, checkpoint_seq: int) -> None:
-        """Have the state that was folded. O(allocations)."""
+    def _list_all(self, checkpoint_seq: int) -> None:
+        """List what was folded. O(allocations)."""
         directory = Directory()
-        directory.put_all({alloc: heading_of(found) for alloc, found in folding.fold.allocations.items()})
-        self.seq, self.fold, self.positions = folding.seq, folding.fold, folding.positions
+        directory.put_all({alloc: heading_of(one) for alloc, one in self.core.fold.allocations.items()})
         self.checkpoint_seq, self.directory = checkpoint_seq, directory
 
     @property
     def index(self) -> int:
         """The index of the newest write: the greatest of all; 0 before the first."""
-        return self.positions.newest
+        return self.core.positions.newest
 
     @property
-    def header(self) -> LogHeader:
-        """The header of the log."""
-        return self.log.header
+    def seq(self) -> int:
+        """The position of the newest record that is in the state."""
+        return self.core.seq
 
-    def find(self, alloc: str) -> Allocation | None:
-        """Return an allocation, to be looked at only; None where it is not known. For the writer. O(1)."""
-        return self.fold.allocations.get(alloc)
+    @property
+    def fold(self) -> Fold:
+        """The allocations: to be read by the writer only, or under the lock."""
+        return self.core.fold
 
-    def owned(self, alloc: str) -> Allocation:
-        """Return an allocation, to be looked at only. For the writer. O(1). Raises UnknownAllocation."""
-        return self.fold.owned(alloc)
+    @property
+    def positions(self) -> Positions:
+        """Which index is where in the log: to be read under the lock."""
+        return self.core.positions
 
-    def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
-        return self.log.digest_of(id)
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self.core.is_closed
 
     @property
     def oldest_seq(self) -> int:
@@ -208,12 +189,12 @@ class Store(Owned):
         is_appended = False
         try:
             if self.shared is None:
-                placed = self.log.append_all(appends)
+                records = self.log.append_all(appends)
             else:
-                placed = self.shared.append_all(appends, after_seq=self.seq)
+                records = self.shared.append_all(appends, after_seq=self.seq)
             is_appended = True
-            if placed:
-                self._take_in(placed)
+            if records:
+                self._take_in(records)
         except BaseException as error:
             self.is_unsettled = True
             self._is_log_unknown |= not (
@@ -222,7 +203,7 @@ class Store(Owned):
             with suppress(LogError, Unreadable):  # then the next turn tries again, and tells of it
                 self.settle()
             raise
-        return placed
+        return records
 
     def settle(self) -> None:
         """Be what the log holds, where a write was interrupted; else do nothing. For the thread that has the turn.
@@ -231,7 +212,7 @@ class Store(Owned):
         cannot tell.
         """
         if isinstance(self.log, Recovers):
-            self._told(self.log.recover)
+            self._ask_log(self.log.recover)
         if self._is_log_unknown:
             raise LogError(
                 f"{_INTERRUPTED}, and {type(self.log).__name__} cannot tell what became of it: reopen the log"
@@ -248,16 +229,14 @@ class Store(Owned):
         """Fold the log anew where the state had begun to move. Under the lock."""
         if self._is_half_moved:
             # The views keep what did not change before the interruption, and is about to.
-            for record in self._told(lambda: list(kept_records(self.log, self.seq))):
+            for record in self._ask_log(lambda: list(kept_records(self.log, self.seq))):
                 self._keep(record.alloc)
-            self._told(self._fold_log)
-            self._recent.clear()
-            self._recent_states = 0
-            self._recent_after = self.seq
+            self._ask_log(self._fold_log)
+            self._recent.forget(self.seq)
             self.watches.take_all()
             self._is_half_moved = False
 
-    def _told(self, ask: Callable[[], T]) -> T:
+    def _ask_log(self, ask: Callable[[], T]) -> T:
         """Ask the log. Raises LogError that says what for."""
         try:
             return ask()
@@ -285,27 +264,27 @@ class Store(Owned):
         What they have removed since is not needed for the state. For the thread that writes. O(records).
         Raises LogError, also where the log has less than it had.
         """
-        touched: dict[str, None] = {}
+        changed: dict[str, None] = {}
         newest = self.seq if self.shared is None else self.shared.newest()
         if newest < self.seq:
             msg = f"the log ends at position {newest}, though the engine holds its state at {self.seq}: open it again"
             raise LogError(msg)
-        for _, found in groupby(kept_records(self.log, self.seq), key=attrgetter("index")):
-            records = list(found)
+        for _, group in groupby(kept_records(self.log, self.seq), key=attrgetter("index")):
+            records = list(group)
             if records[0].seq != self.seq + 1:
                 self._forget_recent(records[0].seq - 1)
             self._take_in(records)
-            touched.update((record.alloc, None) for record in records)
-        return touched
+            changed.update((record.alloc, None) for record in records)
+        return changed
 
-    def _take_in(self, placed: list[Record]) -> None:
+    def _take_in(self, records: list[Record]) -> None:
         """Fold what is in the log, and wake who waits for it."""
         with self._gate, self.lock:
             try:
-                if placed[0].index == placed[-1].index:  # as most have it
-                    self._fold_in(placed)
+                if records[0].index == records[-1].index:  # as most have it
+                    self._fold_in(records)
                 else:  # a change for each write, as who reads the log finds them
-                    for _, write in groupby(placed, key=attrgetter("index")):
+                    for _, write in groupby(records, key=attrgetter("index")):
                         self._fold_in(list(write))
             except BaseException:
                 self._is_half_moved = self.is_unsettled = True
@@ -326,34 +305,33 @@ class Store(Owned):
         self.checkpoint_seq = self.seq
         return True
 
-    def _fold_in(self, placed: list[Record]) -> None:
-        """Move the state, the directory and the positions, and take out whom to wake."""
-        touched: dict[str, bool] = {}
-        apply, is_viewed = self.fold.apply, bool(self._views)
-        for record in placed:
+    def _fold_in(self, records: list[Record]) -> None:
+        """Move the state and the directory by one write, and take out whom to wake."""
+        changed: dict[str, bool] = {}
+        core, is_viewed = self.core, bool(self._views)
+        for record in records:
             alloc = record.alloc
-            if alloc not in touched:
+            if alloc not in changed:
                 if is_viewed:
                     self._keep(alloc)
-                touched[alloc] = False
+                changed[alloc] = False
             if not record.task and not isinstance(record.event, Coordinated):
                 # The top-level fields have changed.
-                touched[alloc] = True
-            apply(record)
-        self.positions.note_all(placed)
-        self.seq = placed[-1].seq
-        for alloc, is_whole in touched.items():
-            allocation = self.fold.allocations[alloc]
-            listed = None if is_whole else self.directory.refresh(alloc, allocation)
-            if listed is None:
-                listed = heading_of(allocation)
-                self.directory.put(alloc, listed)
-            self.watches.take(alloc, listed.job)
-        if self._followers:
-            self._remember(placed, touched)
-        for alloc in touched:
-            if self.fold.allocations[alloc].collected:
-                del self.fold.allocations[alloc]
+                changed[alloc] = True
+        core.move(records)
+        allocations = core.fold.allocations
+        for alloc, is_whole in changed.items():
+            allocation = allocations[alloc]
+            entry = None if is_whole else self.directory.refresh(alloc, allocation)
+            if entry is None:
+                entry = heading_of(allocation)
+                self.directory.put(alloc, entry)
+            self.watches.take(alloc, entry.job)
+        if self._recent.followers:
+            self._remember(records, changed)
+        for alloc in changed:
+            if allocations[alloc].collected:
+                del allocations[alloc]
                 self.directory.remove(alloc)
 
     def _keep(self, alloc: str) -> None:
@@ -413,54 +391,31 @@ class Store(Owned):
     def follow(self) -> None:
         """Keep the newest changes from now on, until `unfollow` was called as often."""
         with self.lock:
-            self._followers += 1
-            if self._followers == 1:
-                self._recent_after = self.seq
+            self._recent.follow(self.seq)
 
     def unfollow(self) -> None:
         """Undo one `follow`."""
         with self.lock:
-            self._followers -= 1
-            if not self._followers:
-                self._recent.clear()
-                self._recent_states = 0
+            self._recent.unfollow()
 
-    def _remember(self, placed: list[Record], touched: dict[str, bool]) -> None:
-        """Keep a change for those who follow, and let the oldest go."""
-        by_allocation: dict[str, list[Record]] = {alloc: [] for alloc in touched}
-        for record in placed:
+    def _remember(self, records: list[Record], changed: dict[str, bool]) -> None:
+        """Keep a change for those who follow."""
+        by_allocation: dict[str, list[Record]] = {alloc: [] for alloc in changed}
+        for record in records:
             by_allocation[record.alloc].append(record)
-        told = tuple((self.fold[alloc], tuple(records)) for alloc, records in by_allocation.items())
-        self._recent.append(Change(placed[0].seq, placed[-1].seq, placed[0].index, told))
-        self._recent_states += len(told)
-        while self._recent_states > _STATES_KEPT:
-            oldest = self._recent.popleft()
-            self._recent_states -= len(oldest.allocations)
-            self._recent_after = oldest.last_seq
+        states = tuple((self.fold[alloc], tuple(own)) for alloc, own in by_allocation.items())
+        self._recent.add(Change(records[0].seq, records[-1].seq, records[0].index, states))
 
     def _forget_recent(self, seq: int) -> None:
         """Have those who follow read the log, which tells them what is missing before a position."""
         with self.lock:
-            self._recent.clear()
-            self._recent_states = 0
-            self._recent_after = seq
+            self._recent.forget(seq)
 
     def recent(self, after_seq: int, limit: int = 64) -> list[Change] | None:
         """Return the next changes after a position, if they are kept still; None when the log must be read. O(kept)."""
         with self.lock:
             self.check_whole()
-            if after_seq < self._recent_after:
-                return None
-            # From the right: who follows is near the end.
-            found: list[Change] = []
-            for change in reversed(self._recent):
-                if change.last_seq <= after_seq:
-                    break
-                if change.first_seq <= after_seq:
-                    return None  # a position inside a write
-                found.append(change)
-            found.reverse()
-            return found[:limit]
+            return self._recent.after(after_seq, limit)
 
     def release(self) -> None:
         """End every wait, also those to come: each returns what is known by then."""
@@ -471,7 +426,7 @@ class Store(Owned):
 
     def close(self) -> None:
         """End every wait, and close the log. Nothing can be written afterwards."""
-        self.is_closed = True
+        self.core.is_closed = True
         self.release()
         self.log.close()
 
@@ -596,8 +551,8 @@ class View(Owned):
     def _state(self, alloc: str, made: V | None) -> AllocationState | V:
         if self._kept is None:
             raise RuntimeError("the view is closed, or was read before: take another one")
-        kept = self._kept.pop(alloc, None)
-        now: AllocationState | Allocation = self._store.fold.owned(alloc) if kept is None else kept
+        before = self._kept.pop(alloc, None)
+        now: AllocationState | Allocation = self._store.fold.owned(alloc) if before is None else before
         if made is not None and made.version == now.version:
             return made
         return now.freeze() if isinstance(now, Allocation) else now

@@ -13,13 +13,13 @@ from typing import Final
 
 from msgspec import Struct
 
-__all__ = ["Due", "Timers"]
+__all__ = ["Alarm", "Timers"]
 
 _TIDY_FROM: Final = 1_024
 """Up to how many times nothing is tidied."""
 
 
-class Due(Struct, order=True, frozen=True, gc=False):
+class Alarm(Struct, order=True, frozen=True, gc=False):
     """An entry: sorted by time, then by the order in which the timers were set."""
 
     due_ns: int
@@ -45,13 +45,13 @@ class Timers:
         Not sorted throughout: to set one is what a report pays for, and many are let go of. Integers alone: among
         a million they are compared twice as fast as tuples that begin with one.
         """
-        self._at: dict[int, Due | deque[Due]] = {}
+        self._at: dict[int, Alarm | deque[Alarm]] = {}
         """What was set for each time: the one entry that most have, or several in order."""
-        self._by_allocation: dict[str, Due | dict[str, Due]] = {}
+        self._by_allocation: dict[str, Alarm | dict[str, Alarm]] = {}
         """The timers of each allocation that has any: the one that most have, or several by task."""
         self._length = 0
         self._count = 0
-        self._held = 0
+        self._entry_count = 0
         """How many entries there are, with those that were let go of."""
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ class Timers:
         return None if first is None else first.due_ns
 
     @property
-    def first(self) -> Due | None:
+    def first(self) -> Alarm | None:
         """The one that is due next; None without one. O(1), amortized O(log n)."""
         while self._at:
             entries = self._at[self._times[0]]
@@ -73,17 +73,17 @@ class Timers:
             if self._is_set(first):
                 return first
             # What was let go of is forgotten, so that it is looked at once.
-            self._held -= 1
+            self._entry_count -= 1
             if isinstance(entries, deque) and len(entries) > 1:
                 entries.popleft()
             else:
                 del self._at[heappop(self._times)]
         return None
 
-    def _is_set(self, due: Due) -> bool:
+    def _is_set(self, due: Alarm) -> bool:
         return self._timer_of(due.alloc, due.task) is due
 
-    def _timer_of(self, alloc: str, task: str) -> Due | None:
+    def _timer_of(self, alloc: str, task: str) -> Alarm | None:
         timers = self._by_allocation.get(alloc)
         if isinstance(timers, dict):
             return timers.get(task)
@@ -91,8 +91,8 @@ class Timers:
 
     def get(self, alloc: str, task: str) -> int | None:
         """Return when a task is due (unix nanoseconds); None where it has no timer. O(1)."""
-        found = self._timer_of(alloc, task)
-        return None if found is None else found.due_ns
+        alarm = self._timer_of(alloc, task)
+        return None if alarm is None else alarm.due_ns
 
     def set(self, alloc: str, task: str, due_ns: int) -> None:
         """Set the timer of a task, in place of the one it had. O(log n)."""
@@ -108,7 +108,7 @@ class Timers:
     def _note(self, alloc: str, task: str, due_ns: int) -> bool:
         """Remember a timer; tell whether its time is a new one."""
         self._count += 1
-        due = Due(due_ns, self._count, alloc, task)
+        due = Alarm(due_ns, self._count, alloc, task)
         timers = self._by_allocation.setdefault(alloc, due)
         if isinstance(timers, dict):
             self._length += task not in timers
@@ -120,7 +120,7 @@ class Timers:
         else:
             self._length += 1
             self._by_allocation[alloc] = {timers.task: timers, task: due}
-        self._held += 1
+        self._entry_count += 1
         return _put(self._at, due)
 
     def discard(self, alloc: str, task: str) -> None:
@@ -145,66 +145,66 @@ class Timers:
 
     def _tidy(self) -> None:
         """Forget what was let go of, before it is most of all. O(n log n) then, amortized O(log n)."""
-        if self._held <= _TIDY_FROM or self._held <= 2 * self._length:
+        if self._entry_count <= _TIDY_FROM or self._entry_count <= 2 * self._length:
             return
         self._at = {}
         for due in sorted(self):
             _put(self._at, due)
-        self._held = self._length
+        self._entry_count = self._length
         self._times = sorted(self._at)
 
-    def __iter__(self) -> Iterator[Due]:
+    def __iter__(self) -> Iterator[Alarm]:
         """Yield every timer, those of an allocation together."""
         for timers in self._by_allocation.values():
             yield from _timers(timers)
 
-    def pop(self, now_ns: int) -> list[Due]:
+    def pop(self, now_ns: int) -> list[Alarm]:
         """Take out all that are due by a time, in order. O(log n) for each, amortized."""
-        found: list[Due] = []
+        alarms: list[Alarm] = []
         times = self._times
         while self._at and (first_ns := times[0]) <= now_ns:
             heappop(times)
             entries = _entries(self._at.pop(first_ns))
-            self._held -= len(entries)
+            self._entry_count -= len(entries)
             for due in entries:
                 if self._is_set(due):
                     self._take_out(due.alloc, due.task)
-                    found.append(due)
+                    alarms.append(due)
         self._tidy()
-        return found
+        return alarms
 
     def _check(self) -> None:
         """Assert every invariant."""
         times = self._times
         assert all(times[(place - 1) // 2] <= times[place] for place in range(1, len(times)))
         assert sorted(times) == sorted(self._at)
-        noted = [due for entries in self._at.values() for due in _entries(entries)]
-        assert len(noted) == self._held
-        assert self._held <= max(2 * self._length, _TIDY_FROM)
-        assert sorted(filter(self._is_set, noted)) == sorted(self)
+        entries = [due for entry in self._at.values() for due in _entries(entry)]
+        assert len(entries) == self._entry_count
+        assert self._entry_count <= max(2 * self._length, _TIDY_FROM)
+        assert sorted(filter(self._is_set, entries)) == sorted(self)
         assert len(list(self)) == self._length
         for alloc, timers in self._by_allocation.items():
             assert timers, alloc
             assert all(due.alloc == alloc and self._is_set(due) for due in _timers(timers))
 
 
-def _put(at: dict[int, Due | deque[Due]], due: Due) -> bool:
+def _put(at: dict[int, Alarm | deque[Alarm]], due: Alarm) -> bool:
     """Add an entry to those of its time; tell whether it is the first. O(1)."""
-    found = at.setdefault(due.due_ns, due)
-    if found is due:
+    entry = at.setdefault(due.due_ns, due)
+    if entry is due:
         return True
-    if isinstance(found, deque):
-        found.append(due)
+    if isinstance(entry, deque):
+        entry.append(due)
     else:
-        at[due.due_ns] = deque((found, due))
+        at[due.due_ns] = deque((entry, due))
     return False
 
 
-def _entries(found: Due | deque[Due]) -> Sequence[Due]:
+def _entries(entry: Alarm | deque[Alarm]) -> Sequence[Alarm]:
     """Return what was set for a time."""
-    return found if isinstance(found, deque) else (found,)
+    return entry if isinstance(entry, deque) else (entry,)
 
 
-def _timers(timers: Due | dict[str, Due]) -> Iterable[Due]:
+def _timers(timers: Alarm | dict[str, Alarm]) -> Iterable[Alarm]:
     """Return the timers of an allocation."""
     return timers.values() if isinstance(timers, dict) else (timers,)

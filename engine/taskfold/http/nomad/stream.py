@@ -36,9 +36,9 @@ from taskfold.http.nomad.past import Turn
 from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
 from taskfold.http.request import Disconnected, Request
+from taskfold.live.changes import Change
 from taskfold.live.cursor import Cursor
 from taskfold.live.reader import Reader
-from taskfold.live.store import Change
 from taskfold.live.waiters import wait_async
 from taskfold.model.clock import Clock, Timer
 from taskfold.model.errors import Gone, LogError

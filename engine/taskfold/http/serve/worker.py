@@ -38,8 +38,8 @@ from taskfold.http.serve.channel import (
 from taskfold.http.serve.crew import NO_LEADER, Cells, Crew
 from taskfold.http.serve.regions import Peers
 from taskfold.http.serve.server import Server, new_loop
+from taskfold.live.background import LogListener
 from taskfold.live.engine import Engine
-from taskfold.live.shared import LogListener
 from taskfold.log.opening import open_reader
 
 __all__ = ["Worker", "main"]

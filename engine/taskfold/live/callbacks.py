@@ -1,4 +1,4 @@
-"""Telling: who runs callbacks of models and functions that listen, and in which order.
+"""Callbacks: which thread runs those of models and functions that listen, and in which order.
 
 What is to be told is told when it was recorded and the turn is over. Nothing is locked then, so that a callback may
 wait for any thread that reads or writes. One thread at a time tells, in the order of the records: the one that wrote.
@@ -23,11 +23,11 @@ from taskfold.model.effects import Step
 from taskfold.model.errors import CallbacksBusy
 from taskfold.model.record import Record
 
-__all__ = ["News", "Telling", "add_notes", "call_all"]
+__all__ = ["Callbacks", "News", "add_notes", "call_all"]
 
 T = TypeVar("T")
 
-UNTOLD: Final = 1_024
+PENDING: Final = 1_024
 """How much may be left to who tells; who writes more waits, and tells in its place."""
 WAIT_SECONDS: Final = 10.0
 """How long anybody waits for the role."""
@@ -61,24 +61,24 @@ class _Holder:
         self.thread = threading.get_ident()
 
 
-class Telling:
+class Callbacks:
     """What is to be told still, and who tells.
 
-    >>> telling, told = Telling(), []
+    >>> callbacks, batch = Callbacks(), []
     >>> def first():
-    ...     telling.untold.append(News([lambda: print("second")]))
-    ...     telling.tell(told)  # from a callback: who tells does so
+    ...     callbacks.pending.append(News([lambda: print("second")]))
+    ...     callbacks.tell(batch)  # from a callback: who tells does so
     ...     print("first")
-    >>> telling.untold.append(News([first]))
-    >>> telling.tell(told)
+    >>> callbacks.pending.append(News([first]))
+    >>> callbacks.tell(batch)
     first
     second
-    >>> len(told)
+    >>> len(batch)
     2
     """
 
     def __init__(self) -> None:
-        self.untold: deque[News] = deque()
+        self.pending: deque[News] = deque()
         """The oldest first. Whoever adds to them has the turn, and calls `tell` when it is over."""
         # A dictionary, whose single operations nothing interrupts: no lock is left locked where a holder goes.
         self._role: dict[str, _Holder] = {}
@@ -94,23 +94,23 @@ class Telling:
     def is_interrupted(self) -> bool:
         """Whether this thread has to tell what it wrote: it was interrupted when it was about to, or it does so now."""
         with suppress(IndexError):  # somebody has told it meanwhile
-            return self.untold[0].thread == threading.get_ident()
+            return self.pending[0].thread == threading.get_ident()
         return False
 
-    def tell(self, told: list[News]) -> None:
-        """Tell of all that is untold, and add it to ``told``; where somebody has the role, leave it to them.
+    def tell(self, batch: list[News]) -> None:
+        """Tell of all that is untold, and add it to ``batch``; where somebody has the role, leave it to them.
 
         What is no Exception, such as KeyboardInterrupt, is raised when everybody was told. Somebody who waits for the
         role gets it when this thread has told of its own.
         """
         interruption: BaseException | None = None
         role = self._role
-        while self.untold:
+        while self.pending:
             holder = _Holder()
             try:
                 if not self._has(holder):
                     break
-                interruption = self._tell(told) or interruption
+                interruption = self._tell(batch) or interruption
             finally:
                 # Without a call, since only calls are interrupted.
                 if _ROLE in role and role[_ROLE] is holder:
@@ -122,7 +122,7 @@ class Telling:
         if interruption is not None:
             raise interruption
 
-    def hold(self, call: Callable[[], T], told: list[News]) -> T:
+    def hold(self, call: Callable[[], T], batch: list[News]) -> T:
         """Have the role, tell of what is untold, call, and tell of what came of it.
 
         Raises CallbacksBusy when another thread has had the role for `WAIT_SECONDS`; else as `tell` does.
@@ -130,9 +130,9 @@ class Telling:
         role, holder = self._role, _Holder()
         try:
             self._take(holder)
-            interruption = self._tell(told, is_whole=True)
+            interruption = self._tell(batch, is_whole=True)
             result = call()
-            interruption = self._tell(told) or interruption
+            interruption = self._tell(batch) or interruption
         finally:
             if _ROLE in role and role[_ROLE] is holder:
                 del role[_ROLE]
@@ -146,26 +146,26 @@ class Telling:
         """Take the role where it is free, or wait for it where too much is untold; tell whether this thread has it."""
         if self._role.setdefault(_ROLE, holder) is holder:
             return True
-        if len(self.untold) > UNTOLD and not self.is_mine:
+        if len(self.pending) > PENDING and not self.is_mine:
             with suppress(CallbacksBusy):  # then it is left to who tells
                 self._take(holder)
                 return True
         return False
 
-    def _tell(self, told: list[News], *, is_whole: bool = False) -> BaseException | None:
+    def _tell(self, batch: list[News], *, is_whole: bool = False) -> BaseException | None:
         """Tell with the role, whatever is raised; return what interrupted it."""
         interruption: BaseException | None = None
         thread = threading.get_ident()
-        while self.untold:
-            news = self.untold[0]
+        while self.pending:
+            news = self.pending[0]
             while news.calls:
                 try:
                     news.problems += call_all(news.calls)
                 except BaseException as error:  # noqa: BLE001 - it is raised when everybody was told
                     interruption = interruption or error
-            told.append(news)
-            del self.untold[0]
-            if self._waiting and not is_whole and all(one.thread != thread for one in tuple(self.untold)):
+            batch.append(news)
+            del self.pending[0]
+            if self._waiting and not is_whole and all(one.thread != thread for one in tuple(self.pending)):
                 break
         return interruption
 

@@ -1,0 +1,115 @@
+"""Models of one's own that are bound to tasks: what they are asked before a write, and told afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from taskfold.fold.binding import Binding
+from taskfold.live.core import Core, Prior
+from taskfold.model.effects import Step
+from taskfold.model.errors import Refused
+from taskfold.model.events import TaskEvent
+from taskfold.model.record import Finished, Record
+
+__all__ = ["NOTHING", "Bound", "Models", "Question"]
+
+
+class Bound(NamedTuple):
+    """A model that is bound to a task, and the events that are to be recorded of it."""
+
+    binding: Binding
+    alloc: str
+    task: str
+    events: Sequence[TaskEvent | Finished]
+    state: str
+    """The task's, before them."""
+    version: int
+    """The allocation's, before them."""
+
+    def ask(self) -> None:
+        """Ask the model whether it agrees. Raises Refused."""
+        self.binding.ask(self.task, self.events, state=self.state)
+
+    def calls(self) -> list[Callable[[], object]]:
+        """Return what the model is to hear of its events, one after the other, from the state before them."""
+        binding = self.binding
+        return [partial(binding.move, self.state), *(partial(binding.enter, self.task, event) for event in self.events)]
+
+
+class Question(NamedTuple):
+    """What models are asked before a write, and what has to stay as it is until they have agreed."""
+
+    bound: Sequence[Bound] = ()
+    time_ns: int = 0
+    """The time of the write."""
+    priors: Sequence[Prior] = ()
+    """What was decided, where it was: for each input, in their order."""
+
+
+NOTHING: Final = Question()
+
+
+class Models:
+    """The models of the tasks of a core, by allocation and task."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.bindings: dict[tuple[str, str], Binding] = {}
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any."""
+        return bool(self.bindings)
+
+    def allocs(self) -> set[str]:
+        """Return the IDs of the allocations that have any. O(models)."""
+        return {alloc for alloc, _ in self.bindings}
+
+    def state(self, alloc: str, task: str) -> str:
+        """Return the state of a task, as it is recorded; empty where there is none."""
+        allocation = self._core.find(alloc)
+        task_state = None if allocation is None else allocation.tasks.get(task)
+        return "" if task_state is None else task_state.state
+
+    def forget(self, alloc: str) -> None:
+        """Let the models of an allocation go. O(models)."""
+        for key in [key for key in self.bindings if key[0] == alloc]:
+            del self.bindings[key]
+
+    def moves(self, allocs: Container[str]) -> list[Callable[[], object]]:
+        """Return the calls that move the models of allocations to the states of their tasks, without callbacks."""
+        return [
+            partial(binding.move, self.state(alloc, task))
+            for (alloc, task), binding in self.bindings.items()
+            if alloc in allocs
+        ]
+
+    def question_of_records(self, records: Sequence[Record], time_ns: int) -> Question:
+        """Return what models are asked before records are written, and told afterwards. Raises Refused."""
+        bound: dict[tuple[str, str], Bound] = {}
+        for record in records:
+            task = record.alloc, record.task
+            if task not in self.bindings:
+                continue
+            if task in bound:
+                raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
+            assert isinstance(record.event, (TaskEvent, Finished))
+            bound[task] = self._bound(task, [record.event])
+        return Question(list(bound.values()), time_ns) if bound else NOTHING
+
+    def question_of_steps(self, steps: Sequence[Step], priors: Sequence[Prior] = ()) -> Question:
+        """Return what models are asked before steps are recorded, and told afterwards."""
+        events: dict[tuple[str, str], list[TaskEvent | Finished]] = {}
+        for step in steps:
+            for task, event in step.moves:
+                if (step.alloc, task) in self.bindings:
+                    events.setdefault((step.alloc, task), []).append(event)
+        bound = [self._bound(key, of_task) for key, of_task in events.items()]
+        if not bound:
+            return NOTHING
+        return Question(bound, steps[0].time_ns, priors or [Prior(steps[0], bound[0].version)])
+
+    def _bound(self, key: tuple[str, str], events: Sequence[TaskEvent | Finished]) -> Bound:
+        """Return a model with what it is to hear, and where its task stands."""
+        return Bound(self.bindings[key], *key, events, self.state(*key), self._core.owned(key[0]).version)
