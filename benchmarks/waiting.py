@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.harness import REPETITIONS, SIZE, Budget, Row, in_child, resident_bytes, take_turns, tell
 from taskfold import Engine
 from taskfold import events as ev
-from taskfold.live.directory import Directory, Listed
+from taskfold.live.directory import Directory, ListEntry
 from taskfold.live.waiters import Waiter
 
 WRITES = 2_000
@@ -90,7 +90,7 @@ def _directory(count: int) -> int:
     before = resident_bytes()
     for number, alloc in enumerate(ids):
         job, node = f"job{number // 100}", f"node{number % 1_000}"
-        directory.put(alloc, Listed("default", job, node, "running", number + 1, 2 * number + 300))
+        directory.put(alloc, ListEntry("default", job, node, "running", number + 1, 2 * number + 300))
     return resident_bytes() - before
 
 

@@ -451,7 +451,7 @@ def test_whatever_is_said_the_log_tells_the_state_and_the_timers(case):
     folded.apply_all(engine.store.log.read_all())
     assert folded["a"] == engine.store.read("a")
     engine.store._check()
-    timers = engine._decider.timers
+    timers = engine._core.timers
     timers._check()
     for name, task in folded["a"].tasks.items():
         if (planned_ns := timers.get("a", name)) is not None:

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from taskfold.events import Started
 from taskfold.fold.allocation import Allocation
-from taskfold.live.directory import Directory, Listed, heading_of
+from taskfold.live.directory import Directory, ListEntry, heading_of
 from taskfold.log.index_map import Positions
 from taskfold.model.record import Record
 
 IDS = st.sampled_from(["a0", "a1", "ab", "b0", "b1", "c"])
 LISTED = st.builds(
-    Listed,
+    ListEntry,
     namespace=st.sampled_from(["default", "other"]),
     job=st.sampled_from(["", "job", "job2"]),
     node=st.sampled_from(["", "n1", "n2"]),
@@ -37,7 +37,7 @@ LISTED = st.builds(
 )
 def test_what_is_asked_for_is_what_a_scan_would_find(puts, prefix, filters, index):
     directory = Directory()
-    model: dict[str, Listed] = {}
+    model: dict[str, ListEntry] = {}
     for alloc, listed in puts:
         directory.put(alloc, listed)
         model[alloc] = listed
@@ -66,10 +66,10 @@ def test_a_heading_takes_updates_over_what_was_placed():
     allocation = Allocation("a", placed=b'{"ID":"a","JobID":"job","NodeID":"n","CreateIndex":7.0,"ClientStatus":null}')
     allocation.modify_index = 9
 
-    assert heading_of(allocation) == Listed(job="job", node="n", status="pending", create_index=7, modify_index=9)
+    assert heading_of(allocation) == ListEntry(job="job", node="n", status="pending", create_index=7, modify_index=9)
 
     allocation.updates = {"NodeID": None, "ClientStatus": b'"lost"', "Namespace": b'"other"'}
-    assert heading_of(allocation) == Listed(
+    assert heading_of(allocation) == ListEntry(
         namespace="other", job="job", status="lost", create_index=7, modify_index=9, told_status="lost"
     )
 
@@ -77,7 +77,7 @@ def test_a_heading_takes_updates_over_what_was_placed():
 def test_a_heading_of_a_wrong_type_is_listed_as_empty():
     allocation = Allocation("a", placed=b'{"ID":"a","JobID":5,"NodeID":"n"}', updates={"CreateIndex": b'"seven"'})
 
-    assert heading_of(allocation) == Listed(node="n")
+    assert heading_of(allocation) == ListEntry(node="n")
 
 
 @given(st.lists(st.integers(1, 60), max_size=200), st.integers(0, 61), st.integers(1, 7), st.data())

@@ -142,7 +142,7 @@ def test_a_view_keeps_what_it_has_not_read_yet_and_nothing_else():
         engine.update(f"{number:04}", {"NodeID": "n"})
         engine.place({"ID": f"{number:04}-new"})
 
-    assert len(view._kept) == 200 - 64, "the first 64 were read together"
+    assert len(view._states) == 200 - 64, "the first 64 were read together"
     rest = list(states)
     assert [state.id for state in (first, *rest)] == [f"{number:04}" for number in range(200)]
     assert all(not state.updates for state in rest)
@@ -157,10 +157,10 @@ def test_views_that_nobody_reads_share_one_state_of_what_changes_however_often_i
         for number in range(50):
             engine.update(f"{number:04}", {"NodeID": f"n{turn}"})
 
-    kept = {id(state) for view in views for state in view._kept.values()}
+    kept = {id(state) for view in views for state in view._states.values()}
 
     assert len(kept) == 50
-    assert all(len(view._kept) == 50 for view in views)
+    assert all(len(view._states) == 50 for view in views)
     expected = [f"{number:04}" for number in range(50)]
     assert all([state.id for state in view.states() if not state.updates] == expected for view in views)
 
@@ -174,7 +174,7 @@ def test_a_view_of_a_job_keeps_nothing_of_other_jobs():
         engine.update(f"{number:04}", {"NodeID": "n"})
         engine.place({"ID": f"{number:04}-new", "JobID": f"job{number % 10}"})
 
-    assert [len(view._kept) for view in views] == [5] * 20
+    assert [len(view._states) for view in views] == [5] * 20
     assert not any(view._ahead for view in views)
 
 

@@ -76,19 +76,19 @@ def check_address(alloc: object, task: object, id: object, expected_version: obj
 
 
 def checked_writes(writes: object) -> tuple[Any, ...]:
-    """Return what is to be written together; each is checked where it is looked at. O(n). Raises DecodeError."""
+    """Return the writes of one append; each is checked by its draft. O(n). Raises DecodeError."""
     if (other := _no_list_of(Write, writes)) is not None:
         raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {other}")
     return tuple(writes)  # type: ignore[arg-type]  # it can be iterated over
 
 
 def not_a_write(value: object) -> str:
-    """Return what to append instead of something that is no Write."""
+    """Return the complaint about a value that is no Write."""
     return f"expected a Write, such as {_A_WRITE}, found {_kind_or_class(value)}"
 
 
 def _no_list_of(kind: type, value: object) -> str | None:
-    """Return what something is that should be a list of these; None where it can be iterated over."""
+    """Return the name of a value that is no list of these; None for one that can be iterated over."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, type)):
         return None
     return "one that is in no list" if isinstance(value, kind) else _kind(value)
@@ -101,12 +101,12 @@ def _kind_or_class(value: object) -> str:
 def check_durability(durability: object) -> None:
     """Check how writes are to wait for the disk. Raises Refused."""
     if durability not in DURABILITIES:
-        expected = " or ".join(map(repr, DURABILITIES))
-        raise Refused(f"expected a durability of {expected}, found {durability!r}")
+        choices = " or ".join(map(repr, DURABILITIES))
+        raise Refused(f"expected a durability of {choices}, found {durability!r}")
 
 
 def check_listener(listener: object) -> None:
-    """Check that a listener can be called: else whoever writes would be told of it, again and again. O(1).
+    """Check that a listener can be called: else every write would raise, again and again. O(1).
 
     Raises DecodeError.
     """
@@ -214,14 +214,14 @@ _A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
 
 
 def checked_reports(reports: object) -> tuple[Any, ...]:
-    """Return what is to be reported in one append; each is checked where it is looked at. O(n). Raises InputRefused."""
+    """Return the reports of one append; each is checked when it is decided. O(n). Raises InputRefused."""
     if (other := _no_list_of(inputs.Said, reports)) is not None:
         raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {other}")
     return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
 
 
 def not_a_report(value: object) -> str:
-    """Return what to report instead of something that is no report."""
+    """Return the complaint about a value that is no report."""
     return f"expected a report, such as inputs.{_A_REPORT}, found {_kind_or_class(value)}"
 
 
@@ -239,12 +239,12 @@ def _not_an_input(value: object) -> str:
     return f"expected an input (taskfold.inputs), found {_kind(value)}"
 
 
-def _a_class(value: type, wanted: str) -> str:
-    return f"expected {wanted}, found the class {value.__name__}: write {value.__name__}()"
+def _a_class(value: type, kind_name: str) -> str:
+    return f"expected {kind_name}, found the class {value.__name__}: write {value.__name__}()"
 
 
 def _kind(value: object) -> str:
-    """Return what a value is, in a few words; only plain values are shown, since others may be of any length."""
+    """Return a few words for a value; only plain values are shown, since others may be of any length."""
     if value is None:
         return "nothing"
     if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < INT64):

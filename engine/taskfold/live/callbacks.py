@@ -1,6 +1,6 @@
 """Callbacks: which thread runs those of models and functions that listen, and in which order.
 
-What is to be told is told when it was recorded and the turn is over. Nothing is locked then, so that a callback may
+Callbacks run when the write is recorded and the turn is over. Nothing is locked then, so that a callback may
 wait for any thread that reads or writes. One thread at a time tells, in the order of the records: the one that wrote.
 Whoever writes meanwhile, from a callback or in another thread, waits for nobody: who tells tells of that, too, before
 it returns. So a thread that a callback waits for comes to its end, and no callback runs beside another.
@@ -37,7 +37,7 @@ _ROLE: Final = "role"
 
 
 class News:
-    """What is to be told of one write, by whom it was written, and what was raised when it was told."""
+    """The pending calls of one write, the thread that wrote it, and what the calls raised."""
 
     __slots__ = ("calls", "problems", "records", "steps", "thread")
 
@@ -62,7 +62,7 @@ class _Holder:
 
 
 class Callbacks:
-    """What is to be told still, and who tells.
+    """The pending news, and the thread that has the role to tell it.
 
     >>> callbacks, batch = Callbacks(), []
     >>> def first():
@@ -98,7 +98,7 @@ class Callbacks:
         return False
 
     def tell(self, batch: list[News]) -> None:
-        """Tell of all that is untold, and add it to ``batch``; where somebody has the role, leave it to them.
+        """Tell all pending news, and add it to ``batch``; where somebody has the role, leave it to them.
 
         What is no Exception, such as KeyboardInterrupt, is raised when everybody was told. Somebody who waits for the
         role gets it when this thread has told of its own.
@@ -123,7 +123,7 @@ class Callbacks:
             raise interruption
 
     def hold(self, call: Callable[[], T], batch: list[News]) -> T:
-        """Have the role, tell of what is untold, call, and tell of what came of it.
+        """Take the role, tell all pending news, call, and tell the news of the call.
 
         Raises CallbacksBusy when another thread has had the role for `WAIT_SECONDS`; else as `tell` does.
         """
@@ -143,7 +143,7 @@ class Callbacks:
         return result
 
     def _has(self, holder: _Holder) -> bool:
-        """Take the role where it is free, or wait for it where too much is untold; tell whether this thread has it."""
+        """Take the role where it is free or, where too much is pending, wait; return whether this thread has it."""
         if self._role.setdefault(_ROLE, holder) is holder:
             return True
         if len(self.pending) > PENDING and not self.is_mine:
@@ -194,7 +194,7 @@ class Callbacks:
 
 
 def add_notes(error: BaseException, problems: Sequence[Exception]) -> None:
-    """Have an error tell what listeners raised beside it."""
+    """Add what listeners raised to an error, as notes."""
     for problem in problems:
         error.add_note(f"and a listener raised {type(problem).__name__}: {problem}")
 

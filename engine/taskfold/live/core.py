@@ -148,7 +148,7 @@ class Core:
         return self.positions.newest
 
     def __contains__(self, alloc: object) -> bool:
-        """Tell whether there is an allocation of this ID. O(1)."""
+        """Return whether there is an allocation of this ID. O(1)."""
         return alloc in self.fold.allocations
 
     def __len__(self) -> int:
@@ -379,7 +379,7 @@ class Core:
         prior: Prior | None = None,
         on: State | None = None,
     ) -> tuple[Step, list[Record]]:
-        """Return what follows from inputs, and the records that say so; change nothing. Raises what refuses one.
+        """Return the step that follows from inputs, and its records; change nothing. Raises what refuses one.
 
         It is decided on this state, or on one that lies ahead of it. A prior step is not decided again while the
         allocation is as it was, since chance may have a part in it.
@@ -408,7 +408,7 @@ class Core:
         return step, _records_of(state, step, version, id)
 
     def group(self, alloc: str) -> Group:
-        """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
+        """Return an allocation's task group, as decisions see it. Raises UnknownAllocation, and as `report` does."""
         return self.group_of(self.fold.owned(alloc))
 
     def group_of(self, allocation: Allocation) -> Group:
@@ -440,7 +440,7 @@ class Core:
         self.timers = timers
 
     def plan(self, step: Step) -> None:
-        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until somebody is told."""
+        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until a step has it."""
         for timer in step.timers:
             self.timers.set(step.alloc, timer.task, timer.due_ns)
         if len(self.timers) == len(step.timers):
@@ -449,7 +449,7 @@ class Core:
         for effect in step.effects:
             if isinstance(effect, (Collect, SignalTask)):
                 continue
-            # A start that nobody was told of stays, even to be given up.
+            # A start that no step had stays, even to be given up.
             # The process of a task that was never placed may have to end, too.
             task = tasks.get(effect.task)
             if isinstance(effect, StartTask) or task is None or task.state == RUNNING:
@@ -461,7 +461,7 @@ class Core:
                 self.timers.discard(step.alloc, name)
 
     def first_due(self, until_ns: int) -> DueInput | None:
-        """Return what is due next, if that is by a time; its timer stays until what is decided is recorded."""
+        """Return the next due input by a time; None without one. Its timer stays until its step is recorded."""
         while (due := self.timers.first) is not None and due.alloc not in self.fold:
             self.timers.forget(due.alloc)  # a collect that was interrupted left them
         if due is None or due.due_ns > until_ns:
@@ -484,7 +484,7 @@ class Core:
         self.timers.forget(alloc)
 
     def restore(self, now_ns: int, *, rng: Random) -> list[Step]:
-        """Return what is still owed to every allocation that decisions were made for. O(tasks).
+        """Return the steps still owed to every allocation that has decisions. O(tasks).
 
         Starts and kills that nobody reported on are owed (again); what is due later comes by `due`.
         """

@@ -90,13 +90,13 @@ class Cursor:
         by_allocation: dict[str, list[Record]] = {}
         for record in records:
             by_allocation.setdefault(record.alloc, []).append(record)
-        told = []
+        states = []
         for alloc, own in by_allocation.items():
             self._remember(alloc, own[0])
             for record in own:
                 self._fold.apply(record)
-            told.append((self._fold[alloc], tuple(own)))
-        return Change(records[0].seq, records[-1].seq, index, tuple(told))
+            states.append((self._fold[alloc], tuple(own)))
+        return Change(records[0].seq, records[-1].seq, index, tuple(states))
 
     def _remember(self, alloc: str, record: Record) -> None:
         """See to it that an allocation is folded up to the record before this one."""

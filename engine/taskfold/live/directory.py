@@ -23,13 +23,13 @@ from taskfold.fold.lifecycle import PENDING
 from taskfold.model.texts import shared
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
-__all__ = ["Directory", "Filter", "Listed", "heading_of"]
+__all__ = ["Directory", "Filter", "ListEntry", "heading_of"]
 
 _MOVED_LIMIT: Final = 4_096
 """How many changes of status may pile up: sorting them in takes some ten milliseconds."""
 
 
-class Listed(Struct, gc=False):
+class ListEntry(Struct, gc=False):
     """What the directory knows of an allocation; who reads more than one field of it holds the lock of the store."""
 
     namespace: str = DEFAULT_NAMESPACE
@@ -39,7 +39,7 @@ class Listed(Struct, gc=False):
     create_index: int = 0
     modify_index: int = 0
     told_status: str = ""
-    """The ClientStatus that was told, and does not follow from the tasks; else empty."""
+    """The ClientStatus of its fields, where it does not follow from the tasks; else empty."""
 
 
 class Filter(NamedTuple):
@@ -52,12 +52,12 @@ class Filter(NamedTuple):
     namespace: str | None = None
 
     def keys(self) -> dict[str, str]:
-        """Return what the directory has to list of an allocation, by name."""
+        """Return the keys that an entry must have, by name."""
         return {name: value for name, value in zip(self._fields[1:], self[1:], strict=True) if value is not None}
 
-    def matches(self, alloc: str, listed: Listed) -> bool:
-        """Tell whether an allocation is one of those that are asked for."""
-        return alloc.startswith(self.prefix) and all(getattr(listed, name) == key for name, key in self.keys().items())
+    def matches(self, alloc: str, entry: ListEntry) -> bool:
+        """Return whether an allocation matches."""
+        return alloc.startswith(self.prefix) and all(getattr(entry, name) == key for name, key in self.keys().items())
 
 
 class Page(NamedTuple):
@@ -72,15 +72,15 @@ class Directory:
     """The allocations in every order that is asked for.
 
     >>> directory = Directory()
-    >>> directory.put("b2", Listed(job="example", create_index=1, modify_index=9))
-    >>> directory.put("a1", Listed(job="example", create_index=2, modify_index=3))
-    >>> directory.put("c3", Listed(job="other", create_index=3, modify_index=4))
+    >>> directory.put("b2", ListEntry(job="example", create_index=1, modify_index=9))
+    >>> directory.put("a1", ListEntry(job="example", create_index=2, modify_index=3))
+    >>> directory.put("c3", ListEntry(job="other", create_index=3, modify_index=4))
     >>> directory.ids(job="example"), directory.ids(prefix="c"), list(directory.written_after(3))
     (['a1', 'b2'], ['c3'], ['c3', 'b2'])
     """
 
     def __init__(self) -> None:
-        self._listed: dict[str, Listed] = {}
+        self._entries: dict[str, ListEntry] = {}
         self._ids = SortedList()
         self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
         self._statuses: SortedList = SortedList()
@@ -88,7 +88,7 @@ class Directory:
         """The allocations whose status has changed, and the one that they are still sorted under."""
         self._is_sorting = False
         """The order by status is between two states; when nobody is at it, that was interrupted."""
-        self._written: dict[str, int] = {}
+        self._write_indexes: dict[str, int] = {}
         """The index of each allocation's newest write, in the order of the writes."""
         self._newest_index = 0
         self._is_in_order = True
@@ -96,47 +96,47 @@ class Directory:
 
     def __len__(self) -> int:
         """Return how many allocations there are."""
-        return len(self._listed)
+        return len(self._entries)
 
     def __contains__(self, alloc: object) -> bool:
-        """Tell whether an allocation is listed. O(1)."""
-        return alloc in self._listed
+        """Return whether an allocation is listed. O(1)."""
+        return alloc in self._entries
 
-    def get(self, alloc: str) -> Listed | None:
-        """Return what is known of an allocation; None when it is not listed. O(1)."""
-        return self._listed.get(alloc)
+    def get(self, alloc: str) -> ListEntry | None:
+        """Return the entry of an allocation; None without one. O(1)."""
+        return self._entries.get(alloc)
 
-    def put(self, alloc: str, listed: Listed) -> None:
+    def put(self, alloc: str, entry: ListEntry) -> None:
         """List an allocation, or list it anew. O(1), and O(log n) for each order but two in which it moves."""
-        before = self._listed.get(alloc)
-        self._listed[alloc] = listed
-        self._note_write(alloc, listed.modify_index)
+        before = self._entries.get(alloc)
+        self._entries[alloc] = entry
+        self._note_write(alloc, entry.modify_index)
         if before is None:
             self._ids.add(alloc)
             for name, order in self._orders.items():
-                order.add((getattr(listed, name), alloc))
+                order.add((getattr(entry, name), alloc))
             if not self._is_sorting:  # else it is made anew
-                self._statuses.add((listed.status, alloc))
+                self._statuses.add((entry.status, alloc))
             return
-        if before.status is not listed.status and before.status != listed.status:
+        if before.status is not entry.status and before.status != entry.status:
             self._note_status(alloc, before.status)
-        if before.job != listed.job or before.node != listed.node or before.create_index != listed.create_index:
+        if before.job != entry.job or before.node != entry.node or before.create_index != entry.create_index:
             for name, order in self._orders.items():
-                if (was := getattr(before, name)) != (now := getattr(listed, name)):
+                if (was := getattr(before, name)) != (now := getattr(entry, name)):
                     order.remove((was, alloc))
                     order.add((now, alloc))
 
-    def refresh(self, alloc: str, allocation: Allocation) -> Listed | None:
+    def refresh(self, alloc: str, allocation: Allocation) -> ListEntry | None:
         """Note a write of an allocation of which only tasks changed; return what is listed of it. O(tasks)."""
-        listed = self._listed.get(alloc)
-        if listed is not None:
-            listed.modify_index = allocation.modify_index
+        entry = self._entries.get(alloc)
+        if entry is not None:
+            entry.modify_index = allocation.modify_index
             self._note_write(alloc, allocation.modify_index)
-            before, status = listed.status, listed.told_status or allocation.client_status or PENDING
+            before, status = entry.status, entry.told_status or allocation.client_status or PENDING
             if status is not before and status != before:
-                listed.status = status
+                entry.status = status
                 self._note_status(alloc, before)
-        return listed
+        return entry
 
     def _note_status(self, alloc: str, before: str) -> None:
         """Remember that an allocation is sorted under another status than the one that is listed."""
@@ -146,20 +146,20 @@ class Directory:
 
     def remove(self, alloc: str) -> None:
         """List an allocation no more; without it, do nothing. O(log n) for each order."""
-        listed = self._listed.pop(alloc, None)
-        if listed is None:
+        entry = self._entries.pop(alloc, None)
+        if entry is None:
             return
         self._ids.remove(alloc)
         for name, order in self._orders.items():
-            order.remove((getattr(listed, name), alloc))
+            order.remove((getattr(entry, name), alloc))
         if not self._is_sorting:  # else it is made anew
-            self._statuses.remove((self._moved.pop(alloc, listed.status), alloc))
-        self._written.pop(alloc)
+            self._statuses.remove((self._moved.pop(alloc, entry.status), alloc))
+        self._write_indexes.pop(alloc)
 
     def _note_write(self, alloc: str, index: int) -> None:
         """Move an allocation to the end of the writes."""
-        self._written.pop(alloc, None)
-        self._written[alloc] = index
+        self._write_indexes.pop(alloc, None)
+        self._write_indexes[alloc] = index
         if index < self._newest_index:
             self._is_in_order = False
         else:
@@ -168,11 +168,11 @@ class Directory:
     def _sort_statuses(self) -> SortedList:
         """Return the order by status, up to date. O(log n) for each allocation whose status has changed since."""
         if self._is_sorting:
-            self._statuses = SortedList((listed.status, alloc) for alloc, listed in self._listed.items())
+            self._statuses = SortedList((entry.status, alloc) for alloc, entry in self._entries.items())
         elif self._moved:
             self._is_sorting = True
             for alloc, was in self._moved.items():
-                now = self._listed[alloc].status
+                now = self._entries[alloc].status
                 if now != was:
                     self._statuses.remove((was, alloc))
                     self._statuses.add((now, alloc))
@@ -180,16 +180,16 @@ class Directory:
         self._is_sorting = False
         return self._statuses
 
-    def put_all(self, listed: Mapping[str, Listed]) -> None:
+    def put_all(self, entries: Mapping[str, ListEntry]) -> None:
         """List many allocations where there are none. O(n log n), and much faster than one after the other."""
-        assert not self._listed
-        self._listed = dict(listed)
-        self._ids.update(listed)
+        assert not self._entries
+        self._entries = dict(entries)
+        self._ids.update(entries)
         for name, order in self._orders.items():
-            order.update((getattr(entry, name), alloc) for alloc, entry in listed.items())
-        self._statuses.update((entry.status, alloc) for alloc, entry in listed.items())
-        self._written = {alloc: entry.modify_index for alloc, entry in listed.items()}
-        self._newest_index = max(self._written.values(), default=0)
+            order.update((getattr(entry, name), alloc) for alloc, entry in entries.items())
+        self._statuses.update((entry.status, alloc) for alloc, entry in entries.items())
+        self._write_indexes = {alloc: entry.modify_index for alloc, entry in entries.items()}
+        self._newest_index = max(self._write_indexes.values(), default=0)
         self._is_in_order = False
 
     def ids(
@@ -202,23 +202,23 @@ class Directory:
         namespace: str | None = None,
     ) -> list[str]:
         """Return the IDs of the allocations that match all that is asked for, sorted. O(log n + the narrowest)."""
-        found, keys = self._candidates(Filter(prefix, job, node, status, namespace), None)
-        return self._matching(found, keys)
+        ids, keys = self._candidates(Filter(prefix, job, node, status, namespace), None)
+        return self._matching(ids, keys)
 
-    def page(self, wanted: Filter, after: str | None, limit: int) -> Page:
-        """Return what matches among the next so many that may, after an ID, sorted. O(log n + limit)."""
-        found, keys = self._candidates(wanted, after)
-        candidates = list(islice(found, limit))
+    def page(self, query: Filter, after: str | None, limit: int) -> Page:
+        """Return the matches among the next ``limit`` candidates after an ID, sorted. O(log n + limit)."""
+        ids, keys = self._candidates(query, after)
+        candidates = list(islice(ids, limit))
         last = candidates[-1] if len(candidates) == limit else None
         return Page(self._matching(candidates, keys), last)
 
-    def _candidates(self, wanted: Filter, after: str | None) -> tuple[Iterable[str], dict[str, str]]:
+    def _candidates(self, query: Filter, after: str | None) -> tuple[Iterable[str], dict[str, str]]:
         """Return IDs after one of them, sorted, from the narrowest order, and what else has to be listed of each."""
-        keys = wanted.keys()
+        keys = query.keys()
         inclusive = after is None, True
-        if wanted.prefix:
-            ids = self._ids.irange(wanted.prefix if after is None else after, inclusive=inclusive)
-            return takewhile(lambda alloc: alloc.startswith(wanted.prefix), ids), keys
+        if query.prefix:
+            ids = self._ids.irange(query.prefix if after is None else after, inclusive=inclusive)
+            return takewhile(lambda alloc: alloc.startswith(query.prefix), ids), keys
         for name in ("job", "node", "status"):
             if name in keys:
                 key = keys.pop(name)
@@ -231,9 +231,9 @@ class Directory:
         """Return those that are listed with all of these."""
         if not keys:
             return list(candidates)
-        told, listed = attrgetter(*keys), self._listed
-        wanted = told(Filter(**keys))
-        return [alloc for alloc in candidates if told(listed[alloc]) == wanted]
+        key_of, entries = attrgetter(*keys), self._entries
+        key = key_of(Filter(**keys))
+        return [alloc for alloc in candidates if key_of(entries[alloc]) == key]
 
     def by_creation(self) -> Iterator[str]:
         """Yield the IDs in order of creation. O(n)."""
@@ -245,10 +245,10 @@ class Directory:
         The first time after writes came out of order it is O(n log n).
         """
         if not self._is_in_order:
-            self._written = dict(sorted(self._written.items(), key=lambda entry: entry[1]))
+            self._write_indexes = dict(sorted(self._write_indexes.items(), key=lambda entry: entry[1]))
             self._is_in_order = True
-        written = takewhile(lambda alloc: self._written[alloc] > index, reversed(self._written))
-        return reversed(list(written))
+        newest = takewhile(lambda alloc: self._write_indexes[alloc] > index, reversed(self._write_indexes))
+        return reversed(list(newest))
 
     def count_by_status(self) -> dict[str, int]:
         """Return how many allocations there are of each client status. O(statuses × log n)."""
@@ -265,13 +265,13 @@ class Directory:
     def _check(self) -> None:
         """Assert every invariant."""
         self._ids._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
-        assert list(self._ids) == sorted(self._listed)
+        assert list(self._ids) == sorted(self._entries)
         for name, order in {**self._orders, "status": self._sort_statuses()}.items():
             order._check()  # noqa: SLF001
-            assert list(order) == sorted((getattr(listed, name), alloc) for alloc, listed in self._listed.items())
-        assert self._written == {alloc: listed.modify_index for alloc, listed in self._listed.items()}
+            assert list(order) == sorted((getattr(entry, name), alloc) for alloc, entry in self._entries.items())
+        assert self._write_indexes == {alloc: entry.modify_index for alloc, entry in self._entries.items()}
         if self._is_in_order:
-            assert list(self._written.values()) == sorted(self._written.values())
+            assert list(self._write_indexes.values()) == sorted(self._write_indexes.values())
 
 
 class _Heading(Struct):
@@ -291,29 +291,29 @@ _FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode f
 )}  # fmt: skip
 
 
-def heading_of(allocation: Allocation) -> Listed:
-    """Return what the directory lists of an allocation, from its fields and tasks. O(length of its fields).
+def heading_of(allocation: Allocation) -> ListEntry:
+    """Return the entry of an allocation, from its fields and tasks. O(length of its fields).
 
     A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
     """
-    placed, updates = allocation.placed, allocation.updates
-    told: dict[str, Any]
+    placed_fields, updates = allocation.placed, allocation.updates
+    values: dict[str, Any]
     try:
         if updates and not _FIELDS.keys().isdisjoint(updates):
-            told = _each(placed, updates)
+            values = _each(placed_fields, updates)
         else:
-            heading = _decode_heading(placed)
-            told = {name: getattr(heading, name) for name in _FIELDS}
+            heading = _decode_heading(placed_fields)
+            values = {name: getattr(heading, name) for name in _FIELDS}
     except msgspec.ValidationError:
-        told = _each(placed, None)
-    return Listed(
-        namespace=shared(told.get("Namespace") or DEFAULT_NAMESPACE),
-        job=shared(told.get("JobID") or ""),
-        node=shared(told.get("NodeID") or ""),
-        status=told.get("ClientStatus") or allocation.client_status or PENDING,
-        create_index=told.get("CreateIndex") or 0,
+        values = _each(placed_fields, None)
+    return ListEntry(
+        namespace=shared(values.get("Namespace") or DEFAULT_NAMESPACE),
+        job=shared(values.get("JobID") or ""),
+        node=shared(values.get("NodeID") or ""),
+        status=values.get("ClientStatus") or allocation.client_status or PENDING,
+        create_index=values.get("CreateIndex") or 0,
         modify_index=allocation.modify_index,
-        told_status=told.get("ClientStatus") or "",
+        told_status=values.get("ClientStatus") or "",
     )
 
 
@@ -322,9 +322,9 @@ def _after_key(key: str) -> tuple[str, str]:
     return key + "\0", ""
 
 
-def _each(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
+def _each(placed_fields: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
     """Return each of the fields as its type; None where it is of another."""
-    return {name: _lenient(name, current_field(placed, updates, name)) for name in _FIELDS}
+    return {name: _lenient(name, current_field(placed_fields, updates, name)) for name in _FIELDS}
 
 
 def _lenient(name: str, text: bytes | None) -> Any:

@@ -79,7 +79,7 @@ def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
 
 
 def _placed_body(fields: Mapping[str, bytes]) -> Raw:
-    """Return what a placed allocation is recorded with: its fields, without those that follow from the records."""
+    """Return the body of a placing: the fields, without those that follow from the records."""
     left_out = (*FROM_RECORDS, *FROM_TASKS)
     return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
 
@@ -101,30 +101,30 @@ def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
 
 
 def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
-    """Return what is recorded of a Job in a log. Raises DecodeError, and Refused for a job that needs another Nomad."""
+    """Return a Job as the log stores it. Raises DecodeError, and Refused for a job that needs another Nomad."""
     # Imported when it is needed first: what a job may be is much to import.
     from taskfold.nomad.canonical_job import placed_job
     from taskfold.nomad.groups import ignored_parts
 
     dialect = dialect_of(header.dialect)
-    stored = placed_job(bytes(job), dialect, header.region)
+    job_text = placed_job(bytes(job), dialect, header.region)
     if problems := ignored_parts(bytes(job), dialect):
         raise Refused(
             f"{'; '.join(problems)}: the log is of dialect {dialect.name}, whose Nomad would run the job without: "
             "leave that out, or use a log of a newer dialect"
         )
-    return stored
+    return job_text
 
 
 def _with_stored_job(event: Any, header: LogHeader) -> Any:
-    """Return what is recorded of an event where its Job is not as it was told; else the event. Raises DecodeError."""
+    """Return an event with its Job as the log stores it; the event itself without one. Raises DecodeError."""
     if isinstance(event, Placed) and event.body is not UNSET:
         fields = fields_from_json(event.body)
         if "Job" in fields:
             return Placed(body=Raw(fields_to_json({**fields, "Job": _stored_job(fields["Job"], header)})))
     elif isinstance(event, Updated) and "Job" in event.fields:
-        stored = Raw(_stored_job(event.fields["Job"], header))
-        return Updated(fields={**event.fields, "Job": stored}, cleared=event.cleared)
+        job_text = Raw(_stored_job(event.fields["Job"], header))
+        return Updated(fields={**event.fields, "Job": job_text}, cleared=event.cleared)
     return event
 
 
@@ -186,16 +186,16 @@ class Draft(Ahead):
         return entry
 
     def _is_repeat(self, write: Write, id: str) -> bool:
-        """Tell whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
+        """Return whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
         digest = self.digest_of(id)
         try:
             return is_repeat(id, digest, write.alloc, write.task, write.event)
         except IdConflict:
             # A job is recorded as its Nomad would have it, and may be sent again as it was written.
-            stored = _with_stored_job(write.event, self.header)
-            if stored is write.event:
+            job_text = _with_stored_job(write.event, self.header)
+            if job_text is write.event:
                 raise
-            return is_repeat(id, digest, write.alloc, write.task, stored)
+            return is_repeat(id, digest, write.alloc, write.task, job_text)
 
     def _event(self, write: Write, allocation: Allocation | None, time_ns: int) -> Any:
         """Return the event to record, complete. Raises what refuses it."""
@@ -257,7 +257,7 @@ class Draft(Ahead):
         return Updated(fields=fields, cleared=event.cleared)
 
     def appends(self) -> list[Append]:
-        """Return what was drafted, to be appended in its order. O(writes)."""
+        """Return the appends of the new records, in order. O(writes)."""
         if len(self._entries) == 1:  # as most have it
             (only,) = self._entries
             return (

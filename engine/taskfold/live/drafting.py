@@ -121,11 +121,11 @@ class Drafter:
         )
 
     def prior(self, place: int) -> Prior | None:
-        """Return what was decided on an input when models were asked, which holds while its allocation is as it was."""
+        """Return the step of an input for which models were asked; it holds while its allocation is as it was."""
         question = self._turns.question()
         return None if question is None or not question.priors else question.priors[place]
 
 
 def append_of(records: list[Record]) -> Append:
-    """Return what is appended of an allocation."""
+    """Return the append of an allocation's records."""
     return Append(records[0].alloc, records[0].version - 1, records)

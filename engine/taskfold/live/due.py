@@ -23,7 +23,7 @@ class Deadlines:
         self._drafter = drafter
 
     def due(self, until_ns: int) -> list[Step]:
-        """Return what is owed by a time, once. Raises as `taskfold.Engine.due` does."""
+        """Return the steps owed by a time, each once. Raises as `taskfold.Engine.due` does."""
         problems: list[Exception] = []
         try:
             while (due := self._first(until_ns)) is not None:
@@ -46,7 +46,7 @@ class Deadlines:
 
     @in_turn
     def _first(self, until_ns: int) -> DueInput | None:
-        """Return what is due first."""
+        """Return the first due input."""
         return self._turns.core.first_due(until_ns)
 
     def _decide(self, due: DueInput) -> None:
@@ -76,7 +76,7 @@ class Deadlines:
             self._commit(due, impossible(due, refusal), [])
 
     def _is_first(self, due: DueInput) -> bool:
-        """Tell whether what was due first still is."""
+        """Return whether an input is still the first due one."""
         first = self._turns.core.first_due(due.time_ns)
         return first is not None and first[:3] == due[:3]
 

@@ -225,7 +225,7 @@ class Engine(Owned):
         """Place an allocation: its top-level fields, as Nomad's JSON or as an object of the same names.
 
         Its indexes are the engine's; task states and client status follow from events, and are not taken. CreateTime
-        is the clock's unless told. A Job may be as people write it: it is stored as the Nomad of the dialect does
+        is the clock's unless given. A Job may be as people write it: it is stored as the Nomad of the dialect does
         (`taskfold.nomad.canonical_job`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
         Raises DecodeError when it has no ID or its Job is none, and VersionConflict when that ID was placed before.
         """
@@ -426,16 +426,16 @@ class Engine(Owned):
         """Report as `report` does, from an event loop, which goes on meanwhile.
 
         What tasks and threads report at the same time waits for the disk together. Where the task is cancelled after
-        its report was taken up, the next `due` returns the step. What a listener raises is told to the exception
+        its report was taken up, the next `due` returns the step. What a listener raises goes to the exception
         handler of the event loop; else it raises as `report` does.
         """
         pairs = ((task, input),)
         return await write_async(self._groups, self._drafter.report, alloc, pairs, time_ns, id, expected_version)
 
     def due(self, now_ns: int | None = None) -> list[Step]:
-        """Return what is owed by a time (unix nanoseconds; now, unless given): delayed starts, and kills to try again.
+        """Return the steps owed by a time (unix nanoseconds; now, unless given): delayed starts, kills to try again.
 
-        Each is told once; after a restart of the process what nobody reported on is told again. O(log n) for each.
+        Each is returned once; after a restart those that nobody reported on come again. O(log n) for each.
         What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
         and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
         Raises ListenerError when everything due was decided, and listeners raised. Where it raises, or is interrupted,
@@ -450,7 +450,7 @@ class Engine(Owned):
 
     @in_turn
     def restore(self, now_ns: int | None = None) -> list[Step]:
-        """Return what is still owed to every allocation that taskfold decides for, after the embedder was away.
+        """Return the steps still owed to every allocation that taskfold decides for, after the embedder was away.
 
         Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
         finds a process reports `Restored`, or how it ended. O(tasks).
@@ -461,7 +461,7 @@ class Engine(Owned):
 
     @in_turn
     def group(self, alloc: str) -> Group:
-        """Return what decisions see of an allocation's task group. Raises UnknownAllocation, and as `report` does."""
+        """Return an allocation's task group, as decisions see it. Raises UnknownAllocation, and as `report` does."""
         return self._core.group(alloc)
 
     # --- reading ---
@@ -656,7 +656,7 @@ class Engine(Owned):
 
     @in_turn
     def collectable(self, retention: Retention, now_ns: int | None = None) -> list[Candidate]:
-        """Return what `retain` would collect, and why, oldest first. O(those that have ended)."""
+        """Return the allocations that `retain` would collect, and why, oldest first. O(those that have ended)."""
         return candidates(self.store, retention, checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
     def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
@@ -711,7 +711,7 @@ class Engine(Owned):
         )
 
     def is_collected(self, alloc: str) -> bool:
-        """Tell whether an allocation was known once, and is no more. Raises LogError."""
+        """Return whether an allocation was collected. Raises LogError."""
         if alloc in self._core:
             return False
         try:
@@ -744,7 +744,7 @@ class Engine(Owned):
 
     @in_turn
     def checkpoint(self) -> bool:
-        """Have the log keep the state as it is now, so that opening it again is fast; tell whether it can. O(tasks).
+        """Keep the state beside the log, so that opening it again is fast; return whether the log can. O(tasks).
 
         A log in SQLite can. Raises LogError.
         """

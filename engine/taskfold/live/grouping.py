@@ -51,7 +51,7 @@ class Drafted(Struct, Generic[T], frozen=True):
     result: T
     appends: Sequence[Append]
     steps: Sequence[Step] = ()
-    """What was decided, in order: who listens is told of each."""
+    """The decisions, in order: listeners hear of each."""
     question: Question = NOTHING
 
 
@@ -92,7 +92,7 @@ class Request:
         """Taken out by who sees to steps that nobody waits for."""
 
     def wake(self) -> None:
-        """Have who waits look at the outcome."""
+        """Wake the waiting thread or task."""
         self.woken.put(None)
         if self.notify is not None:
             with suppress(RuntimeError):  # its event loop is closed
@@ -107,9 +107,9 @@ class Groups:
         self._turns = turns
         self.is_grouping = is_grouping
         self.listeners = Listeners[Step]()
-        """They are told of every step when the turn is over."""
+        """They hear of every step when the turn is over."""
         self.recorders = Listeners[Step]()
-        """Our own, who are told in the turn: they neither wait nor lock."""
+        """Our own, called in the turn: they neither wait nor lock."""
         # Dictionaries, whose single operations nothing interrupts: no lock is left locked where a leader goes.
         self.requests: dict[Request, None] = {}
         """What threads and tasks want to have written, and wait for."""
@@ -161,7 +161,7 @@ class Groups:
         self._turns.plan(steps)
 
     def _owns_turn(self) -> bool:
-        """Tell whether this thread has the turn already: from a signal's handler, it would wait for itself."""
+        """Return whether this thread has the turn already: from a signal's handler, it would wait for itself."""
         try:
             self._turn_owner.notify(0)
         except RuntimeError:
@@ -171,7 +171,7 @@ class Groups:
     # --- who waits ---
 
     def _write_together(self, request: Request, alone: Callable[[], T]) -> T:
-        """Have a request written with those of others; by itself where it has to be."""
+        """Write a request with those of others; by itself where it has to be."""
         requests = self.requests
         try:
             requests[request] = None
@@ -312,7 +312,7 @@ class Groups:
 
 
 def result_of(outcome: Outcome | None, alone: Callable[[], T], problems: Sequence[Exception] = ()) -> T:
-    """Return what came of a request, or write it alone. Raises ListenerError with what its thread was told."""
+    """Return the result of a request, or write it alone. Raises ListenerError with its thread's problems."""
     assert outcome is not None
     try:
         if outcome.error is not None:

@@ -62,7 +62,7 @@ def _owe_result(groups: Groups, future: asyncio.Future[Any]) -> None:
 
 
 def _begin_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
-    """Have a thread lead for the tasks of a loop, unless one does."""
+    """Begin a thread that leads for the tasks of a loop, unless one does."""
     token = object()
     if groups.roles.setdefault(loop, token) is token:
         try:
@@ -90,7 +90,7 @@ def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: obje
 
 
 def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop) -> None:
-    """Have a request written; what listeners raise is told to the loop, since its tasks have been woken by then."""
+    """Write a request; what listeners raise goes to the loop, since its tasks have been woken by then."""
     try:
         groups.wait_for(request)
     except Exception as error:  # noqa: BLE001 - it is raised by the task

@@ -33,7 +33,7 @@ class Bound(NamedTuple):
         self.binding.ask(self.task, self.events, state=self.state)
 
     def calls(self) -> list[Callable[[], object]]:
-        """Return what the model is to hear of its events, one after the other, from the state before them."""
+        """Return the calls that tell the model its events, one after the other, from the state before them."""
         binding = self.binding
         return [partial(binding.move, self.state), *(partial(binding.enter, self.task, event) for event in self.events)]
 
@@ -59,7 +59,7 @@ class Models:
         self.bindings: dict[tuple[str, str], Binding] = {}
 
     def __bool__(self) -> bool:
-        """Tell whether there are any."""
+        """Return whether there are any."""
         return bool(self.bindings)
 
     def allocs(self) -> set[str]:
@@ -86,7 +86,7 @@ class Models:
         ]
 
     def question_of_records(self, records: Sequence[Record], time_ns: int) -> Question:
-        """Return what models are asked before records are written, and told afterwards. Raises Refused."""
+        """Return the question to models before records are written. Raises Refused."""
         bound: dict[tuple[str, str], Bound] = {}
         for record in records:
             task = record.alloc, record.task
@@ -99,7 +99,7 @@ class Models:
         return Question(list(bound.values()), time_ns) if bound else NOTHING
 
     def question_of_steps(self, steps: Sequence[Step], priors: Sequence[Prior] = ()) -> Question:
-        """Return what models are asked before steps are recorded, and told afterwards."""
+        """Return the question to models before steps are recorded."""
         events: dict[tuple[str, str], list[TaskEvent | Finished]] = {}
         for step in steps:
             for task, event in step.moves:

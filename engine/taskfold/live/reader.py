@@ -109,7 +109,7 @@ class Reader:
         return self._store.positions.before(index)
 
     def is_current(self, seq: int) -> bool:
-        """Tell whether nothing was written after a position. O(1). Raises LogError."""
+        """Return whether nothing was written after a position. O(1). Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
             return seq == self._store.seq
@@ -117,7 +117,7 @@ class Reader:
     # --- one allocation ---
 
     def __contains__(self, alloc: object) -> bool:
-        """Tell whether there is an allocation of this ID. O(1)."""
+        """Return whether there is an allocation of this ID. O(1)."""
         return alloc in self._store.directory
 
     def version(self, alloc: str) -> int:
@@ -133,7 +133,7 @@ class Reader:
         return None if entry is None else entry.modify_index
 
     def has_task(self, alloc: str, task: str) -> bool:
-        """Tell whether an allocation has a task of this name. O(1). Raises UnknownAllocation and LogError."""
+        """Return whether an allocation has a task of this name. O(1). Raises UnknownAllocation and LogError."""
         with self._store.lock:
             self._store.check_whole()
             return task in self._store.fold.owned(alloc).tasks
@@ -278,7 +278,7 @@ class Reader:
 
         return question
 
-    def list_question(self, wanted: Filter, after: int) -> Question[None]:
+    def list_question(self, query: Filter, after: int) -> Question[None]:
         """Return the question of a list: the index of the store; once it waits, only changes of what is listed count.
 
         O(1) when it is asked first, then O(what was written after the index).
@@ -292,11 +292,11 @@ class Reader:
             if not is_first and not any(map(is_listed, store.directory.written_after(after))):
                 index = min(index, after)
             is_first = False
-            return Reply(index, None, "any") if wanted.job is None else Reply(index, None, "job", wanted.job)
+            return Reply(index, None, "any") if query.job is None else Reply(index, None, "job", query.job)
 
         def is_listed(alloc: str) -> bool:
             entry = store.directory.get(alloc)
-            return entry is not None and wanted.matches(alloc, entry)
+            return entry is not None and query.matches(alloc, entry)
 
         return question
 

@@ -49,21 +49,21 @@ class Candidate(NamedTuple):
 
 
 def candidates(store: Store, retention: Retention, now_ns: int) -> list[Candidate]:
-    """Return what is to be collected by a time (unix nanoseconds), oldest first. O(those that ended, × log keep).
+    """Return the allocations to be collected by a time (unix nanoseconds), oldest first. O(ended × log keep).
 
     For the thread that has the turn: readers go on meanwhile.
     """
     ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
-    found: dict[str, Candidate] = {}
+    by_alloc: dict[str, Candidate] = {}
     if retention.keep is not None and len(ended) > retention.keep:
-        kept = set(map(itemgetter(1), nlargest(retention.keep, ended)))
+        newest = set(map(itemgetter(1), nlargest(retention.keep, ended)))
         reason = f"more than {retention.keep} have ended"
-        found.update((alloc, Candidate(alloc, reason)) for _, alloc in ended if alloc not in kept)
+        by_alloc.update((alloc, Candidate(alloc, reason)) for _, alloc in ended if alloc not in newest)
     if retention.dead_for_ns is not None:
         reason = f"ended more than {duration_text(retention.dead_for_ns)} ago"
         limit_ns = now_ns - retention.dead_for_ns
-        found.update((alloc, Candidate(alloc, reason)) for time_ns, alloc in ended if time_ns < limit_ns)
-    return [found[alloc] for _, alloc in sorted(ended) if alloc in found]
+        by_alloc.update((alloc, Candidate(alloc, reason)) for time_ns, alloc in ended if time_ns < limit_ns)
+    return [by_alloc[alloc] for _, alloc in sorted(ended) if alloc in by_alloc]
 
 
 def _ended(store: Store, retention: Retention) -> Iterator[str]:

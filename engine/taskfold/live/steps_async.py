@@ -35,14 +35,14 @@ class Decider(Protocol):
         """Return when something is due next (unix nanoseconds)."""
 
     def due(self, now_ns: int | None = None) -> list[Step]:
-        """Return what is due by a time."""
+        """Return the steps due by a time."""
 
 
 class StepsAsync(AsyncIterator[Step]):
     """The steps of an engine, from the moment at which it was made to `aclose`, or until nobody has it any more."""
 
     def __init__(self, engine: Decider, recorders: Listeners[Step]) -> None:
-        """Begin to listen: the recorders are told of each step in the turn, and neither wait nor lock."""
+        """Begin to listen: the recorders hear of each step in the turn, and neither wait nor lock."""
         inbox = _Inbox()
         # What listens does not hold what is listened by: that may be dropped, also before it was asked for anything.
         self._end = weakref.finalize(self, recorders.add(inbox.put))

@@ -26,7 +26,7 @@ from msgspec import UNSET
 from taskfold.fold.allocation import Allocation, AllocationState, Fold
 from taskfold.live.changes import Change, RecentChanges
 from taskfold.live.core import Core
-from taskfold.live.directory import Directory, Filter, Listed, heading_of
+from taskfold.live.directory import Directory, Filter, ListEntry, heading_of
 from taskfold.live.waiters import WAITERS_PER_KEY, Watches
 from taskfold.log.checkpoint import Checkpoint, KeepsCheckpoints, from_parts, to_parts
 from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
@@ -206,7 +206,7 @@ class Store(Owned):
         return records
 
     def settle(self) -> None:
-        """Be what the log holds, where a write was interrupted; else do nothing. For the thread that has the turn.
+        """Make the state what the log holds, where a write was interrupted; else do nothing. In the turn.
 
         O(records) where the state had begun to move, else O(records that are not in it). Raises LogError when the log
         cannot tell.
@@ -335,7 +335,7 @@ class Store(Owned):
                 self.directory.remove(alloc)
 
     def _keep(self, alloc: str) -> None:
-        """Have the views keep an allocation as it is now, before it changes."""
+        """Keep an allocation as it is now in the views that want it, before it changes."""
         if alloc not in self._unwanted:
             waiting = [view for view in self._views if view.wants(alloc)]
             if waiting:
@@ -368,10 +368,10 @@ class Store(Owned):
 
         O(log n + the narrowest of it). Writers go on meanwhile: it holds the lock for some of the IDs at a time.
         """
-        wanted = Filter(prefix, job, node, status, namespace)
+        query = Filter(prefix, job, node, status, namespace)
         with self.lock:
             self.check_whole()
-            view = View(self, wanted, self.index)
+            view = View(self, query, self.index)
             self._unwanted.clear()
             self._views.add(view)
         while not view.is_complete:
@@ -382,7 +382,7 @@ class Store(Owned):
         return view
 
     def let_write(self) -> None:
-        """Have a writer who waits for the lock get it first. Not under the lock."""
+        """Let a waiting writer have the lock first. Not under the lock."""
         with self._gate:
             pass
 
@@ -407,7 +407,7 @@ class Store(Owned):
         self._recent.add(Change(records[0].seq, records[-1].seq, records[0].index, states))
 
     def _forget_recent(self, seq: int) -> None:
-        """Have those who follow read the log, which tells them what is missing before a position."""
+        """Forget the changes up to a position: followers read them from the log."""
         with self.lock:
             self._recent.forget(seq)
 
@@ -457,13 +457,13 @@ class View(Owned):
 
     instead = "`list(view)` has its snapshots"
 
-    def __init__(self, store: Store, wanted: Filter, index: int) -> None:
+    def __init__(self, store: Store, query: Filter, index: int) -> None:
         self.index = index
         """The index of the store at which it was taken."""
         self.is_complete = False
         """All of its IDs were collected."""
         self._store = store
-        self._wanted = wanted
+        self._query = query
         self._ids: list[str] = []
         self._last: str | None = None
         """After which ID those are that were not collected yet."""
@@ -471,11 +471,11 @@ class View(Owned):
         """What changed among those, and whether it is to be collected, as it was."""
         self._read = 0
         """How many of them were read."""
-        self._kept: dict[str, AllocationState] | None = {}
+        self._states: dict[str, AllocationState] | None = {}
 
     def __repr__(self) -> str:
         """Return how much it shows, of which index, and whether it can be read still."""
-        closed = ", read or closed" if self._kept is None else ""
+        closed = ", read or closed" if self._states is None else ""
         return f"<View of {len(self):,} allocations at index {self.index}{closed}>"
 
     def __len__(self) -> int:
@@ -489,7 +489,7 @@ class View(Owned):
 
     def collect(self) -> None:
         """Collect the next IDs, as they were when the view was taken. The store calls it, under its lock."""
-        ids, last = self._store.directory.page(self._wanted, self._last, _IDS_AT_ONCE)
+        ids, last = self._store.directory.page(self._query, self._last, _IDS_AT_ONCE)
         changes = {alloc: was for alloc, was in self._ahead.items() if last is None or alloc <= last}
         if changes:
             # What was listed before, and what is listed now, each without what changed in between.
@@ -500,31 +500,31 @@ class View(Owned):
         self.is_complete = last is None
 
     def _is_ahead(self, alloc: str) -> bool:
-        """Tell whether an allocation has its place after what was collected so far."""
+        """Return whether an allocation has its place after what was collected so far."""
         return self._last is None or alloc > self._last
 
     def wants(self, alloc: str) -> bool:
-        """Tell whether an allocation is to be kept before it changes: it may be read still, and is not kept. O(log n).
+        """Return whether an allocation is to be kept before it changes: it may be read still. O(log n).
 
         The store asks, under its lock.
         """
         if not self.is_complete and self._is_ahead(alloc):
             return alloc not in self._ahead
-        if self._kept is None or alloc in self._kept:
+        if self._states is None or alloc in self._states:
             return False
         ids = self._ids
         place = bisect_left(ids, alloc, self._read)
         return place < len(ids) and ids[place] == alloc
 
-    def keep(self, alloc: str, state: AllocationState | None, listed: Listed | None) -> None:
+    def keep(self, alloc: str, state: AllocationState | None, entry: ListEntry | None) -> None:
         """Keep an allocation that is wanted as it was before a write: in the fold, and in the directory, if it was.
 
         The store calls it, under its lock.
         """
         is_ahead = not self.is_complete and self._is_ahead(alloc)
-        is_wanted = not is_ahead or (listed is not None and self._wanted.matches(alloc, listed))
-        if is_wanted and state is not None and self._kept is not None:
-            self._kept[alloc] = state
+        is_wanted = not is_ahead or (entry is not None and self._query.matches(alloc, entry))
+        if is_wanted and state is not None and self._states is not None:
+            self._states[alloc] = state
         if is_ahead:
             self._ahead[alloc] = is_wanted  # the last: who is interrupted before it keeps it once more
 
@@ -548,13 +548,13 @@ class View(Owned):
         finally:
             self.close()
 
-    def _state(self, alloc: str, made: V | None) -> AllocationState | V:
-        if self._kept is None:
+    def _state(self, alloc: str, cached: V | None) -> AllocationState | V:
+        if self._states is None:
             raise RuntimeError("the view is closed, or was read before: take another one")
-        before = self._kept.pop(alloc, None)
+        before = self._states.pop(alloc, None)
         now: AllocationState | Allocation = self._store.fold.owned(alloc) if before is None else before
-        if made is not None and made.version == now.version:
-            return made
+        if cached is not None and cached.version == now.version:
+            return cached
         return now.freeze() if isinstance(now, Allocation) else now
 
     def __iter__(self) -> Iterator[Snapshot]:
@@ -564,5 +564,5 @@ class View(Owned):
     def close(self) -> None:
         """Let go of what was kept."""
         with self._store.lock:
-            self._kept = None
+            self._states = None
             self._store._views.discard(self)  # noqa: SLF001 - the two are one

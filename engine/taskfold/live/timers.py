@@ -201,7 +201,7 @@ def _put(at: dict[int, Alarm | deque[Alarm]], due: Alarm) -> bool:
 
 
 def _entries(entry: Alarm | deque[Alarm]) -> Sequence[Alarm]:
-    """Return what was set for a time."""
+    """Return the alarms of a time."""
     return entry if isinstance(entry, deque) else (entry,)
 
 

@@ -47,7 +47,7 @@ def in_turn(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P
     """Run a method in the turn of this process, on a state that is what the log holds.
 
     What an interruption left by half, in this turn or in the one before, is put right (`Turns.settle`). When the turn
-    is over, and nothing is locked, whoever is to hear of what was recorded is told.
+    is over, and nothing is locked, the pending callbacks run.
     """
     return _turned(method, _run)
 
@@ -152,7 +152,7 @@ class Turns:
                 self.settle(error)
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Have the state be what the log holds, and what is kept beside it, too; who was to be told still is told.
+        """Make the state, and what is kept beside it, what the log holds; pending callbacks still run.
 
         O(tasks), and as `Store.settle`. Raises LogError when the log cannot be read.
         """
@@ -277,7 +277,7 @@ class Turns:
         return [] if has_news else None
 
     def question(self) -> Question | None:
-        """Return what this thread has asked models, and is about to write."""
+        """Return the question that this thread asked models, and is about to write."""
         return self.questions.get(threading.get_ident()) if self.questions else None
 
     def _go_on(self, error: BaseException, batch: list[News] | None, repeat: Callable[[], T]) -> T:

@@ -81,7 +81,7 @@ class Watches:
         # Dictionaries as ordered sets: first come, first woken.
         self._keyed: dict[Kind, dict[str, dict[Waiter, None]]] = {"allocation": {}, "job": {}}
         self._any: dict[Waiter, None] = {}
-        self._taken: dict[Waiter, None] = {}
+        self._leaving: dict[Waiter, None] = {}
 
     def __len__(self) -> int:
         """Return how many are waiting. O(keys)."""
@@ -135,19 +135,19 @@ class Watches:
 
     def _take(self, waiters: dict[Waiter, None]) -> None:
         """Note who is to be woken, before they are taken out."""
-        self._taken |= waiters
+        self._leaving |= waiters
         for waiter in waiters:
             waiter.place = None
 
     def wake(self) -> None:
         """Wake each of those who were taken out. Without the lock; any thread may."""
-        while self._taken:
-            for waiter in tuple(self._taken):
+        while self._leaving:
+            for waiter in tuple(self._leaving):
                 try:
-                    self._taken.pop(waiter, None)  # before: it may wait again at once, and be taken out again
+                    self._leaving.pop(waiter, None)  # before: it may wait again at once, and be taken out again
                     waiter.wake()
                 except BaseException:
-                    self._taken[waiter] = None
+                    self._leaving[waiter] = None
                     raise
 
     def _check(self) -> None:
