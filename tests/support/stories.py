@@ -121,7 +121,10 @@ class Teller:
         if name in {"place", "schedule"}:
             options = dict(word.split("=", 1) for word in words)
             dialects = options.pop("dialect", "1.1.2").split(",")
-            self.worlds = {dialect: World(dialect, dict(options), body) for dialect in dialects}
+            try:
+                self.worlds = {dialect: World(dialect, dict(options), body) for dialect in dialects}
+            except TaskfoldError as error:
+                return [f"{type(error).__name__}: {error}"]
             name, words = ("placed", []) if name == "place" else ("state", [])
         outputs = {dialect: world.run(name, words, body) or ["nothing"] for dialect, world in self.worlds.items()}
         first, *others = outputs.values()
