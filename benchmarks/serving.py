@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from statistics import quantiles
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -357,12 +358,15 @@ class Bare:
     """The application of the rivals."""
 
     def __init__(self, *, waits: bool, body_bytes: int = BODY_BYTES) -> None:
-        self.limits = _limits()
-        self.connections = Slots(
-            "connections", total=self.limits.connections, per_client=self.limits.connections_per_client
+        limits = _limits()
+        # What a server looks at of an application.
+        self.context = SimpleNamespace(
+            limits=limits,
+            connections=Slots("connections", total=limits.connections, per_client=limits.connections_per_client),
+            unsent=Unsent(limits.unsent_bytes),
+            crew=None,
         )
-        self.unsent = Unsent(self.limits.unsent_bytes)
-        self.peers = self.crew = None
+        self.peers = None
         self.waits = waits
         self.waiting: dict[str, list[asyncio.Future[None]]] = {}
         self.body = b"x" * body_bytes
