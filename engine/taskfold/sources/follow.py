@@ -17,6 +17,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from taskfold.live.background import Background
 from taskfold.live.engine import Engine
 from taskfold.log.contract import check_dialect
 from taskfold.log.lines import MAX_LINE_BYTES, is_database
@@ -34,7 +35,7 @@ _TOLD_LINES: Final = 10
 """How many bad lines are told one by one; those that follow are only counted."""
 
 
-class Follower:
+class Follower(Background):
     """Has an engine observe what a file, or standard input, tells, from a thread of its own."""
 
     def __init__(
@@ -53,6 +54,7 @@ class Follower:
         than ``silence_seconds`` is a problem, unless that is 0: a Nomad's event stream says something every 30 seconds.
         Raises SourceError when it cannot be opened.
         """
+        super().__init__("taskfold-follow", on_problem)
         self.lines = 0
         """How many lines were read."""
         self.bad_lines = 0
@@ -70,21 +72,17 @@ class Follower:
         self._on_note = on_note
         self._others: set[str] = set()
         """What was passed over since it is no allocation."""
-        self._on_problem = on_problem
         self._poll_seconds = poll_seconds
         self._is_told = False
         """The dialect of what is followed is known, and is the log's."""
-        self._is_stopped = threading.Event()
         self._file = _opened(source)
         # Standard input and pipes come to an end, after which nothing comes any more.
         self._grows = source != STANDARD_INPUT and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
-        # Nobody can wake a read of a pipe: the thread ends with the process.
-        self._thread = threading.Thread(target=self._run, name="taskfold-follow", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._heard = monotonic()
-        self._thread.start()
+        super().start()
 
     @property
     def silent_seconds(self) -> float:
