@@ -178,7 +178,7 @@ def _schemas(dialect: Dialect, routes: Mapping[str, Route]) -> Schema:
         # Some events have the name of a part of a job.
         ("Record", record_schema(), "Event"),
         ("Write", write_schema(), "Event"),
-        ("Said", input_schema(), "Input"),
+        ("PostedInput", input_schema(), "Input"),
         *(
             (each.__name__, schema_of(each, "", each.__name__), _PREFIXES.get(each.__name__, ""))
             for each in _structs(routes)

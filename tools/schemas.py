@@ -31,7 +31,7 @@ from taskfold.fold.allocation import AllocationState
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DIALECTS, Dialect
 from taskfold.model.events import EVENT_TYPES, EventType, SiblingTaskFailed
-from taskfold.model.inputs import Said
+from taskfold.model.inputs import PostedInput
 from taskfold.model.record import FORMAT, LogHeader, Record, Write
 from taskfold.nomad.events import event_fields
 from taskfold.nomad.fields import ALLOCATION_FIELDS, allocation_fields
@@ -130,7 +130,7 @@ def write_schema() -> Schema:
 
 def input_schema() -> Schema:
     """Return the schema of a line that ``POST /v1/allocations/inputs`` takes."""
-    return schema_of(Said, f"input-{FORMAT}", "Input that is to be decided on")
+    return schema_of(PostedInput, f"input-{FORMAT}", "Input that is to be decided on")
 
 
 def schema_of(type_: type[Struct], name: str, title: str) -> Schema:

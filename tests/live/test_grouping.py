@@ -31,7 +31,7 @@ from taskfold.errors import (
     UnknownAllocation,
     VersionConflict,
 )
-from taskfold.inputs import Said
+from taskfold.inputs import PostedInput
 from taskfold.live.grouping import Request
 from taskfold.log.contract import Append
 from taskfold.log.opening import open_log
@@ -208,7 +208,9 @@ def test_reports_records_and_appends_of_one_allocation_are_written_in_the_order_
         lambda: engine.update("a", {"NodeID": "n"}),
         lambda: engine.place({"ID": "new"}),
         lambda: engine.report_all("c", [("web", inputs.Started())]),
-        lambda: engine.report_batch([Said(alloc=a, task="web", input=inputs.KillRequested()) for a in ("c", "c")]),
+        lambda: engine.report_batch(
+            [PostedInput(alloc=a, task="web", input=inputs.KillRequested()) for a in ("c", "c")]
+        ),
     )
     assert not [one for one in found if isinstance(one, Exception)]
     assert log.appends == before + 2
@@ -384,7 +386,7 @@ def test_what_a_listener_raises_reaches_who_tells_with_his_own_step(engine: Engi
 def test_a_batch_is_written_by_one_append_and_each_report_is_a_write(engine: Engine, log: Gated) -> None:
     before, index = log.appends, engine.index
     said = [inputs.Started(), inputs.Exited(exit_code=1)]
-    steps = engine.report_batch([Said(alloc=a, task="web", input=one) for one in said for a in ("a", "b")])
+    steps = engine.report_batch([PostedInput(alloc=a, task="web", input=one) for one in said for a in ("a", "b")])
     assert log.appends == before + 1
     assert engine.index == index + 4
     assert [step.alloc for step in steps] == ["a", "b", "a", "b"]
@@ -397,10 +399,10 @@ def test_a_batch_with_a_refusal_names_all_of_them_and_records_nothing(engine: En
     before = log.appends
     version = engine.store.fold["a"].version
     reports: list[Any] = [
-        Said(alloc="a", task="web", input=inputs.Started(), expected_version=version),
-        Said(alloc="a", task="web", input=inputs.Exited(), expected_version=version),
-        Said(alloc="nobody", task="web", input=inputs.Started()),
-        Said(alloc="b", task="web", input=inputs.Started(), expected_version=version),
+        PostedInput(alloc="a", task="web", input=inputs.Started(), expected_version=version),
+        PostedInput(alloc="a", task="web", input=inputs.Exited(), expected_version=version),
+        PostedInput(alloc="nobody", task="web", input=inputs.Started()),
+        PostedInput(alloc="b", task="web", input=inputs.Started(), expected_version=version),
         "b",
     ]
     with pytest.raises(AppendRefused) as caught:
@@ -436,7 +438,7 @@ def test_a_batch_asks_a_bound_model_first_and_tells_it_of_each_event() -> None:
     model = Model()
     engine.bind("a", "web", model)
     said = [inputs.Started(), inputs.Exited(exit_code=1)]
-    reports = [Said(alloc=a, task="web", input=one) for one in said for a in ("a", "b")]
+    reports = [PostedInput(alloc=a, task="web", input=one) for one in said for a in ("a", "b")]
     seq = engine.store.seq
     with pytest.raises(TaskfoldError, match="not now"):
         engine.report_batch(reports)
@@ -503,7 +505,7 @@ def test_reports_that_are_written_together_are_as_if_one_had_come_after_the_othe
         with suppress(TaskfoldError):
             third.report(alloc, task, said, id=name, expected_version=expected)
     steps = third.report_batch(
-        [Said(alloc=a, task=t, input=said, id=name, expected_version=e) for a, t, said, name, e in accepted]
+        [PostedInput(alloc=a, task=t, input=said, id=name, expected_version=e) for a, t, said, name, e in accepted]
     )
     assert steps == [one for one in results if not isinstance(one, Exception)]
     same(alone, third)
@@ -539,7 +541,7 @@ def test_a_change_is_told_for_each_write_of_an_append(engine: Engine) -> None:
     from taskfold.live.cursor import Cursor
 
     reader = Cursor(engine.reader, engine.store.seq)
-    engine.report_batch([Said(alloc=a, task="web", input=inputs.Started()) for a in ("a", "b")])
+    engine.report_batch([PostedInput(alloc=a, task="web", input=inputs.Started()) for a in ("a", "b")])
     changes = reader.recent()
     assert changes is not None
     assert [(change.index, change.first_seq) for change in changes] == [

@@ -130,7 +130,7 @@ class World:
 
     def report_batch(self) -> Callable[[], object]:
         allocs = [self.new(inputs.Placed(), inputs.Started()) for _ in range(2)]
-        reports = [inputs.Said(alloc=alloc, task="web", input=inputs.Exited(exit_code=1)) for alloc in allocs]
+        reports = [inputs.PostedInput(alloc=alloc, task="web", input=inputs.Exited(exit_code=1)) for alloc in allocs]
         return lambda: self.engine.report_batch(reports)
 
     def due(self) -> Callable[[], object]:

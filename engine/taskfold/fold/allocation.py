@@ -276,9 +276,9 @@ class Fold:
 
         Raises IllegalEvent, with what came before applied, when the table refuses an event.
         """
-        known, lifecycle, on_illegal = self.allocations.get, self.lifecycle, self.on_illegal
+        allocation_of, lifecycle, on_illegal = self.allocations.get, self.lifecycle, self.on_illegal
         for record in records:
-            allocation = known(record.alloc)
+            allocation = allocation_of(record.alloc)
             task = None if allocation is None else allocation.tasks.get(record.task)
             if allocation is None or task is None:
                 self.apply(record)

@@ -91,8 +91,8 @@ class Binding:
         """The triggers that the model has conditions or a ``before_`` for."""
         for name in (*(conditions or {}), *(unless or {})):
             if name not in self.machine.events:
-                known, found = ", ".join(self.machine.events), self._lifecycle.dialect.name
-                msg = f"{name!r} is no trigger of dialect {found}; there are {known}"
+                triggers, dialect_name = ", ".join(self.machine.events), self._lifecycle.dialect.name
+                msg = f"{name!r} is no trigger of dialect {dialect_name}; there are {triggers}"
                 raise Refused(msg)
         self._set_state(state or PENDING)  # a Nomad may not have told it yet
         self._connect(conditions or {}, unless or {})
@@ -118,10 +118,10 @@ class Binding:
         for name, trigger in self.machine.events.items():
             before, after = getattr(self.model, f"before_{name}", None), getattr(self.model, f"after_{name}", None)
             for transition in (t for transitions in trigger.transitions.values() for t in transitions):
-                for target, asked in ((True, conditions.get(name, ())), (False, unless.get(name, ()))):
-                    for condition in [asked] if isinstance(asked, str) or callable(asked) else asked:
-                        asked_before = self._asked(self._method(condition), target)
-                        transition.conditions.append(transition.condition_cls(asked_before, target))
+                for target, guards in ((True, conditions.get(name, ())), (False, unless.get(name, ()))):
+                    for condition in [guards] if isinstance(guards, str) or callable(guards) else guards:
+                        early = self._before_append(self._method(condition), target)
+                        transition.conditions.append(transition.condition_cls(early, target))
                 if before is not None:
                     transition.add_callback("before", self._before(before))
                 # The last thing before the state moves: from here on, what happened has happened.
@@ -137,14 +137,14 @@ class Binding:
         if not callable(method):
             msg = f"the model {type(self.model).__name__} has no method {condition!r}"
             raise Refused(msg)
-        found: Callable[[EventData], bool] = method
-        return found
+        checked_method: Callable[[EventData], bool] = method
+        return checked_method
 
     def _before(self, callback: Callable[[EventData], bool | None]) -> Callable[[EventData], bool | None]:
         """Return a callback that runs before the append only."""
         return lambda data: None if self._is_appended else callback(data)
 
-    def _asked(self, condition: Callable[[EventData], bool], target: bool) -> Callable[[EventData], bool]:  # noqa: FBT001 - as transitions has it
+    def _before_append(self, condition: Callable[[EventData], bool], target: bool) -> Callable[[EventData], bool]:  # noqa: FBT001 - as transitions has it
         """Return a condition that is asked before the append only."""
         return lambda data: target if self._is_appended else condition(data)
 
@@ -159,8 +159,8 @@ class Binding:
 
     def may_refuse(self, events: Sequence[TaskEvent | Finished]) -> bool:
         """Tell whether the model has to be asked before these are recorded."""
-        known = self._lifecycle.rules
-        return any(type(event) in known and trigger_name(type(event)) in self._refusing for event in events)
+        rules = self._lifecycle.rules
+        return any(type(event) in rules and trigger_name(type(event)) in self._refusing for event in events)
 
     def ask(self, task: str, events: Sequence[TaskEvent | Finished], *, state: str | None = None) -> None:
         """Run all that may refuse events, before they are recorded: conditions and ``before_`` of each in turn.

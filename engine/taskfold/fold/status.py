@@ -94,8 +94,8 @@ def _of_client_status(states: Iterable[AllocState]) -> list[AllocState]:
 
 def needs_to_reconnect(states: Sequence[AllocState]) -> bool:
     """Tell whether the newest status that is not empty is unknown: the client has not been heard of since. O(n)."""
-    told = [state.value for state in _of_client_status(states) if state.value]
-    return bool(told) and told[-1] == UNKNOWN
+    values = [state.value for state in _of_client_status(states) if state.value]
+    return bool(values) and values[-1] == UNKNOWN
 
 
 def last_unknown_ns(states: Sequence[AllocState]) -> int | None:

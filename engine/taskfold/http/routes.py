@@ -197,7 +197,7 @@ ROUTES: Final = {
             "Say what happened, and be told what follows: events, effects, timers.",
             _REGIONAL,
             {200: report.Results, **_OF_LINES},
-            lines="Said",
+            lines="PostedInput",
             is_own=True,
             is_owners=True,
         ),

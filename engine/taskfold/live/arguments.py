@@ -210,12 +210,12 @@ def check_pairs(pairs: object) -> None:
             raise InputRefused(f"{right}; entry {place} is {_kind(pair)}")
 
 
-_A_REPORT: Final = 'Said(alloc="69e8e345", task="web", input=Exited())'
+_A_REPORT: Final = 'PostedInput(alloc="69e8e345", task="web", input=Exited())'
 
 
 def checked_reports(reports: object) -> tuple[Any, ...]:
     """Return the reports of one append; each is checked when it is decided. O(n). Raises InputRefused."""
-    if (other := _no_list_of(inputs.Said, reports)) is not None:
+    if (other := _no_list_of(inputs.PostedInput, reports)) is not None:
         raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {other}")
     return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
 

@@ -17,7 +17,7 @@ from taskfold.log.contract import Append
 from taskfold.model.clock import Clock
 from taskfold.model.effects import Step
 from taskfold.model.errors import AppendRefused, InputRefused, TaskfoldError
-from taskfold.model.inputs import Input, Said
+from taskfold.model.inputs import Input, PostedInput
 from taskfold.model.record import Record, Write
 
 __all__ = ["Drafter", "append_of"]
@@ -105,7 +105,7 @@ class Drafter:
 
     def _decide_report(self, ahead: Ahead, place: int, report: Any) -> tuple[Step, list[Record]]:
         """Decide on one of several reports. Raises what refuses it."""
-        if not isinstance(report, Said):
+        if not isinstance(report, PostedInput):
             raise InputRefused(not_a_report(report))
         check_address(report.alloc, report.task, report.id, report.expected_version)
         check_input(report.input)

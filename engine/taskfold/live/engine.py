@@ -66,7 +66,7 @@ from taskfold.model.errors import (
     UnreadableLog,
 )
 from taskfold.model.events import TaskEvent
-from taskfold.model.inputs import Input, Said
+from taskfold.model.inputs import Input, PostedInput
 from taskfold.model.record import Collected, Finished, Record, Write
 from taskfold.nomad.importer import Importer
 from taskfold.nomad.memory import Memory
@@ -390,7 +390,7 @@ class Engine(Owned):
         """
         return self._groups.write(self._drafter.report, alloc, inputs, time_ns, id, expected_version)
 
-    def report_batch(self, reports: Iterable[Said]) -> list[Step]:
+    def report_batch(self, reports: Iterable[PostedInput]) -> list[Step]:
         """Report several inputs, of any allocations, as one append; return the step of each, in their order.
 
         Each is decided, and recorded, as if it had come by itself after the ones before, as a write with its own index;
@@ -402,7 +402,7 @@ class Engine(Owned):
         >>> allocs, pair = ("203266e5", "69e8e345"), (inputs.Placed(), inputs.Started())
         >>> for alloc in allocs:
         ...     engine.place({"ID": alloc, "JobID": "example"})
-        >>> reports = [inputs.Said(alloc=alloc, task="redis", input=one) for one in pair for alloc in allocs]
+        >>> reports = [inputs.PostedInput(alloc=alloc, task="redis", input=one) for one in pair for alloc in allocs]
         >>> steps = engine.report_batch(reports)
         >>> [step.alloc for step in steps], engine.index
         (['203266e5', '69e8e345', '203266e5', '69e8e345'], 6)

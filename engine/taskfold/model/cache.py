@@ -38,24 +38,24 @@ class Cache(Generic[K, V]):
         self.limit_bytes = limit_bytes
         self.size = 0
         """How many bytes it keeps."""
-        self._kept: OrderedDict[K, V] = OrderedDict()
-        self.get = self._kept.get
+        self._entries: OrderedDict[K, V] = OrderedDict()
+        self.get = self._entries.get
         """Return what is kept under a key; None where nothing is."""
 
     def __contains__(self, key: object) -> bool:
         """Tell whether something is kept under a key."""
-        return key in self._kept
+        return key in self._entries
 
     @property
     def count(self) -> int:
         """How many things it keeps."""
-        return len(self._kept)
+        return len(self._entries)
 
     def keep(self, key: K, value: V) -> None:
         """Keep something in the place of what was kept under its key."""
-        before = self._kept.pop(key, None)
+        before = self._entries.pop(key, None)
         self.size += value.size - (0 if before is None else before.size)
-        self._kept[key] = value
+        self._entries[key] = value
         while self.size > self.limit_bytes:
-            _, oldest = self._kept.popitem(last=False)
+            _, oldest = self._entries.popitem(last=False)
             self.size -= oldest.size

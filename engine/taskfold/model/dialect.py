@@ -228,6 +228,6 @@ def dialect_of(name: str | Dialect) -> Dialect:
     try:
         return DIALECTS[name]
     except KeyError:
-        known = ", ".join(DIALECTS)
-        msg = f"{name!r} is not a dialect of taskfold; it speaks {known}"
+        names = ", ".join(DIALECTS)
+        msg = f"{name!r} is not a dialect of taskfold; it speaks {names}"
         raise DialectError(msg) from None

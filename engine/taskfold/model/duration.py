@@ -102,8 +102,8 @@ def parse_duration_ns(text: str) -> int:
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
     if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):
-        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-        msg = f"{shown!r} is not a duration such as 10s, 1m30s or 250ms"
+        beginning = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        msg = f"{beginning!r} is not a duration such as 10s, 1m30s or 250ms"
         raise ValueError(msg)
     return -total if text[0] == "-" else total
 

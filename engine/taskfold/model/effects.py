@@ -103,11 +103,9 @@ class Step(Struct, frozen=True, kw_only=True):
     @property
     def events(self) -> tuple[tuple[str, TaskEvent], ...]:
         """The task events, each with its task, in the order in which they are appended."""
-        return tuple((found.task, found.event) for found in self.written if isinstance(found.event, TaskEvent))
+        return tuple((one.task, one.event) for one in self.written if isinstance(one.event, TaskEvent))
 
     @property
     def moves(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
         """The events that the lifecycle table knows, each with its task: the task events, and the ends without one."""
-        return tuple(
-            (found.task, found.event) for found in self.written if isinstance(found.event, (TaskEvent, Finished))
-        )
+        return tuple((one.task, one.event) for one in self.written if isinstance(one.event, (TaskEvent, Finished)))

@@ -256,13 +256,13 @@ else:
 """Every input as a closed union: decoders are made of it."""
 
 
-class Said(Addressed, frozen=True, kw_only=True):
+class PostedInput(Addressed, frozen=True, kw_only=True):
     """An input that somebody posts."""
 
     input: AnyInput
 
 
-_OTHERS: Final = ("INPUTS", "NEW_CLIENT_ONLY", "OF_ALLOCATION", "OF_EITHER", "AnyInput", "Input", "Said")
+_OTHERS: Final = ("INPUTS", "NEW_CLIENT_ONLY", "OF_ALLOCATION", "OF_EITHER", "AnyInput", "Input", "PostedInput")
 
 if not TYPE_CHECKING:  # who checks types takes every public name
     __all__ = sorted({*_OTHERS, *(kind.__name__ for kind in INPUTS)})  # noqa: PLE0605 - made of the registry

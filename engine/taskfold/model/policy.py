@@ -56,32 +56,32 @@ class RestartPolicy(Struct, frozen=True, kw_only=True, rename=wire_name):
         >>> RestartPolicy(attempts=3, interval_ns=2 * 10**9, delay_ns=5 * 10**9, mode="delay").errors()[0]
         'Interval can not be less than 5s (got 2s)'
         """
-        found = []
+        problems = []
         if self.mode not in MODES:
-            found.append(f"Unsupported restart mode: {go_quoted(self.mode)}")
+            problems.append(f"Unsupported restart mode: {go_quoted(self.mode)}")
         if self.attempts == 0 and self.mode != MODE_FAIL:
-            found.append(f"Restart policy {go_quoted(self.mode)} with 0 attempts is ambiguous")
+            problems.append(f"Restart policy {go_quoted(self.mode)} with 0 attempts is ambiguous")
         if self.interval_ns < MINIMUM_INTERVAL_NS:
             least, got = duration_text(MINIMUM_INTERVAL_NS), duration_text(self.interval_ns)
-            found.append(f"Interval can not be less than {least} (got {got})")
+            problems.append(f"Interval can not be less than {least} (got {got})")
         if self.attempts * self.delay_ns > self.interval_ns:
-            found.append(
+            problems.append(
                 f"Nomad can't restart the TaskGroup {self.attempts} times in an interval of "
                 f"{duration_text(self.interval_ns)} with a delay of {duration_text(self.delay_ns)}"
             )
-        return found
+        return problems
 
     def refusals(self) -> list[str]:
         """Return everything that keeps taskfold from deciding by the policy: Nomad's errors, and negative numbers.
 
         Nomad itself lets negative numbers pass.
         """
-        found = self.errors()
+        problems = self.errors()
         if self.attempts < 0:
-            found.append(f"Attempts can not be negative (got {self.attempts})")
+            problems.append(f"Attempts can not be negative (got {self.attempts})")
         if self.delay_ns < 0:
-            found.append(f"Delay can not be negative (got {duration_text(self.delay_ns)})")
-        return found
+            problems.append(f"Delay can not be negative (got {duration_text(self.delay_ns)})")
+        return problems
 
     @property
     def exceeded(self) -> str:

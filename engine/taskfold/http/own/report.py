@@ -15,7 +15,7 @@ from taskfold.http.request import Request
 from taskfold.model.effects import AnyEffect, Outcome, Step, Timer
 from taskfold.model.errors import LogError, NotFound, TaskfoldError
 from taskfold.model.events import TaskEventUnion, wire_name
-from taskfold.model.inputs import Said
+from taskfold.model.inputs import PostedInput
 
 __all__ = ["Results", "post_inputs"]
 
@@ -62,7 +62,7 @@ class Results(Struct, frozen=True, kw_only=True, rename=wire_name):
     results: tuple[Result, ...]
 
 
-_decode: Final = msgspec.json.Decoder(Said).decode
+_decode: Final = msgspec.json.Decoder(PostedInput).decode
 
 
 async def post_inputs(context: Context, request: Request, _: Options) -> Answer:
@@ -70,7 +70,7 @@ async def post_inputs(context: Context, request: Request, _: Options) -> Answer:
     return await answer_lines(context, request, _decode, "an input", _decide)
 
 
-def _decide(context: Context, lines: list[Line[Said]], malformed: list[LineError]) -> Answer:
+def _decide(context: Context, lines: list[Line[PostedInput]], malformed: list[LineError]) -> Answer:
     """Decide on the lines, one by one, and return the answer."""
     if malformed:
         return refusal(400, malformed)
@@ -101,7 +101,7 @@ def _status(reasons: list[TaskfoldError]) -> int:
     return 404 if all(isinstance(reason, NotFound) for reason in reasons) else 409
 
 
-def _report(context: Context, line: Said) -> Step:
+def _report(context: Context, line: PostedInput) -> Step:
     return context.report(
         line.alloc, line.task, line.input, time_ns=line.time_ns, id=line.id, expected_version=line.expected_version
     )
