@@ -19,7 +19,7 @@ from taskfold import Engine, ManualClock, inputs
 from taskfold.decision.rules import decide
 from taskfold.events import Restarting, Started, Terminated
 from taskfold.fold.lifecycle import PENDING, build_machine, trigger_name
-from taskfold.live.timers import Due, Timers
+from taskfold.live.timers import Alarm, Timers
 
 DIALECT = "1.1.2"
 TRIGGERS = named("transitions", "bare triggers of the same events")
@@ -164,12 +164,12 @@ def _timers(entries: list[tuple[str, str, int]], added: list[tuple[str, str, int
 
 
 def _heap(entries: list[tuple[str, str, int]], added: list[tuple[str, str, int]]) -> Iterator[tuple[str, float]]:
-    heap: list[Any] = [Due(due_ns, place, alloc, task) for place, (alloc, task, due_ns) in enumerate(entries)]
+    heap: list[Any] = [Alarm(due_ns, place, alloc, task) for place, (alloc, task, due_ns) in enumerate(entries)]
     heapq.heapify(heap)
 
     def push() -> None:
         for place, (alloc, task, due_ns) in enumerate(added, start=len(entries)):
-            heapq.heappush(heap, Due(due_ns, place, alloc, task))
+            heapq.heappush(heap, Alarm(due_ns, place, alloc, task))
 
     def pop() -> None:
         for _ in added:

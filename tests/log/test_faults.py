@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.faulty_library import FROM_THEN_ON, HERE, ONCE, SHORT
+from support.faulty_library import FROM_THEN_ON, HERE, ONCE, SHORT, library
+
+__all__ = ["library"]  # a fixture
 
 
 def runs(library: Path, folder: Path, name: str, error: str, mode: int) -> list[dict]:

@@ -59,7 +59,7 @@ class Binding:
     >>> binding.ask("web", [events.Restarting()])
     Traceback (most recent call last):
     ...
-    taskfold.errors.Refused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
+    taskfold.errors.CallbackRefused: task 'web': Restarting was refused before it was recorded: RuntimeError: not today
     >>> binding.model.state
     'running'
     """
