@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET
 
-from taskfold.errors import LogError
+from taskfold.errors import LogError, VersionConflict
 from taskfold.log.contract import Append, StoredLog
 from taskfold.log.opening import open_log
 from taskfold.model.record import Collected, Record
@@ -61,13 +61,13 @@ def run(path: Path) -> tuple[list[str], list[Record]]:
     for appends in APPENDS:
         try:
             acknowledged += log.append_all(appends)
-        except LogError as error:
+        except (LogError, VersionConflict) as error:
             told.append(str(error))
     try:
         acknowledged += log.append("c", 3, [COLLECTED])
         log.compact()
         acknowledged = [record for record in acknowledged if record.alloc != "c" or record.version == COLLECTED.version]
-    except LogError as error:
+    except (LogError, VersionConflict) as error:
         told.append(str(error))
     if hasattr(log, "save_checkpoint"):
         try:
