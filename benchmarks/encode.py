@@ -22,9 +22,8 @@ from benchmarks.streams import RECORDINGS
 from taskfold import Engine, Importer, MemoryLog, Snapshot, events, observation_from_json
 from taskfold.fold.allocation import AllocationState
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.nomad import event_text
 from taskfold.nomad import events as codec
-from taskfold.nomad.allocation_texts import AllocationTexts
+from taskfold.nomad.snapshot import AllocationTexts
 
 DUMPS = "json.dumps"
 ENCODE, DECODE = named("msgspec", "json.encode of a dict"), named("msgspec", "json.decode to a dict")
@@ -67,7 +66,7 @@ def distinct(body: bytes, wanted: int) -> list[bytes]:
 
 def forget() -> None:
     """Forget every remembered text of an event."""
-    event_text.event_writers.cache_clear()
+    codec.event_writers.cache_clear()
     codec.event_from_json.cache_clear()
 
 

@@ -21,7 +21,7 @@ from taskfold.http.own import openapi
 from taskfold.http.routes import ROUTES
 from taskfold.http.routing import Body, Route
 from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
-from taskfold.nomad.writes import WRITE_TYPES
+from taskfold.nomad.importing.writes import WRITE_TYPES
 from tools.schemas import (
     Schema,
     allocation_schema,

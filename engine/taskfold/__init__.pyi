@@ -67,11 +67,11 @@ from taskfold.model.record import Placed as Placed
 from taskfold.model.record import Record as Record
 from taskfold.model.record import Updated as Updated
 from taskfold.model.record import Write as Write
-from taskfold.nomad.importer import Importer as Importer
+from taskfold.nomad.importing.importer import Importer as Importer
+from taskfold.nomad.importing.observation import Observation as Observation
+from taskfold.nomad.importing.observation import observation_from_json as observation_from_json
 from taskfold.nomad.messages import details as details
 from taskfold.nomad.messages import display_message as display_message
-from taskfold.nomad.observation import Observation as Observation
-from taskfold.nomad.observation import observation_from_json as observation_from_json
 from taskfold.nomad.snapshot import Snapshot as Snapshot
 from taskfold.sources.diff import Difference as Difference
 from taskfold.sources.diff import diff as diff

@@ -17,8 +17,8 @@ from taskfold.fold.lifecycle import STATES, TABLES, EventClass, build_machine, l
 from taskfold.fold.task import Task, apply
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Event, Finished, Observed, Record
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import observation_from_json
 
 PAIRS = [
     pytest.param(dialect, cls, state, id=f"{dialect}-{trigger_name(cls)}-{state}")

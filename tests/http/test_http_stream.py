@@ -14,7 +14,7 @@ from taskfold import Engine, ManualClock, MemoryLog, observation_from_json
 from taskfold import events as ev
 from taskfold.http.app import App
 from taskfold.http.serve.limits import Limits
-from taskfold.nomad.observation import observation_from_fields
+from taskfold.nomad.importing.observation import observation_from_fields
 
 SECOND = 1_000_000_000
 STREAM = "GET /v1/event/stream"

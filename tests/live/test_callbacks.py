@@ -28,7 +28,7 @@ from taskfold import events as ev
 from taskfold.effects import Step
 from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.live import callbacks
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.observation import observation_from_json
 
 SECOND: Final = 1_000_000_000
 PATIENCE: Final = 20.0

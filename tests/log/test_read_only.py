@@ -25,7 +25,7 @@ from taskfold.errors import DialectError, Gone, LogError, ReadOnly
 from taskfold.live.background import LogListener
 from taskfold.live.cursor import Cursor
 from taskfold.log.opening import open_reader
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.observation import observation_from_json
 
 NAMES = ["tasks.db", "tasks.jsonl"]
 

@@ -22,9 +22,8 @@ from taskfold.fold.allocation import AllocationState
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Updated, Write
-from taskfold.nomad import allocation_texts
-from taskfold.nomad.allocation_texts import AllocationTexts
-from taskfold.nomad.snapshot import Snapshot
+from taskfold.nomad import snapshot
+from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
 PLENTY = 1 << 20
 
@@ -145,9 +144,9 @@ def test_events_that_are_told_again_are_not_written_again(monkeypatch: pytest.Mo
     for state in states[:15]:
         texts.body(state)
     written: list[object] = []
-    writers = allocation_texts.event_writers(texts.dialect)
+    writers = snapshot.event_writers(texts.dialect)
     counted = {cls: (lambda event, cls=cls: (written.append(event), writers[cls](event))[1]) for cls in writers}
-    monkeypatch.setattr(allocation_texts, "event_writers", lambda _: counted)
+    monkeypatch.setattr(snapshot, "event_writers", lambda _: counted)
     for state in states[15:]:
         texts.body(state)
         texts.stream_body(state)

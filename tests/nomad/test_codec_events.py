@@ -18,14 +18,15 @@ from taskfold import events as ev
 from taskfold.errors import DecodeError
 from taskfold.events import BY_WIRE_TYPE, TaskEvent
 from taskfold.model.dialect import DIALECTS
-from taskfold.nomad.event_text import event_to_json, events_to_json
 from taskfold.nomad.events import (
     EVENT_FIELDS,
     event_fields,
     event_from_json,
     event_from_object,
     event_losses,
+    event_to_json,
     event_to_object,
+    events_to_json,
 )
 from taskfold.nomad.messages import derived_details, derived_message
 

@@ -17,8 +17,8 @@ from taskfold.nomad.views import VIEWS, Job, Metrics, Resources, RestartPolicy, 
 
 STRUCTS = [
     each
-    for each in (getattr(views, name) for name in views.__all__)
-    if isinstance(each, type) and issubclass(each, msgspec.Struct) and each is not views.View
+    for each in (getattr(views, name) for name in dir(views))
+    if isinstance(each, type) and issubclass(each, msgspec.Struct) and each is not views.WireView
 ]
 
 
@@ -201,7 +201,7 @@ def test_numbers_in_a_config_stay_text(version: str) -> None:
     }
     assert b"3.0" in spellings
     # Also where the lax decoder reads the rest: both exponents below are as the recorded Nomads spell them.
-    task = view(b'{"KillTimeout": 5e+09, "Config": {"a": 1E+30, "b": [-7.0], "c": 1e+30}}', views.Task)
+    task = view(b'{"KillTimeout": 5e+09, "Config": {"a": 1E+30, "b": [-7.0], "c": 1e+30}}', views.TaskView)
     assert task.kill_timeout_ns == 5_000_000_000
     assert {key: bytes(text) for key, text in (task.config or {}).items()} == {
         "a": b"1E+30",
@@ -351,7 +351,7 @@ def test_views_are_read_only() -> None:
 def test_the_json_schema_says_since_when_a_field_exists() -> None:
     _, components = msgspec.json.schema_components([*STRUCTS, *VIEWS.values()])
     assert components["Job"]["properties"]["Namespace"]["x-since"] == "0.7.0"
-    assert components["Task"]["properties"]["Leader"]["x-since"] == "0.5.5"
+    assert components["TaskView"]["properties"]["Leader"]["x-since"] == "0.5.5"
     assert components["ServiceCheck"]["properties"]["Http"]["x-until"] == "0.5.0"
     assert "x-since" not in components["Job"]["properties"]["ID"]
 

@@ -25,7 +25,7 @@ from taskfold.events import TaskEvent
 from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import EVENTS_PER_TASK, dialect_of
 from taskfold.model.record import Updated
-from taskfold.nomad.views import view
+from taskfold.nomad.views.decode import view
 from taskfold.nomad.views.job import Job
 from taskfold.run.process import Process
 from taskfold.run.raw_exec import DRIVER

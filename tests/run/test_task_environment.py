@@ -18,7 +18,7 @@ from taskfold import Engine, events
 from taskfold.cli._jobs import read_jobs
 from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import DIALECTS, dialect_of
-from taskfold.nomad.views import view
+from taskfold.nomad.views.decode import view
 from taskfold.nomad.views.job import Job
 from taskfold.run.environment import Environment, Placement, environment_of
 from taskfold.run.raw_exec import notes_of, problem_of

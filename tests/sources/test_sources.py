@@ -24,14 +24,13 @@ from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.duration import ZERO_TIME_NS, parse_time_ns
 from taskfold.model.record import Placed, Record, Updated, Write
-from taskfold.nomad.compare import divergences
 from taskfold.nomad.events import event_from_object
 from taskfold.nomad.fields import fields_to_json, zero_fields
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import Observation, Statement, mismatches, observation_from_json
+from taskfold.nomad.importing.writes import write_type
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.nomad.task_states import ToldTask, task_state_to_json, task_states_to_json
-from taskfold.nomad.writes import write_type
+from taskfold.nomad.task_states import WireTask, task_state_to_json, task_states_to_json
 from taskfold.sources.replay import Replay, replay
 from taskfold.sources.source import statements_of_line
 
@@ -240,7 +239,7 @@ def text_of(observation: Observation) -> bytes:
     return fields_to_json(fields)
 
 
-def told_state(task: ToldTask) -> TaskState:
+def told_state(task: WireTask) -> TaskState:
     times = (task.last_restart_ns, task.started_at_ns, task.finished_at_ns)
     last_restart_ns, started_at_ns, finished_at_ns = (time if isinstance(time, int) else None for time in times)
     return TaskState(
@@ -509,7 +508,7 @@ def test_a_write_is_called_what_the_stream_calls_it(name: str | None) -> None:
                 compared += 1
                 kept += sum(isinstance(record.event, Updated) and record.event.write_type != "" for record in records)
                 known = importer.fold.owned(observation.alloc)
-                assert list(divergences(known, observation, importer.fold.dialect)) == []
+                assert list(mismatches(known, observation, importer.fold.dialect)) == []
     assert compared > 50
     assert kept == (0 if name is None else compared), "it is stored only where it does not follow"
 

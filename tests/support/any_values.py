@@ -18,7 +18,7 @@ from taskfold.errors import TaskfoldError
 from taskfold.events import EVENT_TYPES
 from taskfold.log.check import check_log
 from taskfold.model.record import Finished, Placed, Updated, Write
-from taskfold.nomad.observation import Observation, observation_from_json
+from taskfold.nomad.importing.observation import Observation, observation_from_json
 
 
 class Mine(events.TaskEvent, frozen=True, kw_only=True, tag="Mine"):

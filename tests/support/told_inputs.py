@@ -16,8 +16,8 @@ from taskfold import inputs as given
 from taskfold.events import TaskEvent
 from taskfold.inputs import Input
 from taskfold.model.record import Finished, Gap, Record, Updated
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import observation_from_json
 
 _TEMPLATE = "consul-template: template with change_mode restart re-rendered"
 _BY_THE_GROUP = (ev.SiblingTaskFailed, ev.LeaderTaskDead, ev.MainTasksDead)

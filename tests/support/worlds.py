@@ -14,7 +14,7 @@ from taskfold.log.check import check_log
 from taskfold.log.contract import kept_records
 from taskfold.log.memory import MemoryLog
 from taskfold.model.record import Record, Write
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.observation import observation_from_json
 
 HOW_MANY: Final = os.environ.get("TASKFOLD_INTERRUPTIONS", "2")
 

@@ -9,9 +9,9 @@ import msgspec
 from taskfold.log.lines import MAX_LINE_BYTES, open_bytes
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError, SourceError
-from taskfold.nomad.canonical_job import canonical_job
 from taskfold.nomad.groups import group_of_job
-from taskfold.nomad.views import view
+from taskfold.nomad.jobs.canonical import canonical_job
+from taskfold.nomad.views.decode import view
 from taskfold.nomad.views.job import Job
 
 __all__ = ["JOB_TYPES", "JobFile", "read_jobs", "runnable_job"]

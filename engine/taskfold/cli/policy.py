@@ -19,7 +19,7 @@ from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.duration import NS_PER_SECOND, duration_text
 from taskfold.model.policy import MODES, RestartPolicy
 from taskfold.nomad.groups import job_policy, own_policy
-from taskfold.nomad.views.job import Task
+from taskfold.nomad.views.job import TaskView
 
 __all__ = ["policy"]
 
@@ -130,7 +130,7 @@ def _of_job(file: JobFile, dialect: Dialect) -> Iterator[_InForce]:
         # A group whose tasks all have their own needs none.
         if is_written or not tasks or len(own) < len(tasks):
             source = "group" if is_written else "default"
-            yield _check(_InForce(source, job_type, job_policy(job, group, Task(), dialect), **where))
+            yield _check(_InForce(source, job_type, job_policy(job, group, TaskView(), dialect), **where))
         for task in own:
             in_force = _InForce("task", job_type, job_policy(job, group, task, dialect), **where, task=task.name)
             yield _check(in_force)

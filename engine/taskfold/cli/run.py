@@ -27,7 +27,7 @@ from taskfold.log.opening import is_new_log, is_postgres, open_log
 from taskfold.model.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.model.effects import Step
 from taskfold.model.events import wire_type
-from taskfold.nomad.canonical_job import canonical_job
+from taskfold.nomad.jobs.canonical import canonical_job
 from taskfold.nomad.messages import display_message
 
 if TYPE_CHECKING:

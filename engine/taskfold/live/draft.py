@@ -31,8 +31,8 @@ from taskfold.model.errors import (
 )
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import LogHeader, Placed, Record, Updated, Write
-from taskfold.nomad.fields import FROM_RECORDS, FROM_TASKS, GIVEN, compact, fields_from_json, fields_to_json
-from taskfold.nomad.observation import other_object
+from taskfold.nomad.fields import FROM_RECORDS, FROM_TASKS, FROM_LOG, compact, fields_from_json, fields_to_json
+from taskfold.nomad.importing.observation import other_object
 from taskfold.nomad.snapshot import Snapshot, check_types
 
 __all__ = ["Draft", "placing", "updating"]
@@ -103,8 +103,8 @@ def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
 def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
     """Return a Job as the log stores it. Raises DecodeError, and Refused for a job that needs another Nomad."""
     # Imported when it is needed first: what a job may be is much to import.
-    from taskfold.nomad.canonical_job import placed_job
     from taskfold.nomad.groups import ignored_parts
+    from taskfold.nomad.jobs.canonical import placed_job
 
     dialect = dialect_of(header.dialect)
     job_text = placed_job(bytes(job), dialect, header.region)
@@ -242,7 +242,7 @@ class Draft(Ahead):
         if write.task:
             raise Refused(f"fields of an allocation are updated, not of a task: leave {write.task!r} out")
         for name in (*event.fields, *event.cleared):
-            if name in GIVEN:
+            if name in FROM_LOG:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
         if event.write_type:
             raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")

@@ -68,9 +68,9 @@ from taskfold.model.errors import (
 from taskfold.model.events import TaskEvent
 from taskfold.model.inputs import Input, PostedInput
 from taskfold.model.record import Collected, Finished, Record, Write
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.memory import Memory
-from taskfold.nomad.observation import Observation, Statement, check_statement
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.memory import Memory
+from taskfold.nomad.importing.observation import Observation, Statement, check_statement
 from taskfold.nomad.snapshot import Snapshot
 
 __all__ = ["Engine"]
@@ -226,7 +226,7 @@ class Engine(Owned):
 
         Its indexes are the engine's; task states and client status follow from events, and are not taken. CreateTime
         is the clock's unless given. A Job may be as people write it: it is stored as the Nomad of the dialect does
-        (`taskfold.nomad.canonical_job`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
+        (`taskfold.nomad.jobs.canonical`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
         Raises DecodeError when it has no ID or its Job is none, and VersionConflict when that ID was placed before.
         """
         self._groups.write(self._drafter.write, placing(allocation, time_ns))

@@ -1,1 +1,72 @@
-"""Reading what a real Nomad says: its event stream, and the answers of its HTTP API."""
+"""All that knows the JSON of Nomad: what it says is read, imported and written here.
+
+`Snapshot` is an allocation as Nomad's API has it; `Importer` turns an `Observation` (`observation_from_json` makes one)
+into records; `canonical_job` is the job that a Nomad stores of one that people write; `views` has a type for each part
+of an allocation, which `view` reads.
+
+Inside are `fields`, `task_states` and `events` (the JSON of each part, in every dialect), `messages` (what Nomad tells
+people of an event), `groups` (a group of tasks as decisions see it), `jobs`, `importing` and `views`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskfold.nomad import views
+    from taskfold.nomad.importing.importer import Importer, JobConflict
+    from taskfold.nomad.importing.observation import Mismatch, Observation, mismatches, observation_from_json
+    from taskfold.nomad.jobs.canonical import canonical_job
+    from taskfold.nomad.messages import details, display_message
+    from taskfold.nomad.snapshot import Snapshot
+    from taskfold.nomad.views.decode import optional_view, unknown_keys, view
+
+_HOME = {
+    "Importer": "importing.importer",
+    "JobConflict": "importing.importer",
+    "Mismatch": "importing.observation",
+    "Observation": "importing.observation",
+    "Snapshot": "snapshot",
+    "canonical_job": "jobs.canonical",
+    "details": "messages",
+    "display_message": "messages",
+    "mismatches": "importing.observation",
+    "observation_from_json": "importing.observation",
+    "optional_view": "views.decode",
+    "unknown_keys": "views.decode",
+    "view": "views.decode",
+}
+
+__all__ = [
+    "Importer",
+    "JobConflict",
+    "Mismatch",
+    "Observation",
+    "Snapshot",
+    "canonical_job",
+    "details",
+    "display_message",
+    "mismatches",
+    "observation_from_json",
+    "optional_view",
+    "unknown_keys",
+    "view",
+    "views",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what a name stands for when it is first used."""
+    if name in _HOME:
+        value = getattr(import_module(f"taskfold.nomad.{_HOME[name]}"), name)
+    elif name == "views":
+        value = import_module("taskfold.nomad.views")
+    else:
+        raise AttributeError(f"module 'taskfold.nomad' has no attribute {name!r}", name=name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

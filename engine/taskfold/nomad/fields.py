@@ -269,7 +269,7 @@ def shown_fields(state: Allocation | AllocationState, dialect: Dialect) -> dict[
 
 
 def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:
-    """Return the top-level fields that follow from the tasks (`Task`, `TaskState` or `ToldTask`), as JSON text."""
+    """Return the top-level fields that follow from the tasks (`Task`, `TaskState` or `WireTask`), as JSON text."""
     status = client_status(tasks.values()) or PENDING
     return _DERIVED[status, dialect.describes_status and bool(tasks)].copy()
 

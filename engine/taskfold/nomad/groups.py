@@ -14,8 +14,8 @@ from taskfold.fold.allocation import current_field
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import DecodeError, PolicyRefused
 from taskfold.model.policy import RestartPolicy
-from taskfold.nomad.canonical_job import is_registered
-from taskfold.nomad.views.job import Job, Task, TaskGroup
+from taskfold.nomad.jobs.canonical import is_registered
+from taskfold.nomad.views.job import Job, TaskGroup, TaskView
 
 __all__ = ["group_of", "group_of_job", "ignored_parts", "job_policy", "named_group", "own_policy"]
 
@@ -93,12 +93,12 @@ def group_of_job(job: Job, group: TaskGroup, dialect: str | Dialect, *, policies
     return Group.of(plans, spoken, job.type or "service", **({"min_healthy_time_ns": healthy_ns} if healthy_ns else {}))
 
 
-def own_policy(task: Task, dialect: str | Dialect) -> RestartPolicy | None:
+def own_policy(task: TaskView, dialect: str | Dialect) -> RestartPolicy | None:
     """Return the restart policy that a task has of its own (since Nomad 0.11.0); None without one."""
     return task.restart_policy if dialect_of(dialect).has_new_client else None
 
 
-def job_policy(job: Job, group: TaskGroup, task: Task, dialect: str | Dialect) -> RestartPolicy | None:
+def job_policy(job: Job, group: TaskGroup, task: TaskView, dialect: str | Dialect) -> RestartPolicy | None:
     """Return the restart policy of a task: its own, its group's, or the default of the job's type; None without any.
 
     A policy without a mode (the documented API shows one) has the mode of the default.
@@ -138,7 +138,7 @@ def ignored_parts(job: bytes, dialect: Dialect) -> list[str]:
     return problems
 
 
-def _plan(job: Job, task: Task, policy: RestartPolicy, dialect: Dialect) -> TaskPlan:
+def _plan(job: Job, task: TaskView, policy: RestartPolicy, dialect: Dialect) -> TaskPlan:
     hook = _HOOKS.get(task.lifecycle.hook, "") if task.lifecycle and dialect.has_new_client else ""
     sidecar = bool(hook and task.lifecycle and task.lifecycle.sidecar)
     return TaskPlan(

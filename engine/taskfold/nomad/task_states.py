@@ -1,4 +1,4 @@
-"""Task states on the wire: the ``TaskStates`` of an allocation, read into `ToldTask` and written from `TaskState`."""
+"""Task states on the wire: the ``TaskStates`` of an allocation, read into `WireTask` and written from `TaskState`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from taskfold.model.duration import is_canonical_time, parse_time_ns, time_text
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import State
-from taskfold.nomad.event_text import events_to_text
-from taskfold.nomad.events import event_from_json, event_from_object, event_losses, wrong_type
+from taskfold.nomad.events import event_from_json, event_from_object, event_losses, events_to_text, wrong_type
 from taskfold.nomad.fields import object_to_json
 
 __all__ = [
     "TASK_FIELDS",
-    "ToldTask",
+    "WireTask",
     "task_losses",
     "task_member",
     "task_state_to_json",
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 
-class ToldTask(Struct, frozen=True, kw_only=True):
+class WireTask(Struct, frozen=True, kw_only=True):
     """A task state as an answer tells it; what it does not tell is unset."""
 
     state: str | UnsetType = UNSET
@@ -67,7 +66,7 @@ _decode_texts: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict[str, ToldTask] | None:
+def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict[str, WireTask] | None:
     """Return the task states that the text tells, by task; None for ``null``.
 
     Raises DecodeError, naming the JSON path, where a field is of a wrong type.
@@ -100,12 +99,12 @@ def _check_state(state: str, path: str) -> str:
 _STATES: Final = ("", *STATES)
 
 
-def _told(wire: WireTaskState) -> ToldTask:
+def _told(wire: WireTaskState) -> WireTask:
     """Return what a strictly decoded task state tells."""
     fields: dict[str, bytes] = {}
     if wire.TaskHandle is not UNSET and (handle := bytes(wire.TaskHandle)) != _NULL:
         fields["TaskHandle"] = handle
-    return ToldTask(
+    return WireTask(
         state=wire.State,
         failed=wire.Failed,
         restarts=wire.Restarts,
@@ -138,7 +137,7 @@ def _instant(text: str) -> tuple[int | None, bytes | None]:
     return time_ns, msgspec.json.encode(text) if is_spelled else None
 
 
-def _tolerantly(text: bytes | Raw, path: str) -> dict[str, ToldTask] | None:
+def _tolerantly(text: bytes | Raw, path: str) -> dict[str, WireTask] | None:
     """Return the task states of any JSON that can be understood, keeping what nobody knows."""
     try:
         value = msgspec.json.decode(text)
@@ -152,7 +151,7 @@ def _tolerantly(text: bytes | Raw, path: str) -> dict[str, ToldTask] | None:
     return {name: _told_tolerantly(state, f"{path}.{name}") for name, state in value.items()}
 
 
-def _told_tolerantly(value: Any, path: str) -> ToldTask:
+def _told_tolerantly(value: Any, path: str) -> WireTask:
     """Return what an object tells of a task."""
     if value is None:
         value = {}
@@ -175,7 +174,7 @@ def _told_tolerantly(value: Any, path: str) -> ToldTask:
         if name in value:
             told[attribute] = _checked_time(name, value[name], path, fields)
     others = {name: said for name, said in value.items() if name not in _KNOWN and said is not None}
-    return ToldTask(**told, fields=fields | {name: msgspec.json.encode(said) for name, said in others.items()})
+    return WireTask(**told, fields=fields | {name: msgspec.json.encode(said) for name, said in others.items()})
 
 
 _KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from taskfold.model.dialect import Dialect
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
-from taskfold.nomad.views.job import Job, Task, TaskGroup
+from taskfold.nomad.views.job import Job, TaskGroup, TaskView
 from taskfold.nomad.views.resources import NetworkResource, Port
 from taskfold.run.task_directory import TaskDirectory
 
@@ -93,7 +93,7 @@ class Environment(NamedTuple):
         return frozenset(f"${{{name}}}" for name in names if name.startswith((_NOMADS, *_OF_NODES)))
 
 
-def environment_of(placement: Placement, task: Task, directory: TaskDirectory) -> Environment:
+def environment_of(placement: Placement, task: TaskView, directory: TaskDirectory) -> Environment:
     """Return the environment of a task: this process's without secrets, the variables of Nomad, and the task's own."""
     dialect, node = placement.dialect, _node(placement)
     of_nomad = {
@@ -125,7 +125,7 @@ def environment_of(placement: Placement, task: Task, directory: TaskDirectory) -
     return environment._replace(unknown=environment.unknown | environment.unfilled(*own.values()))
 
 
-def _directories_and_limits(task: Task, directory: TaskDirectory, dialect: Dialect) -> Iterator[tuple[str, object]]:
+def _directories_and_limits(task: TaskView, directory: TaskDirectory, dialect: Dialect) -> Iterator[tuple[str, object]]:
     yield "ALLOC_DIR", directory.shared
     yield "TASK_DIR", directory.local
     yield "SECRETS_DIR", directory.secrets
@@ -136,7 +136,7 @@ def _directories_and_limits(task: Task, directory: TaskDirectory, dialect: Diale
             yield "MEMORY_MAX_LIMIT", resources.memory_max_mb or None
 
 
-def _names(placement: Placement, task: Task, directory: TaskDirectory) -> Iterator[tuple[str, object]]:
+def _names(placement: Placement, task: TaskView, directory: TaskDirectory) -> Iterator[tuple[str, object]]:
     job = placement.job
     yield "ALLOC_ID", directory.alloc
     yield "ALLOC_NAME", placement.name
@@ -153,7 +153,7 @@ def _names(placement: Placement, task: Task, directory: TaskDirectory) -> Iterat
         yield "REGION", placement.region
 
 
-def _meta(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
+def _meta(placement: Placement, task: TaskView) -> Iterator[tuple[str, object]]:
     """Yield the variables of Meta: the task's replaces the group's, and that the job's."""
     scopes = (placement.job.meta, placement.group.meta, task.meta)
     for key, value in {key: value for scope in scopes for key, value in (scope or {}).items()}.items():
@@ -162,7 +162,7 @@ def _meta(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
             yield f"META_{key}", value
 
 
-def _ports(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
+def _ports(placement: Placement, task: TaskView) -> Iterator[tuple[str, object]]:
     """Yield the variables of static ports, which the job names itself."""
     for port in _ports_of(task.resources.networks if task.resources else None)[0]:
         yield f"PORT_{port.label}", port.value
@@ -179,7 +179,7 @@ def _ports(placement: Placement, task: Task) -> Iterator[tuple[str, object]]:
             yield f"HOST_PORT_{port.label}", port.value
 
 
-def _unknown(placement: Placement, task: Task) -> Iterator[str]:
+def _unknown(placement: Placement, task: TaskView) -> Iterator[str]:
     """Yield the variables that depend on the node that Nomad would choose."""
     if task.resources is not None and task.resources.cores:
         yield "CPU_LIMIT"

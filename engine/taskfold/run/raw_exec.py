@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from taskfold.model.quoting import go_quoted
-from taskfold.nomad.views.job import Task
+from taskfold.nomad.views.job import TaskView
 from taskfold.run.environment import Environment, Placement, environment_of
 from taskfold.run.task_directory import TaskDirectory
 
@@ -36,13 +36,13 @@ class _Config(msgspec.Struct):
     args: list[str] = []
 
 
-def command_line_of(task: Task, environment: Environment) -> list[str]:
+def command_line_of(task: TaskView, environment: Environment) -> list[str]:
     """Return the command of a task and its arguments, with references replaced. Raises ValueError."""
     config = _config_of(task)
     return [environment.fill(text) for text in (config.command, *config.args)]
 
 
-def _config_of(task: Task) -> _Config:
+def _config_of(task: TaskView) -> _Config:
     """Return the settings of a task. Raises ValueError."""
     if task.driver != DRIVER:
         raise ValueError(f"driver {task.driver!r} is not known here; there is {DRIVER}")
@@ -66,7 +66,7 @@ def find_command(command: str, directory: TaskDirectory, environment: Environmen
     return path
 
 
-def problem_of(placement: Placement, task: Task) -> str:
+def problem_of(placement: Placement, task: TaskView) -> str:
     """Return why a task cannot run on this machine; an empty text if it can."""
     if missing := [field for field in _UNSUPPORTED if getattr(task, field)]:
         return f"{', '.join(missing)} cannot be had here"
@@ -84,7 +84,7 @@ def problem_of(placement: Placement, task: Task) -> str:
     return ""
 
 
-def notes_of(placement: Placement, task: Task) -> str:
+def notes_of(placement: Placement, task: TaskView) -> str:
     """Return a sentence about the variables of Nomad that a task lacks here; an empty text if it lacks none."""
     try:
         environment = environment_of(placement, task, TaskDirectory(_NOWHERE, _NO_ALLOCATION, task.name))

@@ -22,11 +22,11 @@ from taskfold.model import inputs
 from taskfold.model.duration import NS_PER_SECOND
 from taskfold.model.effects import Collect, KillTask, SignalTask, StartTask, Step
 from taskfold.model.quoting import go_quoted
-from taskfold.nomad.canonical_job import canonical_job
 from taskfold.nomad.groups import named_group
+from taskfold.nomad.jobs.canonical import canonical_job
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.nomad.views import view
-from taskfold.nomad.views.job import Job, Task, TaskGroup
+from taskfold.nomad.views.decode import view
+from taskfold.nomad.views.job import Job, TaskGroup, TaskView
 from taskfold.run.environment import Placement, environment_of
 from taskfold.run.process import Handle, Process
 from taskfold.run.raw_exec import command_line_of, find_command, notes_of
@@ -271,7 +271,7 @@ class Supervisor(Owned):
     def _directory_of(self, key: _Key) -> TaskDirectory:
         return TaskDirectory(self._directory, *key)
 
-    def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, Task]:
+    def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, TaskView]:
         """Return the placement of a task, and the task as the job has it now. Raises ValueError if it has none."""
         job = snapshot.view("Job")
         group = named_group(job, snapshot.task_group or "")

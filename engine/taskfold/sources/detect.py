@@ -9,7 +9,7 @@ from typing import Final
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.events import UnknownEvent
 from taskfold.nomad.fields import ALLOCATION_FIELDS
-from taskfold.nomad.observation import Observation, Statement
+from taskfold.nomad.importing.observation import Observation, Statement
 from taskfold.nomad.snapshot import UNTOLD_DIALECT, told_dialect
 from taskfold.nomad.task_states import TASK_FIELDS
 

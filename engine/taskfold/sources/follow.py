@@ -22,7 +22,7 @@ from taskfold.live.engine import Engine
 from taskfold.log.contract import check_dialect
 from taskfold.log.lines import MAX_LINE_BYTES, is_database
 from taskfold.model.errors import ListenerError, SourceError, TaskfoldError
-from taskfold.nomad.observation import Statement
+from taskfold.nomad.importing.observation import Statement
 from taskfold.sources.detect import told_by
 from taskfold.sources.source import statements_of_line
 

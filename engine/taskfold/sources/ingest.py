@@ -13,9 +13,9 @@ from taskfold.log.contract import StoredLog, check_dialect, kept_records
 from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.record import Record
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.memory import Memory
-from taskfold.nomad.observation import Statement
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.memory import Memory
+from taskfold.nomad.importing.observation import Statement
 from taskfold.sources.detect import told_by
 from taskfold.sources.migrate import dialect_of_log, migrate
 from taskfold.sources.replay import Replay

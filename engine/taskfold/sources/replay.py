@@ -24,8 +24,8 @@ from taskfold.model.errors import DecodeError, DialectError, Gone, SourceError
 from taskfold.model.instants import INSTANTS, is_pasted_ns, parse_instant_ns
 from taskfold.model.record import Compacted, LogHeader, Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, Statement
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import Observation, Statement
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.detect import detect, unknown_names
 from taskfold.sources.source import DatabaseSource, Deregistered, Source, files_of

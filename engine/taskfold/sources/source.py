@@ -1,7 +1,7 @@
 """What a source holds, told by its content: a Nomad event stream, answers of its API, or a log of taskfold's own.
 
 * frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) are passed over, and of other topics what tells of
-  the jobs of allocations is taken (`taskfold.nomad.facts`);
+  the jobs of allocations is taken (`taskfold.nomad.importing.facts`);
 * one allocation body, or one list of bodies or stubs, a line;
 * one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
 * a taskfold log, as NDJSON or in SQLite.
@@ -24,9 +24,9 @@ from taskfold.log.ndjson_lines import is_header, read_records, tail_note
 from taskfold.log.opening import is_postgres, newest_on_server, read_server, read_server_matching, shown_name
 from taskfold.model.errors import DecodeError, SourceError
 from taskfold.model.record import LogHeader, Record
-from taskfold.nomad.facts import EvaluationWrite, Payload, facts_of_payload
 from taskfold.nomad.fields import DEFAULT_NAMESPACE, compact, fields_from_json
-from taskfold.nomad.observation import INDEX_DIGITS, Statement, observation_from_fields, other_object
+from taskfold.nomad.importing.facts import EvaluationWrite, Payload, facts_of_payload
+from taskfold.nomad.importing.observation import INDEX_DIGITS, Statement, observation_from_fields, other_object
 
 __all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Deregistered", "Source", "files_of", "statements_of_line"]
 

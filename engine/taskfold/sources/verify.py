@@ -13,9 +13,8 @@ from msgspec import Struct, field
 from taskfold.fold.allocation import Allocation, Fold, current_field
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.record import Record, Updated
-from taskfold.nomad.compare import divergences
-from taskfold.nomad.importer import Importer, JobConflict
-from taskfold.nomad.observation import Observation, Statement
+from taskfold.nomad.importing.importer import Importer, JobConflict
+from taskfold.nomad.importing.observation import Observation, Statement, mismatches
 from taskfold.sources.replay import Replay
 
 __all__ = ["Divergence", "Report", "verify"]
@@ -203,13 +202,13 @@ def _compare(fold: Fold, observation: Observation, explained: _Explained, past: 
     if observation.index == known.modify_index:
         report.compared += 1
         why = _WRONG if explained.records else _CONFLICT
-        for path, expected, found in divergences(known, observation, fold.dialect):
+        for path, expected, found in mismatches(known, observation, fold.dialect):
             report.add(explained.divergence(path, expected, found, why))
         return
     then = past.at(observation.alloc, observation.index)
     if then is not None:
         report.compared += 1
-        for path, expected, found in divergences(then, observation, fold.dialect):
+        for path, expected, found in mismatches(then, observation, fold.dialect):
             # It came too late to add what was not told of its index.
             if found is not None and found != ():
                 report.add(explained.divergence(path, expected, found, _CONFLICT))

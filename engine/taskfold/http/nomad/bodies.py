@@ -10,7 +10,7 @@ from taskfold.http.answers import Answer, json_answer
 from taskfold.http.serve.compression import gzip_body
 from taskfold.live.reader import Reader
 from taskfold.model.cache import Cache
-from taskfold.nomad.least_job import answered_job
+from taskfold.nomad.jobs.least import answered_job
 from taskfold.nomad.snapshot import Snapshot
 
 __all__ = ["Bodies", "Body"]

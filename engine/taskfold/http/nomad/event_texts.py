@@ -11,10 +11,9 @@ import msgspec
 from taskfold.fold.allocation import AllocationState
 from taskfold.http.nomad.stand_in import stand_in
 from taskfold.model.record import Record
-from taskfold.nomad.allocation_texts import AllocationTexts
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
-from taskfold.nomad.snapshot import Snapshot
-from taskfold.nomad.writes import write_type
+from taskfold.nomad.importing.writes import write_type
+from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
 __all__ = ["TOPIC", "Event", "EventTexts"]
 

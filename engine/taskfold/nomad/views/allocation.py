@@ -12,14 +12,14 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 import msgspec
 
 from taskfold.model.dialect import EVENTS_PER_TASK
-from taskfold.nomad.views.base import Instant, View, one_of
+from taskfold.nomad.views.base import Instant, WireView, one_of
 from taskfold.nomad.views.job import Job
 from taskfold.nomad.views.resources import AllocatedResources, Resources
 from taskfold.nomad.views.status import (
     CLIENT_STATUSES,
     DESIRED_STATUSES,
     TASK_STATES,
-    AllocState,
+    AllocStateView,
     DeploymentStatus,
     DesiredTransition,
     Metrics,
@@ -31,7 +31,7 @@ from taskfold.nomad.views.status import (
 __all__ = ["AllocationView", "TaskEventView", "TaskStateView", "part_types"]
 
 
-class TaskEventView(View, frozen=True, kw_only=True):
+class TaskEventView(WireView, frozen=True, kw_only=True):
     """Something that happened to a task: all fields of the wire, those that its type does not use at zero."""
 
     details: dict[str, str] | None = None
@@ -73,7 +73,7 @@ class TaskEventView(View, frozen=True, kw_only=True):
     """No Nomad sets it."""
 
 
-class TaskStateView(View, frozen=True, kw_only=True):
+class TaskStateView(WireView, frozen=True, kw_only=True):
     """The state of a task, and the newest events that led to it."""
 
     events: (
@@ -94,10 +94,10 @@ class TaskStateView(View, frozen=True, kw_only=True):
     task_handle: TaskHandle | None = None
 
 
-class AllocationView(View, frozen=True, kw_only=True):
+class AllocationView(WireView, frozen=True, kw_only=True):
     """A task group placed on a node: why, with what, and how its tasks fare.
 
-    >>> from taskfold.nomad.views import view
+    >>> from taskfold.nomad.views.decode import view
     >>> text = b'{"ID": "2032", "TaskStates": {"redis": {"State": "running", "Events": [{"Time": 5}]}}}'
     >>> view(text, AllocationView).task_states["redis"].events[0].time_ns
     5
@@ -105,7 +105,7 @@ class AllocationView(View, frozen=True, kw_only=True):
 
     alloc_modify_index: int = 0
     """The index of the last write that a server made; reports of the client do not move it."""
-    alloc_states: tuple[AllocState, ...] | None = None
+    alloc_states: tuple[AllocStateView, ...] | None = None
     allocated_resources: AllocatedResources | None = None
     """In a list only where the request asked for resources."""
     client_description: str = ""

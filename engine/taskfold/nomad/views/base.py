@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["Instant", "View", "one_of", "since", "until"]
+__all__ = ["Instant", "WireView", "one_of", "since", "until"]
 
 Instant: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 """A point in time as RFC 3339 text, up to nanoseconds: more than Python's datetime can hold."""
@@ -43,7 +43,7 @@ def wire_name(attribute: str) -> str:
     return "".join(_CAPITALS.get(word, word.capitalize()) for word in attribute.split("_"))
 
 
-class View(msgspec.Struct, frozen=True, rename=wire_name):
+class WireView(msgspec.Struct, frozen=True, rename=wire_name):
     """The base of every view: read-only, unknown keys are ignored, and each field has a default.
 
     A number, text or flag that is absent reads as zero; what Nomad may send as null (pointers, lists, maps) reads as

@@ -11,8 +11,8 @@ from typing import Annotated
 import msgspec
 
 from taskfold.model.policy import RestartPolicy
-from taskfold.nomad.views.base import View, since
-from taskfold.nomad.views.resources import Affinity, Constraint, Lifecycle, NetworkResource, Resources
+from taskfold.nomad.views.base import WireView, since
+from taskfold.nomad.views.resources import Affinity, Constraint, LifecycleView, NetworkResource, Resources
 from taskfold.nomad.views.services import Service
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
     "ScalingPolicy",
     "Spread",
     "SpreadTarget",
-    "Task",
     "TaskGroup",
-    "Template",
+    "TaskView",
+    "TemplateView",
     "UpdateStrategy",
     "Vault",
     "VolumeMount",
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-class UpdateStrategy(View, frozen=True, kw_only=True):
+class UpdateStrategy(WireView, frozen=True, kw_only=True):
     """How the allocations of a job or group are replaced by those of its next version."""
 
     stagger_ns: int = 0
@@ -59,7 +59,7 @@ class UpdateStrategy(View, frozen=True, kw_only=True):
     canary: Annotated[int, since("1.1.2")] = 0
 
 
-class MigrateStrategy(View, frozen=True, kw_only=True):
+class MigrateStrategy(WireView, frozen=True, kw_only=True):
     """How the allocations of a group leave a node that is drained (first recorded in Nomad 1.1.2)."""
 
     max_parallel: int = 0
@@ -68,7 +68,7 @@ class MigrateStrategy(View, frozen=True, kw_only=True):
     healthy_deadline_ns: int = 0
 
 
-class ReschedulePolicy(View, frozen=True, kw_only=True):
+class ReschedulePolicy(WireView, frozen=True, kw_only=True):
     """How often a failed allocation is replaced on some node (since Nomad 0.8.0)."""
 
     attempts: int = 0
@@ -80,7 +80,7 @@ class ReschedulePolicy(View, frozen=True, kw_only=True):
     unlimited: bool = False
 
 
-class EphemeralDisk(View, frozen=True, kw_only=True):
+class EphemeralDisk(WireView, frozen=True, kw_only=True):
     """The disk that the tasks of a group share (since Nomad 0.5.0)."""
 
     sticky: bool = False
@@ -88,14 +88,14 @@ class EphemeralDisk(View, frozen=True, kw_only=True):
     migrate: bool = False
 
 
-class SpreadTarget(View, frozen=True, kw_only=True):
+class SpreadTarget(WireView, frozen=True, kw_only=True):
     """The share of allocations wished for where the attribute has this value."""
 
     value: str = ""
     percent: int = 0
 
 
-class Spread(View, frozen=True, kw_only=True):
+class Spread(WireView, frozen=True, kw_only=True):
     """An attribute of nodes over which allocations are spread (first recorded in Nomad 1.1.2)."""
 
     attribute: str = ""
@@ -103,14 +103,14 @@ class Spread(View, frozen=True, kw_only=True):
     spread_target: tuple[SpreadTarget, ...] | None = None
 
 
-class LogConfig(View, frozen=True, kw_only=True):
+class LogConfig(WireView, frozen=True, kw_only=True):
     """How a task's output is kept."""
 
     max_files: int = 0
     max_file_size_mb: int = 0
 
 
-class Artifact(View, frozen=True, kw_only=True):
+class Artifact(WireView, frozen=True, kw_only=True):
     """What is downloaded before a task starts."""
 
     getter_source: str = ""
@@ -120,7 +120,7 @@ class Artifact(View, frozen=True, kw_only=True):
     relative_dest: str = ""
 
 
-class Template(View, frozen=True, kw_only=True):
+class TemplateView(WireView, frozen=True, kw_only=True):
     """A file that is rendered before a task starts, and again when its data changes (since Nomad 0.5.0)."""
 
     source_path: str = ""
@@ -137,7 +137,7 @@ class Template(View, frozen=True, kw_only=True):
     vault_grace_ns: Annotated[int, since("1.1.2")] = 0
 
 
-class Vault(View, frozen=True, kw_only=True):
+class Vault(WireView, frozen=True, kw_only=True):
     """The secrets that a task may read (since Nomad 0.5.0)."""
 
     policies: tuple[str, ...] | None = None
@@ -147,13 +147,13 @@ class Vault(View, frozen=True, kw_only=True):
     change_signal: str = ""
 
 
-class DispatchPayload(View, frozen=True, kw_only=True):
+class DispatchPayload(WireView, frozen=True, kw_only=True):
     """The file that receives the payload of a dispatched job."""
 
     file: str = ""
 
 
-class ScalingPolicy(View, frozen=True, kw_only=True):
+class ScalingPolicy(WireView, frozen=True, kw_only=True):
     """The bounds in which an autoscaler may move a group's count or a task's resources."""
 
     id: str = ""
@@ -168,7 +168,7 @@ class ScalingPolicy(View, frozen=True, kw_only=True):
     modify_index: int = 0
 
 
-class VolumeMount(View, frozen=True, kw_only=True):
+class VolumeMount(WireView, frozen=True, kw_only=True):
     """Where a task sees a volume of its group."""
 
     volume: str = ""
@@ -177,14 +177,14 @@ class VolumeMount(View, frozen=True, kw_only=True):
     propagation_mode: str = ""
 
 
-class CsiMountOptions(View, frozen=True, kw_only=True):
+class CsiMountOptions(WireView, frozen=True, kw_only=True):
     """How a CSI volume is mounted."""
 
     fs_type: str = ""
     mount_flags: tuple[str, ...] | None = None
 
 
-class VolumeRequest(View, frozen=True, kw_only=True):
+class VolumeRequest(WireView, frozen=True, kw_only=True):
     """A volume that a group asks for."""
 
     name: str = ""
@@ -197,7 +197,7 @@ class VolumeRequest(View, frozen=True, kw_only=True):
     per_alloc: bool = False
 
 
-class CsiPluginConfig(View, frozen=True, kw_only=True):
+class CsiPluginConfig(WireView, frozen=True, kw_only=True):
     """What a task that is itself a CSI plugin offers."""
 
     id: str = ""
@@ -205,7 +205,7 @@ class CsiPluginConfig(View, frozen=True, kw_only=True):
     mount_dir: str = ""
 
 
-class Task(View, frozen=True, kw_only=True):
+class TaskView(WireView, frozen=True, kw_only=True):
     """One process of a group, as the job wishes it."""
 
     name: str = ""
@@ -217,14 +217,14 @@ class Task(View, frozen=True, kw_only=True):
     env: dict[str, str] | None = None
     services: tuple[Service, ...] | None = None
     vault: Vault | None = None
-    templates: tuple[Template, ...] | None = None
+    templates: tuple[TemplateView, ...] | None = None
     constraints: tuple[Constraint, ...] | None = None
     affinities: Annotated[tuple[Affinity, ...] | None, since("1.1.2")] = None
     resources: Resources | None = None
     restart_policy: Annotated[RestartPolicy | None, since("1.1.2")] = None
     """The task's own, which goes before the group's."""
     dispatch_payload: Annotated[DispatchPayload | None, since("0.5.6")] = None
-    lifecycle: Annotated[Lifecycle | None, since("0.11.0")] = None
+    lifecycle: Annotated[LifecycleView | None, since("0.11.0")] = None
     meta: dict[str, str] | None = None
     kill_timeout_ns: int = 0
     log_config: LogConfig | None = None
@@ -237,13 +237,13 @@ class Task(View, frozen=True, kw_only=True):
     csi_plugin_config: Annotated[CsiPluginConfig | None, since("1.1.2")] = None
 
 
-class GroupConsul(View, frozen=True, kw_only=True):
+class GroupConsul(WireView, frozen=True, kw_only=True):
     """Which namespace of Consul a group uses."""
 
     namespace: str = ""
 
 
-class TaskGroup(View, frozen=True, kw_only=True):
+class TaskGroup(WireView, frozen=True, kw_only=True):
     """The tasks that are placed together."""
 
     name: str = ""
@@ -253,7 +253,7 @@ class TaskGroup(View, frozen=True, kw_only=True):
     constraints: tuple[Constraint, ...] | None = None
     scaling: Annotated[ScalingPolicy | None, since("1.1.2")] = None
     restart_policy: RestartPolicy | None = None
-    tasks: tuple[Task, ...] | None = None
+    tasks: tuple[TaskView, ...] | None = None
     ephemeral_disk: EphemeralDisk | None = None
     meta: dict[str, str] | None = None
     reschedule_policy: Annotated[ReschedulePolicy | None, since("0.8.0")] = None
@@ -267,7 +267,7 @@ class TaskGroup(View, frozen=True, kw_only=True):
     stop_after_client_disconnect_ns: Annotated[int | None, since("1.1.2")] = None
 
 
-class Periodic(View, frozen=True, kw_only=True):
+class Periodic(WireView, frozen=True, kw_only=True):
     """When a job is launched again and again."""
 
     enabled: bool = False
@@ -277,7 +277,7 @@ class Periodic(View, frozen=True, kw_only=True):
     time_zone: Annotated[str, since("0.5.6")] = ""
 
 
-class ParameterizedJob(View, frozen=True, kw_only=True):
+class ParameterizedJob(WireView, frozen=True, kw_only=True):
     """What a dispatch of the job must and may bring."""
 
     payload: str = ""
@@ -285,14 +285,14 @@ class ParameterizedJob(View, frozen=True, kw_only=True):
     meta_optional: tuple[str, ...] | None = None
 
 
-class MultiregionStrategy(View, frozen=True, kw_only=True):
+class MultiregionStrategy(WireView, frozen=True, kw_only=True):
     """In what order regions are deployed."""
 
     max_parallel: int = 0
     on_failure: str = ""
 
 
-class MultiregionRegion(View, frozen=True, kw_only=True):
+class MultiregionRegion(WireView, frozen=True, kw_only=True):
     """One region of a job, with what differs there."""
 
     name: str = ""
@@ -301,14 +301,14 @@ class MultiregionRegion(View, frozen=True, kw_only=True):
     meta: dict[str, str] | None = None
 
 
-class Multiregion(View, frozen=True, kw_only=True):
+class Multiregion(WireView, frozen=True, kw_only=True):
     """The regions that one job is deployed to."""
 
     strategy: MultiregionStrategy | None = None
     regions: tuple[MultiregionRegion, ...] | None = None
 
 
-class Job(View, frozen=True, kw_only=True):
+class Job(WireView, frozen=True, kw_only=True):
     """The job; its Status is mostly `pending` for ever, since it is a copy from the time of placement."""
 
     stop: Annotated[bool, since("1.1.2")] = False

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from taskfold.nomad.views.base import View, since
+from taskfold.nomad.views.base import WireView, since
 
 __all__ = [
     "Affinity",
@@ -22,7 +22,7 @@ __all__ = [
     "AllocatedTaskResources",
     "Constraint",
     "DnsConfig",
-    "Lifecycle",
+    "LifecycleView",
     "NetworkResource",
     "Port",
     "RequestedDevice",
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-class Port(View, frozen=True, kw_only=True):
+class Port(WireView, frozen=True, kw_only=True):
     """A port of a network, by label."""
 
     label: str = ""
@@ -40,7 +40,7 @@ class Port(View, frozen=True, kw_only=True):
     host_network: Annotated[str, since("1.1.2")] = ""
 
 
-class DnsConfig(View, frozen=True, kw_only=True):
+class DnsConfig(WireView, frozen=True, kw_only=True):
     """The name servers of a network namespace."""
 
     servers: tuple[str, ...] | None = None
@@ -48,7 +48,7 @@ class DnsConfig(View, frozen=True, kw_only=True):
     options: tuple[str, ...] | None = None
 
 
-class NetworkResource(View, frozen=True, kw_only=True):
+class NetworkResource(WireView, frozen=True, kw_only=True):
     """A network that was asked for, or given: with addresses and ports filled in."""
 
     mode: Annotated[str, since("1.1.2")] = ""
@@ -62,7 +62,7 @@ class NetworkResource(View, frozen=True, kw_only=True):
     dynamic_ports: tuple[Port, ...] | None = None
 
 
-class Constraint(View, frozen=True, kw_only=True):
+class Constraint(WireView, frozen=True, kw_only=True):
     """A condition that a node must meet: `l_target`, `operand`, `r_target`, in this order."""
 
     l_target: str = ""
@@ -70,7 +70,7 @@ class Constraint(View, frozen=True, kw_only=True):
     operand: str = ""
 
 
-class Affinity(View, frozen=True, kw_only=True):
+class Affinity(WireView, frozen=True, kw_only=True):
     """A condition that a node had better meet; weight from -100 to 100."""
 
     l_target: str = ""
@@ -79,7 +79,7 @@ class Affinity(View, frozen=True, kw_only=True):
     weight: int = 0
 
 
-class RequestedDevice(View, frozen=True, kw_only=True):
+class RequestedDevice(WireView, frozen=True, kw_only=True):
     """A kind of device that a task asks for, by `type`, `vendor/type` or `vendor/type/name`."""
 
     name: str = ""
@@ -88,7 +88,7 @@ class RequestedDevice(View, frozen=True, kw_only=True):
     affinities: tuple[Affinity, ...] | None = None
 
 
-class Resources(View, frozen=True, kw_only=True):
+class Resources(WireView, frozen=True, kw_only=True):
     """What a task asks for, or a group asks for in sum."""
 
     cpu_mhz: int = 0
@@ -101,21 +101,21 @@ class Resources(View, frozen=True, kw_only=True):
     devices: Annotated[tuple[RequestedDevice, ...] | None, since("1.1.2")] = None
 
 
-class AllocatedCpuResources(View, frozen=True, kw_only=True):
+class AllocatedCpuResources(WireView, frozen=True, kw_only=True):
     """The processor time given to a task: shares in MHz, and the cores that are its own."""
 
     cpu_shares: int = msgspec.field(default=0, name="CpuShares")
     reserved_cores: Annotated[tuple[int, ...] | None, since("1.1.2")] = None
 
 
-class AllocatedMemoryResources(View, frozen=True, kw_only=True):
+class AllocatedMemoryResources(WireView, frozen=True, kw_only=True):
     """The memory given to a task; `memory_max_mb` is 0 without a higher limit (since Nomad 1.1)."""
 
     memory_mb: int = 0
     memory_max_mb: Annotated[int, since("1.1.2")] = 0
 
 
-class AllocatedDeviceResource(View, frozen=True, kw_only=True):
+class AllocatedDeviceResource(WireView, frozen=True, kw_only=True):
     """The devices of one kind given to a task."""
 
     vendor: str = ""
@@ -124,7 +124,7 @@ class AllocatedDeviceResource(View, frozen=True, kw_only=True):
     device_ids: tuple[str, ...] | None = None
 
 
-class AllocatedTaskResources(View, frozen=True, kw_only=True):
+class AllocatedTaskResources(WireView, frozen=True, kw_only=True):
     """What one task was given."""
 
     cpu: AllocatedCpuResources | None = msgspec.field(default=None, name="Cpu")
@@ -133,7 +133,7 @@ class AllocatedTaskResources(View, frozen=True, kw_only=True):
     devices: tuple[AllocatedDeviceResource, ...] | None = None
 
 
-class AllocatedPortMapping(View, frozen=True, kw_only=True):
+class AllocatedPortMapping(WireView, frozen=True, kw_only=True):
     """A port given to the whole group."""
 
     label: str = ""
@@ -142,7 +142,7 @@ class AllocatedPortMapping(View, frozen=True, kw_only=True):
     host_ip: str = ""
 
 
-class AllocatedSharedResources(View, frozen=True, kw_only=True):
+class AllocatedSharedResources(WireView, frozen=True, kw_only=True):
     """What the tasks of the group were given together."""
 
     networks: tuple[NetworkResource, ...] | None = None
@@ -150,16 +150,16 @@ class AllocatedSharedResources(View, frozen=True, kw_only=True):
     ports: tuple[AllocatedPortMapping, ...] | None = None
 
 
-class Lifecycle(View, frozen=True, kw_only=True):
+class LifecycleView(WireView, frozen=True, kw_only=True):
     """When a task runs: hook `prestart`, `poststart` or `poststop` (since Nomad 0.11.0)."""
 
     hook: str = ""
     sidecar: bool = False
 
 
-class AllocatedResources(View, frozen=True, kw_only=True):
+class AllocatedResources(WireView, frozen=True, kw_only=True):
     """What the allocation was given (since Nomad 0.9.0); a main task's lifecycle is null."""
 
     tasks: dict[str, AllocatedTaskResources | None] | None = None
-    task_lifecycles: dict[str, Lifecycle | None] | None = None
+    task_lifecycles: dict[str, LifecycleView | None] | None = None
     shared: AllocatedSharedResources | None = None

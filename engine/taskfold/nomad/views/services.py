@@ -10,12 +10,12 @@ from typing import Annotated
 
 import msgspec
 
-from taskfold.nomad.views.base import View, since, until
+from taskfold.nomad.views.base import WireView, since, until
 
 __all__ = ["CheckRestart", "Service", "ServiceCheck"]
 
 
-class CheckRestart(View, frozen=True, kw_only=True):
+class CheckRestart(WireView, frozen=True, kw_only=True):
     """When a failing check restarts its task."""
 
     limit: int = 0
@@ -23,7 +23,7 @@ class CheckRestart(View, frozen=True, kw_only=True):
     ignore_warnings: bool = False
 
 
-class ServiceCheck(View, frozen=True, kw_only=True):
+class ServiceCheck(WireView, frozen=True, kw_only=True):
     """A health check of a service."""
 
     id: Annotated[str, until("0.5.0")] = msgspec.field(default="", name="Id")
@@ -54,7 +54,7 @@ class ServiceCheck(View, frozen=True, kw_only=True):
     on_update: Annotated[str, since("1.1.2")] = ""
 
 
-class Service(View, frozen=True, kw_only=True):
+class Service(WireView, frozen=True, kw_only=True):
     """A service that a task or group registers."""
 
     id: Annotated[str, until("0.5.0")] = msgspec.field(default="", name="Id")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from taskfold.nomad.views.base import Instant, View, since
+from taskfold.nomad.views.base import Instant, WireView, since
 from taskfold.nomad.views.resources import DnsConfig, Resources
 
 __all__ = [
     "CLIENT_STATUSES",
     "DESIRED_STATUSES",
     "TASK_STATES",
-    "AllocState",
+    "AllocStateView",
     "DeploymentStatus",
     "DesiredTransition",
     "Metrics",
@@ -50,7 +50,7 @@ DESIRED_STATUSES: Final = {
 """The values of DesiredStatus, and what each means. Source: structs.go AllocDesiredStatusRun and its neighbours."""
 
 
-class ScoreMetaData(View, frozen=True, kw_only=True):
+class ScoreMetaData(WireView, frozen=True, kw_only=True):
     """How one node scored (since Nomad 0.9.0): scorer to score, and the normalised sum."""
 
     node_id: str = ""
@@ -58,7 +58,7 @@ class ScoreMetaData(View, frozen=True, kw_only=True):
     norm_score: float = 0.0
 
 
-class Metrics(View, frozen=True, kw_only=True):
+class Metrics(WireView, frozen=True, kw_only=True):
     """How the scheduler chose the node."""
 
     nodes_evaluated: int = 0
@@ -83,7 +83,7 @@ class Metrics(View, frozen=True, kw_only=True):
     coalesced_failures: int = 0
 
 
-class DeploymentStatus(View, frozen=True, kw_only=True):
+class DeploymentStatus(WireView, frozen=True, kw_only=True):
     """How the allocation does in its deployment (since Nomad 0.6.0); `healthy` is None until it is known."""
 
     healthy: bool | None = None
@@ -93,7 +93,7 @@ class DeploymentStatus(View, frozen=True, kw_only=True):
     modify_index: int = 0
 
 
-class DesiredTransition(View, frozen=True, kw_only=True):
+class DesiredTransition(WireView, frozen=True, kw_only=True):
     """What the servers wish to do with the allocation (since Nomad 0.8.0); None is: no wish."""
 
     migrate: bool | None = None
@@ -103,7 +103,7 @@ class DesiredTransition(View, frozen=True, kw_only=True):
     migrate_disable_placement: Annotated[bool | None, since("1.11.0")] = None
 
 
-class RescheduleEvent(View, frozen=True, kw_only=True):
+class RescheduleEvent(WireView, frozen=True, kw_only=True):
     """One earlier attempt: when it was replaced (unix ns), which it was, and the delay that was kept."""
 
     reschedule_time_ns: int = 0
@@ -112,7 +112,7 @@ class RescheduleEvent(View, frozen=True, kw_only=True):
     delay_ns: int = 0
 
 
-class RescheduleTracker(View, frozen=True, kw_only=True):
+class RescheduleTracker(WireView, frozen=True, kw_only=True):
     """The earlier attempts, oldest first (since Nomad 0.8.0)."""
 
     events: tuple[RescheduleEvent, ...] | None = None
@@ -120,7 +120,7 @@ class RescheduleTracker(View, frozen=True, kw_only=True):
     """`ok`, `no placement`, or empty."""
 
 
-class NetworkStatus(View, frozen=True, kw_only=True):
+class NetworkStatus(WireView, frozen=True, kw_only=True):
     """The network namespace as the client made it (since Nomad 1.0.0)."""
 
     interface_name: str = ""
@@ -129,7 +129,7 @@ class NetworkStatus(View, frozen=True, kw_only=True):
     dns: DnsConfig | None = None
 
 
-class AllocState(View, frozen=True, kw_only=True):
+class AllocStateView(WireView, frozen=True, kw_only=True):
     """A change of ClientStatus that the servers made for a lost or disconnected node (since Nomad 0.11.2)."""
 
     field: int = 0
@@ -138,7 +138,7 @@ class AllocState(View, frozen=True, kw_only=True):
     time: Instant | None = None
 
 
-class TaskHandle(View, frozen=True, kw_only=True):
+class TaskHandle(WireView, frozen=True, kw_only=True):
     """How to find a task again that runs outside the node (in a TaskState since Nomad 1.1.0)."""
 
     version: int = 0

@@ -16,8 +16,8 @@ from msgspec import Raw
 
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
-from taskfold.nomad.canonical_job import canonical_job, is_registered
-from taskfold.nomad.views.resources import Lifecycle
+from taskfold.nomad.jobs.canonical import canonical_job, is_registered
+from taskfold.nomad.views.resources import LifecycleView
 
 __all__ = ["NOT_TOLD", "answered_job", "least_job"]
 
@@ -33,7 +33,7 @@ class _Allocated(msgspec.Struct):
     """What AllocatedResources tells of the tasks of a group."""
 
     Tasks: dict[str, Raw] | None = None
-    TaskLifecycles: dict[str, Lifecycle | None] | None = None
+    TaskLifecycles: dict[str, LifecycleView | None] | None = None
 
 
 def answered_job(fields: Mapping[str, bytes], tasks: Iterable[str], dialect: Dialect, region: str) -> bytes:

@@ -14,8 +14,8 @@ from support import recordings
 from support.golden import same_to_the_letter
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DIALECTS
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import observation_from_json
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import observation_from_json
 from taskfold.nomad.snapshot import Snapshot
 
 

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from taskfold.fold.allocation import Allocation
 from taskfold.model.record import Record
-from taskfold.nomad.facts import EvaluationWrite, Fact, JobWrite
-from taskfold.nomad.jobs import Jobs, Subject
-from taskfold.nomad.observation import Kind, Observation
-from taskfold.nomad.repeats import Repeats
-from taskfold.nomad.writes import REPORTED, naming
+from taskfold.nomad.importing.facts import EvaluationWrite, Fact, JobWrite
+from taskfold.nomad.importing.job_finder import Jobs, Subject
+from taskfold.nomad.importing.observation import Kind, Observation
+from taskfold.nomad.importing.repeats import Repeats
+from taskfold.nomad.importing.writes import REPORTED, naming
 
 __all__ = ["Heard", "Memory", "Waiting"]
 

@@ -17,8 +17,8 @@ from taskfold import Engine, events
 from taskfold.errors import DecodeError, IdConflict
 from taskfold.model.dialect import DIALECTS, Dialect
 from taskfold.model.record import Placed, Write
-from taskfold.nomad.canonical_job import GIVEN_BY_A_SERVER, canonical_job
-from taskfold.nomad.job_defaults import Slot, slots
+from taskfold.nomad.jobs.canonical import GIVEN_BY_A_SERVER, canonical_job
+from taskfold.nomad.jobs.defaults import Slot, slots
 from taskfold.nomad.views.job import Job
 
 OLDEST, OLD, NEW = "0.5.0", "0.5.6", "1.1.2"

@@ -18,9 +18,9 @@ from support.supervising import job_of
 from taskfold import Engine, MemoryLog, events, observation_from_json
 from taskfold.http.app import App
 from taskfold.model.dialect import DIALECTS
-from taskfold.nomad.canonical_job import canonical_job
-from taskfold.nomad.least_job import NOT_TOLD
-from taskfold.nomad.observation import Observation, observation_from_fields
+from taskfold.nomad.importing.observation import Observation, observation_from_fields
+from taskfold.nomad.jobs.canonical import canonical_job
+from taskfold.nomad.jobs.least import NOT_TOLD
 from taskfold.run.supervisor import Supervisor
 
 OLD, NEW = "0.5.6", "1.1.2"

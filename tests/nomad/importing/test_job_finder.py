@@ -25,13 +25,13 @@ from taskfold.errors import AppendRefused, LogError
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
 from taskfold.model.record import Record, Updated, Write
-from taskfold.nomad.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.jobs import MAX_JOBS, MOVING, Jobs, Subject
-from taskfold.nomad.memory import Memory
-from taskfold.nomad.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.importing.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.job_finder import MAX_JOBS, MOVING, Jobs, Subject
+from taskfold.nomad.importing.memory import Memory
+from taskfold.nomad.importing.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.importing.writes import write_type
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.nomad.writes import write_type
 from taskfold.sources.source import statements_of_line
 
 STREAMED = [story for story in recordings.scenarios("1.1.2") if recordings.stream_lines(story)]

@@ -1,6 +1,6 @@
 """What a job's stanzas become by other parts of the job: names, policies and strategies that are handed down.
 
-The rules work on stanzas as `taskfold.nomad.canonical_job` reads them, in place, and leave to it whatever is the same
+The rules work on stanzas as `taskfold.nomad.jobs.canonical` reads them, in place, and leave to it whatever is the same
 in every job. Source: the Canonicalize functions of api/ and nomad/structs/, command/agent/job_endpoint.go, and the
 implied constraints of nomad/job_endpoint*.go, of v0.5.6 and v1.1.2.
 """
@@ -18,7 +18,7 @@ from msgspec import Raw
 from taskfold.decision.restart import default_policy
 from taskfold.model.dialect import Dialect
 from taskfold.model.quoting import go_quoted
-from taskfold.nomad.job_defaults import (
+from taskfold.nomad.jobs.defaults import (
     MIGRATE_DEFAULTS,
     UPDATE_DEFAULTS,
     has_field,
@@ -26,7 +26,7 @@ from taskfold.nomad.job_defaults import (
     reschedule_defaults,
     slots,
 )
-from taskfold.nomad.views.job import Task, TaskGroup, Vault
+from taskfold.nomad.views.job import TaskGroup, TaskView, Vault
 from taskfold.nomad.views.resources import Resources
 from taskfold.nomad.views.services import ServiceCheck
 
@@ -88,7 +88,7 @@ def _complete_policies(group: Stanza, job_type: str, dialect: Dialect) -> None:
     own = group.get("RestartPolicy")
     if default is not None and (own is None or dialect.completes_policies):
         own = group["RestartPolicy"] = {**_decode_stanza(_encode(default)), **(own or {})}
-    if own is not None and has_field(Task, "RestartPolicy", dialect):
+    if own is not None and has_field(TaskView, "RestartPolicy", dialect):
         for task in group.get("Tasks", ()):
             task["RestartPolicy"] = {**own, **task.get("RestartPolicy", {})}
 

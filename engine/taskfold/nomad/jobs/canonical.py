@@ -1,8 +1,8 @@
 """Jobs as people write them, made into what a dialect's Nomad stores: the Job of its allocations.
 
 A Nomad makes a job whole in three steps (its API package, its agent, its servers); this is their sum, as one pure
-function. What absent fields become is a table (`taskfold.nomad.job_defaults`), what depends on other parts of the job
-a rule (`taskfold.nomad.job_rules`). Texts are copied as they were written, so that a job that is whole comes back byte
+function. What absent fields become is a table (`taskfold.nomad.jobs.defaults`), what depends on other parts of the job
+a rule (`taskfold.nomad.jobs.rules`). Texts are copied as they were written, so that a job that is whole comes back byte
 for byte.
 """
 
@@ -17,10 +17,10 @@ from msgspec import Raw, Struct
 
 from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
 from taskfold.model.errors import DecodeError
-from taskfold.nomad.go_floats import with_go_floats
-from taskfold.nomad.job_defaults import Kind, Slot, slots
-from taskfold.nomad.job_rules import Stanza, fill_in_job
-from taskfold.nomad.views import view
+from taskfold.nomad.jobs.defaults import Kind, Slot, slots
+from taskfold.nomad.jobs.go_floats import with_go_floats
+from taskfold.nomad.jobs.rules import Stanza, fill_in_job
+from taskfold.nomad.views.decode import view
 from taskfold.nomad.views.job import Job
 
 __all__ = ["GIVEN_BY_A_SERVER", "canonical_job", "is_registered", "placed_job"]

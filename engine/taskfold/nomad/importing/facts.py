@@ -1,7 +1,7 @@
 """What the event stream tells of jobs, evaluations and deployments: from which the Job of an allocation is found out.
 
 A payload of an allocation never has its Job. A stream with all topics tells each write of the job itself, the
-evaluation that an allocation was planned by, and the deployment that it belongs to (`taskfold.nomad.jobs`).
+evaluation that an allocation was planned by, and the deployment that it belongs to (`nomad.importing.job_finder`).
 """
 
 from __future__ import annotations

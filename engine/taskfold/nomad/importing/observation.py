@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 
+from taskfold.fold.allocation import Allocation
+from taskfold.fold.task import Task
+from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
-from taskfold.nomad.facts import Fact
-from taskfold.nomad.fields import ALLOCATION_FIELDS, STUB_ONLY, fields_from_json
-from taskfold.nomad.task_states import ToldTask, task_states_from_json
+from taskfold.nomad.fields import (
+    ALLOCATION_FIELDS,
+    STUB_ONLY,
+    fields_from_json,
+    is_empty,
+    is_untold,
+    job_in_stub,
+    same_json,
+    shown_fields,
+)
+from taskfold.nomad.importing.facts import Fact
+from taskfold.nomad.importing.rings import same_events
+from taskfold.nomad.task_states import WireTask, task_states_from_json
 
 __all__ = [
     "UNTOLD",
     "Kind",
+    "Mismatch",
     "Observation",
     "Statement",
     "check_statement",
+    "mismatches",
     "observation_from_json",
     "other_object",
     "tells",
@@ -42,7 +57,7 @@ class Observation(Struct, frozen=True, kw_only=True):
     """The ModifyIndex of the allocation, else the index of the event that brought it; 0 where neither is told."""
     fields: Mapping[str, bytes]
     """The top-level fields but the task states: JSON text by Nomad's name."""
-    tasks: Mapping[str, ToldTask] | None
+    tasks: Mapping[str, WireTask] | None
     """The task states; None where nothing is told of them."""
     write_type: str = ""
     """The Type of the event of the stream that told it: what Nomad calls the write."""
@@ -166,17 +181,17 @@ def check_statement(observation: object) -> None:
         return  # whoever made one decoded it, or made it by hand, as any other object of this library
     if not isinstance(observation, Observation):
         raise DecodeError(
-            "$: expected an Observation (taskfold.nomad.observation.observation_from_json makes one), "
+            "$: expected an Observation (taskfold.nomad.observation_from_json makes one), "
             f"found a value of type {type(observation).__name__}"
         )
     is_well_typed = (
         isinstance(observation.alloc, str)
         and type(observation.index) is int
         and _is_mapping(observation.fields, bytes)
-        and (observation.tasks is None or _is_mapping(observation.tasks, ToldTask))
+        and (observation.tasks is None or _is_mapping(observation.tasks, WireTask))
     )
     if not is_well_typed:
-        raise DecodeError("$: an Observation has JSON text by name as its fields, and a ToldTask by name as its tasks")
+        raise DecodeError("$: an Observation has JSON text by name as its fields, and a WireTask by name as its tasks")
 
 
 def _is_mapping(value: object, kind: type) -> bool:
@@ -215,3 +230,77 @@ _decode_id: Callable[[bytes], str] = msgspec.json.Decoder(Annotated[str, msgspec
 _decode_index: Callable[[bytes], int] = msgspec.json.Decoder(
     Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], strict=False
 ).decode
+
+
+# --- comparing ---
+
+# Whether the folded state is what was observed: at one index of one allocation, key by key.
+
+
+class Mismatch(NamedTuple):
+    """A place where the folded state is not what was observed."""
+
+    path: str
+    """The JSON path inside the allocation."""
+    expected: Any
+    """What was observed."""
+    found: Any
+    """What the records fold to."""
+
+
+def mismatches(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
+    """Yield each place where the folded state differs from an observation; what is not told is not compared.
+
+    O(length of the observation), without a copy of the state.
+    """
+    if known.modify_index != observation.index:
+        yield Mismatch("$.ModifyIndex", observation.index, known.modify_index)
+    yield from _fields(known, observation, dialect)
+    if observation.tasks is not None:
+        yield from _tasks(known.tasks, observation.tasks)
+
+
+def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
+    found = shown_fields(known, dialect)
+    if not STUB_ONLY.isdisjoint(observation.fields):
+        found = job_in_stub(found) | found
+    if "ModifyIndex" in observation.fields:
+        found["ModifyIndex"] = observation.fields["ModifyIndex"]
+    for name, text in observation.fields.items():
+        had = found.get(name)
+        if had is None:
+            if not is_untold(name, text, dialect):
+                yield Mismatch(f"$.{name}", text.decode(), None)
+        elif not (same_json(text, had) or (is_untold(name, text, dialect) and is_untold(name, had, dialect))):
+            yield Mismatch(f"$.{name}", text.decode(), had.decode())
+    if dialect.omits_empty and observation.kind != "stub":
+        for name, had in found.items():
+            if name not in observation.fields and name not in UNTOLD and not is_empty(name, had):
+                yield Mismatch(f"$.{name}", None, had.decode())
+
+
+_TOLD: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns", "finished_at_ns")
+
+
+def _tasks(known: Mapping[str, Task], told: Mapping[str, WireTask]) -> Iterator[Mismatch]:
+    for name, task in known.items():
+        if name not in told and not task.seldom.hidden:
+            yield Mismatch(f"$.TaskStates.{name}", None, task.state)
+    for name, expected in told.items():
+        path = f"$.TaskStates.{name}"
+        found = known.get(name)
+        if found is None or found.seldom.hidden:
+            yield Mismatch(path, expected.state, None)
+            continue
+        for attribute in _TOLD:
+            value, had = getattr(expected, attribute), getattr(found, attribute)
+            if value is not UNSET and value != had:
+                yield Mismatch(f"{path}.{attribute}", value, had)
+        events = found.events() if found.seldom.shown is None else found.seldom.shown
+        if not same_events(events, expected.events):
+            yield Mismatch(f"{path}.events", expected.events, events)
+        fields = found.seldom.fields
+        for key in fields.keys() | expected.fields.keys():
+            one, other = expected.fields.get(key), fields.get(key)
+            if one is None or other is None or not same_json(one, other):
+                yield Mismatch(f"{path}.{key}", one, other)

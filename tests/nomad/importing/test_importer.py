@@ -19,10 +19,9 @@ from taskfold.errors import DecodeError
 from taskfold.fold.allocation import Fold, current_fields
 from taskfold.log import MemoryLog
 from taskfold.model.record import Collected, Gap, Observed, Placed, Record, Updated
-from taskfold.nomad import repeats, sights
-from taskfold.nomad.compare import divergences
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation, Statement, observation_from_json
+from taskfold.nomad.importing import repeats, sights
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import Observation, Statement, mismatches, observation_from_json
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.replay import Replay
 from taskfold.sources.source import statements_of_line
@@ -71,7 +70,7 @@ def imported(importer: Importer, found: Iterable[Observation]) -> list[Record]:
 def different_paths(importer: Importer, observation: Observation) -> set[str]:
     """Return where the importer's fold differs from an observation."""
     known = importer.fold.owned(observation.alloc)
-    return {difference.path for difference in divergences(known, observation, importer.fold.dialect)}
+    return {difference.path for difference in mismatches(known, observation, importer.fold.dialect)}
 
 
 def as_logged(records: Iterable[Record]) -> Iterator[Record]:
@@ -92,7 +91,7 @@ def test_the_records_fold_to_what_was_seen_at_every_index(scenario: Scenario, so
         if known.modify_index != observation.index:
             continue  # an older answer, late: what is known is newer
         compared += 1
-        assert list(divergences(known, observation, fold.dialect)) == []
+        assert list(mismatches(known, observation, fold.dialect)) == []
         # The same without the library's own comparison: what would be answered is what was answered, every key.
         answered = json.loads(Snapshot.of(fold[observation.alloc], scenario.version).to_json())
         assert answered == told

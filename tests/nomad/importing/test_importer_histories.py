@@ -23,21 +23,20 @@ from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.fold.task import Task, TaskState, apply
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Finished, Gap, Observed, Placed, Record
-from taskfold.nomad.compare import divergences
-from taskfold.nomad.importer import Importer
-from taskfold.nomad.observation import Observation
-from taskfold.nomad.rings import compare
-from taskfold.nomad.task_states import ToldTask
+from taskfold.nomad.importing.importer import Importer
+from taskfold.nomad.importing.observation import Observation, mismatches
+from taskfold.nomad.importing.rings import compare
+from taskfold.nomad.task_states import WireTask
 
 RING = 10
 SECOND = 1_000_000_000
 FAILS = ev.Kept(fields={"FailsTask": True})
 
 
-def told_of(state: TaskState, dialect: str) -> ToldTask:
+def told_of(state: TaskState, dialect: str) -> WireTask:
     """Return what an answer in this dialect tells of a task."""
     knows = DIALECTS[dialect]
-    return ToldTask(
+    return WireTask(
         state=state.state,
         failed=state.failed,
         restarts=state.restarts if knows.has_restarts else UNSET,
@@ -48,7 +47,7 @@ def told_of(state: TaskState, dialect: str) -> ToldTask:
     )
 
 
-def body_of(told: ToldTask | None, index: int, **fields: str) -> Observation:
+def body_of(told: WireTask | None, index: int, **fields: str) -> Observation:
     """Return the body of an allocation with this task at an index; its status follows unless it is given."""
     tasks = {} if told is None else {"web": told}
     status = client_status(TaskState(state=each.state, failed=each.failed) for each in tasks.values())
@@ -66,14 +65,14 @@ class Observer:
         self.read_back = Fold(dialect, on_illegal="keep")
         self.records: list[Record] = []
 
-    def look(self, told: ToldTask | None, **fields: str) -> list[Record]:
+    def look(self, told: WireTask | None, **fields: str) -> list[Record]:
         """Import what is seen now, check the fold, and return the records."""
         observation = body_of(told, len(self.records) + 1, **fields)
         new = self.importer.observe(observation)
         for record in new:
             self.read_back.apply(msgspec.json.decode(msgspec.json.encode(record), type=Record))
         for fold in (self.importer.fold, self.read_back):
-            assert list(divergences(fold.owned("a"), observation, fold.dialect)) == []
+            assert list(mismatches(fold.owned("a"), observation, fold.dialect)) == []
         if told is not None:
             assert told_of(self.read_back["a"].tasks["web"], self.dialect) == told
         self.records += new
@@ -116,7 +115,7 @@ class History:
             record = Record(index=1, alloc="a", version=1, task="web", time_ns=self.clock * SECOND + 7, event=event)
             apply(self.task, record, self.lifecycle)
 
-    def told(self) -> ToldTask:
+    def told(self) -> WireTask:
         return told_of(self.task.freeze(), self.dialect)
 
     @property
@@ -275,7 +274,7 @@ def test_of_several_starts_and_ends_in_one_step_the_last_takes_the_time_that_is_
         cls(time_ns=second * SECOND)
         for second, cls in enumerate([ev.Received, ev.Started, ev.Restarting, ev.Started, ev.NotRestarting], start=1)
     )
-    told = ToldTask(
+    told = WireTask(
         state="dead",
         failed=True,
         restarts=1,

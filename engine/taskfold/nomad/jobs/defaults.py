@@ -30,9 +30,9 @@ from taskfold.nomad.views.job import (
     ReschedulePolicy,
     ScalingPolicy,
     Spread,
-    Task,
     TaskGroup,
-    Template,
+    TaskView,
+    TemplateView,
     Vault,
     VolumeMount,
 )
@@ -90,9 +90,9 @@ _DEFAULTS: Final[dict[tuple[type[Struct], str], tuple[_Default, ...]]] = {
     (ScalingPolicy, "Type"): (_Default('"horizontal"', also=_EMPTY),),
     (Spread, "Weight"): (_Default("50"),),
     (Affinity, "Weight"): (_Default("50"),),
-    (Task, "Resources"): (_Default(_STANZA),),
-    (Task, "KillTimeout"): (_Default("5000000000", also="0"),),
-    (Task, "LogConfig"): (_Default(_STANZA),),
+    (TaskView, "Resources"): (_Default(_STANZA),),
+    (TaskView, "KillTimeout"): (_Default("5000000000", also="0"),),
+    (TaskView, "LogConfig"): (_Default(_STANZA),),
     (LogConfig, "MaxFiles"): (_Default("10"),),
     (LogConfig, "MaxFileSizeMB"): (_Default("10"),),
     (Resources, "CPU"): (_Default("100"),),
@@ -102,11 +102,11 @@ _DEFAULTS: Final[dict[tuple[type[Struct], str], tuple[_Default, ...]]] = {
     (Port, "HostNetwork"): (_Default('"default"', also=_EMPTY),),
     (Artifact, "GetterMode"): (_Default('"any"'),),
     (Artifact, "RelativeDest"): (_Default('"local/"'),),
-    (Template, "ChangeMode"): (_Default('"restart"'),),
-    (Template, "Splay"): (_Default("5000000000"),),
-    (Template, "Perms"): (_Default('"0644"'),),
-    (Template, "LeftDelim"): (_Default('"{{"'),),
-    (Template, "RightDelim"): (_Default('"}}"'),),
+    (TemplateView, "ChangeMode"): (_Default('"restart"'),),
+    (TemplateView, "Splay"): (_Default("5000000000"),),
+    (TemplateView, "Perms"): (_Default('"0644"'),),
+    (TemplateView, "LeftDelim"): (_Default('"{{"'),),
+    (TemplateView, "RightDelim"): (_Default('"}}"'),),
     (Vault, "Env"): (_Default("true"),),
     (Vault, "ChangeMode"): (_Default('"restart"'),),
     (Vault, "ChangeSignal"): (_Default(_EMPTY), _Default('"SIGHUP"', since=_AGENTS_FILL_IN)),
@@ -118,9 +118,9 @@ _DEFAULTS: Final[dict[tuple[type[Struct], str], tuple[_Default, ...]]] = {
     (ServiceCheck, "OnUpdate"): (_Default('"require_healthy"', also=_EMPTY),),
     (CheckRestart, "Grace"): (_Default("1000000000"),),
     # What the agents of 0.5 make anew from what they read is a list, be it empty.
-    (Task, "Artifacts"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
-    (Task, "Services"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
-    (Task, "Templates"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
+    (TaskView, "Artifacts"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
+    (TaskView, "Services"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
+    (TaskView, "Templates"): (_Default("null"), _Default("[]", since=_AGENTS_FILL_IN), _Default("null", since="0.9.0")),
 }
 """The defaults, in the order of the Nomads that changed them; every one not named here is Go's zero value."""
 
@@ -188,7 +188,7 @@ Kind: TypeAlias = Literal[
 """What a field may hold: `floats` is a map whose numbers are floats, the last three have stanzas."""
 
 
-_NAMED_KINDS: Final[dict[tuple[type[Struct], str], Kind]] = {(Task, "Config"): "floats"}
+_NAMED_KINDS: Final[dict[tuple[type[Struct], str], Kind]] = {(TaskView, "Config"): "floats"}
 
 
 class Slot(NamedTuple):

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from taskfold.nomad.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
+from taskfold.nomad.importing.facts import DeploymentWrite, EvaluationWrite, Fact, JobWrite
 
 __all__ = ["MAX_JOBS", "MOVING", "Jobs", "Subject", "says_otherwise"]
 

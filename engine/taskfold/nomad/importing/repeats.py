@@ -13,8 +13,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskfold.model.cache import Cache
-from taskfold.nomad.observation import Observation
-from taskfold.nomad.task_states import ToldTask
+from taskfold.nomad.importing.observation import Observation
+from taskfold.nomad.task_states import WireTask
 
 __all__ = ["MAX_BYTES", "Repeats"]
 
@@ -57,5 +57,5 @@ def _told(observation: Observation) -> tuple[Any, ...]:
     return observation.index, observation.kind, observation.write_type, observation.fields, observation.tasks
 
 
-def _own(task: ToldTask) -> ToldTask:
+def _own(task: WireTask) -> WireTask:
     return replace(task, fields=dict(task.fields)) if task.fields else task

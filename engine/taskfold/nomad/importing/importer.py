@@ -8,7 +8,7 @@ must have happened in between, as records that fold to exactly what was seen:
    tells more, and an older observation may have told it last. An observation of an older index adds nothing but the
    Job (a stub: its version and type), where nobody has told a newer one;
    Where neither the allocation nor the event of the stream tells an index, a second observation must say the same;
-2. events that are new in the ring become records (`taskfold.nomad.rings`), in order;
+2. events that are new in the ring become records (`taskfold.nomad.importing.rings`), in order;
 3. a ring of before is `Observed` as an older copy, and its events are not appended again later;
 4. a ring that begins anew with Received belongs to a task that was created anew: `Placed` for the task;
 5. any other ring means that events were lost: `Gap`, which anchors the fold at a state that explains what is seen;
@@ -16,9 +16,10 @@ must have happened in between, as records that fold to exactly what was seen:
    the state; whatever still differs is `Observed`, with exactly the fields that differ;
 7. other fields are `Placed` at first sight and `Updated` when they change. ClientStatus and ClientDescription follow
    from the tasks, and are stored only while they do not. What the stream calls the write is stored where that does not
-   follow from what changed (`taskfold.nomad.writes`);
-8. the Job that no payload of a stream has is found out from what the stream tells of jobs (`taskfold.nomad.jobs`), and
-   is an `Updated` that says so. A Job that was told of the allocation itself wins, and a contradiction is told.
+   follow from what changed (`taskfold.nomad.importing.writes`);
+8. the Job that no payload of a stream has is found out from what the stream tells of jobs
+   (`taskfold.nomad.importing.job_finder`), and is an `Updated` that says so. A Job that was told of the allocation
+   itself wins, and a contradiction is told.
 
 So the number of `Observed` records measures how well the lifecycle table knows Nomad.
 """
@@ -44,8 +45,6 @@ from taskfold.model.duration import is_known_time
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import Restarting, TaskEvent
 from taskfold.model.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
-from taskfold.nomad.compare import divergences
-from taskfold.nomad.facts import Fact, JobWrite
 from taskfold.nomad.fields import (
     DEFAULT_NAMESPACE,
     STUB_ONLY,
@@ -55,12 +54,13 @@ from taskfold.nomad.fields import (
     job_in_stub,
     same_json,
 )
-from taskfold.nomad.jobs import Subject, says_otherwise
-from taskfold.nomad.memory import Heard, Memory
-from taskfold.nomad.observation import UNTOLD, Kind, Observation, Statement, tells
-from taskfold.nomad.rings import compare, is_whole, same_events
-from taskfold.nomad.sights import Sights
-from taskfold.nomad.task_states import ToldTask
+from taskfold.nomad.importing.facts import Fact, JobWrite
+from taskfold.nomad.importing.job_finder import Subject, says_otherwise
+from taskfold.nomad.importing.memory import Heard, Memory
+from taskfold.nomad.importing.observation import UNTOLD, Kind, Observation, Statement, mismatches, tells
+from taskfold.nomad.importing.rings import compare, is_whole, same_events
+from taskfold.nomad.importing.sights import Sights
+from taskfold.nomad.task_states import WireTask
 
 __all__ = ["Importer", "JobConflict"]
 
@@ -262,7 +262,7 @@ class Importer:
 
     def _check_repeat(self, known: Allocation, observation: Observation) -> None:
         """Check that an observation without an index says what is known. Raises DecodeError."""
-        for path, *_ in divergences(known, observation, self.fold.dialect):
+        for path, *_ in mismatches(known, observation, self.fold.dialect):
             if path != "$.ModifyIndex":
                 raise DecodeError(
                     f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is "
@@ -278,7 +278,7 @@ class Importer:
 
     def _compare(self, known: Allocation, observation: Observation) -> None:
         """Count, and keep, an observation that says something else than another one of its index."""
-        if any(divergences(known, observation, self.fold.dialect)):
+        if any(mismatches(known, observation, self.fold.dialect)):
             self.conflicts_total += 1
             self.conflicts = [*self.conflicts[-99:], observation]
 
@@ -581,7 +581,7 @@ class _Step:
             if not known.tasks[name].seldom.hidden:
                 self._write(name, Observed(hidden=True), None)
 
-    def _task(self, name: str, task: Task | None, told: ToldTask) -> None:
+    def _task(self, name: str, task: Task | None, told: WireTask) -> None:
         """Write what happened to one task, up to what is told of it now."""
         old = () if task is None else task.events()
         restarts = None if told.restarts is UNSET else told.restarts - (0 if task is None else task.restarts)
@@ -600,7 +600,7 @@ class _Step:
             self._events(name, new, told)
         self._settle(name, told, shown)
 
-    def _events(self, name: str, new: tuple[TaskEvent, ...], told: ToldTask) -> None:
+    def _events(self, name: str, new: tuple[TaskEvent, ...], told: WireTask) -> None:
         """Write the new events; those that start or end the task take the times that are told."""
         allocation = self.fold.allocations[self.seen.alloc]
         task = allocation.tasks.get(name)
@@ -614,7 +614,7 @@ class _Step:
                 time_ns = told.started_at_ns
             self._write(name, event, time_ns)
 
-    def _settle(self, name: str, told: ToldTask, shown: dict[str, Any]) -> None:
+    def _settle(self, name: str, told: WireTask, shown: dict[str, Any]) -> None:
         """Write what no event explains: the end of the task, its times, and whatever else differs."""
         task = self.fold.allocations[self.seen.alloc].tasks.get(name) or Task()
         if told.state == DEAD != task.state and not shown:
@@ -675,7 +675,7 @@ def _version(text: bytes) -> int:
 _decode_registered: Final = msgspec.json.Decoder(_Registered, strict=False).decode
 
 
-def _differences(task: Task, told: ToldTask, names: tuple[str, ...]) -> dict[str, Any]:
+def _differences(task: Task, told: WireTask, names: tuple[str, ...]) -> dict[str, Any]:
     """Return which of these fields are told, and differ from what was folded."""
     found: dict[str, Any] = {}
     if _VALUES[names](told) == _VALUES[names](task):
@@ -697,7 +697,7 @@ def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> 
     return states
 
 
-def _gap(task: Task, told: ToldTask, lifecycle: Lifecycle) -> Gap:
+def _gap(task: Task, told: WireTask, lifecycle: Lifecycle) -> Gap:
     """Return the gap after which the visible events explain what is told now."""
     events = told.events
     state: State = next((s for s in STATES if _explains(s, told, lifecycle)), PENDING)
@@ -722,7 +722,7 @@ def _told_time(time_ns: Any) -> int | None:
     return time_ns if isinstance(time_ns, int) else None
 
 
-def _explains(state: str, told: ToldTask, lifecycle: Lifecycle) -> bool:
+def _explains(state: str, told: WireTask, lifecycle: Lifecycle) -> bool:
     """Tell whether the visible events, from this state, are all legal and lead to what is told."""
     for event in told.events:
         after = lifecycle.target(state, event)
