@@ -21,7 +21,7 @@ from msgspec.structs import force_setattr
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Placed, Record, Updated
-from taskfold.nomad.fields import FROM_TASKS, GIVEN
+from taskfold.nomad.fields import FROM_LOG, FROM_TASKS
 
 __all__ = [
     "INT64",
@@ -224,7 +224,7 @@ def _without_texts(text: bytes) -> bytes:
 
 # --- repeats ----------------------------------------------------------------------------------------------------------
 
-_NOT_THE_WRITERS: Final = (*GIVEN, *FROM_TASKS, "CreateTime")
+_NOT_THE_WRITERS: Final = (*FROM_LOG, *FROM_TASKS, "CreateTime")
 """Fields of a placed allocation that the record has from elsewhere than from whoever places it."""
 
 _canonical: Final = msgspec.json.Encoder(order="sorted").encode
@@ -250,7 +250,7 @@ def event_digest(alloc: str, task: str, event: Struct) -> int:
         elif isinstance(event, Placed) and event.body is not UNSET:
             content = _canonical_fields(bytes(event.body), _NOT_THE_WRITERS)
         elif isinstance(event, Updated):
-            content = _canonical_fields(_encode(event.fields), GIVEN), sorted(event.cleared)
+            content = _canonical_fields(_encode(event.fields), FROM_LOG), sorted(event.cleared)
         return _digest(alloc) << _HALF | zlib.crc32(_encode((type(event).__name__, task, content)))
     except UNWRITABLE as error:
         raise DecodeError(problem_of(error)) from None

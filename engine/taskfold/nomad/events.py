@@ -265,14 +265,14 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
         raise wrong_type(path, "an object", value)
     spelling = _typed_field(value, "Type", path)
     cls = BY_WIRE_TYPE.get(spelling, UnknownEvent)
-    known = _annotations(cls)
+    attribute_of = _annotations(cls)
     attributes: dict[str, Any] = {"wire_type": spelling} if cls is UnknownEvent else {}
     fields: dict[str, Any] = {}
-    for name, said in value.items():
+    for name, part in value.items():
         if name not in EVENT_FIELDS:
-            fields[name] = said
-        elif name in known:
-            attributes[known[name]] = _typed_field(value, name, path)
+            fields[name] = part
+        elif name in attribute_of:
+            attributes[attribute_of[name]] = _typed_field(value, name, path)
         elif name not in _TYPED:
             typed = _typed_field(value, name, path)
             if typed != EVENT_FIELDS[name].zero:
@@ -288,38 +288,38 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
 
 def _details(value: Mapping[str, Any], path: str) -> dict[str, str] | UnsetType | None:
     """Return the Details that an object says: null is told apart from a missing field."""
-    said = value.get("Details", UNSET)
-    if said is UNSET or said is None:
-        return said
-    if not isinstance(said, dict):
-        raise wrong_type(f"{path}.Details", "an object of texts", said)
-    for key, text in said.items():
+    details = value.get("Details", UNSET)
+    if details is UNSET or details is None:
+        return details
+    if not isinstance(details, dict):
+        raise wrong_type(f"{path}.Details", "an object of texts", details)
+    for key, text in details.items():
         if text is not None and not isinstance(text, str):
             raise wrong_type(f"{path}.Details.{key}", "a text", text)
-    return {key: text or "" for key, text in said.items()}
+    return {key: text or "" for key, text in details.items()}
 
 
 def _typed_field(value: Mapping[str, Any], name: str, path: str) -> Any:
     """Return a field as the type that the wire gives it."""
-    said, zero = value.get(name), EVENT_FIELDS[name].zero
-    if said is None:
+    content, zero = value.get(name), EVENT_FIELDS[name].zero
+    if content is None:
         return zero
-    if type(zero) is int and type(said) is float and said.is_integer():
-        return int(said)
-    if type(said) is not type(zero):
-        expected = {str: "a text", int: "an integer", bool: "true or false"}[type(zero)]
-        raise wrong_type(f"{path}.{name}", expected, said)
-    return said
+    if type(zero) is int and type(content) is float and content.is_integer():
+        return int(content)
+    if type(content) is not type(zero):
+        shape = {str: "a text", int: "an integer", bool: "true or false"}[type(zero)]
+        raise wrong_type(f"{path}.{name}", shape, content)
+    return content
 
 
-def wrong_type(path: str, expected: str, found: Any) -> DecodeError:
+def wrong_type(path: str, shape: str, value: Any) -> DecodeError:
     """Return the error that names the path, what belongs there, and what was found."""
-    text = msgspec.json.encode(found).decode()
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    return DecodeError(f"{path}: expected {expected}, found {shown}")
+    text = msgspec.json.encode(value).decode()
+    excerpt = text if len(text) <= _EXCERPT_LENGTH else text[:_EXCERPT_LENGTH] + "…"
+    return DecodeError(f"{path}: expected {shape}, found {excerpt}")
 
 
-_SHOWN: Final = 60
+_EXCERPT_LENGTH: Final = 60
 """How much of a wrong value an error shows."""
 
 
@@ -339,8 +339,8 @@ def event_to_object(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
         fields = {name: value for name, value in fields.items() if name in zeros}
     if event.kept is None or not event.kept.fields:
         return fields
-    known = {n: v for n, v in event.kept.fields.items() if n in fields or n not in EVENT_FIELDS}
-    return dict(sorted((fields | known).items()))
+    others = {n: v for n, v in event.kept.fields.items() if n in fields or n not in EVENT_FIELDS}
+    return dict(sorted((fields | others).items()))
 
 
 @cache
@@ -352,17 +352,17 @@ def _zeros(dialect: Dialect) -> dict[str, Any]:
 def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
     """Return the wire names of what a dialect cannot express of an event."""
     fields = event_fields(dialect)
-    said = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero}
+    names = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero}
     if event.kept is not None:
-        said |= set(event.kept.fields) & set(EVENT_FIELDS)
-        said |= {
+        names |= set(event.kept.fields) & set(EVENT_FIELDS)
+        names |= {
             n
             for n, v in (("Details", event.kept.details), ("DisplayMessage", event.kept.display_message))
             if v is not UNSET
         }
     if type(event) is Terminated and (event.oom_killed or event.exit_code is None):
-        said.add("Details")
-    return sorted(said.difference(fields))
+        names.add("Details")
+    return sorted(names.difference(fields))
 
 
 def _values(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
@@ -449,12 +449,12 @@ def _writer(cls: type[TaskEvent], dialect: Dialect) -> _Writer:
     texts: dict[Any, Any] = {}
 
     def write(event: Any) -> str:
-        key, kept = values(event), event.kept
-        if kept is not None:
-            if kept.fields:
+        key, extras = values(event), event.kept
+        if extras is not None:
+            if extras.fields:
                 return _general_text(event, dialect)
-            said = kept.details
-            key = key, kept.display_message, tuple(said.items()) if isinstance(said, dict) else said
+            details = extras.details
+            key = key, extras.display_message, tuple(details.items()) if isinstance(details, dict) else details
         around: Any = texts.get(key)
         if around is None:
             if len(texts) >= _REMEMBERED:
@@ -477,10 +477,10 @@ def _around_time(event: TaskEvent, dialect: Dialect) -> tuple[str, str]:
 
 def _around_delay(event: Restarting, dialect: Dialect) -> _Pieces:
     """Return the text of a restart in pieces: its holes are its time and, in each form, its delay."""
-    told = "".join(_around_time(replace(event, start_delay_ns=0), dialect))
+    plain = "".join(_around_time(replace(event, start_delay_ns=0), dialect))
     # The delay of the probe looks like nothing else in the text.
     probes = ((str(delay_ns), duration_text(delay_ns), delay_ns) for delay_ns in count(1_234_567_891))
-    *forms, delay_ns = next(probe for probe in probes if probe[0] not in told and probe[1] not in told)
+    *forms, delay_ns = next(probe for probe in probes if probe[0] not in plain and probe[1] not in plain)
     before, after = _around_time(replace(event, start_delay_ns=delay_ns), dialect)
     pieces = [*re.split(f"({'|'.join(map(re.escape, forms))})", before), _TIME, after]
     return pieces, itemgetter(*[[*forms, _TIME].index(hole) for hole in pieces[1::2]])

@@ -28,9 +28,9 @@ from taskfold.model.errors import DecodeError
 __all__ = [
     "ALLOCATION_FIELDS",
     "DEFAULT_NAMESPACE",
+    "FROM_LOG",
     "FROM_RECORDS",
     "FROM_TASKS",
-    "GIVEN",
     "STUB_ONLY",
     "AllocationField",
     "allocation_fields",
@@ -114,7 +114,7 @@ FROM_RECORDS: Final = ("ModifyIndex", "TaskStates")
 FROM_TASKS: Final = ("ClientDescription", "ClientStatus")
 """Fields that follow from the tasks of a new allocation; an update may tell them otherwise (`lost`, say)."""
 
-GIVEN: Final = ("AllocModifyIndex", "CreateIndex", "ID", *FROM_RECORDS)
+FROM_LOG: Final = ("AllocModifyIndex", "CreateIndex", "ID", *FROM_RECORDS)
 """Fields that a log gives, and that nobody can update."""
 
 
@@ -299,27 +299,27 @@ def job_in_stub(fields: Mapping[str, bytes]) -> dict[str, bytes]:
     job = fields.get("Job", b"null")
     if not job.startswith(b"{"):
         return {}
-    told = _decode_job(job)
-    return {"JobVersion": bytes(told.Version), "JobType": bytes(told.Type)}
+    parts = _decode_job(job)
+    return {"JobVersion": bytes(parts.Version), "JobType": bytes(parts.Type)}
 
 
-def body_to_json(told: dict[str, bytes], dialect: Dialect, *, is_foreign: bool, has_job: bool = True) -> bytes:
+def body_to_json(fields: dict[str, bytes], dialect: Dialect, *, is_foreign: bool, has_job: bool = True) -> bytes:
     """Return the body of these fields in a dialect: what nobody knows, and what that dialect has. O(length).
 
     ``is_foreign`` says that they were told in another dialect, so that some of them may not belong here. Without
     ``has_job`` the Job is left out. The dictionary is changed.
     """
     zeros = zero_fields(dialect)
-    if is_foreign or not told.keys().isdisjoint(STUB_ONLY):
-        for name in (told.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
-            del told[name]
+    if is_foreign or not fields.keys().isdisjoint(STUB_ONLY):
+        for name in (fields.keys() & ALLOCATION_FIELDS.keys()) - zeros.keys():
+            del fields[name]
     if dialect.omits_empty:
-        if told.get("DesiredTransition") == _NO_TRANSITION:
-            del told["DesiredTransition"]
-        names = [name for name, text in told.items() if len(text) >= _EMPTY_LENGTH or text not in _EMPTY]
+        if fields.get("DesiredTransition") == _NO_TRANSITION:
+            del fields["DesiredTransition"]
+        names = [name for name, text in fields.items() if len(text) >= _EMPTY_LENGTH or text not in _EMPTY]
     else:
-        told = {**zeros, **told}
-        names = list(told)
+        fields = {**zeros, **fields}
+        names = list(fields)
     if not has_job and "Job" in names:
         names.remove("Job")
-    return fields_to_json(told, tuple(names))
+    return fields_to_json(fields, tuple(names))

@@ -30,41 +30,41 @@ _decode_name: Final = msgspec.json.Decoder(str | None).decode
 _decode_job: Final = msgspec.json.Decoder(Job | None, strict=False).decode
 
 
-def group_of(placed: bytes, updates: Mapping[str, bytes | None] | None, dialect: Dialect) -> Group:
+def group_of(body: bytes, updates: Mapping[str, bytes | None] | None, dialect: Dialect) -> Group:
     """Return the group of an allocation with these fields. O(length of its JSON), and of its job when that is new.
 
     Raises DecodeError when its job cannot be read, and PolicyRefused, naming all that is wrong with its policies.
     """
-    newest, named = (current_field(placed, updates, name) or b"null" for name in ("Job", "TaskGroup"))
+    newest, name_text = (current_field(body, updates, name) or b"null" for name in ("Job", "TaskGroup"))
     try:
-        name = _decode_name(named)
+        name = _decode_name(name_text)
     except msgspec.DecodeError as error:
         raise DecodeError(f"$.TaskGroup: {error}") from None
-    first = current_field(placed, None, "Job") or b"null"
+    first = current_field(body, None, "Job") or b"null"
     return _group(newest, first if dialect.keeps_restart_policy else newest, name or "", dialect.name)
 
 
 @lru_cache(maxsize=_JOBS_KEPT)
 def _group(job: bytes, policies: bytes, name: str, dialect: str) -> Group:
     """Return a group of a job, with the restart policies of another version of it."""
-    found, before = _read(job), _read(policies)
-    spoken = dialect_of(dialect)
-    if found is None or not found.task_groups:
-        return Group(dialect=spoken, is_open=True)
-    group = named_group(found, name)
+    current, before = _read(job), _read(policies)
+    resolved_dialect = dialect_of(dialect)
+    if current is None or not current.task_groups:
+        return Group(dialect=resolved_dialect, is_open=True)
+    group = named_group(current, name)
     if group is None:
-        known = ", ".join(repr(other.name) for other in found.task_groups)
-        raise DecodeError(f"$.TaskGroup: the job has no group {name!r}; it has {known}")
-    kept = None if before is None or before is found else named_group(before, name)
-    return group_of_job(found, group, spoken, policies_of=kept)
+        names = ", ".join(repr(other.name) for other in current.task_groups)
+        raise DecodeError(f"$.TaskGroup: the job has no group {name!r}; it has {names}")
+    first_group = None if before is None or before is current else named_group(before, name)
+    return group_of_job(current, group, resolved_dialect, policies_of=first_group)
 
 
 def _read(text: bytes) -> Job | None:
     try:
-        found: Job | None = _decode_job(text)
+        job: Job | None = _decode_job(text)
     except msgspec.DecodeError as error:
         raise DecodeError(f"$.Job: {error}") from None
-    return found
+    return job
 
 
 def named_group(job: Job, name: str) -> TaskGroup | None:
@@ -77,20 +77,22 @@ def named_group(job: Job, name: str) -> TaskGroup | None:
 
 def group_of_job(job: Job, group: TaskGroup, dialect: str | Dialect, *, policies_of: TaskGroup | None = None) -> Group:
     """Return what decisions see of a group of a job. Raises PolicyRefused, naming everything that is wrong."""
-    spoken = dialect_of(dialect)
+    resolved_dialect = dialect_of(dialect)
     before = {task.name: (task, policies_of) for task in (policies_of.tasks if policies_of else None) or ()}
     plans, missing = [], []
     for task in group.tasks or ():
         its_task, its_group = before.get(task.name, (task, group))
-        policy = job_policy(job, its_group or group, its_task, spoken)
+        policy = job_policy(job, its_group or group, its_task, resolved_dialect)
         if policy is None:
             missing.append(f"task {task.name!r}: a job of type {job.type!r} has no default, and names none")
-        plans.append(_plan(job, task, policy or RestartPolicy(), spoken))
+        plans.append(_plan(job, task, policy or RestartPolicy(), resolved_dialect))
     if missing:
         raise PolicyRefused(missing)
     update = group.update or job.update
     healthy_ns = update.min_healthy_time_ns if update else 0
-    return Group.of(plans, spoken, job.type or "service", **({"min_healthy_time_ns": healthy_ns} if healthy_ns else {}))
+    return Group.of(
+        plans, resolved_dialect, job.type or "service", **({"min_healthy_time_ns": healthy_ns} if healthy_ns else {})
+    )
 
 
 def own_policy(task: TaskView, dialect: str | Dialect) -> RestartPolicy | None:

@@ -152,15 +152,15 @@ def derived_details(event: TaskEvent) -> dict[str, str]:
     >>> derived_details(ev.Restarting(start_delay_ns=5))
     {'restart_reason': '', 'start_delay': '5'}
     """
-    found = {key: text(event) for key, text in _ALWAYS.get(type(event), {}).items()}
+    details_by_name = {key: text(event) for key, text in _ALWAYS.get(type(event), {}).items()}
     for key, attribute in _WHEN_SET.get(type(event), {}).items():
         value = getattr(event, attribute)
         if value:
             # A kill timeout is told as a duration, a restart's delay as a number: so do Nomad's setters.
-            found[key] = duration_text(value) if key == "kill_timeout" else str(value)
+            details_by_name[key] = duration_text(value) if key == "kill_timeout" else str(value)
     if event.fails_task:
-        found["fails_task"] = "true"
-    return found
+        details_by_name["fails_task"] = "true"
+    return details_by_name
 
 
 def details(event: TaskEvent) -> dict[str, str] | None:

@@ -42,18 +42,18 @@ from taskfold.nomad.fields import (
 from taskfold.nomad.task_states import WireTask, task_losses, task_member, task_states_from_json, task_states_to_json
 
 __all__ = [
-    "UNTOLD_DIALECT",
+    "AMBIGUOUS_DIALECT",
     "AllocationTexts",
     "Snapshot",
     "check_types",
-    "told_dialect",
+    "dialect_of_body",
 ]
 
 
 T = TypeVar("T")
 
 
-class _Told(Generic[T]):
+class _TypedField(Generic[T]):
     """A top-level field as a typed attribute, decoded when it is asked for; None where the allocation has none."""
 
     def __init__(self, name: str, kind: type[T]) -> None:
@@ -62,10 +62,10 @@ class _Told(Generic[T]):
         self.decode: Callable[[bytes], T | None] = msgspec.json.Decoder(kind | None, strict=False).decode
 
     @overload
-    def __get__(self, snapshot: None, owner: type[Snapshot]) -> _Told[T]: ...
+    def __get__(self, snapshot: None, owner: type[Snapshot]) -> _TypedField[T]: ...
     @overload
     def __get__(self, snapshot: Snapshot, owner: type[Snapshot]) -> T | None: ...
-    def __get__(self, snapshot: Snapshot | None, owner: type[Snapshot]) -> _Told[T] | T | None:
+    def __get__(self, snapshot: Snapshot | None, owner: type[Snapshot]) -> _TypedField[T] | T | None:
         if snapshot is None:
             return self
         text = snapshot.fields.get(self.name)
@@ -95,23 +95,23 @@ class Snapshot:
         self.tasks = tasks
         self.dialect = dialect_of(dialect)
 
-    id = _Told("ID", str)
-    name = _Told("Name", str)
-    namespace = _Told("Namespace", str)
-    eval_id = _Told("EvalID", str)
-    node_id = _Told("NodeID", str)
-    node_name = _Told("NodeName", str)
-    job_id = _Told("JobID", str)
-    task_group = _Told("TaskGroup", str)
-    desired_status = _Told("DesiredStatus", str)
-    desired_description = _Told("DesiredDescription", str)
-    client_status = _Told("ClientStatus", str)
-    client_description = _Told("ClientDescription", str)
-    create_index = _Told("CreateIndex", int)
-    modify_index = _Told("ModifyIndex", int)
-    alloc_modify_index = _Told("AllocModifyIndex", int)
-    create_time_ns = _Told("CreateTime", int)
-    modify_time_ns = _Told("ModifyTime", int)
+    id = _TypedField("ID", str)
+    name = _TypedField("Name", str)
+    namespace = _TypedField("Namespace", str)
+    eval_id = _TypedField("EvalID", str)
+    node_id = _TypedField("NodeID", str)
+    node_name = _TypedField("NodeName", str)
+    job_id = _TypedField("JobID", str)
+    task_group = _TypedField("TaskGroup", str)
+    desired_status = _TypedField("DesiredStatus", str)
+    desired_description = _TypedField("DesiredDescription", str)
+    client_status = _TypedField("ClientStatus", str)
+    client_description = _TypedField("ClientDescription", str)
+    create_index = _TypedField("CreateIndex", int)
+    modify_index = _TypedField("ModifyIndex", int)
+    alloc_modify_index = _TypedField("AllocModifyIndex", int)
+    create_time_ns = _TypedField("CreateTime", int)
+    modify_time_ns = _TypedField("ModifyTime", int)
 
     @staticmethod
     def of(state: AllocationState, dialect: str | Dialect = DEFAULT_DIALECT) -> Snapshot:
@@ -119,32 +119,32 @@ class Snapshot:
 
         Unless they were told, the status follows from the tasks, and ModifyTime is that of the newest record.
         """
-        found = dialect_of(dialect)
+        resolved_dialect = dialect_of(dialect)
         fields = current_fields(state.placed, state.updates)
         tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
-        _fill_in_status(fields, tasks, found)
+        _fill_in_status(fields, tasks, resolved_dialect)
         fields["ModifyIndex"] = b"%d" % state.modify_index
-        if state.modified_ns and "ModifyTime" in zero_fields(found):
+        if state.modified_ns and "ModifyTime" in zero_fields(resolved_dialect):
             fields.setdefault("ModifyTime", b"%d" % state.modified_ns)
         fields.setdefault("ID", msgspec.json.encode(state.id))
-        return Snapshot(fields, tasks, found)
+        return Snapshot(fields, tasks, resolved_dialect)
 
     @staticmethod
     def from_json(text: bytes | str, dialect: str | Dialect | None = None) -> Snapshot:
         """Return the snapshot that an allocation's JSON tells; nulls and missing keys are fine.
 
-        Unless it is named, the dialect is told by the keys (`UNTOLD_DIALECT` where they do not tell).
+        Unless it is named, the dialect is told by the keys (`AMBIGUOUS_DIALECT` where they do not tell).
 
         Raises DecodeError, naming the JSON path, where a value is of a wrong type.
         """
         fields = fields_from_json(text)
-        told = task_states_from_json(fields.get("TaskStates", b"null"))
-        if told:
+        wire_tasks = task_states_from_json(fields.get("TaskStates", b"null"))
+        if wire_tasks:
             del fields["TaskStates"]
-        tasks = {name: _as_state(task) for name, task in (told or {}).items()}
-        found = dialect_of(dialect or told_dialect(fields, told) or UNTOLD_DIALECT)
-        _fill_in_status(fields, tasks, found)
-        return Snapshot(fields, tasks, found)
+        tasks = {name: _as_state(task) for name, task in (wire_tasks or {}).items()}
+        resolved_dialect = dialect_of(dialect or dialect_of_body(fields, wire_tasks) or AMBIGUOUS_DIALECT)
+        _fill_in_status(fields, tasks, resolved_dialect)
+        return Snapshot(fields, tasks, resolved_dialect)
 
     def view(self, name: str) -> Any:
         """Return an opaque part (Job, Metrics, Resources …) as a typed, read-only view; None where there is none.
@@ -184,17 +184,17 @@ class Snapshot:
         """
         target = self.dialect if dialect is None else dialect_of(dialect)
         names = allocation_fields(target, stub=True)
-        told = self._converted(target, task_states=task_states or not target.has_stub_choices)
+        fields = self._converted(target, task_states=task_states or not target.has_stub_choices)
         if resources and target.has_stub_choices:
             names = (*names, "AllocatedResources")
-            told.setdefault("AllocatedResources", b"null")
-        return fields_to_json({**zero_fields(target, stub=True), **job_in_stub(self.fields), **told}, names)
+            fields.setdefault("AllocatedResources", b"null")
+        return fields_to_json({**zero_fields(target, stub=True), **job_in_stub(self.fields), **fields}, names)
 
     def final_parts(self) -> tuple[bytes, bytes]:
         """Return, as JSON, what a list tells of it but for the task states, and the task states. O(fields, events)."""
         names = set(allocation_fields(self.dialect, stub=True)) - {"TaskStates", "ModifyIndex"}
-        told = {name: text for name, text in self.fields.items() if name in names}
-        return fields_to_json(told), task_states_to_json(self.tasks, self.dialect)
+        fields = {name: text for name, text in self.fields.items() if name in names}
+        return fields_to_json(fields), task_states_to_json(self.tasks, self.dialect)
 
     def losses(self, dialect: str | Dialect) -> list[str]:
         """Return the JSON paths of what a dialect cannot express of this allocation."""
@@ -241,17 +241,17 @@ class Snapshot:
 
     def __repr__(self) -> str:
         """Return a short text that tells which allocation it is, and at which index."""
-        told = (self.fields.get(name, b"null").decode() for name in ("ID", "ModifyIndex", "ClientStatus"))
-        return "<Snapshot of {} at index {}, {}>".format(*told)
+        values = (self.fields.get(name, b"null").decode() for name in ("ID", "ModifyIndex", "ClientStatus"))
+        return "<Snapshot of {} at index {}, {}>".format(*values)
 
 
-_TOLD: Final = tuple(name for name, member in vars(Snapshot).items() if isinstance(member, _Told))
+_TYPED_FIELDS: Final = tuple(name for name, member in vars(Snapshot).items() if isinstance(member, _TypedField))
 
 
 def check_types(fields: Mapping[str, bytes]) -> None:
     """Check the types of the top-level fields that have one. O(fields). Raises DecodeError, naming a wrong one."""
     snapshot = Snapshot(fields, {}, DEFAULT_DIALECT)
-    for name in _TOLD:
+    for name in _TYPED_FIELDS:
         getattr(snapshot, name)
 
 
@@ -259,7 +259,7 @@ _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLI
 """Descriptions that a dialect writes by itself, or not: they are not carried to another dialect."""
 
 
-UNTOLD_DIALECT: Final = "0.5.6"
+AMBIGUOUS_DIALECT: Final = "0.5.6"
 """What JSON is read with that does not tell its dialect: it reads what 0.5.0 wrote as well."""
 
 
@@ -277,7 +277,7 @@ _MARKS: Final = tuple(_marks())
 _ATTRIBUTES: Final = {wire_name(attribute): attribute for attribute in WireTask.__struct_fields__}
 
 
-def told_dialect(fields: Mapping[str, bytes], tasks: Mapping[str, WireTask] | None) -> str | None:
+def dialect_of_body(fields: Mapping[str, bytes], tasks: Mapping[str, WireTask] | None) -> str | None:
     """Return the dialect that an allocation's JSON tells by itself; None where it could be 0.5.0 as well as 0.5.6.
 
     What no older dialect has tells it: a top-level field, or a field of the first task state (`Dialect.told_by`).
@@ -298,20 +298,20 @@ def _fill_in_status(fields: dict[str, bytes], tasks: Mapping[str, TaskState], di
             fields.setdefault(name, text)
 
 
-def _as_state(told: WireTask) -> TaskState:
+def _as_state(wire: WireTask) -> TaskState:
     """Return the state that an answer tells, with nothing known of what came before."""
-    times = (told.last_restart_ns, told.started_at_ns, told.finished_at_ns)
+    times = (wire.last_restart_ns, wire.started_at_ns, wire.finished_at_ns)
     last_restart_ns, started_at_ns, finished_at_ns = (time if isinstance(time, int) else None for time in times)
     return TaskState(
-        state=told.state or "",
-        failed=told.failed is True,
-        restarts=told.restarts if isinstance(told.restarts, int) else 0,
+        state=wire.state or "",
+        failed=wire.failed is True,
+        restarts=wire.restarts if isinstance(wire.restarts, int) else 0,
         last_restart_ns=last_restart_ns,
         started_at_ns=started_at_ns,
         finished_at_ns=finished_at_ns,
-        events=told.events,
-        events_total=len(told.events),
-        fields=told.fields,
+        events=wire.events,
+        events_total=len(wire.events),
+        fields=wire.fields,
     )
 
 
@@ -370,7 +370,7 @@ class _Ring(NamedTuple):
 class _Entry(Struct, frozen=True):
     """What is kept of an allocation."""
 
-    placed: bytes
+    placed_body: bytes
     updates: Mapping[str, bytes | None]
     body: _Frame | None
     stream_body: _Frame | None
@@ -425,7 +425,7 @@ class AllocationTexts:
         has_holes = tasks and state.modify_index and state.modified_ns
         if not has_holes or (entry is None and self._is_first(state.id)):
             return self._plain(state, has_job=has_job)
-        is_framed = entry is not None and entry.placed == state.placed and entry.updates == state.updates
+        is_framed = entry is not None and entry.placed_body == state.placed and entry.updates == state.updates
         body, stream_body = (entry.body, entry.stream_body) if entry is not None and is_framed else (None, None)
         frame = body if has_job else stream_body
         if frame is None:
@@ -486,9 +486,9 @@ def _texts_of(ring: _Ring, events: tuple[TaskEvent, ...]) -> list[str]:
 
 def _frame(state: AllocationState, dialect: Dialect, *, has_job: bool) -> _Frame | None:
     """Return the body of a state with holes; None where its fields hold what looks like a probe."""
-    told = current_fields(state.placed, state.updates)
+    own_fields = current_fields(state.placed, state.updates)
     fields = dict(Snapshot.of(state, dialect).fields)
-    holes = [name for name in _UNTOLD_HOLES if name in fields and name not in told] + list(FROM_RECORDS)
+    holes = [name for name in _UNTOLD_HOLES if name in fields and name not in own_fields] + list(FROM_RECORDS)
     fields |= {name: _PROBE % name.encode() for name in holes}
     snapshot = Snapshot(fields, {}, dialect)
     pieces = (snapshot.to_json() if has_job else snapshot.to_stream_json()).split(b"\0")

@@ -84,7 +84,7 @@ def task_states_from_json(text: bytes | Raw, path: str = "$.TaskStates") -> dict
     if states is None:
         return None
     try:
-        return {name: _told(state) for name, state in states.items()}
+        return {name: _wire_task(state) for name, state in states.items()}
     except (msgspec.ValidationError, ValueError):  # an event or a time that the strict path refuses
         return _tolerantly(text, path)
 
@@ -99,7 +99,7 @@ def _check_state(state: str, path: str) -> str:
 _STATES: Final = ("", *STATES)
 
 
-def _told(wire: WireTaskState) -> WireTask:
+def _wire_task(wire: WireTaskState) -> WireTask:
     """Return what a strictly decoded task state tells."""
     fields: dict[str, bytes] = {}
     if wire.TaskHandle is not UNSET and (handle := bytes(wire.TaskHandle)) != _NULL:
@@ -161,46 +161,46 @@ def _told_tolerantly(value: Any, path: str) -> WireTask:
     if not isinstance(events, list):
         raise wrong_type(f"{path}.Events", "an array", events)
     fields: dict[str, bytes] = {}
-    told: dict[str, Any] = {
+    attributes: dict[str, Any] = {
         "events": tuple(event_from_object(event, f"{path}.Events[{n}]") for n, event in enumerate(events)),
     }
     if "State" in value:
-        told["state"] = _check_state(_checked(value, "State", str, zero="", path=path), path)
+        attributes["state"] = _check_state(_value_of(value, "State", str, zero="", path=path), path)
     if "Failed" in value:
-        told["failed"] = _checked(value, "Failed", bool, zero=False, path=path)
+        attributes["failed"] = _value_of(value, "Failed", bool, zero=False, path=path)
     if "Restarts" in value:
-        told["restarts"] = _checked(value, "Restarts", int, zero=0, path=path)
+        attributes["restarts"] = _value_of(value, "Restarts", int, zero=0, path=path)
     for name, attribute in zip(_TIMES, ("finished_at_ns", "last_restart_ns", "started_at_ns"), strict=True):
         if name in value:
-            told[attribute] = _checked_time(name, value[name], path, fields)
-    others = {name: said for name, said in value.items() if name not in _KNOWN and said is not None}
-    return WireTask(**told, fields=fields | {name: msgspec.json.encode(said) for name, said in others.items()})
+            attributes[attribute] = _time_of(name, value[name], path, fields)
+    others = {name: part for name, part in value.items() if name not in _TYPED_FIELDS and part is not None}
+    return WireTask(**attributes, fields=fields | {name: msgspec.json.encode(part) for name, part in others.items()})
 
 
-_KNOWN: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
-TASK_FIELDS: Final = frozenset((*_KNOWN, "TaskHandle"))
+_TYPED_FIELDS: Final = ("Events", "Failed", "Restarts", "State", *_TIMES)
+TASK_FIELDS: Final = frozenset((*_TYPED_FIELDS, "TaskHandle"))
 """The fields of a task state that some dialect has."""
 
 
-def _checked(value: dict[str, Any], name: str, kind: type, *, zero: Any, path: str) -> Any:
+def _value_of(value: dict[str, Any], name: str, kind: type, *, zero: Any, path: str) -> Any:
     """Return a field as the type that the wire gives it; null is zero, and a float may stand for an integer."""
-    said = value.get(name)
-    if said is None:
+    content = value.get(name)
+    if content is None:
         return zero
-    if kind is int and type(said) is float and said.is_integer():
-        return int(said)
-    if type(said) is not kind:
-        raise wrong_type(f"{path}.{name}", {str: "a text", bool: "true or false", int: "an integer"}[kind], said)
-    return said
+    if kind is int and type(content) is float and content.is_integer():
+        return int(content)
+    if type(content) is not kind:
+        raise wrong_type(f"{path}.{name}", {str: "a text", bool: "true or false", int: "an integer"}[kind], content)
+    return content
 
 
-def _checked_time(name: str, said: Any, path: str, fields: dict[str, bytes]) -> int | None:
-    if said is None:
+def _time_of(name: str, content: Any, path: str, fields: dict[str, bytes]) -> int | None:
+    if content is None:
         return None
-    if not isinstance(said, str):
-        raise wrong_type(f"{path}.{name}", "an instant", said)
+    if not isinstance(content, str):
+        raise wrong_type(f"{path}.{name}", "an instant", content)
     try:
-        time_ns = _time(name, said, fields)
+        time_ns = _time(name, content, fields)
     except ValueError as error:
         raise DecodeError(f"{path}.{name}: {error}") from None
     assert time_ns is not UNSET, "a text tells an instant, or none"
@@ -209,8 +209,8 @@ def _checked_time(name: str, said: Any, path: str, fields: dict[str, bytes]) -> 
 
 def task_states_to_json(tasks: Mapping[str, TaskState], dialect: Dialect) -> bytes:
     """Return the ``TaskStates`` map of these tasks, sorted by name (Go's own order is random). O(events)."""
-    shown = sorted([name for name, task in tasks.items() if not task.hidden])
-    members = [task_member(name, tasks[name], events_to_text(tasks[name].events, dialect), dialect) for name in shown]
+    names = sorted([name for name, task in tasks.items() if not task.hidden])
+    members = [task_member(name, tasks[name], events_to_text(tasks[name].events, dialect), dialect) for name in names]
     return f"{{{','.join(members)}}}".encode()
 
 
@@ -251,9 +251,9 @@ def _with_fields(text: str, task: TaskState) -> str:
     texts = {name: bytes(raw) for name, raw in _decode_texts(text).items()}
     times = _instants(task)
     texts |= {
-        name: said
-        for name, said in task.fields.items()
-        if name not in times or (name in texts and _is_of(said, times[name]))
+        name: text
+        for name, text in task.fields.items()
+        if name not in times or (name in texts and _is_of(text, times[name]))
     }
     return object_to_json(texts, tuple(texts)).decode()
 
@@ -275,14 +275,14 @@ def _time_text(time_ns: int | None, dialect: Dialect) -> str:
 
 def task_losses(task: TaskState, dialect: Dialect) -> list[str]:
     """Return the JSON paths, inside the task state, of what a dialect cannot express of it."""
-    told = {
+    losses = {
         ".StartedAt": not dialect.has_times and task.started_at_ns is not None,
         ".FinishedAt": not dialect.has_times and task.finished_at_ns is not None,
         ".Restarts": not dialect.has_restarts and task.restarts > 0,
         ".LastRestart": not dialect.has_restarts and task.last_restart_ns is not None,
         ".TaskHandle": not dialect.has_restarts and "TaskHandle" in task.fields,
     }
-    lost = [path for path, is_lost in told.items() if is_lost]
+    lost = [path for path, is_lost in losses.items() if is_lost]
     for place, event in enumerate(task.events):
         lost.extend(f".Events[{place}].{name}" for name in event_losses(event, dialect))
     return lost

@@ -10,7 +10,7 @@ from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.events import UnknownEvent
 from taskfold.nomad.fields import ALLOCATION_FIELDS
 from taskfold.nomad.importing.observation import Observation, Statement
-from taskfold.nomad.snapshot import UNTOLD_DIALECT, told_dialect
+from taskfold.nomad.snapshot import AMBIGUOUS_DIALECT, dialect_of_body
 from taskfold.nomad.task_states import TASK_FIELDS
 
 __all__ = ["detect", "told_by", "unknown_names"]
@@ -34,14 +34,14 @@ def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
         if len(seen) == _LOOK_AHEAD:
             break
     # No task states anywhere.
-    return UNTOLD_DIALECT, chain(seen, rest)
+    return AMBIGUOUS_DIALECT, chain(seen, rest)
 
 
 def told_by(statement: Statement) -> str | None:
     """Return the dialect that one statement tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
     if not isinstance(statement, Observation) or statement.kind == "stream":
         return NEWEST_DIALECT
-    return told_dialect(statement.fields, statement.tasks)
+    return dialect_of_body(statement.fields, statement.tasks)
 
 
 def unknown_names(observation: Observation) -> Iterator[str]:

@@ -346,7 +346,14 @@ def outcome(importer: Importer, told: list[Statement]) -> tuple[object, ...]:
     """Return all that an importer makes of statements."""
     records = [msgspec.json.encode(record) for statement in told for record in importer.observe(statement)]
     state = {alloc: importer.fold[alloc] for alloc in importer.fold}
-    return records, state, importer.repeats, importer.conflicts_total, importer.job_conflicts, importer.memory.heard
+    return (
+        records,
+        state,
+        importer.repeats,
+        importer.conflicts_total,
+        importer.job_conflicts,
+        importer.memory.provenances,
+    )
 
 
 @pytest.mark.parametrize(

@@ -341,7 +341,7 @@ def test_what_is_remembered_of_jobs_is_bounded() -> None:
         importer.observe(job_write(100 + number, registered=10))
         importer.observe(evaluation(100 + number, 100, id=f"e{number}"))
         importer.observe(deployment(0, id=f"d{number}"))
-    known = importer.memory.jobs._known
+    known = importer.memory.jobs._histories
     assert len(known) == MAX_JOBS
     of_one = known[KEY]
     assert (len(of_one.writes), len(of_one.evaluations), len(of_one.deployments)) == (16, 64, 16)
@@ -547,7 +547,7 @@ def test_what_an_engine_remembers_is_bounded_by_what_is_live() -> None:
         engine.collect(alloc)
     memory = engine._memory
     assert memory is not None
-    assert len(memory.heard) <= 1_025
+    assert len(memory.provenances) <= 1_025
     assert sum(len(waiting.subjects) for waiting in memory.waiting.values()) <= 1_025
     assert sum(len(waiting.evaluations) for waiting in memory.waiting.values()) <= 1_025
 

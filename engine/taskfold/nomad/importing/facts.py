@@ -75,7 +75,7 @@ Fact: TypeAlias = JobWrite | EvaluationWrite | DeploymentWrite
 _Index: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 _OptionalIndex: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
-_DONE: Final = frozenset(("complete", "failed", "canceled"))
+_ENDED: Final = frozenset(("complete", "failed", "canceled"))
 PLANNED: Final = "PlanResult"
 
 
@@ -145,7 +145,7 @@ def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0)
             )
         )
     if payload.Evaluation is not UNSET and (evaluation := _decoded(payload.Evaluation, _decode_evaluation)) is not None:
-        is_done = evaluation.Status in _DONE
+        is_done = evaluation.Status in _ENDED
         facts.append(
             EvaluationWrite(
                 namespace=evaluation.Namespace or DEFAULT_NAMESPACE,

@@ -56,7 +56,7 @@ from taskfold.nomad.fields import (
 )
 from taskfold.nomad.importing.facts import Fact, JobWrite
 from taskfold.nomad.importing.job_finder import Subject, says_otherwise
-from taskfold.nomad.importing.memory import Heard, Memory
+from taskfold.nomad.importing.memory import Memory, Provenance
 from taskfold.nomad.importing.observation import UNTOLD, Kind, Observation, Statement, mismatches, tells
 from taskfold.nomad.importing.rings import compare, is_whole, same_events
 from taskfold.nomad.importing.sights import Sights
@@ -129,56 +129,56 @@ class Importer:
             concerned = self.memory.concerned(statement) if is_news else ()
             return [record for alloc in concerned for record in self._concluded(alloc, statement)]
         self.observations += 1
-        known = self.fold.allocations.get(statement.alloc)
-        if known is not None and known.collected:
+        allocation = self.fold.allocations.get(statement.alloc)
+        if allocation is not None and allocation.collected:
             self.repeats += 1  # nobody asks for it any more
             return []
-        if known is not None and not statement.index:
-            self._check_repeat(known, statement)
+        if allocation is not None and not statement.index:
+            self._check_repeat(allocation, statement)
             self.repeats += 1
             return []
-        if known is not None and self.memory.is_repeat(statement, known):
+        if allocation is not None and self.memory.is_repeat(statement, allocation):
             self.repeats += 1
             return []
-        records = self._observed(known, statement)
+        records = self._observed(allocation, statement)
         self.repeats += not records
         return records
 
-    def _observed(self, known: Allocation | None, observation: Observation) -> list[Record]:
+    def _observed(self, allocation: Allocation | None, observation: Observation) -> list[Record]:
         """Return the records of an observation of an allocation."""
-        before = heard = self._heard(known, observation)
+        before = provenance = self._provenance_of(allocation, observation)
         conflicts_total = self.conflicts_total
-        step = _Step(self.fold, observation, self.seq, heard, self._sights)
+        step = _Step(self.fold, observation, self.seq, provenance, self._sights)
         if step.is_late:
             step.additions()
         else:
             step.records()
-        known = self.fold.allocations[observation.alloc]
-        if observation.index == known.modify_index:
-            heard = heard.at(observation.index, observation.kind, observation.write_type)
-        heard = self._job(step, known, heard).written(step.written)
-        if heard.missing_type:
-            step.keep_write_type(heard.missing_type)
-            heard = replace(heard, kept_type=heard.told_type)
-        self.memory.heard[observation.alloc] = heard
-        self.seq += len(step.written)
+        allocation = self.fold.allocations[observation.alloc]
+        if observation.index == allocation.modify_index:
+            provenance = provenance.at(observation.index, observation.kind, observation.write_type)
+        provenance = self._job(step, allocation, provenance).with_records(step.new_records)
+        if provenance.missing_type:
+            step.keep_write_type(provenance.missing_type)
+            provenance = replace(provenance, kept_type=provenance.told_type)
+        self.memory.provenances[observation.alloc] = provenance
+        self.seq += len(step.new_records)
         step.keep_sight()
-        if step.is_late and observation.index == known.modify_index:
-            self._compare(known, observation)
-        if step.is_late and not step.written and heard == before and self.conflicts_total == conflicts_total:
-            self.memory.repeated(observation, known)
-        return step.written
+        if step.is_late and observation.index == allocation.modify_index:
+            self._compare(allocation, observation)
+        if step.is_late and not step.new_records and provenance == before and self.conflicts_total == conflicts_total:
+            self.memory.repeated(observation, allocation)
+        return step.new_records
 
-    def _heard(self, known: Allocation | None, observation: Observation | None) -> Heard:
+    def _provenance_of(self, allocation: Allocation | None, observation: Observation | None) -> Provenance:
         """Return what was heard of an allocation before this observation, which may be of a newer index."""
-        if known is None:
-            return Heard(-1)
-        heard = self.memory.heard.get(known.id)
-        if heard is None or heard.index != known.modify_index:
+        if allocation is None:
+            return Provenance(-1)
+        provenance = self.memory.provenances.get(allocation.id)
+        if provenance is None or provenance.index != allocation.modify_index:
             # A log told it, or another writer has: what it was called is kept there, for all that is known here.
             told_type = "" if observation is None else observation.write_type
-            heard = replace(Heard.resumed(known.modify_index), kept_type=told_type)
-        return heard
+            provenance = replace(Provenance.resumed(allocation.modify_index), kept_type=told_type)
+        return provenance
 
     def concerned(self, statement: Statement) -> list[str]:
         """Return the allocations that a statement may tell something of."""
@@ -188,116 +188,133 @@ class Importer:
 
     def job_told(self, alloc: str) -> JobWrite | None:
         """Return the job that an allocation has by what streams told; None where they do not tell. O(fields)."""
-        known = self.fold.owned(alloc)
-        subject = _subject(known, current_fields(known.placed, known.updates), self._heard(known, None))
+        allocation = self.fold.owned(alloc)
+        subject = _subject(
+            allocation, current_fields(allocation.placed, allocation.updates), self._provenance_of(allocation, None)
+        )
         return None if subject is None else self.memory.jobs.job_of(subject)
 
     def _concluded(self, alloc: str, fact: Fact) -> list[Record]:
         """Return the records of what a fact tells of an allocation's Job."""
-        known = self.fold.allocations.get(alloc)
-        if known is None or known.collected:
+        allocation = self.fold.allocations.get(alloc)
+        if allocation is None or allocation.collected:
             self.memory.let_go(alloc, fact.job_key)
             return []
         nothing = Observation(
             kind="stream",
             alloc=alloc,
-            index=known.modify_index,
+            index=allocation.modify_index,
             fields={},
             tasks=None,
             name=fact.name,
             line=fact.line,
         )
-        heard = self._heard(known, None)
-        step = _Step(self.fold, nothing, self.seq, heard, self._sights)
-        self.memory.heard[alloc] = self._conclude(step, known, heard, late=fact if isinstance(fact, JobWrite) else None)
-        self.seq += len(step.written)
+        provenance = self._provenance_of(allocation, None)
+        step = _Step(self.fold, nothing, self.seq, provenance, self._sights)
+        self.memory.provenances[alloc] = self._conclude(
+            step, allocation, provenance, late=fact if isinstance(fact, JobWrite) else None
+        )
+        self.seq += len(step.new_records)
         step.keep_sight()
-        return step.written
+        return step.new_records
 
-    def _job(self, step: _Step, known: Allocation, heard: Heard) -> Heard:
+    def _job(self, step: _Step, allocation: Allocation, provenance: Provenance) -> Provenance:
         """Note who told the Job of an allocation; where nobody has, conclude it from what the stream tells."""
-        seen, jobs = step.seen, self.memory.jobs
-        if seen.kind == "stream":
-            jobs.heard_index = max(jobs.heard_index, seen.index)
-        evaluation = seen.fields.get("EvalID", b"")
-        if seen.fields.get("Job", b"").startswith(b"{") and evaluation == step.current.get("EvalID", b""):
-            job_index = max(heard.job_index, seen.index)
-            heard = replace(heard, job_source="told", job_index=job_index, job_evaluation=evaluation, job_write=0)
-        plan = evaluation, seen.fields.get("AllocModifyIndex")
-        if heard.job_write and plan == (heard.job_evaluation, heard.job_planned):
-            return heard  # nothing was planned since
-        return heard if jobs.is_silent and seen.kind == "body" else self._conclude(step, known, heard)
+        observation, jobs = step.observation, self.memory.jobs
+        if observation.kind == "stream":
+            jobs.heard_index = max(jobs.heard_index, observation.index)
+        evaluation = observation.fields.get("EvalID", b"")
+        if observation.fields.get("Job", b"").startswith(b"{") and evaluation == step.current.get("EvalID", b""):
+            job_index = max(provenance.job_index, observation.index)
+            provenance = replace(
+                provenance, job_source="told", job_index=job_index, job_evaluation=evaluation, job_write=0
+            )
+        plan = evaluation, observation.fields.get("AllocModifyIndex")
+        if provenance.job_write and plan == (provenance.job_evaluation, provenance.job_planned):
+            return provenance  # nothing was planned since
+        return (
+            provenance
+            if jobs.is_silent and observation.kind == "body"
+            else self._conclude(step, allocation, provenance)
+        )
 
-    def _conclude(self, step: _Step, known: Allocation, heard: Heard, *, late: JobWrite | None = None) -> Heard:
+    def _conclude(
+        self, step: _Step, allocation: Allocation, provenance: Provenance, *, late: JobWrite | None = None
+    ) -> Provenance:
         """Take the Job that the stream tells of an allocation, where it does; compare it with the one that was told.
 
         ``late`` is a write of the job from before the allocation was planned, which was heard of just now.
         """
         current = step.current
-        subject = _subject(known, current, heard)
+        subject = _subject(allocation, current, provenance)
         if subject is None:
-            return heard
+            return provenance
         write, job = self.memory.jobs.job_of(subject), current.get("Job", b"null")
-        is_same_plan = heard.job_evaluation == current.get("EvalID", b"")
-        self.memory.wait(known.id, subject)
+        is_same_plan = provenance.job_evaluation == current.get("EvalID", b"")
+        self.memory.wait(allocation.id, subject)
         if write is None or _version(current.get("JobVersion", b"-1")) > write.version:
             is_newer = late is not None and late.registered_index > _registered(job)[0]
-            if heard.job_source == "stream" and (is_newer or not is_same_plan):
+            if provenance.job_source == "stream" and (is_newer or not is_same_plan):
                 step.write_job(None)  # which of several versions it is cannot be known any more
-                return replace(heard, job_source="", job_write=0)
-            return heard
-        is_told = heard.job_source == "told" and is_same_plan
-        written = write.registered_index, write.index
-        is_ours = heard.job_source == "stream" and is_same_plan and job != write.text and written == _registered(job)
-        if is_ours or (not is_told and written > _registered(job)):
+                return replace(provenance, job_source="", job_write=0)
+            return provenance
+        is_told = provenance.job_source == "told" and is_same_plan
+        write_indexes = write.registered_index, write.index
+        is_ours = (
+            provenance.job_source == "stream"
+            and is_same_plan
+            and job != write.text
+            and write_indexes == _registered(job)
+        )
+        if is_ours or (not is_told and write_indexes > _registered(job)):
             step.write_job(write.text)
-            heard = replace(heard, job_source="stream")
-        elif heard.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
-            self._compare_job(step.seen, job, write)
-        if heard.job_source == "stream":
-            heard = replace(heard, job_evaluation=current.get("EvalID", b""))
-        return replace(heard, job_write=write.index, job_planned=current.get("AllocModifyIndex", b""))
+            provenance = replace(provenance, job_source="stream")
+        elif provenance.job_write != write.index and (is_told or write.registered_index == _registered(job)[0]):
+            self._compare_job(step.observation, job, write)
+        if provenance.job_source == "stream":
+            provenance = replace(provenance, job_evaluation=current.get("EvalID", b""))
+        return replace(provenance, job_write=write.index, job_planned=current.get("AllocModifyIndex", b""))
 
     # --- what contradicts ---
 
-    def _check_repeat(self, known: Allocation, observation: Observation) -> None:
+    def _check_repeat(self, allocation: Allocation, observation: Observation) -> None:
         """Check that an observation without an index says what is known. Raises DecodeError."""
-        for path, *_ in mismatches(known, observation, self.fold.dialect):
+        for path, *_ in mismatches(allocation, observation, self.fold.dialect):
             if path != "$.ModifyIndex":
                 raise DecodeError(
                     f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is "
                     "not what was told before, and which of both is newer cannot be told"
                 )
 
-    def _compare_job(self, seen: Observation, job: bytes, write: JobWrite) -> None:
+    def _compare_job(self, observation: Observation, job: bytes, write: JobWrite) -> None:
         """Count, and keep, a Job that was told of an allocation and is not what the stream tells of the job."""
         if job != write.text and says_otherwise(job, write):
             self.conflicts_total += 1
-            conflict = JobConflict(seen.name, seen.line, seen.index, seen.alloc, job, write)
+            conflict = JobConflict(observation.name, observation.line, observation.index, observation.alloc, job, write)
             self.job_conflicts = [*self.job_conflicts[-99:], conflict]
 
-    def _compare(self, known: Allocation, observation: Observation) -> None:
+    def _compare(self, allocation: Allocation, observation: Observation) -> None:
         """Count, and keep, an observation that says something else than another one of its index."""
-        if any(mismatches(known, observation, self.fold.dialect)):
+        if any(mismatches(allocation, observation, self.fold.dialect)):
             self.conflicts_total += 1
             self.conflicts = [*self.conflicts[-99:], observation]
 
 
-def _subject(known: Allocation, fields: Mapping[str, bytes], heard: Heard) -> Subject | None:
+def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Provenance) -> Subject | None:
     """Return what the Job of an allocation is found out by, which has these fields now; None without a job."""
     job = _text(fields, "JobID")
     if not job:
         return None
     # Who does not tell when it was planned tells that it was then, at the latest.
-    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if _tell_plan(heard.kinds) else 0
+    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if _tell_plan(provenance.kinds) else 0
     return Subject(
         job_key=(_text(fields, "Namespace") or DEFAULT_NAMESPACE, job),
         evaluation=_text(fields, "EvalID"),
         deployment=_text(fields, "DeploymentID"),
-        planned_index=planned_index if planned_index > 0 else known.modify_index,
+        planned_index=planned_index if planned_index > 0 else allocation.modify_index,
         is_terminal=is_terminal(
             _text(fields, "DesiredStatus"),
-            _text(fields, "ClientStatus") if "ClientStatus" in fields else known.client_status or "",
+            _text(fields, "ClientStatus") if "ClientStatus" in fields else allocation.client_status or "",
         ),
     )
 
@@ -323,98 +340,100 @@ class _Step:
     """One observation on its way into records."""
 
     __slots__ = (
+        "allocation",
         "created_ns",
         "current",
         "fold",
-        "heard",
         "index",
         "is_late",
-        "known",
         "modified_ns",
-        "seen",
+        "new_records",
+        "observation",
+        "provenance",
         "seq",
         "sights",
         "time_ns",
         "version",
-        "written",
     )
 
-    def __init__(self, fold: Fold, observation: Observation, seq: int, heard: Heard, sights: Sights) -> None:
+    def __init__(self, fold: Fold, observation: Observation, seq: int, provenance: Provenance, sights: Sights) -> None:
         self.fold = fold
         self.sights = sights
         self.seq = seq
-        self.seen = observation
-        self.heard = heard
-        self.known = fold.allocations.get(observation.alloc)
-        self.current = {} if self.known is None else sights.take(self.known)
+        self.observation = observation
+        self.provenance = provenance
+        self.allocation = fold.allocations.get(observation.alloc)
+        self.current = {} if self.allocation is None else sights.take(self.allocation)
         """The top-level fields as they are after what was written."""
-        self.index = observation.index if self.known is None else max(observation.index, self.known.modify_index)
+        self.index = (
+            observation.index if self.allocation is None else max(observation.index, self.allocation.modify_index)
+        )
         """That of the records: an index never falls."""
-        self.is_late = self.known is not None and observation.index <= self.known.modify_index
-        self.version = 0 if self.known is None else self.known.version
+        self.is_late = self.allocation is not None and observation.index <= self.allocation.modify_index
+        self.version = 0 if self.allocation is None else self.allocation.version
         self.time_ns = 0
         """The newest time that is known, once something is written."""
-        self.written: list[Record] = []
+        self.new_records: list[Record] = []
         self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
     def keep_sight(self) -> None:
         """Keep the fields for the next observation of the allocation."""
-        assert self.known is not None, "an allocation that is not known is placed"
-        self.sights.keep(self.known, self.current)
+        assert self.allocation is not None, "an allocation that is not known is placed"
+        self.sights.keep(self.allocation, self.current)
 
     def records(self) -> None:
         """Write the records of an index that is new, folded."""
-        if self.known is None:
+        if self.allocation is None:
             first = self._first_fields()
             body = fields_to_json(first)
             self._write("", Placed(body=Raw(body)), self.created_ns)
-            self.known = self.fold.allocations[self.seen.alloc]
+            self.allocation = self.fold.allocations[self.observation.alloc]
             # What Go escapes is escaped in a body: then a text is not what was told.
-            self.current = first if body.isascii() else self.sights.take(self.known)
-            self._tasks(self.known)
+            self.current = first if body.isascii() else self.sights.take(self.allocation)
+            self._tasks(self.allocation)
         else:
-            self._tasks(self.known)
-            changed = self._changes(self.known)
-            if changed is not None or not self.written:
+            self._tasks(self.allocation)
+            changed = self._changes(self.allocation)
+            if changed is not None or not self.new_records:
                 self._write("", changed or Updated(), self.modified_ns)
 
-    def keep_write_type(self, told: str) -> None:
+    def keep_write_type(self, write_type: str) -> None:
         """Keep what the write was called, in the event of the allocation's fields, or in one of its own."""
-        last = self.written[-1] if self.written else None
+        last = self.new_records[-1] if self.new_records else None
         if last is not None and isinstance(last.event, Updated) and not last.task:
-            event = replace(last.event, write_type=told)  # which folds to the same
-            self.written[-1] = replace(last, event=event)
+            event = replace(last.event, write_type=write_type)  # which folds to the same
+            self.new_records[-1] = replace(last, event=event)
         else:
-            self._write("", Updated(write_type=told), self.modified_ns)
+            self._write("", Updated(write_type=write_type), self.modified_ns)
 
     def write_job(self, job: bytes | None) -> None:
         """Write the Job that was found out from what the stream tells of jobs; None takes it back."""
-        assert self.known is not None, "an allocation that is not known is placed"
+        assert self.allocation is not None, "an allocation that is not known is placed"
         # It tells all that stubs told of the one before.
         cleared = tuple(sorted(STUB_ONLY & self.current.keys())) if job is not None else ("Job",)
         fields = {} if job is None else {"Job": Raw(job)}
-        self._write("", Updated(fields=fields, cleared=cleared, job_source="stream"), self.known.modified_ns)
+        self._write("", Updated(fields=fields, cleared=cleared, job_source="stream"), self.allocation.modified_ns)
 
     def additions(self) -> None:
         """Write the records of what was not told before, folded: of the index that is known, or of an older one."""
-        known = self.known
-        assert known is not None, "an allocation that is not known is placed"
-        if self.seen.index == known.modify_index:
-            self._added_tasks(known)
-            changed = self._added_fields(known)
+        allocation = self.allocation
+        assert allocation is not None, "an allocation that is not known is placed"
+        if self.observation.index == allocation.modify_index:
+            self._added_tasks(allocation)
+            changed = self._added_fields(allocation)
         else:
             changed = self._added_job()
         if changed is not None:
-            self._write("", changed, known.modified_ns)
+            self._write("", changed, allocation.modified_ns)
 
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
         """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
         # Ordinals grow inside an index: no index has more records than its allocation has versions.
-        ordinal = self.version if self.is_late else len(self.written)
+        ordinal = self.version if self.is_late else len(self.new_records)
         self.version += 1
         self.seq += 1
-        if self.known is not None and not self.written:
-            self.time_ns = newest_time_ns(self.known.tasks.values())
+        if self.allocation is not None and not self.new_records:
+            self.time_ns = newest_time_ns(self.allocation.tasks.values())
         if time_ns is None or not is_known_time(time_ns):
             time_ns = None
         elif time_ns > self.time_ns:
@@ -422,26 +441,26 @@ class _Step:
         record = Record(
             seq=self.seq,
             index=self.index,
-            alloc=self.seen.alloc,
+            alloc=self.observation.alloc,
             version=self.version,
             task=task,
             time_ns=time_ns or self.time_ns,
             id=ordinal,
             event=event,
         )
-        if self.known is None:
+        if self.allocation is None:
             self.fold.apply(record)
         else:
-            apply_record(self.known, record, self.fold.lifecycle, self.fold.on_illegal)
+            apply_record(self.allocation, record, self.fold.lifecycle, self.fold.on_illegal)
         if not task and isinstance(event, Updated):
             self.current.update({name: bytes(text) for name, text in event.fields.items()})
             for name in event.cleared:
                 self.current.pop(name, None)
-        self.written.append(record)
+        self.new_records.append(record)
 
     def _number(self, name: str) -> int | None:
         """Return a top-level field that is an integer."""
-        text = self.seen.fields.get(name, b"null")
+        text = self.observation.fields.get(name, b"null")
         try:
             return _decode_number(text)
         except msgspec.DecodeError:
@@ -453,26 +472,28 @@ class _Step:
     def _first_fields(self) -> dict[str, bytes]:
         """Return the fields to be placed: without what follows from the index and from the tasks."""
         dialect = self.fold.dialect
-        derived = derived_fields(self.seen.tasks or {}, dialect)
-        fields = {name: text for name, text in self.seen.fields.items() if derived.get(name) != text}
+        derived = derived_fields(self.observation.tasks or {}, dialect)
+        fields = {name: text for name, text in self.observation.fields.items() if derived.get(name) != text}
         fields.pop("ModifyIndex", None)
-        if self.seen.kind == "stub":
+        if self.observation.kind == "stub":
             # It writes what is empty, where a body leaves it out.
             return {n: text for n, text in fields.items() if n in derived or not is_untold(n, text, dialect)}
         return fields
 
-    def _changes(self, known: Allocation) -> Updated | None:
+    def _changes(self, allocation: Allocation) -> Updated | None:
         """Return what changed in the other fields; None when nothing did."""
-        current, seen, dialect = self.current, self.seen, self.fold.dialect
-        had_of, told = current.get, seen.fields
-        derived = derived_fields({name: task for name, task in known.tasks.items() if not task.seldom.hidden}, dialect)
-        if not STUB_ONLY.isdisjoint(told):
+        current, observation, dialect = self.current, self.observation, self.fold.dialect
+        had_of, texts = current.get, observation.fields
+        derived = derived_fields(
+            {name: task for name, task in allocation.tasks.items() if not task.seldom.hidden}, dialect
+        )
+        if not STUB_ONLY.isdisjoint(texts):
             derived |= job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
         # Most are the same; comparing them is most of the work where nothing runs in Python.
-        for name in compress(told, map(ne, map(had_of, told), told.values())):
-            text, had = told[name], had_of(name)
+        for name in compress(texts, map(ne, map(had_of, texts), texts.values())):
+            text, had = texts[name], had_of(name)
             if name == "ModifyIndex":
                 continue
             if text == derived.get(name) or (name not in derived and is_untold(name, text, dialect)):
@@ -480,27 +501,27 @@ class _Step:
                     cleared.append(name)
             elif had is None or not same_json(text, had):
                 fields[name] = text
-        if dialect.omits_empty and seen.kind != "stub":
+        if dialect.omits_empty and observation.kind != "stub":
             cleared += [
                 name
-                for name in current.keys() - told.keys()
+                for name in current.keys() - texts.keys()
                 if name not in UNTOLD and not is_untold(name, current[name], dialect)
             ]
-        elif "TaskStates" in current and "TaskStates" not in told:
+        elif "TaskStates" in current and "TaskStates" not in texts:
             cleared.append("TaskStates")
         if "Job" in fields:
             # A new Job tells all that stubs told of the one before.
             cleared += [name for name in STUB_ONLY & current.keys() if name not in (*fields, *cleared)]
         return _updated(fields, cleared)
 
-    def _added_fields(self, known: Allocation) -> Updated | None:
+    def _added_fields(self, allocation: Allocation) -> Updated | None:
         """Return the other fields that were not told of this index before; None when there are none."""
-        current, seen, dialect = self.current, self.seen, self.fold.dialect
-        follows = derived_fields(known.tasks, dialect)
-        of_job = {} if STUB_ONLY.isdisjoint(seen.fields) else job_in_stub(current)
+        current, observation, dialect = self.current, self.observation, self.fold.dialect
+        follows = derived_fields(allocation.tasks, dialect)
+        of_job = {} if STUB_ONLY.isdisjoint(observation.fields) else job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
-        for name, text in seen.fields.items():
+        for name, text in observation.fields.items():
             had = current.get(name)
             if name in follows or name == "ModifyIndex" or (had is not None and not self._is_open(name)):
                 continue
@@ -508,11 +529,11 @@ class _Step:
                 cleared += [name] if had is not None and not is_untold(name, had, dialect) else []
             elif had is None or not same_json(text, had):
                 fields[name] = text
-        if dialect.omits_empty and seen.kind != "stub":
+        if dialect.omits_empty and observation.kind != "stub":
             cleared += [
                 name
                 for name, had in current.items()
-                if name not in seen.fields
+                if name not in observation.fields
                 and name not in UNTOLD
                 and self._is_open(name)
                 and not is_untold(name, had, dialect)
@@ -522,23 +543,23 @@ class _Step:
     def _is_open(self, name: str) -> bool:
         """Tell whether what is known of a field is older than this index, of which nobody has told it yet."""
         if name == "Job":
-            return self.known is None or self.heard.job_index != self.known.modify_index
-        return not any(tells(kind, name) for kind in self.heard.kinds)
+            return self.allocation is None or self.provenance.job_index != self.allocation.modify_index
+        return not any(tells(kind, name) for kind in self.provenance.kinds)
 
     def _added_job(self) -> Updated | None:
         """Return what an older observation tells of the Job, where nobody has told a newer version of it; else None."""
-        current, seen = self.current, self.seen.fields
-        job, had = (fields.get("Job", b"null") for fields in (seen, current))
+        current, news = self.current, self.observation.fields
+        job, had = (fields.get("Job", b"null") for fields in (news, current))
         is_told_of_same = (
-            self.heard.job_source == "stream"
-            and seen.get("EvalID") == current.get("EvalID") == self.heard.job_evaluation
+            self.provenance.job_source == "stream"
+            and news.get("EvalID") == current.get("EvalID") == self.provenance.job_evaluation
             and not same_json(job, had)
         )
         if job.startswith(b"{") and (is_told_of_same or _registered(job) > _registered(had)):
             return _updated({"Job": job}, self._follows_from_job(current, {"Job": job}))
-        version, had_version = (_version(fields.get("JobVersion", b"-1")) for fields in (seen, current))
+        version, had_version = (_version(fields.get("JobVersion", b"-1")) for fields in (news, current))
         if version > had_version and not had.startswith(b"{"):
-            return _updated({name: seen[name] for name in STUB_ONLY & seen.keys()}, ())
+            return _updated({name: news[name] for name in STUB_ONLY & news.keys()}, ())
         return None
 
     def _follows_from_job(self, current: Mapping[str, bytes], added: Mapping[str, bytes]) -> list[str]:
@@ -549,93 +570,93 @@ class _Step:
 
     # --- the tasks ---
 
-    def _added_tasks(self, known: Allocation) -> None:
+    def _added_tasks(self, allocation: Allocation) -> None:
         """Write what was not told before of the tasks."""
-        for name, told in sorted((self.seen.tasks or {}).items()):
-            task = known.tasks.get(name)
+        for name, wire in sorted((self.observation.tasks or {}).items()):
+            task = allocation.tasks.get(name)
             if task is None:
-                self._task(name, None, told)
+                self._task(name, None, wire)
                 continue
-            if told.events and not task.total and told.state in {task.state, UNSET}:
-                self._write(name, _gap(task, told, self.fold.lifecycle), None)
-                self._events(name, told.events, told)
-                self._settle(name, told, {})
+            if wire.events and not task.total and wire.state in {task.state, UNSET}:
+                self._write(name, _gap(task, wire, self.fold.lifecycle), None)
+                self._events(name, wire.events, wire)
+                self._settle(name, wire, {})
                 continue
             times = {
-                key: value for key, value in _differences(task, told, _TIMES).items() if getattr(task, key) is None
+                key: value for key, value in _differences(task, wire, _TIMES).items() if getattr(task, key) is None
             }
             if times:
                 self._write(name, Finished(dies=False, **times), None)
-            fields = {key: Raw(text) for key, text in told.fields.items() if key not in task.seldom.fields}
+            fields = {key: Raw(text) for key, text in wire.fields.items() if key not in task.seldom.fields}
             if fields:
                 self._write(name, Updated(fields=fields), None)
 
-    def _tasks(self, known: Allocation) -> None:
+    def _tasks(self, allocation: Allocation) -> None:
         """Write what happened to each task."""
-        told = self.seen.tasks
-        if told is None:
+        wire = self.observation.tasks
+        if wire is None:
             return
-        for name in sorted(told):
-            self._task(name, known.tasks.get(name), told[name])
-        for name in sorted(known.tasks.keys() - told.keys()):
-            if not known.tasks[name].seldom.hidden:
+        for name in sorted(wire):
+            self._task(name, allocation.tasks.get(name), wire[name])
+        for name in sorted(allocation.tasks.keys() - wire.keys()):
+            if not allocation.tasks[name].seldom.hidden:
                 self._write(name, Observed(hidden=True), None)
 
-    def _task(self, name: str, task: Task | None, told: WireTask) -> None:
+    def _task(self, name: str, task: Task | None, wire: WireTask) -> None:
         """Write what happened to one task, up to what is told of it now."""
         old = () if task is None else task.events()
-        restarts = None if told.restarts is UNSET else told.restarts - (0 if task is None else task.restarts)
+        restarts = None if wire.restarts is UNSET else wire.restarts - (0 if task is None else task.restarts)
         if task is None:
-            kind, new = ("grown" if is_whole(told.events) else "gap"), told.events
+            kind, new = ("grown" if is_whole(wire.events) else "gap"), wire.events
         else:
-            kind, new = compare(old, told.events, restarts, task.dropped)
+            kind, new = compare(old, wire.events, restarts, task.dropped)
         if kind == "anew":
             self._write(name, Placed(), new[0].time_ns)
         elif kind == "gap":
-            self._write(name, _gap(task or Task(), told, self.fold.lifecycle), None)
-        shown: dict[str, Any] = {}
+            self._write(name, _gap(task or Task(), wire, self.fold.lifecycle), None)
+        older_ring: dict[str, Any] = {}
         if kind == "rolled back":
-            shown["shown"] = new
+            older_ring["shown"] = new
         else:
-            self._events(name, new, told)
-        self._settle(name, told, shown)
+            self._events(name, new, wire)
+        self._settle(name, wire, older_ring)
 
-    def _events(self, name: str, new: tuple[TaskEvent, ...], told: WireTask) -> None:
+    def _events(self, name: str, new: tuple[TaskEvent, ...], wire: WireTask) -> None:
         """Write the new events; those that start or end the task take the times that are told."""
-        allocation = self.fold.allocations[self.seen.alloc]
+        allocation = self.fold.allocations[self.observation.alloc]
         task = allocation.tasks.get(name)
         states = _states(PENDING if task is None else task.state, new, self.fold.lifecycle)
         starts = [n for n, (before, after) in enumerate(states) if after == RUNNING != before]
         for n, event in enumerate(new):
             time_ns: int | None = event.time_ns
-            if states[n][1] == DEAD and isinstance(told.finished_at_ns, int):
-                time_ns = told.finished_at_ns
-            elif starts and n == starts[-1] and isinstance(told.started_at_ns, int):
-                time_ns = told.started_at_ns
+            if states[n][1] == DEAD and isinstance(wire.finished_at_ns, int):
+                time_ns = wire.finished_at_ns
+            elif starts and n == starts[-1] and isinstance(wire.started_at_ns, int):
+                time_ns = wire.started_at_ns
             self._write(name, event, time_ns)
 
-    def _settle(self, name: str, told: WireTask, shown: dict[str, Any]) -> None:
+    def _settle(self, name: str, wire: WireTask, older_ring: dict[str, Any]) -> None:
         """Write what no event explains: the end of the task, its times, and whatever else differs."""
-        task = self.fold.allocations[self.seen.alloc].tasks.get(name) or Task()
-        if told.state == DEAD != task.state and not shown:
-            time_ns = told.finished_at_ns if isinstance(told.finished_at_ns, int) else None
+        task = self.fold.allocations[self.observation.alloc].tasks.get(name) or Task()
+        if wire.state == DEAD != task.state and not older_ring:
+            time_ns = wire.finished_at_ns if isinstance(wire.finished_at_ns, int) else None
             self._write(name, Finished(), time_ns)
-            task = self.fold.allocations[self.seen.alloc].tasks[name]
-        times = _differences(task, told, _TIMES)
-        others = _differences(task, told, _SETTLED) | shown
+            task = self.fold.allocations[self.observation.alloc].tasks[name]
+        times = _differences(task, wire, _TIMES)
+        others = _differences(task, wire, _SETTLED) | older_ring
         if task.seldom.hidden:
             others["hidden"] = False
-        if not shown and task.seldom.shown is not None and not same_events(task.seldom.shown, told.events):
+        if not older_ring and task.seldom.shown is not None and not same_events(task.seldom.shown, wire.events):
             others["shown"] = None
         if others:
             self._write(name, Observed(**others, **times), None)
-        elif times or name not in self.fold.allocations[self.seen.alloc].tasks:
+        elif times or name not in self.fold.allocations[self.observation.alloc].tasks:
             self._write(name, Finished(dies=False, **times), None)
         had = task.seldom.fields
         fields = {
-            key: Raw(text) for key, text in told.fields.items() if key not in had or not same_json(text, had[key])
+            key: Raw(text) for key, text in wire.fields.items() if key not in had or not same_json(text, had[key])
         }
-        cleared = tuple(key for key in had if key not in told.fields)
+        cleared = tuple(key for key in had if key not in wire.fields)
         if fields or cleared:
             self._write(name, Updated(fields=fields, cleared=cleared), None)
 
@@ -657,10 +678,10 @@ def _registered(job: bytes) -> tuple[int, int]:
     if not job.startswith(b"{"):
         return -1, -1
     try:
-        found = _decode_registered(job)
+        indexes = _decode_registered(job)
     except msgspec.ValidationError:
         return 0, 0
-    return found.JobModifyIndex or 0, found.ModifyIndex or 0
+    return indexes.JobModifyIndex or 0, indexes.ModifyIndex or 0
 
 
 def _version(text: bytes) -> int:
@@ -675,16 +696,16 @@ def _version(text: bytes) -> int:
 _decode_registered: Final = msgspec.json.Decoder(_Registered, strict=False).decode
 
 
-def _differences(task: Task, told: WireTask, names: tuple[str, ...]) -> dict[str, Any]:
+def _differences(task: Task, wire: WireTask, names: tuple[str, ...]) -> dict[str, Any]:
     """Return which of these fields are told, and differ from what was folded."""
-    found: dict[str, Any] = {}
-    if _VALUES[names](told) == _VALUES[names](task):
-        return found  # as mostly
+    differences: dict[str, Any] = {}
+    if _VALUES[names](wire) == _VALUES[names](task):
+        return differences  # as mostly
     for name in names:
-        value = getattr(told, name)
+        value = getattr(wire, name)
         if value is not UNSET and value != getattr(task, name):
-            found[name] = value
-    return found
+            differences[name] = value
+    return differences
 
 
 def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> list[tuple[str, str]]:
@@ -697,24 +718,24 @@ def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> 
     return states
 
 
-def _gap(task: Task, told: WireTask, lifecycle: Lifecycle) -> Gap:
+def _gap(task: Task, wire: WireTask, lifecycle: Lifecycle) -> Gap:
     """Return the gap after which the visible events explain what is told now."""
-    events = told.events
-    state: State = next((s for s in STATES if _explains(s, told, lifecycle)), PENDING)
+    events = wire.events
+    state: State = next((s for s in STATES if _explains(s, wire, lifecycle)), PENDING)
     states = _states(state, events, lifecycle)
     restarting = sum(type(event) is Restarting for event in events)
     starts = any(after == RUNNING != before for before, after in states)
-    dies = told.state == DEAD and state != DEAD
-    after = told.restarts if isinstance(told.restarts, int) else None
+    dies = wire.state == DEAD and state != DEAD
+    after = wire.restarts if isinstance(wire.restarts, int) else None
     return Gap(
         restarts_before=task.restarts if after is not None else 0,
         restarts_after=after or 0,
         state=state,
-        failed=told.failed is True and not any(event.fails_task for event in events),
+        failed=wire.failed is True and not any(event.fails_task for event in events),
         restarts=task.restarts if after is None else max(after - restarting, 0),
-        last_restart_ns=None if restarting else _told_time(told.last_restart_ns),
-        started_at_ns=None if starts else _told_time(told.started_at_ns),
-        finished_at_ns=None if dies else _told_time(told.finished_at_ns),
+        last_restart_ns=None if restarting else _told_time(wire.last_restart_ns),
+        started_at_ns=None if starts else _told_time(wire.started_at_ns),
+        finished_at_ns=None if dies else _told_time(wire.finished_at_ns),
     )
 
 
@@ -722,11 +743,11 @@ def _told_time(time_ns: Any) -> int | None:
     return time_ns if isinstance(time_ns, int) else None
 
 
-def _explains(state: str, told: WireTask, lifecycle: Lifecycle) -> bool:
+def _explains(state: str, wire: WireTask, lifecycle: Lifecycle) -> bool:
     """Tell whether the visible events, from this state, are all legal and lead to what is told."""
-    for event in told.events:
+    for event in wire.events:
         after = lifecycle.target(state, event)
         if after is None:
             return False
         state = after
-    return told.state is UNSET or told.state in {state, DEAD}
+    return wire.state is UNSET or wire.state in {state, DEAD}

@@ -66,7 +66,7 @@ class _Evaluation(NamedTuple):
     done_index: int = 0
     snapshot_index: int = 0
 
-    def told(self, write: EvaluationWrite) -> _Evaluation:
+    def after(self, write: EvaluationWrite) -> _Evaluation:
         """Return it with one more write; in which order they come makes no difference."""
         plans = self.plans
         if write.is_plan and write.index not in plans:
@@ -82,11 +82,11 @@ class _Evaluation(NamedTuple):
         )
 
 
-class _Known(Struct):
+class _JobHistory(Struct):
     """What is known of a job, by index and by ID."""
 
     writes: dict[int, JobWrite] = {}
-    newest_told: int = 0
+    newest_index: int = 0
     """The index of the write that was told of last."""
     evaluations: dict[str, _Evaluation] = {}
     deployments: dict[str, DeploymentWrite] = {}
@@ -100,50 +100,50 @@ class Jobs:
         """Up to which index a stream has told."""
         self.facts_total = 0
         """How many facts were added."""
-        self._known: dict[tuple[str, str], _Known] = {}
+        self._histories: dict[tuple[str, str], _JobHistory] = {}
 
     @property
     def is_silent(self) -> bool:
         """Whether nothing was told yet."""
-        return not self._known
+        return not self._histories
 
     def add(self, fact: Fact) -> bool:
         """Remember a fact; tell whether it is news. O(1)."""
         self.facts_total += 1
         job_key = fact.namespace, fact.job
-        known = self._known.pop(job_key, None) or _Known()
-        self._known[job_key] = known  # the one that was heard of last
-        if len(self._known) > MAX_JOBS:
-            del self._known[next(iter(self._known))]
+        history = self._histories.pop(job_key, None) or _JobHistory()
+        self._histories[job_key] = history  # the one that was heard of last
+        if len(self._histories) > MAX_JOBS:
+            del self._histories[next(iter(self._histories))]
         self.heard_index = max(self.heard_index, fact.index)
         if isinstance(fact, JobWrite):
             # One write may change a job in several steps, which come one after the other: the last is what stays of it.
             # Otherwise the stream is read again.
-            if fact.index in known.writes and fact.index != known.newest_told:
+            if fact.index in history.writes and fact.index != history.newest_index:
                 return False
-            known.newest_told = fact.index
-            known.writes[fact.index] = fact
-            if len(known.writes) > _MAX_WRITES:
-                del known.writes[min(known.writes)]
+            history.newest_index = fact.index
+            history.writes[fact.index] = fact
+            if len(history.writes) > _MAX_WRITES:
+                del history.writes[min(history.writes)]
             return True
         if isinstance(fact, EvaluationWrite):
-            before = known.evaluations.pop(fact.id, None)
-            after = known.evaluations[fact.id] = (before or _Evaluation(fact.created_index)).told(fact)
-            _limit(known.evaluations, _MAX_EVALUATIONS)
+            before = history.evaluations.pop(fact.id, None)
+            after = history.evaluations[fact.id] = (before or _Evaluation(fact.created_index)).after(fact)
+            _limit(history.evaluations, _MAX_EVALUATIONS)
             return after != before
-        last = known.deployments.pop(fact.id, None)
-        known.deployments[fact.id] = fact
-        _limit(known.deployments, _MAX_DEPLOYMENTS)
+        last = history.deployments.pop(fact.id, None)
+        history.deployments[fact.id] = fact
+        _limit(history.deployments, _MAX_DEPLOYMENTS)
         return last is None or last.job_version != fact.job_version
 
     def job_of(self, subject: Subject) -> JobWrite | None:
         """Return the job that an allocation has, as it was written; None where that cannot be known. O(writes)."""
-        known = self._known.get(subject.job_key)
-        possible = [] if known is None else self._possible(subject, known)
-        if known is None or not possible:
+        history = self._histories.get(subject.job_key)
+        possible = [] if history is None else self._possible(subject, history)
+        if history is None or not possible:
             return None
         newest = possible[-1]
-        deployment = known.deployments.get(subject.deployment)
+        deployment = history.deployments.get(subject.deployment)
         if deployment is not None:
             if (deployment.job_created_index, deployment.job_version) != (newest.created_index, newest.version):
                 return None
@@ -152,13 +152,13 @@ class Jobs:
             return None  # it may be the deployment of an older version
         return possible[0] if all(_is_same_version(write, newest) for write in possible) else None
 
-    def _possible(self, subject: Subject, known: _Known) -> list[JobWrite]:
+    def _possible(self, subject: Subject, history: _JobHistory) -> list[JobWrite]:
         """Return the writes that an allocation's Job can be, in order; none where one of them may be unknown."""
-        evaluation = known.evaluations.get(subject.evaluation)
+        evaluation = history.evaluations.get(subject.evaluation)
         done_index = 0 if evaluation is None else evaluation.done_index
         if not done_index and self.heard_index < subject.planned_index:
             return []  # another version may be told still
-        writes = [known.writes[index] for index in sorted(known.writes) if index < subject.planned_index]
+        writes = [history.writes[index] for index in sorted(history.writes) if index < subject.planned_index]
         first, last = _span(evaluation, subject)
         is_moved = 0 < done_index < subject.planned_index and not subject.is_terminal
         if is_moved and any(_can_be(write) and write.registered_index > last for write in writes):
@@ -202,10 +202,10 @@ def _can_be(write: JobWrite) -> bool:
     return not write.is_stopped
 
 
-def _limit(known: dict[str, Any], count: int) -> None:
+def _limit(entries: dict[str, Any], count: int) -> None:
     """Forget what was heard of first."""
-    if len(known) > count:
-        del known[next(iter(known))]
+    if len(entries) > count:
+        del entries[next(iter(entries))]
 
 
 def says_otherwise(job: bytes, write: JobWrite) -> bool:
@@ -225,5 +225,5 @@ def _fixed(job: bytes) -> Any:
 def _without_empty(value: Any) -> Any:
     """Return a part of a Job without what is null, zero or empty: a command writes fields that the API leaves out."""
     if isinstance(value, dict):
-        return {name: kept for name, part in value.items() if (kept := _without_empty(part))}
+        return {name: rest for name, part in value.items() if (rest := _without_empty(part))}
     return [_without_empty(part) for part in value] if isinstance(value, list) else value

@@ -16,9 +16,9 @@ from taskfold.nomad.importing.facts import EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.importing.job_finder import Jobs, Subject
 from taskfold.nomad.importing.observation import Kind, Observation
 from taskfold.nomad.importing.repeats import Repeats
-from taskfold.nomad.importing.writes import REPORTED, naming
+from taskfold.nomad.importing.writes import BY_CLIENT, naming
 
-__all__ = ["Heard", "Memory", "Waiting"]
+__all__ = ["Memory", "Provenance", "Waiting"]
 
 _ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
 _SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
@@ -27,7 +27,7 @@ _ONE: Final[dict[Kind, frozenset[Kind]]] = {kind: _SETS[frozenset((kind,))] for 
 _PRUNED_FROM: Final = 1024
 
 
-class Heard(Struct, frozen=True):
+class Provenance(Struct, frozen=True):
     """What was heard of an allocation, and is not in its state."""
 
     index: int
@@ -52,15 +52,15 @@ class Heard(Struct, frozen=True):
     """The allocation's AllocModifyIndex then, as JSON."""
 
     @classmethod
-    def resumed(cls, index: int) -> Heard:
+    def resumed(cls, index: int) -> Provenance:
         """Return what is heard of an allocation that a log told: any kind may have, and each tells what a stub does."""
         return cls(index, _ANY_KIND)
 
-    def at(self, index: int, kind: Kind, write_type: str) -> Heard:
+    def at(self, index: int, kind: Kind, write_type: str) -> Provenance:
         """Return what is heard when an observation of a kind has told an index, this one or a newer."""
         if index == self.index:
             return replace(self, kinds=_SETS[self.kinds | {kind}], told_type=self.told_type or write_type)
-        return Heard(
+        return Provenance(
             index,
             _ONE[kind],
             write_type,
@@ -71,17 +71,17 @@ class Heard(Struct, frozen=True):
             job_planned=self.job_planned,
         )
 
-    def written(self, records: Sequence[Record]) -> Heard:
+    def with_records(self, records: Sequence[Record]) -> Provenance:
         """Return what is heard when these records of its index were written."""
-        kept, implied = naming(records)
-        if not kept and (self.implied_type or not implied):
+        stored_type, implied = naming(records)
+        if not stored_type and (self.implied_type or not implied):
             return self  # as by most
-        return replace(self, kept_type=self.kept_type or kept, implied_type=self.implied_type or implied)
+        return replace(self, kept_type=self.kept_type or stored_type, implied_type=self.implied_type or implied)
 
     @property
     def missing_type(self) -> str:
         """What the write was called, where its records do not say so yet; else nothing."""
-        is_named = self.kept_type or (self.implied_type or REPORTED) == self.told_type
+        is_named = self.kept_type or (self.implied_type or BY_CLIENT) == self.told_type
         return "" if is_named else self.told_type
 
 
@@ -119,7 +119,7 @@ class Memory:
     """What was heard of allocations, and what streams told of their jobs."""
 
     def __init__(self) -> None:
-        self.heard: MutableMapping[str, Heard] = {}
+        self.provenances: MutableMapping[str, Provenance] = {}
         self.jobs = Jobs()
         self.repeats = Repeats()
         self.waiting: dict[tuple[str, str], Waiting] = {}
@@ -131,20 +131,20 @@ class Memory:
         self._released: list[tuple[str, tuple[str, str]]] = []
         """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
 
-    def is_repeat(self, observation: Observation, known: Allocation) -> bool:
+    def is_repeat(self, observation: Observation, allocation: Allocation) -> bool:
         """Tell whether an observation told nothing new of an allocation when it came last, nor can now. O(length)."""
-        return self.repeats.has(observation, self._beside(known))
+        return self.repeats.has(observation, self._beside(allocation))
 
-    def repeated(self, observation: Observation, known: Allocation) -> None:
+    def repeated(self, observation: Observation, allocation: Allocation) -> None:
         """Remember that an observation told nothing new of an allocation. O(fields)."""
         if self._is_draft:
-            self._drafted_repeats.append((observation, self._beside(known)))
+            self._drafted_repeats.append((observation, self._beside(allocation)))
         else:
-            self.repeats.add(observation, self._beside(known))
+            self.repeats.add(observation, self._beside(allocation))
 
-    def _beside(self, known: Allocation) -> tuple[object, ...]:
+    def _beside(self, allocation: Allocation) -> tuple[object, ...]:
         """Return all that an observation of an allocation is compared with, by what moves when it changes."""
-        return known.version, self.heard.get(known.id), self.jobs.facts_total, self.jobs.heard_index
+        return allocation.version, self.provenances.get(allocation.id), self.jobs.facts_total, self.jobs.heard_index
 
     def concerned(self, fact: Fact) -> list[str]:
         """Return the allocations whose Job a fact may tell. O(those), or O(all of the job) where it comes late."""
@@ -184,10 +184,10 @@ class Memory:
 
     def resume(self, record: Record) -> None:
         """Remember what a record of a log tells of its write, as the next of its allocation."""
-        heard = self.heard.get(record.alloc)
-        if heard is None or heard.index != record.index:
-            heard = Heard.resumed(record.index)
-        self.heard[record.alloc] = heard.written([record])
+        provenance = self.provenances.get(record.alloc)
+        if provenance is None or provenance.index != record.index:
+            provenance = Provenance.resumed(record.index)
+        self.provenances[record.alloc] = provenance.with_records([record])
 
     def draft(self) -> Memory:
         """Return a memory that goes on from this one, and changes nothing of it that `keep` does not take over.
@@ -196,7 +196,7 @@ class Memory:
         is kept, this memory is not sure of what it led to.
         """
         draft = Memory()
-        draft.heard, draft.jobs, draft.waiting = ChainMap({}, self.heard), self.jobs, self.waiting
+        draft.provenances, draft.jobs, draft.waiting = ChainMap({}, self.provenances), self.jobs, self.waiting
         draft.repeats = self.repeats
         draft._is_draft, draft.is_unsure = True, self.is_unsure
         self.is_unsure = True
@@ -204,15 +204,15 @@ class Memory:
 
     def keep(self, draft: Memory, live: Collection[str]) -> None:
         """Take over what a draft has heard; forget what is not live, where that has become much."""
-        assert isinstance(draft.heard, ChainMap)
-        self.heard.update(draft.heard.maps[0])
+        assert isinstance(draft.provenances, ChainMap)
+        self.provenances.update(draft.provenances.maps[0])
         self.is_unsure = False
         draft._release()
         for observation, beside in draft._drafted_repeats:
             self.repeats.add(observation, beside)
-        if len(self.heard) > 2 * len(live) + _PRUNED_FROM:
-            for alloc in [alloc for alloc in self.heard if alloc not in live]:
-                del self.heard[alloc]
+        if len(self.provenances) > 2 * len(live) + _PRUNED_FROM:
+            for alloc in [alloc for alloc in self.provenances if alloc not in live]:
+                del self.provenances[alloc]
             for job_key, waiting in list(self.waiting.items()):
                 for alloc in [alloc for alloc in waiting.subjects if alloc not in live]:
                     self.let_go(alloc, job_key)

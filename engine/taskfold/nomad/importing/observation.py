@@ -207,8 +207,8 @@ def _id(fields: Mapping[str, bytes]) -> str:
     try:
         return _decode_id(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        found = text[:60].decode(errors="replace") or "nothing"
-        msg = f"$.ID: expected the ID that every allocation has, found {found}"
+        excerpt = text[:60].decode(errors="replace") or "nothing"
+        msg = f"$.ID: expected the ID that every allocation has, found {excerpt}"
         raise DecodeError(msg) from None
 
 
@@ -242,65 +242,65 @@ class Mismatch(NamedTuple):
 
     path: str
     """The JSON path inside the allocation."""
-    expected: Any
+    observed_value: Any
     """What was observed."""
-    found: Any
+    folded_value: Any
     """What the records fold to."""
 
 
-def mismatches(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
+def mismatches(allocation: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
     """Yield each place where the folded state differs from an observation; what is not told is not compared.
 
     O(length of the observation), without a copy of the state.
     """
-    if known.modify_index != observation.index:
-        yield Mismatch("$.ModifyIndex", observation.index, known.modify_index)
-    yield from _fields(known, observation, dialect)
+    if allocation.modify_index != observation.index:
+        yield Mismatch("$.ModifyIndex", observation.index, allocation.modify_index)
+    yield from _fields(allocation, observation, dialect)
     if observation.tasks is not None:
-        yield from _tasks(known.tasks, observation.tasks)
+        yield from _tasks(allocation.tasks, observation.tasks)
 
 
-def _fields(known: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
-    found = shown_fields(known, dialect)
+def _fields(allocation: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
+    folded_fields = shown_fields(allocation, dialect)
     if not STUB_ONLY.isdisjoint(observation.fields):
-        found = job_in_stub(found) | found
+        folded_fields = job_in_stub(folded_fields) | folded_fields
     if "ModifyIndex" in observation.fields:
-        found["ModifyIndex"] = observation.fields["ModifyIndex"]
+        folded_fields["ModifyIndex"] = observation.fields["ModifyIndex"]
     for name, text in observation.fields.items():
-        had = found.get(name)
+        had = folded_fields.get(name)
         if had is None:
             if not is_untold(name, text, dialect):
                 yield Mismatch(f"$.{name}", text.decode(), None)
         elif not (same_json(text, had) or (is_untold(name, text, dialect) and is_untold(name, had, dialect))):
             yield Mismatch(f"$.{name}", text.decode(), had.decode())
     if dialect.omits_empty and observation.kind != "stub":
-        for name, had in found.items():
+        for name, had in folded_fields.items():
             if name not in observation.fields and name not in UNTOLD and not is_empty(name, had):
                 yield Mismatch(f"$.{name}", None, had.decode())
 
 
-_TOLD: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns", "finished_at_ns")
+_SETTINGS: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns", "finished_at_ns")
 
 
-def _tasks(known: Mapping[str, Task], told: Mapping[str, WireTask]) -> Iterator[Mismatch]:
-    for name, task in known.items():
-        if name not in told and not task.seldom.hidden:
+def _tasks(tasks: Mapping[str, Task], wire_tasks: Mapping[str, WireTask]) -> Iterator[Mismatch]:
+    for name, task in tasks.items():
+        if name not in wire_tasks and not task.seldom.hidden:
             yield Mismatch(f"$.TaskStates.{name}", None, task.state)
-    for name, expected in told.items():
+    for name, wire in wire_tasks.items():
         path = f"$.TaskStates.{name}"
-        found = known.get(name)
-        if found is None or found.seldom.hidden:
-            yield Mismatch(path, expected.state, None)
+        folded_task = tasks.get(name)
+        if folded_task is None or folded_task.seldom.hidden:
+            yield Mismatch(path, wire.state, None)
             continue
-        for attribute in _TOLD:
-            value, had = getattr(expected, attribute), getattr(found, attribute)
+        for attribute in _SETTINGS:
+            value, had = getattr(wire, attribute), getattr(folded_task, attribute)
             if value is not UNSET and value != had:
                 yield Mismatch(f"{path}.{attribute}", value, had)
-        events = found.events() if found.seldom.shown is None else found.seldom.shown
-        if not same_events(events, expected.events):
-            yield Mismatch(f"{path}.events", expected.events, events)
-        fields = found.seldom.fields
-        for key in fields.keys() | expected.fields.keys():
-            one, other = expected.fields.get(key), fields.get(key)
+        events = folded_task.events() if folded_task.seldom.shown is None else folded_task.seldom.shown
+        if not same_events(events, wire.events):
+            yield Mismatch(f"{path}.events", wire.events, events)
+        fields = folded_task.seldom.fields
+        for key in fields.keys() | wire.fields.keys():
+            one, other = wire.fields.get(key), fields.get(key)
             if one is None or other is None or not same_json(one, other):
                 yield Mismatch(f"{path}.{key}", one, other)

@@ -25,7 +25,7 @@ _OBJECT_BYTES: Final = 128
 
 
 class _Repeat(Struct, gc=False):
-    told: tuple[Any, ...]
+    content: tuple[Any, ...]
     beside: tuple[Any, ...]
     size: int
 
@@ -39,7 +39,7 @@ class Repeats:
     def has(self, observation: Observation, beside: tuple[Any, ...]) -> bool:
         """Tell whether this was looked into beside the same, and told nothing new. O(length)."""
         repeat = self.cache.get(observation.alloc)
-        return repeat is not None and repeat.beside == beside and repeat.told == _told(observation)
+        return repeat is not None and repeat.beside == beside and repeat.content == _content_of(observation)
 
     def add(self, observation: Observation, beside: tuple[Any, ...]) -> None:
         """Remember an observation that told nothing new beside this. O(fields)."""
@@ -49,10 +49,10 @@ class Repeats:
         # Copies: the mappings are those of whoever observes, who may go on with them.
         tasks = None if observation.tasks is None else {n: _own(task) for n, task in observation.tasks.items()}
         own = replace(observation, fields=dict(observation.fields), tasks=tasks)
-        self.cache.keep(observation.alloc, _Repeat(_told(own), beside, size))
+        self.cache.keep(observation.alloc, _Repeat(_content_of(own), beside, size))
 
 
-def _told(observation: Observation) -> tuple[Any, ...]:
+def _content_of(observation: Observation) -> tuple[Any, ...]:
     """Return all that an observation tells, but from where."""
     return observation.index, observation.kind, observation.write_type, observation.fields, observation.tasks
 

@@ -38,13 +38,13 @@ def _plain(events: tuple[TaskEvent, ...]) -> tuple[TaskEvent, ...]:
     return tuple([event if event.kept is None else _without_empty(event, event.kept) for event in events])
 
 
-def _without_empty(event: TaskEvent, kept: Kept) -> TaskEvent:
+def _without_empty(event: TaskEvent, extras: Kept) -> TaskEvent:
     """Return an event with what it keeps as far as that tells it from another one."""
-    message, details = kept.display_message or UNSET, _set(kept.details or {})
+    message, details = extras.display_message or UNSET, _set(extras.details or {})
     plain = Kept(
         display_message=UNSET if message == derived_message(event) else message,
         details=UNSET if details in ({}, _set(derived_details(event))) else details,
-        fields={name: value for name, value in kept.fields.items() if name in EVENT_FIELDS and value},
+        fields={name: value for name, value in extras.fields.items() if name in EVENT_FIELDS and value},
     )
     return msgspec.structs.replace(event, kept=None if plain == Kept() else plain)
 
@@ -76,9 +76,9 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     if new == old and not restarts:
         return Growth("grown", ())
     plain_old, plain_new = _plain(old), _plain(new)
-    known = len(old) if plain_new == plain_old and not restarts else _known(plain_old, plain_new, restarts)
-    if known is not None:
-        return Growth("grown", new[known:])
+    shared = len(old) if plain_new == plain_old and not restarts else _shared(plain_old, plain_new, restarts)
+    if shared is not None:
+        return Growth("grown", new[shared:])
     if plain_new == plain_old:
         # No number of new events explains what Restarts tells, and none is seen.
         return Growth("grown", ())
@@ -88,14 +88,14 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     return Growth("anew" if is_anew else "gap", new)
 
 
-def _known(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> int | None:
+def _shared(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> int | None:
     """Return how many of the events that are seen were known, at most; None when no number of them fits."""
     is_full = len(new) == EVENTS_PER_TASK
-    for known in range(min(len(old), len(new)), -1, -1):
+    for shared in range(min(len(old), len(new)), -1, -1):
         # A ring that is not full has dropped nothing, so that all that was known must be there.
-        is_possible = known > 0 if is_full else known == len(old)
-        if is_possible and old[len(old) - known :] == new[:known] and restarts in {None, _restarts(new[known:])}:
-            return known
+        is_possible = shared > 0 if is_full else shared == len(old)
+        if is_possible and old[len(old) - shared :] == new[:shared] and restarts in {None, _restarts(new[shared:])}:
+            return shared
     return None
 
 

@@ -22,7 +22,7 @@ _OBJECT_BYTES: Final = 64
 
 
 class _Sight(Struct, gc=False):
-    known: Allocation
+    allocation: Allocation
     version: int
     fields: dict[str, bytes]
     size: int
@@ -37,14 +37,14 @@ class Sights:
     def __init__(self) -> None:
         self.cache: Cache[str, _Sight] = Cache(MAX_BYTES)
 
-    def take(self, known: Allocation) -> dict[str, bytes]:
+    def take(self, allocation: Allocation) -> dict[str, bytes]:
         """Return the fields as they are now, which the caller changes only together with the allocation. O(fields)."""
-        sight = self.cache.get(known.id)
-        if sight is not None and sight.known is known and sight.version == known.version:
+        sight = self.cache.get(allocation.id)
+        if sight is not None and sight.allocation is allocation and sight.version == allocation.version:
             return sight.fields
-        return current_fields(known.placed, known.updates)
+        return current_fields(allocation.placed, allocation.updates)
 
-    def keep(self, known: Allocation, fields: dict[str, bytes]) -> None:
+    def keep(self, allocation: Allocation, fields: dict[str, bytes]) -> None:
         """Keep the fields as they are now. O(fields)."""
         size = sum(map(len, fields.values())) + _OBJECT_BYTES * len(fields)
-        self.cache.keep(known.id, _Sight(known, known.version, fields, size))
+        self.cache.keep(allocation.id, _Sight(allocation, allocation.version, fields, size))

@@ -7,13 +7,13 @@ from typing import Final
 
 from taskfold.model.record import Collected, Event, Placed, Record, Updated
 
-__all__ = ["REPORTED", "WRITE_TYPES", "naming", "write_type"]
+__all__ = ["BY_CLIENT", "WRITE_TYPES", "naming", "write_type"]
 
-PLANNED, WISHED, REPORTED = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
+BY_PLAN, BY_WISH, BY_CLIENT = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
 HEALTH, PROMOTED = "DeploymentAllocHealth", "DeploymentPromotion"
 COLLECTED = "AllocationCollected"
 """Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
-WRITE_TYPES: Final = PLANNED, WISHED, REPORTED, HEALTH, PROMOTED, COLLECTED
+WRITE_TYPES: Final = BY_PLAN, BY_WISH, BY_CLIENT, HEALTH, PROMOTED, COLLECTED
 """What an event is called that was not told otherwise: by who wrote, not by what changed."""
 
 _PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
@@ -25,8 +25,8 @@ def write_type(records: Sequence[Record]) -> str:
 
     Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
     """
-    kept, implied = naming(records)
-    return kept or implied or REPORTED
+    stored_type, implied = naming(records)
+    return stored_type or implied or BY_CLIENT
 
 
 def naming(records: Sequence[Record]) -> tuple[str, str]:
@@ -49,7 +49,7 @@ def _of_event(event: Event) -> str:
     if isinstance(event, Collected):
         return COLLECTED
     if isinstance(event, Placed):
-        return PLANNED
+        return BY_PLAN
     return _of_fields(event) if isinstance(event, Updated) else ""
 
 
@@ -60,5 +60,5 @@ def _of_fields(event: Updated) -> str:
         return PROMOTED if "AllocModifyIndex" in event.fields else HEALTH
     # A write that changed nothing that is shown was a plan that replaced the allocation.
     if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
-        return PLANNED
-    return WISHED if "DesiredTransition" in event.fields else ""
+        return BY_PLAN
+    return BY_WISH if "DesiredTransition" in event.fields else ""

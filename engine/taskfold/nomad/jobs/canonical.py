@@ -43,7 +43,7 @@ _KEPT_BYTES: Final = 64 << 10
 """How many jobs are remembered with what became of them, and how long each may be."""
 _LONGEST_NUMBER: Final = 20
 """How many characters a number of 64 bits may have."""
-_SHOWN: Final = 60
+_EXCERPT_LENGTH: Final = 60
 """How much of a value an error shows."""
 _decode_object: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list: Final = msgspec.json.Decoder(list[Raw]).decode
@@ -76,8 +76,8 @@ def canonical_job(job: bytes | str, dialect: str | Dialect, *, region: str = "gl
         text = job.encode() if isinstance(job, str) else bytes(job)
     except UnicodeError as error:
         raise DecodeError(f"{path}: not the JSON of a job: {error}") from None
-    made = _canonical if len(text) <= _KEPT_BYTES else _canonical.__wrapped__
-    return made(text, dialect_of(dialect).name, region, path)
+    canonical_of = _canonical if len(text) <= _KEPT_BYTES else _canonical.__wrapped__
+    return canonical_of(text, dialect_of(dialect).name, region, path)
 
 
 def placed_job(job: bytes, dialect: Dialect, region: str, *, path: str = "$.Job") -> bytes:
@@ -108,20 +108,20 @@ def _canonical(text: bytes, dialect: str, region: str, path: str) -> bytes:
         compact = msgspec.json.format(text, indent=-1)
     except _UNREADABLE as error:
         raise DecodeError(f"{path}: not the JSON of a job: {error}") from None
-    told = _object(compact, path)
-    if "Job" in told and told.keys().isdisjoint(("ID", "TaskGroups")):
-        compact, path = bytes(told["Job"]), f"{path}.Job"
-    spoken = DIALECTS[dialect]
-    job = _Reader(spoken).read(compact, Job, path)
-    fill_in_job(job, spoken, region)
-    written = _Writer(spoken, keeps_empty=is_registered(compact)).write(job, Job)
+    parts = _object(compact, path)
+    if "Job" in parts and parts.keys().isdisjoint(("ID", "TaskGroups")):
+        compact, path = bytes(parts["Job"]), f"{path}.Job"
+    resolved_dialect = DIALECTS[dialect]
+    job = _Reader(resolved_dialect).read(compact, Job, path)
+    fill_in_job(job, resolved_dialect, region)
+    stored_text = _Writer(resolved_dialect, keeps_empty=is_registered(compact)).write(job, Job)
     try:
-        view(written, Job, path=path)  # what stands in maps and in lists of texts was not looked at
+        view(stored_text, Job, path=path)  # what stands in maps and in lists of texts was not looked at
     except ValueError as error:
         raise DecodeError(str(error)) from None
-    if b"\xe2" in written:  # as `fields_to_json` has it
-        written = written.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return written
+    if b"\xe2" in stored_text:  # as `fields_to_json` has it
+        stored_text = stored_text.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return stored_text
 
 
 _SHAPES: Final[Mapping[Kind, tuple[str, tuple[bytes, ...]]]] = {
@@ -147,28 +147,28 @@ class _Reader:
 
     def read(self, text: bytes, of: type[Struct], path: str) -> Stanza:
         """Return a stanza without its nulls, and without what only other Nomads have. Raises DecodeError."""
-        known = slots(of, self._dialect)
-        found: Stanza = {}
+        slot_of = slots(of, self._dialect)
+        stanza: Stanza = {}
         for name, raw in _object(text, path).items():
             value = bytes(raw)
             if value == b"null":
                 continue
-            if name not in known:
-                found[name] = value
-            elif (slot := known[name]) is not None and value != slot.also:
-                found[name] = self._value(value, slot, f"{path}.{name}")
-        return found
+            if name not in slot_of:
+                stanza[name] = value
+            elif (slot := slot_of[name]) is not None and value != slot.also:
+                stanza[name] = self._value(value, slot, f"{path}.{name}")
+        return stanza
 
     def _value(self, text: bytes, slot: Slot, path: str) -> Any:
         """Return what a field says. Raises DecodeError."""
-        expected, beginnings = _SHAPES[slot.kind]
+        shape, beginnings = _SHAPES[slot.kind]
         if not text.startswith(beginnings):
-            raise _wrong(path, expected, text)
+            raise _wrong(path, shape, text)
         if slot.of is not None:
             return self._stanzas(text, slot.kind, slot.of, path)
         if slot.kind in {"number", "duration"}:
             if (number := _whole_number(text)) is None:
-                raise _wrong(path, expected, text)
+                raise _wrong(path, shape, text)
             return number
         if slot.kind == "floats":
             try:
@@ -196,13 +196,13 @@ class _Writer:
 
     def write(self, stanza: Stanza, of: type[Struct]) -> bytes:
         """Return a stanza as JSON, with what is unknown, in the order of the names."""
-        known = slots(of, self._dialect)
+        slot_of = slots(of, self._dialect)
         texts = {
             name: self._text(stanza.get(name) if slot.is_kept else None, slot)
-            for name, slot in known.items()
+            for name, slot in slot_of.items()
             if slot is not None and slot.is_stored
         }
-        if unknown := [name for name in stanza if name not in known]:
+        if unknown := [name for name in stanza if name not in slot_of]:
             texts.update((name, stanza[name]) for name in unknown)
             texts = dict(sorted(texts.items()))
         return b"{" + b",".join([_key(name) + text for name, text in texts.items()]) + b"}"
@@ -242,6 +242,6 @@ def _key(name: str) -> bytes:
     return msgspec.json.encode(name) + b":"
 
 
-def _wrong(path: str, expected: str, text: bytes) -> DecodeError:
-    shown = text[:_SHOWN].decode(errors="replace") + ("…" if len(text) > _SHOWN else "")
-    return DecodeError(f"{path}: expected {expected}, found {shown}")
+def _wrong(path: str, shape: str, text: bytes) -> DecodeError:
+    excerpt = text[:_EXCERPT_LENGTH].decode(errors="replace") + ("…" if len(text) > _EXCERPT_LENGTH else "")
+    return DecodeError(f"{path}: expected {shape}, found {excerpt}")

@@ -215,13 +215,13 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
     >>> slots(TaskGroup, DIALECTS["0.5.6"])["Count"].default, slots(TaskGroup, DIALECTS["0.5.6"])["Update"]
     (b'1', None)
     """
-    found: dict[str, Slot | None] = {}
-    told = types.type_info(stanza)
-    assert isinstance(told, types.StructType)
-    for field in sorted(told.fields, key=lambda each: each.encode_name):
+    slots_by_name: dict[str, Slot | None] = {}
+    info = types.type_info(stanza)
+    assert isinstance(info, types.StructType)
+    for field in sorted(info.fields, key=lambda each: each.encode_name):
         name, (shape, since, until) = field.encode_name, _marks(field.type)
         if not dialect.has(since) or until:
-            found[name] = None
+            slots_by_name[name] = None
             continue
         kind, of, zero = _kind(shape)
         default = _Default(zero)
@@ -229,7 +229,7 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
             if dialect.has(each.since):
                 default = each
         not_kept = _NOT_KEPT.get((stanza, name))
-        found[name] = Slot(
+        slots_by_name[name] = Slot(
             name=name,
             kind=_NAMED_KINDS.get((stanza, name)) or ("duration" if field.name.endswith("_ns") else kind),
             of=of,
@@ -237,12 +237,12 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
             also=default.also.encode(),
             is_kept=not_kept is None or not dialect.has(not_kept),
         )
-    found.update((name, None) for where, name in _NOT_STORED if where is stanza)
+    slots_by_name.update((name, None) for where, name in _NOT_STORED if where is stanza)
     for (where, name), (of, since) in _OF_THE_API.items():
         if where is stanza:
             is_known = dialect.has(since)
-            found[name] = Slot(name, "stanza", of, b"null", b"", is_stored=False) if is_known else None
-    return found
+            slots_by_name[name] = Slot(name, "stanza", of, b"null", b"", is_stored=False) if is_known else None
+    return slots_by_name
 
 
 def has_field(stanza: type[Struct], name: str, dialect: Dialect) -> bool:

@@ -11,7 +11,7 @@ from taskfold.model.dialect import Dialect
 __all__ = ["with_go_floats"]
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
-_SHOWN: Final = 20
+_EXCERPT_LENGTH: Final = 20
 _SMALLEST_PLAIN, _FIRST_LARGE = 1e-6, 1e21
 """Between these the newer encoder writes no exponent."""
 _FIRST_OLD_EXPONENT: Final = -4
@@ -29,18 +29,18 @@ def with_go_floats(text: bytes, dialect: Dialect) -> bytes:
     b'{"exit_code":3.0,"huge":1e+30,"text":"7"}'
     """
 
-    def written(token: re.Match[bytes]) -> bytes:
-        found = token[0]
-        return found if found.startswith(b'"') else _float_text(found, dialect).encode()
+    def rewrite(token: re.Match[bytes]) -> bytes:
+        literal = token[0]
+        return literal if literal.startswith(b'"') else _float_text(literal, dialect).encode()
 
-    return _TOKEN.sub(written, text)
+    return _TOKEN.sub(rewrite, text)
 
 
 def _float_text(text: bytes, dialect: Dialect) -> str:
     """Return a number as Go writes the nearest float. Raises ValueError."""
     number = float(text)
     if number in {float("inf"), float("-inf")}:
-        raise ValueError(f"expected a number of 64 bits, found {text[:_SHOWN].decode()}…")
+        raise ValueError(f"expected a number of 64 bits, found {text[:_EXCERPT_LENGTH].decode()}…")
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     assert isinstance(exponent, int)
     minus, shortest = "-" * sign, "".join(map(str, digits))

@@ -61,16 +61,21 @@ def least_job(fields: Mapping[str, bytes], tasks: Iterable[str], dialect: Dialec
     >>> job["ID"], job["TaskGroups"][0]["Name"], job["TaskGroups"][0]["Tasks"][0]["Name"], job["JobModifyIndex"]
     ('web', 'api', 'server', 0)
     """
-    allocated = _told(fields, "AllocatedResources", _Allocated) or _Allocated()
+    allocated = _decoded_field(fields, "AllocatedResources", _Allocated) or _Allocated()
     lifecycles = allocated.TaskLifecycles or {}
-    names = {*tasks, *(allocated.Tasks or {}), *lifecycles, *(_told(fields, "TaskResources", dict[str, Raw]) or {})}
-    job_id, group = _told(fields, "JobID", str) or "", _told(fields, "TaskGroup", str) or ""
+    names = {
+        *tasks,
+        *(allocated.Tasks or {}),
+        *lifecycles,
+        *(_decoded_field(fields, "TaskResources", dict[str, Raw]) or {}),
+    }
+    job_id, group = _decoded_field(fields, "JobID", str) or "", _decoded_field(fields, "TaskGroup", str) or ""
     job = {
         "ID": job_id,
-        "Name": _job_name(_told(fields, "Name", str) or "", group) or job_id,
-        "Namespace": _told(fields, "Namespace", str),
-        "Type": _told(fields, "JobType", str) or None,
-        "Version": _told(fields, "JobVersion", int),
+        "Name": _job_name(_decoded_field(fields, "Name", str) or "", group) or job_id,
+        "Namespace": _decoded_field(fields, "Namespace", str),
+        "Type": _decoded_field(fields, "JobType", str) or None,
+        "Version": _decoded_field(fields, "JobVersion", int),
         "StatusDescription": NOT_TOLD,
         "TaskGroups": [
             {"Name": group, "Tasks": [{"Name": name, "Lifecycle": lifecycles.get(name)} for name in sorted(names)]}
@@ -79,7 +84,7 @@ def least_job(fields: Mapping[str, bytes], tasks: Iterable[str], dialect: Dialec
     return canonical_job(msgspec.json.encode(job), dialect, region=region)
 
 
-def _told(fields: Mapping[str, bytes], name: str, kind: type[T]) -> T | None:
+def _decoded_field(fields: Mapping[str, bytes], name: str, kind: type[T]) -> T | None:
     """Return a field; None where it is not told, or is no such thing."""
     try:
         return msgspec.json.decode(fields.get(name, _NULL), type=kind | None)
@@ -93,5 +98,5 @@ def _job_name(allocation: str, group: str) -> str:
     >>> _job_name("web.api[0]", "api"), _job_name("mine", "api")
     ('web', '')
     """
-    name, found, place = allocation.rpartition(f".{group}")
-    return name if found and _PLACE.fullmatch(place) else ""
+    name, separator, place = allocation.rpartition(f".{group}")
+    return name if separator and _PLACE.fullmatch(place) else ""

@@ -61,7 +61,7 @@ def fill_in_job(job: Stanza, dialect: Dialect, region: str) -> None:
 
 
 def _fill_in_group(job: Stanza, group: Stanza, dialect: Dialect) -> None:
-    job_type = _said(job, "Type", _SERVICE)
+    job_type = _text_of(job, "Type", _SERVICE)
     tasks = group.get("Tasks", [])
     if (scaling := group.get("Scaling")) is not None:
         group.setdefault("Count", scaling.get("Min", b"1"))
@@ -69,7 +69,7 @@ def _fill_in_group(job: Stanza, group: Stanza, dialect: Dialect) -> None:
         _aim(scaling, job, group)
     _complete_policies(group, job_type, dialect)
     _hand_down_strategies(job, group, job_type, dialect)
-    if _said(job, "ConsulNamespace") and not _said(group.get("Consul", {}), "Namespace"):
+    if _text_of(job, "ConsulNamespace") and not _text_of(group.get("Consul", {}), "Namespace"):
         group.setdefault("Consul", {})["Namespace"] = job["ConsulNamespace"]
     for service in group.get("Services", ()):
         _fill_in_service(service, job, group, None, dialect)
@@ -116,10 +116,10 @@ def _hand_down_strategies(job: Stanza, group: Stanza, job_type: str, dialect: Di
 
 def _update_of(job: Stanza) -> Stanza | None:
     """Return what a job says of updates, complete; a service has that in any case."""
-    told = job.get("Update")
-    if told is None and _said(job, "Type", _SERVICE) != _SERVICE:
+    update = job.get("Update")
+    if update is None and _text_of(job, "Type", _SERVICE) != _SERVICE:
         return None
-    return {**UPDATE_DEFAULTS, **(told or {})}
+    return {**UPDATE_DEFAULTS, **(update or {})}
 
 
 def _fill_in_task(job: Stanza, group: Stanza, task: Stanza, dialect: Dialect) -> None:
@@ -129,8 +129,8 @@ def _fill_in_task(job: Stanza, group: Stanza, task: Stanza, dialect: Dialect) ->
     if all(text in _ZEROS for text in task.get("Lifecycle", {}).values()):
         task.pop("Lifecycle", None)
     for artifact in task.get("Artifacts", ()):
-        if _said(artifact, "GetterMode") == "file":
-            name = posixpath.basename(_said(artifact, "GetterSource").rstrip("/"))
+        if _text_of(artifact, "GetterMode") == "file":
+            name = posixpath.basename(_text_of(artifact, "GetterSource").rstrip("/"))
             artifact.setdefault("RelativeDest", _encode(posixpath.normpath(f"local/{name}")))
     _fill_in_changes(job, task)
     for service in task.get("Services", ()):
@@ -142,9 +142,13 @@ def _fill_in_task(job: Stanza, group: Stanza, task: Stanza, dialect: Dialect) ->
 def _fill_in_changes(job: Stanza, task: Stanza) -> None:
     """Fill in what happens to a task when a template or a secret changes."""
     for template in task.get("Templates", ()):
-        if _said(template, "ChangeMode") == _SIGNAL:
+        if _text_of(template, "ChangeMode") == _SIGNAL:
             template.setdefault("ChangeSignal", _SIGHUP)
-    if (vault := task.get("Vault")) is not None and not _said(vault, "Namespace") and _said(job, "VaultNamespace"):
+    if (
+        (vault := task.get("Vault")) is not None
+        and not _text_of(vault, "Namespace")
+        and _text_of(job, "VaultNamespace")
+    ):
         vault["Namespace"] = job["VaultNamespace"]
     for stanza in _with_signals(task):
         if "ChangeSignal" in stanza:
@@ -153,20 +157,20 @@ def _fill_in_changes(job: Stanza, task: Stanza) -> None:
 
 def _fill_in_service(service: Stanza, job: Stanza, group: Stanza, task: Stanza | None, dialect: Dialect) -> None:
     """Name a service and its checks, and hand down to the checks what it says for all of them."""
-    names = [_said(stanza, "Name") for stanza in (job, group, task) if stanza is not None]
-    if not _said(service, "Name"):
+    names = [_text_of(stanza, "Name") for stanza in (job, group, task) if stanza is not None]
+    if not _text_of(service, "Name"):
         service["Name"] = _encode("-".join(names))
     of_job, of_group, of_task = (*names, "group")[:3]
     variables = {"JOB": of_job, "TASKGROUP": of_group, "TASK": of_task, "BASE": f"{of_job}-{of_group}-{of_task}"}
     # A name that looks like a reference itself is none: filled in once more, it would grow.
-    known = {name: value for name, value in variables.items() if "${" not in value}
+    values = {name: value for name, value in variables.items() if "${" not in value}
     service["Name"] = _changed(
-        service["Name"], lambda text: _VARIABLE.sub(lambda found: known.get(found[1], found[0]), text)
+        service["Name"], lambda text: _VARIABLE.sub(lambda match: values.get(match[1], match[0]), text)
     )
     has_updates = has_field(ServiceCheck, "OnUpdate", dialect)
     for check in service.get("Checks", ()):
-        if not _said(check, "Name"):
-            check["Name"] = _encode(f"service: {go_quoted(_said(service, 'Name'))} check")
+        if not _text_of(check, "Name"):
+            check["Name"] = _encode(f"service: {go_quoted(_text_of(service, 'Name'))} check")
         if has_updates and "OnUpdate" in service:
             check.setdefault("OnUpdate", service["OnUpdate"])
         if "CheckRestart" in service:
@@ -175,9 +179,13 @@ def _fill_in_service(service: Stanza, job: Stanza, group: Stanza, task: Stanza |
 
 def _aim(scaling: Stanza, job: Stanza, group: Stanza, task: Stanza | None = None) -> None:
     """Say what a scaling policy is of."""
-    target = {"Namespace": _said(job, "Namespace", "default"), "Job": _said(job, "ID"), "Group": _said(group, "Name")}
+    target = {
+        "Namespace": _text_of(job, "Namespace", "default"),
+        "Job": _text_of(job, "ID"),
+        "Group": _text_of(group, "Name"),
+    }
     if task is not None:
-        target["Task"] = _said(task, "Name")
+        target["Task"] = _text_of(task, "Name")
     if msgspec.json.decode(scaling.get("Target", b"null")) != target:
         scaling["Target"] = _encode(target)
 
@@ -192,22 +200,24 @@ def _require(group: Stanza, tasks: list[Stanza], dialect: Dialect) -> None:
         target = _encode(",".join(sorted(signals)))
         needed.append({"LTarget": b'"${attr.os.signals}"', "Operand": b'"set_contains"', "RTarget": target})
     for constraint in needed:
-        known = group.setdefault("Constraints", [])
+        constraints = group.setdefault("Constraints", [])
         # In 1.1.2 whoever constrains the version of Vault has said enough.
         is_vague = dialect.has_new_client and constraint["Operand"] == b'"semver"'
         compared = ("LTarget",) if is_vague else ("LTarget", "Operand", "RTarget")
-        if not any(all(_said(each, name) == _said(constraint, name) for name in compared) for each in known):
-            known.append(constraint)
+        if not any(
+            all(_text_of(each, name) == _text_of(constraint, name) for name in compared) for each in constraints
+        ):
+            constraints.append(constraint)
 
 
 def _signals(task: Stanza, dialect: Dialect) -> Iterator[str]:
     """Yield the signals that a task is sent."""
     for stanza in _with_signals(task):
-        if _said(stanza, "ChangeMode") == _SIGNAL:
+        if _text_of(stanza, "ChangeMode") == _SIGNAL:
             unsaid = slots(Vault, dialect)["ChangeSignal"]  # a template's is filled in by now
             assert unsaid is not None
-            yield _said(stanza, "ChangeSignal", _decode_text(unsaid.default))
-    yield _said(task, "KillSignal")
+            yield _text_of(stanza, "ChangeSignal", _decode_text(unsaid.default))
+    yield _text_of(task, "KillSignal")
 
 
 def _with_signals(task: Stanza) -> Iterator[Stanza]:
@@ -217,7 +227,7 @@ def _with_signals(task: Stanza) -> Iterator[Stanza]:
         yield task["Vault"]
 
 
-def _said(stanza: Stanza, name: str, default: str = "") -> str:
+def _text_of(stanza: Stanza, name: str, default: str = "") -> str:
     """Return a text of a stanza; without one the default."""
     return _decode_text(stanza[name]) if name in stanza else default
 

@@ -52,10 +52,10 @@ def view(raw: bytes | msgspec.Raw, type_: type[T], *, path: str = "$") -> T:
     # needs any of this, hence strict first.
     try:
         value = lax.decode(raw)
-        sent = msgspec.json.decode(raw)
+        original = msgspec.json.decode(raw)
     except _UNREADABLE as error:
         raise _refusal(error, path) from error
-    coerced = next(_coercions(sent, msgspec.json.decode(msgspec.json.encode(value)), path), None)
+    coerced = next(_coercions(original, msgspec.json.decode(msgspec.json.encode(value)), path), None)
     if coerced is not None:
         raise DecodeError(coerced)
     return value
@@ -132,17 +132,17 @@ def _unknown(value: object, kind: inspect.Type, path: str) -> Iterator[str]:
             yield from _unknown(item, kind.item_type, f"{path}[{position}]")
 
 
-def _coercions(sent: object, read: object, path: str) -> Iterator[str]:
+def _coercions(original: object, read: object, path: str) -> Iterator[str]:
     """Yield a message for each value that was read as another type than it was sent; number for number is fine."""
-    if isinstance(sent, dict) and isinstance(read, dict):
-        for key in sent:
+    if isinstance(original, dict) and isinstance(read, dict):
+        for key in original:
             if key in read:
-                yield from _coercions(sent[key], read[key], _member(path, key))
-    elif isinstance(sent, list) and isinstance(read, list):
-        for position, (sent_item, read_item) in enumerate(zip(sent, read, strict=True)):
-            yield from _coercions(sent_item, read_item, f"{path}[{position}]")
-    elif type(sent) is not type(read) and not (type(sent) in (int, float) and type(read) in (int, float)):
-        yield f"Expected `{type(read).__name__}`, got `{type(sent).__name__}` - at `{path}`"
+                yield from _coercions(original[key], read[key], _member(path, key))
+    elif isinstance(original, list) and isinstance(read, list):
+        for position, (original_item, read_item) in enumerate(zip(original, read, strict=True)):
+            yield from _coercions(original_item, read_item, f"{path}[{position}]")
+    elif type(original) is not type(read) and not (type(original) in (int, float) and type(read) in (int, float)):
+        yield f"Expected `{type(read).__name__}`, got `{type(original).__name__}` - at `{path}`"
 
 
 def _member(path: str, key: str) -> str:
