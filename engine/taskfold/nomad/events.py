@@ -140,7 +140,7 @@ class _Shape(NamedTuple):
 
 
 def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-    """Return what gets these attributes as a tuple, also when there is only one, or none."""
+    """Return a getter of these attributes as a tuple, also for one, or none."""
     if len(names) > 1:
         return attrgetter(*names)
     if not names:
@@ -158,7 +158,7 @@ def _wire_shape(cls: type[TaskEvent]) -> _Shape:
 
 
 class _Strict(NamedTuple):
-    """What the strict path is made of."""
+    """The parts of the strict path."""
 
     decode: Callable[[bytes], Any]
     """Decodes into a tagged union with one struct per spelling of a type."""
@@ -366,7 +366,7 @@ def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
 
 
 def _values(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
-    """Return what the typed event says itself, by wire name; what follows from it is not lost with a dialect."""
+    """Return the fields of the typed event itself, by wire name."""
     values: dict[str, Any] = {name: getattr(event, attribute) for name, attribute in _annotations(type(event)).items()}
     if values.get("ExitCode", 0) is None:
         values["ExitCode"] = 0
@@ -425,7 +425,7 @@ _REMEMBERED: Final = 256
 
 
 class _Writers(dict[type[TaskEvent], _Writer]):
-    """What writes the events of each type in one dialect, made when the type is written first."""
+    """The writers of each type of event in one dialect, made when they are used first."""
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
@@ -437,11 +437,11 @@ class _Writers(dict[type[TaskEvent], _Writer]):
 
 
 event_writers: Final = cache(_Writers)
-"""Return what writes the events of each type in a dialect, as the text of JSON."""
+"""Return the writer of each type of event in a dialect, as the text of JSON."""
 
 
 def _writer(cls: type[TaskEvent], dialect: Dialect) -> _Writer:
-    """Return what writes the events of one type, and remembers the texts around what differs."""
+    """Return the writer of one type of event, which remembers the texts around the parts that differ."""
     delayed = cls is Restarting
     apart = {"time_ns", "kept"} | ({"start_delay_ns"} if delayed else set())
     names = [name for name in cls.__struct_fields__ if name not in apart]

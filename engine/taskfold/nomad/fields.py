@@ -145,7 +145,7 @@ def zero_fields(dialect: Dialect, *, stub: bool = False) -> Mapping[str, bytes]:
 
 
 def is_empty(name: str, text: bytes) -> bool:
-    """Tell whether this JSON text is an empty value of the field: what 1.1.2 leaves out.
+    """Return whether this JSON text is an empty value of the field, which 1.1.2 leaves out.
 
     >>> is_empty("NodeName", b'""'), is_empty("NodeName", b'"a"'), is_empty("PreemptedAllocations", b"[]")
     (True, False, True)
@@ -159,7 +159,7 @@ _EMPTY_LENGTH: Final = max(map(len, _EMPTY)) + 1
 
 
 def is_untold(name: str, text: bytes, dialect: Dialect) -> bool:
-    """Tell whether this JSON text says no more than an absent field does in a dialect."""
+    """Return whether this JSON text means the same as an absent field in a dialect."""
     if dialect.omits_empty:
         return is_empty(name, text)
     field = ALLOCATION_FIELDS.get(name)
@@ -167,7 +167,7 @@ def is_untold(name: str, text: bytes, dialect: Dialect) -> bool:
 
 
 def same_json(one: bytes, other: bytes) -> bool:
-    """Tell whether two JSON texts say the same: the order of keys, which Go's maps have at random, aside.
+    """Return whether two JSON texts have the same value; the order of keys does not matter, since Go's maps have none.
 
     Texts that cannot be read (a number that no float can hold, say) are the same when they are equal.
     """
@@ -285,7 +285,7 @@ _DERIVED: Final = {
 
 
 class _JobInStub(msgspec.Struct, frozen=True):
-    """What a stub tells of the job."""
+    """The parts of the Job that a stub has."""
 
     Type: Raw = Raw(ALLOCATION_FIELDS["JobType"].zero)
     Version: Raw = Raw(ALLOCATION_FIELDS["JobVersion"].zero)
@@ -295,7 +295,7 @@ _decode_job: Final = msgspec.json.Decoder(_JobInStub).decode
 
 
 def job_in_stub(fields: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what a stub tells of the job, where the job is known. O(length of the job)."""
+    """Return the fields of a stub that are parts of the Job; none without a Job. O(length of the job)."""
     job = fields.get("Job", b"null")
     if not job.startswith(b"{"):
         return {}

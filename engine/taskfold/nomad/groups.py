@@ -76,7 +76,7 @@ def named_group(job: Job, name: str) -> TaskGroup | None:
 
 
 def group_of_job(job: Job, group: TaskGroup, dialect: str | Dialect, *, policies_of: TaskGroup | None = None) -> Group:
-    """Return what decisions see of a group of a job. Raises PolicyRefused, naming everything that is wrong."""
+    """Return a group of a job as decisions read it. Raises PolicyRefused, naming everything that is wrong."""
     resolved_dialect = dialect_of(dialect)
     before = {task.name: (task, policies_of) for task in (policies_of.tasks if policies_of else None) or ()}
     plans, missing = [], []

@@ -232,7 +232,7 @@ class Snapshot:
         return iter(self.tasks)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether the other snapshot says the same, in the same dialect."""
+        """Return whether the other snapshot is equal, in the same dialect."""
         if not isinstance(other, Snapshot):
             return NotImplemented
         return (self.fields, self.tasks, self.dialect) == (other.fields, other.tasks, other.dialect)
@@ -260,7 +260,7 @@ _DERIVED_DESCRIPTIONS: Final = (b'""', *(b'"%b"' % text.encode() for text in CLI
 
 
 AMBIGUOUS_DIALECT: Final = "0.5.6"
-"""What JSON is read with that does not tell its dialect: it reads what 0.5.0 wrote as well."""
+"""The dialect of JSON that does not show its own: it reads bodies of 0.5.0 as well."""
 
 
 def _marks() -> Iterator[tuple[str, str, frozenset[str]]]:
@@ -368,7 +368,7 @@ class _Ring(NamedTuple):
 
 
 class _Entry(Struct, frozen=True):
-    """What is kept of an allocation."""
+    """The texts of one allocation in the cache."""
 
     placed_body: bytes
     updates: Mapping[str, bytes | None]
@@ -403,7 +403,7 @@ class AllocationTexts:
 
     @property
     def size(self) -> int:
-        """How many bytes are kept."""
+        """The size of the cache in bytes."""
         return self._cache.size
 
     def snapshot(self, state: AllocationState) -> Snapshot:
@@ -411,11 +411,11 @@ class AllocationTexts:
         return _KeptSnapshot(state, self)
 
     def body(self, state: AllocationState) -> bytes:
-        """Return what `Snapshot.to_json` writes of a state. O(fields and events)."""
+        """Return the body of a state, as `Snapshot.to_json` writes it. O(fields and events)."""
         return self._body(state, has_job=True)
 
     def stream_body(self, state: AllocationState) -> bytes:
-        """Return what `Snapshot.to_stream_json` writes of a state. O(fields and events)."""
+        """Return the body of a state, as `Snapshot.to_stream_json` writes it. O(fields and events)."""
         return self._body(state, has_job=False)
 
     def _body(self, state: AllocationState, *, has_job: bool) -> bytes:
@@ -454,7 +454,7 @@ class AllocationTexts:
         return snapshot.to_json() if has_job else snapshot.to_stream_json()
 
     def _is_first(self, alloc: str) -> bool:
-        """Tell whether an allocation is read for the first time, as far as that is known."""
+        """Return whether an allocation is read for the first time, as far as is remembered."""
         with self._lock:
             if alloc in self._read_once:
                 self._read_once.remove(alloc)

@@ -100,7 +100,7 @@ _STATES: Final = ("", *STATES)
 
 
 def _wire_task(wire: WireTaskState) -> WireTask:
-    """Return what a strictly decoded task state tells."""
+    """Return the task state of a strictly decoded one."""
     fields: dict[str, bytes] = {}
     if wire.TaskHandle is not UNSET and (handle := bytes(wire.TaskHandle)) != _NULL:
         fields["TaskHandle"] = handle
@@ -152,7 +152,7 @@ def _tolerantly(text: bytes | Raw, path: str) -> dict[str, WireTask] | None:
 
 
 def _told_tolerantly(value: Any, path: str) -> WireTask:
-    """Return what an object tells of a task."""
+    """Return the task state of an object that the strict decoder refused."""
     if value is None:
         value = {}
     if not isinstance(value, dict):
@@ -263,7 +263,7 @@ def _instants(task: TaskState) -> dict[str, int | None]:
 
 
 def _is_of(text: bytes, time_ns: int | None) -> bool:
-    """Tell whether this is how an instant was written, and not one before it."""
+    """Return whether a text is the one of this instant, and not of an older one."""
     return time_ns is not None and parse_time_ns(msgspec.json.decode(text, type=str)) == time_ns
 
 

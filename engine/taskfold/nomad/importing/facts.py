@@ -1,4 +1,4 @@
-"""What the event stream tells of jobs, evaluations and deployments: from which the Job of an allocation is found out.
+"""Jobs, evaluations and deployments in the event stream, from which the Job of an allocation follows.
 
 A payload of an allocation never has its Job. A stream with all topics tells each write of the job itself, the
 evaluation that an allocation was planned by, and the deployment that it belongs to (`nomad.importing.job_finder`).
@@ -18,7 +18,7 @@ __all__ = ["DeploymentWrite", "EvaluationWrite", "Fact", "JobWrite", "Payload", 
 
 
 class _Fact(Struct, frozen=True, kw_only=True):
-    """What is told at one index of a job, or of what belongs to a job."""
+    """A job, or an object of a job, at one index."""
 
     namespace: str
     job: str
@@ -124,7 +124,7 @@ _decode_deployment: Final = msgspec.json.Decoder(_Deployment).decode
 
 
 def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> list[Fact]:
-    """Return what a payload tells of a job, whatever its topic is; ``kind`` is the Type of the event. O(length).
+    """Return the facts of a payload of any topic; ``kind`` is the Type of the event. O(length).
 
     What lacks an index, or is of another type, is passed over: nothing can be concluded from it.
     """

@@ -73,7 +73,7 @@ _VALUES: Final[dict[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {
 
 
 class JobConflict(Struct, frozen=True):
-    """An allocation whose Job, as it was told, is another than the one that a stream told of its job."""
+    """An allocation whose own Job is another than the one of its job in a stream."""
 
     name: str
     """The source that showed it."""
@@ -83,11 +83,11 @@ class JobConflict(Struct, frozen=True):
     job: bytes
     """The Job as it was told of the allocation."""
     write: JobWrite
-    """What the stream told."""
+    """The write of the job in the stream."""
 
 
 class Importer:
-    """Turns what is said of allocations, and of their jobs, into records, and folds them as it goes.
+    """Turns observations of allocations, and facts of their jobs, into records, and folds each record once.
 
     It needs memory for the live state only, not for what it has read. It may go on from a fold that a log gave.
     """
@@ -104,9 +104,9 @@ class Importer:
         self.fold.on_illegal = "keep"
         self.observations = 0
         self.seq = 0
-        """How many records were written."""
+        """The number of records that were written."""
         self.repeats = 0
-        """Observations that told nothing new."""
+        """The number of observations without anything new."""
         self.conflicts_total = 0
         """Observations that say something else than another one of their index, and Jobs that a stream contradicts."""
         self.conflicts: list[Observation] = []
@@ -117,7 +117,7 @@ class Importer:
         self._sights = Sights()
 
     def observe(self, statement: Statement) -> list[Record]:
-        """Return the records that explain what is said, in order; none when it says nothing new.
+        """Return the records that explain a statement, in order; none for a repeat.
 
         Their ``Seq`` counts what this importer wrote; a log gives its own. Those of an observation share its index;
         those of a fact are of the allocations whose Job it tells. They are folded already. O(length of the statement).
@@ -170,7 +170,7 @@ class Importer:
         return step.new_records
 
     def _provenance_of(self, allocation: Allocation | None, observation: Observation | None) -> Provenance:
-        """Return what was heard of an allocation before this observation, which may be of a newer index."""
+        """Return the provenance of an allocation before this observation, which may be of a newer index."""
         if allocation is None:
             return Provenance(-1)
         provenance = self.memory.provenances.get(allocation.id)
@@ -301,7 +301,7 @@ class Importer:
 
 
 def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Provenance) -> Subject | None:
-    """Return what the Job of an allocation is found out by, which has these fields now; None without a job."""
+    """Return the key by which the Job of an allocation with these fields is found; None without a job."""
     job = _text(fields, "JobID")
     if not job:
         return None
@@ -321,7 +321,7 @@ def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Pr
 
 @cache
 def _tell_plan(kinds: frozenset[Kind]) -> bool:
-    """Tell whether one of these kinds of observations tells when an allocation was planned."""
+    """Return whether observations of one of these kinds have the index of the plan."""
     return any(tells(kind, "AllocModifyIndex") for kind in kinds)
 
 
@@ -481,7 +481,7 @@ class _Step:
         return fields
 
     def _changes(self, allocation: Allocation) -> Updated | None:
-        """Return what changed in the other fields; None when nothing did."""
+        """Return the update of the other fields; None without a change."""
         current, observation, dialect = self.current, self.observation, self.fold.dialect
         had_of, texts = current.get, observation.fields
         derived = derived_fields(
@@ -541,13 +541,13 @@ class _Step:
         return _updated(fields, [*cleared, *self._follows_from_job(current, fields)])
 
     def _is_open(self, name: str) -> bool:
-        """Tell whether what is known of a field is older than this index, of which nobody has told it yet."""
+        """Return whether no source has given this field at this index yet, so that its value may be older."""
         if name == "Job":
             return self.allocation is None or self.provenance.job_index != self.allocation.modify_index
         return not any(tells(kind, name) for kind in self.provenance.kinds)
 
     def _added_job(self) -> Updated | None:
-        """Return what an older observation tells of the Job, where nobody has told a newer version of it; else None."""
+        """Return the update of the Job by an older observation; None where a newer version of it is folded."""
         current, news = self.current, self.observation.fields
         job, had = (fields.get("Job", b"null") for fields in (news, current))
         is_told_of_same = (
@@ -744,7 +744,7 @@ def _told_time(time_ns: Any) -> int | None:
 
 
 def _explains(state: str, wire: WireTask, lifecycle: Lifecycle) -> bool:
-    """Tell whether the visible events, from this state, are all legal and lead to what is told."""
+    """Return whether the visible events are all legal from this state, and lead to the observed one."""
     for event in wire.events:
         after = lifecycle.target(state, event)
         if after is None:

@@ -55,7 +55,7 @@ class Subject(NamedTuple):
 
 
 class _Evaluation(NamedTuple):
-    """What is known of an evaluation."""
+    """An evaluation as streams gave it."""
 
     created_index: int
     job_index: int = 0
@@ -83,7 +83,7 @@ class _Evaluation(NamedTuple):
 
 
 class _JobHistory(Struct):
-    """What is known of a job, by index and by ID."""
+    """A job as streams gave it, by index and by ID."""
 
     writes: dict[int, JobWrite] = {}
     newest_index: int = 0
@@ -93,13 +93,13 @@ class _JobHistory(Struct):
 
 
 class Jobs:
-    """What streams have told of jobs, as far as it is needed still. Memory is bounded, whatever is told."""
+    """The jobs of streams, as far as they are needed still. Memory is bounded."""
 
     def __init__(self) -> None:
         self.heard_index = 0
         """Up to which index a stream has told."""
         self.facts_total = 0
-        """How many facts were added."""
+        """The number of facts that were added."""
         self._histories: dict[tuple[str, str], _JobHistory] = {}
 
     @property
@@ -167,7 +167,7 @@ class Jobs:
 
 
 def _is_same_version(one: JobWrite, other: JobWrite) -> bool:
-    """Tell whether two writes are of the same version of a job."""
+    """Return whether two writes are of the same version of a job."""
     return (one.created_index, one.registered_index) == (other.created_index, other.registered_index)
 
 
@@ -209,7 +209,7 @@ def _limit(entries: dict[str, Any], count: int) -> None:
 
 
 def says_otherwise(job: bytes, write: JobWrite) -> bool:
-    """Tell whether a Job is another than the one that was written, but for what moves while its version stays."""
+    """Return whether a Job differs from a write of it, apart from fields that move within a version."""
     return bool(_fixed(job) != _fixed(write.text))
 
 

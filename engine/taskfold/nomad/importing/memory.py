@@ -1,4 +1,4 @@
-"""What an importer remembers beside the state that it folds: who has told what, and what streams told of jobs."""
+"""The memory of an importer beside the state that it folds: the sources of each allocation, and the jobs of streams."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _PRUNED_FROM: Final = 1024
 
 
 class Provenance(Struct, frozen=True):
-    """What was heard of an allocation, and is not in its state."""
+    """The sources of an allocation's newest index and of its Job, which are not in its state."""
 
     index: int
     """The newest index that was told."""
     kinds: frozenset[Kind] = _SETS[frozenset()]
     """Which kinds of observations have told that index."""
     told_type: str = ""
-    """What a stream called the write of that index; empty where none has told it."""
+    """The type of the write of that index in a stream; empty without one."""
     kept_type: str = ""
-    """What its records keep of that."""
+    """The type in its records."""
     implied_type: str = ""
-    """What the write is called by what it changed; empty where that does not tell."""
+    """The type that its changes imply; empty if none."""
     job_source: Literal["", "told", "stream"] = ""
     """Where the Job is from: told of the allocation itself, or found out from what a stream told of jobs."""
     job_index: int = -1
@@ -53,11 +53,11 @@ class Provenance(Struct, frozen=True):
 
     @classmethod
     def resumed(cls, index: int) -> Provenance:
-        """Return what is heard of an allocation that a log told: any kind may have, and each tells what a stub does."""
+        """Return the provenance of an allocation from a log: any kind of source, at least the fields of a stub."""
         return cls(index, _ANY_KIND)
 
     def at(self, index: int, kind: Kind, write_type: str) -> Provenance:
-        """Return what is heard when an observation of a kind has told an index, this one or a newer."""
+        """Return the provenance after an observation of a kind, of this index or a newer one."""
         if index == self.index:
             return replace(self, kinds=_SETS[self.kinds | {kind}], told_type=self.told_type or write_type)
         return Provenance(
@@ -72,7 +72,7 @@ class Provenance(Struct, frozen=True):
         )
 
     def with_records(self, records: Sequence[Record]) -> Provenance:
-        """Return what is heard when these records of its index were written."""
+        """Return the provenance after these records of its index."""
         stored_type, implied = naming(records)
         if not stored_type and (self.implied_type or not implied):
             return self  # as by most
@@ -80,7 +80,7 @@ class Provenance(Struct, frozen=True):
 
     @property
     def missing_type(self) -> str:
-        """What the write was called, where its records do not say so yet; else nothing."""
+        """The type of the write that its records lack; empty if they have it."""
         is_named = self.kept_type or (self.implied_type or BY_CLIENT) == self.told_type
         return "" if is_named else self.told_type
 
@@ -96,7 +96,7 @@ class Waiting:
         """When the newest of them was planned; those that are gone count, too."""
 
     def add(self, alloc: str, subject: Subject) -> None:
-        """Have an allocation wait, or wait for something else. O(1), or O(allocations of its evaluation)."""
+        """Add an allocation, or change the subject that it waits for. O(1), or O(allocations of its evaluation)."""
         before = self.subjects.get(alloc)
         self.subjects[alloc] = subject
         self.planned_index = max(self.planned_index, subject.planned_index)
@@ -116,7 +116,7 @@ class Waiting:
 
 
 class Memory:
-    """What was heard of allocations, and what streams told of their jobs."""
+    """The provenance of allocations, and the jobs of streams."""
 
     def __init__(self) -> None:
         self.provenances: MutableMapping[str, Provenance] = {}
@@ -132,7 +132,7 @@ class Memory:
         """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
 
     def is_repeat(self, observation: Observation, allocation: Allocation) -> bool:
-        """Tell whether an observation told nothing new of an allocation when it came last, nor can now. O(length)."""
+        """Return whether an observation is the last one of its allocation again, and brings nothing new. O(length)."""
         return self.repeats.has(observation, self._beside(allocation))
 
     def repeated(self, observation: Observation, allocation: Allocation) -> None:
@@ -161,14 +161,14 @@ class Memory:
         return [alloc for alloc, subject in waiting.subjects.items() if fact.id == subject.deployment]
 
     def wait(self, alloc: str, subject: Subject) -> None:
-        """Have an allocation be concerned by facts of its job."""
+        """Subscribe an allocation to the facts of its job."""
         waiting = self.waiting.get(subject.job_key)
         if waiting is None:
             waiting = self.waiting[subject.job_key] = Waiting()
         waiting.add(alloc, subject)
 
     def let_go(self, alloc: str, job_key: tuple[str, str]) -> None:
-        """Have no later fact concern an allocation."""
+        """Unsubscribe an allocation from the facts of its job."""
         self._released.append((alloc, job_key))
         if not self._is_draft:
             self._release()

@@ -49,7 +49,7 @@ it is missing, or null, nothing is told of it.
 
 
 class Observation(Struct, frozen=True, kw_only=True):
-    """What is told of one allocation at one index."""
+    """An allocation at one index, as one source gives it."""
 
     kind: Kind
     alloc: str
@@ -67,11 +67,11 @@ class Observation(Struct, frozen=True, kw_only=True):
 
 
 Statement: TypeAlias = Observation | Fact
-"""What a source says: of an allocation, or of what an allocation's Job is found out from."""
+"""One statement of a source: of an allocation, or of what its Job follows from."""
 
 
 def tells(kind: Kind, name: str) -> bool:
-    """Tell whether observations of a kind tell a top-level field, if only by leaving it out."""
+    """Return whether observations of a kind have a top-level field, if only by leaving it out."""
     if kind == "stub":
         field = ALLOCATION_FIELDS.get(name)
         return field is None or field.in_stub != ""
@@ -87,7 +87,7 @@ UNTOLD: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
 
 
 def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str = "", line: int = 0) -> Observation:
-    """Return what an allocation's JSON tells. O(length). A body or a stub is told by its keys.
+    """Return the observation of an allocation's JSON. O(length). Its keys say whether it is a body or a stub.
 
     Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
     """
@@ -107,7 +107,7 @@ def observation_from_fields(
     index: int = 0,
     write_type: str = "",
 ) -> Observation:
-    """Return what the top-level fields of an allocation tell; it takes the dictionary. O(length).
+    """Return the observation of the top-level fields of an allocation; it takes the dictionary. O(length).
 
     ``index`` and ``write_type`` are those of the event that brought it; the index stands in for a ModifyIndex.
     Raises DecodeError, naming the JSON path, where a value is of a wrong type.
@@ -159,13 +159,13 @@ _OTHER_OBJECTS: Final[tuple[tuple[frozenset[str], str], ...]] = tuple(
         ("Status", "another object of Nomad"),
     )
 )
-"""What tells the other objects that have an ID from an allocation: these fields, none of which an allocation has."""
+"""The fields by which other objects with an ID are recognised: an allocation has none of them."""
 
 _OWN_FIELDS: Final = ("AllocModifyIndex", "ClientStatus", "DesiredStatus", "TaskGroup", "TaskStates")
 
 
 def other_object(fields: Mapping[str, object]) -> str:
-    """Return what these top-level fields look like where that is no allocation, such as ``a job``; else nothing.
+    """Return the kind of object that has these top-level fields, such as ``a job``; an empty text for an allocation.
 
     >>> other_object({"ID": b'"site"', "JobSummary": b"{}"}), other_object({"ID": b'"2032"', "ClientStatus": b'"lost"'})
     ('a job', '')
@@ -195,7 +195,7 @@ def check_statement(observation: object) -> None:
 
 
 def _is_mapping(value: object, kind: type) -> bool:
-    """Tell whether a value is a mapping of names to values of a type."""
+    """Return whether a value is a mapping of names to values of a type."""
     return isinstance(value, Mapping) and all(
         isinstance(name, str) and isinstance(part, kind) for name, part in value.items()
     )
@@ -243,13 +243,13 @@ class Mismatch(NamedTuple):
     path: str
     """The JSON path inside the allocation."""
     observed_value: Any
-    """What was observed."""
+    """The observed value."""
     folded_value: Any
-    """What the records fold to."""
+    """The folded value."""
 
 
 def mismatches(allocation: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
-    """Yield each place where the folded state differs from an observation; what is not told is not compared.
+    """Yield each place where the folded state differs from an observation; fields that it lacks are not compared.
 
     O(length of the observation), without a copy of the state.
     """

@@ -1,4 +1,4 @@
-"""What was told last of allocations, and told nothing new: whoever polls hears it again and again.
+"""The newest observations without anything new: a client that polls sends them again and again.
 
 An observation that was looked into, and led to nothing, leads to nothing again as long as what it was compared with
 is the same: the allocation's version, what was heard of it, and what streams told of jobs. Then comparing it with the
@@ -31,18 +31,18 @@ class _Repeat(Struct, gc=False):
 
 
 class Repeats:
-    """The newest observations that told nothing new, by allocation."""
+    """The newest observations without anything new, by allocation."""
 
     def __init__(self) -> None:
         self.cache: Cache[str, _Repeat] = Cache(MAX_BYTES)
 
     def has(self, observation: Observation, beside: tuple[Any, ...]) -> bool:
-        """Tell whether this was looked into beside the same, and told nothing new. O(length)."""
+        """Return whether this observation was compared with the same state before, without anything new. O(length)."""
         repeat = self.cache.get(observation.alloc)
         return repeat is not None and repeat.beside == beside and repeat.content == _content_of(observation)
 
     def add(self, observation: Observation, beside: tuple[Any, ...]) -> None:
-        """Remember an observation that told nothing new beside this. O(fields)."""
+        """Remember an observation without anything new in this state. O(fields)."""
         size = sum(map(len, observation.fields.values())) + _OBJECT_BYTES * len(observation.fields)
         for task in (observation.tasks or {}).values():
             size += _OBJECT_BYTES * (len(task.events) + 1) + sum(map(len, task.fields.values()))

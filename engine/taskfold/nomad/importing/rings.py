@@ -1,4 +1,4 @@
-"""What is new in a ring of events: the newest 10 of a task, seen again later.
+"""New events in a ring: the newest 10 events of a task, compared with those of an earlier observation.
 
 Nomad sends the ring, not the events. Which of them are new follows from comparing both rings by position, as parsed
 events: equal events do occur, times are not in order, and the text of an event differs from one answer to the next.
@@ -24,7 +24,7 @@ __all__ = ["Growth", "compare", "is_whole", "same_events"]
 
 
 def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> bool:
-    """Tell whether two rings show the same events. O(events).
+    """Return whether two rings show the same events. O(events).
 
     >>> from taskfold.events import Started
     >>> same_events((Started(time_ns=1, kept=Kept(details=None, fields={"New": ""})),), (Started(time_ns=1),))
@@ -55,7 +55,7 @@ def _set(details: dict[str, str]) -> dict[str, str]:
 
 
 class Growth(NamedTuple):
-    """How a ring grew."""
+    """The growth of a ring."""
 
     kind: Literal["grown", "rolled back", "anew", "gap"]
     new: tuple[TaskEvent, ...]
@@ -63,10 +63,10 @@ class Growth(NamedTuple):
 
 
 def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None, dropped: int = 0) -> Growth:
-    """Return how the ring that was known grew into the one that is seen now. O(events²), of which there are ten.
+    """Return the growth of the old ring into the new one. O(events²), of which there are ten.
 
     ``restarts`` is by how much the task's Restarts grew, and None where the dialect does not tell it; ``dropped``
-    is how many events came before the ring that was known.
+    is how many events came before the old ring.
 
     >>> from taskfold.events import Started, Terminated
     >>> known = (Started(time_ns=1),)
@@ -89,7 +89,7 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
 
 
 def _shared(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> int | None:
-    """Return how many of the events that are seen were known, at most; None when no number of them fits."""
+    """Return the greatest number of new events that the old ring has, too; None when no number of them fits."""
     is_full = len(new) == EVENTS_PER_TASK
     for shared in range(min(len(old), len(new)), -1, -1):
         # A ring that is not full has dropped nothing, so that all that was known must be there.
@@ -104,7 +104,7 @@ def _restarts(events: tuple[TaskEvent, ...]) -> int:
 
 
 def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropped: int) -> bool:
-    """Tell whether the new ring is one that was shown before: it ends inside the old one, or before that begins.
+    """Return whether the new ring is an earlier one: it ends inside the old one, or before that begins.
 
     A scheduler of Nomad 0.5.x writes back the copy of the task states that it had read (fixed in 0.6.0).
     """
@@ -119,5 +119,5 @@ def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropp
 
 
 def is_whole(events: tuple[TaskEvent, ...]) -> bool:
-    """Tell whether a ring that is seen for the first time can hold all events of its task."""
+    """Return whether a first ring can hold all events of its task."""
     return not events or (len(events) < EVENTS_PER_TASK and type(events[0]) is Received)

@@ -1,4 +1,4 @@
-"""The top-level fields of the allocations that were told of last, so that they need not be found out anew.
+"""A cache of the top-level fields of the allocations that were observed last.
 
 Most observations tell again what the one before told of the same allocation. Its fields as they are now are what was
 placed with all updates over it, which costs more to put together than to compare.

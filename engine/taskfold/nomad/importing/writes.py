@@ -1,4 +1,4 @@
-"""What Nomad calls the write that changed an allocation: the Type of an event of its stream."""
+"""The type of a write that changed an allocation: the Type of an event of Nomad's stream."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HEALTH, PROMOTED = "DeploymentAllocHealth", "DeploymentPromotion"
 COLLECTED = "AllocationCollected"
 """Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
 WRITE_TYPES: Final = BY_PLAN, BY_WISH, BY_CLIENT, HEALTH, PROMOTED, COLLECTED
-"""What an event is called that was not told otherwise: by who wrote, not by what changed."""
+"""The types of writes: each names the writer, not the change."""
 
 _PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
 """Fields that only a plan moves; a wish moves DesiredTransition alone."""
 
 
 def write_type(records: Sequence[Record]) -> str:
-    """Return what Nomad calls a write that left these records: as it was told, else by what it changed. O(records).
+    """Return the type of the write that left these records: the stored one, else the implied one. O(records).
 
     Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
     """
@@ -30,7 +30,7 @@ def write_type(records: Sequence[Record]) -> str:
 
 
 def naming(records: Sequence[Record]) -> tuple[str, str]:
-    """Return what a write that left these records is called as they keep it, and by what it changed. O(records).
+    """Return the stored type of the write that left these records, and the type that its changes imply. O(records).
 
     Either is empty where they do not tell.
     """
@@ -45,7 +45,7 @@ def naming(records: Sequence[Record]) -> tuple[str, str]:
 
 
 def _of_event(event: Event) -> str:
-    """Return what a write is called by one event of the allocation; nothing where that does not tell."""
+    """Return the type of write that one event of the allocation implies; an empty text if none."""
     if isinstance(event, Collected):
         return COLLECTED
     if isinstance(event, Placed):
@@ -54,7 +54,7 @@ def _of_event(event: Event) -> str:
 
 
 def _of_fields(event: Updated) -> str:
-    """Return what a write is called by the fields that it changed; nothing where these do not tell."""
+    """Return the type of write that its changed fields imply; an empty text if none."""
     if "DeploymentStatus" in event.fields and "ModifyTime" not in event.fields:
         # The health of an allocation is set from outside, and no client or plan is at it.
         return PROMOTED if "AllocModifyIndex" in event.fields else HEALTH

@@ -81,7 +81,7 @@ def canonical_job(job: bytes | str, dialect: str | Dialect, *, region: str = "gl
 
 
 def placed_job(job: bytes, dialect: Dialect, region: str, *, path: str = "$.Job") -> bytes:
-    """Return what is stored of the Job that an allocation is placed with: null, and one that a server took, as it is.
+    """Return the Job to store for an allocation that is placed: null, and a job that a server took, unchanged.
 
     So a body that some Nomad has sent comes back byte for byte, whichever Nomad that was. Raises DecodeError.
     """
@@ -89,7 +89,7 @@ def placed_job(job: bytes, dialect: Dialect, region: str, *, path: str = "$.Job"
 
 
 def is_registered(job: bytes) -> bool:
-    """Tell whether a server has taken a job, and so made it whole: it has a JobModifyIndex then. O(length).
+    """Return whether a server has taken a job, and so made it whole: it has a JobModifyIndex then. O(length).
 
     >>> is_registered(b'{"ID":"web"}'), is_registered(b'{"ID":"web","JobModifyIndex":24}')
     (False, True)
@@ -160,7 +160,7 @@ class _Reader:
         return stanza
 
     def _value(self, text: bytes, slot: Slot, path: str) -> Any:
-        """Return what a field says. Raises DecodeError."""
+        """Return the value of a field. Raises DecodeError."""
         shape, beginnings = _SHAPES[slot.kind]
         if not text.startswith(beginnings):
             raise _wrong(path, shape, text)

@@ -1,4 +1,4 @@
-"""What a dialect's Nomad makes of what a job does not say: facts, stanza by stanza.
+"""The defaults of absent fields of a job, by dialect and stanza: a table.
 
 Which stanzas and fields there are is told by the views (`taskfold.nomad.views.job`), with the Nomad that each field
 is known since; what an absent field becomes is told here, unless it is Go's zero value. Source: api/jobs.go,
@@ -55,7 +55,7 @@ _AGENTS_FILL_IN: Final = "0.5.5"
 
 
 class _Default(NamedTuple):
-    """What an absent field becomes."""
+    """The default of an absent field."""
 
     text: str
     since: str = "0.1.0"
@@ -178,7 +178,7 @@ _RESCHEDULE_DEFAULTS: Final[Mapping[str, Mapping[str, bytes]]] = {
 
 
 def reschedule_defaults(job_type: str) -> Mapping[str, bytes]:
-    """Return what a ReschedulePolicy leaves out, by the type of the job."""
+    """Return the default fields of a ReschedulePolicy, by the type of the job."""
     return _RESCHEDULE_DEFAULTS.get(job_type, {})
 
 
@@ -246,12 +246,12 @@ def slots(stanza: type[Struct], dialect: Dialect) -> Mapping[str, Slot | None]:
 
 
 def has_field(stanza: type[Struct], name: str, dialect: Dialect) -> bool:
-    """Tell whether the stanzas of a dialect have this field."""
+    """Return whether the stanzas of a dialect have this field."""
     return slots(stanza, dialect)[name] is not None
 
 
 def keeps(stanza: type[Struct], name: str, dialect: Dialect) -> bool:
-    """Tell whether a dialect's Nomad stores what is said in this field."""
+    """Return whether a dialect's Nomad stores this field."""
     slot = slots(stanza, dialect)[name]
     return slot is not None and slot.is_kept
 
@@ -274,7 +274,7 @@ _SCALARS: Final[tuple[tuple[type[types.Type], Kind, str], ...]] = (
 
 
 def _kind(shape: types.Type) -> tuple[Kind, type[Struct] | None, str]:
-    """Return what a type of a view is, the stanza that it holds, and Go's zero value of it."""
+    """Return the kind of a view's type, the stanza that it holds, and Go's zero value of it."""
     if isinstance(shape, types.UnionType):  # with None: what Go has a pointer, a list or a map for
         inner, _, _ = _marks(next(each for each in shape.types if not isinstance(each, types.NoneType)))
         return (*_kind(inner)[:2], "null")

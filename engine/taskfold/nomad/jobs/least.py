@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class _Allocated(msgspec.Struct):
-    """What AllocatedResources tells of the tasks of a group."""
+    """The tasks of a group in AllocatedResources."""
 
     Tasks: dict[str, Raw] | None = None
     TaskLifecycles: dict[str, LifecycleView | None] | None = None

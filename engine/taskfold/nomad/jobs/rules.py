@@ -1,4 +1,4 @@
-"""What a job's stanzas become by other parts of the job: names, policies and strategies that are handed down.
+"""The rules by which stanzas of a job depend on other parts of it: names, policies and strategies are handed down.
 
 The rules work on stanzas as `taskfold.nomad.jobs.canonical` reads them, in place, and leave to it whatever is the same
 in every job. Source: the Canonicalize functions of api/ and nomad/structs/, command/agent/job_endpoint.go, and the
@@ -115,7 +115,7 @@ def _hand_down_strategies(job: Stanza, group: Stanza, job_type: str, dialect: Di
 
 
 def _update_of(job: Stanza) -> Stanza | None:
-    """Return what a job says of updates, complete; a service has that in any case."""
+    """Return the complete Update of a job; a service always has one."""
     update = job.get("Update")
     if update is None and _text_of(job, "Type", _SERVICE) != _SERVICE:
         return None
