@@ -57,7 +57,7 @@ PARTICIPLES = frozenset(
 )
 
 # Folders that have such names still.
-PENDING = frozenset({"fold", "log", "model", "nomad", "sources", "testing"})
+PENDING = frozenset({"fold", "log", "model", "sources", "testing"})
 
 
 def bindings(tree: ast.AST) -> Iterator[tuple[str, int]]:

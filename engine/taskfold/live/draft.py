@@ -31,7 +31,7 @@ from taskfold.model.errors import (
 )
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import LogHeader, Placed, Record, Updated, Write
-from taskfold.nomad.fields import FROM_RECORDS, FROM_TASKS, FROM_LOG, compact, fields_from_json, fields_to_json
+from taskfold.nomad.fields import FROM_LOG, FROM_RECORDS, FROM_TASKS, compact, fields_from_json, fields_to_json
 from taskfold.nomad.importing.observation import other_object
 from taskfold.nomad.snapshot import Snapshot, check_types
 

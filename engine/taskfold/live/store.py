@@ -35,8 +35,7 @@ from taskfold.log.ownership import Owned
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Coordinated, Record
-from taskfold.nomad.snapshot import AllocationTexts
-from taskfold.nomad.snapshot import Snapshot
+from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
 __all__ = ["Store", "View"]
 
