@@ -43,7 +43,7 @@ from taskfold.http.answers import json_answer
 from taskfold.http.app import App
 from taskfold.http.serve.descriptors import room_for_connections
 from taskfold.http.serve.limits import Limits, Slots, Unsent
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 
 WORKERS = "taskfold serve --workers 2"
 OURS, EMBEDDED = "taskfold serve", "taskfold, embedded"

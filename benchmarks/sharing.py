@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from benchmarks.harness import ROOT, Budget, Row, microseconds_each, named, seconds, take_turns
 from benchmarks.storing import BATCH, records
 from taskfold.log.entries import entry_of
-from taskfold.log.postgres import PostgresLog
-from taskfold.log.postgres_tables import COPIED_TYPES, COPY, connect, row_of
+from taskfold.log.postgres.log import PostgresLog
+from taskfold.log.postgres.tables import COPIED_TYPES, COPY, connect, row_of
 
 sys.path.append(str(ROOT / "tests"))  # where the server of the tests is started and stopped
 from support.postgres import Server, server

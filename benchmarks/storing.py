@@ -35,7 +35,7 @@ from taskfold.live.arguments import Durability
 from taskfold.live.engine import Engine
 from taskfold.log.checkpoint import from_parts
 from taskfold.log.contract import Append
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.dialect import dialect_of
 from taskfold.model.record import Record
 from taskfold.sources.replay import replay

@@ -52,9 +52,9 @@ FACE_DEPENDENCIES = {
 
 # What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
 EXTRA_MODULES = {
-    "taskfold.log.postgres": {"psycopg"},
-    "taskfold.log.postgres_reading": {"psycopg"},
-    "taskfold.log.postgres_tables": {"psycopg"},
+    "taskfold.log.postgres.log": {"psycopg"},
+    "taskfold.log.postgres.reader": {"psycopg"},
+    "taskfold.log.postgres.tables": {"psycopg"},
 }
 
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}
@@ -69,7 +69,7 @@ class Import(NamedTuple):
 
 
 def part_of(module: str) -> str:
-    """Return the name by which FLOORS knows a module: `log` for `taskfold.log.sqlite`, empty for `taskfold`."""
+    """Return the name by which FLOORS knows a module: `log` for `taskfold.log.sqlite.log`, empty for `taskfold`."""
     return module.partition(".")[2].partition(".")[0]
 
 
@@ -233,7 +233,7 @@ FORBIDDEN = [
     ("taskfold.somewhere", "", "place 'somewhere' in FLOORS"),
     ("taskfold.fold.task", "from taskfold.live import engine", "fold may not import live"),
     ("taskfold.fold.task", "import taskfold.nomad.snapshot", "fold may not import nomad"),
-    ("taskfold.log.sqlite", "from ..live import engine", "log may not import live"),
+    ("taskfold.log.memory", "from ..live import engine", "log may not import live"),
     ("taskfold.log", "from .sqlite import x\nfrom .. import cli", "taskfold.log:2: imports taskfold.cli"),
     ("taskfold.live.engine", "def f():\n    from taskfold.http import server", "live may not import http"),
     (
@@ -263,8 +263,8 @@ FORBIDDEN = [
     ("taskfold.http.serve.server", "def f():\n    import rich.table", "http may not import rich"),
     ("taskfold.cli.main", "import hypothesis", "cli may not import hypothesis"),
     ("taskfold.log.columns", "import numpy", "log may not import numpy"),
-    ("taskfold.log.sqlite", "import psycopg", "log may not import psycopg"),
-    ("taskfold.live.engine", "from taskfold.log.postgres import PostgresLog", "only inside a function"),
+    ("taskfold.log.sqlite.log", "import psycopg", "log may not import psycopg"),
+    ("taskfold.live.engine", "from taskfold.log.postgres.log import PostgresLog", "only inside a function"),
 ]
 
 ALLOWED = [
@@ -275,10 +275,13 @@ ALLOWED = [
         "taskfold.fold.task",
         "from taskfold.model import events\nfrom .ring import Ring\nfrom ..model.record import Record",
     ),
-    ("taskfold.log.sqlite", "import sqlite3, os, time\nfrom . import memory\nfrom ..nomad import snapshot\nopen('x')"),
+    (
+        "taskfold.log.sqlite.log",
+        "import sqlite3, os, time\nfrom . import memory\nfrom ..nomad import snapshot\nopen('x')",
+    ),
     ("taskfold.model.clock", "import time"),
-    ("taskfold.log.postgres", "import psycopg"),
-    ("taskfold.live.engine", "def f():\n    from taskfold.log.postgres import PostgresLog"),
+    ("taskfold.log.postgres.log", "import psycopg"),
+    ("taskfold.live.engine", "def f():\n    from taskfold.log.postgres.log import PostgresLog"),
     ("taskfold.model.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
     ("taskfold.fold.task", "clock.now()"),
     ("taskfold.live.engine", "from taskfold.nomad import importer\nimport msgspec, transitions, sortedcontainers"),

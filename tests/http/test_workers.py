@@ -34,7 +34,7 @@ from taskfold.http.serve.crew import Cells, Crew
 from taskfold.http.serve.limits import Limits
 from taskfold.http.serve.server import Server
 from taskfold.http.serve.workers import Workers
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes inherit no descriptors here")
 

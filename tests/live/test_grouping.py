@@ -34,7 +34,7 @@ from taskfold.errors import (
 from taskfold.inputs import PostedInput
 from taskfold.live.grouping import Request
 from taskfold.log.contract import Append
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.model.record import Record, Write
 
 pytestmark = [

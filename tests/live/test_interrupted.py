@@ -28,8 +28,8 @@ from taskfold.errors import LogError
 from taskfold.live.waiters import Waiter
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import NdjsonLog
-from taskfold.log.opening import open_log
+from taskfold.log.ndjson.log import NdjsonLog
+from taskfold.log.registry import open_log
 from taskfold.model.record import Record
 from taskfold.testing.logs import record_of
 
@@ -362,9 +362,9 @@ def test_an_import_that_is_interrupted_adds_nothing(request: pytest.FixtureReque
 def test_an_import_that_is_killed_adds_nothing(tmp_path: Path) -> None:
     code = """
 import os, sys
-from taskfold.log.ndjson import NdjsonLog
-from taskfold.log.opening import open_log
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.ndjson.log import NdjsonLog
+from taskfold.log.registry import open_log
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.testing.logs import record_of
 log = NdjsonLog(sys.argv[1])
 for version in range(1, 3_000):

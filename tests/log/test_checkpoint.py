@@ -19,7 +19,7 @@ from taskfold.live.engine import _RECORDS_PER_CHECKPOINT
 from taskfold.live.store import Store
 from taskfold.log.checkpoint import CHECKPOINT_FORMAT, Checkpoint, _Head, from_parts, to_parts
 from taskfold.log.index_map import Positions
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Finished, Gap, Observed, Placed, Updated
 

@@ -15,10 +15,10 @@ from support.faulty_library import FROM_THEN_ON, HERE, ONCE, SHORT, library
 __all__ = ["library"]  # a fixture
 
 
-def runs(library: Path, folder: Path, name: str, error: str, mode: int) -> list[dict]:
+def runs(preloaded: Path, folder: Path, name: str, error: str, mode: int) -> list[dict]:
     """Return what became of a log whose n-th call failed, for every n, until nothing failed any more."""
     folder = folder.resolve()
-    settings = {"LD_PRELOAD": str(library), "TASKFOLD_FAULTS": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
+    settings = {"LD_PRELOAD": str(preloaded), "TASKFOLD_FAULTS": str(folder), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, HERE / "failing_log.py", folder, name, error, str(mode)]
     done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

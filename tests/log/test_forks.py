@@ -19,7 +19,7 @@ from support.forking import RECORDS, run_forks
 from taskfold import Engine, events
 from taskfold.live.background import LogListener, Retainer
 from taskfold.log.check import check_log
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.run.process import Handle, Process
 from taskfold.run.supervisor import Supervisor
 

@@ -22,7 +22,7 @@ from taskfold import events as ev
 from taskfold.errors import LogError, SourceError
 from taskfold.log import NdjsonLog
 from taskfold.log.check import check_log, repair
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.model.record import Collected, Record
 from taskfold.testing.logs import record_of, records_of
 

@@ -19,7 +19,7 @@ from taskfold.errors import LogError, SourceError
 from taskfold.log import NdjsonLog
 from taskfold.log.check import check_log
 from taskfold.log.seals import Sealed, good_end, seal, unsealed
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.log.upcast import UPCASTS, Upcast, check_chain, upcaster
 from taskfold.model.record import FORMAT, Collected, Record
 from taskfold.testing.logs import record_of, records_of

@@ -19,7 +19,7 @@ def fill(log, count, allocs=7):
 
 
 def test_a_log_that_is_opened_again_is_read_from_any_position(tmp_path, monkeypatch):
-    monkeypatch.setattr("taskfold.log.sparse.BLOCK_BYTES", 1_000)
+    monkeypatch.setattr("taskfold.log.ndjson.offsets.BLOCK_BYTES", 1_000)
     monkeypatch.setattr("taskfold.log.lines.BLOCK_BYTES", 700)
     path = tmp_path / "log.jsonl"
     with NdjsonLog(path, "1.1.2") as log:

@@ -15,9 +15,9 @@ import pytest
 
 from taskfold.errors import DialectError, LogError, SourceError, VersionConflict
 from taskfold.log import EventLog, MemoryLog, NdjsonLog
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.log.seals import seal, unsealed
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.sources.replay import replay
 from taskfold.testing import LogContract
 from taskfold.testing.logs import record_of, records_of
@@ -35,8 +35,8 @@ class _OnDisk(LogContract):
     def small_pieces(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """So that a small log has many blocks."""
         self.folder = tmp_path
-        monkeypatch.setattr("taskfold.log.sparse.BLOCK_BYTES", 1_000)
-        monkeypatch.setattr("taskfold.log.sqlite_tables._ROWS", 16)
+        monkeypatch.setattr("taskfold.log.ndjson.offsets.BLOCK_BYTES", 1_000)
+        monkeypatch.setattr("taskfold.log.sqlite.tables._ROWS", 16)
 
 
 class TestNdjson(_OnDisk):
@@ -312,7 +312,7 @@ def test_what_is_pending_when_a_sync_fails_at_any_call_is_pending_still(
 def test_who_has_a_log_open_is_told_also_after_it_was_closed_once(name, tmp_path):
     path = tmp_path / name
     NdjsonLog(path, "1.1.2").close() if name == "x.jsonl" else SqliteLog(path, "1.1.2").close()
-    script = "import sys\nfrom taskfold.log.opening import open_log\nwith open_log(sys.argv[1]): print(); input()"
+    script = "import sys\nfrom taskfold.log.registry import open_log\nwith open_log(sys.argv[1]): print(); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

@@ -14,10 +14,10 @@ from support.recordings import bodies, scenarios
 from taskfold import Engine, ManualClock, Record, events, ingest, verify
 from taskfold.live.core import Core
 from taskfold.live.store import Store
-from taskfold.log import ndjson_lines
 from taskfold.log.contract import Ledger, new_header
-from taskfold.log.ndjson import NdjsonLog
-from taskfold.log.opening import open_log
+from taskfold.log.ndjson import records as ndjson_records
+from taskfold.log.ndjson.log import NdjsonLog
+from taskfold.log.registry import open_log
 from taskfold.model.record import Collected, Placed
 
 SECOND = 1_000_000_000
@@ -67,7 +67,7 @@ def test_a_file_of_lines_is_decoded_once_when_an_engine_opens_it(tmp_path, monke
         for number in range(20):
             engine.record("a", "web", events.Driver(), id=f"id-{number}")
     counting = Counting()
-    monkeypatch.setattr(ndjson_lines, "decoder", lambda: counting)
+    monkeypatch.setattr(ndjson_records, "decoder", lambda: counting)
 
     with Engine.open(path, **more) as engine:
         assert engine.store.seq == counting.lines == 21

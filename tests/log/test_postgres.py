@@ -32,7 +32,7 @@ from taskfold.errors import DialectError, Gone, LogError, ReadOnly, SourceError,
 from taskfold.live.background import LogListener
 from taskfold.log import EventLog
 from taskfold.log.check import check_log
-from taskfold.log.postgres import PostgresLog
+from taskfold.log.postgres.log import PostgresLog
 from taskfold.model.clock import ManualClock
 from taskfold.model.record import FORMAT, Collected
 from taskfold.testing import LogContract
@@ -68,7 +68,7 @@ class TestPostgres(LogContract):
     @pytest.fixture(autouse=True)
     def database(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = url
-        monkeypatch.setattr("taskfold.log.postgres_tables._ROWS", 16)
+        monkeypatch.setattr("taskfold.log.postgres.tables._ROWS", 16)
 
     def make_log(self, dialect: str = "1.1.2", region: str = "global") -> EventLog:
         return PostgresLog(self.url, dialect, region)
@@ -185,7 +185,7 @@ def test_a_commit_that_comes_late_is_never_passed_over(url):
 WRITER = """
 import sys
 from taskfold.errors import VersionConflict
-from taskfold.log.postgres import PostgresLog
+from taskfold.log.postgres.log import PostgresLog
 from taskfold.testing.logs import record_of
 log, mine = PostgresLog(sys.argv[1]), 0
 for line in sys.stdin:
@@ -230,7 +230,7 @@ def test_of_eight_processes_who_saw_the_same_version_exactly_one_wins(url):
 
 def test_who_waits_too_long_for_another_is_told(url, monkeypatch):
     with PostgresLog(url, "1.1.2") as first:
-        monkeypatch.setattr("taskfold.log.postgres_tables.LOCK_SECONDS", 0.2)
+        monkeypatch.setattr("taskfold.log.postgres.tables.LOCK_SECONDS", 0.2)
         with PostgresLog(url) as second:
             first.begin_turn()
             with pytest.raises(
@@ -665,7 +665,7 @@ def test_a_damaged_row_is_found_and_the_rest_is_copied(url, tmp_path):
 def test_where_no_notification_comes_through_a_poll_does(url, monkeypatch):
     with Engine.open(url, dialect="1.1.2") as first, Engine.open(url) as second:
         with monkeypatch.context() as patch:
-            patch.setattr("taskfold.log.postgres._CHANNEL", "elsewhere")
+            patch.setattr("taskfold.log.postgres.log._CHANNEL", "elsewhere")
             second.store.log.listen()
         with LogListener(second, poll_seconds=0.05):
             first.place({"ID": "a"})

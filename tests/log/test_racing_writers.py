@@ -18,7 +18,7 @@ import pytest
 
 from taskfold.errors import LogError, VersionConflict
 from taskfold.log.contract import StoredLog
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.model.record import Collected, Record
 from taskfold.testing.logs import record_of, records_of
 
@@ -204,7 +204,7 @@ def test_a_log_that_was_taken_back_has_one_writer_again(tmp_path, meanwhile):
 BEGINNER = """
 import sys, time
 from taskfold.errors import LogError, VersionConflict
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.testing.logs import record_of
 for line in sys.stdin:
     told = ""

@@ -24,7 +24,7 @@ from taskfold import Engine, events, inputs
 from taskfold.errors import DialectError, Gone, LogError, ReadOnly
 from taskfold.live.background import LogListener
 from taskfold.live.cursor import Cursor
-from taskfold.log.opening import open_reader
+from taskfold.log.registry import open_reader
 from taskfold.nomad.importing.observation import observation_from_json
 
 NAMES = ["tasks.db", "tasks.jsonl"]

@@ -19,9 +19,9 @@ from taskfold import Engine, ingest, inputs, replay
 from taskfold import events as ev
 from taskfold.errors import DecodeError, DialectError, LogError, SourceError, VersionConflict
 from taskfold.log.contract import Append
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.log.seals import unsealed
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.record import Record
 
 BY_NAME = {str(scenario): scenario for scenario in scenarios()}
@@ -89,7 +89,7 @@ def test_a_second_writer_is_told_and_readers_are_not_in_the_way(path):
 
 
 def test_a_writer_in_another_process_is_told_too(path):
-    code = f"from taskfold.log.sqlite import SqliteLog; SqliteLog({str(path)!r})"
+    code = f"from taskfold.log.sqlite.log import SqliteLog; SqliteLog({str(path)!r})"
     with SqliteLog(path):
         ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
 
@@ -348,7 +348,7 @@ def test_of_eight_writers_who_saw_the_same_version_exactly_one_wins(tmp_path, na
 RACER = """
 import sys, time
 from taskfold.errors import LogError, VersionConflict
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.testing.logs import record_of
 for line in sys.stdin:
     version = int(line)

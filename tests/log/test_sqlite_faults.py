@@ -13,7 +13,7 @@ import pytest
 from support.faulty_library import FROM_THEN_ON, HERE, ONCE, SHORT, library
 from taskfold import Engine, events
 from taskfold.errors import DecodeError, Gone, LogError
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.testing.logs import record_of
 
 __all__ = ["library"]  # a fixture

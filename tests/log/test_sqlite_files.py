@@ -19,13 +19,13 @@ import pytest
 from support.command_line import refused, run
 from taskfold import Engine, diff, events, history, ingest, replay, verify
 from taskfold.errors import LogError, SourceError
-from taskfold.log import sqlite as sqlite_log
-from taskfold.log import sqlite_tables
-from taskfold.log.check import check_log, is_log, repair
+from taskfold.log.check import check_log, repair
 from taskfold.log.lines import is_database
-from taskfold.log.ndjson import NdjsonLog
-from taskfold.log.opening import open_log
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.ndjson.log import NdjsonLog
+from taskfold.log.registry import is_log, open_log
+from taskfold.log.sqlite import log as sqlite_log
+from taskfold.log.sqlite import tables as sqlite_tables
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.testing.logs import record_of, records_of
 
 DATA = Path(__file__).parents[1] / "data"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.command_line import run
 from support.postgres import Server, server
 from taskfold import Engine, NotFound, Record, Replay, UnknownAllocation, Write, events, history
-from taskfold.log import postgres_tables, sqlite_tables
+from taskfold.log.postgres import tables as postgres_tables
+from taskfold.log.sqlite import tables as sqlite_tables
 from taskfold.model.record import Placed
 from taskfold.sources.history import the_one
 

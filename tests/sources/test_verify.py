@@ -10,7 +10,7 @@ from support import recordings
 from taskfold import Engine, NdjsonLog, ingest, verify
 from taskfold import events as ev
 from taskfold.log.seals import seal, unsealed
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.record import Record
 
 

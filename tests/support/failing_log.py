@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from taskfold.errors import LogError, VersionConflict
 from taskfold.log.contract import Append, StoredLog
-from taskfold.log.opening import open_log
+from taskfold.log.registry import open_log
 from taskfold.model.record import Collected, Record
 from taskfold.testing.logs import record_of, records_of
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from taskfold import replay
 from taskfold.errors import LogError
 from taskfold.log.contract import Append
-from taskfold.log.sqlite import SqliteLog
+from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.record import Record
 from taskfold.testing.logs import record_of
 

@@ -71,13 +71,13 @@ def _sources(context: click.Context) -> tuple[str, ...]:
 
 
 def _is_quick(sources: Iterable[str]) -> bool:
-    from taskfold.log.lines import is_database
-    from taskfold.log.opening import is_postgres
+    from taskfold.log.registry import stored_log
 
-    return all(is_postgres(name) or (name != "-" and (is_database(name) or _is_small(name))) for name in sources)
+    logs = ((name, stored_log(name)) for name in sources)
+    return all((log is not None and log.kind.has_index) or (name != "-" and _is_small(name)) for name, log in logs)
 
 
 def _is_small(name: str) -> bool:
-    from taskfold.log.opening import is_postgres
+    from taskfold.log.registry import server_kind
 
-    return not is_postgres(name) and Path(name).stat().st_size <= _LONGEST_BYTES
+    return server_kind(name) is None and Path(name).stat().st_size <= _LONGEST_BYTES

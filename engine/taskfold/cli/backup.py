@@ -8,7 +8,7 @@ from taskfold.cli import _options as options
 from taskfold.cli._progress import Progress
 from taskfold.cli._words import count_text
 from taskfold.log.backup import backup as copy_log
-from taskfold.log.opening import shown_name
+from taskfold.log.names import shown_name
 
 __all__ = ["backup"]
 

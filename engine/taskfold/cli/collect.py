@@ -11,7 +11,8 @@ from taskfold.cli._words import count_text
 from taskfold.fold.status import CLIENT_TERMINAL
 from taskfold.live.engine import Engine
 from taskfold.live.retention import Retention
-from taskfold.log.opening import is_new_log, shown_name
+from taskfold.log.names import shown_name
+from taskfold.log.registry import is_new_log
 
 __all__ = ["collect", "retention_of", "retention_options"]
 

@@ -10,8 +10,9 @@ from taskfold.cli import _options as options
 from taskfold.cli._guard import Notes
 from taskfold.cli._progress import Progress
 from taskfold.cli._words import bytes_text, count_text
-from taskfold.log.lines import BLOCK_BYTES, is_database, open_bytes
-from taskfold.log.opening import is_postgres, shown_name
+from taskfold.log.lines import BLOCK_BYTES, open_bytes
+from taskfold.log.names import shown_name
+from taskfold.log.registry import server_kind, stored_log
 from taskfold.sources.ingest import Ingested, ingest
 from taskfold.sources.replay import Replay
 from taskfold.sources.source import files_of
@@ -48,7 +49,7 @@ def _imported_text(result: Ingested, sources: tuple[str, ...], size_before: int)
     size = f": {bytes_text(result.log_bytes)}"
     if size_before:
         return f"{size}, {bytes_text(result.log_bytes - size_before)} more than before"
-    if any(source == "-" or is_postgres(source) for source in sources):
+    if any(source == "-" or server_kind(source) for source in sources):
         return size
     source_bytes = sum(_unpacked_bytes(file) for source in sources for file in files_of(source))
     share = f", {result.log_bytes / source_bytes:.0%} of" if source_bytes else " of"
@@ -57,7 +58,7 @@ def _imported_text(result: Ingested, sources: tuple[str, ...], size_before: int)
 
 def _unpacked_bytes(file: str) -> int:
     """Return the size of a file without its compression: it is read again, which takes a tenth of an import."""
-    if file != "-" and is_database(file):
+    if stored_log(file) is not None:
         return Path(file).stat().st_size
     with open_bytes(file) as stream:
         return sum(len(block) for block in iter(lambda: stream.read(BLOCK_BYTES), b""))

@@ -18,7 +18,7 @@ from taskfold.cli._screen import Screen
 from taskfold.cli._views import counts_text, show_log
 from taskfold.cli._words import count_text, visible
 from taskfold.log.check import LogCheck, check_log, repair
-from taskfold.log.opening import shown_name
+from taskfold.log.names import shown_name
 from taskfold.model.errors import SourceError
 from taskfold.model.record import Gap, Record
 from taskfold.sources.replay import At, Replay

@@ -23,7 +23,7 @@ from taskfold.live.core import Core
 from taskfold.live.engine import Engine
 from taskfold.log.files import own_file, own_folder
 from taskfold.log.memory import MemoryLog
-from taskfold.log.opening import is_new_log, is_postgres, open_log
+from taskfold.log.registry import is_new_log, open_log, server_kind
 from taskfold.model.dialect import NEWEST_DIALECT, dialect_of
 from taskfold.model.effects import Step
 from taskfold.model.events import wire_type
@@ -50,7 +50,7 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
     """
     if sys.platform != "linux":
         raise Unanswerable("taskfold run needs Linux, where /proc tells one process from another")
-    if log is not None and is_postgres(log):
+    if log is not None and server_kind(log) is not None:
         raise Unanswerable("--log: name a file (x.db, x.jsonl); the processes are of this machine, too")
     begins = log is None or is_new_log(log)
     name = dialect or (NEWEST_DIALECT if begins else None)

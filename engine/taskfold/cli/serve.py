@@ -21,7 +21,8 @@ from taskfold.live.core import Core
 from taskfold.live.engine import Engine
 from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
-from taskfold.log.opening import is_new_log, open_log, open_reader, shown_name
+from taskfold.log.names import shown_name
+from taskfold.log.registry import is_log, is_new_log, open_log, open_reader
 from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.model.duration import NS_PER_SECOND
 from taskfold.model.errors import LogError, ServeError, SourceError, Unreadable

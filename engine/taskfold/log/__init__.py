@@ -1,7 +1,58 @@
-"""Logs: append-only records behind one contract, in memory, as NDJSON files, and in SQLite (`taskfold.log.sqlite`)."""
+"""Logs: append-only records behind one contract, in memory, as NDJSON files, in SQLite and in PostgreSQL.
 
-from taskfold.log.contract import EventLog
-from taskfold.log.memory import MemoryLog
-from taskfold.log.ndjson import NdjsonLog
+A name is resolved when it is first used, so that a store is imported by those who use it.
+"""
 
-__all__ = ["EventLog", "MemoryLog", "NdjsonLog"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from taskfold.log.check import LogCheck, Repair, check_log, repair
+    from taskfold.log.contract import Append, EventLog, StoredLog
+    from taskfold.log.memory import MemoryLog
+    from taskfold.log.ndjson.log import NdjsonLog
+    from taskfold.log.registry import open_log, open_reader, register
+    from taskfold.log.sqlite.log import SqliteLog
+    from taskfold.log.store_kind import StoreKind
+
+__all__ = [
+    "Append",
+    "EventLog",
+    "LogCheck",
+    "MemoryLog",
+    "NdjsonLog",
+    "Repair",
+    "SqliteLog",
+    "StoreKind",
+    "StoredLog",
+    "check_log",
+    "open_log",
+    "open_reader",
+    "register",
+    "repair",
+]
+
+_HOMES: Final = {
+    "check": ("LogCheck", "Repair", "check_log", "repair"),
+    "contract": ("Append", "EventLog", "StoredLog"),
+    "memory": ("MemoryLog",),
+    "ndjson.log": ("NdjsonLog",),
+    "registry": ("open_log", "open_reader", "register"),
+    "sqlite.log": ("SqliteLog",),
+    "store_kind": ("StoreKind",),
+}
+_HOME: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import what a name stands for, and keep it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'taskfold.log' has no attribute {name!r}", name=name)
+    value = globals()[name] = getattr(import_module(f"taskfold.log.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

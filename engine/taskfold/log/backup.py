@@ -8,31 +8,22 @@ kind the records are copied, each at its place, with the mark of what a compacti
 
 from __future__ import annotations
 
-import gzip
 import os
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from io import BufferedWriter
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Final
 
 from taskfold.log.check import check_log
-from taskfold.log.files import new_file
-from taskfold.log.folder import sync_folder
-from taskfold.log.lines import BLOCK_BYTES, is_database, open_bytes, readable
-from taskfold.log.ndjson_lines import is_header, opened, read_records
-from taskfold.log.opening import DATABASES, LINES, is_new_log, is_postgres, open_log, read_server_at_once, shown_name
-from taskfold.log.scan import LogCheck
-from taskfold.log.sparse import Part
-from taskfold.model.errors import LogError, UnreadableLog
+from taskfold.log.damage import LogCheck
+from taskfold.log.files import sync_folder
+from taskfold.log.names import shown_name
+from taskfold.log.registry import is_new_log, kind_named, kinds, log_source, open_log
+from taskfold.log.store_kind import NamedLog, StoreKind
+from taskfold.model.errors import LogError
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["backup", "backup_records"]
-
-_BESIDE_A_DATABASE: Final = ("-wal", "-shm", "-journal")
-_PEEK_BYTES: Final = 64
 
 
 def backup(log: str | Path, copy: str | Path) -> LogCheck:
@@ -44,20 +35,29 @@ def backup(log: str | Path, copy: str | Path) -> LogCheck:
     name = str(log)
     if is_new_log(log):
         raise LogError(f"{shown_name(name)}: there is no log")
-    path = Path(log).absolute()
-    if not is_postgres(name) and not is_postgres(str(copy)):
-        is_rows = _is_database(path, name)
-        if is_rows and str(copy).endswith(DATABASES):
-            return _put(copy, lambda draft: _copy_database(path, draft))
-        if not is_rows and str(copy).endswith(LINES) and not _is_packed(path, name):
-            return _put(copy, lambda draft: _copy_lines(path, name, draft))
-    with _at_once(path, name) as (header, records):
+    source = log_source(log)
+    assert isinstance(source, NamedLog)
+    kind = source.kind
+    if kind.schemes or kind_named(copy) is not kind:
+        return _copy_records(kind, name, copy)
+    # Page by page or line by line, where the store can.
+    return _put(copy, lambda draft: None if kind.copy(name, draft) else _write_snapshot(kind, name, draft))
+
+
+def _copy_records(kind: StoreKind, name: str, copy: str | Path) -> LogCheck:
+    with kind.snapshot(name) as (header, records):
         return backup_records(header, records, copy)
+
+
+def _write_snapshot(kind: StoreKind, name: str, draft: Path) -> None:
+    with kind.snapshot(name) as (header, records):
+        _write(draft, header, records)
 
 
 def backup_records(header: LogHeader, records: Iterable[list[Record]], copy: str | Path) -> LogCheck:
     """Copy records into a log of their own, each at its place; return what is to be said of it. Raises as `backup`."""
-    if not is_postgres(str(copy)):
+    kind = kind_named(copy)
+    if kind is None or not kind.schemes:
         return _put(copy, lambda draft: _write(draft, header, records))
     if not is_new_log(copy):
         raise _exists(shown_name(str(copy)))
@@ -81,17 +81,19 @@ def _write(copy: str | Path, header: LogHeader, records: Iterable[list[Record]])
 
 def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
     """Have a copy made, and put it at its place."""
-    path = Path(copy).absolute()
-    if not path.name.endswith((*DATABASES, *LINES)):
-        raise LogError(f"{copy}: a backup ends in {', '.join((*DATABASES, *LINES))}, or is the URL of a database")
-    _check_free(path)
+    path, kind = Path(copy).absolute(), kind_named(copy)
+    if kind is None:
+        raise LogError(f"{copy}: a backup ends in {', '.join(_endings())}, or is the URL of a database")
+    _check_free(path, kind)
     with _folder_beside(path) as folder:
         draft = folder / path.name
         make(draft)
-        found = check_log(draft)
-        if not found.is_whole:
-            told = f"is damaged, and was not copied: {found.damages[0].message}"
-            raise LogError(f"the log {told}; `taskfold log LOG --repair` copies what is good of it")
+        check = check_log(draft)
+        if not check.is_whole:
+            raise LogError(
+                f"the log is damaged, and was not copied: {check.damages[0].message}; "
+                "`taskfold log LOG --repair` copies what is good of it"
+            )
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         try:
@@ -99,17 +101,24 @@ def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
         except FileExistsError:
             raise _exists(path) from None
     sync_folder(path)
-    found.name = str(copy)
-    return found
+    check.name = str(copy)
+    return check
 
 
-def _check_free(path: Path) -> None:
+def _endings() -> list[str]:
+    """Return how the names of logs end."""
+    return [ending for kind in kinds() for ending in kind.endings]
+
+
+def _check_free(path: Path, kind: StoreKind) -> None:
     """Refuse to overwrite, or to be mixed with what is left of another database. Raises LogError."""
     if os.path.lexists(path):
         raise _exists(path)
-    for left in (path.with_name(path.name + end) for end in _BESIDE_A_DATABASE):
-        if path.name.endswith(DATABASES) and os.path.lexists(left):
-            raise LogError(f"{left}: is left of another database, and would be taken for a part of this one: remove it")
+    for neighbour in (path.with_name(path.name + end) for end in kind.neighbours):
+        if os.path.lexists(neighbour):
+            raise LogError(
+                f"{neighbour}: is left of another database, and would be taken for a part of this one: remove it"
+            )
 
 
 def _exists(name: object) -> LogError:
@@ -124,63 +133,3 @@ def _folder_beside(path: Path) -> Iterator[Path]:
             yield Path(folder)
     except OSError as error:
         raise LogError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-# --- what is copied ---------------------------------------------------------------------------------------------------
-
-
-def _is_database(path: Path, name: str) -> bool:
-    with readable(name):
-        return is_database(path)
-
-
-def _is_packed(path: Path, name: str) -> bool:
-    with open_bytes(path, name) as stream:
-        return isinstance(stream, gzip.GzipFile)
-
-
-@contextmanager
-def _at_once(path: Path, name: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
-    """Lend a log as it is at one moment: its header, and its records."""
-    if is_postgres(name):
-        with read_server_at_once(name) as found:
-            yield found
-    elif _is_database(path, name):
-        from taskfold.log.sqlite_tables import read_database
-
-        with tempfile.TemporaryDirectory() as folder:
-            _copy_database(path, snapshot := Path(folder) / path.name)
-            yield read_database(name, snapshot)
-    else:
-        with open_bytes(path, name) as stream:
-            _check_lines(stream, name)
-            yield read_records(stream, name)
-
-
-def _copy_database(path: Path, draft: Path) -> None:
-    """Copy a database as it is now, page by page: one step is one transaction, which keeps no writer waiting."""
-    from taskfold.log.sqlite_tables import checked, snapshot
-
-    with snapshot(path) as found:
-        checked(path, found)
-        new_file(draft).close()  # nobody else's to read
-        with closing(sqlite3.connect(draft)) as target:
-            found.database.backup(target)
-
-
-def _copy_lines(path: Path, name: str, draft: Path) -> None:
-    """Copy a file of lines up to its last seal, byte for byte: what comes after it was not acknowledged."""
-    with open_bytes(path, name) as stream:
-        _check_lines(stream, name)
-        size = len(stream.readline())
-        stream.seek(0)
-        _, runs = opened(stream, name, lambda _: None)
-        part = Part(stream, 0, size + sum(run.size for run in runs))
-        with BufferedWriter(new_file(draft)) as file:
-            while block := part.read(BLOCK_BYTES):
-                file.write(block)
-
-
-def _check_lines(stream: BinaryIO, name: str) -> None:
-    if not is_header(stream.peek(_PEEK_BYTES)):  # type: ignore[attr-defined]
-        raise UnreadableLog(f"{name}: is not a taskfold log; `taskfold import` makes one of what a Nomad said")

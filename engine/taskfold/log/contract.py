@@ -407,7 +407,7 @@ class Ledger:
         """
         if version is None:
             version = self.version_of(append.alloc)
-        if not version and _is_remnant(first):
+        if not version and is_remnant(first):
             version = first.version - 1  # of a log that was compacted
         if append.expected_version != version:
             raise VersionConflict(allocation=append.alloc, expected=append.expected_version, found=version)
@@ -452,7 +452,7 @@ class Ledger:
         """
         version = self.versions.get(record.alloc, 0)
         is_next = record.seq == self.seq + 1 or self.seq < record.seq <= self.compacted_seq + 1
-        return is_next and (record.version == version + 1 or (not version and _is_remnant(record)))
+        return is_next and (record.version == version + 1 or (not version and is_remnant(record)))
 
     def note_placed(self, placed: Sequence[Record]) -> None:
         """Remember records that `place` gave, which follow the ones before."""
@@ -475,6 +475,6 @@ class Ledger:
             self._imported[record.alloc] = (record.index, known_by)
 
 
-def _is_remnant(record: Record) -> bool:
+def is_remnant(record: Record) -> bool:
     """Tell whether a record may be the first of its allocation, whatever its version: what a compaction leaves."""
     return isinstance(record.event, Collected) and record.event.body is not UNSET

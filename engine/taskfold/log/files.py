@@ -22,13 +22,19 @@ try:
 except ImportError:  # no system that has it
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["lock", "new_file", "own_file", "own_folder", "take_mode"]
+__all__ = ["is_new", "lock", "new_file", "own_file", "own_folder", "sync_folder", "take_mode"]
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 _LOCKED: WeakValueDictionary[tuple[int, int, int], FileIO] = WeakValueDictionary()
 """The files that this process has locked, by its ID and theirs."""
+
+
+def is_new(path: str | Path) -> bool:
+    """Tell whether a log would be begun there: at a path that has nothing, or an empty file."""
+    file = Path(path)
+    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
 
 
 def own_file(path: str | Path, flags: int = 0) -> FileIO:
@@ -86,6 +92,16 @@ def own_folder(path: Path) -> None:
             raise OSError(errno.EPERM, problem, str(path)) from None
     else:
         path.chmod(_FOLDER_MODE)  # whatever the umask takes away
+
+
+def sync_folder(path: Path) -> None:
+    """Have the folder of a file on disk, with its newest entries, where folders can be opened. Raises OSError."""
+    if hasattr(os, "O_DIRECTORY"):
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def take_mode(file: FileIO, of: FileIO) -> None:

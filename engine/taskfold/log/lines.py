@@ -16,6 +16,7 @@ from taskfold.model.errors import SourceError
 
 __all__ = [
     "BLOCK_BYTES",
+    "GZIP_MAGIC",
     "MAX_LINE_BYTES",
     "SQLITE_MAGIC",
     "begins_as_database",
@@ -41,7 +42,8 @@ _BUFFER_BYTES: Final = 1 << 16
 MAX_LINE_BYTES: Final = 32 << 20
 """The longest line that is read: an allocation with its job is 5 to 50 kB, a list of a thousand of them 10 MB."""
 
-_GZIP: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
+"""How every gzip file begins. Source: RFC 1952, 2.3.1."""
 
 
 @contextmanager
@@ -62,16 +64,16 @@ def readable(name: str) -> Iterator[None]:
 def is_database(path: str | Path) -> bool:
     """Tell whether a file is an SQLite database, which nothing but SQLite may open. Raises OSError.
 
-    Pipes, and whatever else is no file, are none. `taskfold.log.sqlite_files` says why.
+    Pipes, and whatever else is no file, are none. `taskfold.log.sqlite.files` says why.
     """
     found = Path(path).stat()
     if not S_ISREG(found.st_mode) or not found.st_size:
         return False
     if found.st_size % _LEAST_PAGE:
         return begins_as_database(path)  # a damaged one at most, which nobody has open
-    from taskfold.log import sqlite_files  # few files may be one, and the others need no SQLite
+    from taskfold.log.sqlite import files as sqlite_files  # few files may be one, and the others need no SQLite
 
-    return sqlite_files.is_database(path)
+    return sqlite_files.is_claimed(path) or begins_as_database(path)
 
 
 def begins_as_database(path: str | Path) -> bool:
@@ -95,7 +97,7 @@ def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
         raw: BinaryIO = sys.stdin.buffer if is_input else Path(path).open("rb", _BUFFER_BYTES)  # noqa: SIM115 - closed below
         try:
             buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
-            if buffered.peek(2)[:2] == _GZIP:
+            if buffered.peek(2)[:2] == GZIP_MAGIC:
                 with gzip.GzipFile(fileobj=buffered) as unpacked:
                     yield unpacked  # type: ignore[misc]
             else:

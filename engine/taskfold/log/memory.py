@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal
+from taskfold.log.contract import Append, Ledger, check_whole, hole, new_header, removal, taken_header
 from taskfold.log.ownership import Owned
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.model.record import LogHeader, Record
@@ -58,18 +58,33 @@ class MemoryLog(Owned):
             raise
         return placed
 
+    def take(self, header: LogHeader, records: Iterable[Record]) -> None:
+        """Copy the records of another log into this one, which is empty: each at its place. O(records).
+
+        Raises LogError where they are not the records of a whole log.
+        """
+        header, copied = taken_header(self.header, header), list(records)
+        Ledger(header).note_all(copied)
+        self.header = header
+        self._records.extend(copied)
+        self._note_anew()
+
     def recover(self) -> None:
         """Be what the list of records says, where a call was interrupted; else do nothing. O(records)."""
         if self._compacted is not None:
             self._put_compacted()
         if self._is_interrupted:
-            ledger, by_allocation = Ledger(self.header), dict[str, Link]()
-            records = list(self._records.after(0))
-            ledger.note_all(records)
-            for record in records:
-                by_allocation[record.alloc] = longer(by_allocation.get(record.alloc), record)
-            self._ledger, self._by_allocation = ledger, by_allocation
+            self._note_anew()
             self._is_interrupted = False
+
+    def _note_anew(self) -> None:
+        """Know what the list of records says, whatever was known before. O(records)."""
+        ledger, by_allocation = Ledger(self.header), dict[str, Link]()
+        records = list(self._records.after(0))
+        ledger.note_all(records)
+        for record in records:
+            by_allocation[record.alloc] = longer(by_allocation.get(record.alloc), record)
+        self._ledger, self._by_allocation = ledger, by_allocation
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(1)."""

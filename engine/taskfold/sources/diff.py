@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from taskfold.fold.allocation import AllocationState, Fold
 from taskfold.fold.task import TaskState
+from taskfold.log.registry import LogLike
 from taskfold.model.duration import time_text
 from taskfold.model.events import wire_name
 from taskfold.nomad.fields import shown_fields
@@ -39,7 +39,7 @@ class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
 
 
 def diff(
-    source: str | Path, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
+    source: LogLike, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
 ) -> Iterator[Difference]:
     """Return what is different at ``last`` (the end, unless told) from what was at ``first``, sorted by allocation.
 

@@ -20,7 +20,8 @@ from typing import Final
 from taskfold.live.background import Background
 from taskfold.live.engine import Engine
 from taskfold.log.contract import check_dialect
-from taskfold.log.lines import MAX_LINE_BYTES, is_database
+from taskfold.log.lines import MAX_LINE_BYTES
+from taskfold.log.registry import stored_log
 from taskfold.model.errors import ListenerError, SourceError, TaskfoldError
 from taskfold.nomad.importing.observation import Statement
 from taskfold.sources.detect import told_by
@@ -223,8 +224,8 @@ def _opened(source: str) -> FileIO:
     try:
         if source == STANDARD_INPUT:
             return FileIO(sys.stdin.fileno(), closefd=False)
-        if is_database(source):
-            raise SourceError(source, "is an SQLite database, which cannot be followed")
+        if Path(source).exists() and (log := stored_log(source)) is not None:
+            raise SourceError(source, f"is {log.kind.noun}, which cannot be followed")
         return FileIO(source)
     except OSError as error:
         raise SourceError(source, f"cannot be followed: {error.strerror or error}") from None

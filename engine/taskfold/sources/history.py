@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
 from taskfold.fold.allocation import Fold
+from taskfold.log.registry import LogLike
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.errors import UnknownAllocation, UnknownTask
 from taskfold.model.record import Record
@@ -42,7 +42,7 @@ class Entry(Struct, frozen=True):
     """Fields of the allocation and of its tasks; those that change with every write are left out."""
 
 
-def history(source: str | Path, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
+def history(source: LogLike, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
     """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
 
     ``alloc`` is its ID, or enough of the beginning. A log in a database is asked by its index: O(log n); any other

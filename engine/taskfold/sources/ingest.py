@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
 from taskfold.fold.allocation import Fold
-from taskfold.log.contract import StoredLog, check_dialect, kept_records
-from taskfold.log.opening import is_new_log, is_postgres, open_log, shown_name
+from taskfold.log.contract import Append, EventLog, StoredLog, check_dialect, kept_records
+from taskfold.log.names import shown_name
+from taskfold.log.open_log import OpenLog
+from taskfold.log.registry import LogLike, is_new_log, kind_named, open_log, server_kind
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.record import Record
 from taskfold.nomad.importing.importer import Importer
@@ -23,6 +27,8 @@ from taskfold.sources.replay import Replay
 __all__ = ["Ingested", "ingest"]
 
 _RECORDS_PER_STEP: Final = 10_000
+
+L = TypeVar("L", bound=EventLog)
 
 
 class Ingested(Struct, frozen=True, kw_only=True):
@@ -40,17 +46,18 @@ class Ingested(Struct, frozen=True, kw_only=True):
 
 
 def ingest(
-    *sources: str | Path,
-    into: str | Path,
+    *sources: LogLike,
+    into: LogLike,
     dialect: str | None = None,
     on_note: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Replay, int], None] = lambda _replay, _records: None,
 ) -> Ingested:
-    """Import sources into a log, and return what was done. Memory for the live state only.
+    """Import sources into a log, named or open, and return what was done. Memory for the live state only.
 
     A log of another dialect than the one that is named is migrated to that, into a new log: see `sources.migrate`.
     A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, or the
     import is interrupted (Ctrl-C, or a kill), nothing is added, and a log that was begun here is removed, or empty.
+    A log that is open gets all records at the end, by one append, and stays open: memory for the records.
 
     ``on_progress`` is called now and then with the replay and the number of records so far.
     Raises SourceError, LogError and DialectError.
@@ -60,21 +67,20 @@ def ingest(
         size = Path(into).stat().st_size if Path(into).is_file() else None
         return Ingested(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
-    named, into = str(into), into if is_postgres(str(into)) else Path(into).absolute()
-    target = _Target(into, replay)
-    told = 0
+    target = _target_of(into, replay)
+    reported = 0
     try:
         for statement, records in replay.steps():
             target.append(statement, records)
-            if target.count - told >= _RECORDS_PER_STEP:
-                told = target.count
-                on_progress(replay, told)
+            if target.count - reported >= _RECORDS_PER_STEP:
+                reported = target.count
+                on_progress(replay, reported)
     except BaseException as error:
         target.roll_back()
         if not isinstance(error, Exception):
-            on_note(f"{shown_name(str(into))}: the import was interrupted: nothing of it was added")
+            on_note(f"{target.name}: the import was interrupted: nothing of it was added")
         raise
-    target.begin()
+    header = target.begin().header
     target.close()
     importer = replay.importer
     if importer is not None and importer.conflicts_total:
@@ -82,12 +88,12 @@ def ingest(
             f"{_contradiction(importer)} (contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
         )
     return Ingested(
-        log=named,
-        dialect=target.begin().header.dialect,
+        log=str(into) if isinstance(into, (str, os.PathLike)) else target.name,
+        dialect=header.dialect,
         observations=importer.observations if importer else 0,
         records=target.count,
         repeats=importer.repeats if importer else 0,
-        log_bytes=None if is_postgres(str(into)) else Path(into).stat().st_size,
+        log_bytes=target.size(),
     )
 
 
@@ -104,58 +110,125 @@ def _contradiction(importer: Importer) -> str:
     )
 
 
-class _Target:
-    """The log that is imported into: gone on with, or begun when the first observation tells the dialect."""
+class _Target(ABC, Generic[L]):
+    """A log that is imported into."""
 
-    def __init__(self, path: str | Path, replay: Replay) -> None:
-        self.path = path
+    def __init__(self, name: str, replay: Replay, log: L | None) -> None:
+        self.name = name
         self.replay = replay
         self.count = 0
-        self._log: StoredLog | None = None
-        self._is_named = replay.dialect is not None
-        """The dialect was named by the caller, or an observation has told it: it is not asked for again."""
-        if not is_new_log(path):
-            self._log = open_log(path, replay.dialect)
-            try:
-                replay.dialect = self._log.header.dialect
-                replay.importer = _importer(self._log)
-            except BaseException:
-                self._log.close()
-                raise
+        """How many records are new."""
+        self.log = log
+        self._is_of_known_dialect = replay.dialect is not None
+        """The caller named the dialect, or an observation has shown it: none is looked at for it again."""
+        if log is not None:
+            replay.dialect = log.header.dialect
+            replay.importer = _importer(log)
 
-    def begin(self) -> StoredLog:
+    @abstractmethod
+    def begin(self) -> L:
         """Return the log; it is begun when it is needed first."""
-        if self._log is None:
-            self._log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
-        return self._log
+
+    @abstractmethod
+    def add(self, append: Append) -> None:
+        """Add records."""
+
+    @abstractmethod
+    def roll_back(self) -> None:
+        """Leave the log as it was, or none where there was none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Acknowledge what was added."""
+
+    @abstractmethod
+    def size(self) -> int | None:
+        """Return the size of the log's file; None where it has none."""
 
     def append(self, statement: Statement | None, records: list[Record]) -> None:
         """Append the records of one statement, or, without one, a block of records of another log."""
         log = self.begin()
         if statement is None:
-            new = [log.append(record.alloc, record.version - 1, [record], sync=False) for record in records]
-            self.count += sum(map(len, new))
+            for record in records:
+                self.add(Append(record.alloc, record.version - 1, [record]))
             return
-        told = None if self._is_named else told_by(statement)
-        if told is not None:
-            check_dialect(log.header, told)
-            self._is_named = True
+        dialect = None if self._is_of_known_dialect else told_by(statement)
+        if dialect is not None:
+            check_dialect(log.header, dialect)
+            self._is_of_known_dialect = True
         if records:
-            log.append(records[0].alloc, records[0].version - 1, records, sync=False)
-            self.count += len(records)
+            self.add(Append(records[0].alloc, records[0].version - 1, records))
+
+
+class _NamedTarget(_Target[StoredLog]):
+    """A log that is opened for the import, or begun when the first observation shows its dialect."""
+
+    def __init__(self, path: str | Path, replay: Replay) -> None:
+        self.path = path
+        log = None if is_new_log(path) else open_log(path, replay.dialect)
+        try:
+            super().__init__(shown_name(str(path)), replay, log)
+        except BaseException:
+            if log is not None:
+                log.close()
+            raise
+
+    def begin(self) -> StoredLog:
+        if self.log is None:
+            self.log = open_log(self.path, self.replay.dialect or NEWEST_DIALECT)
+        return self.log
+
+    def add(self, append: Append) -> None:
+        self.count += len(self.begin().append(*append[:3], sync=False))
 
     def roll_back(self) -> None:
-        """Leave the log as it was, or none where there was none."""
-        if self._log is not None:
-            self._log.roll_back()
+        if self.log is not None:
+            self.log.roll_back()
 
     def close(self) -> None:
-        """Acknowledge what was appended."""
-        if self._log is not None:
-            self._log.close()
+        if self.log is not None:
+            self.log.close()
+
+    def size(self) -> int | None:
+        kind = kind_named(self.path)
+        return None if kind is None else kind.size(str(self.path))
 
 
-def _importer(log: StoredLog) -> Importer:
+class _OpenTarget(_Target[EventLog]):
+    """A log that is open: what is imported is appended to it at the end, and at once."""
+
+    def __init__(self, log: EventLog, replay: Replay) -> None:
+        if replay.dialect is not None:
+            check_dialect(log.header, replay.dialect)
+        super().__init__(OpenLog(log).name, replay, log)
+        self._log = log
+        self._appends: list[Append] = []
+
+    def begin(self) -> EventLog:
+        return self._log
+
+    def add(self, append: Append) -> None:
+        self._appends.append(append)
+        self.count += len(append.records)
+
+    def roll_back(self) -> None:
+        self._appends.clear()
+
+    def close(self) -> None:
+        self.count = len(self._log.append_all(self._appends))
+
+    def size(self) -> int | None:
+        return None
+
+
+def _target_of(into: LogLike, replay: Replay) -> _NamedTarget | _OpenTarget:
+    """Return what is imported into. Raises LogError and DialectError."""
+    if not isinstance(into, (str, os.PathLike)):
+        return _OpenTarget(into, replay)
+    return _NamedTarget(into if server_kind(into) is not None else Path(into).absolute(), replay)
+
+
+def _importer(log: EventLog) -> Importer:
     """Return an importer that goes on from what a log holds."""
     fold, memory = Fold(log.header.dialect, on_illegal="keep"), Memory()
     for record in kept_records(log):

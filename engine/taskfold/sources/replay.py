@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Generator, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, groupby
 from operator import attrgetter
@@ -14,9 +15,12 @@ from msgspec import UNSET, Struct
 
 from taskfold.fold.allocation import Fold
 from taskfold.fold.status import is_terminal
-from taskfold.log.lines import is_database, open_bytes, readable
-from taskfold.log.opening import is_postgres, shown_name
+from taskfold.log.lines import open_bytes
+from taskfold.log.names import shown_name
+from taskfold.log.open_log import OpenLog
 from taskfold.log.ownership import Owned
+from taskfold.log.registry import LogLike, server_kind, stored_log
+from taskfold.log.store_kind import LogSource
 from taskfold.model.clock import SystemClock
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.duration import time_text
@@ -28,7 +32,7 @@ from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.observation import Observation, Statement
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.detect import detect, unknown_names
-from taskfold.sources.source import DatabaseSource, Deregistered, Source, files_of
+from taskfold.sources.source import Deregistered, Source, StoredSource, files_of
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
 
@@ -90,18 +94,21 @@ class Replay(Owned):
 
     def __init__(
         self,
-        *sources: str | Path,
+        *sources: LogLike,
         dialect: str | None = None,
         at: At | int | str | None = None,
         on_note: Callable[[str], None] = _ignore,
     ) -> None:
-        """Name the sources: files, folders, or ``-`` for standard input; see `taskfold.sources.source`.
+        """Name the sources: files, folders, or ``-`` for standard input (`taskfold.sources.source`); or give a log.
 
         ``on_note`` is told, in a sentence, of what was passed over, and of a Nomad that is newer than we know.
         """
-        self.sources = [file for source in sources for file in files_of(str(source))]
+        self._log = _open_log_of(sources)
+        """The log that is open already, in place of what is named."""
+        files = [] if self._log is not None else [file for source in sources for file in files_of(str(source))]
+        self.sources = files if self._log is None else [self._log.name]
         # Whoever reads may change the working directory meanwhile.
-        self._paths = [_path_of(name) for name in self.sources]
+        self._paths = [_path_of(name) for name in files]
         self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
         self.dialect = dialect
         """The dialect: as named, else, once it is being read, as detected."""
@@ -178,12 +185,12 @@ class Replay(Owned):
         Else O(records), and memory for those that begin so. Raises as iterating does.
         """
         found: dict[str, list[Record]] = {}
-        is_asked = self.at == At() and len(self.sources) == 1 and _is_utf8(prefix)
-        if is_asked and _is_log_of_rows(self._paths[0], self.sources[0]):
-            source = DatabaseSource(self.sources[0], self._paths[0])
-            self.header, found = source.matching(prefix)
-            self._check_dialect(self.header, source.name)
-            return found
+        if self.at == At() and len(self.sources) == 1 and _is_utf8(prefix):
+            log = self._log or stored_log(self._paths[0], self.sources[0])
+            if log is not None:
+                self.header, found = log.matching(prefix)
+                self._check_dialect(self.header, log.name)
+                return found
         for record in self:
             if record.alloc.startswith(prefix):
                 found.setdefault(record.alloc, []).append(record)
@@ -209,7 +216,7 @@ class Replay(Owned):
         """
         return self._statements(self._open())
 
-    def _statements(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[Statement]:
+    def _statements(self, sources: Iterator[Source | StoredSource]) -> Iterator[Statement]:
         found: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
         if self.dialect is None:
             self.dialect, found = detect(found)
@@ -218,13 +225,16 @@ class Replay(Owned):
                 self._note_unknown(statement)
             yield statement
 
-    def _open(self) -> Generator[Source | DatabaseSource, None, None]:
+    def _open(self) -> Generator[Source | StoredSource, None, None]:
         """Open one source after the other, and close each when the next is asked for."""
         self._done_bytes = 0
+        if self._log is not None:
+            yield StoredSource(self._log)
+            return
         for name, path in zip(self.sources, self._paths, strict=True):
-            if _is_log_of_rows(path, name):
+            if (log := stored_log(path, name)) is not None:
                 self._stream = None
-                yield DatabaseSource(name, path)
+                yield StoredSource(log)
                 continue
             with open_bytes(path, name) as stream:
                 self._stream = stream
@@ -255,7 +265,7 @@ class Replay(Owned):
                 return
             yield from self._imported(chain([first], sources))
 
-    def _imported(self, sources: Iterator[Source | DatabaseSource]) -> Iterator[tuple[Statement, list[Record]]]:
+    def _imported(self, sources: Iterator[Source | StoredSource]) -> Iterator[tuple[Statement, list[Record]]]:
         """Yield each statement with the records that explain it, those of each allocation apart."""
         for statement in self._statements(sources):
             if self.importer is None:
@@ -292,7 +302,7 @@ class Replay(Owned):
         """Yield all records of the sources."""
         return (record for _, records in self.steps() for record in records)
 
-    def _of_log(self, source: Source | DatabaseSource) -> Iterator[list[Record]]:
+    def _of_log(self, source: Source | StoredSource) -> Iterator[list[Record]]:
         if len(self.sources) > 1:
             raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
         header, records = source.log()
@@ -322,15 +332,23 @@ class Replay(Owned):
                 self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
 
 
-def _of_nomad(source: Source | DatabaseSource) -> Iterator[Statement]:
+def _of_nomad(source: Source | StoredSource) -> Iterator[Statement]:
     if source.is_log:
         raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
     return source.statements()
 
 
+def _open_log_of(sources: Sequence[LogLike]) -> LogSource | None:
+    """Return the log that is open among the sources; None where all are named. Raises SourceError for several."""
+    logs = [OpenLog(source) for source in sources if not isinstance(source, (str, os.PathLike))]
+    if logs and len(sources) > 1:
+        raise SourceError(logs[0].name, "is a taskfold log: it cannot be read together with other sources")
+    return logs[0] if logs else None
+
+
 def _path_of(name: str) -> str:
     """Return the path of a source, wherever one is; what is no file is named as it is."""
-    return name if name == "-" or is_postgres(name) else str(Path(name).absolute())
+    return name if name == "-" or server_kind(name) is not None else str(Path(name).absolute())
 
 
 def _is_utf8(text: str) -> bool:
@@ -342,12 +360,6 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _is_log_of_rows(path: str, name: str) -> bool:
-    """Tell whether a source is a database, which has an index."""
-    with readable(name):
-        return is_postgres(name) or (path != "-" and is_database(path))
-
-
 def _size(path: str) -> int:
     try:
         return Path(path).stat().st_size
@@ -356,12 +368,12 @@ def _size(path: str) -> int:
 
 
 def replay(
-    *sources: str | Path,
+    *sources: LogLike,
     at: At | int | str | None = None,
     dialect: str | None = None,
     on_note: Callable[[str], None] = _ignore,
 ) -> Replay:
-    """Return the replay of a source: iterate over its records, fold it, or ask for snapshots.
+    """Return the replay of a source, or of a log that is open: iterate over its records, fold it, or ask for snapshots.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()

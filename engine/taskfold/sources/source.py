@@ -19,16 +19,18 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from taskfold.log.lines import MAX_LINE_BYTES, SQLITE_MAGIC, lines, readable
-from taskfold.log.ndjson_lines import is_header, read_records, tail_note
-from taskfold.log.opening import is_postgres, newest_on_server, read_server, read_server_matching, shown_name
+from taskfold.log.header import is_header
+from taskfold.log.lines import MAX_LINE_BYTES, lines, readable
+from taskfold.log.ndjson.records import read_records, tail_note
+from taskfold.log.registry import kind_of_bytes
+from taskfold.log.store_kind import LogSource
 from taskfold.model.errors import DecodeError, SourceError
 from taskfold.model.record import LogHeader, Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE, compact, fields_from_json
 from taskfold.nomad.importing.facts import EvaluationWrite, Payload, facts_of_payload
 from taskfold.nomad.importing.observation import INDEX_DIGITS, Statement, observation_from_fields, other_object
 
-__all__ = ["MAX_DOCUMENT_BYTES", "DatabaseSource", "Deregistered", "Source", "files_of", "statements_of_line"]
+__all__ = ["MAX_DOCUMENT_BYTES", "Deregistered", "Source", "StoredSource", "files_of", "statements_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
 """The largest document over several lines that is read: it is held in memory."""
@@ -74,42 +76,22 @@ _decode_raw: Final = msgspec.json.Decoder(Raw).decode
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class DatabaseSource:
-    """A log in a database: of a server, named by its URL, or in a file."""
+class StoredSource:
+    """A log that is no stream of lines: one in a store, by its name, or one that is open."""
 
     is_log = True
 
-    def __init__(self, name: str, path: str = "") -> None:
-        self.name = shown_name(name)
-        self._url = path or name
+    def __init__(self, log: LogSource) -> None:
+        self.name = log.name
+        self._log = log
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of the log, and its records in blocks. Raises SourceError."""
-        if is_postgres(self._url):
-            return read_server(self._url)
-        from taskfold.log.sqlite_tables import read_database
-
-        return read_database(self.name, self._url)
-
-    def matching(self, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-        """Return the header of the log, and the records of the one allocation whose ID begins like this, or is this.
-
-        Where several begin so, their IDs without records. By the index of the database: O(log n) for each ID, and
-        O(records) of the one. Raises SourceError.
-        """
-        if is_postgres(self._url):
-            return read_server_matching(self._url, prefix)
-        from taskfold.log.sqlite_tables import read_matching
-
-        return read_matching(self.name, self._url, prefix)
+        return self._log.read()
 
     def newest(self) -> int | None:
-        """Return the position of the newest record; None where the database cannot tell. Raises SourceError."""
-        if is_postgres(self._url):
-            return newest_on_server(self._url)
-        from taskfold.log.sqlite_tables import newest_in
-
-        return newest_in(self._url)
+        """Return the position of the newest record; None where the store cannot tell. Raises SourceError."""
+        return self._log.newest()
 
     def statements(self) -> Iterator[Statement]:
         """Raise SourceError: it has none."""
@@ -152,8 +134,8 @@ class Source:
         self._on_gone = on_gone
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
-        if start.startswith(SQLITE_MAGIC):
-            raise SourceError(name, "is an SQLite database that is packed or piped: it can be read from its own file")
+        if (kind := kind_of_bytes(start)) is not None:
+            raise SourceError(name, f"is {kind.noun} that is packed or piped: it can be read from its own file")
         self.is_log = is_header(start)
         """Whether it is a log of taskfold's own, which has records; else it has observations."""
 

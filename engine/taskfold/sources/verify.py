@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, field
 
 from taskfold.fold.allocation import Allocation, Fold, current_field
+from taskfold.fold.lifecycle import lifecycle_of
+from taskfold.log.check import checkpoint_parts
+from taskfold.log.checkpoint import from_parts
+from taskfold.log.contract import Ledger, check_dialect
+from taskfold.log.damage import Damage
+from taskfold.log.names import shown_name
+from taskfold.log.registry import LogLike, is_log, log_source
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.record import Record, Updated
 from taskfold.nomad.importing.importer import Importer, JobConflict
@@ -89,43 +95,40 @@ class Report(Struct, kw_only=True):
             self.divergences.append(divergence)
 
 
-def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None) -> Report:
-    """Return what is wrong with a source, if anything.
+def verify(*sources: LogLike, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None) -> Report:
+    """Return what is wrong with a source, or with a log, named or open, if anything.
 
     What a Nomad said is imported, each record is written and read as a log would, and folded; then the fold is compared
     with what was observed, at every index and key by key. In a log, order and structure are checked.
     O(length); memory for the live state only. Raises SourceError for what cannot be read at all.
     """
-    # What is needed for logs only is imported when one is verified: many import this module for its types.
-    from taskfold.sources.verify_log import LogVerifier, is_log, verify_log
-
     report = Report()
-    if len(sources) == 1 and is_log(str(sources[0])):
-        verify_log(str(sources[0]), dialect, report)
+    if len(sources) == 1 and is_log(sources[0]):
+        _verify_log(sources[0], dialect, report)
         return report
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     fold: Fold | None = None
-    check: LogVerifier | None = None
+    check: _LogVerifier | None = None
     past = _Past()
     for statement, records in replay.steps():
         fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
         if statement is None:  # a log on standard input
-            check = check or LogVerifier(replay.sources[0], replay.header, fold, report)
+            check = check or _LogVerifier(replay.sources[0], replay.header, fold, report)
             for record in records:
                 check.record(record)
             continue
         alloc = statement.alloc if isinstance(statement, Observation) else records[0].alloc
-        explained = _Explained(statement, alloc, records, states_of(fold, alloc))
+        explained = _Explained(statement, alloc, records, _states_of(fold, alloc))
         past.keep(fold.allocations.get(alloc), records)
         for record in records:
-            report.records[type_name(record)] += 1
+            report.records[_type_name(record)] += 1
             fold.apply(_as_read_back(record))
         if isinstance(statement, Observation):
             _compare(fold, statement, explained, past, report)
         if any(isinstance(record.event, Updated) and record.event.job_source for record in records):
             _compare_job(fold, replay.importer, explained, report)
     report.dialect = replay.dialect or ""
-    count_states(fold, report)
+    _count_states(fold, report)
     if replay.importer is not None:
         report.observations = replay.importer.observations
         report.repeats = replay.importer.repeats
@@ -135,7 +138,7 @@ def verify(*sources: str | Path, dialect: str | None = None, on_note: Callable[[
     return report
 
 
-def states_of(fold: Fold, alloc: str) -> dict[str, str]:
+def _states_of(fold: Fold, alloc: str) -> dict[str, str]:
     found = fold.allocations.get(alloc)
     return {} if found is None else {name: task.state for name, task in found.tasks.items()}
 
@@ -145,7 +148,7 @@ def _as_read_back(record: Record) -> Record:
     return msgspec.json.decode(msgspec.json.encode(record), type=Record)
 
 
-def type_name(record: Record) -> str:
+def _type_name(record: Record) -> str:
     return str(type(record.event).__struct_config__.tag)
 
 
@@ -236,10 +239,118 @@ def _job_divergence(conflict: JobConflict) -> Divergence:
     )
 
 
-def count_states(fold: Fold | None, report: Report) -> None:
+def _count_states(fold: Fold | None, report: Report) -> None:
     """Fill in what was counted."""
     if fold is not None:
         report.allocations = len(fold)
         for allocation in fold.allocations.values():
             report.tasks += len(allocation.tasks)
             report.irregular += sum(task.seldom.irregular for task in allocation.tasks.values())
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+
+def _verify_log(log: LogLike, dialect: str | None, report: Report) -> None:
+    """Check a log: whether it is as it was written, its order, and the checkpoint that it keeps."""
+    source = log_source(log)
+    state, scanned = source.scan()
+    if dialect is not None:
+        check_dialect(state.header, dialect)
+    report.dialect = state.header.dialect
+    fold = Fold(state.header.dialect, on_illegal="keep")
+    verifier = _LogVerifier(source.name, state.header, fold, report)
+    checkpoint = from_parts(checkpoint_parts(log), fold.dialect)
+    for item in scanned:
+        if isinstance(item, Damage):
+            if item.is_unreadable:
+                raise SourceError(source.name, item.message, line=item.line)
+            verifier.damage(item)
+            continue
+        verifier.record(item)
+        if checkpoint is not None and item.seq == checkpoint.seq:
+            verifier.checkpoint(checkpoint.fold)
+    _count_states(fold, report)
+
+
+class _LogVerifier:
+    """The checks of a log: its order, its versions, its indexes."""
+
+    def __init__(self, name: str, header: LogHeader | None, fold: Fold, report: Report) -> None:
+        self.name = shown_name(name)
+        self.header = header
+        self.fold = fold
+        self.report = report
+        self.ledger = Ledger(header)
+        self.indexes: dict[str, int] = {}
+        self.count = 0
+
+    def record(self, record: Record) -> None:
+        """Check that a record follows the ones before it, and fold it."""
+        self.report.records[_type_name(record)] += 1
+        self.count += 1
+        if self.count == 1:
+            self._header(record)
+        index = self.indexes.get(record.alloc, 0)
+        if not self.ledger.follows(record):
+            self._expect(record, "$.Seq", self.ledger.seq + 1, record.seq, "positions count 1, 2, 3 … without a hole")
+            version = self.ledger.versions.get(record.alloc, 0) + 1
+            self._expect(record, "$.Version", version, record.version, "versions count 1, 2, 3 … inside an allocation")
+        if record.index < index:
+            self._expect(record, "$.Index", f"at least {index}", record.index, "the index of an allocation never falls")
+        self.indexes[record.alloc] = max(index, record.index)
+        self.ledger.seq, self.ledger.versions[record.alloc] = record.seq, record.version
+        self.fold.apply(record)
+
+    def damage(self, damage: Damage) -> None:
+        """Report what is not as it was written."""
+        places = (("line", damage.line), ("Seq", damage.seq))
+        where = next((f", {name} {place}" for name, place in places if place is not None), "")
+        self._add(f"{self.name}{where}", "$", "what was written", "something else", damage.message)
+
+    def checkpoint(self, kept: Fold) -> None:
+        """Check that the checkpoint that was made at this position is the state there."""
+        live = {alloc: found.freeze() for alloc, found in self.fold.allocations.items() if not found.collected}
+        held = {alloc: found.freeze() for alloc, found in kept.allocations.items()}
+        for alloc in sorted({*live, *held}):
+            if live.get(alloc) != held.get(alloc):
+                why = "the checkpoint says something else than the records before it: it is to be made anew"
+                position = f"{self.name}, checkpoint at {self.ledger.seq}"
+                self._add(position, "$", "what the records fold to", "what the checkpoint holds", why, alloc=alloc)
+
+    def _header(self, record: Record) -> None:
+        """Check that the log was written with the table that it is read with."""
+        if self.header is not None and self.header.lifecycle:
+            known = lifecycle_of(self.header.dialect).fingerprint
+            why = "the log was written with another lifecycle table: its states may be folded differently now"
+            self._expect(record, "header.lifecycle", known, self.header.lifecycle, why)
+
+    def _expect(self, record: Record, path: str, expected: Any, found: Any, why: str) -> None:
+        if expected != found:
+            position = f"{self.name}, record {self.count}"
+            self._add(position, path, expected, found, why, alloc=record.alloc, record=record)
+
+    def _add(
+        self,
+        position: str,
+        path: str,
+        expected: Any,
+        found: Any,
+        why: str,
+        *,
+        alloc: str = "",
+        record: Record | None = None,
+    ) -> None:
+        self.report.add(
+            Divergence(
+                position=position,
+                index=0 if record is None else record.index,
+                alloc=alloc,
+                path=path,
+                expected=expected,
+                found=found,
+                recorded=() if record is None else (record,),
+                state_before=_states_of(self.fold, alloc),
+                why=why,
+            )
+        )

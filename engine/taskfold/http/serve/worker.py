@@ -40,7 +40,7 @@ from taskfold.http.serve.regions import Peers
 from taskfold.http.serve.server import Server, new_loop
 from taskfold.live.background import LogListener
 from taskfold.live.engine import Engine
-from taskfold.log.opening import open_reader
+from taskfold.log.registry import open_reader
 
 __all__ = ["Worker", "main"]
 

@@ -1,8 +1,9 @@
 """What lies beside a database before SQLite opens it: a write-ahead log that is its own, another's, or damaged.
 
 SQLite takes in whatever whole frames a ``-wal`` of the right name has, whosever they are, and passes over all that
-comes after a frame that is not whole, however much that is. Each commit of a log has its head in it (`sqlite_head`), at
-the end of a page of its own, so that the frames can be read without SQLite: whose commits they are, and up to which.
+comes after a frame that is not whole, however much that is. Each commit of a log has its head in it
+(`taskfold.log.sqlite.head`), at the end of a page of its own, so that the frames can be read without SQLite: whose
+commits they are, and up to which.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-from taskfold.log.ndjson_lines import header_of
-from taskfold.log.sqlite_files import neighbour, unshared, uri
-from taskfold.log.sqlite_head import HEAD_BYTES, MARK, Head
+from taskfold.log.header import header_of
+from taskfold.log.sqlite.files import neighbour, unshared, uri
+from taskfold.log.sqlite.head import HEAD_BYTES, MARK, Head
 from taskfold.model.errors import LogError, TaskfoldError, UnreadableLog
 
 __all__ = ["Wal", "check_beside", "check_newest", "check_nothing_beside", "lock_file", "unwritten"]

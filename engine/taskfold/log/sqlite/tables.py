@@ -16,13 +16,12 @@ import msgspec
 from msgspec import UNSET
 
 from taskfold.log.contract import OnHole, kept_hole, present
-from taskfold.log.files import new_file
-from taskfold.log.folder import sync_folder
+from taskfold.log.files import new_file, sync_folder
+from taskfold.log.header import header_of, header_text
 from taskfold.log.lines import is_database
-from taskfold.log.ndjson_lines import header_of, header_text
-from taskfold.log.sqlite_files import Connection, neighbour, uri
-from taskfold.log.sqlite_head import Head
-from taskfold.log.sqlite_wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
+from taskfold.log.sqlite.files import Connection, neighbour, uri
+from taskfold.log.sqlite.head import Head
+from taskfold.log.sqlite.wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
 from taskfold.log.upcast import record_decoder, upcaster
 from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record

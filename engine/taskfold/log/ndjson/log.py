@@ -33,13 +33,13 @@ from taskfold.log.contract import (
     removal,
     taken_header,
 )
-from taskfold.log.files import lock, new_file, own_file, take_mode
-from taskfold.log.folder import sync_folder
+from taskfold.log.files import is_new, lock, new_file, own_file, sync_folder, take_mode
+from taskfold.log.header import header_line, is_header
 from taskfold.log.lines import blocks, is_database, open_bytes
-from taskfold.log.ndjson_lines import decoded, header_line, is_header, is_new, opened, runs_of
+from taskfold.log.ndjson.offsets import Blocks, Part
+from taskfold.log.ndjson.records import decoded, opened, runs_of
 from taskfold.log.ownership import Owned
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
-from taskfold.log.sparse import Blocks, Part
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import LogError, SourceError, TaskfoldError, UnreadableLog
 from taskfold.model.record import FORMAT, LogHeader, Record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskfold.log.postgres import PostgresLog
+from taskfold.log.postgres.log import PostgresLog
 from taskfold.log.read_only import ReadOnlyLog
 
 __all__ = ["PostgresReader"]

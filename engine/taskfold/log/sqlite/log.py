@@ -18,7 +18,6 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from taskfold.log import sqlite_tables as tables
 from taskfold.log.contract import (
     Append,
     Ledger,
@@ -32,12 +31,13 @@ from taskfold.log.contract import (
     taken_header,
 )
 from taskfold.log.entries import Entries, digest_in, entries_of
-from taskfold.log.files import lock, own_file
-from taskfold.log.ndjson_lines import header_text, is_new
+from taskfold.log.files import is_new, lock, own_file
+from taskfold.log.header import header_text
 from taskfold.log.ownership import Owned
-from taskfold.log.sqlite_files import neighbour
-from taskfold.log.sqlite_head import Head, digest_of
-from taskfold.log.sqlite_wal import lock_file
+from taskfold.log.sqlite import tables
+from taskfold.log.sqlite.files import neighbour
+from taskfold.log.sqlite.head import Head, digest_of
+from taskfold.log.sqlite.wal import lock_file
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import Gone, LogError, TaskfoldError, UnreadableLog
 from taskfold.model.record import LogHeader, Record

@@ -2,102 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 import msgspec
-from msgspec import Struct
 
-from taskfold.log.contract import check_format, check_header
 from taskfold.log.entries import decoder
+from taskfold.log.header import UNSEALED, read_header
 from taskfold.log.lines import blocks
-from taskfold.log.seals import Run, Sealed, Tail, seal, unsealed
+from taskfold.log.seals import Run, Sealed, Tail
 from taskfold.log.upcast import upcaster
-from taskfold.model.errors import DialectError, LogError, SourceError, UnreadableLog
+from taskfold.model.errors import SourceError
 from taskfold.model.record import LogHeader, Record
 
 __all__ = [
-    "UNSEALED",
-    "DamagedHeader",
-    "header_line",
-    "header_of",
-    "header_text",
-    "is_header",
-    "is_new",
+    "decoded",
     "is_record",
-    "read_header",
+    "opened",
     "read_records",
+    "runs_of",
     "tail_note",
+    "unsealed_runs",
 ]
-
-UNSEALED: Final = 1
-"""The record format whose lines have no seals."""
-
-_FIRST_WITH_UUID: Final = 3
-_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-_decode_header: Final = msgspec.json.Decoder(LogHeader).decode
-_encode: Final = msgspec.json.Encoder().encode
-
-
-class _Format(Struct):
-    """What a header of any format says."""
-
-    taskfold: int
-
-
-def is_new(path: str | Path) -> bool:
-    """Tell whether a log would be begun there: at a path that has nothing, or an empty file."""
-    file = Path(path)
-    return not file.exists() or (file.is_file() and file.stat().st_size == 0)
-
-
-def is_header(line: bytes) -> bool:
-    """Tell whether a line says that it is the header of a taskfold log."""
-    return line.lstrip().startswith(b'{"taskfold":')
-
-
-class DamagedHeader(UnreadableLog):
-    """A header is none, or not the one that was written."""
-
-
-def header_line(header: LogHeader) -> bytes:
-    """Return the first line of a log: its header, sealed."""
-    return seal(_encode(header) + b"\n")
-
-
-def header_text(header: LogHeader) -> str:
-    """Return the header as databases have it: the line of a file, with its seal."""
-    return header_line(header).decode().removesuffix("\n")
-
-
-def header_of(line: bytes) -> LogHeader:
-    """Return the header that a line says. Raises LogError and DialectError, saying what is wrong with it."""
-    try:
-        source = msgspec.json.decode(unsealed(line), type=_Format).taskfold
-        check_format(source)
-        if source != UNSEALED and b'"Seal"' not in line:
-            raise UnreadableLog(f"it has no seal; the format of a log without seals is {UNSEALED}")
-        if source != UNSEALED and seal(unsealed(line)) != line:
-            raise DamagedHeader("it is damaged: what is there is not what was written")
-        header = _decode_header(line if source == UNSEALED else unsealed(line))
-        if source >= _FIRST_WITH_UUID and not _UUID.fullmatch(header.uuid):
-            raise DamagedHeader(f"expected a UUID, found {header.uuid!r}")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DamagedHeader(str(error)) from None
-    check_header(header)
-    return header
-
-
-def read_header(line: bytes, name: str) -> LogHeader:
-    """Return the header that a log's first line says. Raises SourceError."""
-    try:
-        return header_of(line)
-    except (LogError, DialectError) as error:
-        raise SourceError(name, f"not the header of a taskfold log: {error}", line=1) from None
 
 
 def tail_note(name: str, tail: Tail) -> str:
@@ -136,7 +63,14 @@ def runs_of(
     """Yield whole lines of a log, checked where its format has seals. Raises SourceError."""
     if header.taskfold != UNSEALED:
         yield from Sealed(name, offset, is_record=is_record, on_tail=on_tail).runs(of_blocks)
-        return
+    else:
+        yield from unsealed_runs(of_blocks, offset, on_tail)
+
+
+def unsealed_runs(
+    of_blocks: Iterable[tuple[int, bytes]], offset: int, on_tail: Callable[[Tail], None]
+) -> Iterator[Run]:
+    """Yield the whole lines of a log that has no seals, whose first stands at this byte."""
     for number, block in of_blocks:
         end = block.rfind(b"\n") + 1
         yield Run(number, block[:end], end)

@@ -13,8 +13,8 @@ import psycopg
 
 from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
 from taskfold.log.entries import INT64, Entry
-from taskfold.log.ndjson_lines import header_of, header_text
-from taskfold.log.opening import shown_name
+from taskfold.log.header import header_of, header_text
+from taskfold.log.names import shown_name
 from taskfold.log.upcast import record_decoder
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import LogError, SourceError, UnreadableLog

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from taskfold.log.lines import begins_as_database
 from taskfold.log.ownership import Owned
 
-__all__ = ["Connection", "is_database", "neighbour", "unshared", "uri"]
+__all__ = ["Connection", "is_claimed", "neighbour", "unshared", "uri"]
 
 _CODE: Final = 0xFF
 """What a code of SQLite's says without its details."""
@@ -93,8 +92,11 @@ def uri(path: Path, *options: str) -> str:
     return f"file:{quote(str(path.absolute()))}?{'&'.join(('mode=ro', *options))}"
 
 
-def is_database(path: str | Path) -> bool:
-    """Tell whether a file is an SQLite database, as SQLite says. Raises OSError."""
+def is_claimed(path: str | Path) -> bool:
+    """Tell whether SQLite takes a file for a database, or has it open, so that nobody else may open it. Raises OSError.
+
+    A file that is not claimed may be a damaged database at most.
+    """
     found = Path(path).stat()
     with _opening:
         if (found.st_dev, found.st_ino) in _connections:
@@ -106,5 +108,5 @@ def is_database(path: str | Path) -> bool:
     except sqlite3.DatabaseError as error:
         # What it cannot open, or calls no database, it has not open, either: nobody's locks are lost.
         is_looked_at = error.sqlite_errorcode & _CODE in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
-        return not is_looked_at or begins_as_database(path)
+        return not is_looked_at
     return True

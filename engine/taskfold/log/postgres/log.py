@@ -25,7 +25,6 @@ import msgspec
 import psycopg
 from msgspec import UNSET
 
-from taskfold.log import postgres_tables as tables
 from taskfold.log.contract import (
     Append,
     Ledger,
@@ -39,10 +38,11 @@ from taskfold.log.contract import (
     taken_header,
 )
 from taskfold.log.entries import Entry, digest_in, entries_of
-from taskfold.log.ndjson_lines import header_text
-from taskfold.log.opening import shown_name
+from taskfold.log.header import header_text
+from taskfold.log.names import shown_name
 from taskfold.log.ownership import Owned
-from taskfold.log.postgres_tables import Connection
+from taskfold.log.postgres import tables
+from taskfold.log.postgres.tables import Connection
 from taskfold.log.upcast import upcaster
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import Gone, LogError, TaskfoldError, UnreadableLog

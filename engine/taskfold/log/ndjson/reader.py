@@ -1,0 +1,162 @@
+"""A log in a file of JSON lines that is only read, and followed as another process writes it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from taskfold.log.contract import Reader
+from taskfold.log.file_reader import FileReader, is_of_same_log
+from taskfold.log.lines import blocks
+from taskfold.log.ndjson.log import Content, NdjsonLog, read_content
+from taskfold.log.ndjson.offsets import Part
+from taskfold.log.ndjson.records import decoded, runs_of
+from taskfold.model.errors import LogError, SourceError, TaskfoldError, UnreadableLog
+from taskfold.model.record import LogHeader, Record
+
+__all__ = ["NdjsonReader"]
+
+
+class NdjsonReader(FileReader, NdjsonLog):
+    """A log in a file of JSON lines that is only read. Opening reads it once (O(records))."""
+
+    def __init__(self, path: str | Path, *, reader: Reader | None = None) -> None:
+        """Open a log; ``reader`` takes in its records as they are read. Raises LogError."""
+        self._begin_reading(path)
+        self._lock = threading.Lock()
+        self._pending = []
+        self._is_interrupted = False
+        self._has_tail = False
+        """There is something at the end that may be acknowledged yet."""
+        self._newest: Record | None = None
+        self._seen: tuple[int, ...] = ()
+        self._file = self._begin_anew(reader)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def _disown(self) -> None:
+        self._file.close()
+
+    def newest(self) -> int:
+        """Take in what is new, and return the position of the newest record. O(what is new). Raises LogError."""
+        with self._taking:
+            try:
+                self._take_in()
+            except TaskfoldError:
+                raise
+            except BaseException:  # what is known may not fit what was read
+                self._is_interrupted = True
+                raise
+        return self.seq
+
+    def _take_in(self) -> None:
+        named = self._stat()
+        if self._is_interrupted or not os.path.samestat(named, os.fstat(self._file.fileno())):
+            before, self._file = self._file, self._begin_anew()
+            before.close()
+        elif named.st_size < self._size:
+            raise LogError(f"{self.path}: the log was cut off at byte {named.st_size}, and had {self._size}")
+        elif self._has_tail or _looks_of(named) != self._seen:
+            self._read_on()
+            self._seen = _looks_of(named)
+        self._is_interrupted = False
+
+    def _is_changed(self) -> bool:
+        with suppress(LogError):
+            return _looks_of(self._stat()) != self._seen
+        return True
+
+    def _begin_anew(self, reader: Reader | None = None) -> FileIO:
+        """Read the file from its beginning: the first time, and when a compaction has put another in its place."""
+        known, look = self._newest, _Look(self._newest, reader)
+        while True:
+            with self._told("read"):
+                file = FileIO(self.path)
+            try:
+                looks = _looks_of(os.fstat(file.fileno()))
+                whole = read_content(self.path, reader=look)
+                if known is not None:
+                    self._check_same(whole, known, look.same)
+                if os.path.samestat(self._stat(), os.fstat(file.fileno())):
+                    break
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # it was replaced in between
+        with self._lock:
+            self.header, self._ledger, self._blocks, self._size = whole
+            self._newest, self._seen, self._has_tail = look.newest, looks, True
+        return file
+
+    def _check_same(self, whole: Content, known: Record, same: Record | None) -> None:
+        """Check that a log is the one that was read before, however much was removed since. Raises LogError."""
+        is_of_it = is_of_same_log(whole.header, self.header)
+        is_kept = same == known if same is not None else known.seq <= whole.ledger.compacted_seq
+        versions, now = self._ledger.versions.items(), whole.ledger.versions
+        if not (is_of_it and is_kept and all(now.get(alloc, 0) >= version for alloc, version in versions)):
+            raise LogError(f"{self.path}: another log is there now: close this one, and open it again")
+
+    def _read_on(self) -> None:
+        """Read what is sealed after what was read."""
+        self._has_tail = False
+        with self._opened() as file:
+            reader: Any = Part(file, self._size, os.fstat(file.fileno()).st_size)
+            seq = self._ledger.seq
+            numbered = ((seq + 1 + number, block) for number, block in blocks(reader, self.name))
+            try:
+                for run in runs_of(numbered, self.name, self.header, self._size, self._note_tail):
+                    records = [record for some in decoded(run, self.name, self.header.taskfold) for record in some]
+                    with self._lock:
+                        self._ledger.note_all(records)
+                        self._blocks.note_all(records)
+                        self._newest = records[-1] if records else self._newest
+                        self._blocks.end(self._ledger.seq, run.size)
+                        self._size += run.size
+            except SourceError as error:
+                raise UnreadableLog(str(error)) from None
+
+    def _note_tail(self, _: object) -> None:
+        self._has_tail = True
+
+    def _opened(self) -> BinaryIO:
+        """Return the file that was read, to be read again, whatever the path names by now."""
+        with self._told("read"):
+            if hasattr(os, "pread"):
+                return os.fdopen(os.dup(self._file.fileno()), "rb")
+            return self.path.open("rb")  # on Windows, where none is replaced while it is open
+
+
+class _Look:
+    """What is remembered of a file that is read from its beginning: its newest record, and the one of a known place."""
+
+    def __init__(self, known: Record | None, reader: Reader | None) -> None:
+        self._seq = 0 if known is None else known.seq
+        self._reader = reader
+        self.newest: Record | None = None
+        self.same: Record | None = None
+
+    def begin(self, header: LogHeader) -> None:
+        self.newest = self.same = None
+        if self._reader is not None:
+            self._reader.begin(header)
+
+    def take(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        self.newest = records[-1]
+        if records[0].seq <= self._seq <= self.newest.seq:
+            self.same = next((record for record in records if record.seq == self._seq), None)
+        if self._reader is not None:
+            self._reader.take(records)
+
+
+def _looks_of(named: os.stat_result) -> tuple[int, ...]:
+    """Return what tells a file that was written from what it was."""
+    return named.st_dev, named.st_ino, named.st_size, named.st_mtime_ns

@@ -1,0 +1,112 @@
+"""PostgreSQL as a kind of store: the one to share. It needs psycopg, which is imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from taskfold.log.contract import Reader
+from taskfold.log.damage import LogCheck, Scanned, records_of_rows
+from taskfold.log.names import shown_name
+from taskfold.log.store_kind import StoreKind
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader, Record
+
+if TYPE_CHECKING:
+    from taskfold.log.postgres.log import PostgresLog
+    from taskfold.log.postgres.reader import PostgresReader
+
+__all__ = ["KIND"]
+
+
+class _Postgres(StoreKind):
+    title = "PostgreSQL"
+    schemes: ClassVar = ("postgresql://", "postgres://")
+    has_index = True
+
+    def is_new(self, name: str) -> bool:
+        _check_psycopg(name)
+        from taskfold.log.postgres.tables import is_begun
+
+        return not is_begun(name)
+
+    def open(
+        self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
+    ) -> PostgresLog:
+        _check_psycopg(name)
+        from taskfold.log.postgres.log import PostgresLog
+
+        del reader  # opening reads no records
+        return PostgresLog(name, dialect, region)
+
+    def open_reader(self, name: str, *, reader: Reader | None = None) -> PostgresReader:
+        _check_psycopg(name)
+        from taskfold.log.postgres.reader import PostgresReader
+
+        del reader
+        return PostgresReader(name)
+
+    def read(self, name: str, shown: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
+        del shown  # a URL is shown without what it keeps secret
+        _check_source(name)
+        from taskfold.log.postgres.tables import read_postgres
+
+        return read_postgres(name)
+
+    def matching(self, name: str, prefix: str, shown: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
+        del shown  # a URL is shown without what it keeps secret
+        _check_source(name)
+        from taskfold.log.postgres.tables import read_matching
+
+        return read_matching(name, prefix)
+
+    def newest(self, name: str) -> int | None:
+        _check_source(name)
+        from taskfold.log.postgres.tables import newest_of
+
+        return newest_of(name)
+
+    @contextmanager
+    def snapshot(self, name: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
+        _check_psycopg(name)
+        from taskfold.log.postgres.tables import read_at_once
+
+        with read_at_once(name) as view:
+            yield view
+
+    def checkpoint_parts(self, name: str) -> Iterator[bytes]:
+        _check_psycopg(name)
+        from taskfold.log.postgres.tables import read_checkpoint
+
+        return read_checkpoint(name)
+
+    def scan(
+        self, name: str, _: str | Dialect | None = None, *, is_thorough: bool = False
+    ) -> tuple[LogCheck, Iterator[Scanned]]:
+        _check_source(name)
+        from taskfold.log.postgres.tables import scan_postgres
+
+        del is_thorough  # the server looks after its files
+        header, rows = scan_postgres(name)
+        return LogCheck(name=shown_name(name), header=header), records_of_rows(rows, header)
+
+
+def _check_psycopg(name: str) -> None:
+    """Say what must be installed where it is not. Raises LogError."""
+    from importlib.util import find_spec
+
+    if find_spec("psycopg") is None:
+        raise LogError(f"{shown_name(name)}: PostgreSQL needs psycopg: pip install 'taskfold[postgres]'")
+
+
+def _check_source(name: str) -> None:
+    """Say what must be installed where it is not. Raises SourceError."""
+    try:
+        _check_psycopg(name)
+    except LogError as error:
+        raise SourceError(shown_name(name), str(error).partition(": ")[2]) from None
+
+
+KIND: Final = _Postgres()

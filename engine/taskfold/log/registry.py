@@ -1,0 +1,244 @@
+"""The registry of stores: which kind of store a name, a file's first bytes or a URL means. Nothing else decides that.
+
+The stores of taskfold are imported when they are asked for. A store of one's own is registered by `register`, or by an
+entry point of the group ``taskfold.stores`` whose object is a `StoreKind`:
+
+```toml
+[project.entry-points."taskfold.stores"]
+mine = "my_package.store:KIND"
+```
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from taskfold.log.contract import EventLog, Reader, StoredLog
+from taskfold.log.files import is_new
+from taskfold.log.lines import GZIP_MAGIC, readable
+from taskfold.log.names import shown_name
+from taskfold.log.open_log import OpenLog
+from taskfold.log.store_kind import LogSource, NamedLog, StoreKind
+from taskfold.model.errors import LogError
+
+__all__ = [
+    "LogLike",
+    "check_new",
+    "is_log",
+    "is_new_log",
+    "kind_named",
+    "kind_of",
+    "kind_of_bytes",
+    "kinds",
+    "log_source",
+    "open_log",
+    "open_reader",
+    "register",
+    "server_kind",
+    "stored_log",
+]
+
+LogLike: TypeAlias = str | Path | EventLog
+"""A log by its name, or one that is open."""
+
+_BUILT_IN: Final = ("taskfold.log.sqlite.kind", "taskfold.log.ndjson.kind", "taskfold.log.postgres.kind")
+"""SQLite comes first: what may be a database is opened by nobody else before it was asked."""
+_TEXT: Final = "taskfold.log.ndjson.kind"
+"""Where what is nothing else is read as lines."""
+_GROUP: Final = "taskfold.stores"
+_TEXT_BEGINNINGS: Final = (b"{", b"[", GZIP_MAGIC)
+"""How lines of JSON begin, for which no entry point is imported."""
+
+_registered: Final[list[StoreKind]] = []
+
+
+def register(kind: StoreKind) -> None:
+    """Register a kind of store for this process. Raises ValueError when its names belong to another one already.
+
+    A kind of the same class takes the place of the one before.
+    """
+    _registered[:] = [other for other in _registered if type(other) is not type(kind)]
+    for other in (*_built_in(), *_registered):
+        if shared := {*kind.endings, *kind.schemes} & {*other.endings, *other.schemes}:
+            raise ValueError(f"{', '.join(sorted(shared))} names a log of {other.title}: choose another name")
+    _registered.append(kind)
+
+
+@cache
+def _built_in() -> tuple[StoreKind, ...]:
+    return tuple(_kind_in(module) for module in _BUILT_IN)
+
+
+def _kind_in(module: str) -> StoreKind:
+    kind: StoreKind = import_module(module).KIND
+    return kind
+
+
+@cache
+def _installed() -> tuple[StoreKind, ...]:
+    """Return the kinds of stores that are installed as entry points. Raises LogError for one that cannot be used."""
+    from importlib.metadata import entry_points  # much to import for those who have none
+
+    return tuple(_loaded(point) for point in entry_points(group=_GROUP))
+
+
+def _loaded(point: Any) -> StoreKind:
+    try:
+        kind = point.load()
+    except Exception as error:
+        raise LogError(f"the store {point.name!r} ({point.value}) cannot be imported: {error!r}") from error
+    kind = kind() if isinstance(kind, type) else kind
+    if not isinstance(kind, StoreKind):
+        raise LogError(f"the store {point.name!r} ({point.value}) is no taskfold.log.StoreKind, but {kind!r}")
+    return kind
+
+
+def _others() -> Iterator[StoreKind]:
+    """Yield the kinds that are no part of taskfold; entry points are imported when it comes to them."""
+    yield from _registered
+    yield from (kind for kind in _installed() if type(kind) not in map(type, _registered))
+
+
+def kinds() -> Iterator[StoreKind]:
+    """Yield every kind of store: taskfold's own, those that were registered, and those that are installed."""
+    return chain(_built_in(), _others())
+
+
+# --- recognising ------------------------------------------------------------------------------------------------------
+
+
+def kind_named(name: str | Path) -> StoreKind | None:
+    """Return the kind of store that a log of this name is, or would be begun in; None for a name of none."""
+    text = str(name)
+    return next((kind for kind in kinds() if kind.has_name(text)), None)
+
+
+def server_kind(name: str | Path) -> StoreKind | None:
+    """Return the kind of store whose URL this is; None for a path."""
+    text = str(name)
+    return next((kind for kind in kinds() if kind.schemes and kind.has_name(text)), None) if "://" in text else None
+
+
+def stored_log(name: str | Path, shown: str = "") -> NamedLog | None:
+    """Return the log, or damaged log, that a name means; None for what is read as lines: files, pipes, and ``-``.
+
+    A file is recognised by its content. Raises SourceError when it cannot be read.
+    """
+    text, shown = str(name), shown or str(name)
+    if (kind := server_kind(text)) is not None:
+        return NamedLog(kind, text)
+    if text == "-":
+        return None
+    path = Path(text)
+    with readable(shown):
+        for kind in (kind for kind in _built_in() if not kind.is_text and not kind.schemes):
+            if kind.recognises(path):
+                return NamedLog(kind, text, shown)
+        if path.is_file() and (_registered or not _begins_as_text(path)):
+            for kind in _others():
+                if not kind.schemes and kind.recognises(path):
+                    return NamedLog(kind, text, shown)
+    return None
+
+
+def kind_of(name: str | Path) -> StoreKind | None:
+    """Return the kind of store that a log is of; None for what is no log, or is read once, as a pipe is.
+
+    Raises SourceError when it cannot be read.
+    """
+    log = stored_log(name)
+    if log is not None:
+        return log.kind
+    text, kind = str(name), _kind_in(_TEXT)
+    if text == "-" or (Path(text).exists() and not Path(text).is_file()):
+        return None
+    with readable(text):
+        return kind if kind.recognises(Path(text)) else None
+
+
+def kind_of_bytes(beginning: bytes) -> StoreKind | None:
+    """Return the kind of store whose files begin like this; None for lines."""
+    if beginning.startswith(_TEXT_BEGINNINGS):
+        return None
+    return next((kind for kind in kinds() if kind.magic and beginning.startswith(kind.magic)), None)
+
+
+def _begins_as_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1 << 6).lstrip().startswith(_TEXT_BEGINNINGS)
+
+
+def is_log(source: LogLike) -> bool:
+    """Tell whether this is a log, by how it begins; what is read once, as a pipe is, is never looked into."""
+    return not isinstance(source, (str, os.PathLike)) or kind_of(source) is not None
+
+
+def is_new_log(name: str | Path) -> bool:
+    """Tell whether a log would be begun. Raises LogError when a database cannot be reached."""
+    text = str(name)
+    kind = server_kind(text)
+    return is_new(name) if kind is None else kind.is_new(text)
+
+
+def check_new(name: str | Path) -> None:
+    """Check that nothing would be overwritten. Raises LogError."""
+    if not is_new_log(name):
+        raise LogError(f"{shown_name(str(name))}: exists, and nothing is ever overwritten: name another")
+
+
+# --- opening ----------------------------------------------------------------------------------------------------------
+
+
+def open_log(
+    name: str | Path, dialect: str | None = None, region: str = "global", *, reader: Reader | None = None
+) -> StoredLog:
+    """Open the log that a name means, or begin one.
+
+    ``reader`` takes in its records where opening reads them, as that of a file of lines does.
+    Raises LogError for a name that means no store, and for whatever the store refuses.
+    """
+    text = str(name)
+    kind = kind_named(text)
+    if kind is None:
+        raise LogError(
+            f"{text}: a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines), or is the URL "
+            f"of a PostgreSQL database (postgresql://…){''.join(map(_named_by, _others()))}"
+        )
+    return kind.open(text, dialect, region, reader=reader)
+
+
+def _named_by(kind: StoreKind) -> str:
+    """Return how logs of a kind are named, to be added to a list."""
+    return f", or {' or '.join((*kind.endings, *kind.schemes))} ({kind.title})"
+
+
+def open_reader(name: str | Path, *, reader: Reader | None = None) -> EventLog:
+    """Open the log that a name means, to be read only, while others write it.
+
+    ``reader`` takes in its records where opening reads them. Raises LogError.
+    """
+    text = str(name)
+    if is_new_log(name):
+        raise LogError(f"{shown_name(text)}: there is no log")
+    log = stored_log(text)
+    return (_kind_in(_TEXT) if log is None else log.kind).open_reader(text, reader=reader)
+
+
+def log_source(source: LogLike) -> LogSource:
+    """Return a log as a source: one that is open, or the one that a name means.
+
+    What is recognised as nothing else is taken for lines: what is wrong with them is said when they are read.
+    Raises SourceError when a file cannot be read.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return OpenLog(source)
+    text = str(source)
+    is_file = text != "-" and Path(text).is_file()
+    log = stored_log(text) if is_file or server_kind(text) is not None else None
+    return NamedLog(_kind_in(_TEXT), text, text) if log is None else log

@@ -1,0 +1,141 @@
+"""A log in an SQLite database that is only read, and followed as another process writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from taskfold.log.contract import Ledger, OnHole
+from taskfold.log.entries import event_digest
+from taskfold.log.file_reader import FileReader, is_of_same_log
+from taskfold.log.sqlite import tables
+from taskfold.log.sqlite.log import SqliteLog
+from taskfold.log.upcast import record_decoder
+from taskfold.model.errors import Gone, LogError, UnreadableLog
+from taskfold.model.record import Record
+
+__all__ = ["SqliteReader"]
+
+
+class SqliteReader(FileReader, SqliteLog):
+    """A log in an SQLite database that is only read. Opening is O(1)."""
+
+    _connect = staticmethod(tables.quiet_reader)
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a log. Raises LogError."""
+        self._begin_reading(path)
+        self._ledger: Ledger = Ledger()
+        self._watch: sqlite3.Connection | None = None
+        """A connection that knows whether others have written."""
+        self._watched = (0, 0)
+        """How the file looked when it was opened, where nobody wrote then."""
+        self._watches = 0
+        self._version: tuple[int, int] | None = None
+        """What it said when the newest was taken in."""
+        named = self._stat()
+        self._place = named.st_dev, named.st_ino
+        with tables.snapshot(self.path, connect=self._connect) as found:
+            self.header, self._head = tables.checked(self.path, found)
+        self.newest()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._taking:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def digest_of(self, id: str) -> int | None:
+        """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
+        query = "SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'"
+        with tables.told(self.path, "read"), closing(self._connect(self.path)) as database:
+            row = database.execute(query, (id,)).fetchone()
+        if row is None:
+            return None
+        record = record_decoder(self.header.taskfold)(row[0])
+        return event_digest(record.alloc, record.task, record.event)
+
+    def newest(self) -> int:
+        """Return the position of the newest record, whoever wrote it. O(log n). Raises LogError."""
+        with self._taking, self._gone_or(), tables.told(self.path, "read"):
+            version = self._newest_version()
+            assert self._watch is not None
+            self._watch.execute("BEGIN")
+            try:
+                header = tables.header_in(self._watch, self.path)
+                head = tables.head_in(self._watch, self.path, header)
+            finally:
+                self._watch.execute("COMMIT")
+            if not is_of_same_log(header, self.header) or head.seq < self.seq:
+                raise LogError(f"{self.path}: another log is there now: close this one, and open it again")
+            self.header, self._head, self._ledger.seq, self._version = header, head, head.seq, version
+        return self.seq
+
+    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
+        self._take_header()
+        return super()._hole(alloc, place, found)
+
+    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
+        self._take_header()
+        return super()._kept_hole(alloc, place, found)
+
+    def _take_header(self) -> None:
+        """Take the header as it is now: a compaction may have removed what was just to be read."""
+        with closing(self._connect(self.path)) as database:
+            header = tables.header_in(database, self.path)
+        if is_of_same_log(header, self.header):
+            self.header = header
+
+    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+        header, head, after = self.header, self._head, asked["after"]
+
+        def check(digest: int) -> None:
+            if query is not tables.OF_ALL:
+                return
+            with closing(self._connect(self.path)) as database:
+                # Where somebody has written meanwhile, what was read may have been removed.
+                if tables.head_in(database, self.path, header) == head:
+                    tables.check_digest(self.path, header, head, after, digest)
+
+        with self._gone_or():
+            yield from self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+
+    @contextmanager
+    def _gone_or(self) -> Iterator[None]:
+        """Say that the file is gone where it is: that says more than what SQLite finds then. Raises LogError."""
+        try:
+            yield
+        except (LogError, Gone):
+            self._stat()
+            raise
+
+    def _is_changed(self) -> bool:
+        with self._taking, suppress(LogError), tables.told(self.path, "read"):
+            return self._newest_version() != self._version
+        return True
+
+    def _newest_version(self) -> tuple[int, int]:
+        """Return what is another whenever somebody has written. Raises LogError where the file is another one."""
+        named = self._stat()
+        if (named.st_dev, named.st_ino) != self._place:
+            raise LogError(f"{self.path}: the log was replaced by another file: close this one, and open it again")
+        is_written = tables.is_written(self.path)
+        looks = (0, 0) if is_written else (named.st_size, named.st_mtime_ns)
+        # One that was opened before anybody wrote sees nothing of it.
+        if self._watch is None or looks != self._watched:
+            self._let_go()
+            self._watch = self._connect(self.path)
+            self._watched = looks
+            self._watches += 1
+        return self._watches, self._watch.execute("PRAGMA data_version").fetchone()[0]
+
+    def checkpoint_parts(self) -> Iterator[bytes]:
+        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        return tables.read_checkpoint_of(self.path, self._connect)

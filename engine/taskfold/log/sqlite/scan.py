@@ -1,0 +1,182 @@
+"""Scanning a database: all of it, where reading would end at what is damaged."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from msgspec import UNSET
+
+from taskfold.log.damage import MAX_DAMAGES, Damage, LogCheck, Row, Scanned, records_of_rows, stand_in
+from taskfold.log.header import DamagedHeader
+from taskfold.log.sqlite import tables
+from taskfold.log.sqlite.head import Head, digest_of
+from taskfold.model.dialect import Dialect
+from taskfold.model.errors import LogError, SourceError
+from taskfold.model.record import LogHeader
+
+__all__ = ["scan"]
+
+_ROWS: Final = 1_000
+_LEAST_ROW_BYTES: Final = 40
+"""No row of a database is smaller: it says how many there may be where the database cannot tell."""
+
+
+def scan(
+    name: str, dialect: str | Dialect | None = None, *, is_thorough: bool = False
+) -> tuple[LogCheck, Iterator[Scanned]]:
+    """Return the header, and all that a log has, whole or not. Raises SourceError."""
+    scanned = _scan_database(name, dialect, is_thorough=is_thorough)
+    return next(scanned), scanned  # type: ignore[return-value]  # the check comes first, and no other
+
+
+_ROWS_WHERE: Final = 'SELECT seq, alloc, version, "index", id, checksum, body FROM records WHERE'
+
+
+def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> Iterator[LogCheck | Scanned]:
+    """Yield what is to be said of a log, and then its records and what is damaged, all as they are at one moment."""
+    path = Path(name)
+    try:
+        with tables.snapshot(path, is_scan=True) as found:
+            damaged: list[Damage] = []
+            try:
+                header = tables.header_in(found.database, path)
+            except LogError as error:
+                if dialect is None and not (is_thorough and isinstance(error, DamagedHeader)):
+                    raise
+                header = stand_in(dialect)
+                damaged.append(Damage(message=f"the header cannot be read: {_told(error, path)}"))
+            check = LogCheck(name=name, header=header)
+            yield check
+            head = None
+            try:
+                tables.check_schema(found.database, path, header)
+                head = tables.head_in(found.database, path, header)
+                check.unacknowledged_bytes = tables.unacknowledged_in(path, found, header, head)
+            except (LogError, sqlite3.Error) as error:
+                damaged = damaged or [Damage(message=_told(error, path))]
+            yield from damaged
+            if is_thorough:
+                yield from _told_by_sqlite(found.database)
+            yield from _acknowledged(_rows(found.database, path, header, head), header, head)
+    except LogError as error:
+        raise SourceError(name, _told(error, path)) from None
+
+
+def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
+    """Yield the records of rows, and, where each is whole, whether they are all that were acknowledged."""
+    is_whole, newest, digest = True, 0, 0
+
+    def summed() -> Iterator[Row | Damage]:
+        nonlocal newest, digest
+        for row in rows:
+            if not isinstance(row, Damage):
+                newest, digest = row[0], digest + (row[5] if isinstance(row[5], int) else 0)
+            yield row
+
+    for found in records_of_rows(summed(), header):
+        is_whole = is_whole and not isinstance(found, Damage)
+        yield found
+    if is_whole and head is not None and head.uuid and digest_of([digest]) != head.digest:
+        which = "the newest are missing" if newest < head.seq else "are not these"
+        yield Damage(message=f"records up to Seq {head.seq} were acknowledged, and {which}", seq=newest)
+
+
+def _told(error: Exception, path: Path) -> str:
+    """Return what an error says, without where."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _rows(database: sqlite3.Connection, path: Path, header: LogHeader, head: Head | None) -> Iterator[Row | Damage]:
+    """Yield the rows of a database in order of their positions, and what cannot be read."""
+    last = _last(database, path, header) if head is None else head.seq
+    yield from _between(database, 1, last)
+    yield from _outside(database, 1, last)
+
+
+def _told_by_sqlite(database: sqlite3.Connection) -> Iterator[Damage]:
+    """Yield what SQLite itself finds wrong, and what is wrong with the checkpoint."""
+    try:
+        for (told,) in database.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
+            if told != "ok":
+                yield Damage(message=f"SQLite: {' '.join(str(told).split())}")
+        for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
+            if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
+                yield Damage(message=f"part {part} of the checkpoint is damaged: it is made anew from the records")
+    except sqlite3.Error as error:
+        yield Damage(message=f"SQLite: {error}")
+
+
+def _last(database: sqlite3.Connection, path: Path, header: LogHeader) -> int:
+    """Return a position that no record is beyond: positions have no holes but those of a compaction."""
+    size = sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
+    last = size // _LEAST_ROW_BYTES + (0 if header.compacted is UNSET else header.compacted.seq)
+    # From the rows, or, where the last of them are damaged, from an index of theirs.
+    for query in (
+        "SELECT max(seq) FROM records",
+        "SELECT max(+seq) FROM records INDEXED BY sqlite_autoindex_records_1",
+    ):
+        with suppress(sqlite3.Error):
+            found = database.execute(query).fetchone()[0]
+            return min(found, last) if isinstance(found, int) else 0
+    return last
+
+
+def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | Damage]:
+    """Yield the rows from one position to another, and which of them cannot be read."""
+    lost: range | None = None
+    why = ""
+    for start in range(first, last + 1, _ROWS):
+        for found in _some(database, start, min(start + _ROWS - 1, last)):
+            if not isinstance(found, _Lost):
+                yield found
+            elif lost is not None and lost.stop == found.seq:
+                lost = range(lost.start, found.seq + 1)
+            else:
+                if lost is not None:
+                    yield _unreadable(lost, why)
+                lost, why = range(found.seq, found.seq + 1), found.why
+    if lost is not None:
+        yield _unreadable(lost, why)
+
+
+class _Lost(NamedTuple):
+    """A position that cannot be read."""
+
+    seq: int
+    why: str
+
+
+def _some(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | _Lost]:
+    """Yield the rows from one position to another; where they cannot be read together, by halves, and one by one."""
+    waiting = [(first, last)]
+    while waiting:
+        start, end = waiting.pop()
+        try:
+            yield from database.execute(f"{_ROWS_WHERE} seq BETWEEN ? AND ? ORDER BY seq", (start, end)).fetchall()
+        except sqlite3.Error as error:
+            if start == end:
+                yield _Lost(start, str(error))
+            else:
+                middle = (start + end) // 2
+                waiting += [(middle + 1, end), (start, middle)]
+
+
+def _outside(database: sqlite3.Connection, first: int, last: int) -> Iterator[Damage]:
+    """Yield the rows whose positions no row can have. What cannot be read was told of before."""
+    for query, bound in (
+        ("SELECT seq FROM records WHERE seq < ?", first),
+        ("SELECT seq FROM records WHERE seq > ?", last),
+    ):
+        with suppress(sqlite3.Error):
+            for (seq,) in database.execute(query, (bound,)):
+                yield Damage(message="no log of this size has such a position: the record was passed over", seq=seq)
+
+
+def _unreadable(lost: range, why: str) -> Damage:
+    which = f"Seq {lost[0]}" if len(lost) == 1 else f"Seq {lost[0]} to {lost[-1]}"
+    return Damage(message=f"{which} cannot be read ({why})", seq=lost[0])
