@@ -11,7 +11,7 @@ from taskfold.log.contract import Append, Ledger, Removal, removal
 from taskfold.log.files import is_new
 from taskfold.log.ownership import Owned
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError
+from taskfold.model.errors import LogError, TaskfoldError
 from taskfold.model.record import LogHeader, Record
 
 __all__ = ["BaseLog", "begins"]
@@ -41,13 +41,12 @@ class BaseLog(Owned):
     _ledger: Ledger
     _is_new: bool
     """It was begun here."""
-    _is_closed: bool
-
+    _is_closed = False
     _is_lost = False
     """What was appended and not acknowledged is not there any more."""
     _is_interrupted = False
     """A call ended before its end: what is known of the store may not fit it."""
-    _SETTLED: ClassVar[tuple[type[Exception], ...]] = (LogError,)
+    _SETTLED: ClassVar[tuple[type[Exception], ...]] = (TaskfoldError,)
     """What a call raises that leaves no doubt of what became of its write."""
 
     @property

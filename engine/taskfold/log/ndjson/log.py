@@ -17,31 +17,31 @@ from io import FileIO
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple, Self
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
+from taskfold.log._base import BaseLog, begins
 from taskfold.log.contract import (
     Append,
     Ledger,
     Reader,
+    Removal,
     check_dialect,
     check_whole,
     hole,
     new_header,
     present,
-    removal,
     taken_header,
 )
-from taskfold.log.files import is_new, lock, new_file, own_file, sync_folder, take_mode
+from taskfold.log.files import lock, new_file, own_file, sync_folder, take_mode
 from taskfold.log.header import header_line, is_header
 from taskfold.log.lines import blocks, is_database, open_bytes
 from taskfold.log.ndjson.offsets import Blocks, Part
 from taskfold.log.ndjson.records import decoded, opened, runs_of
-from taskfold.log.ownership import Owned
 from taskfold.log.seals import Run, seal, sealed_lines, unsealed
 from taskfold.model.dialect import Dialect
-from taskfold.model.errors import LogError, SourceError, TaskfoldError, UnreadableLog
+from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import FORMAT, LogHeader, Record
 
 __all__ = ["Content", "NdjsonLog", "read_content"]
@@ -62,7 +62,7 @@ class Content(NamedTuple):
     """How many bytes of it count."""
 
 
-class NdjsonLog(Owned):
+class NdjsonLog(BaseLog):
     """A log in a file of JSON lines.
 
     One process writes it at a time. Opening reads it once (O(records)), and keeps a number per allocation. An append is
@@ -96,19 +96,15 @@ class NdjsonLog(Owned):
         """The newest file that was written to take the place of the one before."""
         self._is_torn = False
         """What a write left that failed may still be there."""
-        self._is_interrupted = False
-        """A call ended before its end: what is known of the file may not fit it."""
-        self._is_lost = False
-        """What was appended and not acknowledged is not there any more."""
         self._lock = threading.Lock()
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
-        self._is_new = self._is_to_begin(dialect)
+        self._is_new = begins(self.path, dialect)
         with self._told():
             if not self._is_new and is_database(self.path):
                 raise LogError(f"{self.path}: is an SQLite database, and nothing is ever overwritten")
             self._file = _own_file(self.path)
             try:
-                self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
+                self._is_new = begins(self.path, dialect)  # again, now that nobody else can begin one
                 if self._is_new:
                     header = new_header(dialect or "", region)
                     self._size = 0
@@ -129,17 +125,6 @@ class NdjsonLog(Owned):
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = content
 
-    def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
-        """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
-        if is_new(self.path) and dialect is None:
-            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
-        return is_new(self.path)
-
-    @property
-    def seq(self) -> int:
-        """The position of the newest record."""
-        return self._ledger.seq
-
     @contextmanager
     def _told(self, what: str = "written") -> Iterator[None]:
         """Turn what the system says into a LogError that names the file."""
@@ -151,31 +136,11 @@ class NdjsonLog(Owned):
 
     # --- writing ---
 
-    def append(
-        self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
-    ) -> list[Record]:
-        """Append records to an allocation that is at this version; return those that were new. O(records).
-
-        Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
-        """
-        return self.append_all([Append(alloc, expected_version, records)], sync=sync)
-
-    def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
-        """Append records to several allocations with one write; return those that were new. O(records).
-
-        With ``sync=False`` they are written when there are many of them, and acknowledged by the next `sync`.
-        Raises VersionConflict, and LogError when the system refuses the write: then nothing was appended.
-        """
-        self.recover()
+    def _append_all(self, appends: Sequence[Append], *, sync: bool) -> list[Record]:
+        """Append with one write; with ``sync=False`` there is one when there is much to write. O(records)."""
         placed, lines = self._ledger.place(appends)
         if placed:
-            try:
-                self._append(placed, sealed_lines(lines), sync=sync)
-            except TaskfoldError:
-                raise  # nothing changed
-            except BaseException:
-                self._is_interrupted = True
-                raise
+            self._append(placed, sealed_lines(lines), sync=sync)
         return placed
 
     def _append(self, placed: Sequence[Record], lines: bytes, *, sync: bool) -> None:
@@ -306,22 +271,6 @@ class NdjsonLog(Owned):
         self._file.truncate()
         self._is_torn = False
 
-    def sync(self) -> None:
-        """Acknowledge what was appended: have the system write it to disk. Raises LogError when it cannot."""
-        self.recover()
-        if self._is_lost:
-            self._is_lost = False
-            raise LogError(
-                f"{self.path}: what was not acknowledged yet was taken back when a later call was interrupted"
-            )
-        try:
-            self._acknowledge()
-        except LogError:
-            raise
-        except BaseException:
-            self._is_interrupted = True
-            raise
-
     def recover(self) -> None:
         """Be what the file says, where a call was interrupted; else do nothing. O(records). Raises LogError.
 
@@ -352,22 +301,13 @@ class NdjsonLog(Owned):
             self._drop_draft()
             if self._is_new and _is_at(self._file, self.path):
                 self.path.unlink(missing_ok=True)  # while it is locked
-            self._file.close()
+            self._close()
 
-    def compact(self, before_ns: int | None = None) -> int:
-        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
-
-        The file is written anew, and takes the place of the old one when it is on disk. Raises LogError: then nothing
-        was removed.
-        """
-        self.sync()
-        found = removal(self.read_kept, before_ns, self.header)
-        if found is None:
-            return 0
-        kept = (r for r in self.read_kept() if r.version >= found.versions.get(r.alloc, 0))
+    def _remove(self, removable: Removal) -> None:
+        """Write the file anew; it takes the place of the old one when it is on disk."""
+        rest = (r for r in self.read_kept() if r.version >= removable.versions.get(r.alloc, 0))
         with self._told():
-            self._rewrite(msgspec.structs.replace(self.header, compacted=found.compacted), kept)
-        return found.records
+            self._rewrite(msgspec.structs.replace(self.header, compacted=removable.compacted), rest)
 
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
         """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
@@ -412,26 +352,16 @@ class NdjsonLog(Owned):
         with suppress(OSError):  # the old one and the new one are both whole
             sync_folder(path)
 
-    def close(self) -> None:
-        """Acknowledge what was appended, and close the file."""
-        if not self._file.closed:
-            try:
-                self.sync()
-            finally:
-                self._drop_draft()
-                self._file.close()
+    def _close(self) -> None:
+        self._is_closed = True
+        self._drop_draft()
+        self._file.close()
 
     def _disown(self) -> None:
         """Let go of the files, whose locks would last as long as this process; their owner holds them still."""
         for file in (self._file, self._draft, self._anew):
             if file is not None:
                 file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- reading ---
 

@@ -19,28 +19,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import islice
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 import psycopg
 from msgspec import UNSET
 
+from taskfold.log._base import BaseLog
 from taskfold.log.contract import (
     Append,
     Ledger,
     OnHole,
+    Removal,
     check_whole,
     hole,
     kept_hole,
     newest,
     present,
-    removal,
     taken_header,
 )
 from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.header import header_text
 from taskfold.log.names import shown_name
-from taskfold.log.ownership import Owned
 from taskfold.log.postgres import tables
 from taskfold.log.postgres.tables import Connection
 from taskfold.log.upcast import upcaster
@@ -103,11 +103,13 @@ class _Known(Ledger):
         self._imported.clear()
 
 
-class PostgresLog(Owned):
+class PostgresLog(BaseLog):
     """A log in a PostgreSQL database, for any number of processes.
 
     One thread at a time writes through one object; any thread may read.
     """
+
+    _ledger: _Known
 
     def __init__(self, url: str, dialect: str | Dialect | None = None, region: str = "global") -> None:
         """Open a log, or begin one where the database has none, for which the dialect must be named.
@@ -123,17 +125,12 @@ class PostgresLog(Owned):
         """Records that were appended, and not sent yet."""
         self._is_sent = False
         """Records were sent, and not committed yet."""
-        self._is_lost = False
-        """What was appended and not acknowledged is not there any more."""
         self._is_stale = False
         """The position may be another than the one that is known, also where the two are equal."""
         self._has_unacknowledged = False
         """Something was appended and not acknowledged yet."""
-        self._is_interrupted = False
-        """A call ended before its end: what is known of the database, and of the connection, may not fit it."""
         self._readers: deque[Connection] = deque()
         self._listener: Connection | None = None
-        self._is_closed = False
         with self._told():
             self._connection = tables.connected_writer(self.location)
             self._interrupted, self._interrupting = socket.socketpair()
@@ -160,11 +157,6 @@ class PostgresLog(Owned):
             self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
         self.header = header
 
-    @property
-    def seq(self) -> int:
-        """The position of the newest record that this process knows of."""
-        return self._ledger.seq
-
     # --- writing ---
 
     def begin_turn(self) -> int:
@@ -172,16 +164,12 @@ class PostgresLog(Owned):
 
         Turns may be inside one another. Raises LogError when somebody else holds the log for too long.
         """
-        self.recover()
-        try:
-            with self._told():
-                seq = self._locked()
-            self._depth += 1
-        except TaskfoldError:
-            raise
-        except BaseException:
-            self._is_interrupted = True
-            raise
+        return self._guarded(self._begin_turn)
+
+    def _begin_turn(self) -> int:
+        with self._told():
+            seq = self._locked()
+        self._depth += 1
         return seq
 
     def end_turn(self) -> None:
@@ -261,15 +249,6 @@ class PostgresLog(Owned):
             raise LogError(f"{self.name}: another log is in the database since this one was opened: open it again")
         self.header = header
 
-    def append(
-        self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
-    ) -> list[Record]:
-        """Append records to an allocation that is at this version; return those that were new. O(records × log n).
-
-        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
-        """
-        return self.append_all([Append(alloc, expected_version, records)], sync=sync)
-
     def append_all(self, appends: Sequence[Append], *, sync: bool = True, after_seq: int | None = None) -> list[Record]:
         """Append records to several allocations in one transaction; return those that were new. O(records × log n).
 
@@ -278,17 +257,13 @@ class PostgresLog(Owned):
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended; where the
         connection is lost while it is committed, the message says that nobody knows.
         """
-        self.recover()
-        try:
-            with self._told():
-                return self._append_all(appends, sync=sync, after_seq=after_seq)
-        except TaskfoldError:
-            raise  # what became of the write is known, or is asked for before the next
-        except BaseException:
-            self._is_interrupted = True
-            raise
+        return self._guarded(self._append_all, appends, sync=sync, after_seq=after_seq)
 
-    def _append_all(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None) -> list[Record]:
+    def _append_all(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None = None) -> list[Record]:
+        with self._told():
+            return self._append_after(appends, sync=sync, after_seq=after_seq)
+
+    def _append_after(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None) -> list[Record]:
         has_pending = self._has_unacknowledged
         try:
             self._check_position(self._locked(), after_seq)
@@ -310,7 +285,7 @@ class PostgresLog(Owned):
         except TaskfoldError:
             raise
         except BaseException:
-            self._is_interrupted = True
+            self._is_interrupted = True  # so that nothing is released
             raise
         finally:
             self._release()
@@ -363,29 +338,14 @@ class PostgresLog(Owned):
         self._ledger.seq = self._committed_seq
         self._is_stale = True
 
-    def sync(self) -> None:
-        """Acknowledge what was appended: have it committed. Raises LogError when that cannot be."""
-        self.recover()
-        try:
+    def _acknowledge(self) -> None:
+        if self._pending or self._is_sent:
             with self._told():
-                self._sync()
-        except TaskfoldError:
-            raise
-        except BaseException:
-            self._is_interrupted = True
-            raise
-
-    def _sync(self) -> None:
-        if self._is_lost:
-            self._is_lost = False
-            raise LogError(f"{self.name}: what was not acknowledged yet was taken back when a later call failed")
-        if not self._pending and not self._is_sent:
-            return
-        try:
-            self._commit()
-        except (psycopg.Error, OverflowError, UnicodeError):
-            self._undo()
-            raise
+                try:
+                    self._commit()
+                except (psycopg.Error, OverflowError, UnicodeError):
+                    self._undo()
+                    raise
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
@@ -403,36 +363,30 @@ class PostgresLog(Owned):
             self._commit()
             self.header = taken
 
-    def compact(self, before_ns: int | None = None) -> int:
-        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
+    def _remove(self, removable: Removal) -> None:
+        """Remove rows in one transaction: others go on appending until then.
 
-        Others go on appending, but for the moment in which the records are removed. Raises LogError: then nothing was
-        removed, or, where the connection is lost at the last moment, all of it.
+        Nobody writes to what was collected, so that it was found before it is the turn of this process.
         """
-        self.sync()
-        # Nobody writes to what was collected, so that this can be found before it is the turn of this process.
-        found = removal(self.read_kept, before_ns, self.header)
-        if found is None:
-            return 0
         self.begin_turn()
         try:
-            with self._told(), self._connection.cursor() as cursor:
-                header, _ = tables.head(self._connection, self.name)
-                compacted = found.compacted if header.compacted is UNSET else newest(header.compacted, found.compacted)
-                header = msgspec.structs.replace(header, compacted=compacted)
-                query = "DELETE FROM taskfold_records WHERE alloc = %s AND version < %s"
-                cursor.executemany(query, list(found.versions.items()))
-                cursor.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
-                cursor.execute("COMMIT")
-            self.header = header
-            self.end_turn()
-        except LogError:
-            self.end_turn()
-            raise
-        except BaseException:
-            self._is_interrupted = True
-            raise
-        return found.records
+            self._guarded(self._delete, removable)
+        finally:
+            if not self._is_interrupted:  # else there is no turn any more
+                self.end_turn()
+
+    def _delete(self, removable: Removal) -> None:
+        with self._told(), self._connection.cursor() as cursor:
+            header, _ = tables.head(self._connection, self.name)
+            compacted = removable.compacted
+            if header.compacted is not UNSET:
+                compacted = newest(header.compacted, compacted)
+            header = msgspec.structs.replace(header, compacted=compacted)
+            query = "DELETE FROM taskfold_records WHERE alloc = %s AND version < %s"
+            cursor.executemany(query, list(removable.versions.items()))
+            cursor.execute("UPDATE taskfold_head SET header = %s", [header_text(header)])
+            cursor.execute("COMMIT")
+        self.header = header
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -443,14 +397,6 @@ class PostgresLog(Owned):
             if self._is_new and self._locked() == 0:
                 self._connection.execute("DROP TABLE taskfold_head, taskfold_records, taskfold_checkpoint")
                 self._connection.execute("COMMIT")
-            self._close()
-
-    def close(self) -> None:
-        """Acknowledge what was appended, and let go of the database."""
-        try:
-            if not self._is_closed:
-                self.sync()
-        finally:
             self._close()
 
     def _close(self) -> None:
@@ -473,12 +419,6 @@ class PostgresLog(Owned):
         os.close(nowhere)
         self._interrupted.close()
         self._interrupting.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- reading ---
 

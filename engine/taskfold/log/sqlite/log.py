@@ -11,29 +11,29 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
+from taskfold.log._base import BaseLog, begins
 from taskfold.log.contract import (
     Append,
     Ledger,
     OnHole,
+    Removal,
     check_dialect,
     check_whole,
     hole,
     kept_hole,
     new_header,
-    removal,
     taken_header,
 )
 from taskfold.log.entries import Entries, digest_in, entries_of
-from taskfold.log.files import is_new, lock, own_file
+from taskfold.log.files import lock, own_file
 from taskfold.log.header import header_text
-from taskfold.log.ownership import Owned
 from taskfold.log.sqlite import tables
 from taskfold.log.sqlite.files import neighbour
 from taskfold.log.sqlite.head import Head, digest_of
@@ -101,14 +101,14 @@ class _Lookups(Ledger):
         self.seq = seq
 
 
-class SqliteLog(Owned):
+class SqliteLog(BaseLog):
     """A log in an SQLite database.
 
     One process writes it at a time, and says so in a lock file beside it; readers are never in its way.
     Opening is O(1).
     """
 
-    _ledger: Ledger
+    _SETTLED = (TaskfoldError, sqlite3.Error, OverflowError)
     _connect: tables.Connect = staticmethod(tables.reader)
     """How it is read."""
 
@@ -121,20 +121,15 @@ class SqliteLog(Owned):
         self.path = Path(path).absolute()
         self.name = self.location = str(self.path)
         self._own(self.name)
-        self._is_closed = False
-        self._is_lost = False
-        """What was appended and not acknowledged is not there any more."""
         self._has_pending = False
         """Something was appended and not acknowledged yet."""
-        self._is_interrupted = False
-        """A call ended before its end: what is known of the database may not fit it."""
         self._removals = 0
         """How often a compaction has begun and ended: what was read meanwhile is not all that was there."""
-        self._is_new = self._is_to_begin(dialect)
+        self._is_new = begins(self.path, dialect)
         with tables.told(self.path):
             self._lock = _locked(self.path)
             try:
-                self._is_new = self._is_to_begin(dialect)  # again, now that nobody else can begin one
+                self._is_new = begins(self.path, dialect)  # again, now that nobody else can begin one
                 if self._is_new:
                     tables.begin(self.path, new_header(dialect or "", region))
                 tables.roll_back_journal(self.path)
@@ -193,26 +188,6 @@ class SqliteLog(Owned):
                 "acknowledged: move it back, or open the log again"
             )
 
-    def _is_to_begin(self, dialect: str | Dialect | None) -> bool:
-        """Tell whether a log is to be begun. Raises LogError where its dialect is not named."""
-        if is_new(self.path) and dialect is None:
-            raise LogError(f"{self.path}: there is no log, and a new one needs a dialect")
-        return is_new(self.path)
-
-    @property
-    def seq(self) -> int:
-        """The position of the newest record."""
-        return self._ledger.seq
-
-    def append(
-        self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
-    ) -> list[Record]:
-        """Append records to an allocation that is at this version; return those that were new. O(records × log n).
-
-        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
-        """
-        return self.append_all([Append(alloc, expected_version, records)], sync=sync)
-
     def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
         """Append records to several allocations in one transaction; return those that were new. O(records × log n).
 
@@ -220,35 +195,30 @@ class SqliteLog(Owned):
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
         """
         with tables.told(self.path):
-            self.recover()
-            try:
-                entries = self._ledger.place(appends)
-                placed = entries[0]
-                if placed:
-                    self._insert(entries, sync=sync)
-                    self._ledger.note_placed(placed)
-            except (TaskfoldError, sqlite3.Error, OverflowError):
-                raise  # what became of the write is known
-            except BaseException:
-                self._is_interrupted = True
-                raise
+            return super().append_all(appends, sync=sync)
+
+    def _append_all(self, appends: Sequence[Append], *, sync: bool) -> list[Record]:
+        entries = self._ledger.place(appends)
+        placed = entries[0]
+        if placed:
+            self._insert(entries, sync=sync)
+            self._ledger.note_placed(placed)
         return placed
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Have what the database says told, and what interrupts a write noted."""
+    def sync(self) -> None:
+        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
         with tables.told(self.path):
+            super().sync()
+
+    def _acknowledge(self) -> None:
+        if self._database.in_transaction:
+            self._commit(self.seq, has_pending=False)
+
+    def _note_interruption(self) -> None:
+        super()._note_interruption()
+        # At once, since who reads does not ask: a time limit is an OSError, and told like one of the disk's.
+        with suppress(LogError):  # then the next write tries again
             self.recover()
-            try:
-                yield
-            except (TaskfoldError, sqlite3.Error, OverflowError):
-                raise  # what became of the write is known
-            except BaseException:
-                self._is_interrupted = True
-                # At once, since who reads does not ask: a time limit is an OSError, and told like one of the disk's.
-                with suppress(LogError):  # then the next write tries again
-                    self.recover()
-                raise
 
     def recover(self) -> None:
         """Be what is in the database, where a call was interrupted; else do nothing. O(1). Raises LogError.
@@ -318,29 +288,22 @@ class SqliteLog(Owned):
             self._digest = self._head.digest
             self._lookups.forget(self._head.seq)
 
-    def sync(self) -> None:
-        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
-        with self._writing():
-            if self._is_lost:
-                self._is_lost = False
-                raise LogError(f"{self.path}: what was not acknowledged yet was taken back when a later call failed")
-            if self._database.in_transaction:
-                self._commit(self.seq, has_pending=False)
-
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
-        taken = taken_header(self.header, header)
-        ledger, rest = Ledger(taken), iter(records)
-        with self._writing():
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("UPDATE header SET text = ?", (header_text(taken),))
-            self._head = self._head._replace(uuid=taken.uuid)
-            while some := list(islice(rest, _RECORDS_AT_ONCE)):
-                ledger.note_all(some)
-                self._insert(entries_of(some), sync=False)
-                self._ledger.note_placed(some)
-            self.sync()
-            self.header = taken
+        with tables.told(self.path):
+            self._guarded(self._take_all, taken_header(self.header, header), iter(records))
+
+    def _take_all(self, header: LogHeader, records: Iterator[Record]) -> None:
+        ledger = Ledger(header)
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.execute("UPDATE header SET text = ?", (header_text(header),))
+        self._head = self._head._replace(uuid=header.uuid)
+        while some := list(islice(records, _RECORDS_AT_ONCE)):
+            ledger.note_all(some)
+            self._insert(entries_of(some), sync=False)
+            self._ledger.note_placed(some)
+        self._sync()
+        self.header = header
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
@@ -354,14 +317,6 @@ class SqliteLog(Owned):
                 lock_file(self.path).unlink(missing_ok=True)
             self._close()
 
-    def close(self) -> None:
-        """Acknowledge what was appended, and let go of the database."""
-        try:
-            if not self._is_closed:
-                self.sync()
-        finally:
-            self._close()
-
     def _close(self) -> None:
         """Let go of everything; once more where that was interrupted."""
         self._is_closed = True
@@ -373,12 +328,6 @@ class SqliteLog(Owned):
     def _disown(self) -> None:
         """Let go of the lock, which would last as long as this process; its owner holds it still."""
         self._lock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def knows(self, id: str) -> bool:
         """Tell whether a record of this ID was appended. O(log n)."""
@@ -433,42 +382,36 @@ class SqliteLog(Owned):
         """Say why a place is missing that was not removed."""
         return kept_hole(self.header, str(self.path))(alloc, place, found)
 
-    def compact(self, before_ns: int | None = None) -> int:
-        """Remove the records of allocations that were collected (before a time), all but the last of each. O(n).
+    def _remove(self, removable: Removal) -> None:
+        """Remove rows in one transaction; the file becomes smaller where there is room for a copy of it."""
+        with tables.told(self.path):
+            self._guarded(self._delete, removable)
 
-        The file becomes smaller where there is room for a copy of it. Raises LogError: then nothing was removed, or,
-        where a disk fails at the last moment, all of it.
-        """
-        self.sync()
-        found = removal(self.read_kept, before_ns, self.header)
-        if found is None:
-            return 0
-        before, header = self.header, msgspec.structs.replace(self.header, compacted=found.compacted)
+    def _delete(self, removable: Removal) -> None:
+        before, header = self.header, msgspec.structs.replace(self.header, compacted=removable.compacted)
         database = self._database
-        with self._writing():
-            try:
-                database.execute("BEGIN IMMEDIATE")
-                head = self._without(found.versions)
-                database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", found.versions.items())
-                database.execute("UPDATE header SET text = ?", (header_text(header),))
-                # First, for who reads meanwhile: that more may be missing than is harms nobody.
-                self._removals += 1
-                self.header = header
-                self._end_with(head)
-            except BaseException:
-                self.header = before
-                with suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
-                raise
-            finally:
-                self._removals += self._removals % 2
-            self._digest = head.digest
-            with suppress(sqlite3.Error):  # what was removed is removed, and its room is used again
-                database.execute("VACUUM")
-                # A commit of its own, so that the next one is known to have come after it.
-                database.execute("BEGIN IMMEDIATE")
-                self._commit(head.seq, has_pending=False)
-        return found.records
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            head = self._without(removable.versions)
+            database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", removable.versions.items())
+            database.execute("UPDATE header SET text = ?", (header_text(header),))
+            # First, for who reads meanwhile: that more may be missing than is harms nobody.
+            self._removals += 1
+            self.header = header
+            self._end_with(head)
+        except BaseException:
+            self.header = before
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
+        finally:
+            self._removals += self._removals % 2
+        self._digest = head.digest
+        with suppress(sqlite3.Error):  # what was removed is removed, and its room is used again
+            database.execute("VACUUM")
+            # A commit of its own, so that the next one is known to have come after it.
+            database.execute("BEGIN IMMEDIATE")
+            self._commit(head.seq, has_pending=False)
 
     def _without(self, versions: dict[str, int]) -> Head:
         """Return the head after the records of allocations before these versions are removed."""
@@ -486,20 +429,23 @@ class SqliteLog(Owned):
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
+        with tables.told(self.path):
+            self._guarded(self._save_checkpoint, parts)
+
+    def _save_checkpoint(self, parts: Iterable[bytes]) -> None:
         database = self._database
-        with self._writing():
-            self.sync()
-            try:
-                database.execute("BEGIN IMMEDIATE")
-                database.execute("DELETE FROM checkpoint")
-                rows = ((place, zlib.crc32(part), part) for place, part in enumerate(parts))
-                database.executemany("INSERT INTO checkpoint VALUES (?, ?, ?)", rows)
-                head = self._head.after(self._head.seq, self._head.digest)
-                self._end_with(head._replace(checkpoint_seq=head.seq, checkpoint_digest=head.digest))
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
-                raise
+        self._sync()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("DELETE FROM checkpoint")
+            rows = ((place, zlib.crc32(part), part) for place, part in enumerate(parts))
+            database.executemany("INSERT INTO checkpoint VALUES (?, ?, ?)", rows)
+            head = self._head.after(self._head.seq, self._head.digest)
+            self._end_with(head._replace(checkpoint_seq=head.seq, checkpoint_digest=head.digest))
+        except BaseException:
+            with suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            raise
 
     def checkpoint_parts(self) -> Iterator[bytes]:
         """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
