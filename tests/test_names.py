@@ -93,7 +93,9 @@ SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if folder_of(path) not
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_name_is_a_bare_participle(path: Path) -> None:
-    assert bare_participles(path.read_text("utf-8")) == []
+    promised = PROMISED.get(path.relative_to(PACKAGE).as_posix(), set())
+    participles = bare_participles(path.read_text("utf-8"))
+    assert [each for each in participles if each.partition(": ")[2] not in promised] == []
 
 
 @pytest.mark.parametrize(

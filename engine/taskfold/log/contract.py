@@ -126,10 +126,10 @@ def check_header(header: LogHeader) -> None:
     dialect_of(header.dialect)
 
 
-def check_format(found: int) -> None:
+def check_format(source_format: int) -> None:
     """Check that records of a format can be read here. Raises LogError."""
-    if not 1 <= found <= FORMAT:
-        raise UnreadableLog(f"the log has record format {found}; this taskfold reads the formats 1 to {FORMAT}")
+    if not 1 <= source_format <= FORMAT:
+        raise UnreadableLog(f"the log has record format {source_format}; this taskfold reads the formats 1 to {FORMAT}")
 
 
 def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
@@ -260,7 +260,7 @@ def newest(one: Compacted, other: Compacted) -> Compacted:
     return Compacted(max(one.seq, other.seq), max(one.index, other.index), max(one.time_ns, other.time_ns))
 
 
-def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, known: LogHeader) -> Removal | None:
+def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, header: LogHeader) -> Removal | None:
     """Return what can be removed from the records that ``read`` yields; None where that is nothing. O(records)."""
     collected: dict[str, int] = {}
     live: set[str] = set()
@@ -271,7 +271,7 @@ def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, known: 
             live.remove(record.alloc)
             if before_ns is None or record.time_ns < before_ns:
                 collected[record.alloc] = record.version
-    seq, index, time_ns = (0, 0, 0) if known.compacted is UNSET else msgspec.structs.astuple(known.compacted)
+    seq, index, time_ns = (0, 0, 0) if header.compacted is UNSET else msgspec.structs.astuple(header.compacted)
     versions: dict[str, int] = {}
     removed = 0
     for record in read() if collected else ():
@@ -307,20 +307,22 @@ OnHole: TypeAlias = Callable[[str | None, int, int], Gone | UnreadableLog | None
 def kept_hole(header: LogHeader, name: str) -> OnHole:
     """Return what says what is wrong where what was removed is passed over."""
     compacted = 0 if header.compacted is UNSET else header.compacted.seq
-    return lambda alloc, place, found: None if found <= compacted + 1 else hole(header, name, alloc, place, found)
+    return lambda alloc, place, following: (
+        None if following <= compacted + 1 else hole(header, name, alloc, place, following)
+    )
 
 
-def hole(header: LogHeader, name: str, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
+def hole(header: LogHeader, name: str, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
     """Return the error for records that are missing: removed, or lost."""
     compacted = 0 if header.compacted is UNSET else header.compacted.seq
     if alloc is not None and (compacted or place == 1):
-        what = f"the records of allocation {alloc} before version {found} were removed when the log was compacted"
-        return Gone(f"{name}: {what}", oldest=found - 1)
+        what = f"the records of allocation {alloc} before version {following} were removed when the log was compacted"
+        return Gone(f"{name}: {what}", oldest=following - 1)
     if alloc is None and place <= compacted:
         what = f"records up to position {compacted} were removed when the log was compacted"
         return Gone(f"{name}: {what}: read after {compacted}", oldest=compacted)
     of = "Seq" if alloc is None else f"allocation {alloc}, Version"
-    return UnreadableLog(f"{name}: the log is damaged: {of} {place} is missing, and {found} follows")
+    return UnreadableLog(f"{name}: the log is damaged: {of} {place} is missing, and {following} follows")
 
 
 def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) -> bool:
@@ -370,7 +372,7 @@ class Ledger:
         Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
         record: IdConflict and DecodeError.
         """
-        placed: list[Record] = []
+        new: list[Record] = []
         placed_lines: list[bytes] = []
         """The lines of the first of them, as long as those are known."""
         ids: dict[str, int] = {}
@@ -393,12 +395,12 @@ class Ledger:
                 seq += 1
                 if record.seq != seq:
                     record = replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
-                elif lines and len(placed_lines) == len(placed):
+                elif lines and len(placed_lines) == len(new):
                     placed_lines.append(lines[place])
-                placed.append(record)
+                new.append(record)
             if version >= 0:
                 versions[append.alloc] = version
-        return (placed, placed_lines) if len(placed_lines) == len(placed) else entries_of(placed)
+        return (new, placed_lines) if len(placed_lines) == len(new) else entries_of(new)
 
     def _version_before(self, append: Append, first: Record, version: int | None) -> int:
         """Return the version that an allocation is at, before the first new record. Raises VersionConflict.
@@ -434,9 +436,9 @@ class Ledger:
             if record.seq != seq + 1 or version != versions.get(alloc, 0) + 1:
                 self.seq = seq
                 if not self.follows(record):
-                    known = versions.get(alloc, 0)
+                    version_before = versions.get(alloc, 0)
                     raise LogError(
-                        f"expected Seq {seq + 1} and Version {known + 1} of allocation {alloc}, "
+                        f"expected Seq {seq + 1} and Version {version_before + 1} of allocation {alloc}, "
                         f"found Seq {record.seq} and Version {version}"
                     )
             seq = record.seq
@@ -454,13 +456,13 @@ class Ledger:
         is_next = record.seq == self.seq + 1 or self.seq < record.seq <= self.compacted_seq + 1
         return is_next and (record.version == version + 1 or (not version and is_remnant(record)))
 
-    def note_placed(self, placed: Sequence[Record]) -> None:
+    def note_placed(self, records: Sequence[Record]) -> None:
         """Remember records that `place` gave, which follow the ones before."""
-        if placed:
-            for record in placed:
+        if records:
+            for record in records:
                 self._take(record)
             # The last: who reads meanwhile, or after an interruption, reads up to there, and no part of an append.
-            self.seq = placed[-1].seq
+            self.seq = records[-1].seq
 
     def _take(self, record: Record) -> None:
         self.versions[record.alloc] = record.version

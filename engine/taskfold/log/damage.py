@@ -92,7 +92,7 @@ def records_of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator
         except msgspec.DecodeError as error:
             yield Damage(message=f"not a record of a taskfold log: {error}", seq=seq)
             continue
-        told = record.seq, record.alloc, record.version, record.index, None if record.id is UNSET else record.id
-        if (seq, alloc, version, index, known_by) != told:
+        columns = record.seq, record.alloc, record.version, record.index, None if record.id is UNSET else record.id
+        if (seq, alloc, version, index, known_by) != columns:
             yield Damage(message="the columns of the row say something else than its record", seq=seq)
         yield record

@@ -84,7 +84,7 @@ def entry_of(record: Record) -> Entry:
     Raises DecodeError, naming the JSON path, for what the log could not be read back as.
     """
     line, back = read_back(record, decoder().decode)
-    return Entry(_checked(record, back), line)
+    return Entry(_check_same_types(record, back), line)
 
 
 def entries_of(records: list[Record]) -> Entries:
@@ -92,17 +92,17 @@ def entries_of(records: list[Record]) -> Entries:
 
     Raises what `entry_of` raises for the first of them that it refuses.
     """
-    if len(records) > 1 and (found := _read_back_together(records)) is not None:
-        return list(map(_checked, records, found[0])), found[1]
-    kept, lines = [], []
+    if len(records) > 1 and (entries := _read_back_together(records)) is not None:
+        return list(map(_check_same_types, records, entries[0])), entries[1]
+    records_read, lines = [], []
     for record in records:
         line, back = read_back(record, decoder().decode)
-        kept.append(_checked(record, back))
+        records_read.append(_check_same_types(record, back))
         lines.append(line)
-    return kept, lines
+    return records_read, lines
 
 
-def _checked(record: Record, back: Record) -> Record:
+def _check_same_types(record: Record, back: Record) -> Record:
     """Return what was read back of a record. Raises DecodeError for a number that no store has."""
     if not (0 <= back.seq < INT64 and 0 <= back.index < INT64 and -INT64 <= back.time_ns < INT64):
         raise DecodeError("$: Seq, Index and Time are whole numbers in 64 bits with a sign; the first two count from 0")

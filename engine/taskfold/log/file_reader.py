@@ -71,7 +71,7 @@ class FileReader(ReadOnlyLog):
             raise LogError(f"{self.path}: cannot be read: {error.strerror or error}") from None
 
 
-def is_of_same_log(header: LogHeader, known: LogHeader) -> bool:
+def is_of_same_log(header: LogHeader, before: LogHeader) -> bool:
     """Tell whether a header is that of a known log; one of an older format has no UUID until it is converted."""
-    is_same = (header.dialect, header.region) == (known.dialect, known.region)
-    return is_same and known.uuid in {header.uuid, ""}
+    is_same = (header.dialect, header.region) == (before.dialect, before.region)
+    return is_same and before.uuid in {header.uuid, ""}

@@ -41,7 +41,7 @@ def own_file(path: str | Path, flags: int = 0) -> FileIO:
     """Open a file to read and to write it, as it is; begin it where there is none. Raises OSError, also for a link."""
     while True:
         with suppress(FileExistsError):
-            return _begun(path, flags)
+            return _begin_file(path, flags)
         with suppress(FileNotFoundError):  # it was removed meanwhile
             return FileIO(path, "r+", opener=partial(_opened, flags))
 
@@ -53,8 +53,8 @@ def lock(file: FileIO, path: Path) -> None:
     """
     if fcntl is None:
         return
-    found = os.fstat(file.fileno())
-    key = os.getpid(), found.st_dev, found.st_ino
+    status = os.fstat(file.fileno())
+    key = os.getpid(), status.st_dev, status.st_ino
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -72,7 +72,7 @@ def new_file(path: Path) -> FileIO:
     while True:
         path.unlink(missing_ok=True)
         with suppress(FileExistsError):
-            return _begun(path)
+            return _begin_file(path)
 
 
 def own_folder(path: Path) -> None:
@@ -107,13 +107,13 @@ def sync_folder(path: Path) -> None:
 def take_mode(file: FileIO, of: FileIO) -> None:
     """Give a file the owner and the mode of the one whose place it will take; else it stays its writer's alone."""
     if hasattr(os, "fchown"):
-        found = os.fstat(of.fileno())
+        status = os.fstat(of.fileno())
         with suppress(PermissionError):
-            os.fchown(file.fileno(), found.st_uid, found.st_gid)
-            os.fchmod(file.fileno(), S_IMODE(found.st_mode))
+            os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), S_IMODE(status.st_mode))
 
 
-def _begun(path: str | Path, flags: int = 0) -> FileIO:
+def _begin_file(path: str | Path, flags: int = 0) -> FileIO:
     """Begin a file. Raises FileExistsError and other OSErrors."""
     file = FileIO(path, "x+", opener=partial(_opened, flags))
     if hasattr(os, "fchmod"):

@@ -47,11 +47,11 @@ class Positions:
     @classmethod
     def of(cls, saved: tuple[list[int], list[int], int, int, int]) -> Positions:
         """Return positions that know what was saved."""
-        made = cls()
-        seqs, newest, made._count, made.oldest, made.newest = saved
-        made._seqs.extend(seqs)
-        made._newest.extend(newest)
-        return made
+        index_map = cls()
+        seqs, newest, index_map._count, index_map.oldest, index_map.newest = saved
+        index_map._seqs.extend(seqs)
+        index_map._newest.extend(newest)
+        return index_map
 
     def note_all(self, records: Sequence[Record]) -> None:
         """Remember the next records. O(records)."""

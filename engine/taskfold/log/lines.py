@@ -66,10 +66,10 @@ def is_database(path: str | Path) -> bool:
 
     Pipes, and whatever else is no file, are none. `taskfold.log.sqlite.files` says why.
     """
-    found = Path(path).stat()
-    if not S_ISREG(found.st_mode) or not found.st_size:
+    status = Path(path).stat()
+    if not S_ISREG(status.st_mode) or not status.st_size:
         return False
-    if found.st_size % _LEAST_PAGE:
+    if status.st_size % _LEAST_PAGE:
         return begins_as_database(path)  # a damaged one at most, which nobody has open
     from taskfold.log.sqlite import files as sqlite_files  # few files may be one, and the others need no SQLite
 

@@ -46,17 +46,17 @@ class MemoryLog(Owned):
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
         """Append records to several allocations, all or nothing; return those that were new. O(records)."""
         self.recover()
-        placed, _ = self._ledger.place(appends)
+        new, _ = self._ledger.place(appends)
         try:
             # The records first: who reads meanwhile reads up to the ledger's position.
-            self._records.extend(placed)
-            for record in placed:
+            self._records.extend(new)
+            for record in new:
                 self._by_allocation[record.alloc] = longer(self._by_allocation.get(record.alloc), record)
-            self._ledger.note_placed(placed)
+            self._ledger.note_placed(new)
         except BaseException:
             self._is_interrupted = True
             raise
-        return placed
+        return new
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records).
@@ -117,20 +117,20 @@ class MemoryLog(Owned):
     def compact(self, before_ns: int | None = None) -> int:
         """Remove the records of allocations that were collected (before a time), all but the last of each. O(n)."""
         self.recover()
-        found = removal(self.read_kept, before_ns, self.header)
-        if found is None:
+        removable = removal(self.read_kept, before_ns, self.header)
+        if removable is None:
             return 0
         # New ones: who reads the old ones meanwhile reads them to their end.
         records = Records()
-        records.extend([r for r in self._records.after(0) if r.version >= found.versions.get(r.alloc, 0)])
+        records.extend([r for r in self._records.after(0) if r.version >= removable.versions.get(r.alloc, 0)])
         last: dict[str, Link] = {
-            alloc: longer(None, records_of(self._by_allocation[alloc])[-1]) for alloc in found.versions
+            alloc: longer(None, records_of(self._by_allocation[alloc])[-1]) for alloc in removable.versions
         }
         ids = {r.id: self._ledger.ids[r.id] for r in records.after(0) if isinstance(r.id, str)}
-        header = msgspec.structs.replace(self.header, compacted=found.compacted)
+        header = msgspec.structs.replace(self.header, compacted=removable.compacted)
         self._compacted = header, records, {**self._by_allocation, **last}, ids
         self._put_compacted()
-        return found.records
+        return removable.records
 
     def _put_compacted(self) -> None:
         """Put in place what a compaction left; once more where that was interrupted."""

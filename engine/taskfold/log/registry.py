@@ -125,25 +125,25 @@ def server_kind(name: str | Path) -> StoreKind | None:
     return next((kind for kind in kinds() if kind.schemes and kind.has_name(text)), None) if "://" in text else None
 
 
-def stored_log(name: str | Path, shown: str = "") -> NamedLog | None:
+def stored_log(name: str | Path, label: str = "") -> NamedLog | None:
     """Return the log, or damaged log, that a name means; None for what is read as lines: files, pipes, and ``-``.
 
     A file is recognised by its content. Raises SourceError when it cannot be read.
     """
-    text, shown = str(name), shown or str(name)
+    text, label = str(name), label or str(name)
     if (kind := server_kind(text)) is not None:
         return NamedLog(kind, text)
     if text == "-":
         return None
     path = Path(text)
-    with readable(shown):
+    with readable(label):
         for kind in (kind for kind in _built_in() if not kind.is_text and not kind.schemes):
             if kind.recognises(path):
-                return NamedLog(kind, text, shown)
+                return NamedLog(kind, text, label)
         if path.is_file() and (_registered or not _begins_as_text(path)):
             for kind in _others():
                 if not kind.schemes and kind.recognises(path):
-                    return NamedLog(kind, text, shown)
+                    return NamedLog(kind, text, label)
     return None
 
 

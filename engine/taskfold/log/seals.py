@@ -32,11 +32,11 @@ _SUM_AT_FIRST: Final = 0xFFFFFFFF
 @cache
 def _sums_before() -> tuple[int, ...]:
     """Return, by the first byte of a checksum, what takes it back by one byte: the usual table, inverted."""
-    found = [0] * 256
+    table = [0] * 256
     for byte in range(256):
         entry = zlib.crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000
-        found[entry >> 24] = (entry << 8 & 0xFFFFFFFF) ^ byte
-    return tuple(found)
+        table[entry >> 24] = (entry << 8 & 0xFFFFFFFF) ^ byte
+    return tuple(table)
 
 
 class Run(NamedTuple):
@@ -104,7 +104,7 @@ class Sealed:
         self._on_tail = on_tail
         self._on_damage = on_damage
         self._line = 1
-        self._held: list[bytes] = []
+        self._unsealed_parts: list[bytes] = []
         """Whole lines whose seal has not come yet; a seal never stands in two blocks."""
         self._sum = 0
         """The checksum of those."""
@@ -115,10 +115,10 @@ class Sealed:
         Raises SourceError, naming line and offset, where a seal does not fit: what is before was yielded.
         """
         for number, block in blocks:
-            if not self._held:
+            if not self._unsealed_parts:
                 self._line = number
             yield from self._of_block(block)
-        rest = self._taken(b"")
+        rest = self._take_held(b"")
         lines = rest.split(b"\n")[:-1]
         if _SEALED_AND_MORE.search(rest) or not all(map(self._is_record, lines)):
             self._damaged(rest)
@@ -132,9 +132,9 @@ class Sealed:
             yield from self._of_damaged_block(block)
             return
         if sealed:
-            lines = b"".join([*self._held, _END.join(sealed[::2]), _END])
-            size = sum(map(len, self._held)) + len(block) - len(rest)
-            self._held.clear()
+            lines = b"".join([*self._unsealed_parts, _END.join(sealed[::2]), _END])
+            size = sum(map(len, self._unsealed_parts)) + len(block) - len(rest)
+            self._unsealed_parts.clear()
             self._sum = 0
             yield Run(self._line, lines, size)
             self._line += lines.count(b"\n")
@@ -143,24 +143,24 @@ class Sealed:
 
     def _fits(self, texts: list[bytes], sums: list[bytes]) -> bool:
         """Tell whether each text, the first with what was held before it, is the one that was summed up."""
-        found = (zlib.crc32(texts[0], self._sum), *map(zlib.crc32, islice(texts, 1, None)))
-        return found == struct.unpack(f">{len(sums)}I", bytes.fromhex(b"".join(sums).decode()))
+        computed = (zlib.crc32(texts[0], self._sum), *map(zlib.crc32, islice(texts, 1, None)))
+        return computed == struct.unpack(f">{len(sums)}I", bytes.fromhex(b"".join(sums).decode()))
 
     def _hold(self, part: bytes) -> None:
         """Keep what has no seal yet."""
         if part:
-            self._held.append(part)
+            self._unsealed_parts.append(part)
             self._sum = zlib.crc32(part, self._sum)
 
     def _of_damaged_block(self, block: bytes) -> Iterator[Run]:
         while block:
             end, bad_end = self._good(block)
             if end:
-                yield self._run(self._taken(block[:end]))
+                yield self._run(self._take_held(block[:end]))
             if not bad_end:
                 self._hold(block[end:])
                 return
-            damaged = self._taken(block[end:bad_end])
+            damaged = self._take_held(block[end:bad_end])
             good = self._damaged(damaged)
             self._pass(damaged.removesuffix(good))
             if good:
@@ -171,16 +171,16 @@ class Sealed:
         """Return up to where a block is good, and where the first seal that does not fit ends; 0 where all fit."""
         end, found_sum = 0, self._sum
         with memoryview(block) as view:
-            for found in _SEAL.finditer(block):
-                if zlib.crc32(view[end : found.start()], found_sum) != int(found[1], 16):
-                    return end, found.end()
-                end, found_sum = found.end(), 0
+            for match in _SEAL.finditer(block):
+                if zlib.crc32(view[end : match.start()], found_sum) != int(match[1], 16):
+                    return end, match.end()
+                end, found_sum = match.end(), 0
         return end, 0
 
-    def _taken(self, part: bytes) -> bytes:
+    def _take_held(self, part: bytes) -> bytes:
         """Return a part with what was held before it."""
-        whole = b"".join([*self._held, part])
-        self._held.clear()
+        whole = b"".join([*self._unsealed_parts, part])
+        self._unsealed_parts.clear()
         self._sum = 0
         return whole
 
@@ -204,10 +204,10 @@ class Sealed:
             line += 1
         else:
             at, line, is_readable = self._offset, self._line, True
-        told = f"the log is damaged at byte {at}: what is there is not what was written"
+        message = f"the log is damaged at byte {at}: what is there is not what was written"
         if self._on_damage is None:
-            raise SourceError(self._name, told, line=line)
-        return self._on_damage(SourceError(self._name, told, line=line), at, damaged, is_readable)
+            raise SourceError(self._name, message, line=line)
+        return self._on_damage(SourceError(self._name, message, line=line), at, damaged, is_readable)
 
 
 def good_end(damaged: bytes) -> bytes:
@@ -215,11 +215,11 @@ def good_end(damaged: bytes) -> bytes:
 
     The checksum is taken back byte by byte from what the last seal says, to the line from which it was begun.
     """
-    found = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
-    if found is None:
+    match = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
+    if match is None:
         return b""
     sums_before = _sums_before()
-    end, sum_then = found.start(), int(found[1], 16) ^ _SUM_AT_FIRST
+    end, sum_then = match.start(), int(match[1], 16) ^ _SUM_AT_FIRST
     good = end
     while (start := damaged.rfind(b"\n", 0, end - 1) + 1) > 0:
         for byte in reversed(damaged[start:end]):
@@ -227,4 +227,4 @@ def good_end(damaged: bytes) -> bytes:
         if sum_then == _SUM_AT_FIRST:
             good = start
         end = start
-    return damaged[good:] if good < found.start() else b""
+    return damaged[good:] if good < match.start() else b""

@@ -84,10 +84,10 @@ class StoreKind(ABC):
 
     # --- reading ---
 
-    def read(self, name: str, shown: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
+    def read(self, name: str, label: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of a log, and its records in blocks. O(records). Raises SourceError, of the name shown."""
-        log = self._reader(name, shown)
-        header, blocks = OpenLog(log, shown or shown_name(name)).read()
+        log = self._reader(name, label)
+        header, blocks = OpenLog(log, label or shown_name(name)).read()
 
         def closed_at_end() -> Iterator[list[Record]]:
             with closing(log):
@@ -95,14 +95,14 @@ class StoreKind(ABC):
 
         return header, closed_at_end()
 
-    def matching(self, name: str, prefix: str, shown: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
+    def matching(self, name: str, prefix: str, label: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
         """Return the header of a log, and the records of the allocations whose ID begins with a prefix, by ID.
 
         A store with an index returns those of the one allocation, and of several, none of which is the prefix itself,
         the IDs alone: O(log n) for each. Raises SourceError.
         """
-        with closing(self._reader(name, shown)) as log:
-            return OpenLog(log, shown or shown_name(name)).matching(prefix)
+        with closing(self._reader(name, label)) as log:
+            return OpenLog(log, label or shown_name(name)).matching(prefix)
 
     def newest(self, name: str) -> int | None:
         """Return the position of the newest record; None where the store cannot tell. Raises SourceError."""
@@ -133,11 +133,11 @@ class StoreKind(ABC):
         ``dialect`` stands for that of a header that cannot be read. Raises SourceError.
         """
         log = self._reader(name)
-        check, found = OpenLog(log, shown_name(name)).scan(dialect, is_thorough=is_thorough)
+        check, scanned = OpenLog(log, shown_name(name)).scan(dialect, is_thorough=is_thorough)
 
         def closed_at_end() -> Iterator[Scanned]:
             with closing(log):
-                yield from found
+                yield from scanned
 
         return check, closed_at_end()
 
@@ -145,12 +145,12 @@ class StoreKind(ABC):
         """Copy a log's file as it is at one moment; tell whether that was done, or its records are to be copied."""
         return False
 
-    def _reader(self, name: str, shown: str = "") -> EventLog:
+    def _reader(self, name: str, label: str = "") -> EventLog:
         """Open a log to be read as a source. Raises SourceError."""
         try:
             return self.open_reader(name)
         except LogError as error:
-            raise SourceError(shown or shown_name(name), _without_name(error, name)) from None
+            raise SourceError(label or shown_name(name), _without_name(error, name)) from None
 
 
 class LogSource(Protocol):
@@ -185,10 +185,10 @@ class LogSource(Protocol):
 class NamedLog:
     """A log that a name stands for."""
 
-    def __init__(self, kind: StoreKind, name: str, shown: str = "") -> None:
+    def __init__(self, kind: StoreKind, name: str, label: str = "") -> None:
         """Name it by its path or URL; what is wrong is reported of the name that is shown."""
         self.kind = kind
-        self.name = shown or shown_name(name)
+        self.name = label or shown_name(name)
         self._location = name
 
     def read(self) -> tuple[LogHeader, Iterator[list[Record]]]:

@@ -50,10 +50,10 @@ def check_chain(upcasts: Sequence[Upcast], newest: int) -> None:
     ...
     ValueError: upcasts lead on from the formats 1, 3, and should from 1, 2, 3
     """
-    found, wanted = [upcast.source for upcast in upcasts], list(range(1, newest))
-    if found != wanted:
-        told = " and should from ".join(", ".join(map(str, formats)) + "," for formats in (found, wanted))
-        raise ValueError(f"upcasts lead on from the formats {told.removesuffix(',')}")
+    sources, needed = [upcast.source for upcast in upcasts], list(range(1, newest))
+    if sources != needed:
+        both = " and should from ".join(", ".join(map(str, formats)) + "," for formats in (sources, needed))
+        raise ValueError(f"upcasts lead on from the formats {both.removesuffix(',')}")
 
 
 check_chain(UPCASTS, FORMAT)

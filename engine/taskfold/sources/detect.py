@@ -25,13 +25,13 @@ def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
     The event stream exists since Nomad 1.0.0 only.
     """
     rest = iter(statements)
-    seen: list[Statement] = []
+    first: list[Statement] = []
     for statement in rest:
-        seen.append(statement)
+        first.append(statement)
         name = told_by(statement)
         if name is not None:
-            return name, chain(seen, rest)
-        if len(seen) == _LOOK_AHEAD:
+            return name, chain(first, rest)
+        if len(first) == _LOOK_AHEAD:
             break
     # No task states anywhere.
     return AMBIGUOUS_DIALECT, chain(seen, rest)

@@ -66,12 +66,12 @@ def _differences(first: Replay, last: Replay) -> Iterator[Difference]:
     """Yield what is different between the states of two replays."""
     before, after = first.fold(), last.fold()
     for alloc in sorted({*before, *after}):
-        yield from differences(alloc, _known(before, alloc), _known(after, alloc), after)
+        yield from differences(alloc, _state_of(before, alloc), _state_of(after, alloc), after)
 
 
-def _known(fold: Fold, alloc: str) -> AllocationState | None:
-    found = fold.allocations.get(alloc)
-    return None if found is None else found.freeze()
+def _state_of(fold: Fold, alloc: str) -> AllocationState | None:
+    allocation = fold.allocations.get(alloc)
+    return None if allocation is None else allocation.freeze()
 
 
 def differences(

@@ -65,7 +65,7 @@ class Follower(Background):
         self.is_done = threading.Event()
         """Set when there is nothing more to follow."""
         self._silence_seconds = silence_seconds
-        self._heard = monotonic()
+        self._last_heard = monotonic()
         """When something came the last time, or the following began."""
         self._engine = engine
         self._source = source
@@ -88,7 +88,7 @@ class Follower(Background):
     @property
     def silent_seconds(self) -> float:
         """For how long nothing has come."""
-        return monotonic() - self._heard
+        return monotonic() - self._last_heard
 
     @property
     def problem(self) -> str:
@@ -159,9 +159,9 @@ class Follower(Background):
 
     def _check_dialect(self, statement: Statement) -> None:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""
-        told = None if self._is_told else told_by(statement)
-        if told is not None:
-            check_dialect(self._engine.reader.header, told)
+        dialect = None if self._is_told else told_by(statement)
+        if dialect is not None:
+            check_dialect(self._engine.reader.header, dialect)
             self._is_told = True
 
     def _lines(self) -> Iterator[bytes]:
@@ -183,7 +183,7 @@ class Follower(Background):
         while not self._is_stopped.is_set():
             block = self._file.read(_BLOCK_BYTES)
             if block:
-                self._heard = monotonic()
+                self._last_heard = monotonic()
                 if is_first and block.startswith(_GZIP):
                     raise SourceError(self._name, "is gzip, which cannot be followed: unpack it, or pipe zcat into `-`")
                 is_first = False
@@ -199,12 +199,12 @@ class Follower(Background):
 
     def _is_replaced(self) -> bool:
         """Tell whether the file got shorter, or is another one now; then it is open at its beginning."""
-        held = os.fstat(self._file.fileno())
+        own = os.fstat(self._file.fileno())
         try:
             now = self._path.stat()
         except FileNotFoundError:
             return False  # between two files
-        if (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino):
+        if (own.st_dev, own.st_ino) != (now.st_dev, now.st_ino):
             self._file.close()
             self._file = _opened(str(self._path))
             return True

@@ -27,11 +27,11 @@ def the_one(ids: Iterable[str], prefix: str) -> str | None:
     >>> the_one(["a", "ab", "b"], "a"), the_one(["ab", "b"], "a"), the_one(["b"], "a")
     ('a', 'ab', None)
     """
-    found = sorted(alloc for alloc in ids if alloc.startswith(prefix))
-    if len(found) <= 1 or prefix == found[0]:
-        return found[0] if found else None
-    shown = ", ".join(found[:_CANDIDATES]) + (" …" if len(found) > _CANDIDATES else "")
-    raise UnknownAllocation(f"{len(found)} allocations begin with {prefix!r}: {shown}")
+    matches = sorted(alloc for alloc in ids if alloc.startswith(prefix))
+    if len(matches) <= 1 or prefix == matches[0]:
+        return matches[0] if matches else None
+    names = ", ".join(matches[:_CANDIDATES]) + (" …" if len(matches) > _CANDIDATES else "")
+    raise UnknownAllocation(f"{len(matches)} allocations begin with {prefix!r}: {names}")
 
 
 class Entry(Struct, frozen=True):
@@ -69,16 +69,16 @@ def history(source: LogLike, alloc: str, task: str | None = None, *, dialect: st
 
 def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
     """Yield the entries of an allocation, or of a task."""
-    found = replay.matching(alloc)
-    one = the_one(found, alloc)
+    matches = replay.matching(alloc)
+    one = the_one(matches, alloc)
     if one is None:
         raise UnknownAllocation(f"no allocation begins with {alloc!r}")
-    names = sorted({record.task for record in found[one] if record.task})
+    names = sorted({record.task for record in matches[one] if record.task})
     if task and task not in names:
         raise UnknownTask(f"allocation {one} has no task {task!r}; it has {', '.join(names) or 'none'}")
     fold = Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
     before = None
-    for record in found[one]:
+    for record in matches[one]:
         after = fold.apply(record).freeze()
         if task in {None, record.task}:
             changes = differences(one, before, after, fold)

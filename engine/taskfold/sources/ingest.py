@@ -68,13 +68,13 @@ def ingest(
         return Ingested(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     target = _target_of(into, replay)
-    reported = 0
+    newest_report = 0
     try:
         for statement, records in replay.steps():
             target.append(statement, records)
-            if target.count - reported >= _RECORDS_PER_STEP:
-                reported = target.count
-                on_progress(replay, reported)
+            if target.count - newest_report >= _RECORDS_PER_STEP:
+                newest_report = target.count
+                on_progress(replay, newest_report)
     except BaseException as error:
         target.roll_back()
         if not isinstance(error, Exception):

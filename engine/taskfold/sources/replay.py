@@ -78,7 +78,7 @@ def parse_at(text: str, now_ns: int | None = None) -> At:
         raise ValueError(msg) from None
 
 
-_SHOWN: Final = 5
+_MOST_NAMES: Final = 5
 _DIGITS: Final = 19
 """No index has more: it is a number of 64 bits."""
 
@@ -117,7 +117,7 @@ class Replay(Owned):
         self._on_note = on_note
         self.header: LogHeader | None = None
         """The header, once a log of taskfold's own is being read."""
-        self._told: set[str] = set()
+        self._noted_names: set[str] = set()
         self._gone: list[Deregistered] = []
         self._stream: BinaryIO | None = None
         self._done_bytes = 0
@@ -155,9 +155,9 @@ class Replay(Owned):
 
     def _check_at(self, compacted: Compacted) -> None:
         """Check that a log has all that makes the state at the point that was asked for. Raises Gone."""
-        asked = (self.at.seq, self.at.index, self.at.time_ns)
+        points = (self.at.seq, self.at.index, self.at.time_ns)
         removed = (compacted.seq, compacted.index, compacted.time_ns)
-        if any(point is not None and point < limit for point, limit in zip(asked, removed, strict=True)):
+        if any(point is not None and point < limit for point, limit in zip(points, removed, strict=True)):
             raise Gone(
                 f"{shown_name(self.sources[0])}: records were removed when the log was compacted: there is no state "
                 f"before position {compacted.seq}, index {compacted.index} and time {time_text(compacted.time_ns)}",
@@ -184,17 +184,17 @@ class Replay(Owned):
         A log in a database is asked by its index, and where several begin so, and none is this, for their IDs alone.
         Else O(records), and memory for those that begin so. Raises as iterating does.
         """
-        found: dict[str, list[Record]] = {}
+        matches: dict[str, list[Record]] = {}
         if self.at == At() and len(self.sources) == 1 and _is_utf8(prefix):
             log = self._log or stored_log(self._paths[0], self.sources[0])
             if log is not None:
-                self.header, found = log.matching(prefix)
+                self.header, matches = log.matching(prefix)
                 self._check_dialect(self.header, log.name)
-                return found
+                return matches
         for record in self:
             if record.alloc.startswith(prefix):
-                found.setdefault(record.alloc, []).append(record)
-        return found
+                matches.setdefault(record.alloc, []).append(record)
+        return matches
 
     def snapshots(self) -> Iterator[Snapshot]:
         """Yield each allocation as it is after all records, sorted by ID."""
@@ -217,10 +217,10 @@ class Replay(Owned):
         return self._statements(self._open())
 
     def _statements(self, sources: Iterator[Source | StoredSource]) -> Iterator[Statement]:
-        found: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
+        statements: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
         if self.dialect is None:
-            self.dialect, found = detect(found)
-        for statement in found:
+            self.dialect, statements = detect(statements)
+        for statement in statements:
             if isinstance(statement, Observation):
                 self._note_unknown(statement)
             yield statement
@@ -295,8 +295,8 @@ class Replay(Owned):
             if key in newest and not has_ended and (snapshot.create_index or 0) <= newest[key]:
                 lives.setdefault(key, []).append(alloc)
         for key, allocs in lives.items():
-            shown = ", ".join(sorted(allocs)[:_SHOWN]) + (" …" if len(allocs) > _SHOWN else "")
-            self._on_note(f"job {key[1]!r} was deregistered at index {newest[key]}; no end was seen of {shown}")
+            names = ", ".join(sorted(allocs)[:_MOST_NAMES]) + (" …" if len(allocs) > _MOST_NAMES else "")
+            self._on_note(f"job {key[1]!r} was deregistered at index {newest[key]}; no end was seen of {names}")
 
     def _records(self) -> Iterator[Record]:
         """Yield all records of the sources."""
@@ -327,8 +327,8 @@ class Replay(Owned):
     def _note_unknown(self, observation: Observation) -> None:
         """Tell once of each name that no dialect knows."""
         for name in unknown_names(observation):
-            if name not in self._told:
-                self._told.add(name)
+            if name not in self._noted_names:
+                self._noted_names.add(name)
                 self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
 
 

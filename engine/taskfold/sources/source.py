@@ -106,10 +106,10 @@ def files_of(path: str) -> list[str]:
     folder = Path(path)
     if path == "-" or not folder.is_dir():
         return [path]
-    found = sorted(str(f) for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_SUFFIXES))
-    if not found:
+    files = sorted(str(f) for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_SUFFIXES))
+    if not files:
         raise SourceError(path, f"the folder has no file that ends in {', '.join(_SUFFIXES)} (or these with .gz)")
-    return found
+    return files
 
 
 class Source:
@@ -162,13 +162,13 @@ class Source:
             yield from self._document(number, line, following)
             return
         yield from self._of_line(line, number)
-        held: tuple[int, bytes] | None = None
+        waiting: tuple[int, bytes] | None = None
         for number, line in following:
-            if held is not None:
-                yield from self._of_line(held[1], held[0])
-            held = number, line
-        if held is not None:
-            number, line = held
+            if waiting is not None:
+                yield from self._of_line(waiting[1], waiting[0])
+            waiting = number, line
+        if waiting is not None:
+            number, line = waiting
             if _is_json(line):
                 yield from self._of_line(line, number)
             else:
@@ -244,9 +244,9 @@ def _of_event(
     if event.Payload is None:
         return []
     statements: list[Statement] = []
-    if event.Topic == "Allocation" and (told := event.Payload.Allocation) is not None:
+    if event.Topic == "Allocation" and (body := event.Payload.Allocation) is not None:
         index = _number(event.Index) or _number(frame_index)
-        fields = {name: bytes(text) for name, text in told.items()}
+        fields = {name: bytes(text) for name, text in body.items()}
         statements.append(observation_from_fields(fields, "stream", name, number, index=index, write_type=kind))
     for fact in facts_of_payload(event.Payload, kind, name, number):
         if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
@@ -308,5 +308,5 @@ def _not_json(line: bytes) -> str:
         return "is binary data, not JSON"
     if len(line) > MAX_LINE_BYTES:
         return f"is longer than {MAX_LINE_BYTES >> 20} MiB"
-    shown = line[:40].decode(errors="replace")
-    return f"is not the JSON of a stream frame, an allocation or a list of them: {shown!r}"
+    beginning = line[:40].decode(errors="replace")
+    return f"is not the JSON of a stream frame, an allocation or a list of them: {beginning!r}"

@@ -139,8 +139,8 @@ def verify(*sources: LogLike, dialect: str | None = None, on_note: Callable[[str
 
 
 def _states_of(fold: Fold, alloc: str) -> dict[str, str]:
-    found = fold.allocations.get(alloc)
-    return {} if found is None else {name: task.state for name, task in found.tasks.items()}
+    allocation = fold.allocations.get(alloc)
+    return {} if allocation is None else {name: task.state for name, task in allocation.tasks.items()}
 
 
 def _as_read_back(record: Record) -> Record:
@@ -160,15 +160,15 @@ class _Explained(NamedTuple):
     records: list[Record]
     state_before: dict[str, str]
 
-    def divergence(self, path: str, expected: Any, found: Any, why: str) -> Divergence:
+    def divergence(self, path: str, wanted_value: Any, value: Any, why: str) -> Divergence:
         """Return a divergence that showed with this statement."""
         return Divergence(
             position=f"{self.statement.name}, line {self.statement.line}",
             index=self.statement.index,
             alloc=self.alloc,
             path=path,
-            expected=expected,
-            found=found,
+            expected=wanted_value,
+            found=value,
             recorded=tuple(self.records),
             state_before=self.state_before,
             why=why,
@@ -181,11 +181,11 @@ class _Past:
     def __init__(self) -> None:
         self._states: dict[tuple[str, int], Allocation] = {}
 
-    def keep(self, known: Allocation | None, records: list[Record]) -> None:
+    def keep(self, state: Allocation | None, records: list[Record]) -> None:
         """Keep a state that these records move on from to another index. O(tasks)."""
-        if known is None or not records or records[0].index == known.modify_index:
+        if state is None or not records or records[0].index == state.modify_index:
             return
-        self._states[known.id, known.modify_index] = known.copy()
+        self._states[state.id, state.modify_index] = state.copy()
         if len(self._states) > MAX_PAST_STATES:
             del self._states[next(iter(self._states))]
 
@@ -201,8 +201,8 @@ _OTHER_JOB: Final = "what the stream tells of the job says something else than w
 
 def _compare(fold: Fold, observation: Observation, explained: _Explained, past: _Past, report: Report) -> None:
     """Compare the fold with one observation, at its index."""
-    known = fold.owned(observation.alloc)
-    if observation.index == known.modify_index:
+    state = fold.owned(observation.alloc)
+    if observation.index == state.modify_index:
         report.compared += 1
         why = _WRONG if explained.records else _CONFLICT
         for path, expected, found in mismatches(known, observation, fold.dialect):
@@ -213,17 +213,17 @@ def _compare(fold: Fold, observation: Observation, explained: _Explained, past: 
         report.compared += 1
         for path, expected, found in mismatches(then, observation, fold.dialect):
             # It came too late to add what was not told of its index.
-            if found is not None and found != ():
-                report.add(explained.divergence(path, expected, found, _CONFLICT))
+            if value is not None and value != ():
+                report.add(explained.divergence(path, wanted_value, value, _CONFLICT))
 
 
 def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, report: Report) -> None:
     """Compare a Job that was found out with what the stream tells."""
-    known = fold.owned(explained.alloc)
+    state = fold.owned(explained.alloc)
     write = None if importer is None else importer.job_told(explained.alloc)
-    expected, found = b"" if write is None else write.text, current_field(known.placed, known.updates, "Job") or b""
-    if expected != found:
-        report.add(explained.divergence("$.Job", expected.decode() or None, found.decode() or None, _WRONG))
+    wanted_job, job = b"" if write is None else write.text, current_field(state.placed, state.updates, "Job") or b""
+    if wanted_job != job:
+        report.add(explained.divergence("$.Job", wanted_job.decode() or None, job.decode() or None, _WRONG))
 
 
 def _job_divergence(conflict: JobConflict) -> Divergence:
@@ -308,12 +308,16 @@ class _LogVerifier:
         where = next((f", {name} {place}" for name, place in places if place is not None), "")
         self._add(f"{self.name}{where}", "$", "what was written", "something else", damage.message)
 
-    def checkpoint(self, kept: Fold) -> None:
+    def checkpoint(self, restored: Fold) -> None:
         """Check that the checkpoint that was made at this position is the state there."""
-        live = {alloc: found.freeze() for alloc, found in self.fold.allocations.items() if not found.collected}
-        held = {alloc: found.freeze() for alloc, found in kept.allocations.items()}
-        for alloc in sorted({*live, *held}):
-            if live.get(alloc) != held.get(alloc):
+        live = {
+            alloc: allocation.freeze()
+            for alloc, allocation in self.fold.allocations.items()
+            if not allocation.collected
+        }
+        saved = {alloc: allocation.freeze() for alloc, allocation in restored.allocations.items()}
+        for alloc in sorted({*live, *saved}):
+            if live.get(alloc) != saved.get(alloc):
                 why = "the checkpoint says something else than the records before it: it is to be made anew"
                 position = f"{self.name}, checkpoint at {self.ledger.seq}"
                 self._add(position, "$", "what the records fold to", "what the checkpoint holds", why, alloc=alloc)
@@ -321,21 +325,21 @@ class _LogVerifier:
     def _header(self, record: Record) -> None:
         """Check that the log was written with the table that it is read with."""
         if self.header is not None and self.header.lifecycle:
-            known = lifecycle_of(self.header.dialect).fingerprint
+            own_table = lifecycle_of(self.header.dialect).fingerprint
             why = "the log was written with another lifecycle table: its states may be folded differently now"
-            self._expect(record, "header.lifecycle", known, self.header.lifecycle, why)
+            self._expect(record, "header.lifecycle", own_table, self.header.lifecycle, why)
 
-    def _expect(self, record: Record, path: str, expected: Any, found: Any, why: str) -> None:
-        if expected != found:
+    def _expect(self, record: Record, path: str, wanted_value: Any, value: Any, why: str) -> None:
+        if wanted_value != value:
             position = f"{self.name}, record {self.count}"
-            self._add(position, path, expected, found, why, alloc=record.alloc, record=record)
+            self._add(position, path, wanted_value, value, why, alloc=record.alloc, record=record)
 
     def _add(
         self,
         position: str,
         path: str,
-        expected: Any,
-        found: Any,
+        wanted_value: Any,
+        value: Any,
         why: str,
         *,
         alloc: str = "",
@@ -347,8 +351,8 @@ class _LogVerifier:
                 index=0 if record is None else record.index,
                 alloc=alloc,
                 path=path,
-                expected=expected,
-                found=found,
+                expected=wanted_value,
+                found=value,
                 recorded=() if record is None else (record,),
                 state_before=_states_of(self.fold, alloc),
                 why=why,

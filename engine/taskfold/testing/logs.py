@@ -60,7 +60,7 @@ def unreadable_records(alloc: str, version: int) -> Iterator[Record]:
         yield msgspec.structs.replace(record, **{name: value})
 
 
-def _placed(record: Record, seq: int) -> Record:
+def _at_seq(record: Record, seq: int) -> Record:
     return msgspec.structs.replace(record, seq=seq)
 
 
@@ -105,8 +105,8 @@ class LogContract:
     def test_what_is_appended_is_read_back_in_order_with_its_place(self, log: EventLog) -> None:
         """What is appended is read back in order with its place."""
         assert list(log.read_all()) == list(log.read("a")) == []
-        assert log.append("a", 0, records_of("a", 1, 3)) == [_placed(r, r.version) for r in records_of("a", 1, 3)]
-        assert log.append("b", 0, records_of("b", 1, 1)) == [_placed(record_of("b", 1), 4)]
+        assert log.append("a", 0, records_of("a", 1, 3)) == [_at_seq(r, r.version) for r in records_of("a", 1, 3)]
+        assert log.append("b", 0, records_of("b", 1, 1)) == [_at_seq(record_of("b", 1), 4)]
         log.append("a", 3, records_of("a", 4, 4))
         assert [(r.seq, r.alloc, r.version) for r in log.read_all()] == [
             (1, "a", 1),
@@ -139,10 +139,10 @@ class LogContract:
         """Of two writers who saw the same version one wins."""
         log.append("a", 0, records_of("a", 1, 2))
         before = list(log.read_all())
-        for expected in (0, 1, 3):
-            with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {expected}") as caught:
-                log.append("a", expected, records_of("a", expected + 1, expected + 2))
-            assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", expected, 2)
+        for version in (0, 1, 3):
+            with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {version}") as caught:
+                log.append("a", version, records_of("a", version + 1, version + 2))
+            assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", version, 2)
         with pytest.raises(VersionConflict):
             log.append("new", 1, records_of("new", 2, 2))
         assert list(log.read_all()) == before
@@ -233,15 +233,15 @@ class LogContract:
         versions = dict.fromkeys("abc", 0)
         for n in range(150):
             alloc = chance.choice("abc")
-            expected = max(versions[alloc] + chance.choice([0, 0, 0, -1, 1]), 0)
-            new = records_of(alloc, expected + 1, expected + chance.randrange(1, 4))
+            version = max(versions[alloc] + chance.choice([0, 0, 0, -1, 1]), 0)
+            new = records_of(alloc, version + 1, version + chance.randrange(1, 4))
             new[-1] = msgspec.structs.replace(new[-1], id=f"id-{n}" if chance.random() < 0.5 else UNSET)
-            if expected != versions[alloc]:
+            if version != versions[alloc]:
                 with pytest.raises(VersionConflict):
-                    log.append(alloc, expected, new)
+                    log.append(alloc, version, new)
                 continue
-            model += [_placed(record, len(model) + place) for place, record in enumerate(new, start=1)]
-            assert log.append(alloc, expected, new) == model[-len(new) :]
+            model += [_at_seq(record, len(model) + place) for place, record in enumerate(new, start=1)]
+            assert log.append(alloc, version, new) == model[-len(new) :]
             versions[alloc] += len(new)
         assert list(log.read_all()) == model
         assert [record.seq for record in model] == list(range(1, len(model) + 1))
@@ -270,7 +270,7 @@ class LogContract:
     def test_an_allocation_that_is_named_again_goes_on_from_what_came_before_it(self, log: EventLog) -> None:
         """An allocation that is named again in an append goes on from what came before it, with indexes of its own."""
         _fill(log, 7)
-        placed = log.append_all(
+        records = log.append_all(
             [
                 Append("a0", 1, [record_of("a0", 2, index=8, id="x")]),
                 Append("a1", 1, [record_of("a1", 2, index=9)]),
@@ -278,9 +278,9 @@ class LogContract:
                 Append("a1", 2, [record_of("a1", 3, index=11, id="x2"), record_of("a1", 4, index=11)]),
             ]
         )
-        expected = [(8, "a0", 2, 8), (9, "a1", 2, 9), (10, "a0", 3, 10), (11, "a1", 3, 11), (12, "a1", 4, 11)]
-        assert [(r.seq, r.alloc, r.version, r.index) for r in placed] == expected
-        assert list(log.read_all(7)) == placed
+        places = [(8, "a0", 2, 8), (9, "a1", 2, 9), (10, "a0", 3, 10), (11, "a1", 3, 11), (12, "a1", 4, 11)]
+        assert [(r.seq, r.alloc, r.version, r.index) for r in records] == places
+        assert list(log.read_all(7)) == records
         assert [r.version for r in log.read("a0")] == [1, 2, 3]
         with pytest.raises(VersionConflict):
             log.append("a0", 2, [record_of("a0", 3)])
@@ -297,13 +297,13 @@ class LogContract:
             log.append_all([Append("a0", 1, [record_of("a0", 2)]), Append("a0", 1, [record_of("a0", 2)])])
         assert list(log.read_all()) == before
 
-        placed = log.append_all(
+        records = log.append_all(
             [
                 Append("a0", 1, [record_of("a0", 2, id="x"), record_of("a0", 3)]),
                 Append("b", 0, [record_of("b", 1, id="y")]),
             ]
         )
-        assert [(r.seq, r.alloc, r.version) for r in placed] == [(8, "a0", 2), (9, "a0", 3), (10, "b", 1)]
+        assert [(r.seq, r.alloc, r.version) for r in records] == [(8, "a0", 2), (9, "a0", 3), (10, "b", 1)]
         again = log.append_all(
             [Append("a0", 3, [record_of("a0", 2, id="x")]), Append("b", 1, [record_of("b", 1, id="y")])]
         )
@@ -337,9 +337,9 @@ class LogContract:
         assert log.compact(before_ns=101) == 3
         assert log.header.compacted == Compacted(seq=7, index=3, time_ns=0)
 
-        kept = [(2, "b", 1), (3, "c", 1), (5, "b", 2), (6, "c", 2), (8, "b", 3), (9, "c", 3)]
+        live = [(2, "b", 1), (3, "c", 1), (5, "b", 2), (6, "c", 2), (8, "b", 3), (9, "c", 3)]
         rest = [(10, "a", 4), (11, "b", 4), (12, "c", 4)]
-        assert [(r.seq, r.alloc, r.version) for r in log.read_kept()] == kept + rest
+        assert [(r.seq, r.alloc, r.version) for r in log.read_kept()] == live + rest
         assert [r.seq for r in log.read_kept(9)] == [10, 11, 12]
         assert [r.seq for r in log.read_all(7)] == [8, 9, 10, 11, 12]
         for after in (0, 6):

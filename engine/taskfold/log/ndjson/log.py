@@ -99,7 +99,7 @@ class NdjsonLog(BaseLog):
         self._lock = threading.Lock()
         """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
         self._is_new = begins(self.path, dialect)
-        with self._told():
+        with self._translate_errors():
             if not self._is_new and is_database(self.path):
                 raise LogError(f"{self.path}: is an SQLite database, and nothing is ever overwritten")
             self._file = _own_file(self.path)
@@ -109,7 +109,7 @@ class NdjsonLog(BaseLog):
                     header = new_header(dialect or "", region)
                     self._size = 0
                     self._write(header_line(header))
-                    self._know(_begun(header))
+                    self._know(_empty_content(header))
                 else:
                     self._know(read_content(self.path, dialect, reader))
                 # What follows was cut off while it was written, and never acknowledged.
@@ -126,7 +126,7 @@ class NdjsonLog(BaseLog):
             self.header, self._ledger, self._blocks, self._size = content
 
     @contextmanager
-    def _told(self, what: str = "written") -> Iterator[None]:
+    def _translate_errors(self, what: str = "written") -> Iterator[None]:
         """Turn what the system says into a LogError that names the file."""
         try:
             yield
@@ -138,21 +138,21 @@ class NdjsonLog(BaseLog):
 
     def _append_all(self, appends: Sequence[Append], *, sync: bool) -> list[Record]:
         """Append with one write; with ``sync=False`` there is one when there is much to write. O(records)."""
-        placed, lines = self._ledger.place(appends)
-        if placed:
-            self._append(placed, sealed_lines(lines), sync=sync)
-        return placed
+        new, lines = self._ledger.place(appends)
+        if new:
+            self._append(new, sealed_lines(lines), sync=sync)
+        return new
 
-    def _append(self, placed: Sequence[Record], lines: bytes, *, sync: bool) -> None:
+    def _append(self, records: Sequence[Record], lines: bytes, *, sync: bool) -> None:
         if sync and not self._pending and self._draft is None:
             self._write(lines)
-            self._note_written(placed, len(lines))
-            self._ledger.note_placed(placed)
+            self._note_written(records, len(lines))
+            self._ledger.note_placed(records)
             return
         with self._lock:
-            self._pending += placed
+            self._pending += records
             self._pending_lines += lines
-        self._ledger.note_placed(placed)
+        self._ledger.note_placed(records)
         if sync:
             self._acknowledge()
         elif len(self._pending_lines) >= _BYTES_AT_ONCE:
@@ -179,7 +179,7 @@ class NdjsonLog(BaseLog):
         if self._draft is not None:
             self._spill()
             draft = self._draft
-            with self._told():
+            with self._translate_errors():
                 os.fsync(draft.fileno())
                 self._replace_by(draft)
         elif self._pending:
@@ -190,7 +190,7 @@ class NdjsonLog(BaseLog):
 
     def _spill(self) -> None:
         """Write what is pending to the draft; on a LogError it is pending still."""
-        with self._told():
+        with self._translate_errors():
             if self._draft is None:
                 self._draft = self._begun_draft()
             elif self._draft.tell() != self._size:  # what a write left that failed
@@ -227,7 +227,7 @@ class NdjsonLog(BaseLog):
 
     def _write(self, data: bytes) -> None:
         """Write after the last seal, and have it on disk; on failure leave the file as it was. Raises LogError."""
-        with self._told():
+        with self._translate_errors():
             self._check_size()
             if self._is_torn:  # nothing is written over what may be left of another write
                 self._cut_off()
@@ -251,17 +251,17 @@ class NdjsonLog(BaseLog):
 
         What is written to another one nobody would find. It costs a hundredth of what a disk takes.
         """
-        held = os.fstat(self._file.fileno())
+        own = os.fstat(self._file.fileno())
         try:
-            named = os.stat(self.name)  # noqa: PTH116 - a path object would double what it costs
+            there = os.stat(self.name)  # noqa: PTH116 - a path object would double what it costs
         except FileNotFoundError:
-            what = "was moved away" if held.st_nlink else "was removed"
+            what = "was moved away" if own.st_nlink else "was removed"
             raise LogError(f"{self.path}: the log {what}: nothing more is written until it is back") from None
-        if (named.st_ino, named.st_dev) != (held.st_ino, held.st_dev):
+        if (there.st_ino, there.st_dev) != (own.st_ino, own.st_dev):
             what = "was replaced by another file"
             raise LogError(f"{self.path}: the log {what}: nothing more is written; close it, and open the one there")
-        if held.st_size < size:
-            what = f"was cut off at byte {held.st_size}, and had {size}"
+        if own.st_size < size:
+            what = f"was cut off at byte {own.st_size}, and had {size}"
             raise LogError(f"{self.path}: the log {what}: nothing more is written; close it, and open it again")
 
     def _cut_off(self) -> None:
@@ -278,7 +278,7 @@ class NdjsonLog(BaseLog):
         """
         if not self._is_interrupted:
             return
-        with self._told():
+        with self._translate_errors():
             self._check_place()
             self._is_lost = self._is_lost or self._draft is not None or bool(self._pending)
             self._drop_draft()
@@ -292,12 +292,12 @@ class NdjsonLog(BaseLog):
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records)."""
-        with self._told():
+        with self._translate_errors():
             self._rewrite(taken_header(self.header, header), iter(records))
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
-        with self._told():
+        with self._translate_errors():
             self._drop_draft()
             if self._is_new and _is_at(self._file, self.path):
                 self.path.unlink(missing_ok=True)  # while it is locked
@@ -306,7 +306,7 @@ class NdjsonLog(BaseLog):
     def _remove(self, removable: Removal) -> None:
         """Write the file anew; it takes the place of the old one when it is on disk."""
         rest = (r for r in self.read_kept() if r.version >= removable.versions.get(r.alloc, 0))
-        with self._told():
+        with self._translate_errors():
             self._rewrite(msgspec.structs.replace(self.header, compacted=removable.compacted), rest)
 
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
@@ -316,14 +316,14 @@ class NdjsonLog(BaseLog):
         try:
             take_mode(file, self._file)
             lock(file, draft)
-            _, ledger, of_blocks, size = _begun(header, _write_whole(file, header_line(header)))
+            _, ledger, of_blocks, size = _empty_content(header, _write_whole(file, header_line(header)))
             while some := list(islice(records, _RECORDS_AT_ONCE)):
                 steps = [list(step) for _, step in groupby(some, attrgetter("index", "alloc"))]
-                written = _write_whole(file, b"".join(map(_sealed, steps)))
+                length = _write_whole(file, b"".join(map(_sealed, steps)))
                 ledger.note_all(some)
                 of_blocks.note_all(some)
-                of_blocks.end(ledger.seq, written)
-                size += written
+                of_blocks.end(ledger.seq, length)
+                size += length
             os.fsync(file.fileno())
             self._replace_by(file, Content(header, ledger, of_blocks, size))
         except BaseException:
@@ -379,10 +379,10 @@ class NdjsonLog(BaseLog):
         Only the lines that name the allocation are decoded. Any thread may read, as `read_all` says.
         """
         newest, version = self._ledger.seq, after_version
-        named = msgspec.json.encode(alloc)
+        alloc_text = msgspec.json.encode(alloc)
 
         def of_it(run: Run) -> Run:
-            lines = [line for line in run.lines.split(b"\n") if named in line] if named in run.lines else []
+            lines = [line for line in run.lines.split(b"\n") if alloc_text in line] if alloc_text in run.lines else []
             return run._replace(lines=b"\n".join([*lines, b""]))
 
         for record in self._records(lambda of_blocks: of_blocks.span(alloc), of_it):
@@ -440,10 +440,10 @@ class NdjsonLog(BaseLog):
 
     def _opened(self) -> BinaryIO:
         """Return the file of the log, to be read. Raises LogError where its path does not name it any more."""
-        path, held = (self.path, self._file) if self._draft is None else (_draft_of(self.path), self._draft)
-        with self._told("read"):
+        path, own = (self.path, self._file) if self._draft is None else (_draft_of(self.path), self._draft)
+        with self._translate_errors("read"):
             file = path.open("rb")
-        if not held.closed and not os.path.samestat(os.fstat(file.fileno()), os.fstat(held.fileno())):
+        if not own.closed and not os.path.samestat(os.fstat(file.fileno()), os.fstat(own.fileno())):
             file.close()
             raise LogError(f"{path}: the log was replaced by another file: close it, and open the one there")
         return file
@@ -463,7 +463,7 @@ def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reade
                 check_dialect(header, dialect)
             if reader is not None:
                 reader.begin(header)
-            _, ledger, of_blocks, size = _begun(header, size)
+            _, ledger, of_blocks, size = _empty_content(header, size)
             for run in runs:
                 for records in decoded(run, name, header.taskfold):
                     ledger.note_all(records)
@@ -483,7 +483,7 @@ def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reade
 _RECORDS_AT_ONCE: Final = 256
 
 
-def _begun(header: LogHeader, size: int | None = None) -> Content:
+def _empty_content(header: LogHeader, size: int | None = None) -> Content:
     """Return what is known of a file that has no records yet, but a header (of so many bytes)."""
     of_blocks = Blocks()
     size = len(header_line(header)) if size is None else size

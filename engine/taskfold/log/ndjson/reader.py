@@ -34,7 +34,7 @@ class NdjsonReader(FileReader, NdjsonLog):
         self._has_tail = False
         """There is something at the end that may be acknowledged yet."""
         self._newest: Record | None = None
-        self._seen: tuple[int, ...] = ()
+        self._last_looks: tuple[int, ...] = ()
         self._file = self._begin_anew(reader)
 
     def close(self) -> None:
@@ -57,33 +57,33 @@ class NdjsonReader(FileReader, NdjsonLog):
         return self.seq
 
     def _take_in(self) -> None:
-        named = self._stat()
-        if self._is_interrupted or not os.path.samestat(named, os.fstat(self._file.fileno())):
+        status = self._stat()
+        if self._is_interrupted or not os.path.samestat(status, os.fstat(self._file.fileno())):
             before, self._file = self._file, self._begin_anew()
             before.close()
-        elif named.st_size < self._size:
-            raise LogError(f"{self.path}: the log was cut off at byte {named.st_size}, and had {self._size}")
-        elif self._has_tail or _looks_of(named) != self._seen:
+        elif status.st_size < self._size:
+            raise LogError(f"{self.path}: the log was cut off at byte {status.st_size}, and had {self._size}")
+        elif self._has_tail or _looks_of(status) != self._last_looks:
             self._read_on()
-            self._seen = _looks_of(named)
+            self._last_looks = _looks_of(status)
         self._is_interrupted = False
 
     def _is_changed(self) -> bool:
         with suppress(LogError):
-            return _looks_of(self._stat()) != self._seen
+            return _looks_of(self._stat()) != self._last_looks
         return True
 
     def _begin_anew(self, reader: Reader | None = None) -> FileIO:
         """Read the file from its beginning: the first time, and when a compaction has put another in its place."""
-        known, look = self._newest, _Look(self._newest, reader)
+        before_it, look = self._newest, _Look(self._newest, reader)
         while True:
-            with self._told("read"):
+            with self._translate_errors("read"):
                 file = FileIO(self.path)
             try:
                 looks = _looks_of(os.fstat(file.fileno()))
                 whole = read_content(self.path, reader=look)
-                if known is not None:
-                    self._check_same(whole, known, look.same)
+                if before_it is not None:
+                    self._check_same(whole, before_it, look.same)
                 if os.path.samestat(self._stat(), os.fstat(file.fileno())):
                     break
             except BaseException:
@@ -92,13 +92,13 @@ class NdjsonReader(FileReader, NdjsonLog):
             file.close()  # it was replaced in between
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = whole
-            self._newest, self._seen, self._has_tail = look.newest, looks, True
+            self._newest, self._last_looks, self._has_tail = look.newest, looks, True
         return file
 
-    def _check_same(self, whole: Content, known: Record, same: Record | None) -> None:
+    def _check_same(self, whole: Content, last_read: Record, same: Record | None) -> None:
         """Check that a log is the one that was read before, however much was removed since. Raises LogError."""
         is_of_it = is_of_same_log(whole.header, self.header)
-        is_kept = same == known if same is not None else known.seq <= whole.ledger.compacted_seq
+        is_kept = same == last_read if same is not None else last_read.seq <= whole.ledger.compacted_seq
         versions, now = self._ledger.versions.items(), whole.ledger.versions
         if not (is_of_it and is_kept and all(now.get(alloc, 0) >= version for alloc, version in versions)):
             raise LogError(f"{self.path}: another log is there now: close this one, and open it again")
@@ -127,7 +127,7 @@ class NdjsonReader(FileReader, NdjsonLog):
 
     def _opened(self) -> BinaryIO:
         """Return the file that was read, to be read again, whatever the path names by now."""
-        with self._told("read"):
+        with self._translate_errors("read"):
             if hasattr(os, "pread"):
                 return os.fdopen(os.dup(self._file.fileno()), "rb")
             return self.path.open("rb")  # on Windows, where none is replaced while it is open
@@ -136,8 +136,8 @@ class NdjsonReader(FileReader, NdjsonLog):
 class _Look:
     """What is remembered of a file that is read from its beginning: its newest record, and the one of a known place."""
 
-    def __init__(self, known: Record | None, reader: Reader | None) -> None:
-        self._seq = 0 if known is None else known.seq
+    def __init__(self, last_read: Record | None, reader: Reader | None) -> None:
+        self._seq = 0 if last_read is None else last_read.seq
         self._reader = reader
         self.newest: Record | None = None
         self.same: Record | None = None
@@ -157,6 +157,6 @@ class _Look:
             self._reader.take(records)
 
 
-def _looks_of(named: os.stat_result) -> tuple[int, ...]:
+def _looks_of(status: os.stat_result) -> tuple[int, ...]:
     """Return what tells a file that was written from what it was."""
-    return named.st_dev, named.st_ino, named.st_size, named.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -64,8 +64,8 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
         def on_damage(error: SourceError, offset: int, data: bytes, is_readable: bool) -> bytes:  # noqa: FBT001 - as it is called
             good = good_end(data)
             bad = data.count(b"\n", 0, len(data) - len(good))
-            told = f"{_without(error, name)} ({bad} lines were written together)"
-            damaged.append(Damage(message=told, line=error.line, offset=offset, is_unreadable=not is_readable))
+            message = f"{_without(error, name)} ({bad} lines were written together)"
+            damaged.append(Damage(message=message, line=error.line, offset=offset, is_unreadable=not is_readable))
             return good
 
         numbered = chain([(2, rest)], of_blocks)
@@ -78,8 +78,8 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
                 yield from _of_run(run, check.header.taskfold, None if has_seals else start)
                 start += run.size
         except SourceError as error:  # a compressed file that is cut off, a disk that fails
-            told = f"{_without(error, name)}; nothing after it was read"
-            damaged.append(Damage(message=told, line=error.line, is_unreadable=True))
+            message = f"{_without(error, name)}; nothing after it was read"
+            damaged.append(Damage(message=message, line=error.line, is_unreadable=True))
         yield from damaged
 
 
@@ -87,8 +87,8 @@ def _as_it_is(stream: BinaryIO) -> Any:
     """Return what ends where a file ends now, whatever is appended to it meanwhile; a pipe ends where it ends."""
     if isinstance(stream, gzip.GzipFile):
         return stream
-    found = os.fstat(stream.fileno())
-    return Part(stream, 0, found.st_size) if S_ISREG(found.st_mode) else stream
+    status = os.fstat(stream.fileno())
+    return Part(stream, 0, status.st_size) if S_ISREG(status.st_mode) else stream
 
 
 def _header(first: bytes, name: str, dialect: str | Dialect | None) -> LogHeader:
@@ -100,8 +100,8 @@ def _header(first: bytes, name: str, dialect: str | Dialect | None) -> LogHeader
 
 def _is_damaged_header(first: bytes) -> bool:
     """Tell whether a line that begins as a header is not as it was written, and not merely of another taskfold."""
-    found = re.match(rb'\{"taskfold":([0-9]{1,9}),', first)
-    source = int(found[1]) if found else 0
+    match = re.match(rb'\{"taskfold":([0-9]{1,9}),', first)
+    source = int(match[1]) if match else 0
     if source == UNSEALED:
         try:
             msgspec.json.decode(first, type=LogHeader)

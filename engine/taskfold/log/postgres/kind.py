@@ -48,15 +48,15 @@ class _Postgres(StoreKind):
         del reader
         return PostgresReader(name)
 
-    def read(self, name: str, shown: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
-        del shown  # a URL is shown without what it keeps secret
+    def read(self, name: str, label: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
+        del label  # a URL is shown without what it keeps secret
         _check_source(name)
         from taskfold.log.postgres.tables import read_postgres
 
         return read_postgres(name)
 
-    def matching(self, name: str, prefix: str, shown: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
-        del shown  # a URL is shown without what it keeps secret
+    def matching(self, name: str, prefix: str, label: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
+        del label  # a URL is shown without what it keeps secret
         _check_source(name)
         from taskfold.log.postgres.tables import read_matching
 

@@ -55,7 +55,7 @@ _ROWS_WITH_COMMIT: Final = 16
 """Up to how many rows go in one message with the commit; more are copied before it, which is faster for many."""
 _ROWS_PER_COPY: Final = 10_000
 """How many records that nobody waits for are kept before they are sent."""
-_KEPT: Final = 10_000
+_MOST_CACHED: Final = 10_000
 """How many IDs and versions are kept at most between two appends: what is not among them is asked for."""
 _READERS_KEPT: Final = 4
 """How many connections that read are kept open for the next reading."""
@@ -88,12 +88,12 @@ class _Known(Ledger):
             SELECT DISTINCT ON (alloc) alloc, index, ordinal FROM taskfold_records
             WHERE alloc = ANY(%s) AND ordinal IS NOT NULL ORDER BY alloc, version DESC
             """
-            found = connection.execute(query, [list(imported)]).fetchall()
-            self._imported.update((alloc, (index, ordinal)) for alloc, index, ordinal in found)
+            rows = connection.execute(query, [list(imported)]).fetchall()
+            self._imported.update((alloc, (index, ordinal)) for alloc, index, ordinal in rows)
 
     def let_go(self) -> None:
         """Forget, where much is kept, what the database can be asked for: nothing may be pending."""
-        if max(len(self.ids), len(self.versions)) > _KEPT:
+        if max(len(self.ids), len(self.versions)) > _MOST_CACHED:
             self.forget()
 
     def forget(self) -> None:
@@ -131,7 +131,7 @@ class PostgresLog(BaseLog):
         """Something was appended and not acknowledged yet."""
         self._readers: deque[Connection] = deque()
         self._listener: Connection | None = None
-        with self._told():
+        with self._translate_errors():
             self._connection = tables.connected_writer(self.location)
             self._interrupted, self._interrupting = socket.socketpair()
             try:
@@ -167,7 +167,7 @@ class PostgresLog(BaseLog):
         return self._guarded(self._begin_turn)
 
     def _begin_turn(self) -> int:
-        with self._told():
+        with self._translate_errors():
             seq = self._locked()
         self._depth += 1
         return seq
@@ -197,7 +197,7 @@ class PostgresLog(BaseLog):
         """
         if not self._is_interrupted or self._is_closed:
             return
-        with self._told():
+        with self._translate_errors():
             self._connection.close()
             self._is_lost = self._is_lost or self._has_unacknowledged
             self._undo()
@@ -226,7 +226,7 @@ class PostgresLog(BaseLog):
     def _head(self) -> int:
         """Begin a transaction that holds the head; return the position that is in it."""
         try:
-            return self._begun()
+            return self._begin()
         except psycopg.OperationalError:
             if not self._connection.closed:
                 with suppress(psycopg.Error):
@@ -234,9 +234,9 @@ class PostgresLog(BaseLog):
                 raise
         # The server was started again since the last append: nothing was under way.
         self._connection = tables.connected_writer(self.location)
-        return self._begun()
+        return self._begin()
 
-    def _begun(self) -> int:
+    def _begin(self) -> int:
         cursor = self._connection.execute("BEGIN; SELECT header, seq FROM taskfold_head FOR UPDATE")
         cursor.nextset()
         header, seq = tables.head_of(cursor.fetchone(), self.name)
@@ -260,7 +260,7 @@ class PostgresLog(BaseLog):
         return self._guarded(self._append_all, appends, sync=sync, after_seq=after_seq)
 
     def _append_all(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None = None) -> list[Record]:
-        with self._told():
+        with self._translate_errors():
             return self._append_after(appends, sync=sync, after_seq=after_seq)
 
     def _append_after(self, appends: Sequence[Append], *, sync: bool, after_seq: int | None) -> list[Record]:
@@ -269,12 +269,12 @@ class PostgresLog(BaseLog):
             self._check_position(self._locked(), after_seq)
             self._ledger.look_up(self._connection, appends)
             entries = self._ledger.place(appends)
-            placed = entries[0]
+            new = entries[0]
             self._pending += map(Entry, *entries)
-            self._ledger.note_placed(placed)
+            self._ledger.note_placed(new)
             if sync and self._pending:
                 self._commit()
-            elif placed:
+            elif new:
                 self._has_unacknowledged = True
                 if len(self._pending) >= _ROWS_PER_COPY:
                     self._send()
@@ -289,7 +289,7 @@ class PostgresLog(BaseLog):
             raise
         finally:
             self._release()
-        return placed
+        return new
 
     def _check_position(self, seq: int, after_seq: int | None) -> None:
         """Refuse to append after a position that is not the newest. Raises LogError."""
@@ -340,7 +340,7 @@ class PostgresLog(BaseLog):
 
     def _acknowledge(self) -> None:
         if self._pending or self._is_sent:
-            with self._told():
+            with self._translate_errors():
                 try:
                     self._commit()
                 except (psycopg.Error, OverflowError, UnicodeError):
@@ -349,11 +349,11 @@ class PostgresLog(BaseLog):
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
-        with self._told():
+        with self._translate_errors():
             self._locked()
-            taken = taken_header(self.header, header)
-            ledger, rest = Ledger(taken), iter(records)
-            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(taken)])
+            copied = taken_header(self.header, header)
+            ledger, rest = Ledger(copied), iter(records)
+            self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(copied)])
             self._is_sent = True
             while some := list(islice(rest, _ROWS_PER_COPY)):
                 ledger.note_all(some)
@@ -361,7 +361,7 @@ class PostgresLog(BaseLog):
                 self._ledger.note_placed(some)
                 self._send()
             self._commit()
-            self.header = taken
+            self.header = copied
 
     def _remove(self, removable: Removal) -> None:
         """Remove rows in one transaction: others go on appending until then.
@@ -376,7 +376,7 @@ class PostgresLog(BaseLog):
                 self.end_turn()
 
     def _delete(self, removable: Removal) -> None:
-        with self._told(), self._connection.cursor() as cursor:
+        with self._translate_errors(), self._connection.cursor() as cursor:
             header, _ = tables.head(self._connection, self.name)
             compacted = removable.compacted
             if header.compacted is not UNSET:
@@ -390,7 +390,7 @@ class PostgresLog(BaseLog):
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
-        with self._told():
+        with self._translate_errors():
             if self._is_interrupted:
                 self._connection.close()
             self._undo()
@@ -431,7 +431,7 @@ class PostgresLog(BaseLog):
         digest = self._ledger.digest_of(id)
         if digest is None:
             query = "SELECT convert_to(body, 'UTF8') FROM taskfold_records WHERE id = %s"
-            with self._told("read"), self._reader() as connection:
+            with self._translate_errors("read"), self._reader() as connection:
                 row = connection.execute(query, [id], binary=True).fetchone()
             digest = None if row is None else digest_in(row[0])
         return digest
@@ -448,24 +448,24 @@ class PostgresLog(BaseLog):
         """Yield the records after a position that are there. O(log n + records that are read). Any thread may."""
         return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
 
-    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
-        with self._told("read"), self._reader() as connection:
+    def _read(self, query: str, values: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+        with self._translate_errors("read"), self._reader() as connection:
             # Another process may have removed records since.
             header, newest = tables.head(connection, self.name)
             self._take(header)
             if on_hole == self._hole and query is tables.OF_ALL:
-                check_whole(self.header, self.name, asked["after"])
-            yield from tables.records(connection, self.name, self.header, query, {**asked, "newest": newest}, on_hole)
+                check_whole(self.header, self.name, values["after"])
+            yield from tables.records(connection, self.name, self.header, query, {**values, "newest": newest}, on_hole)
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
+    def _hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
         """Say why a place is missing: records may have been removed while others were read."""
-        with self._told("read"), self._reader() as connection:
+        with self._translate_errors("read"), self._reader() as connection:
             self._take(tables.head(connection, self.name)[0])
-        return hole(self.header, self.name, alloc, place, found)
+        return hole(self.header, self.name, alloc, place, following)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
-        error = self._hole(alloc, place, found)
-        return kept_hole(self.header, self.name)(alloc, place, found) if isinstance(error, Gone) else error
+    def _kept_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
+        error = self._hole(alloc, place, following)
+        return kept_hole(self.header, self.name)(alloc, place, following) if isinstance(error, Gone) else error
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
@@ -490,12 +490,12 @@ class PostgresLog(BaseLog):
 
     def newest(self) -> int:
         """Return the position of the newest record, whoever wrote it. Raises LogError."""
-        with self._told("read"), self._reader() as connection:
+        with self._translate_errors("read"), self._reader() as connection:
             return tables.head(connection, self.name)[1]
 
     def listen(self) -> None:
         """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
-        with self._told("read"):
+        with self._translate_errors("read"):
             if self._listener is None or self._listener.closed:
                 self._listener = tables.connect(self.location)
                 self._listener.execute(f"LISTEN {_CHANNEL}")
@@ -505,7 +505,7 @@ class PostgresLog(BaseLog):
 
         Raises LogError when the connection is lost; then the next `listen` makes another.
         """
-        with self._told("read"):
+        with self._translate_errors("read"):
             self.listen()
             assert self._listener is not None
             with selectors.DefaultSelector() as selector:
@@ -528,7 +528,7 @@ class PostgresLog(BaseLog):
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
-        with self._told(), self._reader() as connection, connection.transaction():
+        with self._translate_errors(), self._reader() as connection, connection.transaction():
             connection.execute("LOCK TABLE taskfold_checkpoint IN EXCLUSIVE MODE")
             connection.execute("DELETE FROM taskfold_checkpoint")
             with connection.cursor() as cursor:
@@ -537,13 +537,13 @@ class PostgresLog(BaseLog):
 
     def checkpoint_parts(self) -> Iterator[bytes]:
         """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
-        with self._told("read"), self._reader() as connection:
+        with self._translate_errors("read"), self._reader() as connection:
             yield from tables.checkpoint_parts(connection, self.name)
 
     # --- connections ---
 
     @contextmanager
-    def _told(self, what: str = "written") -> Iterator[None]:
+    def _translate_errors(self, what: str = "written") -> Iterator[None]:
         """Turn what the database says into a LogError that names it."""
-        with tables.told(self.name, what):
+        with tables.translate_errors(self.name, what):
             yield

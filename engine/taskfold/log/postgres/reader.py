@@ -14,7 +14,7 @@ class PostgresReader(ReadOnlyLog, PostgresLog):
     def __init__(self, url: str) -> None:
         """Open a log. Raises LogError."""
         super().__init__(url)
-        with self._told("read"):
+        with self._translate_errors("read"):
             self._connection.execute("SET default_transaction_read_only = on")
 
     def _convert(self) -> None:

@@ -152,19 +152,19 @@ def _begin(connection: Connection, header: LogHeader) -> bool:
 
 
 def records(
-    connection: Connection, name: str, header: LogHeader, query: str, asked: dict[str, Any], on_hole: OnHole
+    connection: Connection, name: str, header: LogHeader, query: str, values: dict[str, Any], on_hole: OnHole
 ) -> Iterator[Record]:
     """Yield records, some at a time, each time after the last place that was read.
 
     Raises LogError for damage, and what ``on_hole`` returns where records are missing.
     """
     decode = record_decoder(header.taskfold)
-    asked["rows"] = _ROWS
-    while rows := connection.execute(query, asked, binary=True).fetchall():
+    values["rows"] = _ROWS
+    while rows := connection.execute(query, values, binary=True).fetchall():
         for seq, place, checksum, body in rows:
-            if place != asked["after"] + 1 and (error := on_hole(asked.get("alloc"), asked["after"] + 1, place)):
+            if place != values["after"] + 1 and (error := on_hole(values.get("alloc"), values["after"] + 1, place)):
                 raise error
-            asked["after"] = place
+            values["after"] = place
             if zlib.crc32(body) != checksum:
                 raise UnreadableLog(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
             try:
@@ -186,7 +186,7 @@ def bodies(connection: Connection) -> Iterator[tuple[int, bytes]]:
 
 def is_begun(url: str) -> bool:
     """Tell whether a database has a log. Raises LogError when it cannot be reached."""
-    with told(shown_name(url), "read"), connect(url) as connection:
+    with translate_errors(shown_name(url), "read"), connect(url) as connection:
         return _is_begun(connection)
 
 
@@ -205,7 +205,7 @@ def newest_of(url: str) -> int:
     """Return the position of the newest record. Raises SourceError."""
     name = shown_name(url)
     try:
-        with told(name, "read"), connect(url) as connection:
+        with translate_errors(name, "read"), connect(url) as connection:
             return head(connection, name)[1]
     except LogError as error:
         raise _source_error(name, error) from None
@@ -224,11 +224,11 @@ def _blocks(url: str) -> Iterator[LogHeader | list[Record]]:
     """Yield the header, and then the records in blocks."""
     name = shown_name(url)
     try:
-        with told(name, "read"), snapshot(url) as connection:
+        with translate_errors(name, "read"), snapshot(url) as connection:
             header, newest = head(connection, name)
             yield header
-            asked = {"after": 0, "newest": newest}
-            yield from batched(records(connection, name, header, OF_ALL, asked, kept_hole(header, name)))
+            values = {"after": 0, "newest": newest}
+            yield from batched(records(connection, name, header, OF_ALL, values, kept_hole(header, name)))
     except LogError as error:
         raise _source_error(name, error) from None
 
@@ -241,15 +241,15 @@ def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Reco
     """
     name = shown_name(url)
     try:
-        with told(name, "read"), snapshot(url) as connection:
+        with translate_errors(name, "read"), snapshot(url) as connection:
             header, newest = head(connection, name)
             ids = list(_ids(connection, prefix))
             if len(ids) > 1 and ids[0] != prefix:
                 return header, {alloc: [] for alloc in ids}
             on_hole = kept_hole(header, name)
-            asked = {"after": 0, "newest": newest}
+            values = {"after": 0, "newest": newest}
             return header, {
-                alloc: list(records(connection, name, header, OF_ALLOCATION, {**asked, "alloc": alloc}, on_hole))
+                alloc: list(records(connection, name, header, OF_ALLOCATION, {**values, "alloc": alloc}, on_hole))
                 for alloc in ids[:1]
             }
     except LogError as error:
@@ -262,28 +262,28 @@ def _ids(connection: Connection, prefix: str) -> Iterator[str]:
         return  # which no text of PostgreSQL has
     last = ""
     while row := connection.execute(_NEXT_ID, [prefix, last]).fetchone():
-        found: str | None = row[0]
-        if found is None or not found.startswith(prefix):
+        alloc: str | None = row[0]
+        if alloc is None or not alloc.startswith(prefix):
             return
-        yield found
-        if found == prefix:
+        yield alloc
+        if alloc == prefix:
             return
-        last = found
+        last = alloc
 
 
 @contextmanager
 def read_at_once(url: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
     """Lend the header of a log, and its records in blocks, as one transaction sees them. Raises LogError."""
     name = shown_name(url)
-    with told(name, "read"), snapshot(url) as connection:
+    with translate_errors(name, "read"), snapshot(url) as connection:
         header, newest = head(connection, name)
-        asked = {"after": 0, "newest": newest}
-        yield header, batched(records(connection, name, header, OF_ALL, asked, kept_hole(header, name)))
+        values = {"after": 0, "newest": newest}
+        yield header, batched(records(connection, name, header, OF_ALL, values, kept_hole(header, name)))
 
 
-def batched(found: Iterator[Record]) -> Iterator[list[Record]]:
+def batched(records_to_batch: Iterator[Record]) -> Iterator[list[Record]]:
     """Yield records in blocks."""
-    while block := list(islice(found, _ROWS)):
+    while block := list(islice(records_to_batch, _ROWS)):
         yield block
 
 
@@ -299,7 +299,7 @@ def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
 def read_checkpoint(url: str) -> Iterator[bytes]:
     """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
     name = shown_name(url)
-    with told(name, "read"), snapshot(url) as connection:
+    with translate_errors(name, "read"), snapshot(url) as connection:
         yield from checkpoint_parts(connection, name)
 
 
@@ -323,7 +323,7 @@ def _rows(url: str) -> Iterator[LogHeader | Row]:
     name = shown_name(url)
     seq = 0
     try:
-        with told(name, "read"), snapshot(url) as connection:
+        with translate_errors(name, "read"), snapshot(url) as connection:
             yield head(connection, name)[0]
             while rows := connection.execute(query, [seq, _ROWS]).fetchall():
                 for seq, alloc, version, index, text, ordinal, checksum, body in rows:
@@ -337,7 +337,7 @@ def _source_error(name: str, error: LogError) -> SourceError:
 
 
 @contextmanager
-def told(name: str, what: str = "written") -> Iterator[None]:
+def translate_errors(name: str, what: str = "written") -> Iterator[None]:
     """Turn what the database says into a LogError that names it; what interrupted it is raised as itself."""
     try:
         yield

@@ -46,8 +46,8 @@ class Connection(Owned, sqlite3.Connection):
             super().__init__(database, *args, **more)
             (path,) = (file for _, name, file in self.execute("PRAGMA database_list") if name == "main")
             with suppress(OSError):
-                found = Path(path).stat()
-                self._file = found.st_dev, found.st_ino
+                status = Path(path).stat()
+                self._file = status.st_dev, status.st_ino
                 _connections[self._file] += 1
         self._own(path)
 
@@ -78,8 +78,8 @@ def unshared(path: Path) -> Iterator[bool]:
     A connection that others made, and did not close, counts not.
     """
     with _opening:
-        found = Path(path).stat()
-        yield (found.st_dev, found.st_ino) not in _connections
+        status = Path(path).stat()
+        yield (status.st_dev, status.st_ino) not in _connections
 
 
 def neighbour(path: Path, end: str) -> Path:
@@ -97,9 +97,9 @@ def is_claimed(path: str | Path) -> bool:
 
     A file that is not claimed may be a damaged database at most.
     """
-    found = Path(path).stat()
+    status = Path(path).stat()
     with _opening:
-        if (found.st_dev, found.st_ino) in _connections:
+        if (status.st_dev, status.st_ino) in _connections:
             return True
     try:
         # What it is of itself is asked, without what a write-ahead log adds to it: no lock, and nothing is written.

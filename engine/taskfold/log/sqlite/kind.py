@@ -48,15 +48,15 @@ class _Sqlite(StoreKind):
         del reader
         return SqliteReader(name)
 
-    def read(self, name: str, shown: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
+    def read(self, name: str, label: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
         from taskfold.log.sqlite.tables import read_database
 
-        return read_database(shown or name, name)
+        return read_database(label or name, name)
 
-    def matching(self, name: str, prefix: str, shown: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
+    def matching(self, name: str, prefix: str, label: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
         from taskfold.log.sqlite.tables import read_matching
 
-        return read_matching(shown or name, name, prefix)
+        return read_matching(label or name, name, prefix)
 
     def newest(self, name: str) -> int | None:
         from taskfold.log.sqlite.tables import newest_in
@@ -89,11 +89,11 @@ class _Sqlite(StoreKind):
         """Copy a database as it is now, page by page: one step is one transaction, which keeps no writer waiting."""
         import sqlite3
 
-        from taskfold.log.sqlite.tables import checked, snapshot
+        from taskfold.log.sqlite.tables import check_snapshot, snapshot
 
         path = Path(name).absolute()
         with snapshot(path) as view:
-            checked(path, view)
+            check_snapshot(path, view)
             new_file(draft).close()  # nobody else's to read
             with closing(sqlite3.connect(draft)) as target:
                 view.database.backup(target)

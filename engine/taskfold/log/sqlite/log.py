@@ -63,24 +63,24 @@ class _Lookups(Ledger):
         return self._database.execute(query, values).fetchone()
 
     def version_of(self, alloc: str) -> int:
-        known = self.versions.get(alloc)
-        if known is None:
-            known = self._one("SELECT max(version) FROM records WHERE alloc = ?", alloc)[0] or 0
-        return known
+        version = self.versions.get(alloc)
+        if version is None:
+            version = self._one("SELECT max(version) FROM records WHERE alloc = ?", alloc)[0] or 0
+        return version
 
     def digest_of(self, id: str) -> int | None:
         row = self._one("SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'", id)
         return None if row is None else digest_in(row[0])
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
-        known = self._imported.get(alloc)
-        if known is None:
+        newest = self._imported.get(alloc)
+        if newest is None:
             query = (
                 "SELECT \"index\", id FROM records WHERE alloc = ? AND typeof(id) = 'integer' "
                 "ORDER BY version DESC LIMIT 1"
             )
-            known = self._one(query, alloc) or (0, -1)
-        return known
+            newest = self._one(query, alloc) or (0, -1)
+        return newest
 
     def _take(self, record: Record) -> None:
         self.seq = record.seq
@@ -88,8 +88,8 @@ class _Lookups(Ledger):
         if isinstance(record.id, int):
             self._imported[record.alloc] = (record.index, record.id)
 
-    def note_placed(self, placed: Sequence[Record]) -> None:
-        super().note_placed(placed)
+    def note_placed(self, records: Sequence[Record]) -> None:
+        super().note_placed(records)
         if len(self.versions) > _VERSIONS_KEPT:
             self.versions.clear()
             self._imported.clear()
@@ -126,7 +126,7 @@ class SqliteLog(BaseLog):
         self._removals = 0
         """How often a compaction has begun and ended: what was read meanwhile is not all that was there."""
         self._is_new = begins(self.path, dialect)
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             self._lock = _locked(self.path)
             try:
                 self._is_new = begins(self.path, dialect)  # again, now that nobody else can begin one
@@ -135,9 +135,9 @@ class SqliteLog(BaseLog):
                 tables.roll_back_journal(self.path)
                 # By a connection that cannot write: one that can copies, when it is closed, what it could read of a
                 # damaged write-ahead log into the database, and removes the rest.
-                with tables.snapshot(self.path, is_own=True) as found:
-                    self.header, _ = tables.checked(self.path, found)
-                    tables.check_integrity(found.database, self.path)
+                with tables.snapshot(self.path, is_own=True) as view:
+                    self.header, _ = tables.check_snapshot(self.path, view)
+                    tables.check_integrity(view.database, self.path)
                 if dialect is not None:
                     check_dialect(self.header, dialect)
                 self._database = tables.connected(self.path)
@@ -180,8 +180,8 @@ class SqliteLog(BaseLog):
 
     def _check_files(self) -> None:
         """Check that the files that are open are the ones that others will find. Raises LogError."""
-        if (found := self._found_files()) != self._files:
-            is_other = found[0] != self._files[0]
+        if (files := self._found_files()) != self._files:
+            is_other = files[0] != self._files[0]
             name = self.path.name if is_other else neighbour(self.path, "-wal").name
             raise LogError(
                 f"{self.path}: {name} was moved, removed or replaced while the log was open, so that nothing can be "
@@ -194,20 +194,20 @@ class SqliteLog(BaseLog):
         With ``sync=False`` it is acknowledged by the next `sync`, and until then nobody else sees it.
         Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
         """
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             return super().append_all(appends, sync=sync)
 
     def _append_all(self, appends: Sequence[Append], *, sync: bool) -> list[Record]:
         entries = self._ledger.place(appends)
-        placed = entries[0]
-        if placed:
+        new = entries[0]
+        if new:
             self._insert(entries, sync=sync)
-            self._ledger.note_placed(placed)
-        return placed
+            self._ledger.note_placed(new)
+        return new
 
     def sync(self) -> None:
         """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             super().sync()
 
     def _acknowledge(self) -> None:
@@ -226,7 +226,7 @@ class SqliteLog(BaseLog):
         What was not acknowledged yet is taken back.
         """
         if self._is_interrupted:
-            with tables.told(self.path):
+            with tables.translate_errors(self.path):
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                     self._is_lost = self._is_lost or self._has_pending
@@ -290,7 +290,7 @@ class SqliteLog(BaseLog):
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
         """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             self._guarded(self._take_all, taken_header(self.header, header), iter(records))
 
     def _take_all(self, header: LogHeader, records: Iterator[Record]) -> None:
@@ -307,7 +307,7 @@ class SqliteLog(BaseLog):
 
     def roll_back(self) -> None:
         """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             if self._is_new:
@@ -335,13 +335,13 @@ class SqliteLog(BaseLog):
 
     def digest_of(self, id: str) -> int | None:
         """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             return self._ledger.digest_of(id)
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
-        asked = {"alloc": alloc, "after": after_version}
-        return self._read(tables.OF_ALLOCATION, asked, self._hole)
+        values = {"alloc": alloc, "after": after_version}
+        return self._read(tables.OF_ALLOCATION, values, self._hole)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
         """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
@@ -355,36 +355,36 @@ class SqliteLog(BaseLog):
         """
         return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
 
-    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+    def _read(self, query: str, values: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
         """Return what is acknowledged now, to be read some at a time: no reader holds the database for longer."""
-        removals, head, after = self._removals, self._head, asked["after"]
+        removals, head, after = self._removals, self._head, values["after"]
 
         def check(digest: int) -> None:
             if query is tables.OF_ALL and removals == self._removals and removals % 2 == 0:
                 tables.check_digest(self.path, self.header, head, after, digest)
 
-        return self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+        return self._rows(query, {**values, "newest": head.seq}, on_hole, check)
 
     def _rows(
-        self, query: str, asked: dict[str, Any], on_hole: OnHole, on_end: Callable[[int], None]
+        self, query: str, values: dict[str, Any], on_hole: OnHole, on_end: Callable[[int], None]
     ) -> Iterator[Record]:
         header = self.header
-        with tables.told(self.path, "read"), closing(self._connect(self.path)) as database:
+        with tables.translate_errors(self.path, "read"), closing(self._connect(self.path)) as database:
             if tables.header_in(database, self.path).uuid != header.uuid:
                 raise LogError(f"{self.path}: was replaced by another log while it was open: open it again")
-            yield from tables.read_rows(database, self.path, header.taskfold, query, asked, on_hole, on_end)
+            yield from tables.read_rows(database, self.path, header.taskfold, query, values, on_hole, on_end)
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
+    def _hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
         """Say why a place is missing; the header is the newest, since what is read may be removed meanwhile."""
-        return hole(self.header, str(self.path), alloc, place, found)
+        return hole(self.header, str(self.path), alloc, place, following)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
+    def _kept_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
         """Say why a place is missing that was not removed."""
-        return kept_hole(self.header, str(self.path))(alloc, place, found)
+        return kept_hole(self.header, str(self.path))(alloc, place, following)
 
     def _remove(self, removable: Removal) -> None:
         """Remove rows in one transaction; the file becomes smaller where there is room for a copy of it."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             self._guarded(self._delete, removable)
 
     def _delete(self, removable: Removal) -> None:
@@ -422,14 +422,14 @@ class SqliteLog(BaseLog):
         """
         removed = of_checkpoint = 0
         for alloc, version in versions.items():
-            found = self._database.execute(query, (head.checkpoint_seq, alloc, version)).fetchone()
-            removed, of_checkpoint = removed + found[0], of_checkpoint + found[1]
+            sums = self._database.execute(query, (head.checkpoint_seq, alloc, version)).fetchone()
+            removed, of_checkpoint = removed + sums[0], of_checkpoint + sums[1]
         after = head.after(head.seq, head.digest - removed)
         return after._replace(checkpoint_digest=digest_of([head.checkpoint_digest, -of_checkpoint]))
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
         """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
-        with tables.told(self.path):
+        with tables.translate_errors(self.path):
             self._guarded(self._save_checkpoint, parts)
 
     def _save_checkpoint(self, parts: Iterable[bytes]) -> None:
@@ -455,10 +455,10 @@ class SqliteLog(BaseLog):
 def _identity(name: str) -> tuple[int, int] | None:
     """Return which file has a name; None where there is none."""
     try:
-        found = os.stat(name)  # noqa: PTH116 - each append asks twice
+        status = os.stat(name)  # noqa: PTH116 - each append asks twice
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def _locked(path: Path) -> Any:
@@ -467,10 +467,10 @@ def _locked(path: Path) -> Any:
     try:
         lock(file, path)
         try:
-            named = lock_file(path).stat()
+            status = lock_file(path).stat()
         except FileNotFoundError:
-            named = None
-        if named is not None and os.path.samestat(named, os.fstat(file.fileno())):
+            status = None
+        if status is not None and os.path.samestat(status, os.fstat(file.fileno())):
             return file
     except BaseException:
         file.close()

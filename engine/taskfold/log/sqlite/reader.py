@@ -36,10 +36,10 @@ class SqliteReader(FileReader, SqliteLog):
         self._watches = 0
         self._version: tuple[int, int] | None = None
         """What it said when the newest was taken in."""
-        named = self._stat()
-        self._place = named.st_dev, named.st_ino
-        with tables.snapshot(self.path, connect=self._connect) as found:
-            self.header, self._head = tables.checked(self.path, found)
+        status = self._stat()
+        self._place = status.st_dev, status.st_ino
+        with tables.snapshot(self.path, connect=self._connect) as view:
+            self.header, self._head = tables.check_snapshot(self.path, view)
         self.newest()
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class SqliteReader(FileReader, SqliteLog):
     def digest_of(self, id: str) -> int | None:
         """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
         query = "SELECT body FROM records WHERE id = ? AND typeof(id) = 'text'"
-        with tables.told(self.path, "read"), closing(self._connect(self.path)) as database:
+        with tables.translate_errors(self.path, "read"), closing(self._connect(self.path)) as database:
             row = database.execute(query, (id,)).fetchone()
         if row is None:
             return None
@@ -64,7 +64,7 @@ class SqliteReader(FileReader, SqliteLog):
 
     def newest(self) -> int:
         """Return the position of the newest record, whoever wrote it. O(log n). Raises LogError."""
-        with self._taking, self._gone_or(), tables.told(self.path, "read"):
+        with self._taking, self._gone_or(), tables.translate_errors(self.path, "read"):
             version = self._newest_version()
             assert self._watch is not None
             self._watch.execute("BEGIN")
@@ -78,13 +78,13 @@ class SqliteReader(FileReader, SqliteLog):
             self.header, self._head, self._ledger.seq, self._version = header, head, head.seq, version
         return self.seq
 
-    def _hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog:
+    def _hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
         self._take_header()
-        return super()._hole(alloc, place, found)
+        return super()._hole(alloc, place, following)
 
-    def _kept_hole(self, alloc: str | None, place: int, found: int) -> Gone | UnreadableLog | None:
+    def _kept_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
         self._take_header()
-        return super()._kept_hole(alloc, place, found)
+        return super()._kept_hole(alloc, place, following)
 
     def _take_header(self) -> None:
         """Take the header as it is now: a compaction may have removed what was just to be read."""
@@ -93,8 +93,8 @@ class SqliteReader(FileReader, SqliteLog):
         if is_of_same_log(header, self.header):
             self.header = header
 
-    def _read(self, query: str, asked: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
-        header, head, after = self.header, self._head, asked["after"]
+    def _read(self, query: str, values: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+        header, head, after = self.header, self._head, values["after"]
 
         def check(digest: int) -> None:
             if query is not tables.OF_ALL:
@@ -105,7 +105,7 @@ class SqliteReader(FileReader, SqliteLog):
                     tables.check_digest(self.path, header, head, after, digest)
 
         with self._gone_or():
-            yield from self._rows(query, {**asked, "newest": head.seq}, on_hole, check)
+            yield from self._rows(query, {**values, "newest": head.seq}, on_hole, check)
 
     @contextmanager
     def _gone_or(self) -> Iterator[None]:
@@ -117,17 +117,17 @@ class SqliteReader(FileReader, SqliteLog):
             raise
 
     def _is_changed(self) -> bool:
-        with self._taking, suppress(LogError), tables.told(self.path, "read"):
+        with self._taking, suppress(LogError), tables.translate_errors(self.path, "read"):
             return self._newest_version() != self._version
         return True
 
     def _newest_version(self) -> tuple[int, int]:
         """Return what is another whenever somebody has written. Raises LogError where the file is another one."""
-        named = self._stat()
-        if (named.st_dev, named.st_ino) != self._place:
+        status = self._stat()
+        if (status.st_dev, status.st_ino) != self._place:
             raise LogError(f"{self.path}: the log was replaced by another file: close this one, and open it again")
         is_written = tables.is_written(self.path)
-        looks = (0, 0) if is_written else (named.st_size, named.st_mtime_ns)
+        looks = (0, 0) if is_written else (status.st_size, status.st_mtime_ns)
         # One that was opened before anybody wrote sees nothing of it.
         if self._watch is None or looks != self._watched:
             self._let_go()

@@ -41,30 +41,30 @@ def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: boo
     """Yield what is to be said of a log, and then its records and what is damaged, all as they are at one moment."""
     path = Path(name)
     try:
-        with tables.snapshot(path, is_scan=True) as found:
+        with tables.snapshot(path, is_scan=True) as view:
             damaged: list[Damage] = []
             try:
-                header = tables.header_in(found.database, path)
+                header = tables.header_in(view.database, path)
             except LogError as error:
                 if dialect is None and not (is_thorough and isinstance(error, DamagedHeader)):
                     raise
                 header = stand_in(dialect)
-                damaged.append(Damage(message=f"the header cannot be read: {_told(error, path)}"))
+                damaged.append(Damage(message=f"the header cannot be read: {_without_path(error, path)}"))
             check = LogCheck(name=name, header=header)
             yield check
             head = None
             try:
-                tables.check_schema(found.database, path, header)
-                head = tables.head_in(found.database, path, header)
-                check.unacknowledged_bytes = tables.unacknowledged_in(path, found, header, head)
+                tables.check_schema(view.database, path, header)
+                head = tables.head_in(view.database, path, header)
+                check.unacknowledged_bytes = tables.unacknowledged_in(path, view, header, head)
             except (LogError, sqlite3.Error) as error:
-                damaged = damaged or [Damage(message=_told(error, path))]
+                damaged = damaged or [Damage(message=_without_path(error, path))]
             yield from damaged
             if is_thorough:
-                yield from _told_by_sqlite(found.database)
-            yield from _acknowledged(_rows(found.database, path, header, head), header, head)
+                yield from _told_by_sqlite(view.database)
+            yield from _acknowledged(_rows(view.database, path, header, head), header, head)
     except LogError as error:
-        raise SourceError(name, _told(error, path)) from None
+        raise SourceError(name, _without_path(error, path)) from None
 
 
 def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
@@ -78,15 +78,15 @@ def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | 
                 newest, digest = row[0], digest + (row[5] if isinstance(row[5], int) else 0)
             yield row
 
-    for found in records_of_rows(summed(), header):
-        is_whole = is_whole and not isinstance(found, Damage)
-        yield found
+    for item in records_of_rows(summed(), header):
+        is_whole = is_whole and not isinstance(item, Damage)
+        yield item
     if is_whole and head is not None and head.uuid and digest_of([digest]) != head.digest:
         which = "the newest are missing" if newest < head.seq else "are not these"
         yield Damage(message=f"records up to Seq {head.seq} were acknowledged, and {which}", seq=newest)
 
 
-def _told(error: Exception, path: Path) -> str:
+def _without_path(error: Exception, path: Path) -> str:
     """Return what an error says, without where."""
     return str(error).removeprefix(f"{path}: ")
 
@@ -101,9 +101,9 @@ def _rows(database: sqlite3.Connection, path: Path, header: LogHeader, head: Hea
 def _told_by_sqlite(database: sqlite3.Connection) -> Iterator[Damage]:
     """Yield what SQLite itself finds wrong, and what is wrong with the checkpoint."""
     try:
-        for (told,) in database.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
-            if told != "ok":
-                yield Damage(message=f"SQLite: {' '.join(str(told).split())}")
+        for (message,) in database.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
+            if message != "ok":
+                yield Damage(message=f"SQLite: {' '.join(str(message).split())}")
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
                 yield Damage(message=f"part {part} of the checkpoint is damaged: it is made anew from the records")
@@ -121,8 +121,8 @@ def _last(database: sqlite3.Connection, path: Path, header: LogHeader) -> int:
         "SELECT max(+seq) FROM records INDEXED BY sqlite_autoindex_records_1",
     ):
         with suppress(sqlite3.Error):
-            found = database.execute(query).fetchone()[0]
-            return min(found, last) if isinstance(found, int) else 0
+            newest = database.execute(query).fetchone()[0]
+            return min(newest, last) if isinstance(newest, int) else 0
     return last
 
 
@@ -131,15 +131,15 @@ def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[Ro
     lost: range | None = None
     why = ""
     for start in range(first, last + 1, _ROWS):
-        for found in _some(database, start, min(start + _ROWS - 1, last)):
-            if not isinstance(found, _Lost):
-                yield found
-            elif lost is not None and lost.stop == found.seq:
-                lost = range(lost.start, found.seq + 1)
+        for row in _some(database, start, min(start + _ROWS - 1, last)):
+            if not isinstance(row, _Lost):
+                yield row
+            elif lost is not None and lost.stop == row.seq:
+                lost = range(lost.start, row.seq + 1)
             else:
                 if lost is not None:
                     yield _unreadable(lost, why)
-                lost, why = range(found.seq, found.seq + 1), found.why
+                lost, why = range(row.seq, row.seq + 1), row.why
     if lost is not None:
         yield _unreadable(lost, why)
 

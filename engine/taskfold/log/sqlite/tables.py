@@ -85,7 +85,7 @@ def read_rows(
     path: Path,
     source: int,
     query: str,
-    asked: dict[str, Any],
+    values: dict[str, Any],
     on_hole: OnHole,
     on_end: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Record]:
@@ -94,9 +94,9 @@ def read_rows(
     Raises LogError for damage, and what ``on_hole`` returns where records are missing.
     """
     decode = record_decoder(source)
-    alloc, after = asked.get("alloc"), asked["after"]
+    alloc, after = values.get("alloc"), values["after"]
     digest = 0
-    while rows := database.execute(query, {**asked, "after": after, "rows": _ROWS}).fetchall():
+    while rows := database.execute(query, {**values, "after": after, "rows": _ROWS}).fetchall():
         for seq, place, checksum, body in rows:
             if place != after + 1 and (error := on_hole(alloc, after + 1, place)):
                 raise error
@@ -119,8 +119,8 @@ def read_rows(
 
 def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, digest: int) -> None:
     """Check that the records after a position, to the end, are those that were acknowledged. Raises LogError."""
-    wanted = head.digest_after(after_seq)
-    if wanted is not None and digest != wanted and header.taskfold >= _FIRST_WITH_HEAD:
+    acknowledged = head.digest_after(after_seq)
+    if acknowledged is not None and digest != acknowledged and header.taskfold >= _FIRST_WITH_HEAD:
         raise UnreadableLog(
             f"{path}: the log is damaged: its records up to Seq {head.seq} are not those that were acknowledged; "
             f"`taskfold log {path} --check` tells more"
@@ -149,7 +149,7 @@ def snapshot(
     what is beside it is not its own or, unless it is scanned, damaged: before SQLite writes the index of it anew, which
     may be what shows that.
     """
-    with told(path, "read"):
+    with translate_errors(path, "read"):
         if not is_database(path):
             raise UnreadableLog(f"{path}: is not a taskfold log, and nothing is ever overwritten")
         wal = check_beside(path, is_own=is_own)
@@ -160,30 +160,30 @@ def snapshot(
             yield Snapshot(database, wal, is_own)
 
 
-def checked(path: Path, found: Snapshot) -> tuple[LogHeader, Head]:
+def check_snapshot(path: Path, view: Snapshot) -> tuple[LogHeader, Head]:
     """Return the header and the head of a log that was opened. Raises LogError for damage."""
-    header = header_in(found.database, path)
-    check_schema(found.database, path, header)
-    head = head_in(found.database, path, header)
-    unacknowledged_in(path, found, header, head)
+    header = header_in(view.database, path)
+    check_schema(view.database, path, header)
+    head = head_in(view.database, path, header)
+    unacknowledged_in(path, view, header, head)
     return header, head
 
 
-def unacknowledged_in(path: Path, found: Snapshot, header: LogHeader, head: Head) -> int:
+def unacknowledged_in(path: Path, view: Snapshot, header: LogHeader, head: Head) -> int:
     """Return how many bytes at the end of the write-ahead log were never acknowledged. Raises LogError for damage."""
-    known = head if header.taskfold >= _FIRST_WITH_HEAD else None
+    known_head = head if header.taskfold >= _FIRST_WITH_HEAD else None
     try:
-        return check_newest(path, found.wal, known)
+        return check_newest(path, view.wal, known_head)
     except LogError:
-        if found.wal.damage or found.is_own:
+        if view.wal.damage or view.is_own:
             raise
         # It may have been written between the looks at it and at the head.
         with unwritten(path) as is_quiet:
             if not is_quiet:
                 return 0
-            found.database.execute("COMMIT")
-            found.database.execute("BEGIN")
-            return check_newest(path, check_beside(path), head_in(found.database, path, header))
+            view.database.execute("COMMIT")
+            view.database.execute("BEGIN")
+            return check_newest(path, check_beside(path), head_in(view.database, path, header))
 
 
 def read_database(name: str, path: str | Path = "") -> tuple[LogHeader, Iterator[list[Record]]]:
@@ -205,15 +205,15 @@ def read_matching(name: str, path: str | Path, prefix: str) -> tuple[LogHeader, 
     """
     file = Path(path or name).absolute()
     try:
-        with snapshot(file) as found:
-            header, head = checked(file, found)
-            ids = list(_ids(found.database, prefix))
+        with snapshot(file) as view:
+            header, head = check_snapshot(file, view)
+            ids = list(_ids(view.database, prefix))
             if len(ids) > 1 and ids[0] != prefix:
                 return header, {alloc: [] for alloc in ids}
-            asked = {"newest": head.seq if header.taskfold >= _FIRST_WITH_HEAD else 2**63 - 1, "after": 0}
+            values = {"newest": head.seq if header.taskfold >= _FIRST_WITH_HEAD else 2**63 - 1, "after": 0}
             on_hole = kept_hole(header, name)
-            read = partial(read_rows, found.database, file, header.taskfold, OF_ALLOCATION, on_hole=on_hole)
-            return header, {alloc: list(read(asked={**asked, "alloc": alloc})) for alloc in ids[:1]}
+            read = partial(read_rows, view.database, file, header.taskfold, OF_ALLOCATION, on_hole=on_hole)
+            return header, {alloc: list(read(values={**values, "alloc": alloc})) for alloc in ids[:1]}
     except LogError as error:
         raise SourceError(name, str(error).removeprefix(f"{name}").lstrip(":, ")) from None
 
@@ -222,32 +222,32 @@ def _ids(database: sqlite3.Connection, prefix: str) -> Iterator[str]:
     """Yield the IDs that begin like this, in order, each found by the index; none after one that is this."""
     query = "SELECT min(alloc) FROM records WHERE alloc >= ? AND alloc > ?"
     last = ""
-    while (found := database.execute(query, (prefix, last)).fetchone()[0]) is not None and found.startswith(prefix):
-        yield found
-        if found == prefix:
+    while (alloc := database.execute(query, (prefix, last)).fetchone()[0]) is not None and alloc.startswith(prefix):
+        yield alloc
+        if alloc == prefix:
             return
-        last = found
+        last = alloc
 
 
 def newest_in(name: str) -> int | None:
     """Return the position of the newest record of a log in a database; None where it cannot tell."""
     with suppress(sqlite3.Error), closing(reader(Path(name))) as database:
-        found = database.execute("SELECT max(seq) FROM records").fetchone()[0]
-        return found if isinstance(found, int) else None
+        newest = database.execute("SELECT max(seq) FROM records").fetchone()[0]
+        return newest if isinstance(newest, int) else None
     return None
 
 
 def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
     """Yield the header, and then the records in blocks."""
     try:
-        with snapshot(path) as found:
-            header, head = checked(path, found)
+        with snapshot(path) as view:
+            header, head = check_snapshot(path, view)
             yield header
-            asked = {"after": 0, "newest": 2**63 - 1}
+            values = {"after": 0, "newest": 2**63 - 1}
             on_end = partial(check_digest, path, header, head, 0)
             on_hole = kept_hole(header, name)
             block: list[Record] = []
-            for record in read_rows(found.database, path, header.taskfold, OF_ALL, asked, on_hole, on_end):
+            for record in read_rows(view.database, path, header.taskfold, OF_ALL, values, on_hole, on_end):
                 block.append(record)
                 if len(block) == _ROWS:
                     yield block
@@ -259,7 +259,7 @@ def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
 
 
 @contextmanager
-def told(path: Path, what: str = "written") -> Iterator[None]:
+def translate_errors(path: Path, what: str = "written") -> Iterator[None]:
     """Turn what SQLite or the system says into a LogError that names the file."""
     try:
         yield
@@ -289,7 +289,7 @@ def roll_back_journal(path: Path) -> None:
 
 def read_checkpoint_of(path: Path, connect: Connect | None = None) -> Iterator[bytes]:
     """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a part that is damaged."""
-    with told(path, "read"), closing((connect or reader)(path)) as database:
+    with translate_errors(path, "read"), closing((connect or reader)(path)) as database:
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or crc32(body) != checksum:
                 raise UnreadableLog(f"{path}: part {part} of the checkpoint is damaged")
@@ -310,9 +310,9 @@ def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
             for seq, checksum, body in rows:
                 # What is damaged stays so, and is named when it is read.
                 if isinstance(body, bytes) and crc32(body) == checksum and (brought := bring(body)) != body:
-                    found = (brought, crc32(brought), seq)
-                    database.execute("UPDATE records SET body = ?, checksum = ? WHERE seq = ?", found)
-                    checksum = found[1]  # noqa: PLW2901 - the row has it now
+                    row = (brought, crc32(brought), seq)
+                    database.execute("UPDATE records SET body = ?, checksum = ? WHERE seq = ?", row)
+                    checksum = row[1]  # noqa: PLW2901 - the row has it now
                 digest += checksum
         database.execute("UPDATE header SET text = ?", (header_text(header),))
         database.execute(_HEAD_TABLE)
@@ -358,9 +358,9 @@ def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
     """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
     if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
         raise UnreadableLog(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
-    found = database.execute("SELECT text FROM header").fetchone()
+    row = database.execute("SELECT text FROM header").fetchone()
     try:
-        return header_of(f"{found[0] if found else ''}\n".encode())
+        return header_of(f"{row[0] if row else ''}\n".encode())
     except LogError as error:
         raise type(error)(f"{path}: not the header of a taskfold log: {error}") from None
 
@@ -369,8 +369,8 @@ def head_in(database: sqlite3.Connection, path: Path, header: LogHeader) -> Head
     """Return the head of the log in a database; of one of an older format, its newest position. Raises LogError."""
     if header.taskfold < _FIRST_WITH_HEAD:
         return Head("", seq=database.execute("SELECT max(seq) FROM records").fetchone()[0] or 0)
-    found = database.execute("SELECT head FROM head").fetchall()
-    head = Head.unpacked(found[0][0]) if len(found) == 1 else None
+    rows = database.execute("SELECT head FROM head").fetchall()
+    head = Head.unpacked(rows[0][0]) if len(rows) == 1 else None
     if head is None or head.uuid != header.uuid:
         raise UnreadableLog(f"{path}: the log is damaged: its head is not what was written")
     return head
@@ -394,10 +394,12 @@ _DESCRIBED: Final = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 
 def check_schema(database: sqlite3.Connection, path: Path, header: LogHeader) -> None:
     """Check that the tables are those of a log, and that nothing changes them by itself. Raises LogError."""
-    found = frozenset(database.execute(_DESCRIBED).fetchall())
-    wanted = _schema() - (frozenset() if header.taskfold >= _FIRST_WITH_HEAD else {("table", "head", _HEAD_TABLE)})
-    wrong = sorted(name for _, name, _ in wanted - found)
-    wrong += sorted(name for kind, name, _ in found if kind == "trigger")
+    present_parts = frozenset(database.execute(_DESCRIBED).fetchall())
+    needed_parts = _schema() - (
+        frozenset() if header.taskfold >= _FIRST_WITH_HEAD else {("table", "head", _HEAD_TABLE)}
+    )
+    wrong = sorted(name for _, name, _ in needed_parts - present_parts)
+    wrong += sorted(name for kind, name, _ in present_parts if kind == "trigger")
     if wrong:
         raise UnreadableLog(f"{path}: the log is damaged: {', '.join(map(repr, wrong))} is not as a log has it")
 
@@ -406,11 +408,11 @@ def check_integrity(database: sqlite3.Connection, path: Path) -> None:
     """Check, where that takes a moment, that every index has what its table has. O(size). Raises LogError."""
     pages, page_bytes = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     if pages * page_bytes <= _INTEGRITY_BYTES:
-        (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            found = " ".join(str(found).split())
+        (problem,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if problem != "ok":
+            problem = " ".join(str(problem).split())
             raise UnreadableLog(
-                f"{path}: the log is damaged: {found}; `taskfold log {path} --check` tells more, "
+                f"{path}: the log is damaged: {problem}; `taskfold log {path} --check` tells more, "
                 "and --repair NEW copies what is good"
             )
 

@@ -71,7 +71,7 @@ class Wal(NamedTuple):
 
     def end_of(self, head: Head) -> int:
         """Return the number of the frame that ends the transaction of a head; 0 where it is not among the frames."""
-        at = next((frame for frame, found in reversed(self.heads) if found == head), 0)
+        at = next((frame for frame, other in reversed(self.heads) if other == head), 0)
         return next((frame for frame in self.commits if frame >= at), 0) if at else 0
 
 
@@ -102,8 +102,8 @@ def wal_of(path: Path) -> Wal:
         if is_whole and salts_of_index == start[16:24]:
             before = max([*(frame for frame in wal.commits if frame < indexed), indexed - _FRAMES_AT_ONCE, 0])
             if wal.frames < indexed or not _are_whole(file, start, before, indexed):
-                told = f"{path.name}-wal has not all that was acknowledged last, as {path.name}-shm shows"
-                return wal._replace(damage=told)
+                message = f"{path.name}-wal has not all that was acknowledged last, as {path.name}-shm shows"
+                return wal._replace(damage=message)
     return wal
 
 
@@ -116,10 +116,10 @@ def _frames_of(file: FileIO, page_bytes: int, salts: tuple[int, ...] | None) -> 
     while block := file.read(size * _FRAMES_AT_ONCE):
         for at in range(0, len(block) - size + 1, size):
             number += 1
-            _, pages, *found = _FRAME_HEADER.unpack_from(block, at)
+            _, pages, *sums = _FRAME_HEADER.unpack_from(block, at)
             head = _head_in(block, at + _FRAME_HEADER_BYTES, page_bytes)
             newest = newest if head is None else max(newest, head.commit)
-            if tuple(found) == salts:
+            if tuple(sums) == salts:
                 frames = number
                 if head is not None:
                     heads.append((number, head))
@@ -168,9 +168,9 @@ def _indexed(path: Path) -> tuple[int, bytes]:
             return 0, b""
     if one != other or len(one) < _INDEX_HEADER_BYTES:
         return 0, b""
-    found = _INDEX_HEADER.unpack(one)
-    is_whole = found[3] and _sum(one[:40], "<" if sys.byteorder == "little" else ">") == found[-2:]
-    return (found[6], found[10]) if is_whole else (0, b"")
+    fields = _INDEX_HEADER.unpack(one)
+    is_whole = fields[3] and _sum(one[:40], "<" if sys.byteorder == "little" else ">") == fields[-2:]
+    return (fields[6], fields[10]) if is_whole else (0, b"")
 
 
 def lock_file(path: Path) -> Path:
@@ -291,7 +291,9 @@ def _problem(path: Path, main: _Main, wal: Wal) -> str:
         head = main.head or Head(main.uuid or first.uuid)
         # Without a head in the database: it is the first commit with one, which brought it to the present format.
         is_next = (first.commit, first.before) == (head.commit + 1, head.token)
-        is_after = is_next or (main.uuid and main.head is None) or any(_is_same(found, head) for _, found in wal.heads)
+        is_after = (
+            is_next or (main.uuid and main.head is None) or any(_is_same(wal_head, head) for _, wal_head in wal.heads)
+        )
         if wal.is_of(head.uuid) and is_after:
             return ""
     if main.problem:
