@@ -12,9 +12,13 @@ import pytest
 from msgspec import UNSET, Raw
 
 from taskfold.fold.lifecycle import lifecycle_of
+from taskfold.log.check import check_log
 from taskfold.log.contract import Append, Compacts, EventLog, Recovers
+from taskfold.log.memory import MemoryLog
+from taskfold.log.registry import kind_of
+from taskfold.log.store_kind import StoreKind
 from taskfold.model import events as ev
-from taskfold.model.errors import DecodeError, Gone, IdConflict, LogError, VersionConflict
+from taskfold.model.errors import DecodeError, Gone, IdConflict, LogError, ReadOnly, VersionConflict
 from taskfold.model.record import FORMAT, Collected, Compacted, Event, Placed, Record, Updated
 
 __all__ = ["LogContract", "record_of", "records_of", "unreadable_records"]
@@ -70,6 +74,16 @@ def _fill(log: EventLog, count: int, allocs: int = 7) -> None:
         log.append(f"a{number % allocs}", version, [record_of(f"a{number % allocs}", version + 1, index=number + 1)])
 
 
+def _stored(log: EventLog) -> tuple[str, StoreKind]:
+    """Return the name of a log, and its kind of store. Skips the test of a log that has no name."""
+    name = getattr(log, "location", "")
+    if not name:
+        pytest.skip("this log has no name")
+    kind = kind_of(name)
+    assert kind is not None, f"{name}: no kind of store that is registered recognises it"
+    return name, kind
+
+
 class LogContract:
     """What every log promises (see `taskfold.log.contract.EventLog`).
 
@@ -85,7 +99,8 @@ class LogContract:
             return MyLog(self.path, dialect, region)
     ```
 
-    A log that is made is closed when its test is over; a test makes one.
+    A log that is made is closed when its test is over; a test makes one. One that has a ``location``, its path or URL,
+    is looked for by that name, too: its `taskfold.log.StoreKind` is registered by then.
     """
 
     writes: ClassVar[int] = 500
@@ -358,6 +373,49 @@ class LogContract:
         assert log.compact() == 3
         assert [r.seq for r in log.read_all(8)] == [9, 10, 11, 12, 13]
         assert log.compact() == 0
+
+    def test_a_stored_log_is_recognised_and_read_by_its_name(self, log: EventLog) -> None:
+        """A stored log is recognised and read by its name, whole and by allocation, and nothing is written by that."""
+        name, kind = _stored(log)
+        _fill(log, 20)
+        records = list(log.read_all())
+
+        assert not kind.is_new(name)
+        header, blocks = kind.read(name)
+        assert header == log.header
+        assert [record for block in blocks for record in block] == records
+        assert kind.matching(name, "a3") == (header, {"a3": list(log.read("a3"))})
+        assert kind.newest(name) in {20, None}
+        with kind.snapshot(name) as (_, copied):
+            assert [record for block in copied for record in block] == records
+        reader = kind.open_reader(name)
+        assert (reader.header, list(reader.read_all())) == (header, records)
+        with pytest.raises(ReadOnly):
+            reader.append("a0", 3, [record_of("a0", 4)])
+        reader.close()
+        assert list(log.read_all()) == records
+
+    def test_a_stored_log_is_checked_by_its_name(self, log: EventLog) -> None:
+        """A stored log is scanned by its name: its records, and nothing that is damaged."""
+        name, kind = _stored(log)
+        _fill(log, 20)
+        check, scanned = kind.scan(name, is_thorough=True)
+
+        assert check.header == log.header
+        assert list(scanned) == list(log.read_all())
+        assert check_log(name).is_whole
+        assert kind.size(name) != 0
+
+    def test_a_stored_log_takes_the_records_of_another_at_their_places(self, log: EventLog) -> None:
+        """A stored log takes the records of another, each at its place; so backups are made."""
+        _, _ = _stored(log)
+        other = MemoryLog(log.header.dialect)
+        _fill(other, 20)
+        stored: Any = log
+        stored.take(other.header, other.read_all())
+
+        assert list(log.read_all()) == list(other.read_all())
+        assert log.header.uuid == other.header.uuid
 
     def test_readers_get_a_gapless_run_while_a_writer_goes_on(self, log: EventLog) -> None:
         """Readers get a gapless run while a writer goes on."""
