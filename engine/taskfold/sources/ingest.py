@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -62,9 +62,8 @@ def ingest(
     ``on_progress`` is called now and then with the replay and the number of records so far.
     Raises SourceError, LogError and DialectError.
     """
-    if dialect is not None and len(sources) == 1 and dialect_of_log(sources[0]) not in {None, dialect}:
-        count = migrate(sources[0], into, dialect, on_note)
-        size = Path(into).stat().st_size if Path(into).is_file() else None
+    if isinstance(into, (str, os.PathLike)) and dialect is not None and _is_of_another(sources, dialect):
+        count, size = migrate(sources[0], into, dialect, on_note), _size_of(into)
         return Ingested(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     target = _target_of(into, replay)
@@ -95,6 +94,17 @@ def ingest(
         repeats=importer.repeats if importer else 0,
         log_bytes=target.size(),
     )
+
+
+def _is_of_another(sources: Sequence[LogLike], dialect: str) -> bool:
+    """Tell whether what is read is a log of another dialect."""
+    return len(sources) == 1 and dialect_of_log(sources[0]) not in {None, dialect}
+
+
+def _size_of(log: str | Path) -> int | None:
+    """Return the size of a log's file; None for a database of a server."""
+    kind = kind_named(log)
+    return None if kind is None else kind.size(str(log))
 
 
 def _contradiction(importer: Importer) -> str:
@@ -190,8 +200,7 @@ class _NamedTarget(_Target[StoredLog]):
             self.log.close()
 
     def size(self) -> int | None:
-        kind = kind_named(self.path)
-        return None if kind is None else kind.size(str(self.path))
+        return _size_of(self.path)
 
 
 class _OpenTarget(_Target[EventLog]):

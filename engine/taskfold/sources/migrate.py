@@ -12,8 +12,7 @@ import msgspec
 
 from taskfold.fold.allocation import Fold
 from taskfold.fold.task import TaskState
-from taskfold.log.check import is_log
-from taskfold.log.opening import is_new_log, open_log
+from taskfold.log.registry import LogLike, is_log, is_new_log, open_log
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import LogError
 from taskfold.model.events import TaskEvent, wire_type
@@ -27,16 +26,16 @@ _STATE_FIELDS: Final = ("state", "failed", "restarts", "last_restart_ns", "start
 """What a lifecycle decides of a task: where two of them differ, the log says which it was."""
 
 
-def dialect_of_log(source: str | Path) -> str | None:
+def dialect_of_log(source: LogLike) -> str | None:
     """Return the dialect of a log; None for what is no log, or can be read only once. Raises SourceError."""
-    if str(source) == "-" or not is_log(str(source)):
+    if not is_log(source):
         return None
     replay = Replay(source)
     next(replay.steps(), None)
     return replay.dialect
 
 
-def migrate(source: str | Path, into: str | Path, dialect: str, on_note: Callable[[str], None]) -> int:
+def migrate(source: LogLike, into: str | Path, dialect: str, on_note: Callable[[str], None]) -> int:
     """Write the records of a log into a new log of another dialect; return how many it has. O(records).
 
     Memory for the live state only. Every event is kept. Where the lifecycle of the new dialect would leave a task in
