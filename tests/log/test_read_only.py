@@ -127,7 +127,9 @@ def test_nothing_is_made_in_the_folder(path: Path, is_written: bool) -> None:
 NOBODY = 65_534
 READER = """
 import os, sys
-import taskfold.log.reading, taskfold.live.background, transitions
+import taskfold.log.ndjson.reader, taskfold.log.sqlite.reader, taskfold.live.background, transitions
+from taskfold.log import registry
+registry.kind_named("x.db")
 from taskfold import Engine
 if os.geteuid() == 0:  # root may do everything
     os.setgroups([])

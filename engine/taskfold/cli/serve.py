@@ -19,7 +19,6 @@ from taskfold.cli.collect import retention_of, retention_options
 from taskfold.live.background import LogListener, Retainer
 from taskfold.live.core import Core
 from taskfold.live.engine import Engine
-from taskfold.log.check import is_log
 from taskfold.log.memory import MemoryLog
 from taskfold.log.names import shown_name
 from taskfold.log.registry import is_log, is_new_log, open_log, open_reader

@@ -49,9 +49,9 @@ from taskfold.live.turns import Turns, in_turn, writing
 from taskfold.live.waiters import WAITERS_PER_KEY, Question, Reply, wait, wait_async
 from taskfold.log.contract import Append, Compacts, EventLog, check_dialect, kept_records
 from taskfold.log.memory import MemoryLog
-from taskfold.log.registry import is_new_log, open_log, open_reader
 from taskfold.log.ownership import Owned
 from taskfold.log.read_only import ReadOnlyLog
+from taskfold.log.registry import is_new_log, open_log, open_reader
 from taskfold.model.clock import Clock, SystemClock
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect
 from taskfold.model.effects import Step

@@ -82,7 +82,7 @@ class Follower(Background):
 
     def start(self) -> None:
         """Begin."""
-        self._heard = monotonic()
+        self._last_heard = monotonic()
         super().start()
 
     @property
