@@ -57,7 +57,13 @@ PARTICIPLES = frozenset(
 )
 
 # Folders that have such names still.
-PENDING = frozenset({"fold", "log", "model", "sources", "testing"})
+PENDING = frozenset({"fold", "model", "testing"})
+
+# Fields that users read, or that a checkpoint shares with the state that it holds.
+PROMISED = {
+    "log/checkpoint.py": {"decided", "placed", "recorded"},
+    "sources/verify.py": {"expected", "found", "recorded"},
+}
 
 
 def bindings(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -34,7 +34,7 @@ def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
         if len(first) == _LOOK_AHEAD:
             break
     # No task states anywhere.
-    return AMBIGUOUS_DIALECT, chain(seen, rest)
+    return AMBIGUOUS_DIALECT, chain(first, rest)
 
 
 def told_by(statement: Statement) -> str | None:

@@ -18,7 +18,8 @@ from taskfold.log.damage import Damage
 from taskfold.log.names import shown_name
 from taskfold.log.registry import LogLike, is_log, log_source
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.model.record import Record, Updated
+from taskfold.model.errors import SourceError
+from taskfold.model.record import LogHeader, Record, Updated
 from taskfold.nomad.importing.importer import Importer, JobConflict
 from taskfold.nomad.importing.observation import Observation, Statement, mismatches
 from taskfold.sources.replay import Replay
@@ -205,13 +206,13 @@ def _compare(fold: Fold, observation: Observation, explained: _Explained, past: 
     if observation.index == state.modify_index:
         report.compared += 1
         why = _WRONG if explained.records else _CONFLICT
-        for path, expected, found in mismatches(known, observation, fold.dialect):
-            report.add(explained.divergence(path, expected, found, why))
+        for path, wanted_value, value in mismatches(state, observation, fold.dialect):
+            report.add(explained.divergence(path, wanted_value, value, why))
         return
     then = past.at(observation.alloc, observation.index)
     if then is not None:
         report.compared += 1
-        for path, expected, found in mismatches(then, observation, fold.dialect):
+        for path, wanted_value, value in mismatches(then, observation, fold.dialect):
             # It came too late to add what was not told of its index.
             if value is not None and value != ():
                 report.add(explained.divergence(path, wanted_value, value, _CONFLICT))
