@@ -7,6 +7,7 @@ Hypothesis with what needs them.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 _HOME = {
@@ -26,7 +27,7 @@ def __getattr__(name: str) -> object:
     if name == "strategies":
         value: object = import_module("taskfold.testing.strategies")
     elif name in _HOME:
-        if name == "LogContract":
+        if name == "LogContract" and "taskfold.testing.logs" not in sys.modules:
             import pytest
 
             # So that a promise that is broken is shown with its values.
