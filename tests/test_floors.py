@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -228,87 +227,6 @@ def test_every_module_keeps_to_its_floor(module: str) -> None:
 
 def test_the_package_has_the_floors_as_folders_and_only_public_modules_beside_them() -> None:
     assert {part_of(module) for module in SOURCES if module not in UNBOUND} == set(FLOORS)
-
-
-# The folders in which no module is imported by what it imports, imports inside functions counted.
-WITHOUT_CIRCLES = ("log", "sources")
-
-
-def modules_used(module: str, source: str, modules: Collection[str], *, is_package: bool = False) -> set[str]:
-    """Return the modules, of those that are given, that one imports: at once, inside a function, or by their name."""
-    package = module if is_package else module.rpartition(".")[0]
-    used: set[str] = set()
-    for node in _run_nodes(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            used.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            origin = ".".join([*above, *filter(None, [node.module])])
-            names = {f"{origin}.{alias.name}" for alias in node.names}
-            used |= names & set(modules) or {origin}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            used.add(node.value)  # what a table of modules names is imported by it
-    return used & set(modules) - {module}
-
-
-def _run_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a tree, without what only a type checker reads."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
-        if not is_for_types:
-            yield from _run_nodes(child)
-
-
-def circles(uses: dict[str, set[str]]) -> list[list[str]]:
-    """Return the modules that import each other, circle by circle."""
-    reached = {module: _reach(module, uses) for module in uses}
-    groups = {frozenset(other for other in reached[module] if module in reached[other]) for module in uses}
-    return sorted(sorted(group) for group in groups if group)
-
-
-def _reach(module: str, uses: dict[str, set[str]]) -> set[str]:
-    reached: set[str] = set()
-    waiting = [*uses[module]]
-    while waiting:
-        if (other := waiting.pop()) not in reached:
-            reached.add(other)
-            waiting += uses[other]
-    return reached
-
-
-def uses_in(sources: dict[str, str], packages: Collection[str] = ()) -> dict[str, set[str]]:
-    return {name: modules_used(name, text, sources, is_package=name in packages) for name, text in sources.items()}
-
-
-@pytest.mark.parametrize("folder", WITHOUT_CIRCLES)
-def test_no_module_is_imported_by_what_it_imports(folder: str) -> None:
-    paths = {module: path for module, path in SOURCES.items() if part_of(module) == folder}
-    packages = {module for module, path in paths.items() if path.name == "__init__.py"}
-    assert len(paths) > len(packages)
-    assert circles(uses_in({module: path.read_text("utf-8") for module, path in paths.items()}, packages)) == []
-
-
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("from taskfold.log.b import x", "from taskfold.log.a import y"),
-        ("from taskfold.log import b", "def f():\n    from taskfold.log.a import y"),
-        ("from .b import x", "import taskfold.log.a"),
-        ('STORES = ("taskfold.log.b",)', "from taskfold.log import a"),
-    ],
-)
-def test_a_circle_is_found(one: str, other: str) -> None:
-    sources = {"taskfold.log.a": one, "taskfold.log.b": other, "taskfold.log.c": "from taskfold.log.a import x"}
-    assert circles(uses_in(sources)) == [["taskfold.log.a", "taskfold.log.b"]]
-
-
-def test_what_only_a_type_checker_reads_makes_no_circle() -> None:
-    sources = {
-        "taskfold.log.a": "if TYPE_CHECKING:\n    from taskfold.log.b import x",
-        "taskfold.log.b": "from taskfold.log.a import y",
-    }
-    assert circles(uses_in(sources)) == []
 
 
 FORBIDDEN = [

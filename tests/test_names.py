@@ -57,7 +57,7 @@ PARTICIPLES = frozenset(
 )
 
 # Folders that have such names still.
-PENDING = frozenset({"fold", "model", "testing"})
+PENDING = frozenset({"fold", "model"})
 
 # Fields that users read, or that a checkpoint shares with the state that it holds.
 PROMISED = {

@@ -115,8 +115,8 @@ def moves(dialect: str | Dialect, state: str | None) -> Sequence[Move]:
     >>> events.Started in moves("1.1.2", "pending"), events.Received in moves("1.1.2", "running")
     (True, False)
     """
-    spoken = dialect_of(dialect)
-    return _every(spoken) if state is None else _legal(spoken, state)
+    nomad = dialect_of(dialect)
+    return _every(nomad) if state is None else _legal(nomad, state)
 
 
 @cache

@@ -62,8 +62,8 @@ class FaultyLog:
             raise LogError(f"append {self.appends}: the log was told to refuse it")
         if fault == "conflict":
             first = appends[0]
-            found = first.expected_version + 1
-            raise VersionConflict(allocation=first.alloc, expected=first.expected_version, found=found)
+            actual = first.expected_version + 1
+            raise VersionConflict(allocation=first.alloc, expected=first.expected_version, found=actual)
         if fault == "slow":
             self._on_slow()
         records = self.log.append_all(appends, **more)

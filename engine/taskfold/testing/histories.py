@@ -87,17 +87,17 @@ def history_of(
     >>> history_of([9, 10, 11], "1.1.2")
     <History 1.1.2: Started, Terminated, Restarting>
     """
-    spoken = dialect_of(dialect)
-    rules = lifecycle_of(spoken).rules
+    nomad = dialect_of(dialect)
+    rules = lifecycle_of(nomad).rules
     states = dict.fromkeys(tasks, PENDING)
     time_ns = BEGIN_NS
-    records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placed(alloc, tasks))]
+    records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placement(alloc, tasks))]
     for version, number in enumerate(numbers, 2):
         choice = choice_of(number)
         task = pick(tasks, choice.task)
-        move = pick(moves(spoken, states[task] if legal else None), choice.move)
+        move = pick(moves(nomad, states[task] if legal else None), choice.move)
         time_ns += pick(_GAPS_NS, choice.variant)
-        event = event_of(move, choice.variant, spoken, time_ns)
+        event = event_of(move, choice.variant, nomad, time_ns)
         # With `get`, which is not counted as reached.
         states[task] = rules[move].targets.get(states[task]) or states[task]
         records.append(
@@ -105,10 +105,10 @@ def history_of(
                 index=first_index + version - 1, alloc=alloc, version=version, task=task, time_ns=time_ns, event=event
             )
         )
-    return History(dialect=spoken.name, records=tuple(records))
+    return History(dialect=nomad.name, records=tuple(records))
 
 
-def _placed(alloc: str, tasks: Sequence[str]) -> Placed:
+def _placement(alloc: str, tasks: Sequence[str]) -> Placed:
     """Return how the allocation is placed."""
     body = {
         "ID": alloc,

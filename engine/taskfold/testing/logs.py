@@ -74,7 +74,7 @@ def _fill(log: EventLog, count: int, allocs: int = 7) -> None:
         log.append(f"a{number % allocs}", version, [record_of(f"a{number % allocs}", version + 1, index=number + 1)])
 
 
-def _stored(log: EventLog) -> tuple[str, StoreKind]:
+def _store_of(log: EventLog) -> tuple[str, StoreKind]:
     """Return the name of a log, and its kind of store. Skips the test of a log that has no name."""
     name = getattr(log, "location", "")
     if not name:
@@ -376,7 +376,7 @@ class LogContract:
 
     def test_a_stored_log_is_recognised_and_read_by_its_name(self, log: EventLog) -> None:
         """A stored log is recognised and read by its name, whole and by allocation, and nothing is written by that."""
-        name, kind = _stored(log)
+        name, kind = _store_of(log)
         _fill(log, 20)
         records = list(log.read_all())
 
@@ -397,7 +397,7 @@ class LogContract:
 
     def test_a_stored_log_is_checked_by_its_name(self, log: EventLog) -> None:
         """A stored log is scanned by its name: its records, and nothing that is damaged."""
-        name, kind = _stored(log)
+        name, kind = _store_of(log)
         _fill(log, 20)
         check, scanned = kind.scan(name, is_thorough=True)
 
@@ -408,11 +408,11 @@ class LogContract:
 
     def test_a_stored_log_takes_the_records_of_another_at_their_places(self, log: EventLog) -> None:
         """A stored log takes the records of another, each at its place; so backups are made."""
-        _, _ = _stored(log)
+        _, _ = _store_of(log)
         other = MemoryLog(log.header.dialect)
         _fill(other, 20)
-        stored: Any = log
-        stored.take(other.header, other.read_all())
+        copy: Any = log
+        copy.take(other.header, other.read_all())
 
         assert list(log.read_all()) == list(other.read_all())
         assert log.header.uuid == other.header.uuid

@@ -24,7 +24,7 @@ __all__ = ["engine", "manual_clock", "nomad_api", "recorded_stream", "world"]
 
 _REACHED: pytest.StashKey[Reached] = pytest.StashKey()
 _WATCH = pytest.StashKey[ExitStack]()
-_SENT = "taskfold_reached"
+_OUTPUT = "taskfold_reached"
 
 
 # --- fixtures ---
@@ -118,7 +118,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reached = config.stash[_REACHED]
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if output is not None:
-        output[_SENT] = [[list(pair), count] for pair, count in reached.counts.items()]
+        output[_OUTPUT] = [[list(pair), count] for pair, count in reached.counts.items()]
         return
     least = config.getoption("taskfold_coverage_min")
     too_few = [name for name in reached.dialects if least is not None and reached.percent(name) < least]
@@ -129,9 +129,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 - pytest-xdist passes it by name
     """Add what a worker of pytest-xdist has counted."""
-    sent = getattr(node, "workeroutput", {}).get(_SENT)
-    if sent and _REACHED in node.config.stash:
-        node.config.stash[_REACHED].add(sent)
+    counts = getattr(node, "workeroutput", {}).get(_OUTPUT)
+    if counts and _REACHED in node.config.stash:
+        node.config.stash[_REACHED].add(counts)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -93,13 +93,13 @@ def events(
     >>> find(events("0.5.6", [ev.Terminated]), lambda event: event.exit_code != 0).exit_code
     1
     """
-    spoken = dialect_of(dialect)
-    chosen = tuple(types) if types is not None else task_event_types(spoken)
+    nomad = dialect_of(dialect)
+    classes = tuple(types) if types is not None else task_event_types(nomad)
     if nasty:
-        return st.sampled_from(chosen).flatmap(_nasty_event)
+        return st.sampled_from(classes).flatmap(_nasty_event)
     return st.builds(
-        lambda cls, variant, time_ns: task_event_of(cls, variant, spoken, time_ns),
-        st.sampled_from(chosen),
+        lambda cls, variant, time_ns: task_event_of(cls, variant, nomad, time_ns),
+        st.sampled_from(classes),
         st.integers(0, CHOICES - 1),
         st.integers(1, 2**60),
     )
@@ -157,21 +157,21 @@ class IllegalStep(NamedTuple):
 
 def illegal_steps(dialect: str | Dialect = NEWEST, *, max_size: int = 20) -> SearchStrategy[IllegalStep]:
     """Histories with an event that the lifecycle table refuses after them, and the `IllegalEvent` to expect."""
-    spoken = dialect_of(dialect)
-    lifecycle = lifecycle_of(spoken)
+    nomad = dialect_of(dialect)
+    lifecycle = lifecycle_of(nomad)
 
     def step(text: str, number: int) -> IllegalStep:
-        history = history_of(_numbers(text), spoken.name)
+        history = history_of(_numbers(text), nomad.name)
         task = history.fold().tasks.get("web")
         state = task.state if task is not None else PENDING
-        cls = pick(illegal_moves(spoken, state), number)
-        event = event_of(cls, 0, spoken, history.records[-1].time_ns)
+        cls = pick(illegal_moves(nomad, state), number)
+        event = event_of(cls, 0, nomad, history.records[-1].time_ns)
         error = IllegalEvent(
-            task="web", state=state, event=wire_type(event), allowed=lifecycle.allowed(state), dialect=spoken.name
+            task="web", state=state, event=wire_type(event), allowed=lifecycle.allowed(state), dialect=nomad.name
         )
         return IllegalStep(history, event, error)
 
-    refusing = [state for state in STATES if illegal_moves(spoken, state)]
+    refusing = [state for state in STATES if illegal_moves(nomad, state)]
     assert refusing == [*STATES], "every state of every dialect refuses something"
     return st.builds(step, st.text(_CHOICES, max_size=max_size), st.integers(0, 255))
 
@@ -212,8 +212,8 @@ def jobs(
     `leader` and `hooks` say whether one task leads and whether tasks have lifecycle hooks: always, never, or (None) at
     times. Hooks are left out where the dialect has none.
     """
-    spoken = dialect_of(dialect)
-    has_hooks = spoken.has_new_client and hooks is not False
+    nomad = dialect_of(dialect)
+    has_hooks = nomad.has_new_client and hooks is not False
 
     @st.composite
     def job(draw: DrawFn) -> Job:
@@ -274,13 +274,13 @@ def inputs(dialect: str | Dialect = NEWEST, *, of: Literal["task", "allocation"]
     >>> find(inputs("0.5.6", of="allocation"), lambda _: True)
     Placed()
     """
-    spoken = dialect_of(dialect)
-    chosen = [cls for cls in INPUTS if cls is not TimerDue and (spoken.has_new_client or cls not in NEW_CLIENT_ONLY)]
+    nomad = dialect_of(dialect)
+    classes = [cls for cls in INPUTS if cls is not TimerDue and (nomad.has_new_client or cls not in NEW_CLIENT_ONLY)]
     if of == "task":
-        chosen = [cls for cls in chosen if cls not in OF_ALLOCATION]
+        classes = [cls for cls in classes if cls not in OF_ALLOCATION]
     else:
-        chosen = [cls for cls in chosen if cls in OF_ALLOCATION or cls in OF_EITHER]
-    return st.sampled_from(chosen).flatmap(lambda cls: input_of(cls, spoken))
+        classes = [cls for cls in classes if cls in OF_ALLOCATION or cls in OF_EITHER]
+    return st.sampled_from(classes).flatmap(lambda cls: input_of(cls, nomad))
 
 
 def input_of(cls: type[Input], dialect: Dialect) -> SearchStrategy[Input]:
@@ -304,12 +304,12 @@ def worlds(
     # Who draws no world does not wait until an engine is imported.
     from taskfold.testing.worlds import World
 
-    spoken = dialect_of(dialect)
+    nomad = dialect_of(dialect)
 
     @st.composite
     def world(draw: DrawFn) -> World:
-        chosen = draw(jobs(spoken) if job is None else job)
-        lived = World(chosen, dialect=spoken, seed=draw(st.integers(0, 2**16)), failure_rate=draw(_RATES))
+        placed_job = draw(jobs(nomad) if job is None else job)
+        lived = World(placed_job, dialect=nomad, seed=draw(st.integers(0, 2**16)), failure_rate=draw(_RATES))
         for action, seconds in draw(st.lists(st.tuples(st.sampled_from(_ACTIONS), _SECONDS), max_size=max_actions)):
             action(lived)
             lived.run_for(seconds * _SECOND)
@@ -322,9 +322,9 @@ _RATES = st.sampled_from([0.0, 0.2, 0.5, 1.0])
 _SECONDS = st.sampled_from([1, 0, 15, 600, 86_400])
 
 
-def _ask(said: Input) -> Callable[[World], object]:
+def _ask(event: Input) -> Callable[[World], object]:
     """Return an action that reports something of every allocation that lives."""
-    return lambda world: [world.report(alloc, "", said) for alloc in world.allocs if alloc not in world.collected]
+    return lambda world: [world.report(alloc, "", event) for alloc in world.allocs if alloc not in world.collected]
 
 
 _ACTIONS: Final[Sequence[Callable[[World], object]]] = (
@@ -359,9 +359,9 @@ def decided_histories(
 
 def allocations(dialect: str | Dialect = NEWEST, *, legal: bool = True, max_size: int = 20) -> SearchStrategy[Snapshot]:
     """Allocations as the API shows them: `Snapshot.to_json` gives the body, which is valid by the dialect's schema."""
-    spoken = dialect_of(dialect)
-    return histories(spoken, legal=legal, max_size=max_size, tasks=2).map(
-        lambda history: Snapshot.of(history.fold(), spoken)
+    nomad = dialect_of(dialect)
+    return histories(nomad, legal=legal, max_size=max_size, tasks=2).map(
+        lambda history: Snapshot.of(history.fold(), nomad)
     )
 
 
@@ -391,19 +391,19 @@ def streams(
     `gaps` leaves frames out, `repeats` sends some again, `reorder` swaps neighbours, `heartbeats` puts empty frames
     between them, and `cut` ends the last line too early.
     """
-    spoken = dialect_of(dialect)
+    nomad = dialect_of(dialect)
 
     @st.composite
     def stream(draw: DrawFn) -> Stream:
-        history = draw(histories(spoken, min_size=1, max_size=max_size))
-        frames = _frames(history, spoken)
+        history = draw(histories(nomad, min_size=1, max_size=max_size))
+        frames = _frames(history, nomad)
         newest = frames[-1][1]
         lines = [line for line, _ in frames]
         is_complete = True
         if gaps and len(lines) > 1:
             keep = draw(st.lists(st.booleans(), min_size=len(lines) - 1, max_size=len(lines) - 1))
-            kept = [line for line, stays in zip(lines, [*keep, True], strict=True) if stays]
-            is_complete, lines = len(kept) == len(lines), kept
+            remaining = [line for line, stays in zip(lines, [*keep, True], strict=True) if stays]
+            is_complete, lines = len(remaining) == len(lines), remaining
         if reorder and len(lines) > 1:
             place = draw(st.integers(0, len(lines) - 2))
             lines[place : place + 2] = reversed(lines[place : place + 2])
