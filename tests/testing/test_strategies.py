@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
+from hypothesis.vendor import pretty
 
 from taskfold import Engine, Fold, IllegalEvent, Snapshot, events, inputs, observation_from_json
 from taskfold.events import EVENT_TYPES, wire_type
@@ -211,6 +212,12 @@ def test_a_history_says_what_happened():
 
     assert repr(shortest).startswith("<History 1.1.2: ")
     assert repr(shortest).count("Started") == 2
+
+
+def test_what_fails_is_shown_as_what_happened_and_not_as_it_was_drawn():
+    shortest = find(kit.histories("1.1.2"), lambda history: count(history, events.Started) >= 2)
+
+    assert pretty.pretty(shortest) == repr(shortest)
 
 
 def test_more_tasks_than_a_history_can_have_are_refused():

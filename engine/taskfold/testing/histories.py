@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Raw, Struct
 
@@ -64,6 +64,10 @@ class History(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         tasks = {task for task, _ in self.events}
         names = (f"{task}: {wire_type(event)}" if len(tasks) > 1 else wire_type(event) for task, event in self.events)
         return f"<History {self.dialect}: {', '.join(names) or 'placed'}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as Hypothesis and IPython call it
+        """Print what happened, and not how Hypothesis drew it."""
+        printer.text(repr(self))
 
     def __len__(self) -> int:
         """Return how many events of tasks there are."""

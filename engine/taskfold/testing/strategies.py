@@ -139,9 +139,13 @@ def histories(
         names = ["web"]
     if not 1 <= len(names) <= _MOST_TASKS:
         raise ValueError(f"a history has 1 to {_MOST_TASKS} tasks, not {len(names)}")
-    return st.text(_CHOICES, min_size=min_size, max_size=max_size).map(
-        lambda text: history_of(_numbers(text), name, tasks=names, legal=legal)
-    )
+    texts = st.text(_CHOICES, min_size=min_size, max_size=max_size)
+
+    @st.composite  # what fails is shown by its repr then, and not by how it was made
+    def history(draw: DrawFn) -> History:
+        return history_of(_numbers(draw(texts)), name, tasks=names, legal=legal)
+
+    return history()
 
 
 _MOST_TASKS: Final = 4
