@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import hypothesis
 import jsonschema
 import pytest
 from hypothesis import HealthCheck, find, given, settings
@@ -171,6 +172,10 @@ SHORTEST = [
 ]
 
 
+SPARE = 0 if hypothesis.__version_info__ >= (6, 150) else 1
+"""How many events more may be left: older releases of Hypothesis do not shrink a text quite to its end."""
+
+
 def of(history, cls):
     return [event for _, event in history.events if isinstance(event, cls)]
 
@@ -204,7 +209,7 @@ def test_what_fails_shrinks_to_the_shortest_history(name, fault, length):
     tasks = 2 if name == "two tasks" else 1
     found = find(kit.histories("1.1.2", tasks=tasks), fault, settings=settings(max_examples=20_000, database=None))
 
-    assert len(found) == length
+    assert length <= len(found) <= length + SPARE
 
 
 def test_a_history_says_what_happened():

@@ -213,6 +213,8 @@ def _json_problem(body: bytes) -> str | None:
         msgspec.json.decode(body)
     except RecursionError:
         return None  # the limit of depth is another error
+    except UnicodeDecodeError:
+        return None  # before msgspec 0.20; Go takes any bytes in a text
     except msgspec.DecodeError as problem:
         prefix, _, reason = str(problem).partition(": ")
         if prefix == _TRUNCATED:
