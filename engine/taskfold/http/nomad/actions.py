@@ -211,10 +211,9 @@ def _json_problem(body: bytes) -> str | None:
         return _EMPTY
     try:
         msgspec.json.decode(body)
-    except RecursionError:
-        return None  # the limit of depth is another error
-    except UnicodeDecodeError:
-        return None  # before msgspec 0.20; Go takes any bytes in a text
+    except (RecursionError, UnicodeDecodeError):
+        # The limit of depth is another error. Go takes any bytes in a text; before msgspec 0.20 this is who does not.
+        return None
     except msgspec.DecodeError as problem:
         prefix, _, reason = str(problem).partition(": ")
         if prefix == _TRUNCATED:
