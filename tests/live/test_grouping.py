@@ -42,6 +42,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Have the interpreter close what was left open here, and not in the middle of somebody else's test."""
+    yield
+    gc.collect()
+
+
 STORES: Final = ["memory", "x.jsonl", "x.db", "postgresql"]
 PATIENCE: Final = 60.0
 """After how long a test gives up (seconds)."""

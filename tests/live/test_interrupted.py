@@ -6,6 +6,7 @@ every one), once, and sometimes once more while that is put right.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -38,6 +39,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Have the interpreter close what was left open here, and not in the middle of somebody else's test."""
+    yield
+    gc.collect()
+
 
 ALARMS: Final = int(os.environ.get("TASKFOLD_ALARMS", "12"))
 ALARMED: Final = Path(__file__).parents[1] / "support" / "alarmed.py"
