@@ -6,6 +6,7 @@ No test measures time: a log that waits at a gate has everybody come before it g
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 from collections import Counter
