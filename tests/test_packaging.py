@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import email.parser
 import importlib.metadata
 import json
@@ -122,6 +123,44 @@ def test_type_checkers_see_the_names_that_the_package_resolves() -> None:
 @pytest.mark.parametrize("name", sorted(set(dir(taskfold)) - {"__annotations__"}))
 def test_every_name_that_is_listed_is_there(name: str) -> None:
     assert getattr(taskfold, name) is getattr(taskfold, name)
+
+
+@pytest.mark.parametrize("name", ["http", "log", "nomad", "testing"])
+def test_a_package_resolves_the_names_that_type_checkers_see_in_it(name: str) -> None:
+    package = importlib.import_module(f"taskfold.{name}")
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
+    [for_types] = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    homes = {
+        alias.name: str(node.module)
+        for node in for_types.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+    assert sorted(homes) == sorted(package.__all__)
+    for public, home in homes.items():
+        assert getattr(package, public) is getattr(importlib.import_module(home), public)
+    with pytest.raises(AttributeError, match=f"module 'taskfold.{name}' has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+@pytest.mark.parametrize(
+    ("name", "public_modules"),
+    [
+        ("taskfold", {"effects", "errors", "events", "inputs"}),
+        ("taskfold.http", set()),
+        ("taskfold.log", set()),
+        ("taskfold.nomad", {"views"}),
+        ("taskfold.testing", {"strategies"}),
+    ],
+)
+def test_no_other_public_name_is_that_of_a_module_which_would_take_its_place(
+    name: str, public_modules: set[str]
+) -> None:
+    package = importlib.import_module(name)
+    modules = {path.stem for path in Path(str(package.__file__)).parent.iterdir()}
+
+    assert modules.intersection(package.__all__) == public_modules
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from support.command_line import refused, run
 from taskfold.cli._commands import COMMANDS, taskfold
-from taskfold.cli.demo import JOB, STREAM
+from taskfold.sources.shipped import EXAMPLE_JOB, EXAMPLE_STREAM
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -25,10 +25,10 @@ def test_a_demo_shows_a_state_a_history_a_proof_and_a_run_and_writes_nothing_her
 
     assert result.exit_code == 0
     for line in (
-        f"$ taskfold replay {EXAMPLES / STREAM}",
+        f"$ taskfold replay {EXAMPLES / EXAMPLE_STREAM}",
         "14 allocations, 24 tasks, 2 gaps where events were lost",
         "It agrees: at every index the records fold to exactly what was observed.",
-        f"$ taskfold run {EXAMPLES / JOB}",
+        f"$ taskfold run {EXAMPLES / EXAMPLE_JOB}",
     ):
         assert line in result.stdout
     assert "1 allocation complete" in result.stderr
@@ -38,12 +38,12 @@ def test_a_demo_shows_a_state_a_history_a_proof_and_a_run_and_writes_nothing_her
 def test_a_demo_writes_its_files_and_overwrites_none(tmp_path: Path) -> None:
     folder = tmp_path / "new"
 
-    assert run("demo", "--write", folder).stdout == f"wrote {folder / STREAM}\nwrote {folder / JOB}\n"
+    assert run("demo", "--write", folder).stdout == f"wrote {folder / EXAMPLE_STREAM}\nwrote {folder / EXAMPLE_JOB}\n"
 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        name: (EXAMPLES / name).read_bytes() for name in (STREAM, JOB)
+        name: (EXAMPLES / name).read_bytes() for name in (EXAMPLE_STREAM, EXAMPLE_JOB)
     }
-    refused(run("demo", "--write", folder), f"{folder / STREAM}: is there already, and is not overwritten")
+    refused(run("demo", "--write", folder), f"{folder / EXAMPLE_STREAM}: is there already, and is not overwritten")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

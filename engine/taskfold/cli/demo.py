@@ -11,12 +11,10 @@ import click
 
 from taskfold.cli import _options as options
 from taskfold.cli._guard import Unanswerable
+from taskfold.sources.shipped import EXAMPLE_JOB, EXAMPLE_STREAM, shipped
 
 __all__ = ["demo"]
 
-STREAM: Final = "nomad-1.1.2-stream.ndjson.gz"
-"""It was cut off while some jobs still ran; its agent lost two stretches of the fast restarts of one allocation."""
-JOB: Final = "job.json"
 _ALLOCATION: Final = "e368643b"
 """The allocation whose history has the two gaps."""
 
@@ -32,7 +30,7 @@ def demo(context: click.Context, folder: str | None) -> int:
     if folder is not None:
         _write(Path(folder))
         return 0
-    stream, job = str(_examples() / STREAM), str(_examples() / JOB)
+    stream, job = str(_examples() / EXAMPLE_STREAM), str(_examples() / EXAMPLE_JOB)
     lines = [("replay", stream), ("history", stream, _ALLOCATION, "main"), ("verify", stream)]
     if sys.platform == "linux":
         lines.append(("run", job))
@@ -51,17 +49,15 @@ def _group(context: click.Context) -> click.Command:
 
 
 def _examples() -> Path:
-    """Return the folder of the files: in an installed package within it, in a checkout at its top."""
-    package = Path(__file__).parents[1]
-    folders = package / "examples", package.parents[1] / "examples"
-    folder = next(folder for folder in folders if (folder / STREAM).is_file())
+    """Return the folder of the files, by the shorter name where it is below the working directory."""
+    folder = shipped("examples")
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _write(folder: Path) -> None:
     """Copy the files into a folder. Raises Unanswerable where one of them is there."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (STREAM, JOB):
+    for name in (EXAMPLE_STREAM, EXAMPLE_JOB):
         if (folder / name).exists():
             raise Unanswerable(f"{folder / name}: is there already, and is not overwritten")
         shutil.copyfile(_examples() / name, folder / name)

@@ -9,8 +9,9 @@ processes, other regions, limits. `routes` is the table of the endpoints, `conte
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
+
+from taskfold.model.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
@@ -18,16 +19,4 @@ if TYPE_CHECKING:
 
 __all__ = ["App", "running"]
 
-_HOMES: Final = {"App": "taskfold.http.app", "running": "taskfold.http.serve.server"}
-
-
-def __getattr__(name: str) -> Any:
-    """Return a public name, imported when it is first used. Raises AttributeError."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, {"App": "app", "running": "serve.server"})

@@ -30,7 +30,7 @@ from taskfold.live.models import NOTHING, Question
 from taskfold.live.turns import Turns, writing
 from taskfold.log.contract import Append
 from taskfold.model.effects import Step
-from taskfold.model.errors import ListenerError, LogError, TaskfoldError
+from taskfold.model.errors import ListenerError, LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Record
 
 __all__ = ["Drafted", "Groups", "Outcome", "Request", "result_of", "steps_of"]
@@ -222,7 +222,7 @@ class Groups:
         waiting = tuple(self.requests)
         try:
             self._write_requests(request)
-        except LogError as error:  # there was no turn
+        except (LogError, Unreadable) as error:  # there was no turn
             for one in waiting:
                 if one.outcome is None:
                     one.outcome = Outcome(error=copy.copy(error))

@@ -5,8 +5,9 @@ A name is resolved when it is first used, so that a store is imported by those w
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from taskfold.model.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taskfold.log.check import LogCheck, Repair, check_log, repair
@@ -34,7 +35,7 @@ __all__ = [
     "repair",
 ]
 
-_HOMES: Final = {
+_HOMES = {
     "check": ("LogCheck", "Repair", "check_log", "repair"),
     "contract": ("Append", "EventLog", "StoredLog"),
     "memory": ("MemoryLog",),
@@ -43,16 +44,5 @@ _HOMES: Final = {
     "sqlite.log": ("SqliteLog",),
     "store_kind": ("StoreKind",),
 }
-_HOME: Final = {name: module for module, names in _HOMES.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    """Import what a name stands for, and keep it."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'taskfold.log' has no attribute {name!r}", name=name)
-    value = globals()[name] = getattr(import_module(f"taskfold.log.{_HOME[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+__getattr__, __dir__ = lazy_names(__name__, {name: module for module, names in _HOMES.items() for name in names})

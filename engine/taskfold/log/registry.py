@@ -22,8 +22,8 @@ from typing import Any, Final, TypeAlias
 from taskfold.log.contract import EventLog, Reader, StoredLog
 from taskfold.log.files import is_new
 from taskfold.log.lines import GZIP_MAGIC, readable
+from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
-from taskfold.log.open_log import OpenLog
 from taskfold.log.store_kind import LogSource, NamedLog, StoreKind
 from taskfold.model.errors import LogError
 

@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol
 from taskfold.log.contract import EventLog, Reader, StoredLog
 from taskfold.log.damage import LogCheck, Scanned
 from taskfold.log.files import is_new
+from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
-from taskfold.log.open_log import OpenLog
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import LogError, SourceError
 from taskfold.model.record import LogHeader, Record

@@ -10,8 +10,9 @@ people of an event), `groups` (a group of tasks as decisions see it), `jobs`, `i
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from taskfold.model.lazy import lazy_names
 
 if TYPE_CHECKING:
     from taskfold.nomad import views
@@ -36,6 +37,7 @@ _HOME = {
     "optional_view": "views.decode",
     "unknown_keys": "views.decode",
     "view": "views.decode",
+    "views": "views",
 }
 
 __all__ = [
@@ -55,18 +57,4 @@ __all__ = [
     "views",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import what a name stands for when it is first used."""
-    if name in _HOME:
-        value = getattr(import_module(f"taskfold.nomad.{_HOME[name]}"), name)
-    elif name == "views":
-        value = import_module("taskfold.nomad.views")
-    else:
-        raise AttributeError(f"module 'taskfold.nomad' has no attribute {name!r}", name=name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from taskfold.fold.allocation import Fold
 from taskfold.log.contract import Append, EventLog, StoredLog, check_dialect, kept_records
+from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
-from taskfold.log.open_log import OpenLog
 from taskfold.log.registry import LogLike, is_new_log, kind_named, open_log, server_kind
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.record import Record

@@ -16,8 +16,8 @@ from msgspec import UNSET, Struct
 from taskfold.fold.allocation import Fold
 from taskfold.fold.status import is_terminal
 from taskfold.log.lines import open_bytes
+from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
-from taskfold.log.open_log import OpenLog
 from taskfold.log.ownership import Owned
 from taskfold.log.registry import LogLike, server_kind, stored_log
 from taskfold.log.store_kind import LogSource

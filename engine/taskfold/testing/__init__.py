@@ -7,8 +7,18 @@ Hypothesis with what needs them.
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
+from typing import TYPE_CHECKING
+
+from taskfold.model.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from taskfold.testing import strategies
+    from taskfold.testing.faults import FaultyLog
+    from taskfold.testing.histories import History, history_of
+    from taskfold.testing.logs import LogContract
+    from taskfold.testing.worlds import Run, World
+
+__all__ = ["FaultyLog", "History", "LogContract", "Run", "World", "history_of", "strategies"]
 
 _HOME = {
     "FaultyLog": "faults",
@@ -17,27 +27,7 @@ _HOME = {
     "Run": "worlds",
     "World": "worlds",
     "history_of": "histories",
+    "strategies": "strategies",
 }
 
-__all__ = ["FaultyLog", "History", "LogContract", "Run", "World", "history_of", "strategies"]
-
-
-def __getattr__(name: str) -> object:
-    """Import what a name stands for when it is first used."""
-    if name == "strategies":
-        value: object = import_module("taskfold.testing.strategies")
-    elif name in _HOME:
-        if name == "LogContract" and "taskfold.testing.logs" not in sys.modules:
-            import pytest
-
-            # So that a promise that is broken is shown with its values.
-            pytest.register_assert_rewrite("taskfold.testing.logs")
-        value = getattr(import_module(f"taskfold.testing.{_HOME[name]}"), name)
-    else:
-        raise AttributeError(f"module 'taskfold.testing' has no attribute {name!r}", name=name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -102,7 +102,7 @@ def history_of(
         move = pick(moves(nomad, states[task] if legal else None), choice.move)
         time_ns += pick(_GAPS_NS, choice.variant)
         event = event_of(move, choice.variant, nomad, time_ns)
-        # With `get`, which is not counted as reached.
+        # With `get`, which is not noted as reached.
         states[task] = rules[move].targets.get(states[task]) or states[task]
         records.append(
             Record(

@@ -27,6 +27,10 @@ _WATCH = pytest.StashKey[ExitStack]()
 _OUTPUT = "taskfold_reached"
 
 
+# So that a promise of a log that is broken is shown with its values.
+pytest.register_assert_rewrite("taskfold.testing.logs")
+
+
 # --- fixtures ---
 
 
@@ -43,9 +47,8 @@ def manual_clock() -> ManualClock:
 def engine(manual_clock: ManualClock) -> Iterator[Engine]:
     """Yield an empty engine of the newest dialect in memory, on `manual_clock`."""
     from taskfold.live.engine import Engine
-    from taskfold.model.dialect import DIALECTS
 
-    with Engine(dialect=list(DIALECTS)[-1], clock=manual_clock, seed=0) as empty:
+    with Engine(clock=manual_clock, seed=0) as empty:
         yield empty
 
 
@@ -60,9 +63,9 @@ def world() -> Callable[..., World]:
 @pytest.fixture
 def recorded_stream() -> Path:
     """Return the event stream of a real Nomad 1.1.2 that comes with taskfold: NDJSON, compressed."""
-    from taskfold.testing.recorded import STREAM
+    from taskfold.sources.shipped import EXAMPLE_STREAM, shipped
 
-    return STREAM
+    return shipped("examples") / EXAMPLE_STREAM
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def _is_wanted(config: pytest.Config) -> bool:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Begin to count, where that is wanted."""
+    """Begin to watch, where that is wanted."""
     if not _is_wanted(session.config):
         return
     from taskfold.testing.coverage import Reached, watched
@@ -110,7 +113,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Stop to count; a worker of pytest-xdist sends what it has; fail where too little was reached."""
+    """Stop to watch; a worker of pytest-xdist sends what it has; fail where too little was reached."""
     config = session.config
     if _REACHED not in config.stash:
         return
@@ -118,7 +121,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reached = config.stash[_REACHED]
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if output is not None:
-        output[_OUTPUT] = [[list(pair), count] for pair, count in reached.counts.items()]
+        output[_OUTPUT] = sorted(map(list, reached.pairs))
         return
     least = config.getoption("taskfold_coverage_min")
     too_few = [name for name in reached.dialects if least is not None and reached.percent(name) < least]
@@ -128,10 +131,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 - pytest-xdist passes it by name
-    """Add what a worker of pytest-xdist has counted."""
-    counts = getattr(node, "workeroutput", {}).get(_OUTPUT)
-    if counts and _REACHED in node.config.stash:
-        node.config.stash[_REACHED].add(counts)
+    """Add what a worker of pytest-xdist has reached."""
+    pairs = getattr(node, "workeroutput", {}).get(_OUTPUT)
+    if pairs and _REACHED in node.config.stash:
+        node.config.stash[_REACHED].add(pairs)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from taskfold.fold.allocation import Fold
 from taskfold.fold.lifecycle import PENDING, STATES, lifecycle_of
-from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
+from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.errors import IllegalEvent
 from taskfold.model.events import EVENT_TYPES, Kept, TaskEvent, UnknownEvent, wire_type
 from taskfold.model.inputs import (
@@ -60,7 +61,6 @@ T = TypeVar("T")
 Job = dict[str, Any]
 Hook = Literal["", "prestart", "poststart", "poststop"]
 
-NEWEST: Final = list(DIALECTS)[-1]
 _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3600 * _SECOND
 
@@ -84,7 +84,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def events(
-    dialect: str | Dialect = NEWEST, types: Iterable[type[TaskEvent]] | None = None, *, nasty: bool = False
+    dialect: str | Dialect = DEFAULT_DIALECT, types: Iterable[type[TaskEvent]] | None = None, *, nasty: bool = False
 ) -> SearchStrategy[TaskEvent]:
     """Task events of a dialect, of some types or of all that it has, with the annotations that apply to them.
 
@@ -116,7 +116,7 @@ def _nasty_event(cls: type[TaskEvent]) -> SearchStrategy[TaskEvent]:
 
 
 def histories(
-    dialect: str | Dialect = NEWEST,
+    dialect: str | Dialect = DEFAULT_DIALECT,
     *,
     legal: bool = True,
     min_size: int = 0,
@@ -159,7 +159,7 @@ class IllegalStep(NamedTuple):
     error: IllegalEvent
 
 
-def illegal_steps(dialect: str | Dialect = NEWEST, *, max_size: int = 20) -> SearchStrategy[IllegalStep]:
+def illegal_steps(dialect: str | Dialect = DEFAULT_DIALECT, *, max_size: int = 20) -> SearchStrategy[IllegalStep]:
     """Histories with an event that the lifecycle table refuses after them, and the `IllegalEvent` to expect."""
     nomad = dialect_of(dialect)
     lifecycle = lifecycle_of(nomad)
@@ -203,7 +203,7 @@ def policies(*, mode: Literal["", "fail", "delay"] = "", min_attempts: int = 0) 
 
 
 def jobs(
-    dialect: str | Dialect = NEWEST,
+    dialect: str | Dialect = DEFAULT_DIALECT,
     *,
     type: Literal["", "service", "batch", "system"] = "",
     leader: bool | None = None,
@@ -271,7 +271,9 @@ _INPUT_VALUES: Final[dict[str, Sequence[Any]]] = {
 _SIGNAL_NAMES: Final = ("SIGHUP", "SIGUSR1", "")
 
 
-def inputs(dialect: str | Dialect = NEWEST, *, of: Literal["task", "allocation"] = "task") -> SearchStrategy[Input]:
+def inputs(
+    dialect: str | Dialect = DEFAULT_DIALECT, *, of: Literal["task", "allocation"] = "task"
+) -> SearchStrategy[Input]:
     """Return inputs that a dialect knows, of a task or of an allocation as a whole; `TimerDue` is left out.
 
     >>> from hypothesis import find
@@ -299,7 +301,7 @@ def input_of(cls: type[Input], dialect: Dialect) -> SearchStrategy[Input]:
 
 
 def worlds(
-    dialect: str | Dialect = NEWEST, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
+    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
 ) -> SearchStrategy[World]:
     """Worlds in which something has happened: tasks that failed, wishes of operators, crashes, lost nodes.
 
@@ -344,7 +346,7 @@ _ACTIONS: Final[Sequence[Callable[[World], object]]] = (
 
 
 def decided_histories(
-    dialect: str | Dialect = NEWEST, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
+    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
 ) -> SearchStrategy[History]:
     """Histories that taskfold itself decided, in a world of simulated drivers: restarts, siblings, leaders, hooks.
 
@@ -361,7 +363,9 @@ def decided_histories(
 # --- what clients read ---
 
 
-def allocations(dialect: str | Dialect = NEWEST, *, legal: bool = True, max_size: int = 20) -> SearchStrategy[Snapshot]:
+def allocations(
+    dialect: str | Dialect = DEFAULT_DIALECT, *, legal: bool = True, max_size: int = 20
+) -> SearchStrategy[Snapshot]:
     """Allocations as the API shows them: `Snapshot.to_json` gives the body, which is valid by the dialect's schema."""
     nomad = dialect_of(dialect)
     return histories(nomad, legal=legal, max_size=max_size, tasks=2).map(
@@ -381,7 +385,7 @@ class Stream(NamedTuple):
 
 
 def streams(
-    dialect: str | Dialect = NEWEST,
+    dialect: str | Dialect = DEFAULT_DIALECT,
     *,
     gaps: bool = False,
     repeats: bool = False,
@@ -429,15 +433,15 @@ def streams(
 def _frames(history: History, dialect: Dialect) -> list[tuple[bytes, Snapshot]]:
     """Return a frame for every write of a history, with the allocation after it."""
     frames = []
-    for end in range(1, len(history.records) + 1):
-        until = History(dialect=history.dialect, records=history.records[:end])
-        index = until.records[-1].index
-        snapshot = Snapshot.of(until.fold(), dialect)
+    fold = Fold(dialect)
+    for record in history.records:
+        fold.apply(record)
+        snapshot, index = Snapshot.of(fold[history.alloc], dialect), record.index
         body = json.loads(snapshot.to_json()) | {"CreateIndex": 1, "ModifyIndex": index}
         body.pop("Job", None)
         event = {
             "Topic": "Allocation",
-            "Type": "AllocationUpdated" if end > 1 else "PlanResult",
+            "Type": "AllocationUpdated" if record.version > 1 else "PlanResult",
             "Key": history.alloc,
             "Namespace": "default",
             "Index": index,
@@ -458,7 +462,7 @@ def register() -> None:
     st.register_type_strategy(Kept, st.just(Kept()))
     st.register_type_strategy(UnknownEvent, st.builds(UnknownEvent, wire_type=st.just("Something New"), kept=st.none()))
     for cls in INPUTS:
-        st.register_type_strategy(cls, input_of(cls, dialect_of(NEWEST)))
+        st.register_type_strategy(cls, input_of(cls, dialect_of(DEFAULT_DIALECT)))
     st.register_type_strategy(Input, inputs() | inputs(of="allocation"))
     st.register_type_strategy(RestartPolicy, policies())
     st.register_type_strategy(History, histories())

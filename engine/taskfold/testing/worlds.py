@@ -20,7 +20,7 @@ from taskfold.log.contract import EventLog
 from taskfold.log.memory import MemoryLog
 from taskfold.model import effects, inputs
 from taskfold.model.clock import ManualClock
-from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
+from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.effects import Step
 from taskfold.model.inputs import Input
 from taskfold.testing.histories import BEGIN_NS
@@ -28,7 +28,6 @@ from taskfold.testing.histories import BEGIN_NS
 __all__ = ["Run", "World"]
 
 _SECOND: Final = 1_000_000_000
-_NEWEST: Final = list(DIALECTS)[-1]
 _START_NS: Final = 50_000_000
 """How long a process takes to start."""
 _KILL_NS: Final = 100_000_000
@@ -89,7 +88,7 @@ class World:
         self,
         job: Mapping[str, Any],
         *,
-        dialect: str | Dialect = _NEWEST,
+        dialect: str | Dialect = DEFAULT_DIALECT,
         seed: int = 0,
         scripts: Mapping[str, Sequence[Run]] | None = None,
         failure_rate: float = 0.2,

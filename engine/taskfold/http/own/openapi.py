@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
-from pathlib import Path
 
 import msgspec
 
@@ -12,6 +10,7 @@ from taskfold.http.answers import Answer, json_answer
 from taskfold.http.context import Context
 from taskfold.http.request import Request
 from taskfold.model.dialect import NEWEST_DIALECT
+from taskfold.sources.shipped import shipped
 
 __all__ = ["document_text", "file_name", "openapi"]
 
@@ -27,10 +26,7 @@ def document_text(dialect: str) -> bytes:
 
     Raises OSError where the file is missing from the installation.
     """
-    folder = resources.files("taskfold") / "schemas"
-    if not folder.is_dir():
-        folder = Path(__file__).parents[4] / "schemas"  # the checkout that is worked in
-    return msgspec.json.encode(msgspec.json.decode((folder / file_name(dialect)).read_bytes()))
+    return msgspec.json.encode(msgspec.json.decode((shipped("schemas") / file_name(dialect)).read_bytes()))
 
 
 async def openapi(context: Context, _: Request) -> Answer:
