@@ -20,7 +20,7 @@ TRIGGER = named("transitions", "bare trigger")
 FLOOR = "floor: one dict update"
 RING = (
     "the ring is a tuple, at which the garbage collector does not look; with a list an event in the processor's caches "
-    "costs a quarter less, and collections stop everything for longer"
+    "costs a sixth less, and collections stop everything for longer"
 )
 LIFECYCLE = lifecycle_of(DIALECT)
 
