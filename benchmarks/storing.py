@@ -245,7 +245,7 @@ def reporting(engine: Engine, reports: int) -> Callable[[], None]:
     def report(alloc: str) -> None:
         for number in range(reports):
             step = engine.report(alloc, "web", Exited(exit_code=1) if number % 2 else Begun())
-            assert step.written
+            assert step.writes
 
     threads = [threading.Thread(target=report, args=(alloc,)) for alloc in allocs]
 

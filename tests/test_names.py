@@ -56,15 +56,6 @@ PARTICIPLES = frozenset(
     ]
 )
 
-# Folders that have such names still.
-PENDING = frozenset({"fold", "model"})
-
-# Fields that users read, or that a checkpoint shares with the state that it holds.
-PROMISED = {
-    "log/checkpoint.py": {"decided", "placed", "recorded"},
-    "sources/verify.py": {"expected", "found", "recorded"},
-}
-
 
 def bindings(tree: ast.AST) -> Iterator[tuple[str, int]]:
     """Yield every name that a source binds, with its line: functions, arguments, variables, fields.
@@ -90,18 +81,9 @@ def bare_participles(source: str) -> list[str]:
     return [f"{line}: {name}" for line, name in names if name.strip("_").lower() in PARTICIPLES]
 
 
-def folder_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0] if path.parent != PACKAGE else ""
-
-
-SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if folder_of(path) not in PENDING]
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_name_is_a_bare_participle(path: Path) -> None:
-    promised = PROMISED.get(path.relative_to(PACKAGE).as_posix(), set())
-    participles = bare_participles(path.read_text("utf-8"))
-    assert [each for each in participles if each.partition(": ")[2] not in promised] == []
+    assert bare_participles(path.read_text("utf-8")) == []
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def stub_schema(dialect: Dialect) -> Schema:
     )
 
 
-_BARE: Final = AllocationState(id="a", version=1, modify_index=1, placed=b"{}", updates={}, tasks={})
+_BARE: Final = AllocationState(id="a", version=1, modify_index=1, placed_body=b"{}", updates={}, tasks={})
 """An allocation of which nothing else is told: what is written of it is what a dialect always sends."""
 
 

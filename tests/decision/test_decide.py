@@ -80,7 +80,7 @@ def test_an_input_that_does_not_fit_changes_nothing_and_says_so(kind, where, dia
         assert step.outcome == rule.otherwise.get(where, "late" if where == "dead" else "impossible")
     if step.outcome != "decided":
         assert story.engine.index == before
-        assert (step.written, step.timers) == ((), ())
+        assert (step.writes, step.timers) == ((), ())
         assert [task for task, _ in step.notes] == ["web"]
         # Of what comes too late, only a start leaves something to do.
         assert names(step, KillTask) == (["web"] if kind is inputs.Started and where == "dead" else [])
@@ -479,10 +479,10 @@ def test_a_process_that_begins_again_goes_on_where_the_log_ends(case):
     owed_now = {(type(e), e.task) for step in again.restore() for e in step.effects if not isinstance(e, Collect)}
     due_then = {(type(e), e.task) for step in again.due(2**62) for e in step.effects if not isinstance(e, Collect)}
     for name, task in again.store.read("a").tasks.items():
-        waits = task.state == "pending" and task.decided is not None and task.decided.start_at_ns is not None
-        if waits and not task.decided.killed:
+        waits = task.state == "pending" and task.memory is not None and task.memory.start_at_ns is not None
+        if waits and not task.memory.killed:
             assert (StartTask, name) in owed_now | due_then
-        if task.state == "running" and task.decided is not None and (task.decided.killed or task.decided.restart):
+        if task.state == "running" and task.memory is not None and (task.memory.killed or task.memory.restart):
             assert (KillTask, name) in owed_now | due_then
     assert again.next_due() is None
 
@@ -496,7 +496,7 @@ def test_what_is_owed_changes_nothing():
     [step] = story.engine.restore()
 
     assert names(step, KillTask) == ["web"]
-    assert (step.written, story.engine.index) == ((), before)
+    assert (step.writes, story.engine.index) == ((), before)
 
 
 def test_how_a_process_of_python_ended_is_reported_as_nomads_drivers_do():

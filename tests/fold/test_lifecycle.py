@@ -195,7 +195,7 @@ def failing(cls: type[TaskEvent]) -> TaskEvent:
     """Return an event that fails its task: some types have a field for it, others keep what the wire said."""
     if "fails_task" in cls.__struct_fields__:
         return cls(fails_task=True)
-    return cls(kept=ev.Kept(fields={"FailsTask": True}))
+    return cls(extras=ev.Extras(fields={"FailsTask": True}))
 
 
 def lived_task(state: str) -> Task:

@@ -37,7 +37,7 @@ def event_of(cls: type[TaskEvent], time_ns: int = 0, *, fails: bool = False) -> 
     """Return an event that fails its task or not: some types have a field for it, others keep what the wire said."""
     if "fails_task" in cls.__struct_fields__:
         return cls(time_ns=time_ns, fails_task=fails)
-    return cls(time_ns=time_ns, kept=ev.Kept(fields={"FailsTask": True}) if fails else None)
+    return cls(time_ns=time_ns, extras=ev.Extras(fields={"FailsTask": True}) if fails else None)
 
 
 def nanoseconds(second: int | None) -> int | None:
@@ -186,13 +186,13 @@ def test_counts_come_from_the_whole_history(dialect: str) -> None:
 
 def test_an_older_copy_is_shown_until_the_next_event_and_the_history_goes_on() -> None:
     older = (ev.Received(),)
-    seen = fold_of("0.5.6", *STARTED, Observed(state="pending", shown=older))
-    assert (seen.state, seen.events, seen.recorded) == ("pending", older, STARTED)
+    seen = fold_of("0.5.6", *STARTED, Observed(state="pending", older_events=older))
+    assert (seen.state, seen.events, seen.newest_events) == ("pending", older, STARTED)
     assert (seen.events_total, seen.events_dropped) == (2, 0)
-    back = fold_of("0.5.6", *STARTED, Observed(shown=older), Observed(shown=None))
-    assert (back.events, back.recorded) == (STARTED, None)
-    after = fold_of("0.5.6", *STARTED, Observed(shown=older), ev.Terminated())
-    assert (after.events, after.recorded) == ((*STARTED, ev.Terminated()), None)
+    back = fold_of("0.5.6", *STARTED, Observed(older_events=older), Observed(older_events=None))
+    assert (back.events, back.newest_events) == (STARTED, None)
+    after = fold_of("0.5.6", *STARTED, Observed(older_events=older), ev.Terminated())
+    assert (after.events, after.newest_events) == ((*STARTED, ev.Terminated()), None)
 
 
 def test_a_gap_anchors_the_fold_anew_and_keeps_the_counts() -> None:
@@ -237,7 +237,7 @@ OBSERVED = st.builds(
     state=st.sampled_from(STATES),
     failed=st.booleans(),
     restarts=st.integers(0, 3),
-    shown=st.none() | st.lists(TASK_EVENTS, max_size=3).map(tuple),
+    older_events=st.none() | st.lists(TASK_EVENTS, max_size=3).map(tuple),
     hidden=st.booleans(),
 )
 INTERNAL = (
@@ -300,7 +300,7 @@ def test_ring_and_counts_are_those_of_a_plain_list(dialect: str, history: Sequen
         elif isinstance(event, Observed):
             failed = event.failed
     state = task.freeze()
-    assert (state.events if state.recorded is None else state.recorded) == tuple(visible[-10:])
+    assert (state.events if state.newest_events is None else state.newest_events) == tuple(visible[-10:])
     assert state.events_total == len(ever)
     assert state.events_dropped == len(ever) - len(visible[-10:])
     assert state.counts == Counter(str(type(event).__struct_config__.tag) for event in ever)

@@ -75,7 +75,7 @@ def test_signals_are_answered_as_recorded() -> None:
         else:
             assert (reply.status, reply.text) == (status, text)
 
-    signals = [event.kept.details for event in app.engine.task(ALLOC, "main").events if event.kept is not None]
+    signals = [event.extras.details for event in app.engine.task(ALLOC, "main").events if event.extras is not None]
     assert signals == [{"signal": "SIGUSR1"}, {"signal": "SIGUSR1"}, {"signal": "SIGBOGUS"}, {"signal": ""}]
 
 
@@ -293,8 +293,8 @@ def test_the_case_of_keys_does_not_count_as_go_has_it() -> None:
     assert types(app, "main")[-2:] == ["Signaling", "Restart Signaled"]
     assert types(app, "other") == ["Received", "Started"]
     [signalled] = [e for e in app.engine.task(ALLOC, "main").events if isinstance(e, events.Signaling)]
-    assert signalled.kept is not None
-    assert signalled.kept.details == {"signal": "SIGHUP"}
+    assert signalled.extras is not None
+    assert signalled.extras.details == {"signal": "SIGHUP"}
 
 
 @pytest.mark.parametrize("dialect", ["0.5.6", "1.1.2"])

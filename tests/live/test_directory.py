@@ -63,7 +63,9 @@ def test_what_is_asked_for_is_what_a_scan_would_find(puts, prefix, filters, inde
 
 
 def test_a_heading_takes_updates_over_what_was_placed():
-    allocation = Allocation("a", placed=b'{"ID":"a","JobID":"job","NodeID":"n","CreateIndex":7.0,"ClientStatus":null}')
+    allocation = Allocation(
+        "a", placed_body=b'{"ID":"a","JobID":"job","NodeID":"n","CreateIndex":7.0,"ClientStatus":null}'
+    )
     allocation.modify_index = 9
 
     assert heading_of(allocation) == ListEntry(job="job", node="n", status="pending", create_index=7, modify_index=9)
@@ -75,7 +77,7 @@ def test_a_heading_takes_updates_over_what_was_placed():
 
 
 def test_a_heading_of_a_wrong_type_is_listed_as_empty():
-    allocation = Allocation("a", placed=b'{"ID":"a","JobID":5,"NodeID":"n"}', updates={"CreateIndex": b'"seven"'})
+    allocation = Allocation("a", placed_body=b'{"ID":"a","JobID":5,"NodeID":"n"}', updates={"CreateIndex": b'"seven"'})
 
     assert heading_of(allocation) == ListEntry(node="n")
 

@@ -82,7 +82,7 @@ def decisions(dialect: str, group_name: str) -> Iterator[Decision]:
         before, now_ns = to_explore.popleft()
         for said, task in inputs_of(dialect, names):
             step = decide(before, group, said, task=task, now_ns=now_ns, rng=random.Random(1))
-            after = written(before.copy(), dialect, now_ns, *((found.task, found.event) for found in step.written))
+            after = written(before.copy(), dialect, now_ns, *((found.task, found.event) for found in step.writes))
             yield Decision(before, group, task, said, step, after, now_ns)
             if essence(after) not in known:
                 known.add(essence(after))
@@ -115,14 +115,14 @@ def essence(allocation: Allocation) -> object:
     """Return what decides of a state: not its times."""
     tasks = []
     for name, task in sorted(allocation.tasks.items()):
-        held = task.decided
+        held = task.memory
         if held is not None:
             planned = [time_ns and 1 for time_ns in (held.window_start_ns, held.start_at_ns, held.kill_at_ns)]
             held = msgspec.structs.replace(
                 held, window_start_ns=planned[0], start_at_ns=planned[1], kill_at_ns=planned[2]
             )
         tasks.append((name, task.state, task.failed, held))
-    return tuple(tasks), field(allocation, "DesiredStatus"), field(allocation, "ClientStatus"), allocation.coordinated
+    return tuple(tasks), field(allocation, "DesiredStatus"), field(allocation, "ClientStatus"), allocation.memory
 
 
 def field(allocation: Allocation, name: str) -> str:
@@ -176,10 +176,10 @@ def wanted_no_more(found: Decision) -> set[str]:
 
 def unended(found: Decision) -> set[str]:
     """Return the tasks that live on after a client has heard of a stop: nobody ends them, now or after the leader."""
-    held = {name: task.decided for name, task in found.after.tasks.items()}
+    held = {name: task.memory for name, task in found.after.tasks.items()}
     doomed = {name for name, decided in held.items() if decided is not None and decided.killed}
-    if found.after.coordinated is not None and found.group.leader in doomed:
-        doomed |= held.keys() if found.after.coordinated.stop_waits or found.after.coordinated.group_waits else set()
+    if found.after.memory is not None and found.group.leader in doomed:
+        doomed |= held.keys() if found.after.memory.stop_waits or found.after.memory.group_waits else set()
     return (living(found.after) - doomed) & wanted_no_more(found)
 
 
@@ -194,7 +194,7 @@ def test_a_task_of_a_name_that_nobody_knows_begins_in_no_allocation_that_was_sto
 
     step = engine.report("a", "typo", inputs.Placed())
 
-    assert (step.outcome, step.written, step.effects, step.timers) == ("late", (), (), ())
+    assert (step.outcome, step.writes, step.effects, step.timers) == ("late", (), (), ())
     assert step.notes == (("typo", "the allocation has ended, or is to be stopped: nothing new begins in it"),)
     assert engine.store.read("a") == before
     assert engine.restore() == []

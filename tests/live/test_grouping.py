@@ -601,7 +601,7 @@ def test_what_many_threads_report_is_in_the_log_once_and_in_the_order_of_each(na
         assert not isinstance(acknowledged, Exception), acknowledged
         own = [record.event for record in records if record.alloc == f"own-{number}" and record.task == "web"]
         steps = [one for one in acknowledged if not isinstance(one, Record)]
-        told_events = [found.event for step in steps for found in step.written if found.task == "web"]
+        told_events = [found.event for step in steps for found in step.writes if found.task == "web"]
         assert own[-len(told_events) :] == told_events
         assert all(by_place[one.alloc, one.version] == one for one in acknowledged if isinstance(one, Record))
     reopened._check()
@@ -831,7 +831,7 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
             owed = [step for step in engine._turns.owed.values() if step.alloc == own]
             assert len(owed) + len(results) == bool(written[own]), where
             assert not [step for step in engine._turns.owed.values() if step.alloc == other], where
-            heard = {step.alloc for step in world.heard if step.written[0].task}
+            heard = {step.alloc for step in world.heard if step.writes[0].task}
             assert other in heard, where
         assert not wrong_with(world), where
         engine.due()

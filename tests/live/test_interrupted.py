@@ -170,7 +170,7 @@ def heard_wrong(world: World, name: str, new: list[Record]) -> list[str]:
     """Return who was not told of what was recorded, or of what was not."""
     if name in {"report", "report_batch", "due"}:
         there = {record.alloc for record in new}
-        heard = {step.alloc for step in world.heard if step.written}
+        heard = {step.alloc for step in world.heard if step.writes}
         if heard != there:
             return [f"recorded were {there}, and heard {heard}"]
     # Its callback itself may be what was interrupted.

@@ -86,7 +86,7 @@ def engine() -> Engine:
         (events.Terminated(exit_code=True), r"\$\.Event\.ExitCode: expected `int \| null`, got `bool`"),
         (events.Restarting(restart_reason=5), r"\$\.Event\.RestartReason: expected `str`, got `int`"),
         (events.Started(time_ns=1.7e18), r"\$\.Event\.Time: expected whole unix nanoseconds \(time\.time_ns\(\)\)"),
-        (events.Started(kept=events.Kept(details={"a": 5})), r"\$\.Event\.Kept\.Details"),
+        (events.Started(extras=events.Extras(details={"a": 5})), r"\$\.Event\.Kept\.Details"),
         (events.Driver(driver_message="\ud800"), "surrogates not allowed"),
         (Mine(), r"record events\.UnknownEvent\(wire_type='Mine'\)"),
         (MyStarted(), r"MyStarted is no event type of Nomad's"),
@@ -218,12 +218,12 @@ def test_json_over_several_lines_is_recorded_on_one(tmp_path):
 
 def test_what_is_recorded_is_what_was_handed_over_then(engine):
     fields: dict[str, object] = {"Extra": [1]}
-    event = events.Started(kept=events.Kept(fields=fields))
+    event = events.Started(extras=events.Extras(fields=fields))
 
     engine.record("a", "web", event)
     fields["Extra"] = object()
 
-    assert engine.task("a", "web").events[0].kept.fields == {"Extra": [1]}
+    assert engine.task("a", "web").events[0].extras.fields == {"Extra": [1]}
 
 
 def test_the_same_id_with_another_event_is_refused_and_with_the_same_is_a_repeat(engine):
@@ -320,7 +320,7 @@ def some_record(seq: int) -> st.SearchStrategy[Record]:
             events.Started(time_ns=seq),
             events.Terminated(exit_code=None, message="é"),
             events.Restarting(start_delay_ns=-1, restart_reason='"]}\n'),
-            events.Driver(kept=events.Kept(fields={"a": [None, 1.5]})),
+            events.Driver(extras=events.Extras(fields={"a": [None, 1.5]})),
             Placed(body=Raw(b'{"ID":"a"}')),
             Updated(fields={"Job": Raw(b"[" * 125 + b"]" * 125)}),
             Updated(fields={"Job": Raw(b"[" * 126 + b"]" * 126)}),

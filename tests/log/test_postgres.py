@@ -193,7 +193,7 @@ for line in sys.stdin:
     try:
         log.append("a", version, [record_of("a", version + 1)])
     except VersionConflict as conflict:
-        print("lost", conflict.found - version, flush=True)
+        print("lost", conflict.actual_version - version, flush=True)
     else:
         mine += 1
         log.append(sys.argv[2], mine - 1, [record_of(sys.argv[2], mine)])

@@ -214,7 +214,7 @@ for line in sys.stdin:
                 log.append("a", 0, [record_of("a", 1)])
             told = "won"
         except VersionConflict as conflict:
-            told = f"found {conflict.found}"
+            told = f"found {conflict.actual_version}"
         except LogError as error:
             told = "" if "another process is writing this log" in str(error) else str(error)
             time.sleep(0.001)

@@ -329,7 +329,7 @@ def test_of_eight_writers_who_saw_the_same_version_exactly_one_wins(tmp_path, na
             try:
                 engine.record("a", f"task-{writer}", ev.Received(), expected_version=version)
             except VersionConflict as conflict:
-                lost.append(conflict.found - version)
+                lost.append(conflict.actual_version - version)
             else:
                 won.append(version)
             barrier.wait()
@@ -357,7 +357,7 @@ for line in sys.stdin:
             with open_log(sys.argv[1], "1.1.2") as log:
                 log.append("a", version, [record_of("a", version + 1)])
         except VersionConflict as conflict:
-            print("lost", conflict.found - version, flush=True)
+            print("lost", conflict.actual_version - version, flush=True)
         except LogError as error:
             assert "another process is writing this log" in str(error), error
             time.sleep(0.001)

@@ -55,7 +55,7 @@ VALUES: dict[str, Any] = {
     "Sequence[str]": ["it is wrong", "so is this"],
     "Sequence[Exception]": [ValueError("of a listener"), KeyError("x")],
     "Sequence[object]": ["a record"],
-    "Sequence[tuple[int, TaskfoldError]]": [(3, VersionConflict(allocation="a", expected=1, found=2))],
+    "Sequence[tuple[int, TaskfoldError]]": [(3, VersionConflict(allocation="a", expected_version=1, actual_version=2))],
 }
 """What an error is made of, by the type of its argument: one of another type is added here."""
 

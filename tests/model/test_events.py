@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from support import recordings
 from taskfold import events as ev
-from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, Kept, TaskEvent, TaskEventUnion, UnknownEvent, wire_type
+from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, Extras, TaskEvent, TaskEventUnion, UnknownEvent, wire_type
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import (
     INTERNAL_EVENTS,
@@ -47,7 +47,7 @@ JSON = st.recursive(
     max_leaves=5,
 )
 KEPT = st.builds(
-    Kept,
+    Extras,
     display_message=st.just(msgspec.UNSET) | TEXTS,
     details=st.just(msgspec.UNSET) | st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3),
     fields=st.dictionaries(TEXTS, JSON, max_size=3),
@@ -60,7 +60,7 @@ def any_of(cls: type[TaskEvent]) -> st.SearchStrategy[TaskEvent]:
     values: dict[str, st.SearchStrategy[Any]] = {}
     for field in msgspec.structs.fields(cls):
         kinds = [kind for kind in re.split(r"\W+", getattr(field.type, "__name__", str(field.type))) if kind in VALUES]
-        values[field.name] = KEPT | st.none() if field.name == "kept" else VALUES[kinds[0]]
+        values[field.name] = KEPT | st.none() if field.name == "extras" else VALUES[kinds[0]]
     if cls is ev.Terminated:
         values["exit_code"] = INTEGERS | st.none()
     return st.builds(cls, **values)
@@ -76,7 +76,7 @@ def filled(cls: type[TaskEvent]) -> TaskEvent:
     }
     if "fails_task" in cls.__struct_fields__:
         values["fails_task"] = not cls().fails_task
-    values["kept"] = Kept(display_message="x", details=None, fields={"New": [1]})
+    values["extras"] = Extras(display_message="x", details=None, fields={"New": [1]})
     return cls(**values)
 
 
@@ -208,8 +208,10 @@ INTERNAL = [
     Updated(fields={"Job": RAW}, cleared=("NodeName",)),
     Finished(),
     Finished(dies=False, started_at_ns=None, finished_at_ns=7, last_restart_ns=8),
-    Observed(state="dead", failed=True, restarts=1, shown=(ev.Received(time_ns=1), UnknownEvent(wire_type="New"))),
-    Observed(shown=None, hidden=False, last_restart_ns=None, started_at_ns=0, finished_at_ns=1),
+    Observed(
+        state="dead", failed=True, restarts=1, older_events=(ev.Received(time_ns=1), UnknownEvent(wire_type="New"))
+    ),
+    Observed(older_events=None, hidden=False, last_restart_ns=None, started_at_ns=0, finished_at_ns=1),
     Gap(restarts_before=1, restarts_after=5, state="running", failed=True, restarts=3, last_restart_ns=2),
     Collected(reason="asked for", body=msgspec.Raw(b'{"ID":"a"}'), task_states=msgspec.Raw(b"{}")),
     Decided(window_start_ns=0, window_count=1, start_at_ns=5, restart="asked", killed=True, kill_attempts=2),

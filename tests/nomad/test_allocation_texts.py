@@ -157,7 +157,7 @@ def test_events_that_are_told_again_are_not_written_again(monkeypatch: pytest.Mo
 def test_equal_events_that_are_written_differently_are_not_taken_for_each_other(before: tuple[Any, ...]) -> None:
     """1 equals 1.0 and True, and is written differently."""
     texts, state = AllocationTexts(DIALECTS["1.1.2"], PLENTY), states_of(1)[0]
-    told = [events.Started(time_ns=5, kept=events.Kept(fields={"Odd": value})) for value in (1, 1.0, True, 2, 1)]
+    told = [events.Started(time_ns=5, extras=events.Extras(fields={"Odd": value})) for value in (1, 1.0, True, 2, 1)]
     for rings in ([(*before, event) for event in told], [(*before, *told[:count]) for count in (2, 5, 1, 3)]):
         for ring in rings:
             check_same(texts, replace(state, tasks={"web": TaskState(state="running", events=ring)}))

@@ -154,8 +154,8 @@ def test_both_ways_of_reading_give_the_same_recorded_event(version: str) -> None
             assert read_strictly(text) == event
         except msgspec.ValidationError:
             # Nothing else makes a real Nomad's event need the tolerant path.
-            assert event.kept is not None
-            assert event.kept.fields
+            assert event.extras is not None
+            assert event.extras.fields
             tolerantly_only += 1
     assert len(recorded_events(version)) > 250
     assert tolerantly_only < len(recorded_events(version)) / 10
@@ -278,7 +278,9 @@ def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> N
     written = event_to_object(event, dialect)
     assert json.loads(event_to_json(event, dialect)) == written
     assert list(json.loads(event_to_json(event, dialect))) == list(written)
-    assert set(written) - set(event_fields(dialect)) <= set(event.kept.fields if event.kept else {}) - set(EVENT_FIELDS)
+    assert set(written) - set(event_fields(dialect)) <= set(event.extras.fields if event.extras else {}) - set(
+        EVENT_FIELDS
+    )
 
 
 # --- the text of events -----------------------------------------------------------------------------------------------
@@ -288,7 +290,7 @@ SAID = TEXTS | st.sampled_from(
     ["1234567891", "1.234567891s", "1 234567891s", "%", "%d", "%(delay)d", "{}", "0s", "é<&>"]
 )
 KEPT = st.builds(
-    ev.Kept,
+    ev.Extras,
     display_message=st.just(msgspec.UNSET) | SAID,
     details=st.just(msgspec.UNSET) | st.none() | st.dictionaries(SAID, SAID, max_size=2),
 )
@@ -340,7 +342,11 @@ def test_only_so_many_texts_are_remembered() -> None:
 
 
 def test_a_ring_is_the_array_of_its_events() -> None:
-    events = [ev.Received(time_ns=1), ev.Restarting(start_delay_ns=5), ev.UnknownEvent(kept=ev.Kept(fields={"é": "µ"}))]
+    events = [
+        ev.Received(time_ns=1),
+        ev.Restarting(start_delay_ns=5),
+        ev.UnknownEvent(extras=ev.Extras(fields={"é": "µ"})),
+    ]
     for dialect in DIALECTS.values():
         assert events_to_json((), dialect) == b"[]"
         assert events_to_json(events, dialect) == b"[%b]" % b",".join(event_to_json(each, dialect) for each in events)

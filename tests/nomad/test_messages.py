@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support import recordings
 from taskfold import events as ev
-from taskfold.events import Kept, TaskEvent
+from taskfold.events import Extras, TaskEvent
 from taskfold.model.duration import ZERO_TIME, duration_text, parse_duration_ns, parse_time_ns, time_text
 from taskfold.model.quoting import go_quoted
 from taskfold.nomad.events import event_from_object
@@ -54,10 +54,10 @@ def test_what_a_nomad_said_is_what_is_derived_unless_it_is_kept() -> None:
         event = event_from_object(said)
         assert display_message(event) == said["DisplayMessage"]
         assert details(event) == said["Details"]
-        kept = event.kept or Kept()
+        kept = event.extras or Extras()
         assert (kept.display_message is msgspec.UNSET) == (derived_message(event) == said["DisplayMessage"])
         assert (kept.details is msgspec.UNSET) == (derived_details(event) == said["Details"])
-        derived += event.kept is None
+        derived += event.extras is None
     assert derived > 2_000
 
 
@@ -65,10 +65,10 @@ def test_what_is_kept_of_recorded_events_is_what_no_annotation_tells() -> None:
     kept: dict[str, set[str]] = {"messages": set(), "details": set(), "fields": set()}
     for said in recorded_events():
         event = event_from_object(said)
-        if event.kept is not None:
-            kept["messages"] |= {said["Type"]} if event.kept.display_message is not msgspec.UNSET else set()
-            kept["details"] |= {said["Type"]} if event.kept.details is not msgspec.UNSET else set()
-            kept["fields"] |= event.kept.fields.keys()
+        if event.extras is not None:
+            kept["messages"] |= {said["Type"]} if event.extras.display_message is not msgspec.UNSET else set()
+            kept["details"] |= {said["Type"]} if event.extras.details is not msgspec.UNSET else set()
+            kept["fields"] |= event.extras.fields.keys()
     # Texts that Nomad's code passes by hand (a template, a restore, a signal by name), and nothing else.
     assert kept["messages"] <= {"Template", "Failed Restoring Task", "Killing", "Restart Signaled", "Signaling"}
     assert kept["details"] <= {"Signaling", "Killing"}
@@ -95,9 +95,9 @@ MESSAGES: list[tuple[TaskEvent, str]] = [
     (ev.Generic(message="text", generic_source="Template"), "text"),
     (ev.UnknownEvent(wire_type="New", message="text"), "text"),
     (ev.Template(), ""),
-    (ev.Template(kept=Kept(fields={"Message": "misplaced"})), "misplaced"),
-    (ev.Started(kept=Kept(display_message="")), ""),
-    (ev.Started(kept=Kept(details=None)), "Task started by client"),
+    (ev.Template(extras=Extras(fields={"Message": "misplaced"})), "misplaced"),
+    (ev.Started(extras=Extras(display_message="")), ""),
+    (ev.Started(extras=Extras(details=None)), "Task started by client"),
 ]
 
 
@@ -122,8 +122,8 @@ DETAILS: list[tuple[TaskEvent, dict[str, str] | None]] = [
     (ev.NotRestarting(fails_task=False), {"restart_reason": ""}),
     (ev.RestartSignaled(), {}),
     (ev.DiskResourcesExceeded(disk_limit=7), {"disk_limit": "7"}),
-    (ev.Started(kept=Kept(details=None)), None),
-    (ev.Started(kept=Kept(details={"signal": "SIGHUP"})), {"signal": "SIGHUP"}),
+    (ev.Started(extras=Extras(details=None)), None),
+    (ev.Started(extras=Extras(details={"signal": "SIGHUP"})), {"signal": "SIGHUP"}),
 ]
 
 

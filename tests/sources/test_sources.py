@@ -61,7 +61,7 @@ def with_a_new_field(event: dict[str, Any]) -> dict[str, Any]:
 
 def without_what_follows(event: dict[str, Any]) -> dict[str, Any]:
     """Leave out what follows from the annotations; a text of its own is what tells an event from another."""
-    if event_from_object(event).kept is not None:
+    if event_from_object(event).extras is not None:
         return event
     return event | {"Details": None, "DisplayMessage": ""}
 

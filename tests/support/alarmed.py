@@ -77,7 +77,7 @@ def report_beside(world: World, acknowledged: list[str]) -> None:
             step = world.engine.report(
                 alloc, "web", inputs.Exited(exit_code=1) if count % 2 else inputs.Started(), id=name
             )
-            acknowledged += [name] * bool(step.written)
+            acknowledged += [name] * bool(step.writes)
 
 
 def raised(chance: random.Random) -> None:

@@ -143,10 +143,10 @@ def structs(*classes: type[msgspec.Struct]) -> st.SearchStrategy[Any]:
     return st.sampled_from(classes).flatmap(build)
 
 
-KEPT = structs(events.Kept)
+KEPT = structs(events.Extras)
 TASK_EVENTS = st.one_of(
     structs(*(row.cls for row in EVENT_TYPES), events.UnknownEvent, events.TaskEvent, Mine, MyStarted),
-    st.builds(lambda kept: events.Started(kept=kept), KEPT | ANY),
+    st.builds(lambda kept: events.Started(extras=kept), KEPT | ANY),
 )
 EVENTS = st.one_of(TASK_EVENTS, structs(Finished, Placed, Updated), ANY)
 INPUTS = st.one_of(structs(*inputs.INPUTS), st.just(MyInput()), ANY)

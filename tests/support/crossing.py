@@ -75,7 +75,7 @@ def fill(engine: Engine) -> None:
         engine.record(odd, task, ev.Received(), id=task)
         engine.record(odd, task, ev.Started())
         engine.record(odd, task, ev.Terminated(exit_code=2**31 - 1, signal=9, message=text))
-        engine.record(odd, task, ev.UnknownEvent(wire_type="Something New", kept=ev.Kept(details={text: text})))
+        engine.record(odd, task, ev.UnknownEvent(wire_type="Something New", extras=ev.Extras(details={text: text})))
     for alloc, said in (("collected", 0), ("compacted", 1)):
         engine.place({"ID": alloc, "JobID": "job", "TaskGroup": "g", "Job": job})
         engine.report(alloc, "web", inputs.Started())

@@ -14,8 +14,8 @@ from taskfold.nomad.messages import display_message
 
 def line(event: TaskEvent) -> dict[str, Any]:
     """Return what is compared of an event: all but times and the random part of a delay."""
-    kept = event.kept.details if event.kept is not None else None
-    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name not in {"time_ns", "kept"}}
+    kept = event.extras.details if event.extras is not None else None
+    fields = {name: getattr(event, name) for name in event.__struct_fields__ if name not in {"time_ns", "extras"}}
     if isinstance(event, ev.Restarting):
         del fields["start_delay_ns"]
         return {"Type": wire_type(event), **fields}

@@ -69,7 +69,7 @@ def _is_settled(supervisor: Supervisor, directory: Path, alloc: str, name: str) 
         return True
     if task.state != RUNNING or process is None or not process.is_started:
         return False
-    if task.decided is not None and task.decided.restart:
+    if task.memory is not None and task.memory.restart:
         return False
     if READY.encode() not in supervisor.engine.snapshot(alloc).fields["Job"]:
         return True

@@ -112,7 +112,7 @@ def _of_task(version: str, task: str, records: Sequence[Record]) -> Iterator[tup
 def _input(event: TaskEvent, following: TaskEvent | None) -> Input | None:  # noqa: C901, PLR0911, PLR0912 - a table in prose
     """Return the input behind an event, if it is one."""
     is_fatal = isinstance(following, ev.NotRestarting) and following.restart_reason == _UNRECOVERABLE
-    shown = event.kept.display_message if event.kept is not None and event.kept.display_message else ""
+    shown = event.extras.display_message if event.extras is not None and event.extras.display_message else ""
     match event:
         case ev.TaskSetup():
             return given.SetUp(message=event.message)
@@ -133,7 +133,7 @@ def _input(event: TaskEvent, following: TaskEvent | None) -> Input | None:  # no
         case ev.Started():
             return given.Started()
         case ev.Terminated():
-            details = event.kept.details if event.kept is not None else None
+            details = event.extras.details if event.extras is not None else None
             return given.Exited(
                 exit_code=event.exit_code,
                 signal=event.signal,
@@ -150,7 +150,7 @@ def _input(event: TaskEvent, following: TaskEvent | None) -> Input | None:  # no
             if event.task_signal:
                 signals = {"user defined signal 1": "SIGUSR1", "hangup": "SIGHUP", "interrupt": "SIGINT"}
                 return given.TemplateChanged(change_mode="signal", signal=signals[event.task_signal])
-            details = event.kept.details if event.kept is not None else None
+            details = event.extras.details if event.extras is not None else None
             return given.SignalRequested(signal=details["signal"] if isinstance(details, dict) else "")
         case ev.Template():
             return given.TemplateBlocked(missing=tuple(str(shown).removeprefix("Missing: ").split(", ")))
@@ -203,7 +203,7 @@ def _killed_for_all(found: Told, version: str) -> int | None:
                 explained.append(event.time_ns)
             is_restart = isinstance(before, ev.RestartSignaled)
             has_reason = isinstance(event, ev.Killing) and bool(
-                event.kill_reason or (event.kept is not None and event.kept.display_message)
+                event.kill_reason or (event.extras is not None and event.extras.display_message)
             )
             if isinstance(event, ev.Killing) and not has_reason and not is_restart:
                 kills.append(event.time_ns)

@@ -86,7 +86,7 @@ def _common_first(item: tuple[str, int]) -> tuple[int, str]:
 
 
 def _row(divergence: Divergence) -> list[Cell]:
-    wanted_text, actual = _value_text(divergence.expected), _value_text(divergence.found)
+    wanted_text, actual = _value_text(divergence.expected_value), _value_text(divergence.actual_value)
     return [
         one_line(divergence.position),
         str(divergence.index),

@@ -22,7 +22,7 @@ from taskfold.fold.status import DISCONNECTED, UNKNOWN, AllocState, is_client_te
 from taskfold.fold.task import Task, apply
 from taskfold.model import events as ev
 from taskfold.model import inputs
-from taskfold.model.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, Timer, Written
+from taskfold.model.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, StepWrite, Timer
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Coordinated, Decided, Finished, Record, Updated
 
@@ -53,7 +53,8 @@ class TaskInHand(Task, kw_only=True, gc=False):
     is_new: bool = False
     """No record of the task was ever written."""
     memory: Decided = _NO_MEMORY
-    """What decisions remember of the task; written when the decision is over, if it is not the one from before."""
+    """What decisions remember of the task as it stands; written in the end, where it has changed."""
+    memory_before: Decided = _NO_MEMORY
 
     @property
     def is_dead(self) -> bool:
@@ -80,9 +81,9 @@ class Decision:
     """A decision at work."""
 
     __slots__ = (
-        "_coordinated",
         "_effects",
         "_entries",
+        "_memory",
         "_notes",
         "_tasks",
         "_timers",
@@ -106,11 +107,11 @@ class Decision:
         self.rng = rng
         self.outcome: Outcome = "decided"
         self._tasks: dict[str, TaskInHand] = {}
-        self._entries: list[Written] = []
+        self._entries: list[StepWrite] = []
         self._effects: list[AnyEffect] = []
         self._timers: list[Timer] = []
         self._notes: list[tuple[str, str]] = []
-        self._coordinated: Coordinated | None = None
+        self._memory: Coordinated | None = None
         self.has_death = False
         """A task became dead."""
         self.has_move = False
@@ -129,9 +130,9 @@ class Decision:
         state = self.allocation.tasks.get(name)
         plan = self.group.tasks.get(name) or self.group.plan(name, is_recorded=state is not None)
         if state is None:
-            task = TaskInHand(name=name, plan=plan, is_new=True, decided=_NO_MEMORY)
+            task = TaskInHand(name=name, plan=plan, is_new=True)
         else:
-            memory = state.decided or _NO_MEMORY
+            memory = state.memory or _NO_MEMORY
             task = TaskInHand(
                 name=name,
                 plan=plan,
@@ -139,8 +140,8 @@ class Decision:
                 failed=state.failed,
                 started_at_ns=state.started_at_ns,
                 finished_at_ns=state.finished_at_ns,
-                decided=memory,
                 memory=memory,
+                memory_before=memory,
             )
         self._tasks[name] = task
         return task
@@ -155,13 +156,13 @@ class Decision:
         return [task for name in self.names() if not (task := self.task(name)).is_new]
 
     @property
-    def coordinated(self) -> Coordinated:
+    def memory(self) -> Coordinated:
         """What decisions remember of the allocation as a whole."""
-        return self._coordinated or self.allocation.coordinated or _NO_COORDINATION
+        return self._memory or self.allocation.memory or _NO_COORDINATION
 
     def field(self, name: str) -> Any:
         """Return a top-level field of the allocation, decoded; None if the allocation does not have it."""
-        text = current_field(self.allocation.placed, self.allocation.updates, name)
+        text = current_field(self.allocation.placed_body, self.allocation.updates, name)
         try:
             return None if text is None else _DECODERS[name](text)
         except msgspec.ValidationError:
@@ -202,7 +203,7 @@ class Decision:
     @property
     def has_to_end(self) -> bool:
         """Whether a task lives that nothing ends yet, though the servers ask for the end of all."""
-        waits_for_leader = self.coordinated.stop_waits or self.coordinated.group_waits
+        waits_for_leader = self.memory.stop_waits or self.memory.group_waits
         return not waits_for_leader and any(_lives_on(task) for task in self.tasks())
 
     def is_unwanted(self, task: TaskInHand) -> bool:
@@ -232,7 +233,7 @@ class Decision:
             Record(index=0, alloc="", version=0, task=name, time_ns=self.now_ns, event=event),
             self.lifecycle,
         )
-        self._entries.append(Written(name, event))
+        self._entries.append(StepWrite(name, event))
         task.is_new = False
         if task.state != before:
             self.has_move = True
@@ -245,7 +246,7 @@ class Decision:
     def update(self, fields: Mapping[str, Any], cleared: tuple[str, ...] = ()) -> None:
         """Change top-level fields of the allocation."""
         texts = {name: Raw(msgspec.json.encode(value)) for name, value in fields.items()}
-        self._entries.append(Written("", Updated(fields=texts, cleared=cleared)))
+        self._entries.append(StepWrite("", Updated(fields=texts, cleared=cleared)))
 
     def set_status(self, status: str | None, fields: Mapping[str, Any] | None = None) -> None:
         """Set a ClientStatus that does not follow from the tasks; None makes it follow from them again."""
@@ -265,7 +266,7 @@ class Decision:
 
     def coordinate(self, **changes: Any) -> None:
         """Change what decisions remember of the allocation as a whole."""
-        self._coordinated = msgspec.structs.replace(self.coordinated, **changes)
+        self._memory = msgspec.structs.replace(self.memory, **changes)
 
     def note(self, task: str, sentence: str, outcome: Outcome | None = None) -> None:
         """Add a sentence that says what was not done, and why; set the outcome."""
@@ -387,16 +388,16 @@ class Decision:
             self.set_status(None)
         for task in self._tasks.values():
             # Of a dead task nothing is remembered: every input comes too late for it.
-            if task.memory is not task.decided and task.state != DEAD:
-                entries.append(Written(task.name, task.memory))
-        if self._coordinated is not None and self._coordinated != self.allocation.coordinated:
-            entries.append(Written("", self._coordinated))
+            if task.memory is not task.memory_before and task.state != DEAD:
+                entries.append(StepWrite(task.name, task.memory))
+        if self._memory is not None and self._memory != self.allocation.memory:
+            entries.append(StepWrite("", self._memory))
         if self.has_death and all(task.is_dead for task in self.tasks()):
             self._effects.append(Collect())
         return Step(
             alloc=self.allocation.id,
             time_ns=self.now_ns,
-            written=tuple(entries),
+            writes=tuple(entries),
             effects=tuple(self._effects),
             timers=tuple(self._timers),
             outcome=self.outcome,
@@ -405,7 +406,7 @@ class Decision:
 
     def _is_back(self) -> bool:
         """Tell whether the client of a lost allocation speaks again: its tasks tell its status then."""
-        text = current_field(self.allocation.placed, self.allocation.updates, "ClientStatus")
+        text = current_field(self.allocation.placed_body, self.allocation.updates, "ClientStatus")
         if text is None or self.field("ClientStatus") not in _AWAY:  # most allocations have none
             return False
         return any(isinstance(entry.event, (TaskEvent, Finished)) for entry in self._entries)

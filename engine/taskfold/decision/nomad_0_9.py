@@ -25,7 +25,7 @@ from taskfold.decision.restart import Result
 from taskfold.model import events as ev
 from taskfold.model import inputs
 from taskfold.model.duration import duration_text
-from taskfold.model.events import Kept, TaskEvent
+from taskfold.model.events import Extras, TaskEvent
 from taskfold.model.signals import signal_text
 
 __all__ = ["Nomad09"]
@@ -33,9 +33,9 @@ __all__ = ["Nomad09"]
 _NOT_RESTORED: Final = "failed to restore task; will not run until server is contacted"
 
 
-def _with_text(text: str) -> Kept:
+def _with_text(text: str) -> Extras:
     """Return the extras of an event with a display message of its own."""
-    return Kept(display_message=text)
+    return Extras(display_message=text)
 
 
 class Nomad09(Decision):
@@ -85,7 +85,7 @@ class Nomad09(Decision):
 
     def setup_failed(self, task: TaskInHand, failure: inputs.SetupFailed) -> None:
         """The task could not be set up, and is dead."""
-        self.emit(task, ev.SetupFailure(fails_task=True, kept=_with_text(f"failed to setup alloc: {failure.error}")))
+        self.emit(task, ev.SetupFailure(fails_task=True, extras=_with_text(f"failed to setup alloc: {failure.error}")))
         self.finish(task)
 
     def allocation_setup_failed(self, failure: inputs.SetupFailed) -> None:
@@ -112,7 +112,7 @@ class Nomad09(Decision):
 
     def template_blocked(self, task: TaskInHand, blocked: inputs.TemplateBlocked) -> None:
         """A template waits."""
-        self.emit(task, ev.Template(kept=_with_text(f"Missing: {', '.join(sorted(blocked.missing))}")))
+        self.emit(task, ev.Template(extras=_with_text(f"Missing: {', '.join(sorted(blocked.missing))}")))
 
     # --- it ends ---
 
@@ -165,7 +165,7 @@ class Nomad09(Decision):
     def kill_one(self, task: TaskInHand, request: inputs.KillRequested) -> None:
         """Kill a task, for a reason."""
         if request.reason:
-            self._kill(task, ev.Killing(fails_task=request.fails_task, kept=_with_text(request.reason)))
+            self._kill(task, ev.Killing(fails_task=request.fails_task, extras=_with_text(request.reason)))
         else:
             timeout_ns = self.kill_timeout_ns(task.plan)
             self._kill(task, ev.Killing(kill_timeout_ns=timeout_ns, fails_task=request.fails_task))
@@ -222,17 +222,17 @@ class Nomad09(Decision):
     def signal_asked(self, task: TaskInHand, request: inputs.SignalRequested) -> None:
         """Send a running task a signal; the event has the name as the request had it."""
         details = {"signal": request.signal}
-        self.emit(task, ev.Signaling(task_signal_reason=request.reason, kept=Kept(details=details)))
+        self.emit(task, ev.Signaling(task_signal_reason=request.reason, extras=Extras(details=details)))
         self.signal(task, request.signal)
 
     def template_changed(self, task: TaskInHand, change: inputs.TemplateChanged) -> None:
         """Restart or signal a running task, as the template's change mode says."""
         if change.change_mode == "restart":
-            event = ev.RestartSignaled(kept=_with_text("Template with change_mode restart re-rendered"))
+            event = ev.RestartSignaled(extras=_with_text("Template with change_mode restart re-rendered"))
             self._end_to_restart(task, event, "asked")
         else:
             text = signal_text(change.signal)
-            self.emit(task, ev.Signaling(task_signal=text, kept=_with_text("Template re-rendered")))
+            self.emit(task, ev.Signaling(task_signal=text, extras=_with_text("Template re-rendered")))
             self.signal(task, change.signal)
 
     def check_running(self, task: TaskInHand) -> bool:
@@ -251,7 +251,7 @@ class Nomad09(Decision):
         """
         is_wanted = not self.is_unwanted(task)
         if task.is_running and not report.reattached:
-            self.emit(task, ev.FailedRestoringTask(kept=_with_text(_NOT_RESTORED)))
+            self.emit(task, ev.FailedRestoringTask(extras=_with_text(_NOT_RESTORED)))
             # The tasks of a system job do not wait. Source: task_runner.go Restore.
             self.remember(task, start_at_ns=None, awaits_server=self.group.job_type != "system")
             if task.memory.killed:
@@ -326,12 +326,12 @@ class Nomad09(Decision):
     def _follow_deaths(self) -> None:
         leader = self._leader()
         is_free = leader is None or leader.is_dead
-        if not self.coordinated.group_kill:
+        if not self.memory.group_kill:
             self._doom()
-        elif self.coordinated.group_waits and is_free:
+        elif self.memory.group_waits and is_free:
             self.coordinate(group_waits=False)
             self._pass_rest()
-        if self.coordinated.stop_waits and is_free:
+        if self.memory.stop_waits and is_free:
             self.coordinate(stop_waits=False)
             self._pass_rest()
 
@@ -351,8 +351,8 @@ class Nomad09(Decision):
     def _open_stages(self) -> None:
         """Move the group on to its next step, and start the tasks that waited for it."""
         tasks = self.tasks()
-        step = next_step(self.coordinated.stage or FIRST, tasks)
-        if step != self.coordinated.stage:
+        step = next_step(self.memory.stage or FIRST, tasks)
+        if step != self.memory.stage:
             self.coordinate(stage=step)
         for task in tasks:
             waits = task.is_pending and task.memory.start_at_ns is None

@@ -69,7 +69,7 @@ def decide(
     >>> group = Group.of([TaskPlan(name="web", policy=policy)], "1.1.2")
     >>> step = decide(Allocation("a"), group, inputs.Placed(), now_ns=5, rng=random.Random(1))
     >>> step.events, step.effects
-    ((('web', Received(time_ns=5, kept=None)),), (StartTask(task='web', at_ns=5),))
+    ((('web', Received(time_ns=5, extras=None)),), (StartTask(task='web', at_ns=5),))
 
     Raises InputRefused for an input that the dialect lacks, for a task that is named or missing against the rule of the
     input, and for a negative exit code. Raises UnknownTask for a task that the group does not have.
@@ -430,7 +430,7 @@ def due_of(task: Task | TaskState) -> int | None:
 
     A time in the past is one that was not reported yet.
     """
-    return None if task.decided is None else _due_ns(task.state, task.decided)
+    return None if task.memory is None else _due_ns(task.state, task.memory)
 
 
 def _due_ns(state: str, memory: Decided) -> int | None:

@@ -76,12 +76,12 @@ def client_status(tasks: Iterable[Task | TaskState]) -> str | None:
     return status
 
 
-def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
+def current_fields(placed_body: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, bytes]:
     """Return the top-level fields of an allocation as they are after its updates: JSON text by name. O(fields).
 
     Raises DecodeError when what was placed is no JSON object.
     """
-    fields = _placed_fields(placed).copy()
+    fields = _placed_fields(placed_body).copy()
     for name, text in (updates or {}).items():
         if text is None:
             fields.pop(name, None)
@@ -90,28 +90,28 @@ def current_fields(placed: bytes, updates: Mapping[str, bytes | None] | None) ->
     return fields
 
 
-def current_field(placed: bytes, updates: Mapping[str, bytes | None] | None, name: str) -> bytes | None:
+def current_field(placed_body: bytes, updates: Mapping[str, bytes | None] | None, name: str) -> bytes | None:
     """Return one of them; None for a field that the allocation does not have. O(length), or O(1) if placed of late."""
     if updates is not None and name in updates:
         return updates[name]
-    return _placed_fields(placed).get(name) if _may_have(placed, name) else None
+    return _placed_fields(placed_body).get(name) if _may_have(placed_body, name) else None
 
 
 @lru_cache(maxsize=256)
-def _may_have(placed: bytes, name: str) -> bool:
+def _may_have(placed_body: bytes, name: str) -> bool:
     """Tell whether an allocation was placed with a field, unless a key is written with escapes."""
     # Searching bytes is much faster than decoding them, and slower than all else that a decision does.
-    return b'"%b"' % name.encode() in placed or b"\\" in placed
+    return b'"%b"' % name.encode() in placed_body or b"\\" in placed_body
 
 
 _decode_fields: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 @lru_cache(maxsize=256)
-def _placed_fields(placed: bytes) -> dict[str, bytes]:
+def _placed_fields(placed_body: bytes) -> dict[str, bytes]:
     """Return what an allocation was placed with, not to be changed: it is placed once and asked again and again."""
     try:
-        return {name: bytes(text) for name, text in _decode_fields(placed).items()}
+        return {name: bytes(text) for name, text in _decode_fields(placed_body).items()}
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise DecodeError(f"not the JSON of an allocation: {error}") from None
 
@@ -126,12 +126,12 @@ class Allocation(Struct, gc=False):
     """The index of its newest record."""
     modified_ns: int = 0
     """The time of its newest record (unix nanoseconds)."""
-    placed: bytes = b"{}"
+    placed_body: bytes = b"{}"
     """The top-level fields as first seen: a JSON object in Nomad's names."""
     updates: dict[str, bytes | None] | None = None
     """What changed since: JSON text by name, None for a field that is no longer there."""
     tasks: dict[str, Task] = {}
-    coordinated: Coordinated | None = None
+    memory: Coordinated | None = None
     """What decisions remember of it as a whole; None where the embedder decides."""
     collected: bool = False
 
@@ -147,10 +147,10 @@ class Allocation(Struct, gc=False):
             version=self.version,
             modify_index=self.modify_index,
             modified_ns=self.modified_ns,
-            placed=self.placed,
+            placed_body=self.placed_body,
             updates=None if self.updates is None else self.updates.copy(),
             tasks={name: Task.thaw(task.freeze()) for name, task in self.tasks.items()},
-            coordinated=self.coordinated,
+            memory=self.memory,
             collected=self.collected,
         )
 
@@ -161,10 +161,10 @@ class Allocation(Struct, gc=False):
             version=self.version,
             modify_index=self.modify_index,
             modified_ns=self.modified_ns,
-            placed=self.placed,
+            placed_body=self.placed_body,
             updates={} if self.updates is None else self.updates.copy(),
             tasks={name: task.freeze() for name, task in self.tasks.items()},
-            coordinated=self.coordinated,
+            memory=self.memory,
             collected=self.collected,
         )
 
@@ -175,12 +175,12 @@ class AllocationState(Struct, frozen=True, kw_only=True):
     id: str
     version: int
     modify_index: int
-    placed: bytes
+    placed_body: bytes
     updates: Mapping[str, bytes | None]
     tasks: Mapping[str, TaskState]
     modified_ns: int = 0
     """The time of its newest record (unix nanoseconds)."""
-    coordinated: Coordinated | None = None
+    memory: Coordinated | None = None
     """What decisions remember of it as a whole; None where the embedder decides."""
     collected: bool = False
 
@@ -222,7 +222,7 @@ def _apply_fields(allocation: Allocation, record: Record) -> None:
     event = record.event
     if isinstance(event, Placed):
         # A copy: what was decoded is a view of a whole block of the log.
-        allocation.placed = b"{}" if event.body is UNSET else bytes(event.body)
+        allocation.placed_body = b"{}" if event.body is UNSET else bytes(event.body)
         allocation.updates = None
         allocation.collected = False
     elif isinstance(event, Updated):
@@ -232,12 +232,12 @@ def _apply_fields(allocation: Allocation, record: Record) -> None:
         for key in event.cleared:
             updates[key] = None
     elif isinstance(event, Coordinated):
-        allocation.coordinated = event
+        allocation.memory = event
     elif isinstance(event, Collected):
         allocation.collected = True
         if not allocation.version and event.body is not UNSET:
             # The records before it were removed.
-            allocation.placed = bytes(event.body)
+            allocation.placed_body = bytes(event.body)
 
 
 class Fold:

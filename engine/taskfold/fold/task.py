@@ -39,7 +39,7 @@ OnIllegal: TypeAlias = Literal["raise", "keep"]
 """What to do with an event that the table refuses: raise IllegalEvent, or keep it, count it and leave the state."""
 
 _TIMES = ("started_at_ns", "finished_at_ns", "last_restart_ns")
-_FIELDS = ("state", "failed", "restarts", *_TIMES, "shown", "hidden")
+_FIELDS = ("state", "failed", "restarts", *_TIMES, "older_events", "hidden")
 _ANEW = Observed(
     state=PENDING,
     failed=False,
@@ -47,7 +47,7 @@ _ANEW = Observed(
     last_restart_ns=None,
     started_at_ns=None,
     finished_at_ns=None,
-    shown=None,
+    older_events=None,
     hidden=False,
 )
 _INTERNED = {state: state for state in STATES}
@@ -67,14 +67,14 @@ class TaskState(Struct, frozen=True, kw_only=True):
     finished_at_ns: int | None = None
     events: tuple[TaskEvent, ...] = ()
     """The 10 newest events in order of arrival, or the older copy that was observed instead."""
-    recorded: tuple[TaskEvent, ...] | None = None
+    newest_events: tuple[TaskEvent, ...] | None = None
     """The 10 newest events, where `events` shows an older copy; else None."""
     events_total: int = 0
     """How many events the task ever had."""
     irregular: int = 0
     """How many of them the lifecycle table refused."""
     packed_counts: int = 0
-    decided: Decided | None = None
+    memory: Decided | None = None
     """What decisions remember of it; None where the embedder decides."""
     hidden: bool = False
     """The task was observed to be missing from its allocation's task states."""
@@ -84,7 +84,7 @@ class TaskState(Struct, frozen=True, kw_only=True):
     @property
     def events_dropped(self) -> int:
         """How many events are no longer shown."""
-        return self.events_total - len(self.events if self.recorded is None else self.recorded)
+        return self.events_total - len(self.events if self.newest_events is None else self.newest_events)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -97,7 +97,7 @@ class Rest(Struct, gc=False):
 
     irregular: int = 0
     """How many events the lifecycle table refused."""
-    shown: tuple[TaskEvent, ...] | None = None
+    older_events: tuple[TaskEvent, ...] | None = None
     """An older copy of the ring that was observed instead of the newest events."""
     hidden: bool = False
     fields: Mapping[str, bytes] = {}
@@ -120,7 +120,7 @@ class Task(EventRing, gc=False):
     started_at_ns: int | None = None
     finished_at_ns: int | None = None
     counts: int = 0
-    decided: Decided | None = None
+    memory: Decided | None = None
     """What decisions remember of it: the newest such event itself, which never changes."""
     rest: Rest | None = None
 
@@ -137,7 +137,7 @@ class Task(EventRing, gc=False):
 
     def freeze(self) -> TaskState:
         """Return the state as it is now. O(1)."""
-        recorded, rest = self.events(), self.seldom
+        newest, rest = self.events(), self.seldom
         return TaskState(
             state=self.state,
             failed=self.failed,
@@ -145,12 +145,12 @@ class Task(EventRing, gc=False):
             last_restart_ns=self.last_restart_ns,
             started_at_ns=self.started_at_ns,
             finished_at_ns=self.finished_at_ns,
-            events=recorded if rest.shown is None else rest.shown,
-            recorded=None if rest.shown is None else recorded,
+            events=newest if rest.older_events is None else rest.older_events,
+            newest_events=None if rest.older_events is None else newest,
             events_total=self.total,
             irregular=rest.irregular,
             packed_counts=self.counts,
-            decided=self.decided,
+            memory=self.memory,
             hidden=rest.hidden,
             fields=rest.fields,
         )
@@ -158,11 +158,11 @@ class Task(EventRing, gc=False):
     @classmethod
     def thaw(cls, state: TaskState) -> Task:
         """Return a task of its own that goes on from this state. O(1)."""
-        recorded = state.events if state.recorded is None else state.recorded
-        shown = None if state.recorded is None else state.events
-        rest = Rest(irregular=state.irregular, shown=shown, hidden=state.hidden, fields=state.fields)
+        newest = state.events if state.newest_events is None else state.newest_events
+        older = None if state.newest_events is None else state.events
+        rest = Rest(irregular=state.irregular, older_events=older, hidden=state.hidden, fields=state.fields)
         return cls(
-            slots=recorded,
+            slots=newest,
             total=state.events_total,
             state=_INTERNED.get(state.state, state.state),
             failed=state.failed,
@@ -171,7 +171,7 @@ class Task(EventRing, gc=False):
             started_at_ns=state.started_at_ns,
             finished_at_ns=state.finished_at_ns,
             counts=state.packed_counts,
-            decided=state.decided,
+            memory=state.memory,
             rest=None if rest == _NO_REST else rest,
         )
 
@@ -205,7 +205,7 @@ def apply(  # noqa: C901, PLR0912 - the hot path: a call would cost a tenth of a
     task.total += 1
     task.slots = (*task.slots[STAYING], event)
     if task.rest is not None:
-        task.rest.shown = None
+        task.rest.older_events = None
     name = rule.text
     if name:
         # The few texts of a cluster are shared: a task may hold ten, and a log has each as a text of its own.
@@ -216,7 +216,7 @@ def apply(  # noqa: C901, PLR0912 - the hot path: a call would cost a tenth of a
                 remember_message(text)
             elif same is not text:
                 force_setattr(event, name, same)
-    if (rule.may_fail or event.kept is not None) and event.fails_task:
+    if (rule.may_fail or event.extras is not None) and event.fails_task:
         task.failed = True
     if cls is Restarting:
         task.restarts += 1
@@ -255,10 +255,10 @@ def _apply_other(task: Task, event: Event) -> None:
         task.counts += UNITS[type(event)]
         task.append(event)
         if task.rest is not None:
-            task.rest.shown = None
+            task.rest.older_events = None
         task.failed = task.failed or event.fails_task
     elif isinstance(event, Decided):
-        task.decided = event
+        task.memory = event
     elif isinstance(event, Observed):
         _set_fields(task, event, _FIELDS)
     elif isinstance(event, Gap):
@@ -267,7 +267,7 @@ def _apply_other(task: Task, event: Event) -> None:
     elif isinstance(event, Placed):
         # Created anew: a fresh state, but what was counted stays counted.
         task.clear()
-        task.decided = None
+        task.memory = None
         task.own_rest().fields = {}
         _set_fields(task, _ANEW, _FIELDS)
     elif isinstance(event, Updated):
@@ -280,7 +280,7 @@ def _set_fields(task: Task, event: Finished | Observed | Gap, names: tuple[str, 
     for name in names:
         value = getattr(event, name, UNSET)
         if value is not UNSET:
-            owner = task.own_rest() if name in {"shown", "hidden"} else task
+            owner = task.own_rest() if name in {"older_events", "hidden"} else task
             setattr(owner, name, _INTERNED.get(value, value) if name == "state" else value)
 
 

@@ -398,7 +398,7 @@ class Core:
             return Step(alloc=alloc, time_ns=now_ns, outcome="repeated", notes=notes), []
         version = allocation.version
         if expected_version is not None and expected_version != version:
-            raise VersionConflict(allocation=alloc, expected=expected_version, found=version)
+            raise VersionConflict(allocation=alloc, expected_version=expected_version, actual_version=version)
         if now_ns < allocation.modified_ns:
             raise ClockWentBack(allocation=alloc, time_ns=now_ns, newest_ns=allocation.modified_ns)
         if prior is not None and prior.version == version:
@@ -413,7 +413,7 @@ class Core:
 
     def group_of(self, allocation: Allocation) -> Group:
         """Return the group that decisions for an allocation are made for. O(1) while its fields stay as they are."""
-        placed_fields, updates = allocation.placed, allocation.updates
+        placed_fields, updates = allocation.placed_body, allocation.updates
         sources = (
             placed_fields,
             *((UNSET, UNSET) if updates is None else (updates.get(name, UNSET) for name in _OF_GROUP)),
@@ -454,7 +454,7 @@ class Core:
             task = tasks.get(effect.task)
             if isinstance(effect, StartTask) or task is None or task.state == RUNNING:
                 self.timers.discard(step.alloc, effect.task)
-        for entry in step.written:
+        for entry in step.writes:
             name = entry.task
             planned_ns = self.timers.get(step.alloc, name) if name else None
             if planned_ns is not None and due_of(tasks[name]) != planned_ns:
@@ -490,7 +490,7 @@ class Core:
         """
         steps = []
         for allocation in self.fold.allocations.values():
-            if any(task.decided is not None for task in allocation.tasks.values()):
+            if any(task.memory is not None for task in allocation.tasks.values()):
                 step = owed(allocation, self.group_of(allocation), now_ns=now_ns, rng=rng)
                 for name in allocation.tasks:
                     due_ns = due_of(allocation.tasks[name])
@@ -534,7 +534,7 @@ def _records_of(state: State, step: Step, version: int, id: str | None) -> list[
             id=id if id is not None and place == 1 else UNSET,
             event=_indexed(entry.event, index),
         )
-        for place, entry in enumerate(step.written, start=1)
+        for place, entry in enumerate(step.writes, start=1)
     ]
 
 

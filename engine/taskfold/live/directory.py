@@ -296,7 +296,7 @@ def heading_of(allocation: Allocation) -> ListEntry:
 
     A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
     """
-    placed_fields, updates = allocation.placed, allocation.updates
+    placed_fields, updates = allocation.placed_body, allocation.updates
     values: dict[str, Any]
     try:
         if updates and not _FIELDS.keys().isdisjoint(updates):

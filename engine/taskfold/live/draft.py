@@ -168,7 +168,9 @@ class Draft(Ahead):
         allocation = self.find(write.alloc)
         version = 0 if allocation is None else allocation.version
         if write.expected_version is not None and write.expected_version != version:
-            raise VersionConflict(allocation=write.alloc, expected=write.expected_version, found=version)
+            raise VersionConflict(
+                allocation=write.alloc, expected_version=write.expected_version, actual_version=version
+            )
         time_ns = self.time_ns if write.time_ns is None else checked_time(write.time_ns)
         entry = entry_of(
             Record(
@@ -221,7 +223,7 @@ class Draft(Ahead):
         if write.task:
             raise Refused(f"an allocation is placed, not a task: leave {write.task!r} out")
         if allocation is not None:
-            raise AlreadyPlaced(allocation=write.alloc, found=allocation.version)
+            raise AlreadyPlaced(allocation=write.alloc, actual_version=allocation.version)
         fields = {} if event.body is UNSET else fields_from_json(event.body)
         other = other_object(fields)
         if other:

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from taskfold.fold.allocation import Allocation, Fold
 from taskfold.fold.counts import packed
@@ -73,12 +73,12 @@ class _Task(Struct, array_like=True):
     started_at_ns: int | None
     finished_at_ns: int | None
     events: tuple[TaskEventUnion, ...]
-    recorded: tuple[TaskEventUnion, ...] | None
+    newest_events: tuple[TaskEventUnion, ...] | None = field(name="recorded")
     events_total: int
     irregular: int
     counts: dict[str, int]
     """By wire type: the place of a type in the registry is another one in another version."""
-    decided: Decided | None
+    memory: Decided | None = field(name="decided")
     hidden: bool
     fields: dict[str, bytes]
 
@@ -90,14 +90,14 @@ class _Allocation(Struct, array_like=True):
     version: int
     modify_index: int
     modified_ns: int
-    placed: bytes
+    placed_body: bytes = field(name="placed")
     updates: dict[str, bytes | None]
     tasks: dict[str, _Task]
-    coordinated: Coordinated | None
+    memory: Coordinated | None = field(name="coordinated")
     collected: bool
 
 
-_FIELDS: Final = (_Task.__struct_fields__, _Allocation.__struct_fields__)
+_FIELDS: Final = (_Task.__struct_encode_fields__, _Allocation.__struct_encode_fields__)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -125,10 +125,10 @@ def _saved(allocation: Allocation) -> _Allocation:
         version=state.version,
         modify_index=state.modify_index,
         modified_ns=state.modified_ns,
-        placed=state.placed,
+        placed_body=state.placed_body,
         updates=dict(state.updates),
         tasks={name: _saved_task(task) for name, task in state.tasks.items()},
-        coordinated=state.coordinated,
+        memory=state.memory,
         collected=state.collected,
     )
 
@@ -165,10 +165,10 @@ def _restored(saved: _Allocation) -> Allocation:
         version=saved.version,
         modify_index=saved.modify_index,
         modified_ns=saved.modified_ns,
-        placed=saved.placed,
+        placed_body=saved.placed_body,
         updates=saved.updates or None,
         tasks={name: _restored_task(task) for name, task in saved.tasks.items()},
-        coordinated=saved.coordinated,
+        memory=saved.memory,
         collected=saved.collected,
     )
 

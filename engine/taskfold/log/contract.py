@@ -412,7 +412,9 @@ class Ledger:
         if not version and is_remnant(first):
             version = first.version - 1  # of a log that was compacted
         if append.expected_version != version:
-            raise VersionConflict(allocation=append.alloc, expected=append.expected_version, found=version)
+            raise VersionConflict(
+                allocation=append.alloc, expected_version=append.expected_version, actual_version=version
+            )
         return version
 
     def _repeats(self, record: Record, ids: dict[str, int]) -> bool:

@@ -102,13 +102,13 @@ def parse_duration_ns(text: str) -> int:
         total += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
         position = part.end()
     if not body or position < len(body) or total > _MAX_NS + (text[0] == "-"):
-        beginning = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        beginning = text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
         msg = f"{beginning!r} is not a duration such as 10s, 1m30s or 250ms"
         raise ValueError(msg)
     return -total if text[0] == "-" else total
 
 
-_SHOWN: Final = 80
+_SHOWN_LENGTH: Final = 80
 """How much of a text is shown that is no duration."""
 
 

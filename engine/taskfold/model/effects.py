@@ -18,8 +18,8 @@ __all__ = [
     "SignalTask",
     "StartTask",
     "Step",
+    "StepWrite",
     "Timer",
-    "Written",
 ]
 
 Outcome: TypeAlias = Literal["decided", "late", "repeated", "impossible"]
@@ -80,7 +80,7 @@ class Timer(Struct, frozen=True, kw_only=True, rename=wire_name, gc=False):
     """Unix nanoseconds."""
 
 
-class Written(Struct, frozen=True, gc=False):
+class StepWrite(Struct, frozen=True, gc=False):
     """An event that is to be appended, and the task that it happens to (empty for the allocation)."""
 
     task: str
@@ -92,7 +92,7 @@ class Step(Struct, frozen=True, kw_only=True):
 
     alloc: str
     time_ns: int
-    written: tuple[Written, ...] = ()
+    writes: tuple[StepWrite, ...] = ()
     """All that is appended, as one write: task events, and the internal events that decisions remember by."""
     effects: tuple[AnyEffect, ...] = ()
     timers: tuple[Timer, ...] = ()
@@ -103,9 +103,9 @@ class Step(Struct, frozen=True, kw_only=True):
     @property
     def events(self) -> tuple[tuple[str, TaskEvent], ...]:
         """The task events, each with its task, in the order in which they are appended."""
-        return tuple((one.task, one.event) for one in self.written if isinstance(one.event, TaskEvent))
+        return tuple((one.task, one.event) for one in self.writes if isinstance(one.event, TaskEvent))
 
     @property
     def moves(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
         """The events that the lifecycle table knows, each with its task: the task events, and the ends without one."""
-        return tuple((one.task, one.event) for one in self.written if isinstance(one.event, (TaskEvent, Finished)))
+        return tuple((one.task, one.event) for one in self.writes if isinstance(one.event, (TaskEvent, Finished)))

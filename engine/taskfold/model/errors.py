@@ -246,23 +246,21 @@ class Gone(Unreadable):
 class VersionConflict(Refused):
     """Another writer appended to this allocation first."""
 
-    def __init__(self, *, allocation: str, expected: int, found: int) -> None:
+    def __init__(self, *, allocation: str, expected_version: int, actual_version: int) -> None:
         self.allocation = allocation
-        self.expected = expected
-        self.found = found
-        super().__init__(
-            f"allocation {allocation} is at version {found}, not {expected}: read it again and decide anew"
-        )
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+        what = f"allocation {allocation} is at version {actual_version}, not {expected_version}"
+        super().__init__(f"{what}: read it again and decide anew")
 
 
 class AlreadyPlaced(VersionConflict):
     """An allocation of this ID was placed before; nothing was changed."""
 
-    def __init__(self, *, allocation: str, found: int) -> None:
-        super().__init__(allocation=allocation, expected=0, found=found)
-        self.args = (
-            f"allocation {allocation} was placed before, and is at version {found}: update it, or place another ID",
-        )
+    def __init__(self, *, allocation: str, actual_version: int) -> None:
+        super().__init__(allocation=allocation, expected_version=0, actual_version=actual_version)
+        was = f"allocation {allocation} was placed before, and is at version {actual_version}"
+        self.args = (f"{was}: update it, or place another ID",)
 
 
 class IdConflict(Refused):

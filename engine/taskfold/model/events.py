@@ -6,7 +6,7 @@ classes that `event_type` marks, and all that names every type is made of it: th
 counts, schemas. So a new type is its class here, its rows in the tables of `taskfold.fold.lifecycle`, and its message.
 
 What Nomad derives from the annotations (DisplayMessage, Details) is derived here too, in `taskfold.nomad.messages`,
-and is stored in an event only where the wire said something else; see `Kept`.
+and is stored in an event only where the wire said something else; see `Extras`.
 Source of types, annotations and versions: nomad/structs/structs.go, v0.5.6 to 2.0.6-dev, and the documented API.
 """
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, field
 
 
 def wire_name(attribute: str) -> str:
@@ -27,7 +27,7 @@ def wire_name(attribute: str) -> str:
     return "".join(word.capitalize() for word in attribute.removesuffix("_ns").split("_"))
 
 
-class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, forbid_unknown_fields=True):
+class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, forbid_unknown_fields=True):
     """What the wire said of an event that neither its type nor its annotations tell."""
 
     display_message: str | UnsetType = UNSET
@@ -55,7 +55,8 @@ class TaskEvent(
 
     time_ns: int = 0
     """When it happened (unix nanoseconds, the clock of whoever made the event); 0 lets the recorder fill it in."""
-    kept: Kept | None = None
+    extras: Extras | None = field(name="Kept", default=None)
+    """What the wire said of it beyond its type and annotations; None where it said nothing more."""
 
     @property
     def fails_task(self) -> bool:
@@ -63,7 +64,7 @@ class TaskEvent(
 
         The types that Nomad sets it for have it as a field; for another one it is kept as the wire said it.
         """
-        return self.kept is not None and self.kept.fields.get("FailsTask") is True
+        return self.extras is not None and self.extras.fields.get("FailsTask") is True
 
 
 class EventType(Struct, frozen=True):
@@ -372,7 +373,7 @@ _OTHERS: Final = (
     "EVENT_CLASSES",
     "EVENT_TYPES",
     "EventType",
-    "Kept",
+    "Extras",
     "TaskEvent",
     "TaskEventUnion",
     "event_type",

@@ -96,7 +96,7 @@ class Observed(InternalEvent, frozen=True, kw_only=True, tag="Observed"):
     last_restart_ns: int | UnsetType | None = UNSET
     started_at_ns: int | UnsetType | None = UNSET
     finished_at_ns: int | UnsetType | None = UNSET
-    shown: tuple[TaskEventUnion, ...] | UnsetType | None = UNSET
+    older_events: tuple[TaskEventUnion, ...] | UnsetType | None = field(name="Shown", default=UNSET)
     """The events that were shown instead of the newest ones (an older copy); None shows the newest again."""
     hidden: bool | UnsetType = UNSET
     """The task was missing from the task states; False when it is there again."""

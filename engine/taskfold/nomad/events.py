@@ -27,7 +27,7 @@ from taskfold.model.duration import duration_text
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import (
     BY_WIRE_TYPE,
-    Kept,
+    Extras,
     Restarting,
     SiblingTaskFailed,
     TaskEvent,
@@ -238,12 +238,12 @@ def _keep(
         if said_details.get("exit_code") == "unknown" and not event.exit_code:
             event = msgspec.structs.replace(event, exit_code=None)
     if fields:
-        event = msgspec.structs.replace(event, kept=Kept(fields=fields))
+        event = msgspec.structs.replace(event, extras=Extras(fields=fields))
     message = UNSET if said_message is UNSET or said_message == derived_message(event) else said_message
     kept_details = UNSET if said_details is UNSET or said_details == derived_details(event) else said_details
     if message is UNSET and kept_details is UNSET:
         return event
-    return msgspec.structs.replace(event, kept=Kept(display_message=message, details=kept_details, fields=fields))
+    return msgspec.structs.replace(event, extras=Extras(display_message=message, details=kept_details, fields=fields))
 
 
 # --- reading, tolerantly ---
@@ -256,7 +256,7 @@ def event_from_object(value: Any, path: str = "$") -> TaskEvent:
     Raises DecodeError, naming the JSON path, where a field is of a wrong type.
 
     >>> event = event_from_object({"Type": "Restarting", "StartDelay": 1e10, "New": [1]})
-    >>> event.start_delay_ns, event.kept.fields
+    >>> event.start_delay_ns, event.extras.fields
     (10000000000, {'New': [1]})
     """
     if value is None:
@@ -337,9 +337,9 @@ def event_to_object(event: TaskEvent, dialect: Dialect) -> dict[str, Any]:
         fields["Details"], fields["DisplayMessage"] = details(event), display_message(event)
     elif len(fields) > len(zeros):
         fields = {name: value for name, value in fields.items() if name in zeros}
-    if event.kept is None or not event.kept.fields:
+    if event.extras is None or not event.extras.fields:
         return fields
-    others = {n: v for n, v in event.kept.fields.items() if n in fields or n not in EVENT_FIELDS}
+    others = {n: v for n, v in event.extras.fields.items() if n in fields or n not in EVENT_FIELDS}
     return dict(sorted((fields | others).items()))
 
 
@@ -353,11 +353,11 @@ def event_losses(event: TaskEvent, dialect: Dialect) -> list[str]:
     """Return the wire names of what a dialect cannot express of an event."""
     fields = event_fields(dialect)
     names = {name for name, value in _values(event, dialect).items() if value != EVENT_FIELDS[name].zero}
-    if event.kept is not None:
-        names |= set(event.kept.fields) & set(EVENT_FIELDS)
+    if event.extras is not None:
+        names |= set(event.extras.fields) & set(EVENT_FIELDS)
         names |= {
             n
-            for n, v in (("Details", event.kept.details), ("DisplayMessage", event.kept.display_message))
+            for n, v in (("Details", event.extras.details), ("DisplayMessage", event.extras.display_message))
             if v is not UNSET
         }
     if type(event) is Terminated and (event.oom_killed or event.exit_code is None):
@@ -443,13 +443,13 @@ event_writers: Final = cache(_Writers)
 def _writer(cls: type[TaskEvent], dialect: Dialect) -> _Writer:
     """Return the writer of one type of event, which remembers the texts around the parts that differ."""
     delayed = cls is Restarting
-    apart = {"time_ns", "kept"} | ({"start_delay_ns"} if delayed else set())
+    apart = {"time_ns", "extras"} | ({"start_delay_ns"} if delayed else set())
     names = [name for name in cls.__struct_fields__ if name not in apart]
     values: Callable[[TaskEvent], Any] = attrgetter(*names) if names else lambda _: ()
     texts: dict[Any, Any] = {}
 
     def write(event: Any) -> str:
-        key, extras = values(event), event.kept
+        key, extras = values(event), event.extras
         if extras is not None:
             if extras.fields:
                 return _general_text(event, dialect)

@@ -265,7 +265,7 @@ def shown_fields(state: Allocation | AllocationState, dialect: Dialect) -> dict[
         tasks: dict[str, Any] = {name: task for name, task in state.tasks.items() if not task.seldom.hidden}
     else:
         tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
-    return derived_fields(tasks, dialect) | current_fields(state.placed, state.updates)
+    return derived_fields(tasks, dialect) | current_fields(state.placed_body, state.updates)
 
 
 def derived_fields(tasks: Mapping[str, Any], dialect: Dialect) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """DisplayMessage and Details: the text and the map that Nomad derives from an event's annotations.
 
 Source: nomad/structs/structs.go PopulateEventDisplayMessage and the setters of TaskEvent, since Nomad 0.7.1.
-An event that says something else keeps it (`taskfold.model.events.Kept`), and then that is what counts.
+An event that says something else keeps it (`taskfold.model.events.Extras`), and then that is what counts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _message(event: Any) -> str:
     """Return the Message of an event, whether its type has one or it was set all the same."""
     if hasattr(event, "message"):
         return str(event.message)
-    return str(event.kept.fields.get("Message", "")) if event.kept is not None else ""
+    return str(event.extras.fields.get("Message", "")) if event.extras is not None else ""
 
 
 CONSTANT_MESSAGES: Final[dict[type[TaskEvent], str]] = {
@@ -107,8 +107,8 @@ def display_message(event: TaskEvent) -> str:
     >>> display_message(ev.Restarting(start_delay_ns=1_035_121_070, restart_reason="Restart within policy"))
     'Task restarting in 1.03512107s'
     """
-    if event.kept is not None and event.kept.display_message is not UNSET:
-        return event.kept.display_message
+    if event.extras is not None and event.extras.display_message is not UNSET:
+        return event.extras.display_message
     return derived_message(event)
 
 
@@ -165,6 +165,6 @@ def derived_details(event: TaskEvent) -> dict[str, str]:
 
 def details(event: TaskEvent) -> dict[str, str] | None:
     """Return the Details of an event: what the wire said (None for ``null``), else what its annotations tell."""
-    if event.kept is not None and event.kept.details is not UNSET:
-        return event.kept.details
+    if event.extras is not None and event.extras.details is not UNSET:
+        return event.extras.details
     return derived_details(event)

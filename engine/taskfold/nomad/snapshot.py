@@ -120,7 +120,7 @@ class Snapshot:
         Unless they were told, the status follows from the tasks, and ModifyTime is that of the newest record.
         """
         resolved_dialect = dialect_of(dialect)
-        fields = current_fields(state.placed, state.updates)
+        fields = current_fields(state.placed_body, state.updates)
         tasks = {name: task for name, task in state.tasks.items() if not task.hidden}
         _fill_in_status(fields, tasks, resolved_dialect)
         fields["ModifyIndex"] = b"%d" % state.modify_index
@@ -425,7 +425,7 @@ class AllocationTexts:
         has_holes = tasks and state.modify_index and state.modified_ns
         if not has_holes or (entry is None and self._is_first(state.id)):
             return self._plain(state, has_job=has_job)
-        is_framed = entry is not None and entry.placed_body == state.placed and entry.updates == state.updates
+        is_framed = entry is not None and entry.placed_body == state.placed_body and entry.updates == state.updates
         body, stream_body = (entry.body, entry.stream_body) if entry is not None and is_framed else (None, None)
         frame = body if has_job else stream_body
         if frame is None:
@@ -446,7 +446,7 @@ class AllocationTexts:
         size = _SMALL + getsizeof(text) + (0 if body is None else body.size)
         size += 0 if stream_body is None else stream_body.size
         with self._lock:
-            self._cache.keep(state.id, _Entry(state.placed, state.updates, body, stream_body, rings, size))
+            self._cache.keep(state.id, _Entry(state.placed_body, state.updates, body, stream_body, rings, size))
         return frame.fill(derived_fields(tasks, self.dialect), state, task_states)
 
     def _plain(self, state: AllocationState, *, has_job: bool) -> bytes:
@@ -486,7 +486,7 @@ def _texts_of(ring: _Ring, events: tuple[TaskEvent, ...]) -> list[str]:
 
 def _frame(state: AllocationState, dialect: Dialect, *, has_job: bool) -> _Frame | None:
     """Return the body of a state with holes; None where its fields hold what looks like a probe."""
-    own_fields = current_fields(state.placed, state.updates)
+    own_fields = current_fields(state.placed_body, state.updates)
     fields = dict(Snapshot.of(state, dialect).fields)
     holes = [name for name in _UNTOLD_HOLES if name in fields and name not in own_fields] + list(FROM_RECORDS)
     fields |= {name: _PROBE % name.encode() for name in holes}

@@ -42,11 +42,11 @@ class Divergence(Struct, frozen=True, kw_only=True):
     alloc: str
     path: str
     """The JSON path inside the allocation; for a log, the field of the record."""
-    expected: Any
+    expected_value: Any = field(name="expected")
     """What was observed, or what must stand there."""
-    found: Any
+    actual_value: Any = field(name="found")
     """What the records fold to, or what stands there."""
-    recorded: tuple[Record, ...] = ()
+    records: tuple[Record, ...] = field(name="recorded", default=())
     """The records that explain this observation."""
     state_before: dict[str, str] = {}
     """The states of the allocation's tasks before those."""
@@ -168,9 +168,9 @@ class _Explained(NamedTuple):
             index=self.statement.index,
             alloc=self.alloc,
             path=path,
-            expected=wanted_value,
-            found=value,
-            recorded=tuple(self.records),
+            expected_value=wanted_value,
+            actual_value=value,
+            records=tuple(self.records),
             state_before=self.state_before,
             why=why,
         )
@@ -222,7 +222,8 @@ def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, r
     """Compare a Job that was found out with what the stream tells."""
     state = fold.owned(explained.alloc)
     write = None if importer is None else importer.job_told(explained.alloc)
-    wanted_job, job = b"" if write is None else write.text, current_field(state.placed, state.updates, "Job") or b""
+    wanted_job = b"" if write is None else write.text
+    job = current_field(state.placed_body, state.updates, "Job") or b""
     if wanted_job != job:
         report.add(explained.divergence("$.Job", wanted_job.decode() or None, job.decode() or None, _WRONG))
 
@@ -234,8 +235,8 @@ def _job_divergence(conflict: JobConflict) -> Divergence:
         index=conflict.index,
         alloc=conflict.alloc,
         path="$.Job",
-        expected=conflict.write.text.decode(),
-        found=conflict.job.decode(),
+        expected_value=conflict.write.text.decode(),
+        actual_value=conflict.job.decode(),
         why=_OTHER_JOB,
     )
 
@@ -352,9 +353,9 @@ class _LogVerifier:
                 index=0 if record is None else record.index,
                 alloc=alloc,
                 path=path,
-                expected=wanted_value,
-                found=value,
-                recorded=() if record is None else (record,),
+                expected_value=wanted_value,
+                actual_value=value,
+                records=() if record is None else (record,),
                 state_before=_states_of(self.fold, alloc),
                 why=why,
             )

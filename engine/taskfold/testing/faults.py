@@ -63,7 +63,9 @@ class FaultyLog:
         if fault == "conflict":
             first = appends[0]
             actual = first.expected_version + 1
-            raise VersionConflict(allocation=first.alloc, expected=first.expected_version, found=actual)
+            raise VersionConflict(
+                allocation=first.alloc, expected_version=first.expected_version, actual_version=actual
+            )
         if fault == "slow":
             self._on_slow()
         records = self.log.append_all(appends, **more)

@@ -49,9 +49,9 @@ def unreadable_records(alloc: str, version: int) -> Iterator[Record]:
         ("event", ev.Terminated(exit_code="1")),  # type: ignore[arg-type]  # what it is about
         ("event", ev.Terminated(exit_code=True)),
         ("event", ev.Terminated(message="\ud800")),
-        ("event", ev.Started(kept=ev.Kept(fields={"x": (1, 2)}))),
-        ("event", ev.Started(kept=ev.Kept(fields={"x": float("nan")}))),
-        ("event", ev.Started(kept=ev.Kept(fields={"x": object()}))),
+        ("event", ev.Started(extras=ev.Extras(fields={"x": (1, 2)}))),
+        ("event", ev.Started(extras=ev.Extras(fields={"x": float("nan")}))),
+        ("event", ev.Started(extras=ev.Extras(fields={"x": object()}))),
         ("event", Updated(fields={"Foo": Raw(b"")})),
         ("event", Updated(fields={"Foo": Raw(b"1} ")})),
         ("event", Updated(fields={"Foo": Raw(b"[\n1]")})),
@@ -157,7 +157,8 @@ class LogContract:
         for version in (0, 1, 3):
             with pytest.raises(VersionConflict, match=f"allocation a is at version 2, not {version}") as caught:
                 log.append("a", version, records_of("a", version + 1, version + 2))
-            assert (caught.value.allocation, caught.value.expected, caught.value.found) == ("a", version, 2)
+            conflict = caught.value
+            assert (conflict.allocation, conflict.expected_version, conflict.actual_version) == ("a", version, 2)
         with pytest.raises(VersionConflict):
             log.append("new", 1, records_of("new", 2, 2))
         assert list(log.read_all()) == before

@@ -19,7 +19,7 @@ from taskfold.fold.allocation import Fold
 from taskfold.fold.lifecycle import PENDING, STATES, lifecycle_of
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.errors import IllegalEvent
-from taskfold.model.events import EVENT_TYPES, Kept, TaskEvent, UnknownEvent, wire_type
+from taskfold.model.events import EVENT_TYPES, Extras, TaskEvent, UnknownEvent, wire_type
 from taskfold.model.inputs import (
     INPUTS,
     NEW_CLIENT_ONLY,
@@ -109,7 +109,7 @@ def _nasty_event(cls: type[TaskEvent]) -> SearchStrategy[TaskEvent]:
     """Events of a type whose annotations are at the edges of what their types can hold."""
     values: dict[str, SearchStrategy[Any]] = {}
     for name, default in zip(cls.__struct_fields__, cls.__struct_defaults__, strict=True):
-        if name == "kept":
+        if name == "extras":
             continue
         values[name] = st.booleans() if isinstance(default, bool) else _INT64 if isinstance(default, int) else _TEXTS
     return st.builds(cls, **values)
@@ -459,8 +459,10 @@ def register() -> None:
     for row in EVENT_TYPES:
         st.register_type_strategy(row.cls, events(types=[row.cls]))
     st.register_type_strategy(TaskEvent, events())
-    st.register_type_strategy(Kept, st.just(Kept()))
-    st.register_type_strategy(UnknownEvent, st.builds(UnknownEvent, wire_type=st.just("Something New"), kept=st.none()))
+    st.register_type_strategy(Extras, st.just(Extras()))
+    st.register_type_strategy(
+        UnknownEvent, st.builds(UnknownEvent, wire_type=st.just("Something New"), extras=st.none())
+    )
     for cls in INPUTS:
         st.register_type_strategy(cls, input_of(cls, dialect_of(DEFAULT_DIALECT)))
     st.register_type_strategy(Input, inputs() | inputs(of="allocation"))

@@ -368,7 +368,7 @@ def test_what_is_remembered_of_allocations_changes_no_record(
         expected = outcome(remembering, told)
         assert remembering.memory.repeats.cache.count
         for known in remembering.fold.allocations.values():
-            assert remembering._sights.take(known) == current_fields(known.placed, known.updates)
+            assert remembering._sights.take(known) == current_fields(known.placed_body, known.updates)
         with monkeypatch.context() as patch:
             forget_all(patch)
             forgetting = Importer(scenario.version)
@@ -382,7 +382,7 @@ def test_what_is_remembered_of_a_text_is_what_a_log_would_hold_of_it(monkeypatch
     remembering = Importer("1.1.2")
     expected = outcome(remembering, [*told, told[-1], told[-1]])
     known = remembering.fold.owned("a")
-    assert remembering._sights.take(known) == current_fields(known.placed, known.updates)
+    assert remembering._sights.take(known) == current_fields(known.placed_body, known.updates)
     forget_all(monkeypatch)
     forgetting = Importer("1.1.2")
     assert outcome(forgetting, [*told, told[-1], told[-1]]) == expected

@@ -30,7 +30,7 @@ from taskfold.nomad.task_states import WireTask
 
 RING = 10
 SECOND = 1_000_000_000
-FAILS = ev.Kept(fields={"FailsTask": True})
+FAILS = ev.Extras(fields={"FailsTask": True})
 
 
 def told_of(state: TaskState, dialect: str) -> WireTask:
@@ -109,7 +109,7 @@ class History:
             else:
                 # Events are made before they are stored, so that their times are neither in order nor all different.
                 time_ns = self.clock * SECOND if self.unique_times else pick % 3 * SECOND
-                event = cls(time_ns=time_ns, kept=FAILS if pick % 11 == 0 else None)
+                event = cls(time_ns=time_ns, extras=FAILS if pick % 11 == 0 else None)
                 self.events.append(event)
             # When it is applied is another time, a little later.
             record = Record(index=1, alloc="a", version=1, task="web", time_ns=self.clock * SECOND + 7, event=event)
@@ -255,11 +255,11 @@ def test_an_older_copy_is_shown_and_its_events_are_not_recorded_again(
     recorded = observer.counts
     rolled_back = observer.look(older)
     (observed,) = (record.event for record in rolled_back if isinstance(record.event, Observed))
-    assert observed.shown == older.events
+    assert observed.older_events == older.events
     assert types_of(rolled_back)[Gap] == 0
     assert observer.counts == recorded
     assert observer.read_back["a"].tasks["web"].events == older.events
-    assert observer.read_back["a"].tasks["web"].recorded == newer.events
+    assert observer.read_back["a"].tasks["web"].newest_events == newer.events
     if comes_back_alone:
         assert observer.look(newer)
         assert observer.counts == recorded

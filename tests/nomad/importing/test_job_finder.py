@@ -653,7 +653,7 @@ def test_verify_compares_what_comes_late_with_the_state_of_its_index(tmp_path: P
     older.write_text(json.dumps(late) + "\n" + json.dumps(late | {"NodeID": "other"}) + "\n")
     report = verify(newer, older)
     assert report.compared == 5
-    assert [(each.path, each.index, each.expected, each.found) for each in report.divergences] == [
+    assert [(each.path, each.index, each.expected_value, each.actual_value) for each in report.divergences] == [
         ("$.NodeID", 13, '"other"', '"n"')
     ]
 

@@ -138,7 +138,7 @@ def _newest_job(view: View) -> bytes | None:
     """Return the newest job that an allocation has, as JSON; None where none has one. O(allocations)."""
     versions: dict[bytes, tuple[int, int, int, int]] = {}
     for state in view.states():
-        text = current_fields(state.placed, state.updates).get("Job", b"null")
+        text = current_fields(state.placed_body, state.updates).get("Job", b"null")
         if text != b"null" and text not in versions:
             versions[text] = (*_version_of(text), state.modify_index)
     return max(versions, key=versions.__getitem__, default=None)

@@ -189,9 +189,8 @@ class Importer:
     def job_told(self, alloc: str) -> JobWrite | None:
         """Return the job that an allocation has by what streams told; None where they do not tell. O(fields)."""
         allocation = self.fold.owned(alloc)
-        subject = _subject(
-            allocation, current_fields(allocation.placed, allocation.updates), self._provenance_of(allocation, None)
-        )
+        fields = current_fields(allocation.placed_body, allocation.updates)
+        subject = _subject(allocation, fields, self._provenance_of(allocation, None))
         return None if subject is None else self.memory.jobs.job_of(subject)
 
     def _concluded(self, alloc: str, fact: Fact) -> list[Record]:
@@ -614,12 +613,12 @@ class _Step:
             self._write(name, Placed(), new[0].time_ns)
         elif kind == "gap":
             self._write(name, _gap(task or Task(), wire, self.fold.lifecycle), None)
-        older_ring: dict[str, Any] = {}
+        older: dict[str, Any] = {}
         if kind == "rolled back":
-            older_ring["shown"] = new
+            older["older_events"] = new
         else:
             self._events(name, new, wire)
-        self._settle(name, wire, older_ring)
+        self._settle(name, wire, older)
 
     def _events(self, name: str, new: tuple[TaskEvent, ...], wire: WireTask) -> None:
         """Write the new events; those that start or end the task take the times that are told."""
@@ -635,19 +634,20 @@ class _Step:
                 time_ns = wire.started_at_ns
             self._write(name, event, time_ns)
 
-    def _settle(self, name: str, wire: WireTask, older_ring: dict[str, Any]) -> None:
+    def _settle(self, name: str, wire: WireTask, older: dict[str, Any]) -> None:
         """Write what no event explains: the end of the task, its times, and whatever else differs."""
         task = self.fold.allocations[self.observation.alloc].tasks.get(name) or Task()
-        if wire.state == DEAD != task.state and not older_ring:
+        if wire.state == DEAD != task.state and not older:
             time_ns = wire.finished_at_ns if isinstance(wire.finished_at_ns, int) else None
             self._write(name, Finished(), time_ns)
             task = self.fold.allocations[self.observation.alloc].tasks[name]
         times = _differences(task, wire, _TIMES)
-        others = _differences(task, wire, _SETTLED) | older_ring
+        others = _differences(task, wire, _SETTLED) | older
         if task.seldom.hidden:
             others["hidden"] = False
-        if not older_ring and task.seldom.shown is not None and not same_events(task.seldom.shown, wire.events):
-            others["shown"] = None
+        older_before = task.seldom.older_events
+        if not older and older_before is not None and not same_events(older_before, wire.events):
+            others["older_events"] = None
         if others:
             self._write(name, Observed(**others, **times), None)
         elif times or name not in self.fold.allocations[self.observation.alloc].tasks:

@@ -296,7 +296,7 @@ def _tasks(tasks: Mapping[str, Task], wire_tasks: Mapping[str, WireTask]) -> Ite
             value, had = getattr(wire, attribute), getattr(folded_task, attribute)
             if value is not UNSET and value != had:
                 yield Mismatch(f"{path}.{attribute}", value, had)
-        events = folded_task.events() if folded_task.seldom.shown is None else folded_task.seldom.shown
+        events = folded_task.events() if folded_task.seldom.older_events is None else folded_task.seldom.older_events
         if not same_events(events, wire.events):
             yield Mismatch(f"{path}.events", wire.events, events)
         fields = folded_task.seldom.fields

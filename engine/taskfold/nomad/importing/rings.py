@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from taskfold.model.dialect import EVENTS_PER_TASK
-from taskfold.model.events import Kept, Received, Restarting, TaskEvent
+from taskfold.model.events import Extras, Received, Restarting, TaskEvent
 from taskfold.nomad.events import EVENT_FIELDS
 from taskfold.nomad.messages import derived_details, derived_message
 
@@ -27,7 +27,7 @@ def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> boo
     """Return whether two rings show the same events. O(events).
 
     >>> from taskfold.events import Started
-    >>> same_events((Started(time_ns=1, kept=Kept(details=None, fields={"New": ""})),), (Started(time_ns=1),))
+    >>> same_events((Started(time_ns=1, extras=Extras(details=None, fields={"New": ""})),), (Started(time_ns=1),))
     True
     """
     return one == other or _plain(one) == _plain(other)
@@ -35,18 +35,18 @@ def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> boo
 
 def _plain(events: tuple[TaskEvent, ...]) -> tuple[TaskEvent, ...]:
     """Return the events without what makes no difference."""
-    return tuple([event if event.kept is None else _without_empty(event, event.kept) for event in events])
+    return tuple([event if event.extras is None else _without_empty(event, event.extras) for event in events])
 
 
-def _without_empty(event: TaskEvent, extras: Kept) -> TaskEvent:
+def _without_empty(event: TaskEvent, extras: Extras) -> TaskEvent:
     """Return an event with what it keeps as far as that tells it from another one."""
     message, details = extras.display_message or UNSET, _set(extras.details or {})
-    plain = Kept(
+    plain = Extras(
         display_message=UNSET if message == derived_message(event) else message,
         details=UNSET if details in ({}, _set(derived_details(event))) else details,
         fields={name: value for name, value in extras.fields.items() if name in EVENT_FIELDS and value},
     )
-    return msgspec.structs.replace(event, kept=None if plain == Kept() else plain)
+    return msgspec.structs.replace(event, extras=None if plain == Extras() else plain)
 
 
 def _set(details: dict[str, str]) -> dict[str, str]:

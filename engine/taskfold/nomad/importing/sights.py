@@ -42,7 +42,7 @@ class Sights:
         sight = self.cache.get(allocation.id)
         if sight is not None and sight.allocation is allocation and sight.version == allocation.version:
             return sight.fields
-        return current_fields(allocation.placed, allocation.updates)
+        return current_fields(allocation.placed_body, allocation.updates)
 
     def keep(self, allocation: Allocation, fields: dict[str, bytes]) -> None:
         """Keep the fields as they are now. O(fields)."""
