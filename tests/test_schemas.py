@@ -7,15 +7,19 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
 
 from support import recordings
+from support.drawn_by_schema import from_schema
 from taskfold import Engine, Importer, Snapshot, observation_from_json
 from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, UnknownEvent
 from taskfold.fold.allocation import CLIENT_DESCRIPTIONS
@@ -34,6 +38,7 @@ from taskfold.sources.replay import Replay
 from tools.schemas import documents, main
 
 ROOT = Path(__file__).parent.parent
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 SCHEMAS = ROOT / "schemas"
 NAMES = sorted(
     path.stem for path in SCHEMAS.glob("*.json") if not path.match("openapi*") and path.stem != "event-types"
@@ -327,6 +332,43 @@ def decodes(decode: Callable[[bytes], Any], value: Any) -> bool:
     return True
 
 
+# --- what others make of them ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hypothesis_jsonschema_draws_what_the_schema_says(name: str) -> None:
+    drawn = []
+
+    @settings(max_examples=3, phases=[Phase.generate], database=None, suppress_health_check=[*HealthCheck])
+    @given(from_schema(schema(name)))
+    def draw(value: Any) -> None:
+        assert validator(name).is_valid(value)
+        drawn.append(value)
+
+    draw()
+    assert drawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_schema_refers_to_a_part_of_one_by_its_id(name: str) -> None:
+    resource = Resource.from_contents(schema(name))
+    parts = {f"#/$defs/{part}": found for part, found in schema(name).get("$defs", {}).items()} | {"": schema(name)}
+
+    for part, found in parts.items():
+        resolver = Registry().with_resource(resource.id(), resource).resolver()
+        assert resolver.lookup(schema(name)["$id"] + part).contents == found
+    assert {*references(schema(name))} <= parts.keys()
+
+
+def references(value: Any) -> Iterator[str]:
+    """Yield what a schema refers to."""
+    found = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in found:
+        yield from references(item)
+    if isinstance(value, dict) and isinstance(value.get("$ref"), str):
+        yield value["$ref"]
+
+
 # --- one truth ---
 
 
@@ -437,7 +479,7 @@ def keywords(value: Any) -> Iterator[str]:
 def test_a_schema_is_one_of_draft_2020_12_and_has_only_its_vocabulary(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
     assert schema(name)["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
-    assert schema(name)["$id"] == f"urn:taskfold:schema:{name}"
+    assert schema(name)["$id"] == f"{REPOSITORY}/blob/main/schemas/{name}.json"
     assert {*keywords(schema(name))} <= VOCABULARY
     assert "`" not in json.dumps(schema(name))
 

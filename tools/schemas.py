@@ -300,11 +300,15 @@ def _has(dialect: Dialect, schema: Schema) -> bool:
     return dialect.has(since) and (until == dialect.name or not dialect.has(until))
 
 
+_HOME: Final = "https://github.com/taskfold/taskfold/blob/main/schemas"
+"""Where the schemas lie: a name to resolve references against, also by who knows no URN. Nobody fetches it."""
+
+
 def _document(name: str, definitions: dict[str, Schema], root: type[Struct], said: Schema) -> Schema:
     """Return the document whose root is this struct, with those definitions that it needs."""
     top = definitions[_name(root.__name__)] | said
     needed = _needed(top, definitions)
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:taskfold:schema:{name}"} | top
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{_HOME}/{name}.json"} | top
     return document | ({"$defs": {each: definitions[each] for each in needed}} if needed else {})
 
 
