@@ -250,7 +250,7 @@ def test_what_refuses_one_is_for_that_one_alone(engine: Engine, log: Gated) -> N
     )
     kinds = [type(one) for one in found]
     assert kinds[2:6] == [VersionConflict, UnknownAllocation, VersionConflict, InputRefused]
-    assert (found[2].expected, found[2].found) == (version, version + 1)
+    assert (found[2].expected_version, found[2].actual_version) == (version, version + 1)
     assert [found[n].outcome for n in (0, 1, 6)] == ["decided"] * 3
     engine._check()
 
