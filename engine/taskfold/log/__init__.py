@@ -1,6 +1,6 @@
 """Logs: append-only records behind one contract, in memory, as NDJSON files, in SQLite and in PostgreSQL.
 
-A name is resolved when it is first used, so that a store is imported by those who use it.
+Names are resolved at their first use, so that a program imports only the stores that it uses.
 """
 
 from __future__ import annotations

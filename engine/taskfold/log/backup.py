@@ -1,9 +1,9 @@
-"""Backups: a copy of a log as it is at one moment, whoever writes it meanwhile.
+"""Backups: consistent copies of a log, made while others write it.
 
-A copy is made in a folder of its own beside its place, checked whole, brought to disk, and only then put at its place,
-where nothing is ever overwritten. A database is copied page by page by SQLite itself, in one transaction that reads; a
-file of lines up to its last seal; of PostgreSQL what one transaction sees (REPEATABLE READ). Into a store of another
-kind the records are copied, each at its place, with the mark of what a compaction removed.
+A copy is made in a temporary folder beside its target, checked as a whole, brought to disk, and only then moved to its
+target; nothing is ever overwritten. SQLite copies its database page by page, in one read transaction; a file of lines
+is copied up to its last seal; of PostgreSQL, one transaction (REPEATABLE READ) is copied. Into a store of another kind
+the records are copied, with their positions and the compaction mark.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["backup", "backup_records"]
 
 
 def backup(log: str | Path, copy: str | Path) -> LogCheck:
-    """Copy a log; return what is to be said of the copy. O(records).
+    """Copy a log; return the check of the copy. O(records).
 
-    What was acknowledged before is in it. Raises LogError when there is no log, the copy exists or cannot be written,
-    and LogError or SourceError when the log is damaged: then there is no copy.
+    The copy has every record acknowledged before the call. Raises LogError when there is no log, or the copy exists or
+    cannot be written; LogError or SourceError when the log is damaged. After an error there is no copy.
     """
     name = str(log)
     if is_new_log(log):
@@ -40,7 +40,7 @@ def backup(log: str | Path, copy: str | Path) -> LogCheck:
     kind = source.kind
     if kind.schemes or kind_named(copy) is not kind:
         return _copy_records(kind, name, copy)
-    # Page by page or line by line, where the store can.
+    # The store's own copy (pages or lines) if it has one.
     return _put(copy, lambda draft: None if kind.copy(name, draft) else _write_snapshot(kind, name, draft))
 
 
@@ -55,7 +55,7 @@ def _write_snapshot(kind: StoreKind, name: str, draft: Path) -> None:
 
 
 def backup_records(header: LogHeader, records: Iterable[list[Record]], copy: str | Path) -> LogCheck:
-    """Copy records into a log of their own, each at its place; return what is to be said of it. Raises as `backup`."""
+    """Copy records to a new log, with their positions; return its check. Raises what `backup` raises."""
     kind = kind_named(copy)
     if kind is None or not kind.schemes:
         return _put(copy, lambda draft: _write(draft, header, records))
@@ -66,7 +66,7 @@ def backup_records(header: LogHeader, records: Iterable[list[Record]], copy: str
 
 
 def _write(copy: str | Path, header: LogHeader, records: Iterable[list[Record]]) -> None:
-    """Write a log of these records, or none."""
+    """Write a log of these records; on an error, leave nothing behind."""
     log = open_log(copy, header.dialect, header.region)
     try:
         log.take(header, (record for block in records for record in block))
@@ -76,14 +76,15 @@ def _write(copy: str | Path, header: LogHeader, records: Iterable[list[Record]])
     log.close()
 
 
-# --- where the copy comes to be ---------------------------------------------------------------------------------------
+# --- putting the copy in place
+# -------------------------------------------------------------------------------------------
 
 
 def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
-    """Have a copy made, and put it at its place."""
+    """Make a copy in a temporary folder, check it, and move it to its target."""
     path, kind = Path(copy).absolute(), kind_named(copy)
     if kind is None:
-        raise LogError(f"{copy}: a backup ends in {', '.join(_endings())}, or is the URL of a database")
+        raise LogError(f"{copy}: the name of a backup must end in {', '.join(_endings())}, or be the URL of a database")
     _check_free(path, kind)
     with _folder_beside(path) as folder:
         draft = folder / path.name
@@ -92,12 +93,12 @@ def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
         if not check.is_whole:
             raise LogError(
                 f"the log is damaged, and was not copied: {check.damages[0].message}; "
-                "`taskfold log LOG --repair` copies what is good of it"
+                "`taskfold log LOG --repair` copies its good records"
             )
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         try:
-            os.link(draft, path)  # where a name would be overwritten, it fails
+            os.link(draft, path)  # link(2) fails if the name exists, where rename(2) would overwrite
         except FileExistsError:
             raise _exists(path) from None
     sync_folder(path)
@@ -106,28 +107,26 @@ def _put(copy: str | Path, make: Callable[[Path], None]) -> LogCheck:
 
 
 def _endings() -> list[str]:
-    """Return how the names of logs end."""
+    """Return the file name endings of all kinds of log."""
     return [ending for kind in kinds() for ending in kind.endings]
 
 
 def _check_free(path: Path, kind: StoreKind) -> None:
-    """Refuse to overwrite, or to be mixed with what is left of another database. Raises LogError."""
+    """Check that the target is free, and has no sidecar files of another database. Raises LogError."""
     if os.path.lexists(path):
         raise _exists(path)
-    for neighbour in (path.with_name(path.name + end) for end in kind.neighbours):
-        if os.path.lexists(neighbour):
-            raise LogError(
-                f"{neighbour}: is left of another database, and would be taken for a part of this one: remove it"
-            )
+    for sidecar in (path.with_name(path.name + end) for end in kind.sidecars):
+        if os.path.lexists(sidecar):
+            raise LogError(f"{sidecar}: belongs to another database, and would be read as part of this one: remove it")
 
 
 def _exists(name: object) -> LogError:
-    return LogError(f"{name}: exists, and nothing is ever overwritten: name another")
+    return LogError(f"{name}: exists already, and is never overwritten: choose another name")
 
 
 @contextmanager
 def _folder_beside(path: Path) -> Iterator[Path]:
-    """Lend a folder of which nothing stays. Raises LogError where none can be made, or filled."""
+    """Yield a temporary folder beside a path, and delete it. Raises LogError when it cannot be made or filled."""
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
             yield Path(folder)

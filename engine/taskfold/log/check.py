@@ -1,4 +1,4 @@
-"""Checking a log, and copying what is good of one that is damaged. Nothing of the log itself is ever changed."""
+"""Checking a log, and repairing a damaged one by copying its good records. The log itself is never changed."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ __all__ = ["Damage", "LogCheck", "Repair", "check_log", "checkpoint_parts", "rep
 
 
 class Repair(Struct, kw_only=True):
-    """What was copied of a log, and what was not."""
+    """The result of a repair: how much was copied, and what was not."""
 
     check: LogCheck
     records: int = 0
-    """How many records were copied."""
+    """The number of records copied."""
     left_out: dict[str, tuple[int, int]] = {}
-    """The allocations that lack records: the first version that is not there, and how many whole ones came after it."""
+    """By allocation: the first version that is missing, and the number of intact records after it that were not copied.
+    """
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything was copied."""
+        """Whether every record was copied."""
         return self.check.is_whole and not self.left_out
 
 
 def check_log(log: LogLike) -> LogCheck:
-    """Return what is wrong with a log, named or open, all of it. O(records); memory as of an open log (`Ledger`).
+    """Check a whole log, by name or open, and return all damage. O(records); memory as of an open log (`Ledger`).
 
-    A header that is damaged is damage, too: then the check has an empty dialect. Raises SourceError for what is no log,
-    or is of a format that is not known here.
+    A damaged header counts as damage; the check then has an empty dialect. Raises SourceError for a file that is no
+    log, or has an unknown format.
     """
     check, scanned = log_source(log).scan(is_thorough=True)
     for _ in _whole_records(check, scanned):
@@ -46,11 +47,11 @@ def check_log(log: LogLike) -> LogCheck:
 
 
 def repair(log: LogLike, into: str | Path, dialect: str | Dialect | None = None) -> Repair:
-    """Copy what is good of a log into a new one, with positions of its own. O(records).
+    """Copy the good records of a log into a new log, with new positions. O(records).
 
-    Of an allocation that lacks a record only those before it are copied, since the others would mean something else.
-    ``dialect`` is needed where the header cannot be read. Raises SourceError for what is no log, and LogError when the
-    new one cannot be written, or exists.
+    Of an allocation that lacks a record, only the records before the gap are copied: the later ones would fold to a
+    wrong state. ``dialect`` is needed when the header cannot be read. Raises SourceError for a file that is no log, and
+    LogError when the new log cannot be written, or exists.
     """
     check, scanned = log_source(log).scan(dialect)
     check_new(into)
@@ -70,10 +71,10 @@ def _copy(records: Iterator[Record], target: StoredLog, result: Repair) -> None:
     is_compacted = result.check.header.compacted is not UNSET
     for record in records:
         version = versions.get(record.alloc, 0)
-        # What a compaction left of an allocation has its last state; after damage it would hide what is lost.
+        # The record that a compaction leaves holds the allocation's last state; after damage it would hide the loss.
         is_first = is_compacted and not version and is_remnant(record)
         follows = record.alloc not in result.left_out and (record.version == version + 1 or is_first)
-        # A log takes a record once: a second one of the same ID is left out, and reported as damage.
+        # A log takes an ID once: a second record with it is left out, and reported as damage.
         is_unseen = not (isinstance(record.id, str) and target.knows(record.id))
         if not (follows and is_unseen and target.append(record.alloc, record.version - 1, [record], sync=False)):
             missing, count = result.left_out.get(record.alloc, (version + 1, 0))
@@ -84,7 +85,7 @@ def _copy(records: Iterator[Record], target: StoredLog, result: Repair) -> None:
 
 
 def _whole_records(check: LogCheck, scanned: Iterator[Scanned]) -> Iterator[Record]:
-    """Yield the records that are whole; add to the check what is damaged, and where records are missing."""
+    """Yield the intact records; add damage and missing records to the check."""
     ledger = Ledger(check.header)
     for item in scanned:
         if isinstance(item, Damage):
@@ -98,7 +99,7 @@ def _whole_records(check: LogCheck, scanned: Iterator[Scanned]) -> Iterator[Reco
             )
             check.add(Damage(message=message, seq=item.seq))
         if _has_used_id(ledger, item):
-            check.add(Damage(message=f"the ID {item.id!r} is that of a record before", seq=item.seq))
+            check.add(Damage(message=f"the ID {item.id!r} was used by an earlier record", seq=item.seq))
         ledger.note_placed([item])
         check.records += 1
         check.newest = max(check.newest, item.seq)
@@ -106,11 +107,11 @@ def _whole_records(check: LogCheck, scanned: Iterator[Scanned]) -> Iterator[Reco
 
 
 def _has_used_id(ledger: Ledger, record: Record) -> bool:
-    """Tell whether the ID of a record is that of one before it, whatever that recorded."""
+    """Tell whether an earlier record has this record's ID, even with another event."""
     return ledger.digest_of(record.id) is not None if isinstance(record.id, str) else ledger.is_repeat(record)
 
 
 def checkpoint_parts(log: LogLike) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint of a log; none from where they are damaged, or cannot be read."""
+    """Yield the parts of a log's checkpoint, up to the first that is damaged or cannot be read."""
     with suppress(LogError):
         yield from log_source(log).checkpoint_parts()

@@ -1,8 +1,8 @@
-"""Checkpoints: the folded state of a log at a position, so that opening it reads only what came since.
+"""Checkpoints: the folded state of a log at a position, so that opening the log reads only the records after it.
 
-A checkpoint is a head, and parts of some hundred allocations each, as MessagePack. The head says what it was made with:
-the formats of checkpoints and records, and the hash of the lifecycle table. One that does not fit, or cannot be read,
-is as good as none: the log is the truth, and is folded from its beginning.
+A checkpoint is a head, followed by parts of some hundred allocations each, as MessagePack. The head names the formats
+of checkpoint and records, and the hash of the lifecycle table. A checkpoint that does not match, or cannot be read, is
+ignored: the log is the truth, and is folded from its beginning.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ class KeepsCheckpoints(Protocol):
     """A log that keeps a checkpoint beside its records."""
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
-        """Keep a checkpoint in place of the one before, whole or not at all. Raises LogError."""
+        """Replace the checkpoint, atomically. Raises LogError."""
         ...
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         ...
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     seq: int
-    """The position of the newest record that is in the state."""
+    """The position of the newest record that the state includes."""
     fold: Fold
     positions: Positions
 
 
 class _Head(Struct, frozen=True):
-    """What a checkpoint was made with, and where."""
+    """The versions of everything that made a checkpoint, and its position."""
 
     format: int
     records: int
@@ -60,11 +60,11 @@ class _Head(Struct, frozen=True):
     allocations: int
     positions: tuple[list[int], list[int], int, int, int]
     fields: tuple[tuple[str, ...], ...]
-    """What the places of the values in a task and in an allocation mean."""
+    """The field names, in order, of the arrays for a task and for an allocation."""
 
 
 class _Task(Struct, array_like=True):
-    """A `TaskState`, with the types that a decoder needs."""
+    """A `TaskState` with types for the decoder."""
 
     state: str
     failed: bool
@@ -77,14 +77,14 @@ class _Task(Struct, array_like=True):
     events_total: int
     irregular: int
     counts: dict[str, int]
-    """By wire type: the place of a type in the registry is another one in another version."""
+    """By wire type, not by index in the registry: indexes differ between versions of taskfold."""
     memory: Decided | None = field(name="decided")
     hidden: bool
     fields: dict[str, bytes]
 
 
 class _Allocation(Struct, array_like=True):
-    """An `AllocationState`, with the types that a decoder needs."""
+    """An `AllocationState` with types for the decoder."""
 
     id: str
     version: int
@@ -102,7 +102,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 def to_parts(seq: int, fold: Fold, positions: Positions) -> Iterator[bytes]:
-    """Yield a checkpoint of this state, in parts. O(tasks); memory for a part."""
+    """Encode a state as the parts of a checkpoint. O(tasks); memory for one part."""
     head = _Head(
         format=CHECKPOINT_FORMAT,
         records=FORMAT,
@@ -139,7 +139,7 @@ def _saved_task(task: TaskState) -> _Task:
 
 
 def from_parts(parts: Iterator[bytes], dialect: Dialect) -> Checkpoint | None:
-    """Return what a checkpoint holds; None where there is none, or one that does not fit. O(tasks)."""
+    """Decode a checkpoint; None if it is missing, damaged or does not match. O(tasks)."""
     try:
         first = next(parts, None)
         if first is None:
@@ -155,7 +155,7 @@ def from_parts(parts: Iterator[bytes], dialect: Dialect) -> Checkpoint | None:
         if len(fold) != head.allocations:
             return None
         return Checkpoint(head.seq, fold, Positions.of(head.positions))
-    except (msgspec.DecodeError, KeyError):  # a type that is counted is not known here
+    except (msgspec.DecodeError, KeyError):  # KeyError: it counts an event type that is unknown here
         return None
 
 

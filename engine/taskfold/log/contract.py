@@ -1,4 +1,4 @@
-"""What every log promises, and the checks that all of them make."""
+"""The contract of every log, and the checks that all logs share."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ class Append(NamedTuple):
     expected_version: int
     records: Sequence[Record]
     lines: Sequence[bytes] = ()
-    """Their lines, where they are entries already (`taskfold.log.entries`), at the positions that they name."""
+    """The encoded records (`taskfold.log.entries`), at the positions they name; empty if they are not encoded yet."""
 
 
 class EventLog(Protocol):
     """An append-only log of records, of one cluster and one dialect.
 
-    ``Seq`` counts 1, 2, 3 … without a hole; ``Version`` counts 1, 2, 3 … inside each allocation; an append is whole or
-    not at all; what was appended once is not appended again.
-
-    One thread at a time appends; any thread may read meanwhile, and gets what was appended before it began.
+    ``Seq`` counts 1, 2, 3 … without a hole; ``Version`` counts 1, 2, 3 … inside each allocation; an append is atomic; a
+    record whose ID is in the log already is not appended again.
+    One thread at a time appends. Any thread may read meanwhile, and gets the records appended before it began.
     """
 
     header: LogHeader
@@ -58,45 +57,46 @@ class EventLog(Protocol):
         ...
 
     def append_all(self, appends: Sequence[Append]) -> list[Record]:
-        """Append records to several allocations, all or nothing; return those that were new, with their Seq.
+        """Append records to several allocations, all or nothing; return the new ones, with their Seq.
 
-        They are appended in their order. An allocation may be named again: what is appended then goes on from what
-        came before it. Each write has an index of its own, so that an append may have several of them.
-        The records that are returned are those that a reader will get. Raises as `append` does.
+        Records are appended in the given order. An allocation may occur more than once: its later records continue its
+        earlier ones. The records of one append may have several indexes, one for each write. Readers get exactly the
+        returned records. Raises what `append` raises.
         """
         ...
 
     def append(self, alloc: str, expected_version: int, records: Sequence[Record]) -> list[Record]:
-        """Append records to an allocation that is at this version; return those that were new, with their Seq.
+        """Append records to an allocation at its expected version; return the new ones, with their Seq.
 
-        Raises VersionConflict when the allocation is at another version, LogError when the records are not of it,
-        IdConflict for the ID of another record, and DecodeError for a record that no reader could read back.
+        Raises VersionConflict when the allocation is at another version, LogError when the records belong to another
+        allocation, IdConflict when an ID belongs to another record, and DecodeError for a record that no reader could
+        decode.
         """
         ...
 
     def knows(self, id: str) -> bool:
-        """Tell whether a record of this ID was appended."""
+        """Tell whether the log has a record with this ID."""
         ...
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where none was appended."""
+        """Return the `event_digest` of the record with this ID; None if there is none."""
         ...
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
-        """Yield the records of one allocation after a version, in order."""
+        """Yield the records of one allocation after a version, in order. Raises Gone where they were compacted."""
         ...
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield all records after a position, in order."""
+        """Yield all records after a position, in order. Raises Gone where they were compacted."""
         ...
 
     def close(self) -> None:
-        """Acknowledge what was appended, and let go of what is held. Nothing can be appended afterwards."""
+        """Acknowledge all appends, and release every resource. Later appends raise LogError."""
         ...
 
 
 def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
-    """Return the header of a new log of this dialect, written with the present lifecycle table. Raises DecodeError."""
+    """Make the header of a new log, with the current lifecycle table. Raises DecodeError and DialectError."""
     lifecycle = lifecycle_of(dialect)
     header = LogHeader(
         taskfold=FORMAT,
@@ -109,31 +109,31 @@ def new_header(dialect: str | Dialect, region: str = "global") -> LogHeader:
     return header
 
 
-def present(header: LogHeader) -> LogHeader:
-    """Return the header of a log whose records are brought to the present format; it keeps its UUID, or gets one."""
+def current_header(header: LogHeader) -> LogHeader:
+    """Return a header in the current record format; a header without a UUID gets one."""
     return msgspec.structs.replace(header, taskfold=FORMAT, uuid=header.uuid or str(uuid4()))
 
 
-def taken_header(own: LogHeader, other: LogHeader) -> LogHeader:
-    """Return the header of a log that takes the records of another, and is a copy of it."""
+def copied_header(own: LogHeader, other: LogHeader) -> LogHeader:
+    """Return the header of a copy of a log: the copy's own, with the UUID and the compaction mark of the original."""
     uuid = other.uuid or own.uuid
     return msgspec.structs.replace(own, lifecycle=other.lifecycle, compacted=other.compacted, uuid=uuid)
 
 
 def check_header(header: LogHeader) -> None:
-    """Check that a log can be read here. Raises LogError or DialectError, saying why not."""
+    """Check that this taskfold can read a log. Raises LogError or DialectError, naming the reason."""
     check_format(header.taskfold)
     dialect_of(header.dialect)
 
 
 def check_format(source_format: int) -> None:
-    """Check that records of a format can be read here. Raises LogError."""
+    """Check that this taskfold can read records of a format. Raises UnreadableLog."""
     if not 1 <= source_format <= FORMAT:
         raise UnreadableLog(f"the log has record format {source_format}; this taskfold reads the formats 1 to {FORMAT}")
 
 
 def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
-    """Check that a log is of this dialect. Raises DialectError."""
+    """Check that a log has this dialect. Raises DialectError."""
     name = dialect_of(dialect).name
     if header.dialect != name:
         msg = f"the log holds dialect {header.dialect}, not {name}: a log holds one dialect"
@@ -141,31 +141,31 @@ def check_dialect(header: LogHeader, dialect: str | Dialect) -> None:
 
 
 class StoredLog(EventLog, Protocol):
-    """A log in a file or a database: what was appended may be acknowledged later, and taken back until then."""
+    """A log in a file or a database: an append may be acknowledged later, and rolled back until then."""
 
     def append(
         self, alloc: str, expected_version: int, records: Sequence[Record], *, sync: bool = True
     ) -> list[Record]:
-        """Append as every log does; with ``sync=False`` it is acknowledged by the next `sync`."""
+        """Append as every log does; with ``sync=False`` the next `sync` acknowledges it."""
         ...
 
     def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
-        """Append as every log does; with ``sync=False`` it is acknowledged by the next `sync`."""
+        """Append as every log does; with ``sync=False`` the next `sync` acknowledges it."""
         ...
 
     def sync(self) -> None:
-        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
+        """Acknowledge all appends: bring them to disk. Raises LogError when that fails."""
         ...
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
-        """Copy the records of another log into this one, which is empty: each at its place, and what was removed.
+        """Copy all records of another log into this empty one, with their positions and the compaction mark.
 
-        O(records). Raises LogError where they are not the records of a whole log; then it is to be rolled back.
+        O(records). Raises LogError when the records are not a complete log; the caller must then roll back.
         """
         ...
 
     def roll_back(self) -> None:
-        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        """Roll back appends that were not acknowledged, and close the log; delete it if this object created it."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -175,99 +175,99 @@ class StoredLog(EventLog, Protocol):
 
 @runtime_checkable
 class Compacts(Protocol):
-    """A log from which the records of collected allocations can be removed."""
+    """A log that can remove the records of collected allocations."""
 
     def compact(self, before_ns: int | None = None) -> int:
-        """Remove the records of allocations that were collected (before a time), all but the last of each.
+        """Remove the records of collected allocations (collected before a time), except each one's last.
 
-        Return how many records that were. Positions stay what they are; whoever asks for what is gone is told so.
-        O(records). Raises LogError: then nothing was removed, or, where a disk fails at the last moment, all of it.
+        Return the number of removed records. The others keep their positions; reading a removed one raises Gone.
+        O(records). Raises LogError: then none was removed, or, when a disk fails at the last moment, all were.
         """
         ...
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield the records after a position that are there, in order, whatever was removed between them."""
+        """Yield the stored records after a position, in order, skipping compacted ones."""
         ...
 
 
 @runtime_checkable
 class Recovers(Protocol):
-    """A log that can be gone on with after one of its calls was interrupted, at whatever instruction."""
+    """A log that stays usable after a call was interrupted at any instruction."""
 
     def recover(self) -> None:
-        """Be what is stored, where a call was interrupted; else do nothing. For the thread that writes.
+        """Rebuild the state in memory from the store if a call was interrupted; else do nothing.
 
-        What the interrupted call appended is there whole or not at all, and what was not acknowledged is taken back.
-        Every call that writes does so first. O(records), or O(1) for a database. Raises LogError when what is stored
-        cannot be read: then the next call tries again.
+        For the writing thread. The interrupted append is in the log whole or not at all; appends that were not
+        acknowledged are rolled back. Every call that writes recovers first. O(records), or O(1) for a database. Raises
+        LogError when the store cannot be read; the next call tries again.
         """
         ...
 
 
 @runtime_checkable
 class SharedLog(EventLog, Protocol):
-    """A log that other processes may write, too: a writer takes turns with them, and readers hear of them."""
+    """A log that several processes write: writers take turns, and readers are notified."""
 
     def begin_turn(self) -> int:
-        """Keep everybody else from appending until `end_turn`, or the next append; return the newest position.
+        """Lock out all other writers until `end_turn`, or the next append; return the newest position.
 
-        Turns may be inside one another. Raises LogError when somebody else holds the log for too long.
+        Turns nest. Raises LogError when another process holds the lock for too long.
         """
         ...
 
     def end_turn(self) -> None:
-        """Undo one `begin_turn`."""
+        """End the turn of one `begin_turn`."""
         ...
 
     def append_all(self, appends: Sequence[Append], *, sync: bool = True, after_seq: int | None = None) -> list[Record]:
-        """Append as every log does; with ``after_seq`` nothing is appended unless the log is at that position."""
+        """Append as every log does; with ``after_seq``, append only if the log is at that position."""
         ...
 
     def newest(self) -> int:
-        """Return the position of the newest record, whoever wrote it. Raises LogError."""
+        """Return the position of the newest record, including those of other processes. Raises LogError."""
         ...
 
     def listen(self) -> None:
-        """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
+        """Subscribe to appends: from now on every commit ends a `wait`. Raises LogError."""
         ...
 
     def wait(self, seconds: float) -> bool:
-        """Wait until somebody has appended since the last call, or so long; tell whether. Raises LogError."""
+        """Wait for an append since the last call, or until the timeout; tell whether there was one. Raises LogError."""
         ...
 
     def interrupt(self) -> None:
-        """End a `wait` at once. Any thread may."""
+        """End a `wait` at once. Safe from any thread."""
         ...
 
 
 def kept_records(log: EventLog, after_seq: int = 0) -> Iterator[Record]:
-    """Yield the records of a log that are there: enough to fold its state from. O(records)."""
+    """Yield all stored records, skipping compacted ones: enough to fold the state. O(records)."""
     return log.read_kept(after_seq) if isinstance(log, Compacts) else log.read_all(after_seq)
 
 
 class Removal(NamedTuple):
-    """What a compaction removes."""
+    """The records that a compaction removes."""
 
     versions: dict[str, int]
-    """The allocations that lose records, and the version of the one that they keep."""
+    """By allocation that loses records: the version of its last record, which stays."""
     records: int
-    """How many records that are."""
+    """The number of removed records."""
     compacted: Compacted
 
 
 def newest(one: Compacted, other: Compacted) -> Compacted:
-    """Return what is removed after two compactions."""
+    """Merge the marks of two compactions."""
     return Compacted(max(one.seq, other.seq), max(one.index, other.index), max(one.time_ns, other.time_ns))
 
 
 def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, header: LogHeader) -> Removal | None:
-    """Return what can be removed from the records that ``read`` yields; None where that is nothing. O(records)."""
+    """Find the records that a compaction removes; None if there are none. O(records)."""
     collected: dict[str, int] = {}
     live: set[str] = set()
     for record in read():
         if not isinstance(record.event, Collected):
             live.add(record.alloc)
-        elif record.alloc in live:  # else the others were removed before: those would be more and more
+        elif record.alloc in live:  # an earlier compaction left only this record
             live.remove(record.alloc)
             if before_ns is None or record.time_ns < before_ns:
                 collected[record.alloc] = record.version
@@ -283,37 +283,37 @@ def removal(read: Callable[[], Iterable[Record]], before_ns: int | None, header:
 
 
 def check_whole(header: LogHeader, name: str, after_seq: int) -> None:
-    """Check that a log has every record after a position. Raises Gone."""
+    """Check that no record after a position was compacted. Raises Gone."""
     if header.compacted is not UNSET and after_seq < header.compacted.seq:
-        raise hole(header, name, None, after_seq + 1, header.compacted.seq + 1)
+        raise hole_error(header, name, None, after_seq + 1, header.compacted.seq + 1)
 
 
 class Reader(Protocol):
-    """What takes in the records of a log while it is opened, so that they need not be read again."""
+    """A consumer of a log's records while the log is opened, so that they are not read a second time."""
 
     def begin(self, header: LogHeader) -> None:
-        """Begin with no record, of a log with this header; again where the reading begins anew."""
+        """Reset to no records, of a log with this header. Called again when reading restarts."""
         ...
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take in the next records, in order."""
+        """Consume the next records, in order."""
         ...
 
 
-OnHole: TypeAlias = Callable[[str | None, int, int], Gone | UnreadableLog | None]
-"""Says what is wrong where a place (of an allocation, or of the log) is missing, and which one follows."""
+HoleCheck: TypeAlias = Callable[[str | None, int, int], Gone | UnreadableLog | None]
+"""A hole check: given allocation (None: the log), missing number and next number, returns the error, or None."""
 
 
-def kept_hole(header: LogHeader, name: str) -> OnHole:
-    """Return what says what is wrong where what was removed is passed over."""
+def hole_check(header: LogHeader, name: str) -> HoleCheck:
+    """Return the hole check for reads that skip compacted records."""
     compacted = 0 if header.compacted is UNSET else header.compacted.seq
     return lambda alloc, place, following: (
-        None if following <= compacted + 1 else hole(header, name, alloc, place, following)
+        None if following <= compacted + 1 else hole_error(header, name, alloc, place, following)
     )
 
 
-def hole(header: LogHeader, name: str, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
-    """Return the error for records that are missing: removed, or lost."""
+def hole_error(header: LogHeader, name: str, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
+    """Return the error for missing records: Gone if they were compacted, UnreadableLog if they are lost."""
     compacted = 0 if header.compacted is UNSET else header.compacted.seq
     if alloc is not None and (compacted or place == 1):
         what = f"the records of allocation {alloc} before version {following} were removed when the log was compacted"
@@ -326,7 +326,7 @@ def hole(header: LogHeader, name: str, alloc: str | None, place: int, following:
 
 
 def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) -> bool:
-    """Tell whether a record repeats the one of its ID, whose digest is given. Raises IdConflict for another event."""
+    """Tell whether a record repeats the one with its ID, given its digest. Raises IdConflict for another event."""
     if digest is None:
         return False
     if digest != event_digest(alloc, task, event):
@@ -335,19 +335,19 @@ def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) 
 
 
 class Ledger:
-    """What a log must remember to keep its promises: O(1) memory per allocation, and one text per record with an ID."""
+    """The bookkeeping behind a log's guarantees. O(1) memory for each allocation, one text for each ID."""
 
     def __init__(self, header: LogHeader | None = None) -> None:
         self.seq = 0
         self.compacted_seq = 0 if header is None or header.compacted is UNSET else header.compacted.seq
-        """Up to where positions may be missing."""
+        """Up to this position, positions may be missing."""
         self.versions: dict[str, int] = {}
         self._imported: dict[str, tuple[int, int]] = {}
         self.ids: dict[str, int] = {}
-        """The digest of what was recorded with each ID (`taskfold.log.entries.event_digest`)."""
+        """By ID, the digest of its record (`taskfold.log.entries.event_digest`)."""
 
     def is_repeat(self, record: Record) -> bool:
-        """Tell whether a record of this ID was appended before. Raises IdConflict where that was another event."""
+        """Tell whether the log has a record with this ID. Raises IdConflict if its event is another one."""
         if isinstance(record.id, str):
             return is_repeat(record.id, self.digest_of(record.id), record.alloc, record.task, record.event)
         if isinstance(record.id, int):
@@ -355,26 +355,25 @@ class Ledger:
         return False
 
     def digest_of(self, id: str) -> int | None:
-        """Return the digest of the record of an ID; None where none was appended."""
+        """Return the digest of the record with this ID; None if there is none."""
         return self.ids.get(id)
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
-        """Return the index and the ordinal of the newest record of an allocation that was imported."""
+        """Return the index and the ordinal of the newest imported record of an allocation."""
         return self._imported.get(alloc, (0, -1))
 
     def version_of(self, alloc: str) -> int:
-        """Return the version that an allocation is at; 0 before its first record."""
+        """Return the version of an allocation; 0 before its first record."""
         return self.versions.get(alloc, 0)
 
     def place(self, appends: Sequence[Append]) -> Entries:
-        """Return the entries of the new ones of these records; nothing is remembered until `note_placed` is told.
+        """Encode the new ones of these records, with positions. Nothing is remembered before `note_placed`.
 
-        Raises VersionConflict, LogError when they are not the next records of their allocations, and what refuses a
-        record: IdConflict and DecodeError.
+        Raises VersionConflict, LogError when the records do not continue their allocations, IdConflict and DecodeError.
         """
         new: list[Record] = []
         placed_lines: list[bytes] = []
-        """The lines of the first of them, as long as those are known."""
+        """The given lines of the first records, up to the first record that must be encoded anew."""
         ids: dict[str, int] = {}
         versions: dict[str, int] = {}
         seq = self.seq
@@ -394,7 +393,7 @@ class Ledger:
                     )
                 seq += 1
                 if record.seq != seq:
-                    record = replace(record, seq=seq)  # noqa: PLW2901 - from here on it has its place
+                    record = replace(record, seq=seq)  # noqa: PLW2901 - the record gets its position
                 elif lines and len(placed_lines) == len(new):
                     placed_lines.append(lines[place])
                 new.append(record)
@@ -403,14 +402,14 @@ class Ledger:
         return (new, placed_lines) if len(placed_lines) == len(new) else entries_of(new)
 
     def _version_before(self, append: Append, first: Record, version: int | None) -> int:
-        """Return the version that an allocation is at, before the first new record. Raises VersionConflict.
+        """Return the version of an allocation before its first new record. Raises VersionConflict.
 
-        It is given where the allocation was named before.
+        ``version`` is set when the allocation occurred earlier in this append.
         """
         if version is None:
             version = self.version_of(append.alloc)
         if not version and is_remnant(first):
-            version = first.version - 1  # of a log that was compacted
+            version = first.version - 1  # its earlier records were compacted
         if append.expected_version != version:
             raise VersionConflict(
                 allocation=append.alloc, expected_version=append.expected_version, actual_version=version
@@ -418,7 +417,7 @@ class Ledger:
         return version
 
     def _repeats(self, record: Record, ids: dict[str, int]) -> bool:
-        """Tell whether a record was appended before, or is in this append, whose IDs and their digests are given."""
+        """Tell whether the log, or this append, has the record; ``ids`` has the digests of this append by ID."""
         if isinstance(record.id, str):
             digest = ids.get(record.id)
             if is_repeat(record.id, digest, record.alloc, record.task, record.event) or self.is_repeat(record):
@@ -428,9 +427,9 @@ class Ledger:
         return self.is_repeat(record)
 
     def note_all(self, records: Sequence[Record]) -> None:
-        """Remember records that are in the log now. O(records).
+        """Remember records that are in the log. O(records).
 
-        Raises LogError when one does not follow those before it, which are remembered.
+        Raises LogError at the first that does not follow the one before; those before it stay remembered.
         """
         seq, versions = self.seq, self.versions
         for record in records:
@@ -450,20 +449,21 @@ class Ledger:
         self.seq = seq
 
     def follows(self, record: Record) -> bool:
-        """Tell whether a record is the next one, of the log and of its allocation; or the next where some were removed.
+        """Tell whether a record is the next one of the log and of its allocation, allowing for compacted records.
 
-        A compaction leaves the last record of what was collected, and holes in the positions before it.
+        A compaction leaves only the last record of a collected allocation, so positions before it may be missing.
         """
         version = self.versions.get(record.alloc, 0)
         is_next = record.seq == self.seq + 1 or self.seq < record.seq <= self.compacted_seq + 1
         return is_next and (record.version == version + 1 or (not version and is_remnant(record)))
 
     def note_placed(self, records: Sequence[Record]) -> None:
-        """Remember records that `place` gave, which follow the ones before."""
+        """Remember records returned by `place`, once the log has them."""
         if records:
             for record in records:
                 self._take(record)
-            # The last: who reads meanwhile, or after an interruption, reads up to there, and no part of an append.
+            # Set last: a reader meanwhile, or after an interruption, reads up to this position, never part of an
+            # append.
             self.seq = records[-1].seq
 
     def _take(self, record: Record) -> None:
@@ -480,5 +480,5 @@ class Ledger:
 
 
 def is_remnant(record: Record) -> bool:
-    """Tell whether a record may be the first of its allocation, whatever its version: what a compaction leaves."""
+    """Tell whether a record is one that a compaction leaves: the first of its allocation, at any version."""
     return isinstance(record.event, Collected) and record.event.body is not UNSET

@@ -1,6 +1,6 @@
-"""What a scan of a log finds: its records, and what is not as it was written.
+"""The result of scanning a log: its intact records, and its damage.
 
-What a seal or a checksum does not vouch for is not a record here, however good it looks.
+A record that no seal or checksum confirms counts as damage, however plausible it looks.
 """
 
 from __future__ import annotations
@@ -17,67 +17,67 @@ from taskfold.log.upcast import record_decoder
 from taskfold.model.dialect import Dialect
 from taskfold.model.record import FORMAT, LogHeader, Record
 
-__all__ = ["MAX_DAMAGES", "Damage", "LogCheck", "Row", "Scanned", "records_of_rows", "stand_in"]
+__all__ = ["MAX_DAMAGES", "Damage", "LogCheck", "Row", "Scanned", "placeholder_header", "records_of_rows"]
 
 MAX_DAMAGES: Final = 1_000
-"""How many damages a check keeps; it counts all of them."""
+"""The most damages that a check stores; it counts all."""
 
 
 class Damage(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
-    """Something in a log that is not as it was written."""
+    """A part of a log that differs from what was written."""
 
     message: str
     line: int | None = None
     offset: int | None = None
-    """The byte of the file where it begins."""
+    """Its first byte in the file."""
     seq: int | None = None
     is_unreadable: bool = False
-    """It is no record at all, where others are not the ones that were written."""
+    """It cannot be decoded at all; otherwise it decodes, but is not the record that was written."""
 
 
 Scanned: TypeAlias = Record | Damage
 
 
 class LogCheck(Struct, kw_only=True):
-    """What is to be said of a log."""
+    """The result of checking a log."""
 
     name: str
     header: LogHeader
-    """With an empty dialect where it cannot be read."""
+    """Its dialect is empty if the header cannot be read."""
     records: int = 0
-    """How many records are whole."""
+    """The number of intact records."""
     newest: int = 0
-    """The newest position of them."""
+    """The newest position among them."""
     damages: list[Damage] = []
-    """The first of them."""
+    """The first `MAX_DAMAGES` of them."""
     damages_total: int = 0
     unacknowledged_bytes: int = 0
-    """What a write that was cut off left at the end: nobody was told that it was written."""
+    """The size of a torn write at the end: it was never acknowledged."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything is as it was written."""
+        """Whether there is no damage."""
         return not self.damages_total
 
     def add(self, damage: Damage) -> None:
-        """Count a damage, and keep it while there is room."""
+        """Count a damage, and store it while there is room."""
         self.damages_total += 1
         if len(self.damages) < MAX_DAMAGES:
             self.damages.append(damage)
 
 
-def stand_in(dialect: str | Dialect | None, source: int = FORMAT) -> LogHeader:
-    """Return what stands for a header that cannot be read."""
+def placeholder_header(dialect: str | Dialect | None, source: int = FORMAT) -> LogHeader:
+    """Make a placeholder for a header that cannot be read."""
     header = LogHeader(taskfold=source, dialect="") if dialect is None else new_header(dialect)
     return msgspec.structs.replace(header, taskfold=source)
 
 
 Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
-"""Seq, alloc, version, index, id, checksum and body, as a database has them."""
+"""Seq, alloc, version, index, id, checksum and body: the columns of a database row."""
 
 
 def records_of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator[Scanned]:
-    """Yield the records of rows, each checked by its checksum, and its columns by its body."""
+    """Yield the records of database rows, each verified against its checksum and its columns."""
     decode = record_decoder(header.taskfold)
     for row in rows:
         if isinstance(row, Damage):
@@ -85,7 +85,7 @@ def records_of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator
             continue
         seq, alloc, version, index, known_by, checksum, body = row
         if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
-            yield Damage(message="the record is damaged: its checksum is another one", seq=seq)
+            yield Damage(message="the record is damaged: its checksum does not match", seq=seq)
             continue
         try:
             record = decode(body)
@@ -94,5 +94,5 @@ def records_of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator
             continue
         columns = record.seq, record.alloc, record.version, record.index, None if record.id is UNSET else record.id
         if (seq, alloc, version, index, known_by) != columns:
-            yield Damage(message="the columns of the row say something else than its record", seq=seq)
+            yield Damage(message="the columns of the row differ from its record", seq=seq)
         yield record

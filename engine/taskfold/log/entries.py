@@ -1,9 +1,8 @@
-"""Entries: a record beside the line that says it, which the reader of this version reads back as the same record.
+"""Entries: a record with its line in the log, proved to decode to the same record.
 
-Every append goes through `entry_of` or `entries_of`. What Python allows and a log cannot say (a text where a number
-belongs, a subclass of an event, JSON text that is none, or nested deeper than a reader can follow) is refused there,
-before any store has seen it. The record of an entry is the one that was read back, so that memory holds exactly what
-the log holds.
+Every append goes through `entry_of` or `entries_of`. They refuse, before any store sees it, what Python allows and a
+log cannot hold: a text in place of a number, a subclass of an event, invalid JSON text, or nesting deeper than a reader
+can follow. The record of an entry is the decoded one, so that memory holds exactly what the log holds.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ __all__ = [
 ]
 
 MAX_DEPTH: Final = 128
-"""How deep a record may be nested: far below what the smallest stack of a reader can follow (Python 3.11: some 980)."""
+"""The deepest nesting of a record: far below what the smallest stack can decode (Python 3.11: some 980 levels)."""
 
 INT64: Final = 2**63
-"""What every store, and Nomad itself, can count to."""
+"""The limit of an integer in every store, and in Nomad."""
 
 UNWRITABLE: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError, AttributeError)
-"""What is raised for a value that cannot be written as JSON, or read back: not all, since an alarm may be, too."""
+"""The exceptions for a value that cannot be encoded or decoded. Not Exception: an alarm's handler may raise others."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -60,18 +59,17 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 Entries: TypeAlias = tuple[list[Record], list[bytes]]
-"""Records, and their lines: a plain pair, since one record is appended at a time, too, and a named one costs much then.
-"""
+"""Records and their lines. A plain pair, since a named tuple would slow the append of a single record."""
 
 
 @cache
 def decoder() -> msgspec.json.Decoder[Record]:
-    """Return the decoder of records, made when it is needed first: an import of this module should not wait for it."""
+    """Return the decoder of records, made at first use, so that importing this module stays fast."""
     return msgspec.json.Decoder(Record)
 
 
 def entry_of(record: Record) -> Entry:
-    r"""Return the entry of a record. O(length of its line).
+    r"""Encode a record, and decode it again. O(length of its line).
 
     >>> from taskfold.events import Terminated
     >>> entry_of(Record(index=1, alloc="a", version=1, task="web", event=Terminated(exit_code=1))).line
@@ -81,16 +79,16 @@ def entry_of(record: Record) -> Entry:
     ...
     taskfold.errors.DecodeError: $.Event.ExitCode: expected `int | null`, got `str`
 
-    Raises DecodeError, naming the JSON path, for what the log could not be read back as.
+    Raises DecodeError, naming the JSON path, for a record that would decode to another one, or to none.
     """
     line, back = read_back(record, decoder().decode)
     return Entry(_check_same_types(record, back), line)
 
 
 def entries_of(records: list[Record]) -> Entries:
-    """Return the entries of records, as `entry_of` gives each; many together cost half as much. O(length).
+    """Encode records as `entry_of` does each; many together cost half as much. O(length).
 
-    Raises what `entry_of` raises for the first of them that it refuses.
+    Raises DecodeError as `entry_of` does, for the first that is refused.
     """
     if len(records) > 1 and (entries := _read_back_together(records)) is not None:
         return list(map(_check_same_types, records, entries[0])), entries[1]
@@ -103,25 +101,24 @@ def entries_of(records: list[Record]) -> Entries:
 
 
 def _check_same_types(record: Record, back: Record) -> Record:
-    """Return what was read back of a record. Raises DecodeError for a number that no store has."""
+    """Return the decoded record, with shared texts. Raises DecodeError for a number that no store can hold."""
     if not (0 <= back.seq < INT64 and 0 <= back.index < INT64 and -INT64 <= back.time_ns < INT64):
         raise DecodeError("$: Seq, Index and Time are whole numbers in 64 bits with a sign; the first two count from 0")
-    # The texts that thousands of records share are not kept once for each of them.
+    # Share the texts that thousands of records have in common.
     if type(record.alloc) is str:
         force_setattr(back, "alloc", record.alloc)
     if type(record.task) is str:
         force_setattr(back, "task", record.task)
-    # Nor are two numbers for one time, where an event takes that of its record.
+    # Share one number where the event has the record's time.
     if isinstance(back.event, TaskEvent) and back.event.time_ns == back.time_ns:
         force_setattr(back.event, "time_ns", back.time_ns)
     return back
 
 
 def _read_back_together(records: list[Record]) -> Entries | None:
-    """Return what is read back of records, and their lines; None where `read_back` refuses one of them.
+    """Encode and decode many records at once; None if `read_back` refuses one of them.
 
-    What is equal was read from a line of its own: there are no other line breaks, and a record that reached beyond one
-    would have it in what stays JSON text.
+    The lines can be split again safely: a decoded record that equals its original had no other line break in it.
     """
     try:
         lines = list(map(_encode, records))
@@ -140,21 +137,21 @@ T = TypeVar("T", bound=Struct)
 
 
 def read_back(value: T, decode: Callable[[bytes], T]) -> tuple[bytes, T]:
-    """Return the JSON line of a value, and what a decoder reads back from it: the same. O(length).
+    """Encode a value as a JSON line, and decode it again: both, if the decoded value is the same. O(length).
 
-    Raises DecodeError, naming the JSON path, where it reads back nothing, or something else.
+    Raises DecodeError, naming the JSON path, if it does not decode, or decodes to another value.
     """
     try:
         line = _encode(value)
         if not line.isascii():
-            line.decode()  # what stays JSON text is not looked into by the decoder
+            line.decode()  # the decoder does not look into raw JSON text
         back = decode(line)
     except UNWRITABLE as error:
         raise DecodeError(problem_of(error)) from None
     if back != value:
-        raise DecodeError(f"${_difference(value, back)}: reads back as something else than what was to be written")
+        raise DecodeError(f"${_difference(value, back)}: decodes to a value that is not the one to be written")
     if b"\n" in line:
-        raise DecodeError("$: expected JSON text on one line, found a line break in a part that is JSON text already")
+        raise DecodeError("$: expected JSON text on one line, found a line break in raw JSON text")
     if len(line) > _SHALLOW_BYTES and is_deep(line):
         raise DecodeError(f"$: nested deeper than {MAX_DEPTH} levels, which is as deep as a record may be")
     return line, back
@@ -164,7 +161,7 @@ _MESSAGE: Final = re.compile(r"(?P<what>.*?) - at `(?P<path>\$.*)`", re.DOTALL)
 
 
 def problem_of(error: BaseException) -> str:
-    """Return what is wrong with a value that cannot be written or read: the JSON path first, where it is known.
+    """Describe why a value cannot be encoded or decoded: the JSON path first, where it is known.
 
     >>> problem_of(ValueError("Expected `int`, got `str` - at `$.Index`"))
     '$.Index: expected `int`, got `str`'
@@ -178,7 +175,7 @@ def problem_of(error: BaseException) -> str:
 
 
 def _difference(one: Any, other: Any) -> str:
-    """Return the path, after the root, to the first field that differs."""
+    """Return the path, after the root, of the first field that differs."""
     if type(one) is type(other) and isinstance(one, Struct):
         for name, wire in zip(one.__struct_fields__, one.__struct_encode_fields__, strict=True):
             mine, theirs = getattr(one, name), getattr(other, name)
@@ -190,7 +187,7 @@ def _difference(one: Any, other: Any) -> str:
 # --- depth ------------------------------------------------------------------------------------------------------------
 
 _SHALLOW_BYTES: Final = 2 * MAX_DEPTH
-"""Up to which length no text is deep: each level is two brackets."""
+"""A text up to this length cannot be too deep: each level takes two brackets."""
 
 _ONE_KIND: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"{}[]")
@@ -201,22 +198,22 @@ def is_deep(text: bytes) -> bool:
 
     >>> is_deep(b"[" * 128 + b"]" * 128), is_deep(b"[" * 129 + b"]" * 129), is_deep(b'["' + b"[" * 999 + b'"]')
     (False, True, False)
-    >>> is_deep(b'["]",' * 129 + b"1" + b"]" * 129)  # what closes nothing, since it stands in a text
+    >>> is_deep(b'["]",' * 129 + b"1" + b"]" * 129)  # the brackets inside the strings do not count
     True
     """
-    # Most texts are too short, or have too few brackets; the others lose them level by level, not byte by byte.
+    # Most texts are too short, or have too few brackets; in the others, whole levels are removed at a time, not bytes.
     if len(text) <= _SHALLOW_BYTES or text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
         return False
     brackets = _without_texts(text).translate(_ONE_KIND, _NO_BRACKETS)
     for depth in range(MAX_DEPTH + 1):
         if depth + brackets.count(b"[") <= MAX_DEPTH:
             return False
-        brackets = brackets.replace(b"[]", b"")  # those of one kind alone: each step takes one level
+        brackets = brackets.replace(b"[]", b"")  # brackets of one kind alone: each pass removes one level
     return True
 
 
 def _without_texts(text: bytes) -> bytes:
-    """Return JSON text without what stands between quotation marks. O(length)."""
+    """Remove the contents of strings from JSON text. O(length)."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(text.split(b'"')[::2])
@@ -225,23 +222,22 @@ def _without_texts(text: bytes) -> bytes:
 # --- repeats ----------------------------------------------------------------------------------------------------------
 
 _NOT_THE_WRITERS: Final = (*FROM_LOG, *FROM_TASKS, "CreateTime")
-"""Fields of a placed allocation that the record has from elsewhere than from whoever places it."""
+"""Fields of a placed allocation that its record takes from elsewhere, not from the caller."""
 
 _canonical: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 def event_digest(alloc: str, task: str, event: Struct) -> int:
-    """Return a number that tells apart what is recorded of an allocation or task, whenever it happened. O(length).
+    """Return a number that identifies the content of an event of an allocation or task, without its time. O(length).
 
-    Its upper half is that of the allocation (`is_of`).
-
+    The upper half identifies the allocation (`is_of`).
     >>> from taskfold.events import Started, Terminated
     >>> event_digest("a", "web", Started(time_ns=5)) == event_digest("a", "web", Started())
     True
     >>> event_digest("a", "web", Terminated(exit_code=1)) == event_digest("a", "web", Terminated())
     False
 
-    Raises DecodeError for an event that cannot be written.
+    Raises DecodeError for an event that cannot be encoded.
     """
     content: object = event
     try:
@@ -257,7 +253,7 @@ def event_digest(alloc: str, task: str, event: Struct) -> int:
 
 
 def is_of(digest: int, alloc: str) -> bool:
-    """Tell whether a digest is that of a record of an allocation."""
+    """Tell whether a digest belongs to this allocation."""
     return digest >> _HALF == _digest(alloc)
 
 
@@ -269,15 +265,15 @@ def _digest(alloc: str) -> int:
 
 
 def _canonical_fields(text: bytes, left_out: tuple[str, ...]) -> bytes:
-    """Return a JSON object without some of its fields, written in one way, whoever has written it."""
+    """Return a JSON object in canonical form, without some of its fields."""
     try:
         fields = msgspec.json.decode(text)
         return _canonical({name: value for name, value in fields.items() if name not in left_out})
     except (msgspec.MsgspecError, RecursionError):
-        return text  # a log of an older taskfold may hold what is refused today
+        return text  # an older log may hold text that is refused today
 
 
 def digest_in(line: bytes) -> int:
-    """Return the digest of what a line records. O(length). Raises msgspec.DecodeError where it is damaged."""
+    """Return the digest of the event in a line. O(length). Raises msgspec.DecodeError if it is damaged."""
     record = decoder().decode(line)
     return event_digest(record.alloc, record.task, record.event)

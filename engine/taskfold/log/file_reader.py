@@ -1,8 +1,7 @@
-"""Logs in files that are only read, while another process writes them: nothing is locked, made or changed.
+"""Read-only logs in files that another process writes: nothing is locked, created or changed.
 
-A reader looks every so often whether there is more, and takes it in when it is asked to (`SharedLog.newest`). What a
-compaction removed, a writer that ends and comes again, and a file that is gone for a while are no hindrance; another
-log in the place of the one that was opened is refused.
+A reader polls for new records, and reads them on request (`SharedLog.newest`). It survives a compaction, a restart of
+the writer, and a file that is missing for a while; another log at the same path is refused.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from taskfold.model.record import LogHeader
 __all__ = ["FileReader", "is_of_same_log"]
 
 _POLL_SECONDS: Final = 0.05
-"""How often is looked whether a file has more."""
+"""The interval between two looks at a file."""
 
 
 class FileReader(ReadOnlyLog):
-    """What both kinds of files have in common."""
+    """The common base of the readers of both kinds of files."""
 
     path: Path
 
@@ -34,14 +33,14 @@ class FileReader(ReadOnlyLog):
         self.name = self.location = str(self.path)
         self._own(self.name)
         self._is_woken = threading.Event()
-        self._taking = threading.Lock()
-        """Of taking in what is new: one thread does."""
+        self._reading_lock = threading.Lock()
+        """Held while new records are read: one thread at a time does."""
 
     def listen(self) -> None:
-        """Do nothing: a `wait` looks for itself."""
+        """Do nothing: `wait` polls."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something new, or so long; tell whether there is."""
+        """Wait for new records, or until the timeout; tell whether there may be some."""
         end = time.monotonic() + seconds
         while not self._is_woken.is_set():
             if self._is_changed():
@@ -54,15 +53,15 @@ class FileReader(ReadOnlyLog):
         return False
 
     def interrupt(self) -> None:
-        """End a `wait` at once. Any thread may."""
+        """End a `wait` at once. Safe from any thread."""
         self._is_woken.set()
 
     @abstractmethod
     def _is_changed(self) -> bool:
-        """Tell whether there may be something new, or something wrong."""
+        """Tell whether there may be new records, or an error to raise."""
 
     def _stat(self) -> os.stat_result:
-        """Return what the system says of the file. Raises LogError when there is none."""
+        """Return the status of the file. Raises LogError if there is none."""
         try:
             return self.path.stat()
         except FileNotFoundError:
@@ -72,6 +71,6 @@ class FileReader(ReadOnlyLog):
 
 
 def is_of_same_log(header: LogHeader, before: LogHeader) -> bool:
-    """Tell whether a header is that of a known log; one of an older format has no UUID until it is converted."""
+    """Tell whether two headers belong to the same log; one of an older format has no UUID until it is converted."""
     is_same = (header.dialect, header.region) == (before.dialect, before.region)
     return is_same and before.uuid in {header.uuid, ""}

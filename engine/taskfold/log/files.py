@@ -1,7 +1,7 @@
-"""Files and folders of ours: nobody but their owner reads them, and nothing is written through a link to another file.
+"""Private files and folders: readable by their owner alone, and never written through a symbolic link.
 
-A log holds the environments of its jobs, and may be in a directory that others write to, who could put a link in the
-place of what is made beside it. What is there already keeps its mode: its owner may have widened it on purpose.
+A log holds the environments of its jobs, and may lie in a directory that others can write to; they could plant a link
+where a sidecar file is about to be created. Existing files keep their mode: their owner may have widened it on purpose.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taskfold.model.errors import LogError
 
 try:
     import fcntl
-except ImportError:  # no system that has it
+except ImportError:  # a system without it
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["is_new", "lock", "new_file", "own_file", "own_folder", "sync_folder", "take_mode"]
@@ -28,28 +28,28 @@ _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 _LOCKED: WeakValueDictionary[tuple[int, int, int], FileIO] = WeakValueDictionary()
-"""The files that this process has locked, by its ID and theirs."""
+"""The files that this process has locked, by process ID, device and inode."""
 
 
 def is_new(path: str | Path) -> bool:
-    """Tell whether a log would be begun there: at a path that has nothing, or an empty file."""
+    """Tell whether a log would be created here: there is nothing, or an empty file."""
     file = Path(path)
     return not file.exists() or (file.is_file() and file.stat().st_size == 0)
 
 
 def own_file(path: str | Path, flags: int = 0) -> FileIO:
-    """Open a file to read and to write it, as it is; begin it where there is none. Raises OSError, also for a link."""
+    """Open a file to read and write, or create it. Raises OSError, also for a symbolic link."""
     while True:
         with suppress(FileExistsError):
             return _begin_file(path, flags)
-        with suppress(FileNotFoundError):  # it was removed meanwhile
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
             return FileIO(path, "r+", opener=partial(_opened, flags))
 
 
 def lock(file: FileIO, path: Path) -> None:
-    """Lock the file by which a log is written by one at a time, where the system can.
+    """Lock a log's file against a second writer, where the system can.
 
-    Raises LogError where somebody has it, and says whether that is this process.
+    Raises LogError when it is locked, and says whether by this process or by another.
     """
     if fcntl is None:
         return
@@ -68,7 +68,7 @@ def lock(file: FileIO, path: Path) -> None:
 
 
 def new_file(path: Path) -> FileIO:
-    """Begin a file in the place of whatever has its name. Raises OSError."""
+    """Create a file in place of any with this name. Raises OSError."""
     while True:
         path.unlink(missing_ok=True)
         with suppress(FileExistsError):
@@ -76,7 +76,7 @@ def new_file(path: Path) -> FileIO:
 
 
 def own_folder(path: Path) -> None:
-    """Make a folder, and those around it, where there are none. Raises OSError, also for a link or another user's."""
+    """Create a folder and its parents, if missing. Raises OSError, also for a link or another user's folder."""
     try:
         path.mkdir(_FOLDER_MODE)
     except FileNotFoundError:
@@ -88,14 +88,14 @@ def own_folder(path: Path) -> None:
         if not path.is_dir():
             raise
         if hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid():
-            problem = f"{path.name} belongs to another user, who could change what is in it: remove it"
+            problem = f"{path.name} belongs to another user, who could change its contents: remove it"
             raise OSError(errno.EPERM, problem, str(path)) from None
     else:
-        path.chmod(_FOLDER_MODE)  # whatever the umask takes away
+        path.chmod(_FOLDER_MODE)  # whatever the umask is
 
 
 def sync_folder(path: Path) -> None:
-    """Have the folder of a file on disk, with its newest entries, where folders can be opened. Raises OSError."""
+    """Bring the folder of a file to disk, with its newest entries, where folders can be opened. Raises OSError."""
     if hasattr(os, "O_DIRECTORY"):
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -105,7 +105,7 @@ def sync_folder(path: Path) -> None:
 
 
 def take_mode(file: FileIO, of: FileIO) -> None:
-    """Give a file the owner and the mode of the one whose place it will take; else it stays its writer's alone."""
+    """Give a file the owner and mode of the one that it replaces, if permitted; else it stays private."""
     if hasattr(os, "fchown"):
         status = os.fstat(of.fileno())
         with suppress(PermissionError):
@@ -114,15 +114,15 @@ def take_mode(file: FileIO, of: FileIO) -> None:
 
 
 def _begin_file(path: str | Path, flags: int = 0) -> FileIO:
-    """Begin a file. Raises FileExistsError and other OSErrors."""
+    """Create a file. Raises FileExistsError and other OSErrors."""
     file = FileIO(path, "x+", opener=partial(_opened, flags))
     if hasattr(os, "fchmod"):
-        os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask takes away
+        os.fchmod(file.fileno(), _FILE_MODE)  # whatever the umask is
     return file
 
 
 def _opened(more: int, name: str, flags: int) -> int:
-    """Open a file, unless it is a link. Raises OSError."""
+    """Open a file, unless it is a symbolic link. Raises OSError."""
     try:
         return os.open(name, flags | more | getattr(os, "O_NOFOLLOW", 0), _FILE_MODE)
     except OSError as error:
@@ -132,5 +132,5 @@ def _opened(more: int, name: str, flags: int) -> int:
 
 
 def _link(path: Path) -> OSError:
-    problem = f"{path.name} is a symbolic link, and nothing is written through one: remove it"
+    problem = f"{path.name} is a symbolic link, and taskfold writes through none: remove it"
     return OSError(errno.ELOOP, problem, str(path))

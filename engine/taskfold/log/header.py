@@ -1,4 +1,4 @@
-"""The header of a log as text: its first line in a file, the same text in a database."""
+"""The text of a log's header: the first line of a file, and the same text in a database."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Format(Struct):
-    """What a header of any format says."""
+    """The fields that the header of every format has."""
 
     taskfold: int
 
 
 def is_header(line: bytes) -> bool:
-    """Tell whether a line says that it is the header of a taskfold log."""
+    """Tell whether a line is the header of a taskfold log."""
     return line.lstrip().startswith(b'{"taskfold":')
 
 
 class DamagedHeader(UnreadableLog):
-    """A header is none, or not the one that was written."""
+    """The header is missing, or differs from the one that was written."""
 
 
 def header_line(header: LogHeader) -> bytes:
-    """Return the first line of a log: its header, sealed."""
+    """Encode a header as the first line of a log, with its seal."""
     return seal(_encode(header) + b"\n")
 
 
 def header_text(header: LogHeader) -> str:
-    """Return the header as databases have it: the line of a file, with its seal."""
+    """Encode a header as a database stores it: the line of a file, with its seal, without the newline."""
     return header_line(header).decode().removesuffix("\n")
 
 
 def header_of(line: bytes) -> LogHeader:
-    """Return the header that a line says. Raises LogError and DialectError, saying what is wrong with it."""
+    """Decode a header line. Raises LogError and DialectError, naming the problem."""
     try:
         source = msgspec.json.decode(unsealed(line), type=_Format).taskfold
         check_format(source)
         if source != UNSEALED and b'"Seal"' not in line:
             raise UnreadableLog(f"it has no seal; the format of a log without seals is {UNSEALED}")
         if source != UNSEALED and seal(unsealed(line)) != line:
-            raise DamagedHeader("it is damaged: what is there is not what was written")
+            raise DamagedHeader("it is damaged: it differs from what was written")
         header = _decode_header(line if source == UNSEALED else unsealed(line))
         if source >= _FIRST_WITH_UUID and not _UUID.fullmatch(header.uuid):
             raise DamagedHeader(f"expected a UUID, found {header.uuid!r}")
@@ -77,7 +77,7 @@ def header_of(line: bytes) -> LogHeader:
 
 
 def read_header(line: bytes, name: str) -> LogHeader:
-    """Return the header that a log's first line says. Raises SourceError."""
+    """Decode the first line of a log. Raises SourceError."""
     try:
         return header_of(line)
     except (LogError, DialectError) as error:

@@ -1,4 +1,4 @@
-"""Where an index begins in a log: a sparse table from index to position."""
+"""The index map: a sparse table from a Nomad index to the position where it begins in a log."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ RECORDS_PER_MARK: Final = 1_024
 
 
 class Positions:
-    """From which position on a log must be read to meet every record of an index, and of those after it.
+    """For each index, a position after which all its records, and those of greater indexes, lie.
 
-    It keeps two integers for each 1,024 records. Indexes need not be in order (answers of several polls may be imported
-    one after the other): nothing is ever passed over.
-
+    It stores two integers for each 1,024 records. Indexes need not be in order, since the answers of several polls may
+    be imported one after the other; no record is ever missed.
     >>> from taskfold.events import Started
     >>> positions = Positions()
     >>> positions.note_all(
@@ -33,20 +32,20 @@ class Positions:
         self._records_per_mark = records_per_mark
         self._seqs = array("Q")
         self._newest = array("Q")
-        """The greatest index up to and with that position."""
+        """For each mark, the greatest index up to and including its position."""
         self._count = 0
         self.oldest = 0
-        """The index of the first record; 0 before there is one."""
+        """The index of the first record; 0 if there is none."""
         self.newest = 0
-        """The greatest index of all."""
+        """The greatest index."""
 
     def saved(self) -> tuple[list[int], list[int], int, int, int]:
-        """Return what it knows, to be made anew `of`."""
+        """Export the table as lists and integers, for `of`."""
         return list(self._seqs), list(self._newest), self._count, self.oldest, self.newest
 
     @classmethod
     def of(cls, saved: tuple[list[int], list[int], int, int, int]) -> Positions:
-        """Return positions that know what was saved."""
+        """Rebuild a table from `saved`."""
         index_map = cls()
         seqs, newest, index_map._count, index_map.oldest, index_map.newest = saved
         index_map._seqs.extend(seqs)
@@ -54,7 +53,7 @@ class Positions:
         return index_map
 
     def note_all(self, records: Sequence[Record]) -> None:
-        """Remember the next records. O(records)."""
+        """Add the next records. O(records)."""
         count, newest = self._count, self.newest
         if records and not count:
             self.oldest = records[0].index
@@ -63,12 +62,12 @@ class Positions:
                 self._seqs.append(record.seq - 1)
                 self._newest.append(newest)
             count += 1
-            if record.index > newest:  # noqa: PLR1730 - a call of max would double what all of this costs
+            if record.index > newest:  # noqa: PLR1730 - max() would double the cost of this loop
                 newest = record.index
         self._count, self.newest = count, newest
 
     def before(self, index: int) -> int:
-        """Return a position after which all records of this index and of greater ones stand. O(log n)."""
-        # The last mark before which every index is smaller: the first record of the index comes after it.
+        """Return a position after which all records of this index and of greater ones lie. O(log n)."""
+        # The last mark before which every index is smaller: the first record of the index lies after it.
         place = bisect_left(self._newest, index)
         return self._seqs[place - 1] if place else 0

@@ -1,4 +1,4 @@
-"""Reading lines of JSON: from files, gzip or not, and standard input, in bounded memory."""
+"""Reading lines of JSON from plain or gzip files and from standard input, in bounded memory."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ __all__ = [
 ]
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
-"""How every SQLite database begins. Source: sqlite.org/fileformat.html."""
+"""The first bytes of every SQLite database. Source: sqlite.org/fileformat.html."""
 
 _LEAST_PAGE: Final = 512
-"""The size of a database is a multiple of the smallest page. Source: as above."""
+"""The smallest page of SQLite: the size of a database is a multiple of it. Source: as above."""
 
 BLOCK_BYTES: Final = 1 << 18
-"""How much is read at once: what is decoded from it still fits the cache when it is folded."""
+"""The size of one read: its decoded records still fit the cache when they are folded."""
 
 _BUFFER_BYTES: Final = 1 << 16
-"""How much a file is asked for at once where it is read by line."""
+"""The buffer of a file that is read line by line."""
 
 MAX_LINE_BYTES: Final = 32 << 20
-"""The longest line that is read: an allocation with its job is 5 to 50 kB, a list of a thousand of them 10 MB."""
+"""The longest line accepted: an allocation with its job has 5 to 50 kB, a list of a thousand of them 10 MB."""
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
-"""How every gzip file begins. Source: RFC 1952, 2.3.1."""
+"""The first bytes of every gzip file. Source: RFC 1952, 2.3.1."""
 
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn what the system and gzip say while reading into a SourceError that names the file."""
+    """Convert errors of the system and of gzip while reading to SourceError with the file's name."""
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -62,32 +62,31 @@ def readable(name: str) -> Iterator[None]:
 
 
 def is_database(path: str | Path) -> bool:
-    """Tell whether a file is an SQLite database, which nothing but SQLite may open. Raises OSError.
+    """Tell whether a file is an SQLite database, which only SQLite may open. Raises OSError.
 
-    Pipes, and whatever else is no file, are none. `taskfold.log.sqlite.files` says why.
+    False for pipes and other non-files. `taskfold.log.sqlite.files` has the reason.
     """
     status = Path(path).stat()
     if not S_ISREG(status.st_mode) or not status.st_size:
         return False
     if status.st_size % _LEAST_PAGE:
-        return begins_as_database(path)  # a damaged one at most, which nobody has open
-    from taskfold.log.sqlite import files as sqlite_files  # few files may be one, and the others need no SQLite
+        return begins_as_database(path)  # at most a damaged database, which no process has open
+    from taskfold.log.sqlite import files as sqlite_files  # imported late: few files get here
 
     return sqlite_files.is_claimed(path) or begins_as_database(path)
 
 
 def begins_as_database(path: str | Path) -> bool:
-    """Tell whether a file begins as a database does; only for what SQLite has not open. Raises OSError."""
+    """Tell whether a file starts as a database does. Not for a file that SQLite has open. Raises OSError."""
     with Path(path).open("rb") as file:
         return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
 
 
 @contextmanager
 def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
-    """Open a file (``-`` is standard input) for reading, unpacked when it is gzip. Raises SourceError.
+    """Open a file (``-``: standard input) for reading, unpacking gzip. Raises SourceError.
 
-    What is wrong is told of the name; it is the path's unless another is given. A database is refused: it is SQLite's
-    to open.
+    Errors show ``name``, by default the path. A database is refused: only SQLite may open it.
     """
     is_input = str(path) == "-"
     name = name or str(path)
@@ -110,11 +109,11 @@ def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
 def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """Yield blocks of whole lines, each with the number of its first line; the last may lack its newline.
 
-    Raises SourceError for a line that is longer than `MAX_LINE_BYTES`.
+    Raises SourceError for a line longer than `MAX_LINE_BYTES`.
     """
     number, rest = 1, b""
     with readable(name):
-        # read1 returns what there is, so that a stream that grows slowly is seen as it grows.
+        # read1 returns at once with the available bytes, so that a slowly growing stream is read as it grows.
         while block := stream.read1(BLOCK_BYTES) if hasattr(stream, "read1") else stream.read(BLOCK_BYTES):
             cut = block.rfind(b"\n") + 1
             if cut == 0:
@@ -131,10 +130,10 @@ def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
 
 
 def lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Yield each line that is not blank, without its newline, and its number. Raises SourceError as `blocks` does."""
+    """Yield each nonblank line, without its newline, and its number. Raises SourceError as `blocks` does."""
     number = 0
     with readable(name):
-        # A line at a time, so that none is copied twice; it comes as soon as it is there.
+        # One line at a time: none is copied twice, and each is yielded as soon as it arrives.
         while line := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
             if line.endswith(b"\n"):

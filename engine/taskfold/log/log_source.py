@@ -1,4 +1,4 @@
-"""A log that is open already, as a source: read, searched and checked by nothing but its contract."""
+"""An open log as a source: read, searched and checked through the log contract alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECORDS_PER_BLOCK: Final = 1_000
 
 
 class OpenLog:
-    """An `EventLog` as a source. It stays open.
+    """An open `EventLog` as a source. It stays open.
 
     >>> from taskfold.log.memory import MemoryLog
     >>> source = OpenLog(MemoryLog("1.1.2"))
@@ -28,7 +28,7 @@ class OpenLog:
     """
 
     def __init__(self, log: EventLog, name: str = "") -> None:
-        """Take a log; what is wrong is reported of the name."""
+        """Wrap a log; ``name`` is the name that errors show."""
         self.log = log
         self.name = name or getattr(log, "name", "") or "the log in memory"
 
@@ -45,7 +45,7 @@ class OpenLog:
             raise SourceError(self.name, self._without_name(error)) from None
 
     def matching(self, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-        """Return the header, and the records by ID of the allocations whose ID begins with a prefix. O(records)."""
+        """Return the header, and the records by ID of the allocations whose ID starts with a prefix. O(records)."""
         matches: dict[str, list[Record]] = {}
         header, blocks = self.read()
         for block in blocks:
@@ -59,8 +59,8 @@ class OpenLog:
         return self.log.seq
 
     def scan(self, _: str | Dialect | None = None, *, is_thorough: bool = False) -> tuple[LogCheck, Iterator[Scanned]]:
-        """Return what is to be said of the log, and its records up to the first that cannot be read. O(records)."""
-        del is_thorough  # reading is all that can be done
+        """Return a check to be filled, and the log's records up to the first that cannot be read. O(records)."""
+        del is_thorough  # an open log can only be read
         return LogCheck(name=self.name, header=self.log.header), self._scanned()
 
     def _scanned(self) -> Iterator[Scanned]:
@@ -70,7 +70,7 @@ class OpenLog:
             yield Damage(message=f"{self._without_name(error)}; nothing after it was read", is_unreadable=True)
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a damaged part."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         return self.log.checkpoint_parts() if isinstance(self.log, KeepsCheckpoints) else iter(())
 
     def _without_name(self, error: LogError) -> str:

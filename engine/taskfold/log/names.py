@@ -1,4 +1,4 @@
-"""The names of logs: paths and URLs, and how they may be shown."""
+"""The names of logs, paths and URLs, and the form of them that messages show."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ __all__ = ["shown_name"]
 
 
 def shown_name(name: str) -> str:
-    """Return a log's name as it may be shown: a URL without its password and options.
+    """Return a log's name for messages: a URL loses its password and options.
 
     >>> shown_name("postgresql://me:secret@db.example/tasks"), shown_name("tasks.db")
     ('postgresql://me@db.example/tasks', 'tasks.db')
     """
     if "://" not in name:
         return name
-    from urllib.parse import urlsplit  # much to import for those who never name a database
+    from urllib.parse import urlsplit  # slow to import, and needed for URLs alone
 
     parts = urlsplit(name)
     user, _, host = parts.netloc.rpartition("@")

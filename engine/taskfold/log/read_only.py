@@ -1,4 +1,4 @@
-"""What every log that is only read has in place of all that writes."""
+"""The base of read-only logs: every method that writes refuses."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class ReadOnlyLog(Owned):
     append = append_all = begin_turn = compact = save_checkpoint = take = refuse
 
     def end_turn(self) -> None:
-        """Do nothing: there are no turns."""
+        """Do nothing: a reader takes no turns."""
 
     def recover(self) -> None:
-        """Do nothing: there is nothing to take back."""
+        """Do nothing: a reader has nothing to recover."""
 
     def sync(self) -> None:
-        """Do nothing: there is nothing to acknowledge."""
+        """Do nothing: a reader has nothing to acknowledge."""
 
     def roll_back(self) -> None:
-        """Let go of the log."""
+        """Release the log."""
         self.close()
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the log."""
+        """Release the log."""

@@ -1,8 +1,7 @@
-"""The registry of stores: which kind of store a name, a file's first bytes or a URL means. Nothing else decides that.
+"""The registry of stores: the only place that maps a name, a URL or a file's first bytes to a kind of store.
 
-The stores of taskfold are imported when they are asked for. A store of one's own is registered by `register`, or by an
-entry point of the group ``taskfold.stores`` whose object is a `StoreKind`:
-
+The built-in stores are imported on demand. Another store is registered by `register`, or by an entry point of the group
+``taskfold.stores`` whose object is a `StoreKind`:
 ```toml
 [project.entry-points."taskfold.stores"]
 mine = "my_package.store:KIND"
@@ -45,23 +44,23 @@ __all__ = [
 ]
 
 LogLike: TypeAlias = str | Path | EventLog
-"""A log by its name, or one that is open."""
+"""A log by its name, or an open one."""
 
 _BUILT_IN: Final = ("taskfold.log.sqlite.kind", "taskfold.log.ndjson.kind", "taskfold.log.postgres.kind")
-"""SQLite comes first: what may be a database is opened by nobody else before it was asked."""
+"""SQLite comes first: it must recognise its databases before anything else opens them."""
 _TEXT: Final = "taskfold.log.ndjson.kind"
-"""Where what is nothing else is read as lines."""
+"""The store that reads any file that no other store recognises."""
 _GROUP: Final = "taskfold.stores"
 _TEXT_BEGINNINGS: Final = (b"{", b"[", GZIP_MAGIC)
-"""How lines of JSON begin, for which no entry point is imported."""
+"""The first bytes of JSON lines; for these, no entry point is imported."""
 
 _registered: Final[list[StoreKind]] = []
 
 
 def register(kind: StoreKind) -> None:
-    """Register a kind of store for this process. Raises ValueError when its names belong to another one already.
+    """Register a kind of store for this process. Raises ValueError if another kind has one of its names.
 
-    A kind of the same class takes the place of the one before.
+    A kind of the same class is replaced.
     """
     _registered[:] = [other for other in _registered if type(other) is not type(kind)]
     for other in (*_built_in(), *_registered):
@@ -82,8 +81,8 @@ def _kind_in(module: str) -> StoreKind:
 
 @cache
 def _installed() -> tuple[StoreKind, ...]:
-    """Return the kinds of stores that are installed as entry points. Raises LogError for one that cannot be used."""
-    from importlib.metadata import entry_points  # much to import for those who have none
+    """Return the stores installed as entry points. Raises LogError for one that is unusable."""
+    from importlib.metadata import entry_points  # slow to import
 
     return tuple(_loaded(point) for point in entry_points(group=_GROUP))
 
@@ -95,18 +94,18 @@ def _loaded(point: Any) -> StoreKind:
         raise LogError(f"the store {point.name!r} ({point.value}) cannot be imported: {error!r}") from error
     kind = kind() if isinstance(kind, type) else kind
     if not isinstance(kind, StoreKind):
-        raise LogError(f"the store {point.name!r} ({point.value}) is no taskfold.log.StoreKind, but {kind!r}")
+        raise LogError(f"the store {point.name!r} ({point.value}) must be a taskfold.log.StoreKind, not {kind!r}")
     return kind
 
 
 def _others() -> Iterator[StoreKind]:
-    """Yield the kinds that are no part of taskfold; entry points are imported when it comes to them."""
+    """Yield the kinds from outside taskfold; the entry points are imported last."""
     yield from _registered
     yield from (kind for kind in _installed() if type(kind) not in map(type, _registered))
 
 
 def kinds() -> Iterator[StoreKind]:
-    """Yield every kind of store: taskfold's own, those that were registered, and those that are installed."""
+    """Yield every kind of store: built-in, registered, installed."""
     return chain(_built_in(), _others())
 
 
@@ -114,19 +113,19 @@ def kinds() -> Iterator[StoreKind]:
 
 
 def kind_named(name: str | Path) -> StoreKind | None:
-    """Return the kind of store that a log of this name is, or would be begun in; None for a name of none."""
+    """Return the kind of store for a log of this name; None if no kind has such names."""
     text = str(name)
     return next((kind for kind in kinds() if kind.has_name(text)), None)
 
 
 def server_kind(name: str | Path) -> StoreKind | None:
-    """Return the kind of store whose URL this is; None for a path."""
+    """Return the kind of store for a URL; None for a path."""
     text = str(name)
     return next((kind for kind in kinds() if kind.schemes and kind.has_name(text)), None) if "://" in text else None
 
 
 def stored_log(name: str | Path, label: str = "") -> NamedLog | None:
-    """Return the log, or damaged log, that a name means; None for what is read as lines: files, pipes, and ``-``.
+    """Return the log, intact or damaged, with this name; None for lines of JSON: a file, a pipe, or ``-``.
 
     A file is recognised by its content. Raises SourceError when it cannot be read.
     """
@@ -148,7 +147,7 @@ def stored_log(name: str | Path, label: str = "") -> NamedLog | None:
 
 
 def kind_of(name: str | Path) -> StoreKind | None:
-    """Return the kind of store that a log is of; None for what is no log, or is read once, as a pipe is.
+    """Return the kind of store of a log; None for a file that is no log, and for a pipe.
 
     Raises SourceError when it cannot be read.
     """
@@ -163,7 +162,7 @@ def kind_of(name: str | Path) -> StoreKind | None:
 
 
 def kind_of_bytes(beginning: bytes) -> StoreKind | None:
-    """Return the kind of store whose files begin like this; None for lines."""
+    """Return the kind of store whose files start with these bytes; None for lines."""
     if beginning.startswith(_TEXT_BEGINNINGS):
         return None
     return next((kind for kind in kinds() if kind.magic and beginning.startswith(kind.magic)), None)
@@ -175,21 +174,21 @@ def _begins_as_text(path: Path) -> bool:
 
 
 def is_log(source: LogLike) -> bool:
-    """Tell whether this is a log, by how it begins; what is read once, as a pipe is, is never looked into."""
+    """Tell whether this is a log, by its first bytes; a pipe is not read, and counts as none."""
     return not isinstance(source, (str, os.PathLike)) or kind_of(source) is not None
 
 
 def is_new_log(name: str | Path) -> bool:
-    """Tell whether a log would be begun. Raises LogError when a database cannot be reached."""
+    """Tell whether opening this name creates a log. Raises LogError when a database cannot be reached."""
     text = str(name)
     kind = server_kind(text)
     return is_new(name) if kind is None else kind.is_new(text)
 
 
 def check_new(name: str | Path) -> None:
-    """Check that nothing would be overwritten. Raises LogError."""
+    """Check that no log of this name exists. Raises LogError."""
     if not is_new_log(name):
-        raise LogError(f"{shown_name(str(name))}: exists, and nothing is ever overwritten: name another")
+        raise LogError(f"{shown_name(str(name))}: exists already, and is never overwritten: choose another name")
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -198,10 +197,10 @@ def check_new(name: str | Path) -> None:
 def open_log(
     name: str | Path, dialect: str | None = None, region: str = "global", *, reader: Reader | None = None
 ) -> StoredLog:
-    """Open the log that a name means, or begin one.
+    """Open the log with this name, or create it.
 
-    ``reader`` takes in its records where opening reads them, as that of a file of lines does.
-    Raises LogError for a name that means no store, and for whatever the store refuses.
+    A store that reads the whole log to open it passes the records to ``reader``, as a file of lines does. Raises
+    LogError for a name of no store, and the errors of the store.
     """
     text = str(name)
     kind = kind_named(text)
@@ -214,14 +213,14 @@ def open_log(
 
 
 def _named_by(kind: StoreKind) -> str:
-    """Return how logs of a kind are named, to be added to a list."""
+    """Describe the names of a kind's logs, for a list."""
     return f", or {' or '.join((*kind.endings, *kind.schemes))} ({kind.title})"
 
 
 def open_reader(name: str | Path, *, reader: Reader | None = None) -> EventLog:
-    """Open the log that a name means, to be read only, while others write it.
+    """Open the log with this name read-only, while others write it.
 
-    ``reader`` takes in its records where opening reads them. Raises LogError.
+    A store that reads the whole log to open it passes the records to ``reader``. Raises LogError.
     """
     text = str(name)
     if is_new_log(name):
@@ -231,10 +230,10 @@ def open_reader(name: str | Path, *, reader: Reader | None = None) -> EventLog:
 
 
 def log_source(source: LogLike) -> LogSource:
-    """Return a log as a source: one that is open, or the one that a name means.
+    """Return a log as a source: an open one, or the one with this name.
 
-    What is recognised as nothing else is taken for lines: what is wrong with them is said when they are read.
-    Raises SourceError when a file cannot be read.
+    A file that no store recognises is read as lines, and errors appear when it is read. Raises SourceError when a file
+    cannot be opened.
     """
     if not isinstance(source, (str, os.PathLike)):
         return OpenLog(source)

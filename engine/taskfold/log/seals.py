@@ -1,8 +1,8 @@
-"""Seals: how an NDJSON log shows that what was acknowledged is there, and is what was written.
+"""Seals: the checksums that make an NDJSON log's writes atomic and its damage visible.
 
-The last line of every write has a last member, ``"Seal"``: the CRC-32 of all bytes since the seal before it. So the
-lines of one write count together or not at all, and a bit that is flipped anywhere is found. What comes after the last
-seal was never acknowledged.
+The last line of every write has a last member, ``"Seal"``: the CRC-32 of all bytes since the previous seal. So the
+lines of one write count together or not at all, and a flipped bit anywhere is found. Bytes after the last seal were
+never acknowledged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _SEAL: Final = re.compile(rb',"Seal":"([0-9a-f]{8})"\}\n')
 _SEAL_BYTES: Final = len(b',"Seal":"00000000"}\n')
 _END: Final = b"}\n"
 _SEALED_AND_MORE: Final = re.compile(rb',"Seal":"[0-9a-f]{8}"\}[^\n]')
-"""A whole sealed line whose newline is another character."""
+"""A whole sealed line whose newline was changed to another character."""
 _SUM_AT_FIRST: Final = 0xFFFFFFFF
-"""What a CRC-32 begins with, and what its result is inverted by."""
+"""The initial value of a CRC-32, and the mask of its result."""
 
 
 @cache
 def _sums_before() -> tuple[int, ...]:
-    """Return, by the first byte of a checksum, what takes it back by one byte: the usual table, inverted."""
+    """Return the inverse CRC-32 table: by a checksum's first byte, the term that removes one byte from it."""
     table = [0] * 256
     for byte in range(256):
         entry = zlib.crc32(bytes([byte ^ 0xFF])) ^ 0xFF000000
@@ -40,17 +40,17 @@ def _sums_before() -> tuple[int, ...]:
 
 
 class Run(NamedTuple):
-    """Whole lines of a log, as they were written, without their seals."""
+    """Consecutive whole lines of a log, without their seals."""
 
     line: int
     """The number of the first line."""
     lines: bytes
     size: int
-    """How many bytes they have in the file."""
+    """Their bytes in the file, seals included."""
 
 
 class Tail(NamedTuple):
-    """What was never acknowledged: what a write that was cut off left at the end of a file."""
+    """The bytes after the last seal, from a torn write: they were never acknowledged."""
 
     line: int
     offset: int
@@ -58,7 +58,7 @@ class Tail(NamedTuple):
 
 
 def seal(lines: bytes) -> bytes:
-    r"""Return lines with the seal of all of them in the last. O(length).
+    r"""Add a seal over all lines to the last one. O(length).
 
     >>> seal(b'{"Seq":1}\n{"Seq":2}\n')
     b'{"Seq":1}\n{"Seq":2,"Seal":"6bd692b3"}\n'
@@ -68,22 +68,22 @@ def seal(lines: bytes) -> bytes:
 
 
 def sealed_lines(lines: Iterable[bytes]) -> bytes:
-    """Return lines that are written together, each with its newline, and sealed. O(length)."""
+    """Join the lines of one write, each with its newline, and seal them. O(length)."""
     return seal(b"".join([line + b"\n" for line in lines]))
 
 
 def unsealed(lines: bytes) -> bytes:
-    """Return lines without their seals. O(length)."""
+    """Remove the seals from lines. O(length)."""
     return _SEAL.sub(_END, lines)
 
 
 OnDamage: TypeAlias = Callable[[SourceError, int, bytes, bool], bytes]
-"""Is told of damage: the error, at which byte, what is damaged, and whether it can be read; returns what of its end is
-good."""
+"""Called with damage: the error, its byte, the damaged bytes, and whether they decode. Returns the good bytes at their
+end."""
 
 
 class Sealed:
-    """Reads blocks of whole lines, and checks every seal."""
+    """A reader of blocks of whole lines that checks every seal."""
 
     def __init__(
         self,
@@ -94,9 +94,10 @@ class Sealed:
         on_tail: Callable[[Tail], None] = lambda _: None,
         on_damage: OnDamage | None = None,
     ) -> None:
-        """Name the log, where the blocks begin, and what tells whether a line is a record.
+        """Take the log's name, the offset of the first block, and a test whether a line is a record.
 
-        ``on_tail`` is told of what comes after the last seal. Without ``on_damage`` damage is raised.
+        ``on_tail`` is called with the bytes after the last seal, ``on_damage`` with damage; without it, damage raises
+        SourceError.
         """
         self._name = name
         self._offset = offset
@@ -105,14 +106,14 @@ class Sealed:
         self._on_damage = on_damage
         self._line = 1
         self._unsealed_parts: list[bytes] = []
-        """Whole lines whose seal has not come yet; a seal never stands in two blocks."""
+        """Whole lines whose seal has not been read; a seal itself is never split between blocks."""
         self._sum = 0
-        """The checksum of those."""
+        """The checksum of these lines."""
 
     def runs(self, blocks: Iterable[tuple[int, bytes]]) -> Iterator[Run]:
-        """Yield what is sealed, and whole. O(length).
+        """Yield the lines whose seals are correct. O(length).
 
-        Raises SourceError, naming line and offset, where a seal does not fit: what is before was yielded.
+        Raises SourceError, with line and offset, at a seal that is wrong; the lines before it were yielded.
         """
         for number, block in blocks:
             if not self._unsealed_parts:
@@ -126,7 +127,8 @@ class Sealed:
             self._on_tail(Tail(self._line, self._offset, rest))
 
     def _of_block(self, block: bytes) -> Iterator[Run]:
-        # Split into texts and what is after them: so a seal costs no step of this program. A write may be one record.
+        # One regular expression splits lines and seals: no Python code runs for each seal, as a write may be a single
+        # record.
         *sealed, rest = _SEAL.split(block)
         if sealed and not self._fits(sealed[::2], sealed[1::2]):
             yield from self._of_damaged_block(block)
@@ -142,12 +144,12 @@ class Sealed:
         self._hold(rest)
 
     def _fits(self, texts: list[bytes], sums: list[bytes]) -> bool:
-        """Tell whether each text, the first with what was held before it, is the one that was summed up."""
+        """Tell whether every checksum is correct; the first covers the lines held from earlier blocks, too."""
         computed = (zlib.crc32(texts[0], self._sum), *map(zlib.crc32, islice(texts, 1, None)))
         return computed == struct.unpack(f">{len(sums)}I", bytes.fromhex(b"".join(sums).decode()))
 
     def _hold(self, part: bytes) -> None:
-        """Keep what has no seal yet."""
+        """Hold lines whose seal has not been read."""
         if part:
             self._unsealed_parts.append(part)
             self._sum = zlib.crc32(part, self._sum)
@@ -168,7 +170,7 @@ class Sealed:
             block = block[bad_end:]
 
     def _good(self, block: bytes) -> tuple[int, int]:
-        """Return up to where a block is good, and where the first seal that does not fit ends; 0 where all fit."""
+        """Return the end of the good part of a block, and the end of the first wrong seal; 0 if there is none."""
         end, found_sum = 0, self._sum
         with memoryview(block) as view:
             for match in _SEAL.finditer(block):
@@ -178,7 +180,7 @@ class Sealed:
         return end, 0
 
     def _take_held(self, part: bytes) -> bytes:
-        """Return a part with what was held before it."""
+        """Return a part with the lines held before it."""
         whole = b"".join([*self._unsealed_parts, part])
         self._unsealed_parts.clear()
         self._sum = 0
@@ -190,12 +192,12 @@ class Sealed:
         return run
 
     def _pass(self, part: bytes) -> None:
-        """Count what was read."""
+        """Advance line and offset over bytes that were read."""
         self._line += part.count(b"\n")
         self._offset += len(part)
 
     def _damaged(self, damaged: bytes) -> bytes:
-        """Raise, or tell of, damage: at the first line that is no record, if there is one; return what is good."""
+        """Report damage, at the first line that is no record if there is one; return the good bytes."""
         at, line, is_readable = self._offset, self._line, False
         for text in unsealed(damaged).split(b"\n")[:-1]:
             if not self._is_record(text):
@@ -204,16 +206,16 @@ class Sealed:
             line += 1
         else:
             at, line, is_readable = self._offset, self._line, True
-        message = f"the log is damaged at byte {at}: what is there is not what was written"
+        message = f"the log is damaged at byte {at}: its content differs from what was written"
         if self._on_damage is None:
             raise SourceError(self._name, message, line=line)
         return self._on_damage(SourceError(self._name, message, line=line), at, damaged, is_readable)
 
 
 def good_end(damaged: bytes) -> bytes:
-    """Return what of the end of damaged lines is good after all: the seal before it was what is damaged. O(length).
+    """Return the good lines at the end of damaged ones, if only the seal before them was damaged. O(length).
 
-    The checksum is taken back byte by byte from what the last seal says, to the line from which it was begun.
+    The checksum is run backwards, byte by byte, from the last seal to the line where it started.
     """
     match = _SEAL.search(damaged, max(len(damaged) - _SEAL_BYTES, 0))
     if match is None:

@@ -1,7 +1,7 @@
-"""The contract of a whole store: how its logs are recognised, begun, opened, read, checked and copied by their names.
+"""The contract of a store: how its logs are recognised, created, opened, read, checked and copied by name.
 
-A kind of store is one object; it holds no log open. What most stores do alike is written here once, on top of
-`StoreKind.open_reader`: a store of one's own needs `open` and `open_reader`, and replaces what it can do better.
+A kind of store is one object without state: it holds no log open. The defaults here build on `StoreKind.open_reader`:
+another store needs `open` and `open_reader`, and overrides what it can do better.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ __all__ = ["LogSource", "NamedLog", "StoreKind"]
 class StoreKind(ABC):
     """A kind of store, such as SQLite.
 
-    Names are paths or URLs. What opens a log raises LogError, what reads one as a source raises SourceError.
+    Names are paths or URLs. Methods that open a log raise LogError; methods that read one as a source raise
+    SourceError.
     """
 
     title: ClassVar[str]
-    """What people call it."""
+    """Its name for people."""
     noun: ClassVar[str] = "a log of another store"
-    """What a file of it is, in a sentence."""
+    """A noun phrase for its files, for sentences."""
     endings: ClassVar[tuple[str, ...]] = ()
-    """How the names of its files end."""
+    """The endings of its files' names."""
     schemes: ClassVar[tuple[str, ...]] = ()
-    """How its URLs begin, for a store that is no file."""
+    """The beginnings of its URLs, for a store that is no file."""
     magic: ClassVar[bytes] = b""
-    """How its files begin."""
+    """The first bytes of its files."""
     has_index: ClassVar[bool] = False
-    """The records of one allocation are found without reading those of others."""
+    """It finds the records of one allocation without reading others."""
     is_text: ClassVar[bool] = False
-    """Its logs are lines, which can be read from a stream, too: packed, or from a pipe."""
-    neighbours: ClassVar[tuple[str, ...]] = ()
-    """The endings of the files that it keeps beside a log."""
+    """Its logs are lines of text, and can be read from a pipe or a gzip file, too."""
+    sidecars: ClassVar[tuple[str, ...]] = ()
+    """The endings of the sidecar files that it keeps beside a log, such as ``-wal``."""
 
     # --- recognising ---
 
@@ -54,14 +55,14 @@ class StoreKind(ABC):
         return name.startswith(self.schemes) if self.schemes else name.endswith(self.endings)
 
     def recognises(self, path: Path) -> bool:
-        """Tell whether a file is a log of this kind by its content. Raises OSError."""
+        """Tell whether a file's content is a log of this kind. Raises OSError."""
         if not self.magic:
             return False
         with path.open("rb") as file:
             return file.read(len(self.magic)) == self.magic
 
     def is_new(self, name: str) -> bool:
-        """Tell whether a log would be begun there. Raises LogError when a database cannot be reached."""
+        """Tell whether opening this name creates a log. Raises LogError when a database cannot be reached."""
         return is_new(name)
 
     # --- opening ---
@@ -70,22 +71,22 @@ class StoreKind(ABC):
     def open(
         self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
     ) -> StoredLog:
-        """Open a log to write it, or begin one, for which the dialect must be named.
+        """Open a log for writing, or create it, for which the dialect must be given.
 
-        ``reader`` takes in its records where opening reads them. Raises LogError and DialectError.
+        If opening reads the whole log, its records are passed to ``reader``. Raises LogError and DialectError.
         """
 
     @abstractmethod
     def open_reader(self, name: str, *, reader: Reader | None = None) -> EventLog:
-        """Open a log to read it, while others write it: nothing is locked, made or changed. Raises LogError.
+        """Open a log read-only, while others write it; nothing is locked, created or changed. Raises LogError.
 
-        A log that is a `SharedLog` is followed.
+        A log that is a `SharedLog` can be followed.
         """
 
     # --- reading ---
 
     def read(self, name: str, label: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
-        """Return the header of a log, and its records in blocks. O(records). Raises SourceError, of the name shown."""
+        """Return the header of a log, and its records in blocks. O(records). Raises SourceError with the label."""
         log = self._reader(name, label)
         header, blocks = OpenLog(log, label or shown_name(name)).read()
 
@@ -96,31 +97,31 @@ class StoreKind(ABC):
         return header, closed_at_end()
 
     def matching(self, name: str, prefix: str, label: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
-        """Return the header of a log, and the records of the allocations whose ID begins with a prefix, by ID.
+        """Return the header of a log, and by ID the records of the allocations whose ID starts with a prefix.
 
-        A store with an index returns those of the one allocation, and of several, none of which is the prefix itself,
-        the IDs alone: O(log n) for each. Raises SourceError.
+        A store with an index returns the records of a single match; of several matches, unless one is the prefix
+        itself, only the IDs: O(log n) for each. Raises SourceError.
         """
         with closing(self._reader(name, label)) as log:
             return OpenLog(log, label or shown_name(name)).matching(prefix)
 
     def newest(self, name: str) -> int | None:
-        """Return the position of the newest record; None where the store cannot tell. Raises SourceError."""
+        """Return the position of the newest record; None if the store cannot tell. Raises SourceError."""
         with closing(self._reader(name)) as log:
             return log.seq
 
     @contextmanager
     def snapshot(self, name: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
-        """Lend a log as it is at one moment, whoever writes it: its header, and its records in blocks."""
+        """Yield a log's header, and its records in blocks, as of one moment, whoever writes meanwhile."""
         yield self.read(name)
 
     def checkpoint_parts(self, name: str) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint of a log; nothing without one. Raises LogError for a damaged part."""
+        """Yield the parts of the checkpoint of a log; none if there is none. Raises LogError for a damaged part."""
         with closing(self._reader(name)) as log:
             yield from OpenLog(log, shown_name(name)).checkpoint_parts()
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a log's file; None where it is no file."""
+        """Return the size of a log's file in bytes; None if it is no file."""
         return None if self.schemes else Path(name).stat().st_size
 
     # --- looking after ---
@@ -128,9 +129,9 @@ class StoreKind(ABC):
     def scan(
         self, name: str, dialect: str | Dialect | None = None, *, is_thorough: bool = False
     ) -> tuple[LogCheck, Iterator[Scanned]]:
-        """Return what is to be said of a log, and all that it has: its records, and what is damaged.
+        """Return a check to be filled, and everything in a log: records and damage.
 
-        ``dialect`` stands for that of a header that cannot be read. Raises SourceError.
+        ``dialect`` replaces that of a header that cannot be read. Raises SourceError.
         """
         log = self._reader(name)
         check, scanned = OpenLog(log, shown_name(name)).scan(dialect, is_thorough=is_thorough)
@@ -141,8 +142,8 @@ class StoreKind(ABC):
 
         return check, closed_at_end()
 
-    def copy(self, name: str, draft: Path) -> bool:  # noqa: ARG002 - a store that can has use for them
-        """Copy a log's file as it is at one moment; tell whether that was done, or its records are to be copied."""
+    def copy(self, name: str, draft: Path) -> bool:  # noqa: ARG002 - for overriding stores
+        """Copy a log's file as of one moment, if the store can; tell whether it did. Else the records are copied."""
         return False
 
     def _reader(self, name: str, label: str = "") -> EventLog:
@@ -154,39 +155,39 @@ class StoreKind(ABC):
 
 
 class LogSource(Protocol):
-    """A log as a source that is read: named, or open already."""
+    """A log as a source for reading: named, or open."""
 
     name: str
-    """How it is shown."""
+    """The name that messages show."""
 
     def read(self) -> tuple[LogHeader, Iterator[list[Record]]]:
         """Return the header of the log, and its records in blocks. Raises SourceError."""
         ...
 
     def matching(self, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-        """Return the header, and the records by ID of the allocations whose ID begins with a prefix."""
+        """Return the header, and the records by ID of the allocations whose ID starts with a prefix."""
         ...
 
     def newest(self) -> int | None:
-        """Return the position of the newest record; None where nobody can tell before the end."""
+        """Return the position of the newest record; None if it is unknown before the end."""
         ...
 
     def scan(
         self, dialect: str | Dialect | None = None, *, is_thorough: bool = False
     ) -> tuple[LogCheck, Iterator[Scanned]]:
-        """Return what is to be said of the log, and all that it has. Raises SourceError."""
+        """Return a check to be filled, and everything in the log: records and damage. Raises SourceError."""
         ...
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a damaged part."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         ...
 
 
 class NamedLog:
-    """A log that a name stands for."""
+    """A log with a name."""
 
     def __init__(self, kind: StoreKind, name: str, label: str = "") -> None:
-        """Name it by its path or URL; what is wrong is reported of the name that is shown."""
+        """Take a kind, a path or URL, and the name that messages show, if it is another."""
         self.kind = kind
         self.name = label or shown_name(name)
         self._location = name
@@ -196,26 +197,26 @@ class NamedLog:
         return self.kind.read(self._location, self.name)
 
     def matching(self, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-        """Return the header, and the records by ID of the allocations whose ID begins with a prefix."""
+        """Return the header, and the records by ID of the allocations whose ID starts with a prefix."""
         return self.kind.matching(self._location, prefix, self.name)
 
     def newest(self) -> int | None:
-        """Return the position of the newest record; None where nobody can tell before the end."""
+        """Return the position of the newest record; None if it is unknown before the end."""
         return self.kind.newest(self._location)
 
     def scan(
         self, dialect: str | Dialect | None = None, *, is_thorough: bool = False
     ) -> tuple[LogCheck, Iterator[Scanned]]:
-        """Return what is to be said of the log, and all that it has. Raises SourceError."""
+        """Return a check to be filled, and everything in the log: records and damage. Raises SourceError."""
         return self.kind.scan(self._location, dialect, is_thorough=is_thorough)
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a damaged part."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         return self.kind.checkpoint_parts(self._location)
 
 
 def _without_name(error: LogError, name: str) -> str:
-    """Return what an error says without the name of the log."""
+    """Return an error's text without the name of the log."""
     text = str(error)
     for prefix in (str(Path(name).absolute()), name, shown_name(name)):
         text = text.removeprefix(prefix)

@@ -1,7 +1,7 @@
-"""Upcasting: records of older formats are brought to the present one, a format at a time, before anybody reads them.
+"""Upcasting: records of older formats are converted to the current one, one format at a time, before they are decoded.
 
-A step says what a format changed in which types of events, on the fields as JSON text, so that numbers stay what they
-were written as. The chain is checked when this module is imported: a format that nothing leads on from is a defect.
+A step says which event types its format changed, and how; it works on fields as JSON text, so that numbers keep their
+spelling. The chain is checked when this module is imported: a format without a step to the next is a defect.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Fields: TypeAlias = dict[str, Raw]
 
 
 class Upcast(NamedTuple):
-    """What a format changed."""
+    """The change from one format to the next."""
 
     source: int
-    """The format before; this leads to the next."""
+    """The older format."""
     events: Mapping[str, Callable[[Fields], Fields]]
-    """What becomes of the fields of an event, by its wire type; the other types stay as they are."""
+    """By wire type, the conversion of an event's fields; other types are unchanged."""
 
 
 def _with_reason(fields: Fields) -> Fields:
-    """Format 2: what was collected says why, which format 1 did not tell."""
+    """Format 2: a Collected event has a reason, which format 1 lacked."""
     return {**fields, "Reason": Raw(b'""')}
 
 
@@ -43,7 +43,7 @@ UPCASTS: Final = (
 
 
 def check_chain(upcasts: Sequence[Upcast], newest: int) -> None:
-    """Check that one step leads on from each format to the newest one. Raises ValueError.
+    """Check that a step leads from each format to the next, up to the newest. Raises ValueError.
 
     >>> check_chain([Upcast(1, {}), Upcast(3, {})], newest=4)
     Traceback (most recent call last):
@@ -60,16 +60,16 @@ check_chain(UPCASTS, FORMAT)
 
 
 def upcaster(source: int, upcasts: Sequence[Upcast] = UPCASTS) -> Callable[[bytes], bytes] | None:
-    """Return what brings the text of records of an older format to the present, one a line; None for the present.
+    """Return a converter of JSON records (one a line) from an older format to the current; None for the current.
 
-    A text without an event that changed is returned as it is. Raises msgspec.DecodeError for one that is no object.
+    A text without a changed event type is returned as it is. The converter raises msgspec.DecodeError for invalid JSON.
     """
     steps = [upcast for upcast in upcasts if upcast.source >= source]
     if not steps:
         return None
     if not any(step.events for step in steps):
         return lambda text: text
-    # The name alone, since there may be spaces around it in a log that something else has formatted anew.
+    # The bare name, since a log that another program has reformatted may have spaces around it.
     names = "|".join(sorted({re.escape(name) for step in steps for name in step.events}))
     concerned = re.compile(rb'"(?:%b)"' % names.encode()).search
     decode = msgspec.json.Decoder(Fields).decode
@@ -91,14 +91,14 @@ def upcaster(source: int, upcasts: Sequence[Upcast] = UPCASTS) -> Callable[[byte
 
 
 def record_decoder(source: int) -> Callable[[bytes], Record]:
-    """Return what decodes the text of a record of a format. Raises msgspec.DecodeError for one that is none."""
+    """Return a decoder for the text of records of a format. It raises msgspec.DecodeError for an invalid one."""
     decode = msgspec.json.Decoder(Record).decode
     bring = upcaster(source)
 
     def decoded(text: bytes) -> Record:
         try:
             if not text.isascii():
-                text.decode()  # what stays JSON text is not looked into by the decoder
+                text.decode()  # the decoder does not look into raw JSON text
             return decode(text if bring is None else bring(text))
         except (UnicodeDecodeError, RecursionError) as error:
             raise msgspec.DecodeError(str(error)) from None

@@ -68,7 +68,7 @@ class _Ndjson(StoreKind):
         return scan(name, dialect, is_thorough=is_thorough)
 
     def copy(self, name: str, draft: Path) -> bool:
-        """Copy a file of lines up to its last seal, byte for byte: what comes after it was never acknowledged."""
+        """Copy a file of lines up to its last seal, byte for byte; the bytes after it were never acknowledged."""
         from taskfold.log.ndjson.offsets import Part
         from taskfold.log.ndjson.records import opened
 
@@ -92,7 +92,7 @@ def _begins_as_log(stream: BinaryIO) -> bool:
 
 def _check_lines(stream: BinaryIO, name: str) -> None:
     if not _begins_as_log(stream):
-        raise UnreadableLog(f"{name}: is not a taskfold log; `taskfold import` makes one of what a Nomad said")
+        raise UnreadableLog(f"{name}: is not a taskfold log; `taskfold import` makes one from what Nomad sent")
 
 
 KIND: Final = _Ndjson()

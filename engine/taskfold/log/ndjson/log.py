@@ -1,8 +1,8 @@
 """A log as a file of JSON lines: a header, then one record a line. For exchange, and for small logs.
 
-What is written together is sealed (`taskfold.log.seals`): it counts together or not at all. What a crash left behind
-the last seal was never acknowledged: it is not read, and the next append takes its place. Logs of format 1 have no
-seals: they are read as they are, and written anew in the present format when they are opened to be written.
+Records that are written together are sealed (`taskfold.log.seals`): they count together or not at all. A torn write
+after the last seal was never acknowledged: readers skip it, and the next append replaces it. Logs of format 1 have no
+seals: they are read unchanged, and converted to the current format when they are opened for writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import msgspec
 
-from taskfold.log._base import BaseLog, begins
+from taskfold.log._base import BaseLog, creates_log
 from taskfold.log.contract import (
     Append,
     Ledger,
@@ -29,10 +29,10 @@ from taskfold.log.contract import (
     Removal,
     check_dialect,
     check_whole,
-    hole,
+    copied_header,
+    current_header,
+    hole_error,
     new_header,
-    present,
-    taken_header,
 )
 from taskfold.log.files import lock, new_file, own_file, sync_folder, take_mode
 from taskfold.log.header import header_line, is_header
@@ -47,28 +47,28 @@ from taskfold.model.record import FORMAT, LogHeader, Record
 __all__ = ["Content", "NdjsonLog", "read_content"]
 
 _BYTES_AT_ONCE: Final = 1 << 16
-"""How much is written at once when nobody waits for it to be acknowledged."""
+"""How many bytes of unacknowledged appends are collected before they are written."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class Content(NamedTuple):
-    """What is known of a file."""
+    """The contents of a file, as far as they are kept in memory."""
 
     header: LogHeader
     ledger: Ledger
     blocks: Blocks
     size: int
-    """How many bytes of it count."""
+    """The size up to the last seal, in bytes."""
 
 
 class NdjsonLog(BaseLog):
     """A log in a file of JSON lines.
 
-    One process writes it at a time. Opening reads it once (O(records)), and keeps a number per allocation. An append is
-    acknowledged when the system has it on disk: at once, or, with ``sync=False``, by the next `sync`. What waits for
-    that stands in no file that counts: it is kept in memory, or, when it is much, in a draft of the whole file, which
-    takes the file's place when it is acknowledged.
+    One process writes it at a time. Opening reads it once (O(records)), and keeps a number for each allocation. An
+    append is acknowledged when it is on disk: at once, or, with ``sync=False``, by the next `sync`. Until then it is
+    kept in memory, or, when it grows large, in a draft: a copy of the whole file that replaces the file when it is
+    acknowledged.
     """
 
     def __init__(
@@ -79,55 +79,55 @@ class NdjsonLog(BaseLog):
         *,
         reader: Reader | None = None,
     ) -> None:
-        """Open a log, or begin one where there is none, for which the dialect must be named.
+        """Open a log, or create it, for which the dialect must be given.
 
-        ``reader`` takes in its records as they are read.
-        Raises LogError when the file is something else or cannot be opened, DialectError when it is of another dialect.
+        The records are passed to ``reader`` as they are read. Raises LogError when the file is no log or cannot be
+        opened, DialectError when it has another dialect.
         """
         self.path = Path(path).absolute()
         self.name = self.location = str(self.path)
         self._own(self.name)
         self._pending: list[Record] = []
-        """Records that were appended, and are not in a file yet."""
+        """Records that were appended, and are not in a file."""
         self._pending_lines = bytearray()
         self._draft: FileIO | None = None
-        """A copy of the file that has what is not acknowledged, too."""
-        self._anew: FileIO | None = None
-        """The newest file that was written to take the place of the one before."""
+        """A copy of the file that also has records not acknowledged."""
+        self._replacement: FileIO | None = None
+        """The newest file written to replace the log's file."""
         self._is_torn = False
-        """What a write left that failed may still be there."""
+        """A failed write may have left bytes after the last seal."""
         self._lock = threading.Lock()
-        """Of what is pending, and of what is known of the file; never held while a disk is waited for."""
-        self._is_new = begins(self.path, dialect)
+        """Guards the pending records and the contents in memory; never held during disk I/O."""
+        self._is_new = creates_log(self.path, dialect)
         with self._translate_errors():
             if not self._is_new and is_database(self.path):
                 raise LogError(f"{self.path}: is an SQLite database, and nothing is ever overwritten")
             self._file = _own_file(self.path)
             try:
-                self._is_new = begins(self.path, dialect)  # again, now that nobody else can begin one
+                self._is_new = creates_log(self.path, dialect)  # again, now that the lock excludes another creator
                 if self._is_new:
                     header = new_header(dialect or "", region)
                     self._size = 0
                     self._write(header_line(header))
-                    self._know(_empty_content(header))
+                    self._set_content(_empty_content(header))
                 else:
-                    self._know(read_content(self.path, dialect, reader))
-                # What follows was cut off while it was written, and never acknowledged.
+                    self._set_content(read_content(self.path, dialect, reader))
+                # The bytes after it are a torn write that was never acknowledged.
                 self._cut_off()
                 if self.header.taskfold != FORMAT:
-                    self._rewrite(present(self.header), self.read_kept())
+                    self._rewrite(current_header(self.header), self.read_kept())
             except BaseException:
                 self._file.close()
                 raise
 
-    def _know(self, content: Content) -> None:
-        """Know what is in the file, whatever was known before. Readers see it at once."""
+    def _set_content(self, content: Content) -> None:
+        """Replace the contents in memory, at once for all readers."""
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = content
 
     @contextmanager
     def _translate_errors(self, what: str = "written") -> Iterator[None]:
-        """Turn what the system says into a LogError that names the file."""
+        """Convert errors of the system to LogError with the file's name."""
         try:
             yield
         except OSError as error:
@@ -137,7 +137,7 @@ class NdjsonLog(BaseLog):
     # --- writing ---
 
     def _append_all(self, appends: Sequence[Append], *, sync: bool) -> list[Record]:
-        """Append with one write; with ``sync=False`` there is one when there is much to write. O(records)."""
+        """Append with one write; with ``sync=False``, many appends share a write. O(records)."""
         new, lines = self._ledger.place(appends)
         if new:
             self._append(new, sealed_lines(lines), sync=sync)
@@ -166,7 +166,7 @@ class NdjsonLog(BaseLog):
             self._size += size
 
     def _note_pending_written(self, size: int) -> None:
-        """Note that what is pending is in the file."""
+        """Note that the pending records are in the file."""
         records = self._pending
         with self._lock:
             self._blocks.note_all(records)
@@ -175,7 +175,7 @@ class NdjsonLog(BaseLog):
             self._pending, self._pending_lines = [], bytearray()
 
     def _acknowledge(self) -> None:
-        """Have what is pending on disk, all of it or nothing. On a LogError it is pending still."""
+        """Bring the pending records to disk, all or none. On a LogError they stay pending."""
         if self._draft is not None:
             self._spill()
             draft = self._draft
@@ -189,19 +189,19 @@ class NdjsonLog(BaseLog):
             self._note_pending_written(len(lines))
 
     def _spill(self) -> None:
-        """Write what is pending to the draft; on a LogError it is pending still."""
+        """Write the pending records to the draft; on a LogError they stay pending."""
         with self._translate_errors():
             if self._draft is None:
-                self._draft = self._begun_draft()
-            elif self._draft.tell() != self._size:  # what a write left that failed
+                self._draft = self._new_draft()
+            elif self._draft.tell() != self._size:  # a failed write left bytes there
                 self._draft.seek(self._size)
                 self._draft.truncate()
             _write_whole(self._draft, self._pending_lines)
         if self._pending:
             self._note_pending_written(len(self._pending_lines))
 
-    def _begun_draft(self) -> FileIO:
-        """Return a copy of the file, locked, to be written on. Raises OSError."""
+    def _new_draft(self) -> FileIO:
+        """Return a copy of the file, locked, to write on. Raises OSError."""
         draft = _draft_of(self.path)
         file = new_file(draft)
         try:
@@ -217,19 +217,19 @@ class NdjsonLog(BaseLog):
         return file
 
     def _drop_draft(self) -> None:
-        """Let go of the draft, if there is one."""
+        """Delete the draft, if there is one."""
         if self._draft is not None:
             if _is_at(self._draft, draft := _draft_of(self.path)):
-                with suppress(OSError):  # what is left is written over by the next one
+                with suppress(OSError):  # the next draft overwrites it
                     draft.unlink()
             self._draft.close()
             self._draft = None
 
     def _write(self, data: bytes) -> None:
-        """Write after the last seal, and have it on disk; on failure leave the file as it was. Raises LogError."""
+        """Write after the last seal, and sync; on failure restore the file's length. Raises LogError."""
         with self._translate_errors():
             self._check_size()
-            if self._is_torn:  # nothing is written over what may be left of another write
+            if self._is_torn:  # never write over the remains of another write
                 self._cut_off()
             try:
                 _write_whole(self._file, data)
@@ -237,23 +237,23 @@ class NdjsonLog(BaseLog):
                 self._check_place(self._size + len(data))
             except (OSError, LogError):
                 self._is_torn = True
-                with suppress(OSError, LogError):  # else before the next write
+                with suppress(OSError, LogError):  # retried before the next write
                     self._cut_off()
                 raise
 
     def _check_size(self) -> None:
-        """Check that nothing would be written after a part that is gone. Raises LogError."""
+        """Check that the file is not shorter than its last seal. Raises LogError."""
         if os.fstat(self._file.fileno()).st_size < self._size:
             self._check_place(self._size)
 
     def _check_place(self, size: int = 0) -> None:
-        """Check that the open file is the one that the path names, and no shorter than this. Raises LogError.
+        """Check that the path still names the open file, and that it has at least this size. Raises LogError.
 
-        What is written to another one nobody would find. It costs a hundredth of what a disk takes.
+        Nobody would find what is written to another file. The check costs 1 % of a disk sync.
         """
         own = os.fstat(self._file.fileno())
         try:
-            there = os.stat(self.name)  # noqa: PTH116 - a path object would double what it costs
+            there = os.stat(self.name)  # noqa: PTH116 - a Path object would double the cost
         except FileNotFoundError:
             what = "was moved away" if own.st_nlink else "was removed"
             raise LogError(f"{self.path}: the log {what}: nothing more is written until it is back") from None
@@ -265,16 +265,17 @@ class NdjsonLog(BaseLog):
             raise LogError(f"{self.path}: the log {what}: nothing more is written; close it, and open it again")
 
     def _cut_off(self) -> None:
-        """Cut off what a write left that failed. Raises OSError, and LogError where a part before it is gone."""
+        """Truncate the remains of a failed write. Raises OSError, and LogError if the part before them is gone."""
         self._check_size()
         self._file.seek(self._size)
         self._file.truncate()
         self._is_torn = False
 
     def recover(self) -> None:
-        """Be what the file says, where a call was interrupted; else do nothing. O(records). Raises LogError.
+        """Rebuild the state in memory from the file if a call was interrupted; else do nothing.
 
-        What is sealed and whole counts; what was not acknowledged yet is taken back.
+        O(records). Records with a correct seal count; appends that were not acknowledged are rolled back. Raises
+        LogError.
         """
         if not self._is_interrupted:
             return
@@ -291,28 +292,28 @@ class NdjsonLog(BaseLog):
         self._is_interrupted = False
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
-        """Copy the records of another log into this one, which is empty: each at its place. O(records)."""
+        """Copy all records of another log into this empty one, with their positions. O(records). Raises LogError."""
         with self._translate_errors():
-            self._rewrite(taken_header(self.header, header), iter(records))
+            self._rewrite(copied_header(self.header, header), iter(records))
 
     def roll_back(self) -> None:
-        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        """Roll back appends that were not acknowledged, and close the log; delete it if this object created it."""
         with self._translate_errors():
             self._drop_draft()
             if self._is_new and _is_at(self._file, self.path):
-                self.path.unlink(missing_ok=True)  # while it is locked
+                self.path.unlink(missing_ok=True)  # while the lock is held
             self._close()
 
     def _remove(self, removable: Removal) -> None:
-        """Write the file anew; it takes the place of the old one when it is on disk."""
+        """Write a new file without the removed records; it replaces the old one once it is on disk."""
         rest = (r for r in self.read_kept() if r.version >= removable.versions.get(r.alloc, 0))
         with self._translate_errors():
             self._rewrite(msgspec.structs.replace(self.header, compacted=removable.compacted), rest)
 
     def _rewrite(self, header: LogHeader, records: Iterator[Record]) -> None:
-        """Write the log anew, and put it in the place of the old one: the one or the other is there, and whole."""
+        """Write a new file for the log, and replace the old one atomically."""
         draft = _draft_of(self.path)
-        file = self._anew = new_file(draft)
+        file = self._replacement = new_file(draft)
         try:
             take_mode(file, self._file)
             lock(file, draft)
@@ -334,11 +335,11 @@ class NdjsonLog(BaseLog):
             raise
 
     def _replace_by(self, file: FileIO, content: Content | None = None) -> None:
-        """Put the draft in the place of the file, and know what is in it, where that is something else."""
-        path = self.path.resolve()  # where a link leads
+        """Replace the file by the draft, and, if given, the contents in memory."""
+        path = self.path.resolve()  # the target, if the path is a symbolic link
         self._check_place()
         try:
-            with self._lock:  # who has begun to read goes on with the old file
+            with self._lock:  # readers that have begun continue with the old file
                 _draft_of(self.path).replace(path)
                 self._file.close()
                 self._file = file
@@ -349,7 +350,7 @@ class NdjsonLog(BaseLog):
             if _is_at(file, path):
                 self._file, self._draft, self._is_interrupted = file, None, True
             raise
-        with suppress(OSError):  # the old one and the new one are both whole
+        with suppress(OSError):  # the old file and the new one are both intact
             sync_folder(path)
 
     def _close(self) -> None:
@@ -358,25 +359,26 @@ class NdjsonLog(BaseLog):
         self._file.close()
 
     def _disown(self) -> None:
-        """Let go of the files, whose locks would last as long as this process; their owner holds them still."""
-        for file in (self._file, self._draft, self._anew):
+        """Close the files, whose locks would last as long as this process; the owner keeps its locks."""
+        for file in (self._file, self._draft, self._replacement):
             if file is not None:
                 file.close()
 
     # --- reading ---
 
     def knows(self, id: str) -> bool:
-        """Tell whether a record of this ID was appended. O(1)."""
+        """Tell whether the log has a record with this ID. O(1)."""
         return id in self._ledger.ids
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where none was appended. O(1)."""
+        """Return the `event_digest` of the record with this ID; None if there is none. O(1)."""
         return self._ledger.digest_of(id)
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
         """Yield the records of one allocation after a version. O(bytes from its first record to its last).
 
-        Only the lines that name the allocation are decoded. Any thread may read, as `read_all` says.
+        Only lines with the allocation's ID are decoded. Any thread may read, as with `read_all`. Raises Gone where
+        records were compacted.
         """
         newest, version = self._ledger.seq, after_version
         alloc_text = msgspec.json.encode(alloc)
@@ -388,25 +390,25 @@ class NdjsonLog(BaseLog):
         for record in self._records(lambda of_blocks: of_blocks.span(alloc), of_it):
             if record.alloc == alloc and version < record.version and record.seq <= newest:
                 if record.version != version + 1:
-                    raise hole(self.header, str(self.path), alloc, version + 1, record.version)
+                    raise hole_error(self.header, str(self.path), alloc, version + 1, record.version)
                 version = record.version
                 yield record
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield all records after a position. O(records that are read), in constant memory.
+        """Yield all records after a position. O(records read), in constant memory.
 
-        Any thread may read while another appends: it gets what was appended before it began, and nothing of what an
-        append that fails leaves in the file for a moment.
+        Raises Gone where they were compacted. Any thread may read while another appends. It gets the records appended
+        before it began, and none of a failing append.
         """
         check_whole(self.header, str(self.path), after_seq)
         for record in self.read_kept(after_seq):
-            if record.seq != after_seq + 1:  # removed since
-                raise hole(self.header, str(self.path), None, after_seq + 1, record.seq)
+            if record.seq != after_seq + 1:  # compacted since
+                raise hole_error(self.header, str(self.path), None, after_seq + 1, record.seq)
             after_seq = record.seq
             yield record
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield the records after a position that are there. O(records that are read). Any thread may read."""
+        """Yield the stored records after a position, skipping compacted ones. O(records read). Any thread may read."""
         newest = self._ledger.seq
         if after_seq >= newest:
             return
@@ -419,7 +421,7 @@ class NdjsonLog(BaseLog):
     def _records(
         self, span: Callable[[Blocks], tuple[int, int | None]], narrow: Callable[[Run], Run] = lambda run: run
     ) -> Iterator[Record]:
-        """Yield the records from one block of the file to another; ``narrow`` says which lines. Raises LogError."""
+        """Yield the records in a range of blocks; ``narrow`` selects lines before they are decoded. Raises LogError."""
         with self._lock:
             pending = self._pending.copy()
             first, last = span(self._blocks)
@@ -439,7 +441,7 @@ class NdjsonLog(BaseLog):
         yield from pending
 
     def _opened(self) -> BinaryIO:
-        """Return the file of the log, to be read. Raises LogError where its path does not name it any more."""
+        """Open the log's file for reading. Raises LogError if another file is at its path."""
         path, own = (self.path, self._file) if self._draft is None else (_draft_of(self.path), self._draft)
         with self._translate_errors("read"):
             file = path.open("rb")
@@ -450,7 +452,7 @@ class NdjsonLog(BaseLog):
 
 
 def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reader | None = None) -> Content:
-    """Read a file of lines, and check that it is a log that can go on. O(records). Raises LogError and DialectError."""
+    """Read a file of lines, and check that it is a log to append to. O(records). Raises LogError and DialectError."""
     name = str(path)
     ledger = Ledger()
     try:
@@ -484,7 +486,7 @@ _RECORDS_AT_ONCE: Final = 256
 
 
 def _empty_content(header: LogHeader, size: int | None = None) -> Content:
-    """Return what is known of a file that has no records yet, but a header (of so many bytes)."""
+    """Return the contents of a file with a header (of so many bytes) and no records."""
     of_blocks = Blocks()
     size = len(header_line(header)) if size is None else size
     of_blocks.begin(size)
@@ -492,7 +494,7 @@ def _empty_content(header: LogHeader, size: int | None = None) -> Content:
 
 
 def _draft_of(path: Path) -> Path:
-    """Return where the file is drafted that takes the place of a log: in the same folder, wherever a link leads."""
+    """Return the path of the draft of a log: beside the log's file, also when the path is a symbolic link."""
     return (real := path.resolve()).with_name(f"{real.name}-new")
 
 
@@ -505,12 +507,12 @@ def _is_at(file: FileIO, path: Path) -> bool:
 
 
 def _sealed(records: Sequence[Record]) -> bytes:
-    """Return the lines of records that are written together."""
+    """Return the sealed lines of records that are written together."""
     return sealed_lines(map(_encode, records))
 
 
 def _write_whole(file: FileIO, data: bytes | bytearray) -> int:
-    """Write all of it, however little the system takes at once; return how much that was."""
+    """Write all bytes, in as many calls as the system needs; return their number."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -518,7 +520,7 @@ def _write_whole(file: FileIO, data: bytes | bytearray) -> int:
 
 
 def _check_appendable(stream: BinaryIO, name: str) -> None:
-    """Refuse to append to anything but a plain log. Raises SourceError."""
+    """Check that a file is an uncompressed log. Raises SourceError."""
     if isinstance(stream, gzip.GzipFile):
         raise SourceError(name, "a compressed log can be read, not appended to")
     if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
@@ -526,9 +528,9 @@ def _check_appendable(stream: BinaryIO, name: str) -> None:
 
 
 def _own_file(path: Path) -> FileIO:
-    """Open the file of a log and lock it, whole as it is; again where it was removed or replaced meanwhile."""
+    """Open and lock the file of a log; retry if it was removed or replaced meanwhile."""
     while True:
-        file = own_file(os.path.realpath(path))  # the name of a log itself may be a link
+        file = own_file(os.path.realpath(path))  # the log's own name may be a symbolic link
         try:
             lock(file, path)
             if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):

@@ -1,4 +1,4 @@
-"""Where the records of a log stand in its file: sparse, so that a log of any size is read from any place at once."""
+"""The offsets of a log's records in its file: a sparse table, so that reading can start near any position."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LAST_BLOCK: Final = (1 << _SPAN_BITS) - 1
 
 
 class Blocks:
-    """Where the records stand in the file: a sparse table of positions, and of the blocks of each allocation.
+    """A sparse table from positions to file offsets, and from allocations to blocks.
 
-    It keeps two integers for each 256 KiB of file, and one for each allocation.
+    It stores two integers for each 256 KiB of file, and one for each allocation.
     """
 
     def __init__(self) -> None:
@@ -29,17 +29,18 @@ class Blocks:
         """The position before each block."""
         self._offsets = array("Q")
         self._spans: dict[str, int] = {}
-        """The first and the last block of each allocation, as one integer: smaller than a pair."""
+        """The first and the last block of each allocation, packed into one integer, which takes less memory than a
+        pair."""
         self._bytes = 0
-        """How much of the newest block is there."""
+        """The size of the newest block so far."""
 
     def begin(self, offset: int) -> None:
-        """Begin with the records that stand after the header."""
+        """Start with the first record, at this offset."""
         self._seqs.append(0)
         self._offsets.append(offset)
 
     def note_all(self, records: Sequence[Record]) -> None:
-        """Remember that records stand in the newest block. O(records)."""
+        """Note records of the newest block. O(records)."""
         block, spans = len(self._seqs) - 1, self._spans
         for alloc in {record.alloc for record in records}:
             span = spans.get(alloc)
@@ -49,7 +50,7 @@ class Blocks:
                 spans[alloc] = span & ~_LAST_BLOCK | block
 
     def end(self, seq: int, size: int) -> None:
-        """Remember that so many bytes were added, up to a position; a block that is full is followed by another."""
+        """Note that the file grew by so many bytes, up to a position; a full block is closed, and the next begins."""
         self._bytes += size
         if self._bytes >= BLOCK_BYTES:
             offset = self._offsets[-1] + self._bytes
@@ -58,7 +59,7 @@ class Blocks:
             self._seqs.append(seq)
 
     def of(self, seq: int) -> int:
-        """Return the block in which the record after a position stands."""
+        """Return the block with the record after a position."""
         return max(bisect_right(self._seqs, seq) - 1, 0)
 
     def span(self, alloc: str) -> tuple[int, int]:
@@ -67,16 +68,16 @@ class Blocks:
         return span >> _SPAN_BITS, span & _LAST_BLOCK
 
     def start(self, block: int) -> tuple[int, int]:
-        """Return where a block begins, and the position before it."""
+        """Return the offset of a block, and the position before it."""
         return self._offsets[block], self._seqs[block]
 
     def end_of(self, block: int) -> int:
-        """Return where a block ends; the newest one has no end."""
+        """Return the end of a block; the newest has none."""
         return self._offsets[block + 1] if block + 1 < len(self._offsets) else sys.maxsize
 
 
 class Part:
-    """A part of a file, read by its place: a fork that reads on moves nobody else's."""
+    """A part of a file, read with pread: a fork that reads on moves nobody else's file position."""
 
     def __init__(self, file: BinaryIO, start: int, end: int) -> None:
         self._file = file
@@ -84,11 +85,11 @@ class Part:
         self._end = end
 
     def read(self, size: int) -> bytes:
-        """Read so much, or what is left."""
+        """Read so many bytes, or the remaining ones."""
         size = min(size, self._end - self._start)
         if hasattr(os, "pread"):
             data = os.pread(self._file.fileno(), size, self._start)
-        else:  # on Windows, where nothing forks
+        else:  # on Windows, which has no forks
             self._file.seek(self._start)
             data = self._file.read(size)
         self._start += len(data)

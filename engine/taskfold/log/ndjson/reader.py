@@ -1,4 +1,4 @@
-"""A log in a file of JSON lines that is only read, and followed as another process writes it."""
+"""A read-only log in a file of JSON lines, followed while another process writes it."""
 
 from __future__ import annotations
 
@@ -23,64 +23,64 @@ __all__ = ["NdjsonReader"]
 
 
 class NdjsonReader(FileReader, NdjsonLog):
-    """A log in a file of JSON lines that is only read. Opening reads it once (O(records))."""
+    """A read-only log in a file of JSON lines. Opening reads it once (O(records))."""
 
     def __init__(self, path: str | Path, *, reader: Reader | None = None) -> None:
-        """Open a log; ``reader`` takes in its records as they are read. Raises LogError."""
+        """Open a log; its records are passed to ``reader`` as they are read. Raises LogError."""
         self._begin_reading(path)
         self._lock = threading.Lock()
         self._pending = []
         self._is_interrupted = False
         self._has_tail = False
-        """There is something at the end that may be acknowledged yet."""
+        """The file has bytes after the last seal, which may be acknowledged later."""
         self._newest: Record | None = None
-        self._last_looks: tuple[int, ...] = ()
-        self._file = self._begin_anew(reader)
+        self._last_state: tuple[int, ...] = ()
+        self._file = self._read_from_start(reader)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _disown(self) -> None:
         self._file.close()
 
     def newest(self) -> int:
-        """Take in what is new, and return the position of the newest record. O(what is new). Raises LogError."""
-        with self._taking:
+        """Read the new records, and return the position of the newest. O(new records). Raises LogError."""
+        with self._reading_lock:
             try:
-                self._take_in()
+                self._read_new()
             except TaskfoldError:
                 raise
-            except BaseException:  # what is known may not fit what was read
+            except BaseException:  # the state in memory may not match the file
                 self._is_interrupted = True
                 raise
         return self.seq
 
-    def _take_in(self) -> None:
+    def _read_new(self) -> None:
         status = self._stat()
         if self._is_interrupted or not os.path.samestat(status, os.fstat(self._file.fileno())):
-            before, self._file = self._file, self._begin_anew()
+            before, self._file = self._file, self._read_from_start()
             before.close()
         elif status.st_size < self._size:
             raise LogError(f"{self.path}: the log was cut off at byte {status.st_size}, and had {self._size}")
-        elif self._has_tail or _looks_of(status) != self._last_looks:
-            self._read_on()
-            self._last_looks = _looks_of(status)
+        elif self._has_tail or _state_of(status) != self._last_state:
+            self._read_more()
+            self._last_state = _state_of(status)
         self._is_interrupted = False
 
     def _is_changed(self) -> bool:
         with suppress(LogError):
-            return _looks_of(self._stat()) != self._last_looks
+            return _state_of(self._stat()) != self._last_state
         return True
 
-    def _begin_anew(self, reader: Reader | None = None) -> FileIO:
-        """Read the file from its beginning: the first time, and when a compaction has put another in its place."""
+    def _read_from_start(self, reader: Reader | None = None) -> FileIO:
+        """Read the file from its beginning: at first, and after a compaction replaced it."""
         before_it, look = self._newest, _Look(self._newest, reader)
         while True:
             with self._translate_errors("read"):
                 file = FileIO(self.path)
             try:
-                looks = _looks_of(os.fstat(file.fileno()))
+                state = _state_of(os.fstat(file.fileno()))
                 whole = read_content(self.path, reader=look)
                 if before_it is not None:
                     self._check_same(whole, before_it, look.same)
@@ -89,22 +89,22 @@ class NdjsonReader(FileReader, NdjsonLog):
             except BaseException:
                 file.close()
                 raise
-            file.close()  # it was replaced in between
+            file.close()  # it was replaced meanwhile
         with self._lock:
             self.header, self._ledger, self._blocks, self._size = whole
-            self._newest, self._last_looks, self._has_tail = look.newest, looks, True
+            self._newest, self._last_state, self._has_tail = look.newest, state, True
         return file
 
     def _check_same(self, whole: Content, last_read: Record, same: Record | None) -> None:
-        """Check that a log is the one that was read before, however much was removed since. Raises LogError."""
+        """Check that a file is the log that was read before, or a compaction of it. Raises LogError."""
         is_of_it = is_of_same_log(whole.header, self.header)
         is_kept = same == last_read if same is not None else last_read.seq <= whole.ledger.compacted_seq
         versions, now = self._ledger.versions.items(), whole.ledger.versions
         if not (is_of_it and is_kept and all(now.get(alloc, 0) >= version for alloc, version in versions)):
             raise LogError(f"{self.path}: another log is there now: close this one, and open it again")
 
-    def _read_on(self) -> None:
-        """Read what is sealed after what was read."""
+    def _read_more(self) -> None:
+        """Read the lines sealed since the last reading."""
         self._has_tail = False
         with self._opened() as file:
             reader: Any = Part(file, self._size, os.fstat(file.fileno()).st_size)
@@ -126,15 +126,15 @@ class NdjsonReader(FileReader, NdjsonLog):
         self._has_tail = True
 
     def _opened(self) -> BinaryIO:
-        """Return the file that was read, to be read again, whatever the path names by now."""
+        """Duplicate the file that was read, even if the path names another one now."""
         with self._translate_errors("read"):
             if hasattr(os, "pread"):
                 return os.fdopen(os.dup(self._file.fileno()), "rb")
-            return self.path.open("rb")  # on Windows, where none is replaced while it is open
+            return self.path.open("rb")  # on Windows, where an open file cannot be replaced
 
 
 class _Look:
-    """What is remembered of a file that is read from its beginning: its newest record, and the one of a known place."""
+    """A look at a file from its beginning: remembers its newest record, and the record at a known position."""
 
     def __init__(self, last_read: Record | None, reader: Reader | None) -> None:
         self._seq = 0 if last_read is None else last_read.seq
@@ -157,6 +157,6 @@ class _Look:
             self._reader.take(records)
 
 
-def _looks_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return what tells a file that was written from what it was."""
+def _state_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return the values that change when a file is written or replaced."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

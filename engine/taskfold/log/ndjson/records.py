@@ -1,4 +1,4 @@
-"""The lines of an NDJSON log: its header, the runs of lines that are sealed together, and the records in them."""
+"""The parts of an NDJSON log: the header, the runs of lines sealed together, and their records."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = [
 
 
 def tail_note(name: str, tail: Tail) -> str:
-    """Say what was not read at the end of a log."""
-    return f"{name}: {len(tail.data)} bytes after byte {tail.offset} were never acknowledged, and were passed over"
+    """Return the note that the end of a log was not read."""
+    return f"{name}: {len(tail.data)} bytes after byte {tail.offset} were never acknowledged, and were skipped"
 
 
 def read_records(
     stream: BinaryIO, name: str, on_tail: Callable[[Tail], None] = lambda _: None
 ) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of an NDJSON log, and its records in blocks, read as they are asked for. O(records).
+    """Return the header of an NDJSON log, and its records in blocks, read lazily. O(records), in constant memory.
 
-    It needs constant memory. Raises SourceError, naming the line, for a line that is neither, and for damage;
-    ``on_tail`` is told of what was never acknowledged at the end, and is not read.
+    Raises SourceError, naming the line, for an invalid line and for damage. ``on_tail`` is called with a torn write at
+    the end.
     """
     header, runs = opened(stream, name, on_tail)
     return header, (records for run in runs for records in decoded(run, name, header.taskfold))
 
 
 def opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[Run]]:
-    """Return the header of a log, and what comes after it. Raises SourceError."""
+    """Return the header of a log, and the runs of lines after it. Raises SourceError."""
     of_blocks = blocks(stream, name)
     _, first = next(of_blocks, (1, b""))
     line, newline, rest = first.partition(b"\n")
@@ -60,7 +60,7 @@ def runs_of(
     offset: int = 0,
     on_tail: Callable[[Tail], None] = lambda _: None,
 ) -> Iterator[Run]:
-    """Yield whole lines of a log, checked where its format has seals. Raises SourceError."""
+    """Yield whole lines of a log, with their seals checked if its format has seals. Raises SourceError."""
     if header.taskfold != UNSEALED:
         yield from Sealed(name, offset, is_record=is_record, on_tail=on_tail).runs(of_blocks)
     else:
@@ -70,7 +70,7 @@ def runs_of(
 def unsealed_runs(
     of_blocks: Iterable[tuple[int, bytes]], offset: int, on_tail: Callable[[Tail], None]
 ) -> Iterator[Run]:
-    """Yield the whole lines of a log that has no seals, whose first stands at this byte."""
+    """Yield the whole lines of a log without seals, whose first line is at this offset."""
     for number, block in of_blocks:
         end = block.rfind(b"\n") + 1
         yield Run(number, block[:end], end)
@@ -80,7 +80,7 @@ def unsealed_runs(
 
 
 def is_record(line: bytes) -> bool:
-    """Tell whether a line is a record, and nothing more."""
+    """Tell whether a line is a record."""
     try:
         decoder().decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -89,7 +89,7 @@ def is_record(line: bytes) -> bool:
 
 
 def decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
-    """Yield the records of a run that is of a format."""
+    """Decode the records of a run in a given format."""
     bring = upcaster(source)
     try:
         _check_utf8(run.lines)
@@ -99,13 +99,13 @@ def decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
 
 
 def _check_utf8(text: bytes) -> None:
-    """Check what is not decoded, since it stays JSON text, as well. Raises UnicodeDecodeError."""
+    """Check text that the decoder keeps as raw JSON. Raises UnicodeDecodeError."""
     if not text.isascii():
         text.decode()
 
 
 def _one_by_one(run: Run, name: str, bring: Callable[[bytes], bytes] | None) -> Iterator[Record]:
-    """Yield the records of a run up to the line that cannot be read, and name that line."""
+    """Decode a run record by record, up to the line that is invalid. Raises SourceError with its number."""
     for place, line in enumerate(run.lines.split(b"\n"), start=run.line):
         if line.strip():
             try:

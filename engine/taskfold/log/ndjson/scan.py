@@ -1,4 +1,4 @@
-"""Scanning a file of JSON lines: all of it, where reading would end at what is damaged."""
+"""Scanning a file of JSON lines: the whole file, where reading would stop at damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from taskfold.log.damage import Damage, LogCheck, Scanned, stand_in
+from taskfold.log.damage import Damage, LogCheck, Scanned, placeholder_header
 from taskfold.log.header import UNSEALED, is_header, read_header
 from taskfold.log.lines import blocks, open_bytes
 from taskfold.log.ndjson.offsets import Part
@@ -29,7 +29,7 @@ __all__ = ["scan"]
 def scan(
     name: str, dialect: str | Dialect | None = None, *, is_thorough: bool = False
 ) -> tuple[LogCheck, Iterator[Scanned]]:
-    """Return the header, and all that a log has, whole or not. Raises SourceError."""
+    """Return a check to be filled, and everything in a log: records and damage. Raises SourceError."""
     scanned = _lines(name, dialect, is_thorough=is_thorough)
     check = next(scanned)
     assert isinstance(check, LogCheck)
@@ -37,9 +37,9 @@ def scan(
 
 
 def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> Iterator[LogCheck | Scanned]:
-    """Yield what is to be said of a log, and then its records and what is damaged, in the order of the file.
+    """Yield a check to be filled, and then records and damage in file order.
 
-    The file is opened once: standard input and pipes cannot be read again.
+    The file is opened once, since standard input and pipes cannot be read again.
     """
     damaged: list[Damage] = []
     with open_bytes(name) as stream:
@@ -52,8 +52,8 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
         except SourceError as error:
             if dialect is None and not (is_thorough and _is_damaged_header(first + newline)):
                 raise
-            # Which format it is, is told by whether there are seals.
-            header = stand_in(dialect, UNSEALED if rest and unsealed(rest) == rest else FORMAT)
+            # The presence of seals shows the format.
+            header = placeholder_header(dialect, UNSEALED if rest and unsealed(rest) == rest else FORMAT)
             damaged.append(Damage(message=_without(error, name), line=1, offset=0))
         check = LogCheck(name=name, header=header)
         yield check
@@ -61,7 +61,7 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
         def on_tail(tail: Tail) -> None:
             check.unacknowledged_bytes = len(tail.data)
 
-        def on_damage(error: SourceError, offset: int, data: bytes, is_readable: bool) -> bytes:  # noqa: FBT001 - as it is called
+        def on_damage(error: SourceError, offset: int, data: bytes, is_readable: bool) -> bytes:  # noqa: FBT001 - a callback
             good = good_end(data)
             bad = data.count(b"\n", 0, len(data) - len(good))
             message = f"{_without(error, name)} ({bad} lines were written together)"
@@ -77,14 +77,14 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
                 damaged.clear()
                 yield from _of_run(run, check.header.taskfold, None if has_seals else start)
                 start += run.size
-        except SourceError as error:  # a compressed file that is cut off, a disk that fails
+        except SourceError as error:  # a truncated gzip file, or a failing disk
             message = f"{_without(error, name)}; nothing after it was read"
             damaged.append(Damage(message=message, line=error.line, is_unreadable=True))
         yield from damaged
 
 
 def _as_it_is(stream: BinaryIO) -> Any:
-    """Return what ends where a file ends now, whatever is appended to it meanwhile; a pipe ends where it ends."""
+    """Return a stream that ends where a file ends now, even if it grows; a pipe is unchanged."""
     if isinstance(stream, gzip.GzipFile):
         return stream
     status = os.fstat(stream.fileno())
@@ -92,14 +92,14 @@ def _as_it_is(stream: BinaryIO) -> Any:
 
 
 def _header(first: bytes, name: str, dialect: str | Dialect | None) -> LogHeader:
-    """Return the header that the first line says. Raises SourceError."""
+    """Decode the header in the first line. Raises SourceError."""
     if dialect is None and not is_header(first):
         raise SourceError(name, "is not a taskfold log")
     return read_header(first, name)
 
 
 def _is_damaged_header(first: bytes) -> bool:
-    """Tell whether a line that begins as a header is not as it was written, and not merely of another taskfold."""
+    """Tell whether a header line is damaged, rather than of another version of taskfold."""
     match = re.match(rb'\{"taskfold":([0-9]{1,9}),', first)
     source = int(match[1]) if match else 0
     if source == UNSEALED:
@@ -112,7 +112,7 @@ def _is_damaged_header(first: bytes) -> bool:
 
 
 def _of_run(run: Run, source: int, offset: int | None) -> Iterator[Scanned]:
-    """Yield the records of whole lines, and those lines that are none; ``offset`` is where they stand, if known."""
+    """Yield the records of whole lines, and damage for invalid ones; ``offset`` is their file offset, if known."""
     decode = record_decoder(source)
     for line, text in enumerate(run.lines.split(b"\n"), start=run.line):
         if text.strip():
@@ -126,5 +126,5 @@ def _of_run(run: Run, source: int, offset: int | None) -> Iterator[Scanned]:
 
 
 def _without(error: SourceError, name: str) -> str:
-    """Return what an error says, without where."""
+    """Return an error's text without the location."""
     return str(error).removeprefix(name).partition(": ")[2]

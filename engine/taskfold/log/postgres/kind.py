@@ -1,4 +1,4 @@
-"""PostgreSQL as a kind of store: the one to share. It needs psycopg, which is imported when it is used."""
+"""PostgreSQL as a kind of store: for logs that several processes share. It needs psycopg, imported on demand."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class _Postgres(StoreKind):
         return PostgresReader(name)
 
     def read(self, name: str, label: str = "") -> tuple[LogHeader, Iterator[list[Record]]]:
-        del label  # a URL is shown without what it keeps secret
+        del label  # the name shown for a URL has no secrets
         _check_source(name)
         from taskfold.log.postgres.tables import read_postgres
 
         return read_postgres(name)
 
     def matching(self, name: str, prefix: str, label: str = "") -> tuple[LogHeader, dict[str, list[Record]]]:
-        del label  # a URL is shown without what it keeps secret
+        del label  # the name shown for a URL has no secrets
         _check_source(name)
         from taskfold.log.postgres.tables import read_matching
 
@@ -88,13 +88,13 @@ class _Postgres(StoreKind):
         _check_source(name)
         from taskfold.log.postgres.tables import scan_postgres
 
-        del is_thorough  # the server looks after its files
+        del is_thorough  # the server checks its own files
         header, rows = scan_postgres(name)
         return LogCheck(name=shown_name(name), header=header), records_of_rows(rows, header)
 
 
 def _check_psycopg(name: str) -> None:
-    """Say what must be installed where it is not. Raises LogError."""
+    """Check that psycopg is installed. Raises LogError with the command that installs it."""
     from importlib.util import find_spec
 
     if find_spec("psycopg") is None:
@@ -102,7 +102,7 @@ def _check_psycopg(name: str) -> None:
 
 
 def _check_source(name: str) -> None:
-    """Say what must be installed where it is not. Raises SourceError."""
+    """Check that psycopg is installed. Raises SourceError with the command that installs it."""
     try:
         _check_psycopg(name)
     except LogError as error:

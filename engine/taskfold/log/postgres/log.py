@@ -1,10 +1,10 @@
-"""A log in a PostgreSQL database: the one to share. Any number of processes write it, and hear of each other.
+"""A log in a PostgreSQL database, shared by any number of processes, which are notified of each other's appends.
 
-Whoever appends holds the row with the newest position until what it wrote is committed. So positions are given in the
-order of the commits, without a hole, and no reader passes over what is committed late. The price is that appends come
-one after the other, whoever makes them: many records in one append cost little more than one.
+An append locks the row with the newest position until its commit. So positions follow the order of commits, without a
+hole, and no reader misses a late commit. The price is that appends of all processes run one after the other; many
+records in one append cost little more than one.
 
-The tables are in the schema that the connection finds first: a log is a database, or a schema
+The tables are in the first schema of the connection's search path: a log is a database, or a schema
 (``postgresql://host/database?options=-csearch_path%3Dtasks``). Needs psycopg: ``pip install 'taskfold[postgres]'``.
 """
 
@@ -28,15 +28,15 @@ from msgspec import UNSET
 from taskfold.log._base import BaseLog
 from taskfold.log.contract import (
     Append,
+    HoleCheck,
     Ledger,
-    OnHole,
     Removal,
     check_whole,
-    hole,
-    kept_hole,
+    copied_header,
+    current_header,
+    hole_check,
+    hole_error,
     newest,
-    present,
-    taken_header,
 )
 from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.header import header_text
@@ -52,27 +52,27 @@ __all__ = ["PostgresLog"]
 
 _CHANNEL: Final = "taskfold"
 _ROWS_WITH_COMMIT: Final = 16
-"""Up to how many rows go in one message with the commit; more are copied before it, which is faster for many."""
+"""Up to so many rows share one message with the commit; more are copied before it, which is faster for many."""
 _ROWS_PER_COPY: Final = 10_000
-"""How many records that nobody waits for are kept before they are sent."""
+"""How many unacknowledged records are collected before they are sent."""
 _MOST_CACHED: Final = 10_000
-"""How many IDs and versions are kept at most between two appends: what is not among them is asked for."""
+"""The most IDs and versions cached between two appends; others are queried."""
 _READERS_KEPT: Final = 4
-"""How many connections that read are kept open for the next reading."""
+"""How many idle reading connections are kept open."""
 
 
 @cache
 def _commit_of(rows: int) -> bytes:
-    """Return the statements that write so many rows, move the head, wake who listens, and commit."""
+    """Return the statements that insert so many rows, advance the head, notify listeners, and commit."""
     insert = f"{tables.INSERT} {', '.join([tables.ROW] * rows)}; " if rows else ""
-    return f"{insert}UPDATE taskfold_head SET seq = %s; NOTIFY {_CHANNEL}; COMMIT".encode()  # noqa: S608 - no value is in it
+    return f"{insert}UPDATE taskfold_head SET seq = %s; NOTIFY {_CHANNEL}; COMMIT".encode()  # noqa: S608 - it has no values
 
 
-class _Known(Ledger):
-    """What the log must remember, as long as nobody else writes it."""
+class _CachedLedger(Ledger):
+    """A ledger that caches the database, valid as long as no other process writes."""
 
     def look_up(self, connection: Connection, appends: Sequence[Append]) -> None:
-        """Learn what these appends are checked against; at most three questions, whatever they are."""
+        """Load everything that these appends are checked against, in at most three queries."""
         records = [record for append in appends for record in append.records]
         allocs = [append.alloc for append in appends if append.alloc not in self.versions]
         if allocs:
@@ -91,13 +91,13 @@ class _Known(Ledger):
             rows = connection.execute(query, [list(imported)]).fetchall()
             self._imported.update((alloc, (index, ordinal)) for alloc, index, ordinal in rows)
 
-    def let_go(self) -> None:
-        """Forget, where much is kept, what the database can be asked for: nothing may be pending."""
+    def trim(self) -> None:
+        """Empty a large cache; no record may be pending."""
         if max(len(self.ids), len(self.versions)) > _MOST_CACHED:
             self.forget()
 
     def forget(self) -> None:
-        """Look everything up again: somebody else has written, or what was noted was taken back."""
+        """Empty the cache, after a write of another process or a rollback."""
         self.ids.clear()
         self.versions.clear()
         self._imported.clear()
@@ -109,26 +109,26 @@ class PostgresLog(BaseLog):
     One thread at a time writes through one object; any thread may read.
     """
 
-    _ledger: _Known
+    _ledger: _CachedLedger
 
     def __init__(self, url: str, dialect: str | Dialect | None = None, region: str = "global") -> None:
-        """Open a log, or begin one where the database has none, for which the dialect must be named.
+        """Open a log, or create it, for which the dialect must be given.
 
-        Raises LogError when the database cannot be reached or used, and DialectError when it is of another dialect.
+        Raises LogError when the database cannot be reached or used, and DialectError when the log has another dialect.
         """
         self.name = shown_name(url)
         self._own(self.name)
         self.location = url
-        self._ledger = _Known()
+        self._ledger = _CachedLedger()
         self._depth = 0
         self._pending: list[Entry] = []
-        """Records that were appended, and not sent yet."""
+        """Records that were appended, and not sent."""
         self._is_sent = False
-        """Records were sent, and not committed yet."""
+        """Records were sent, and not committed."""
         self._is_stale = False
-        """The position may be another than the one that is known, also where the two are equal."""
+        """The head in the database may differ from the ledger, even at the same position."""
         self._has_unacknowledged = False
-        """Something was appended and not acknowledged yet."""
+        """Some appends are not acknowledged."""
         self._readers: deque[Connection] = deque()
         self._listener: Connection | None = None
         with self._translate_errors():
@@ -143,11 +143,11 @@ class PostgresLog(BaseLog):
                 raise
 
     def _convert(self) -> None:
-        """Bring the records of an older format to the present one, all or none."""
+        """Convert records of an older format to the current one, all or none."""
         bring = upcaster(self.header.taskfold)
         if bring is None:
             return
-        header = present(self.header)
+        header = current_header(self.header)
         with self._connection.transaction():
             self._connection.execute("SELECT seq FROM taskfold_head FOR UPDATE")
             for seq, body in tables.bodies(self._connection):
@@ -160,9 +160,9 @@ class PostgresLog(BaseLog):
     # --- writing ---
 
     def begin_turn(self) -> int:
-        """Keep everybody else from appending until `end_turn`, or the next append; return the newest position.
+        """Lock out all other writers until `end_turn`, or the next append; return the newest position.
 
-        Turns may be inside one another. Raises LogError when somebody else holds the log for too long.
+        Turns nest. Raises LogError when another process holds the lock for too long.
         """
         return self._guarded(self._begin_turn)
 
@@ -173,27 +173,27 @@ class PostgresLog(BaseLog):
         return seq
 
     def end_turn(self) -> None:
-        """Undo one `begin_turn`; where there is none, do nothing."""
+        """End the turn of one `begin_turn`; without one, do nothing."""
         self._depth = max(self._depth - 1, 0)
         self._release()
 
     def _release(self) -> None:
-        """End a transaction in which nothing was written, unless it is somebody's turn."""
+        """End a transaction that wrote nothing, unless a turn is held."""
         if self._depth or self._pending or self._is_sent or self._is_interrupted or self._connection.closed:
             return
         try:
             if self._in_transaction:
-                with suppress(psycopg.Error):  # a connection that is lost holds nothing
+                with suppress(psycopg.Error):  # a lost connection holds no lock
                     self._connection.execute("ROLLBACK")
         except BaseException:
             self._is_interrupted = True
             raise
 
     def recover(self) -> None:
-        """Be what is in the database, where a call was interrupted; else do nothing. O(1). Raises LogError.
+        """Rebuild the state in memory from the database if a call was interrupted; else do nothing.
 
-        What was not acknowledged yet is taken back, and every turn is over. The connection may have been left in the
-        middle of anything: another one takes its place, which waits until the server knows what became of the first.
+        O(1). Appends that were not acknowledged are rolled back, and every turn ends. The connection may be in any
+        state, so that a new one replaces it, which waits until the server has settled the first. Raises LogError.
         """
         if not self._is_interrupted or self._is_closed:
             return
@@ -212,7 +212,7 @@ class PostgresLog(BaseLog):
         return self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
 
     def _locked(self) -> int:
-        """Be the only one who appends, until the transaction ends; return the newest position."""
+        """Lock out other writers until the transaction ends; return the newest position."""
         if self._is_closed:
             raise LogError(f"{self.name}: the log is closed")
         if self._connection.closed or not self._in_transaction:
@@ -224,7 +224,7 @@ class PostgresLog(BaseLog):
         return self._ledger.seq
 
     def _head(self) -> int:
-        """Begin a transaction that holds the head; return the position that is in it."""
+        """Begin a transaction that locks the head; return its position."""
         try:
             return self._begin()
         except psycopg.OperationalError:
@@ -232,7 +232,7 @@ class PostgresLog(BaseLog):
                 with suppress(psycopg.Error):
                     self._connection.execute("ROLLBACK")
                 raise
-        # The server was started again since the last append: nothing was under way.
+        # The server was restarted since the last append: no transaction was open.
         self._connection = tables.connected_writer(self.location)
         return self._begin()
 
@@ -244,18 +244,18 @@ class PostgresLog(BaseLog):
         return seq
 
     def _take(self, header: LogHeader) -> None:
-        """Take a header that was read now: others may have removed records. Raises LogError for that of another log."""
+        """Use a header that was just read: it may have been compacted. Raises LogError for that of another log."""
         if header.uuid != self.header.uuid:
             raise LogError(f"{self.name}: another log is in the database since this one was opened: open it again")
         self.header = header
 
     def append_all(self, appends: Sequence[Append], *, sync: bool = True, after_seq: int | None = None) -> list[Record]:
-        """Append records to several allocations in one transaction; return those that were new. O(records × log n).
+        """Append records to several allocations in one transaction; return the new ones. O(records × log n).
 
-        With ``sync=False`` it is acknowledged by the next `sync`; until then nobody sees it, and nobody else appends.
-        With ``after_seq`` nothing is appended unless the log is at that position.
-        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended; where the
-        connection is lost while it is committed, the message says that nobody knows.
+        With ``sync=False`` the next `sync` acknowledges it; until then no other process sees it, or appends. With
+        ``after_seq``, append only if the log is at that position. Raises VersionConflict, and LogError when the
+        database refuses the write: then nothing was appended. If the connection is lost during the commit, the message
+        says that the outcome is unknown.
         """
         return self._guarded(self._append_all, appends, sync=sync, after_seq=after_seq)
 
@@ -292,12 +292,12 @@ class PostgresLog(BaseLog):
         return new
 
     def _check_position(self, seq: int, after_seq: int | None) -> None:
-        """Refuse to append after a position that is not the newest. Raises LogError."""
+        """Check that a position is the newest. Raises LogError."""
         if after_seq not in {None, seq}:
-            raise LogError(f"{self.name}: somebody else has written since: read the log again and decide anew")
+            raise LogError(f"{self.name}: another process has written since: read the log again, and decide again")
 
     def _send(self) -> None:
-        """Send what is pending, in the transaction."""
+        """Send the pending records, in the transaction."""
         with self._connection.cursor() as cursor, cursor.copy(tables.COPY) as copy:
             copy.set_types(tables.COPIED_TYPES)
             for entry in self._pending:
@@ -306,12 +306,12 @@ class PostgresLog(BaseLog):
         self._is_sent = True
 
     def _commit(self) -> None:
-        """Send what is pending, commit, and wake who listens."""
+        """Send the pending records, commit, and notify listeners."""
         if len(self._pending) > _ROWS_WITH_COMMIT:
             self._send()
         values = [value for entry in self._pending for value in tables.row_of(entry)]
         try:
-            # One message, one round trip. Several statements can be one where the client has put in their values.
+            # One message, one round trip. Several statements fit in one message if the client inserts their values.
             cursor = psycopg.ClientCursor(self._connection)
             cursor.execute(_commit_of(len(self._pending)), [*values, self._ledger.seq])
         except psycopg.OperationalError as error:
@@ -320,15 +320,15 @@ class PostgresLog(BaseLog):
             self._undo()
             raise LogError(
                 f"{self.name}: the connection was lost while a write was committed, so that nobody knows whether "
-                f"it was: read the log again ({tables.sentence(error)})"
+                f"it was committed: read the log again ({tables.sentence(error)})"
             ) from None
         self._pending.clear()
         self._is_sent = self._has_unacknowledged = False
         self._committed_seq = self._ledger.seq
-        self._ledger.let_go()
+        self._ledger.trim()
 
     def _undo(self) -> None:
-        """Take back what was not committed, here and there."""
+        """Roll back the transaction, and the state in memory."""
         self._pending.clear()
         self._is_sent = self._has_unacknowledged = False
         if not self._connection.closed:
@@ -348,10 +348,10 @@ class PostgresLog(BaseLog):
                     raise
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
-        """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
+        """Copy all records of another log into this empty one, with their positions. O(records × log n)."""
         with self._translate_errors():
             self._locked()
-            copied = taken_header(self.header, header)
+            copied = copied_header(self.header, header)
             ledger, rest = Ledger(copied), iter(records)
             self._connection.execute("UPDATE taskfold_head SET header = %s", [header_text(copied)])
             self._is_sent = True
@@ -364,15 +364,16 @@ class PostgresLog(BaseLog):
             self.header = copied
 
     def _remove(self, removable: Removal) -> None:
-        """Remove rows in one transaction: others go on appending until then.
+        """Remove rows in one transaction; other processes append until it begins.
 
-        Nobody writes to what was collected, so that it was found before it is the turn of this process.
+        The rows were chosen before this process took its turn; that is safe, as no process writes to a collected
+        allocation.
         """
         self.begin_turn()
         try:
             self._guarded(self._delete, removable)
         finally:
-            if not self._is_interrupted:  # else there is no turn any more
+            if not self._is_interrupted:  # an interruption has ended the turn
                 self.end_turn()
 
     def _delete(self, removable: Removal) -> None:
@@ -389,7 +390,7 @@ class PostgresLog(BaseLog):
         self.header = header
 
     def roll_back(self) -> None:
-        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        """Roll back appends that were not acknowledged, and close the log; drop it if this object created it."""
         with self._translate_errors():
             if self._is_interrupted:
                 self._connection.close()
@@ -400,7 +401,7 @@ class PostgresLog(BaseLog):
             self._close()
 
     def _close(self) -> None:
-        """Let go of everything; once more where that was interrupted."""
+        """Release every resource. Safe to repeat after an interruption."""
         self._is_closed = True
         self._connection.close()
         while self._readers:
@@ -411,7 +412,7 @@ class PostgresLog(BaseLog):
         self._interrupting.close()
 
     def _disown(self) -> None:
-        """Let go of the connections, which would last as long as this process; not a word is sent on them."""
+        """Close the connections, which would last as long as this process, without sending anything."""
         nowhere = os.open(os.devnull, os.O_RDWR)
         for connection in (self._connection, *self._readers, self._listener):
             if connection is not None and not connection.closed:
@@ -423,11 +424,11 @@ class PostgresLog(BaseLog):
     # --- reading ---
 
     def knows(self, id: str) -> bool:
-        """Tell whether a record of this ID was appended. O(log n)."""
+        """Tell whether the log has a record with this ID. O(log n)."""
         return self.digest_of(id) is not None
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
+        """Return the `event_digest` of the record with this ID; None if there is none. O(log n)."""
         digest = self._ledger.digest_of(id)
         if digest is None:
             query = "SELECT convert_to(body, 'UTF8') FROM taskfold_records WHERE id = %s"
@@ -437,39 +438,39 @@ class PostgresLog(BaseLog):
         return digest
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
-        """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
-        return self._read(tables.OF_ALLOCATION, {"alloc": alloc, "after": after_version}, self._hole)
+        """Yield the records of one allocation after a version. O(log n + records read). Safe from any thread."""
+        return self._read(tables.OF_ALLOCATION, {"alloc": alloc, "after": after_version}, self._hole_error)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
-        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole)
+        """Yield all records after a position. O(log n + records read), in constant memory. Safe from any thread."""
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole_error)
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield the records after a position that are there. O(log n + records that are read). Any thread may."""
-        return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
+        """Yield stored records after a position, skipping compacted ones. O(log n + records read). From any thread."""
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._check_hole)
 
-    def _read(self, query: str, values: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
+    def _read(self, query: str, values: dict[str, Any], on_hole: HoleCheck) -> Iterator[Record]:
         with self._translate_errors("read"), self._reader() as connection:
-            # Another process may have removed records since.
+            # Another process may have compacted the log.
             header, newest = tables.head(connection, self.name)
             self._take(header)
-            if on_hole == self._hole and query is tables.OF_ALL:
+            if on_hole == self._hole_error and query is tables.OF_ALL:
                 check_whole(self.header, self.name, values["after"])
             yield from tables.records(connection, self.name, self.header, query, {**values, "newest": newest}, on_hole)
 
-    def _hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
-        """Say why a place is missing: records may have been removed while others were read."""
+    def _hole_error(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
+        """Return the error for a missing record, with the newest header: records may have been compacted meanwhile."""
         with self._translate_errors("read"), self._reader() as connection:
             self._take(tables.head(connection, self.name)[0])
-        return hole(self.header, self.name, alloc, place, following)
+        return hole_error(self.header, self.name, alloc, place, following)
 
-    def _kept_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
-        error = self._hole(alloc, place, following)
-        return kept_hole(self.header, self.name)(alloc, place, following) if isinstance(error, Gone) else error
+    def _check_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
+        error = self._hole_error(alloc, place, following)
+        return hole_check(self.header, self.name)(alloc, place, following) if isinstance(error, Gone) else error
 
     @contextmanager
     def _reader(self) -> Iterator[Connection]:
-        """Lend a connection that reads, or open one; it is kept for the next, unless it is lost, or was interrupted."""
+        """Yield an idle reading connection, or a new one; keep it afterwards unless it was lost or interrupted."""
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -486,24 +487,24 @@ class PostgresLog(BaseLog):
             else:
                 self._readers.append(connection)
 
-    # --- hearing of others ---
+    # --- following other processes ---
 
     def newest(self) -> int:
-        """Return the position of the newest record, whoever wrote it. Raises LogError."""
+        """Return the position of the newest record, including those of other processes. Raises LogError."""
         with self._translate_errors("read"), self._reader() as connection:
             return tables.head(connection, self.name)[1]
 
     def listen(self) -> None:
-        """Begin to hear of appends: whatever is committed from now on ends a `wait`. Raises LogError."""
+        """Subscribe to appends: from now on every commit ends a `wait`. Raises LogError."""
         with self._translate_errors("read"):
             if self._listener is None or self._listener.closed:
                 self._listener = tables.connect(self.location)
                 self._listener.execute(f"LISTEN {_CHANNEL}")
 
     def wait(self, seconds: float) -> bool:
-        """Wait until somebody has appended since the last call, or so long; tell whether. For one thread at a time.
+        """Wait for an append since the last call, or until the timeout; tell whether there was one.
 
-        Raises LogError when the connection is lost; then the next `listen` makes another.
+        For one thread at a time. Raises LogError when the connection is lost; the next `listen` opens another.
         """
         with self._translate_errors("read"):
             self.listen()
@@ -521,13 +522,13 @@ class PostgresLog(BaseLog):
                 raise
 
     def interrupt(self) -> None:
-        """End a `wait` at once. Any thread may."""
+        """End a `wait` at once. Safe from any thread."""
         self._interrupting.send(b".")
 
     # --- checkpoints ---
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
-        """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
+        """Replace the checkpoint, in one transaction. O(parts). Raises LogError."""
         with self._translate_errors(), self._reader() as connection, connection.transaction():
             connection.execute("LOCK TABLE taskfold_checkpoint IN EXCLUSIVE MODE")
             connection.execute("DELETE FROM taskfold_checkpoint")
@@ -536,7 +537,7 @@ class PostgresLog(BaseLog):
                 cursor.executemany("INSERT INTO taskfold_checkpoint VALUES (%s, %s, %s)", rows)
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         with self._translate_errors("read"), self._reader() as connection:
             yield from tables.checkpoint_parts(connection, self.name)
 
@@ -544,6 +545,6 @@ class PostgresLog(BaseLog):
 
     @contextmanager
     def _translate_errors(self, what: str = "written") -> Iterator[None]:
-        """Turn what the database says into a LogError that names it."""
+        """Convert errors of the database to LogError with its name."""
         with tables.translate_errors(self.name, what):
             yield

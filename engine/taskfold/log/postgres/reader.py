@@ -1,4 +1,4 @@
-"""A log in a PostgreSQL database that is only read, and followed as others write it."""
+"""A read-only log in a PostgreSQL database, followed while others write it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["PostgresReader"]
 
 
 class PostgresReader(ReadOnlyLog, PostgresLog):
-    """A log in a PostgreSQL database that is only read: who may read its tables may open it."""
+    """A read-only log in a PostgreSQL database, for any user who may read its tables."""
 
     def __init__(self, url: str) -> None:
         """Open a log. Raises LogError."""
@@ -18,9 +18,9 @@ class PostgresReader(ReadOnlyLog, PostgresLog):
             self._connection.execute("SET default_transaction_read_only = on")
 
     def _convert(self) -> None:
-        """Do nothing: records of an older format are read as they are."""
+        """Do nothing: records of an older format are converted as they are read."""
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Release the database."""
         if not self._is_closed:
             self._close()

@@ -1,4 +1,4 @@
-"""The tables of a log in PostgreSQL, and what every process does with them: connect, begin a log, read records."""
+"""The tables of a log in PostgreSQL, and the operations shared by writers and readers: connect, create, read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import psycopg
 
-from taskfold.log.contract import OnHole, check_dialect, kept_hole, new_header
+from taskfold.log.contract import HoleCheck, check_dialect, hole_check, new_header
 from taskfold.log.entries import INT64, Entry
 from taskfold.log.header import header_of, header_text
 from taskfold.log.names import shown_name
@@ -23,12 +23,12 @@ from taskfold.model.record import LogHeader, Record
 __all__ = ["Connection", "is_begun", "read_matching", "read_postgres"]
 
 LOCK_SECONDS: Final = 10
-"""How long an append waits for the one before it."""
+"""The timeout of an append that waits for another."""
 _CONNECT_SECONDS: Final = 10
 _IDLE_SECONDS: Final = 60
-"""After how long the server ends the transaction of a process that stands still in it, and keeps the others waiting."""
+"""After so long, the server ends an idle transaction, which would block other processes."""
 _ROWS: Final = 1_000
-"""How many records are read at a time."""
+"""How many records one query reads."""
 
 _SCHEMA: Final = """
 CREATE TABLE taskfold_head (header text NOT NULL, seq bigint NOT NULL) WITH (fillfactor = 10);
@@ -50,7 +50,7 @@ _COLUMNS: Final = "taskfold_records (seq, alloc, version, index, id, ordinal, ch
 COPY: Final = f"COPY {_COLUMNS} FROM STDIN (FORMAT BINARY)"
 INSERT: Final = f"INSERT INTO {_COLUMNS} VALUES"
 ROW: Final = "(%s, %s, %s, %s, %s, %s, %s, %s)"
-"""The place of a row among those that are inserted together."""
+"""The placeholders of one row in an INSERT of several."""
 COPIED_TYPES: Final = ("int8", "text", "int8", "int8", "text", "int8", "int8", "text")
 
 OF_ALL: Final = """
@@ -63,7 +63,7 @@ WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY v
 """
 
 _NEXT_ID: Final = "SELECT min(alloc) FROM taskfold_records WHERE alloc >= %s AND alloc > %s"
-"""The next ID, found by the index of (alloc, version), whose order is that of the bytes."""
+"""The next ID, from the index on (alloc, version), which sorts by bytes."""
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
@@ -76,7 +76,7 @@ def row_of(entry: Entry) -> tuple[object, ...]:
     text = record.id if isinstance(record.id, str) else None
     ordinal = record.id if isinstance(record.id, int) else None
     if ordinal is not None and not -INT64 <= ordinal < INT64:
-        raise OverflowError(ordinal)  # what psycopg makes of it depends on its version
+        raise OverflowError(ordinal)  # psycopg's own error depends on its version
     return (
         record.seq,
         record.alloc,
@@ -90,14 +90,14 @@ def row_of(entry: Entry) -> tuple[object, ...]:
 
 
 def connect(url: str) -> Connection:
-    """Return a connection."""
+    """Open a connection."""
     more: dict[str, Any] = {} if "connect_timeout" in url else {"connect_timeout": _CONNECT_SECONDS}
-    # What is read has to be the text of the record, and nothing else, whatever the server is set to.
+    # The text of a record must arrive unchanged, whatever encoding the server prefers.
     return psycopg.connect(url, autocommit=True, client_encoding="UTF8", application_name="taskfold", **more)
 
 
 def connected_writer(url: str) -> Connection:
-    """Return a connection whose transactions keep nobody waiting for ever."""
+    """Open a connection whose transactions cannot block others for ever."""
     connection = connect(url)
     connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
@@ -105,7 +105,7 @@ def connected_writer(url: str) -> Connection:
 
 
 def _is_begun(connection: Connection) -> bool:
-    # to_regclass may not know yet of what was made while this transaction waited.
+    # to_regclass may not see a table created while this transaction waited.
     query = "SELECT 1 FROM pg_class WHERE relname = 'taskfold_head' AND pg_table_is_visible(oid)"
     return connection.execute(query).fetchone() is not None
 
@@ -113,7 +113,7 @@ def _is_begun(connection: Connection) -> bool:
 def checked_header(
     connection: Connection, name: str, dialect: str | Dialect | None = None, region: str = ""
 ) -> tuple[LogHeader, bool]:
-    """Return the header of the log, and whether it was begun here. Raises LogError and DialectError."""
+    """Return the header of the log, and whether this call created it. Raises LogError and DialectError."""
     is_new = dialect is not None and not _is_begun(connection) and _begin(connection, new_header(dialect, region))
     header, _ = head(connection, name)
     if dialect is not None:
@@ -131,7 +131,7 @@ def head(connection: Connection, name: str) -> tuple[LogHeader, int]:
 
 
 def head_of(row: tuple[Any, ...] | None, name: str) -> tuple[LogHeader, int]:
-    """Return the header and the position that the row of the head says. Raises LogError."""
+    """Decode the row of the head to header and position. Raises LogError."""
     if row is None:
         raise LogError(f"{name}: there is no log, and a new one needs a dialect")
     try:
@@ -141,7 +141,7 @@ def head_of(row: tuple[Any, ...] | None, name: str) -> tuple[LogHeader, int]:
 
 
 def _begin(connection: Connection, header: LogHeader) -> bool:
-    """Begin a log; tell whether it was begun here: of several who do so at the same time, one does."""
+    """Create a log; tell whether this call did: of several processes at once, one does."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('taskfold'))")
         if _is_begun(connection):
@@ -152,11 +152,11 @@ def _begin(connection: Connection, header: LogHeader) -> bool:
 
 
 def records(
-    connection: Connection, name: str, header: LogHeader, query: str, values: dict[str, Any], on_hole: OnHole
+    connection: Connection, name: str, header: LogHeader, query: str, values: dict[str, Any], on_hole: HoleCheck
 ) -> Iterator[Record]:
-    """Yield records, some at a time, each time after the last place that was read.
+    """Yield records in batches; each query continues after the last record.
 
-    Raises LogError for damage, and what ``on_hole`` returns where records are missing.
+    Raises LogError for damage, and the error that ``on_hole`` returns for missing records.
     """
     decode = record_decoder(header.taskfold)
     values["rows"] = _ROWS
@@ -176,7 +176,7 @@ def records(
 
 
 def bodies(connection: Connection) -> Iterator[tuple[int, bytes]]:
-    """Yield the position and the text of every record, some at a time."""
+    """Yield the position and the text of every record, read in batches."""
     query = "SELECT seq, convert_to(body, 'UTF8') FROM taskfold_records WHERE seq > %s ORDER BY seq LIMIT %s"
     seq = 0
     while rows := connection.execute(query, [seq, _ROWS]).fetchall():
@@ -191,7 +191,7 @@ def is_begun(url: str) -> bool:
 
 
 def read_postgres(url: str) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of a log in a database, and its records in blocks, read as asked for, all as of one moment.
+    """Return the header of a log in a database, and its records in blocks, read lazily, as of one moment.
 
     Raises SourceError.
     """
@@ -213,7 +213,7 @@ def newest_of(url: str) -> int:
 
 @contextmanager
 def snapshot(url: str) -> Iterator[Connection]:
-    """Open a log as it is at one moment, whoever writes it meanwhile."""
+    """Open a connection that sees a log as of one moment."""
     with connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
@@ -228,16 +228,16 @@ def _blocks(url: str) -> Iterator[LogHeader | list[Record]]:
             header, newest = head(connection, name)
             yield header
             values = {"after": 0, "newest": newest}
-            yield from batched(records(connection, name, header, OF_ALL, values, kept_hole(header, name)))
+            yield from batched(records(connection, name, header, OF_ALL, values, hole_check(header, name)))
     except LogError as error:
         raise _source_error(name, error) from None
 
 
 def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-    """Return the header of a log, and the records of the one allocation whose ID begins like this, or is this.
+    """Return the header of a log, and the records of the only allocation whose ID starts with a prefix, or is it.
 
-    Where several begin so, their IDs without records; all as of one moment. O(log n) for each ID, and O(records) of the
-    one. Raises SourceError.
+    If several IDs start with it, return them without records. As of one moment. O(log n) for each ID, and O(records) of
+    the allocation. Raises SourceError.
     """
     name = shown_name(url)
     try:
@@ -246,7 +246,7 @@ def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Reco
             ids = list(_ids(connection, prefix))
             if len(ids) > 1 and ids[0] != prefix:
                 return header, {alloc: [] for alloc in ids}
-            on_hole = kept_hole(header, name)
+            on_hole = hole_check(header, name)
             values = {"after": 0, "newest": newest}
             return header, {
                 alloc: list(records(connection, name, header, OF_ALLOCATION, {**values, "alloc": alloc}, on_hole))
@@ -257,9 +257,9 @@ def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Reco
 
 
 def _ids(connection: Connection, prefix: str) -> Iterator[str]:
-    """Yield the IDs that begin like this, in order, each found by the index; none after one that is this."""
+    """Yield the IDs with this prefix, in order, each found by the index; stop after an exact match."""
     if "\0" in prefix:
-        return  # which no text of PostgreSQL has
+        return  # U+0000, which no text in PostgreSQL can have
     last = ""
     while row := connection.execute(_NEXT_ID, [prefix, last]).fetchone():
         alloc: str | None = row[0]
@@ -273,12 +273,12 @@ def _ids(connection: Connection, prefix: str) -> Iterator[str]:
 
 @contextmanager
 def read_at_once(url: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
-    """Lend the header of a log, and its records in blocks, as one transaction sees them. Raises LogError."""
+    """Yield the header of a log, and its records in blocks, from one transaction. Raises LogError."""
     name = shown_name(url)
     with translate_errors(name, "read"), snapshot(url) as connection:
         header, newest = head(connection, name)
         values = {"after": 0, "newest": newest}
-        yield header, batched(records(connection, name, header, OF_ALL, values, kept_hole(header, name)))
+        yield header, batched(records(connection, name, header, OF_ALL, values, hole_check(header, name)))
 
 
 def batched(records_to_batch: Iterator[Record]) -> Iterator[list[Record]]:
@@ -288,7 +288,7 @@ def batched(records_to_batch: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint. Raises LogError for a part that is damaged."""
+    """Yield the parts of the checkpoint. Raises LogError for a damaged part."""
     query = "SELECT part, checksum, body FROM taskfold_checkpoint ORDER BY part"
     for part, checksum, body in connection.cursor().stream(query):
         if zlib.crc32(body) != checksum:
@@ -297,14 +297,14 @@ def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
 
 
 def read_checkpoint(url: str) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint of a log. Raises LogError for a part that is damaged."""
+    """Yield the parts of the checkpoint of a log. Raises LogError for a damaged part."""
     name = shown_name(url)
     with translate_errors(name, "read"), snapshot(url) as connection:
         yield from checkpoint_parts(connection, name)
 
 
 def scan_postgres(url: str) -> tuple[LogHeader, Iterator[Row]]:
-    """Return the header of a log, and its rows with all columns, whole or not, all as of one moment.
+    """Return the header of a log, and its rows with all columns, intact or not, as of one moment.
 
     Raises SourceError.
     """
@@ -338,7 +338,7 @@ def _source_error(name: str, error: LogError) -> SourceError:
 
 @contextmanager
 def translate_errors(name: str, what: str = "written") -> Iterator[None]:
-    """Turn what the database says into a LogError that names it; what interrupted it is raised as itself."""
+    """Convert errors of the database to LogError with its name; an interruption is raised as itself."""
     try:
         yield
     except Exception as error:
@@ -356,12 +356,12 @@ def translate_errors(name: str, what: str = "written") -> Iterator[None]:
 
 
 def _interruption(error: BaseException | None) -> BaseException | None:
-    """Return what interrupted a call (KeyboardInterrupt, say), where what psycopg cleans up then failed, too."""
+    """Return the interruption (such as KeyboardInterrupt) behind an error that psycopg's clean-up raised; else None."""
     while error is not None and isinstance(error, Exception):
         error = error.__context__
     return error
 
 
 def sentence(error: BaseException) -> str:
-    """Return the first line of what the database says."""
+    """Return the first line of a database error."""
     return (str(error).strip() or repr(error)).partition("\n")[0]

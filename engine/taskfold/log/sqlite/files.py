@@ -1,8 +1,8 @@
-"""The files of a database, and the rule for them: what may be a database is opened by SQLite, and by nothing else.
+"""The files of a database, and their rule: only SQLite opens a file that may be a database.
 
-Whoever closes any descriptor of a file lets go of all locks that its process holds on it (POSIX). So a look at a
-database with ``open`` in the process that writes it takes its locks away, and another process may then remove the
-write-ahead log that is being written. SQLite knows what it has open, and keeps such a descriptor until it has no locks.
+On POSIX, closing any descriptor of a file releases all locks that the process holds on it. So ``open`` on a database,
+in the process that writes it, removes SQLite's locks, and another process may then delete the write-ahead log in use.
+SQLite keeps track of its own descriptors, and defers closing them until no lock is held.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from urllib.parse import quote
 
 from taskfold.log.ownership import Owned
 
-__all__ = ["Connection", "is_claimed", "neighbour", "unshared", "uri"]
+__all__ = ["Connection", "is_claimed", "sidecar", "unshared", "uri"]
 
 _CODE: Final = 0xFF
-"""What a code of SQLite's says without its details."""
+"""The mask of a primary result code of SQLite, without the extended part."""
 
 _opening: Final = threading.RLock()
 _connections: Final[Counter[tuple[int, int]]] = Counter()
-"""How many connections of this process have a file open, by its device and inode."""
+"""The number of this process's connections to each file, by device and inode."""
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+if hasattr(os, "register_at_fork"):  # Windows has no forks
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
 class Connection(Owned, sqlite3.Connection):
     """A connection that is counted while it is open.
 
-    A fork neither uses nor closes it, as SQLite demands: its locks are those of its process.
+    As SQLite demands, a fork neither uses nor closes it: its locks belong to the parent process.
     """
 
     _file: tuple[int, int] | None = None
@@ -52,7 +52,7 @@ class Connection(Owned, sqlite3.Connection):
         self._own(path)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         with _opening:
             super().close()
             if self._file is not None:
@@ -62,10 +62,10 @@ class Connection(Owned, sqlite3.Connection):
                 self._file = None
 
     def _prepare_fork(self) -> None:
-        import ctypes  # noqa: F401 - there is no safe time for it in a fork
+        import ctypes  # noqa: F401 - importing in a fork is not safe
 
     def _disown(self) -> None:
-        """Keep it from ever being freed here."""
+        """Keep the object alive for ever in this process, so that it is never closed."""
         import ctypes
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
@@ -73,40 +73,40 @@ class Connection(Owned, sqlite3.Connection):
 
 @contextmanager
 def unshared(path: Path) -> Iterator[bool]:
-    """Keep this process from opening a database, and tell whether it has not: then its files may be opened and closed.
+    """Keep this process from opening a database, and tell whether it has it open; if not, plain files may be opened.
 
-    A connection that others made, and did not close, counts not.
+    Only connections of this class count.
     """
     with _opening:
         status = Path(path).stat()
         yield (status.st_dev, status.st_ino) not in _connections
 
 
-def neighbour(path: Path, end: str) -> Path:
-    """Return a file that SQLite keeps beside a database: ``-wal``, ``-shm`` or ``-journal``."""
+def sidecar(path: Path, end: str) -> Path:
+    """Return the path of a sidecar file of a database: ``-wal``, ``-shm`` or ``-journal``."""
     return path.with_name(path.name + end)
 
 
 def uri(path: Path, *options: str) -> str:
-    """Return the URI of a database that is only read."""
+    """Return the URI of a database for reading only."""
     return f"file:{quote(str(path.absolute()))}?{'&'.join(('mode=ro', *options))}"
 
 
 def is_claimed(path: str | Path) -> bool:
-    """Tell whether SQLite takes a file for a database, or has it open, so that nobody else may open it. Raises OSError.
+    """Tell whether a file is a database to SQLite, or open in it, so that nothing else may open it. Raises OSError.
 
-    A file that is not claimed may be a damaged database at most.
+    A file that is not claimed is at most a damaged database.
     """
     status = Path(path).stat()
     with _opening:
         if (status.st_dev, status.st_ino) in _connections:
             return True
     try:
-        # What it is of itself is asked, without what a write-ahead log adds to it: no lock, and nothing is written.
+        # Look at the file alone, without its write-ahead log: no lock is taken, and nothing is written.
         with closing(sqlite3.connect(uri(Path(path), "immutable=1"), uri=True)) as database:
             database.execute("PRAGMA schema_version").fetchone()
     except sqlite3.DatabaseError as error:
-        # What it cannot open, or calls no database, it has not open, either: nobody's locks are lost.
+        # SQLite has not opened a file that it rejects, so that no lock can be lost.
         is_looked_at = error.sqlite_errorcode & _CODE in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN}
         return not is_looked_at
     return True

@@ -1,7 +1,7 @@
-"""The head of a log in SQLite: one row that every commit writes, and that says where the log then ended.
+"""The head of a log in SQLite: one row, written by every commit, that describes the log at that commit.
 
-It names the log, counts its commits, and sums up its records, so that a write-ahead log of another log, or of another
-history of the same one, is told from its own, and no record can be missing without a word.
+It names the log, counts its commits, and sums its records' checksums. So a write-ahead log of another log, or of
+another history of the same log, is recognised, and no record can be missing unnoticed.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ MARK: Final = b"tfhd"
 _FIELDS: Final = struct.Struct(">4s16sQ8s8sQQQQ")
 _CHECKSUM: Final = struct.Struct(">I")
 HEAD_BYTES: Final = _FIELDS.size + _CHECKSUM.size
-"""Always the same, so that a commit changes the row in its place, at the end of its page."""
+"""Constant, so that a commit overwrites the row in place, at the end of its page."""
 _DIGESTS: Final = 1 << 64
 
 
 def digest_of(checksums: Iterable[int]) -> int:
-    """Return the digest of records: the sum of their checksums, of which those of removed ones can be taken away."""
+    """Return the digest of records: the sum of their checksums, from which removed records can be subtracted."""
     return sum(checksums) % _DIGESTS
 
 
 class Head(NamedTuple):
-    """Where a log ended when a commit was made."""
+    """The state of a log at a commit."""
 
     uuid: str
     """The UUID of the log."""
     commit: int = 0
-    """How many commits there were."""
+    """The number of commits."""
     token: bytes = bytes(8)
-    """Drawn for this commit: two histories of one log have different ones."""
+    """A random value, drawn for each commit: it differs between two histories of one log."""
     before: bytes = bytes(8)
-    """The token of the commit before."""
+    """The token of the previous commit."""
     seq: int = 0
     """The newest position."""
     digest: int = 0
     """The digest of all records."""
     checkpoint_seq: int = 0
-    """The position at which the checkpoint was saved."""
+    """The position of the checkpoint."""
     checkpoint_digest: int = 0
-    """The digest of the records up to there."""
+    """The digest of the records up to the checkpoint."""
 
     def after(self, seq: int, digest: int) -> Self:
         """Return the head of the next commit."""
@@ -54,19 +54,19 @@ class Head(NamedTuple):
         return type(self)(self.uuid, self.commit + 1, token, self.token, seq, digest % _DIGESTS, *self[6:])
 
     def digest_after(self, seq: int) -> int | None:
-        """Return the digest of the records after a position; None where it is not known."""
+        """Return the digest of the records after a position; None if it is unknown."""
         if seq == 0:
             return self.digest
         return (self.digest - self.checkpoint_digest) % _DIGESTS if seq == self.checkpoint_seq else None
 
     def packed(self) -> bytes:
-        """Return the row's value, with a checksum of its own."""
+        """Encode the head, with a checksum of its own."""
         data = _FIELDS.pack(MARK, bytes.fromhex(self.uuid.replace("-", "")), *self[1:])
         return data + _CHECKSUM.pack(zlib.crc32(data))
 
     @classmethod
     def unpacked(cls, data: object) -> Self | None:
-        """Return the head that a row's value says; None for what is none, or is damaged."""
+        """Decode a head; None if it is missing or damaged."""
         if not isinstance(data, bytes) or len(data) != HEAD_BYTES:
             return None
         mark, uuid, *rest = _FIELDS.unpack_from(data)

@@ -1,4 +1,4 @@
-"""SQLite as a kind of store: the one to keep a scheduler's state in."""
+"""SQLite as a kind of store: the default for a scheduler's state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Sqlite(StoreKind):
     endings: ClassVar = (".db", ".sqlite", ".sqlite3")
     magic: ClassVar = SQLITE_MAGIC
     has_index = True
-    neighbours: ClassVar = ("-wal", "-shm", "-journal")
+    sidecars: ClassVar = ("-wal", "-shm", "-journal")
 
     def recognises(self, path: Path) -> bool:
         return is_database(path)
@@ -65,7 +65,7 @@ class _Sqlite(StoreKind):
 
     @contextmanager
     def snapshot(self, name: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
-        """Lend a copy of the database: a reader that takes long would keep its write-ahead log from ending."""
+        """Yield the contents of a copy: a long read of the database would keep its write-ahead log growing."""
         from taskfold.log.sqlite.tables import read_database
 
         path = Path(name).absolute()
@@ -86,7 +86,7 @@ class _Sqlite(StoreKind):
         return scan(name, dialect, is_thorough=is_thorough)
 
     def copy(self, name: str, draft: Path) -> bool:
-        """Copy a database as it is now, page by page: one step is one transaction, which keeps no writer waiting."""
+        """Copy a database as of now, page by page in one step: one transaction, which blocks no writer."""
         import sqlite3
 
         from taskfold.log.sqlite.tables import check_snapshot, snapshot
@@ -94,7 +94,7 @@ class _Sqlite(StoreKind):
         path = Path(name).absolute()
         with snapshot(path) as view:
             check_snapshot(path, view)
-            new_file(draft).close()  # nobody else's to read
+            new_file(draft).close()  # private from the start
             with closing(sqlite3.connect(draft)) as target:
                 view.database.backup(target)
         return True

@@ -1,8 +1,7 @@
-"""A log in an SQLite database: the one to keep a scheduler's state in. One process writes it, any number read it.
+"""A log in an SQLite database, for a scheduler's state: one process writes it, any number read it.
 
-Every record is a row, with the JSON that an NDJSON log has on a line, and a checksum of it. What is appended is
-acknowledged when it is on disk (write-ahead log, ``synchronous=FULL``). Opening costs nothing that grows with the log:
-versions and IDs are looked up when they are needed.
+Every record is a row, with the JSON of an NDJSON line and its checksum. An append is acknowledged when it is on disk
+(write-ahead log, ``synchronous=FULL``). Opening is O(1): versions and IDs are looked up on demand.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from typing import Any, Final
 
 import msgspec
 
-from taskfold.log._base import BaseLog, begins
+from taskfold.log._base import BaseLog, creates_log
 from taskfold.log.contract import (
     Append,
+    HoleCheck,
     Ledger,
-    OnHole,
     Removal,
     check_dialect,
     check_whole,
-    hole,
-    kept_hole,
+    copied_header,
+    hole_check,
+    hole_error,
     new_header,
-    taken_header,
 )
 from taskfold.log.entries import Entries, digest_in, entries_of
 from taskfold.log.files import lock, own_file
 from taskfold.log.header import header_text
 from taskfold.log.sqlite import tables
-from taskfold.log.sqlite.files import neighbour
+from taskfold.log.sqlite.files import sidecar
 from taskfold.log.sqlite.head import Head, digest_of
 from taskfold.log.sqlite.wal import lock_file
 from taskfold.model.dialect import Dialect
@@ -48,11 +47,11 @@ _RECORDS_AT_ONCE: Final = 1_000
 
 
 _VERSIONS_KEPT: Final = 4_096
-"""How many versions are kept at most: what is not among them is looked up."""
+"""The most versions cached; others are looked up."""
 
 
 class _Lookups(Ledger):
-    """What the log must remember, looked up in the database; it keeps the newest versions, and no ID."""
+    """A ledger that looks up the database; it caches the newest versions, and no IDs."""
 
     def __init__(self, database: sqlite3.Connection, seq: int) -> None:
         super().__init__()
@@ -95,7 +94,7 @@ class _Lookups(Ledger):
             self._imported.clear()
 
     def forget(self, seq: int) -> None:
-        """Look everything up again: what was noted since may have been taken back."""
+        """Empty the cache, after a rollback to this position."""
         self.versions.clear()
         self._imported.clear()
         self.seq = seq
@@ -104,37 +103,37 @@ class _Lookups(Ledger):
 class SqliteLog(BaseLog):
     """A log in an SQLite database.
 
-    One process writes it at a time, and says so in a lock file beside it; readers are never in its way.
-    Opening is O(1).
+    One process writes it at a time, and holds a lock file beside it; readers never block it, nor it them. Opening is
+    O(1).
     """
 
     _SETTLED = (TaskfoldError, sqlite3.Error, OverflowError)
     _connect: tables.Connect = staticmethod(tables.reader)
-    """How it is read."""
+    """Opens a connection that reads."""
 
     def __init__(self, path: str | Path, dialect: str | Dialect | None = None, region: str = "global") -> None:
-        """Open a log, or begin one where there is none, for which the dialect must be named.
+        """Open a log, or create it, for which the dialect must be given.
 
-        Raises LogError when the file is something else, cannot be opened, or is written by another process, and
-        DialectError when it is of another dialect.
+        Raises LogError when the file is no log, cannot be opened, or is written by another process, and DialectError
+        when it has another dialect.
         """
         self.path = Path(path).absolute()
         self.name = self.location = str(self.path)
         self._own(self.name)
         self._has_pending = False
-        """Something was appended and not acknowledged yet."""
+        """Some appends are not acknowledged."""
         self._removals = 0
-        """How often a compaction has begun and ended: what was read meanwhile is not all that was there."""
-        self._is_new = begins(self.path, dialect)
+        """Odd during a compaction; a change shows that a read missed records of a compaction."""
+        self._is_new = creates_log(self.path, dialect)
         with tables.translate_errors(self.path):
             self._lock = _locked(self.path)
             try:
-                self._is_new = begins(self.path, dialect)  # again, now that nobody else can begin one
+                self._is_new = creates_log(self.path, dialect)  # again, now that the lock excludes another creator
                 if self._is_new:
                     tables.begin(self.path, new_header(dialect or "", region))
                 tables.roll_back_journal(self.path)
-                # By a connection that cannot write: one that can copies, when it is closed, what it could read of a
-                # damaged write-ahead log into the database, and removes the rest.
+                # With a read-only connection. A writing one, when closed, would copy the readable part of a damaged
+                # write-ahead log into the database, and delete the rest.
                 with tables.snapshot(self.path, is_own=True) as view:
                     self.header, _ = tables.check_snapshot(self.path, view)
                     tables.check_integrity(view.database, self.path)
@@ -151,7 +150,7 @@ class SqliteLog(BaseLog):
                 raise
 
     def _open(self) -> None:
-        """Make ready to write. Raises LogError."""
+        """Open the writing connection. Raises LogError."""
         database = self._database
         tables.write_ahead(database, self.path)
         database.execute("PRAGMA synchronous = FULL")
@@ -161,38 +160,38 @@ class SqliteLog(BaseLog):
         if newest != self._head.seq:
             raise UnreadableLog(
                 f"{self.path}: the log is damaged: its newest record has Seq {newest}, where Seq {self._head.seq} was "
-                f"acknowledged; `taskfold log {self.path} --check` tells more"
+                f"acknowledged; `taskfold log {self.path} --check` lists the damage"
             )
-        self._names = str(self.path), str(neighbour(self.path, "-wal"))
-        self._files = self._found_files()
+        self._names = str(self.path), str(sidecar(self.path, "-wal"))
+        self._files = self._file_identities()
 
     def _reload(self) -> None:
-        """Know what the database knows, and nothing of what was taken back."""
+        """Load the state from the database, dropping any that was rolled back."""
         self._head = tables.head_in(self._database, self.path, self.header)
-        """Where the log ended with the last commit."""
+        """The head of the last commit."""
         self._digest = self._head.digest
-        """The digest of that, and of what is pending."""
+        """The digest of all records, including pending ones."""
         self._lookups = self._ledger = _Lookups(self._database, self._head.seq)
 
-    def _found_files(self) -> tuple[tuple[int, int] | None, ...]:
-        """Return which files have the names of the database and of its write-ahead log now."""
+    def _file_identities(self) -> tuple[tuple[int, int] | None, ...]:
+        """Return device and inode of the files now at the paths of the database and its write-ahead log."""
         return tuple(map(_identity, self._names))
 
     def _check_files(self) -> None:
-        """Check that the files that are open are the ones that others will find. Raises LogError."""
-        if (files := self._found_files()) != self._files:
+        """Check that the open files are still the ones at their paths. Raises LogError."""
+        if (files := self._file_identities()) != self._files:
             is_other = files[0] != self._files[0]
-            name = self.path.name if is_other else neighbour(self.path, "-wal").name
+            name = self.path.name if is_other else sidecar(self.path, "-wal").name
             raise LogError(
                 f"{self.path}: {name} was moved, removed or replaced while the log was open, so that nothing can be "
                 "acknowledged: move it back, or open the log again"
             )
 
     def append_all(self, appends: Sequence[Append], *, sync: bool = True) -> list[Record]:
-        """Append records to several allocations in one transaction; return those that were new. O(records × log n).
+        """Append records to several allocations in one transaction; return the new ones. O(records × log n).
 
-        With ``sync=False`` it is acknowledged by the next `sync`, and until then nobody else sees it.
-        Raises VersionConflict, and LogError when the database refuses the write: then nothing was appended.
+        With ``sync=False`` the next `sync` acknowledges it, and until then no other process sees it. Raises
+        VersionConflict, and LogError when the database refuses the write: then nothing was appended.
         """
         with tables.translate_errors(self.path):
             return super().append_all(appends, sync=sync)
@@ -206,7 +205,7 @@ class SqliteLog(BaseLog):
         return new
 
     def sync(self) -> None:
-        """Acknowledge what was appended: have it on disk. Raises LogError when that cannot be."""
+        """Acknowledge all appends: bring them to disk. Raises LogError when that fails."""
         with tables.translate_errors(self.path):
             super().sync()
 
@@ -216,14 +215,14 @@ class SqliteLog(BaseLog):
 
     def _note_interruption(self) -> None:
         super()._note_interruption()
-        # At once, since who reads does not ask: a time limit is an OSError, and told like one of the disk's.
-        with suppress(LogError):  # then the next write tries again
+        # Recover at once, since readers do not: an alarm's TimeoutError is an OSError, and looks like a disk error.
+        with suppress(LogError):  # the next write retries
             self.recover()
 
     def recover(self) -> None:
-        """Be what is in the database, where a call was interrupted; else do nothing. O(1). Raises LogError.
+        """Rebuild the state in memory from the database if a call was interrupted; else do nothing. O(1).
 
-        What was not acknowledged yet is taken back.
+        Appends that were not acknowledged are rolled back. Raises LogError.
         """
         if self._is_interrupted:
             with tables.translate_errors(self.path):
@@ -237,10 +236,10 @@ class SqliteLog(BaseLog):
             self._is_interrupted = False
 
     def _insert(self, entries: Entries, *, sync: bool) -> None:
-        """Write rows, all or none; what was appended before, and is not acknowledged yet, stays."""
+        """Insert rows, all or none; earlier appends that are not acknowledged stay pending."""
         database = self._database
         has_pending = database.in_transaction
-        # To go back to: SQLite keeps what each page was at a savepoint, which a transaction alone needs not.
+        # A savepoint, only when records are pending: SQLite then saves each changed page a second time.
         database.execute("SAVEPOINT append" if has_pending else "BEGIN IMMEDIATE")
         records, lines = entries
         checksums = list(map(zlib.crc32, lines))
@@ -249,7 +248,7 @@ class SqliteLog(BaseLog):
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", tables.rows_of(records, checksums, lines)
             )
         except BaseException:
-            # A full disk ends the transaction by itself; then there is nothing to go back to.
+            # A full disk rolls back the whole transaction; then there is no savepoint left.
             with suppress(sqlite3.Error):
                 for back in ("ROLLBACK TO append", "RELEASE append") if has_pending else ("ROLLBACK",):
                     database.execute(back)
@@ -275,23 +274,23 @@ class SqliteLog(BaseLog):
             raise
 
     def _end_with(self, head: Head) -> None:
-        """Commit, with a head that says so; nothing where the files are not those that are open any more."""
+        """Commit with a new head, unless the files at the log's paths are no longer the open ones."""
         tables.write_head(self._database, head)
         self._check_files()
         self._database.execute("COMMIT")
         self._head = head
 
     def _note_lost(self, *, is_pending: bool) -> None:
-        """Note that nothing is pending any more, where the transaction has ended; `sync` must not be silent then."""
+        """Note that pending records were lost, if SQLite ended the transaction; the next `sync` must then raise."""
         if not self._database.in_transaction:
             self._is_lost = is_pending
             self._digest = self._head.digest
             self._lookups.forget(self._head.seq)
 
     def take(self, header: LogHeader, records: Iterable[Record]) -> None:
-        """Copy the records of another log into this one, which is empty: each at its place. O(records × log n)."""
+        """Copy all records of another log into this empty one, with their positions. O(records × log n)."""
         with tables.translate_errors(self.path):
-            self._guarded(self._take_all, taken_header(self.header, header), iter(records))
+            self._guarded(self._take_all, copied_header(self.header, header), iter(records))
 
     def _take_all(self, header: LogHeader, records: Iterator[Record]) -> None:
         ledger = Ledger(header)
@@ -306,19 +305,19 @@ class SqliteLog(BaseLog):
         self.header = header
 
     def roll_back(self) -> None:
-        """Take back what was appended and not acknowledged, and close the log; one that was begun here is removed."""
+        """Roll back appends that were not acknowledged, and close the log; delete it if this object created it."""
         with tables.translate_errors(self.path):
             if self._database.in_transaction:
                 self._database.execute("ROLLBACK")
             if self._is_new:
-                # While the lock is held: nobody else has begun to use either of them.
+                # While the lock is held, so that no other process has begun to use them.
                 self._database.close()
                 self.path.unlink(missing_ok=True)
                 lock_file(self.path).unlink(missing_ok=True)
             self._close()
 
     def _close(self) -> None:
-        """Let go of everything; once more where that was interrupted."""
+        """Release every resource. Safe to repeat after an interruption."""
         self._is_closed = True
         try:
             self._database.close()
@@ -326,37 +325,38 @@ class SqliteLog(BaseLog):
             self._lock.close()
 
     def _disown(self) -> None:
-        """Let go of the lock, which would last as long as this process; its owner holds it still."""
+        """Close the lock file, whose lock would last as long as this process; the owner keeps its lock."""
         self._lock.close()
 
     def knows(self, id: str) -> bool:
-        """Tell whether a record of this ID was appended. O(log n)."""
+        """Tell whether the log has a record with this ID. O(log n)."""
         return self.digest_of(id) is not None
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where none was appended. O(log n)."""
+        """Return the `event_digest` of the record with this ID; None if there is none. O(log n)."""
         with tables.translate_errors(self.path):
             return self._ledger.digest_of(id)
 
     def read(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
-        """Yield the records of one allocation after a version. O(log n + records that are read). Any thread may."""
+        """Yield the records of one allocation after a version. O(log n + records read). Safe from any thread."""
         values = {"alloc": alloc, "after": after_version}
-        return self._read(tables.OF_ALLOCATION, values, self._hole)
+        return self._read(tables.OF_ALLOCATION, values, self._hole_error)
 
     def read_all(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield all records after a position. O(log n + records that are read), in constant memory. Any thread may."""
+        """Yield all records after a position. O(log n + records read), in constant memory. Safe from any thread."""
         check_whole(self.header, str(self.path), after_seq)
-        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole)
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._hole_error)
 
     def read_kept(self, after_seq: int = 0) -> Iterator[Record]:
-        """Yield the records after a position that are there. O(log n + records that are read). Any thread may.
+        """Yield the stored records after a position, skipping compacted ones. O(log n + records read).
 
-        From the beginning, or from where the checkpoint is, they are compared with what was acknowledged, too.
+        Safe from any thread. From the beginning, or from the checkpoint's position, the digest of the records is
+        checked, too.
         """
-        return self._read(tables.OF_ALL, {"after": after_seq}, self._kept_hole)
+        return self._read(tables.OF_ALL, {"after": after_seq}, self._check_hole)
 
-    def _read(self, query: str, values: dict[str, Any], on_hole: OnHole) -> Iterator[Record]:
-        """Return what is acknowledged now, to be read some at a time: no reader holds the database for longer."""
+    def _read(self, query: str, values: dict[str, Any], on_hole: HoleCheck) -> Iterator[Record]:
+        """Read the acknowledged records in batches: no read transaction stays open between two of them."""
         removals, head, after = self._removals, self._head, values["after"]
 
         def check(digest: int) -> None:
@@ -366,7 +366,7 @@ class SqliteLog(BaseLog):
         return self._rows(query, {**values, "newest": head.seq}, on_hole, check)
 
     def _rows(
-        self, query: str, values: dict[str, Any], on_hole: OnHole, on_end: Callable[[int], None]
+        self, query: str, values: dict[str, Any], on_hole: HoleCheck, on_end: Callable[[int], None]
     ) -> Iterator[Record]:
         header = self.header
         with tables.translate_errors(self.path, "read"), closing(self._connect(self.path)) as database:
@@ -374,16 +374,16 @@ class SqliteLog(BaseLog):
                 raise LogError(f"{self.path}: was replaced by another log while it was open: open it again")
             yield from tables.read_rows(database, self.path, header.taskfold, query, values, on_hole, on_end)
 
-    def _hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
-        """Say why a place is missing; the header is the newest, since what is read may be removed meanwhile."""
-        return hole(self.header, str(self.path), alloc, place, following)
+    def _hole_error(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog:
+        """Return the error for a missing record, with the newest header: records may be compacted during the read."""
+        return hole_error(self.header, str(self.path), alloc, place, following)
 
-    def _kept_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
-        """Say why a place is missing that was not removed."""
-        return kept_hole(self.header, str(self.path))(alloc, place, following)
+    def _check_hole(self, alloc: str | None, place: int, following: int) -> Gone | UnreadableLog | None:
+        """Return the error for a missing record that was not compacted."""
+        return hole_check(self.header, str(self.path))(alloc, place, following)
 
     def _remove(self, removable: Removal) -> None:
-        """Remove rows in one transaction; the file becomes smaller where there is room for a copy of it."""
+        """Remove rows in one transaction; shrink the file if there is room for a copy of it."""
         with tables.translate_errors(self.path):
             self._guarded(self._delete, removable)
 
@@ -395,7 +395,7 @@ class SqliteLog(BaseLog):
             head = self._without(removable.versions)
             database.executemany("DELETE FROM records WHERE alloc = ? AND version < ?", removable.versions.items())
             database.execute("UPDATE header SET text = ?", (header_text(header),))
-            # First, for who reads meanwhile: that more may be missing than is harms nobody.
+            # Before the commit, for concurrent readers: announcing too many missing records is harmless.
             self._removals += 1
             self.header = header
             self._end_with(head)
@@ -407,14 +407,14 @@ class SqliteLog(BaseLog):
         finally:
             self._removals += self._removals % 2
         self._digest = head.digest
-        with suppress(sqlite3.Error):  # what was removed is removed, and its room is used again
+        with suppress(sqlite3.Error):  # the rows are removed, and their space is reused
             database.execute("VACUUM")
-            # A commit of its own, so that the next one is known to have come after it.
+            # In a commit of its own, so that the next commit is known to come after it.
             database.execute("BEGIN IMMEDIATE")
             self._commit(head.seq, has_pending=False)
 
     def _without(self, versions: dict[str, int]) -> Head:
-        """Return the head after the records of allocations before these versions are removed."""
+        """Return the head after the removal of each allocation's records before a version."""
         head = self._head
         query = """
         SELECT ifnull(sum(checksum), 0), ifnull(sum(checksum) FILTER (WHERE seq <= ?), 0) FROM records
@@ -428,7 +428,7 @@ class SqliteLog(BaseLog):
         return after._replace(checkpoint_digest=digest_of([head.checkpoint_digest, -of_checkpoint]))
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:
-        """Keep a checkpoint in place of the one before, in one transaction. O(parts). Raises LogError."""
+        """Replace the checkpoint, in one transaction. O(parts). Raises LogError."""
         with tables.translate_errors(self.path):
             self._guarded(self._save_checkpoint, parts)
 
@@ -448,21 +448,21 @@ class SqliteLog(BaseLog):
             raise
 
     def checkpoint_parts(self) -> Iterator[bytes]:
-        """Yield the parts of the checkpoint; nothing without one. Raises LogError for a part that is damaged."""
+        """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
         return tables.read_checkpoint_of(self.path)
 
 
 def _identity(name: str) -> tuple[int, int] | None:
-    """Return which file has a name; None where there is none."""
+    """Return device and inode of the file at a path; None if there is none."""
     try:
-        status = os.stat(name)  # noqa: PTH116 - each append asks twice
+        status = os.stat(name)  # noqa: PTH116 - each append calls it twice
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
 
 
 def _locked(path: Path) -> Any:
-    """Return the lock file of a log, locked. Raises LogError when another process has it, where the system can tell."""
+    """Return the lock file of a log, locked. Raises LogError when another process holds it, if the system can tell."""
     file = own_file(lock_file(path))
     try:
         lock(file, path)
@@ -475,5 +475,5 @@ def _locked(path: Path) -> Any:
     except BaseException:
         file.close()
         raise
-    file.close()  # it was removed with the log that it was of
+    file.close()  # it was deleted together with its log
     return _locked(path)

@@ -1,4 +1,4 @@
-"""Scanning a database: all of it, where reading would end at what is damaged."""
+"""Scanning a database: all of it, where reading would stop at damage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec import UNSET
 
-from taskfold.log.damage import MAX_DAMAGES, Damage, LogCheck, Row, Scanned, records_of_rows, stand_in
+from taskfold.log.damage import MAX_DAMAGES, Damage, LogCheck, Row, Scanned, placeholder_header, records_of_rows
 from taskfold.log.header import DamagedHeader
 from taskfold.log.sqlite import tables
 from taskfold.log.sqlite.head import Head, digest_of
@@ -23,13 +23,14 @@ __all__ = ["scan"]
 
 _ROWS: Final = 1_000
 _LEAST_ROW_BYTES: Final = 40
-"""No row of a database is smaller: it says how many there may be where the database cannot tell."""
+"""The smallest row of a database: with the file's size, it bounds the number of rows if the database cannot count them.
+"""
 
 
 def scan(
     name: str, dialect: str | Dialect | None = None, *, is_thorough: bool = False
 ) -> tuple[LogCheck, Iterator[Scanned]]:
-    """Return the header, and all that a log has, whole or not. Raises SourceError."""
+    """Return a check to be filled, and everything in a log: records and damage. Raises SourceError."""
     scanned = _scan_database(name, dialect, is_thorough=is_thorough)
     return next(scanned), scanned  # type: ignore[return-value]  # the check comes first, and no other
 
@@ -38,7 +39,7 @@ _ROWS_WHERE: Final = 'SELECT seq, alloc, version, "index", id, checksum, body FR
 
 
 def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> Iterator[LogCheck | Scanned]:
-    """Yield what is to be said of a log, and then its records and what is damaged, all as they are at one moment."""
+    """Yield a check to be filled, and then records and damage, as of one moment."""
     path = Path(name)
     try:
         with tables.snapshot(path, is_scan=True) as view:
@@ -48,7 +49,7 @@ def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: boo
             except LogError as error:
                 if dialect is None and not (is_thorough and isinstance(error, DamagedHeader)):
                     raise
-                header = stand_in(dialect)
+                header = placeholder_header(dialect)
                 damaged.append(Damage(message=f"the header cannot be read: {_without_path(error, path)}"))
             check = LogCheck(name=name, header=header)
             yield check
@@ -61,14 +62,14 @@ def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: boo
                 damaged = damaged or [Damage(message=_without_path(error, path))]
             yield from damaged
             if is_thorough:
-                yield from _told_by_sqlite(view.database)
+                yield from _integrity_damage(view.database)
             yield from _acknowledged(_rows(view.database, path, header, head), header, head)
     except LogError as error:
         raise SourceError(name, _without_path(error, path)) from None
 
 
 def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
-    """Yield the records of rows, and, where each is whole, whether they are all that were acknowledged."""
+    """Yield the records of rows, and damage if, though each is intact, they are not all that were acknowledged."""
     is_whole, newest, digest = True, 0, 0
 
     def summed() -> Iterator[Row | Damage]:
@@ -87,35 +88,35 @@ def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | 
 
 
 def _without_path(error: Exception, path: Path) -> str:
-    """Return what an error says, without where."""
+    """Return an error's text without the path."""
     return str(error).removeprefix(f"{path}: ")
 
 
 def _rows(database: sqlite3.Connection, path: Path, header: LogHeader, head: Head | None) -> Iterator[Row | Damage]:
-    """Yield the rows of a database in order of their positions, and what cannot be read."""
+    """Yield the rows of a database in order of their positions, and the damage among them."""
     last = _last(database, path, header) if head is None else head.seq
     yield from _between(database, 1, last)
     yield from _outside(database, 1, last)
 
 
-def _told_by_sqlite(database: sqlite3.Connection) -> Iterator[Damage]:
-    """Yield what SQLite itself finds wrong, and what is wrong with the checkpoint."""
+def _integrity_damage(database: sqlite3.Connection) -> Iterator[Damage]:
+    """Yield damage that SQLite itself finds, and damage of the checkpoint."""
     try:
         for (message,) in database.execute(f"PRAGMA integrity_check({MAX_DAMAGES})"):
             if message != "ok":
                 yield Damage(message=f"SQLite: {' '.join(str(message).split())}")
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or zlib.crc32(body) != checksum:
-                yield Damage(message=f"part {part} of the checkpoint is damaged: it is made anew from the records")
+                yield Damage(message=f"part {part} of the checkpoint is damaged: it will be rebuilt from the records")
     except sqlite3.Error as error:
         yield Damage(message=f"SQLite: {error}")
 
 
 def _last(database: sqlite3.Connection, path: Path, header: LogHeader) -> int:
-    """Return a position that no record is beyond: positions have no holes but those of a compaction."""
+    """Return the greatest position possible: only a compaction leaves holes."""
     size = sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}-wal")) if file.exists())
     last = size // _LEAST_ROW_BYTES + (0 if header.compacted is UNSET else header.compacted.seq)
-    # From the rows, or, where the last of them are damaged, from an index of theirs.
+    # From the rows, or, if the last of them are damaged, from an index.
     for query in (
         "SELECT max(seq) FROM records",
         "SELECT max(+seq) FROM records INDEXED BY sqlite_autoindex_records_1",
@@ -127,7 +128,7 @@ def _last(database: sqlite3.Connection, path: Path, header: LogHeader) -> int:
 
 
 def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | Damage]:
-    """Yield the rows from one position to another, and which of them cannot be read."""
+    """Yield the rows between two positions, and the unreadable ones as damage."""
     lost: range | None = None
     why = ""
     for start in range(first, last + 1, _ROWS):
@@ -145,14 +146,14 @@ def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[Ro
 
 
 class _Lost(NamedTuple):
-    """A position that cannot be read."""
+    """A position whose row cannot be read."""
 
     seq: int
     why: str
 
 
 def _some(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | _Lost]:
-    """Yield the rows from one position to another; where they cannot be read together, by halves, and one by one."""
+    """Yield the rows between two positions; where a range cannot be read, split it, down to single rows."""
     waiting = [(first, last)]
     while waiting:
         start, end = waiting.pop()
@@ -167,14 +168,14 @@ def _some(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row |
 
 
 def _outside(database: sqlite3.Connection, first: int, last: int) -> Iterator[Damage]:
-    """Yield the rows whose positions no row can have. What cannot be read was told of before."""
+    """Yield damage for rows at impossible positions. Unreadable rows were reported before."""
     for query, bound in (
         ("SELECT seq FROM records WHERE seq < ?", first),
         ("SELECT seq FROM records WHERE seq > ?", last),
     ):
         with suppress(sqlite3.Error):
             for (seq,) in database.execute(query, (bound,)):
-                yield Damage(message="no log of this size has such a position: the record was passed over", seq=seq)
+                yield Damage(message="no log of this size has such a position: the record was skipped", seq=seq)
 
 
 def _unreadable(lost: range, why: str) -> Damage:

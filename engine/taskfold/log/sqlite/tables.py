@@ -1,4 +1,4 @@
-"""The tables of a log in SQLite, and what every process does with them: begin a log, open it, read records."""
+"""The tables of a log in SQLite, and the operations shared by writers and readers: create, open, read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from zlib import crc32
 import msgspec
 from msgspec import UNSET
 
-from taskfold.log.contract import OnHole, kept_hole, present
+from taskfold.log.contract import HoleCheck, current_header, hole_check
 from taskfold.log.files import new_file, sync_folder
 from taskfold.log.header import header_of, header_text
 from taskfold.log.lines import is_database
-from taskfold.log.sqlite.files import Connection, neighbour, uri
+from taskfold.log.sqlite.files import Connection, sidecar, uri
 from taskfold.log.sqlite.head import Head
-from taskfold.log.sqlite.wal import Wal, check_beside, check_newest, check_nothing_beside, unwritten
+from taskfold.log.sqlite.wal import Wal, check_newest, check_no_sidecars, check_sidecars, without_writers
 from taskfold.log.upcast import record_decoder, upcaster
 from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
@@ -29,14 +29,14 @@ from taskfold.model.record import LogHeader, Record
 __all__ = ["newest_in", "read_checkpoint_of", "read_database", "reader"]
 
 _APPLICATION_ID: Final = 0x74666C64
-"""``tfld``: what tells a log from any other database."""
+"""``tfld``: marks a database as a log of taskfold."""
 _ROWS: Final = 1_000
-"""How many records are read at a time."""
+"""How many records one query reads."""
 _FIRST_WITH_HEAD: Final = 3
 """The first record format whose databases have a head."""
 
 _INTEGRITY_BYTES: Final = 16 << 20
-"""Up to which size a log is checked in all its parts when it is opened to be written."""
+"""Up to this size, opening for writing checks the integrity of the whole database."""
 
 _HEAD_TABLE: Final = "CREATE TABLE head (head BLOB NOT NULL)"
 _SCHEMA: Final = f"""
@@ -86,12 +86,12 @@ def read_rows(
     source: int,
     query: str,
     values: dict[str, Any],
-    on_hole: OnHole,
+    on_hole: HoleCheck,
     on_end: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Record]:
-    """Yield records, some at a time, each time after the last place that was read; ``on_end`` is told their digest.
+    """Yield records in batches; each query continues after the last record. ``on_end`` is called with their digest.
 
-    Raises LogError for damage, and what ``on_hole`` returns where records are missing.
+    Raises LogError for damage, and the error that ``on_hole`` returns for missing records.
     """
     decode = record_decoder(source)
     alloc, after = values.get("alloc"), values["after"]
@@ -102,14 +102,14 @@ def read_rows(
                 raise error
             after = place
             if body.__class__ is not bytes or crc32(body) != checksum:
-                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its checksum is another one")
+                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its checksum does not match")
             try:
                 record = decode(body)
             except msgspec.DecodeError as error:
                 raise UnreadableLog(f"{path}, Seq {seq}: not a record of a taskfold log: {error}") from None
-            # The columns by which it was found; who checks a log compares the others, too.
+            # The columns that the query used; checking a log compares the others, too.
             if record.seq != seq or (alloc is not None and (record.alloc != alloc or record.version != place)):
-                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its columns say something else than it")
+                raise UnreadableLog(f"{path}, Seq {seq}: the record is damaged: its columns differ from it")
             yield record
         digest += sum(map(_checksum, rows))
         if len(rows) < _ROWS:
@@ -118,22 +118,22 @@ def read_rows(
 
 
 def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, digest: int) -> None:
-    """Check that the records after a position, to the end, are those that were acknowledged. Raises LogError."""
+    """Check that the records from a position to the end are the acknowledged ones. Raises LogError."""
     acknowledged = head.digest_after(after_seq)
     if acknowledged is not None and digest != acknowledged and header.taskfold >= _FIRST_WITH_HEAD:
         raise UnreadableLog(
             f"{path}: the log is damaged: its records up to Seq {head.seq} are not those that were acknowledged; "
-            f"`taskfold log {path} --check` tells more"
+            f"`taskfold log {path} --check` lists the damage"
         )
 
 
 class Snapshot(NamedTuple):
-    """A log in a database as it is at one moment, whoever writes it meanwhile."""
+    """A log in a database as of one moment, whoever writes meanwhile."""
 
     database: sqlite3.Connection
     wal: Wal
     is_own: bool
-    """Nobody else writes it: this process holds the lock of who does."""
+    """This process holds the writer's lock: no other process writes."""
 
 
 Connect: TypeAlias = Callable[[Path], sqlite3.Connection]
@@ -143,16 +143,16 @@ Connect: TypeAlias = Callable[[Path], sqlite3.Connection]
 def snapshot(
     path: Path, *, is_own: bool = False, is_scan: bool = False, connect: Connect | None = None
 ) -> Iterator[Snapshot]:
-    """Open a log that somebody else may be writing, in one transaction. O(frames of the write-ahead log).
+    """Open a log, which another process may be writing, in one read transaction. O(frames of the write-ahead log).
 
-    ``is_own`` says that this process holds the lock of who writes. Raises LogError when the file is no database, or
-    what is beside it is not its own or, unless it is scanned, damaged: before SQLite writes the index of it anew, which
-    may be what shows that.
+    ``is_own``: this process holds the writer's lock. Raises LogError when the file is no database, or a sidecar file
+    belongs to another log, or, unless ``is_scan``, is damaged. The check precedes the opening, since SQLite may rebuild
+    the index of the write-ahead log, which can be the evidence of the damage.
     """
     with translate_errors(path, "read"):
         if not is_database(path):
-            raise UnreadableLog(f"{path}: is not a taskfold log, and nothing is ever overwritten")
-        wal = check_beside(path, is_own=is_own)
+            raise UnreadableLog(f"{path}: is not a taskfold log, and is never overwritten")
+        wal = check_sidecars(path, is_own=is_own)
         if wal.damage and not is_scan:
             check_newest(path, wal, None)
         with closing((connect or reader)(path)) as database:
@@ -170,38 +170,38 @@ def check_snapshot(path: Path, view: Snapshot) -> tuple[LogHeader, Head]:
 
 
 def unacknowledged_in(path: Path, view: Snapshot, header: LogHeader, head: Head) -> int:
-    """Return how many bytes at the end of the write-ahead log were never acknowledged. Raises LogError for damage."""
+    """Return the size of the torn write at the end of the write-ahead log, in bytes. Raises LogError for damage."""
     known_head = head if header.taskfold >= _FIRST_WITH_HEAD else None
     try:
         return check_newest(path, view.wal, known_head)
     except LogError:
         if view.wal.damage or view.is_own:
             raise
-        # It may have been written between the looks at it and at the head.
-        with unwritten(path) as is_quiet:
+        # Another process may have written between the two looks, at the file and at the head.
+        with without_writers(path) as is_quiet:
             if not is_quiet:
                 return 0
             view.database.execute("COMMIT")
             view.database.execute("BEGIN")
-            return check_newest(path, check_beside(path), head_in(view.database, path, header))
+            return check_newest(path, check_sidecars(path), head_in(view.database, path, header))
 
 
 def read_database(name: str, path: str | Path = "") -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of a log in a database, and its records in blocks, read as asked for, all as of one moment.
+    """Return the header of a log in a database, and its records in blocks, read lazily, as of one moment.
 
-    What is wrong is told of the name, which is its path, too, unless another is given. Raises SourceError.
+    Errors show ``name``; ``path`` is given if it is another. Raises SourceError.
     """
     blocks = _blocks(name, Path(path or name).absolute())
     header = next(blocks)
     assert isinstance(header, LogHeader)
-    return header, blocks  # type: ignore[return-value]  # the header comes first, and no other
+    return header, blocks  # type: ignore[return-value]  # the header comes first
 
 
 def read_matching(name: str, path: str | Path, prefix: str) -> tuple[LogHeader, dict[str, list[Record]]]:
-    """Return the header of a log, and the records of the one allocation whose ID begins like this, or is this.
+    """Return the header of a log, and the records of the only allocation whose ID starts with a prefix, or is it.
 
-    Where several begin so, their IDs without records. O(log n) for each ID, and O(records) of the one. Raises
-    SourceError.
+    If several IDs start with it, return them without records. O(log n) for each ID, and O(records) of the allocation.
+    Raises SourceError.
     """
     file = Path(path or name).absolute()
     try:
@@ -211,7 +211,7 @@ def read_matching(name: str, path: str | Path, prefix: str) -> tuple[LogHeader, 
             if len(ids) > 1 and ids[0] != prefix:
                 return header, {alloc: [] for alloc in ids}
             values = {"newest": head.seq if header.taskfold >= _FIRST_WITH_HEAD else 2**63 - 1, "after": 0}
-            on_hole = kept_hole(header, name)
+            on_hole = hole_check(header, name)
             read = partial(read_rows, view.database, file, header.taskfold, OF_ALLOCATION, on_hole=on_hole)
             return header, {alloc: list(read(values={**values, "alloc": alloc})) for alloc in ids[:1]}
     except LogError as error:
@@ -219,7 +219,7 @@ def read_matching(name: str, path: str | Path, prefix: str) -> tuple[LogHeader, 
 
 
 def _ids(database: sqlite3.Connection, prefix: str) -> Iterator[str]:
-    """Yield the IDs that begin like this, in order, each found by the index; none after one that is this."""
+    """Yield the IDs with this prefix, in order, each found by the index; stop after an exact match."""
     query = "SELECT min(alloc) FROM records WHERE alloc >= ? AND alloc > ?"
     last = ""
     while (alloc := database.execute(query, (prefix, last)).fetchone()[0]) is not None and alloc.startswith(prefix):
@@ -230,7 +230,7 @@ def _ids(database: sqlite3.Connection, prefix: str) -> Iterator[str]:
 
 
 def newest_in(name: str) -> int | None:
-    """Return the position of the newest record of a log in a database; None where it cannot tell."""
+    """Return the position of the newest record of a log in a database; None if it cannot be read."""
     with suppress(sqlite3.Error), closing(reader(Path(name))) as database:
         newest = database.execute("SELECT max(seq) FROM records").fetchone()[0]
         return newest if isinstance(newest, int) else None
@@ -245,7 +245,7 @@ def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
             yield header
             values = {"after": 0, "newest": 2**63 - 1}
             on_end = partial(check_digest, path, header, head, 0)
-            on_hole = kept_hole(header, name)
+            on_hole = hole_check(header, name)
             block: list[Record] = []
             for record in read_rows(view.database, path, header.taskfold, OF_ALL, values, on_hole, on_end):
                 block.append(record)
@@ -260,35 +260,35 @@ def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
 
 @contextmanager
 def translate_errors(path: Path, what: str = "written") -> Iterator[None]:
-    """Turn what SQLite or the system says into a LogError that names the file."""
+    """Convert errors of SQLite and the system to LogError with the file's name."""
     try:
         yield
-    except (sqlite3.Error, OverflowError, UnicodeError) as error:  # an index of more than 63 bits is one
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:  # such as an index of more than 63 bits
         raise LogError(f"{path}: cannot be {what} (SQLite): {error}") from None
     except OSError as error:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
 
 
 def connected(path: Path) -> Connection:
-    """Return the connection that writes. Raises LogError when the file is no database."""
+    """Open the writing connection. Raises LogError when the file is no database."""
     if not is_database(path):
-        raise UnreadableLog(f"{path}: is not a taskfold log, and nothing is ever overwritten")
+        raise UnreadableLog(f"{path}: is not a taskfold log, and is never overwritten")
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 def roll_back_journal(path: Path) -> None:
-    """Have SQLite take back what a process left that was killed while it changed the mode of a log of an older format.
+    """Let SQLite roll back a process killed while it changed the journal mode of a log of an older format.
 
-    Only a connection that writes can. Raises LogError for a journal that is not its own.
+    Only a writing connection can. Raises LogError for a journal that belongs to another database.
     """
-    if neighbour(path, "-journal").exists():
-        check_beside(path, is_own=True)
+    if sidecar(path, "-journal").exists():
+        check_sidecars(path, is_own=True)
         with closing(connected(path)) as database:
             database.execute("SELECT count(*) FROM sqlite_master")
 
 
 def read_checkpoint_of(path: Path, connect: Connect | None = None) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a part that is damaged."""
+    """Yield the parts of the checkpoint of a log, as of one moment. Raises LogError for a damaged part."""
     with translate_errors(path, "read"), closing((connect or reader)(path)) as database:
         for part, checksum, body in database.execute("SELECT part, checksum, body FROM checkpoint ORDER BY part"):
             if not isinstance(body, bytes) or crc32(body) != checksum:
@@ -297,22 +297,22 @@ def read_checkpoint_of(path: Path, connect: Connect | None = None) -> Iterator[b
 
 
 def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
-    """Bring the records of an older format to the present one, all or none; return the header that says so."""
+    """Convert records of an older format to the current one, all or none; return the new header."""
     bring = upcaster(header.taskfold)
     if bring is None:
         return header
-    header = present(header)
+    header = current_header(header)
     try:
         database.execute("BEGIN IMMEDIATE")
         query = "SELECT seq, checksum, body FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
         seq = digest = 0
         while rows := database.execute(query, (seq, _ROWS)).fetchall():
             for seq, checksum, body in rows:
-                # What is damaged stays so, and is named when it is read.
+                # Damaged records stay unchanged, and are reported when they are read.
                 if isinstance(body, bytes) and crc32(body) == checksum and (brought := bring(body)) != body:
                     row = (brought, crc32(brought), seq)
                     database.execute("UPDATE records SET body = ?, checksum = ? WHERE seq = ?", row)
-                    checksum = row[1]  # noqa: PLW2901 - the row has it now
+                    checksum = row[1]  # noqa: PLW2901 - the row has the new one
                 digest += checksum
         database.execute("UPDATE header SET text = ?", (header_text(header),))
         database.execute(_HEAD_TABLE)
@@ -326,23 +326,23 @@ def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
 
 
 def reader(path: Path) -> Connection:
-    """Return a connection that only reads."""
-    is_fixed = not os.access(path.parent, os.W_OK) and not neighbour(path, "-wal").exists()
-    # Readers share a file beside the database, which cannot be made there; but then nobody writes, either.
+    """Open a reading connection."""
+    is_fixed = not os.access(path.parent, os.W_OK) and not sidecar(path, "-wal").exists()
+    # Readers share a sidecar file, which cannot be created here; but then no process writes, either.
     name = uri(path, *(("immutable=1",) if is_fixed else ()))
-    # Whoever reads may go on in another thread.
+    # A reader may continue in another thread.
     return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
 
 
 def quiet_reader(path: Path) -> Connection:
-    """Return a connection that only reads, and makes no file beside the database, whoever writes it.
+    """Open a reading connection that creates no sidecar files.
 
-    Where nobody writes there is nothing beside it, and it is read as it is; whoever begins to write meanwhile is to be
-    looked out for.
+    If no process writes, there are none, and the file is read as immutable; the caller must then watch for a writer
+    that starts.
     """
-    more = () if neighbour(path, "-wal").exists() else ("immutable=1",)
-    if is_written(path) and not os.access(neighbour(path, "-shm"), os.W_OK):
-        # Only then: what one connection shares so, a writer of the same process could not write, either.
+    more = () if sidecar(path, "-wal").exists() else ("immutable=1",)
+    if is_written(path) and not os.access(sidecar(path, "-shm"), os.W_OK):
+        # Only then: SQLite shares an immutable file within the process, so that a writer in it could not write.
         more = ("readonly_shm=1",)
     return sqlite3.connect(
         uri(path, *more), uri=True, isolation_level=None, check_same_thread=False, factory=Connection
@@ -350,14 +350,14 @@ def quiet_reader(path: Path) -> Connection:
 
 
 def is_written(path: Path) -> bool:
-    """Tell whether what writers of a database share with its readers is beside it."""
-    return all(neighbour(path, end).exists() for end in ("-wal", "-shm"))
+    """Tell whether a database has the sidecar files of an active writer."""
+    return all(sidecar(path, end).exists() for end in ("-wal", "-shm"))
 
 
 def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
-    """Return the header of the log in a database. Raises LogError when it is none, or cannot be read here."""
+    """Return the header of the log in a database. Raises LogError if there is none, or its format is unknown."""
     if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise UnreadableLog(f"{path}: is an SQLite database, but not a taskfold log, and nothing is ever overwritten")
+        raise UnreadableLog(f"{path}: is an SQLite database, but not a taskfold log, and is never overwritten")
     row = database.execute("SELECT text FROM header").fetchone()
     try:
         return header_of(f"{row[0] if row else ''}\n".encode())
@@ -366,18 +366,18 @@ def header_in(database: sqlite3.Connection, path: Path) -> LogHeader:
 
 
 def head_in(database: sqlite3.Connection, path: Path, header: LogHeader) -> Head:
-    """Return the head of the log in a database; of one of an older format, its newest position. Raises LogError."""
+    """Return the head of the log in a database; for an older format, only its newest position. Raises LogError."""
     if header.taskfold < _FIRST_WITH_HEAD:
         return Head("", seq=database.execute("SELECT max(seq) FROM records").fetchone()[0] or 0)
     rows = database.execute("SELECT head FROM head").fetchall()
     head = Head.unpacked(rows[0][0]) if len(rows) == 1 else None
     if head is None or head.uuid != header.uuid:
-        raise UnreadableLog(f"{path}: the log is damaged: its head is not what was written")
+        raise UnreadableLog(f"{path}: the log is damaged: its head differs from what was written")
     return head
 
 
 def write_head(database: sqlite3.Connection, head: Head) -> None:
-    """Have the transaction that is open end with this head."""
+    """Write the head, in the open transaction."""
     database.execute("UPDATE head SET head = ?", (head.packed(),))
 
 
@@ -393,7 +393,7 @@ _DESCRIBED: Final = "SELECT type, name, ifnull(sql, '') FROM sqlite_master"
 
 
 def check_schema(database: sqlite3.Connection, path: Path, header: LogHeader) -> None:
-    """Check that the tables are those of a log, and that nothing changes them by itself. Raises LogError."""
+    """Check that the tables are those of a log, and that there are no triggers. Raises LogError."""
     present_parts = frozenset(database.execute(_DESCRIBED).fetchall())
     needed_parts = _schema() - (
         frozenset() if header.taskfold >= _FIRST_WITH_HEAD else {("table", "head", _HEAD_TABLE)}
@@ -405,31 +405,31 @@ def check_schema(database: sqlite3.Connection, path: Path, header: LogHeader) ->
 
 
 def check_integrity(database: sqlite3.Connection, path: Path) -> None:
-    """Check, where that takes a moment, that every index has what its table has. O(size). Raises LogError."""
+    """Check, unless the file is large, that indexes and tables agree. O(size). Raises LogError."""
     pages, page_bytes = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
     if pages * page_bytes <= _INTEGRITY_BYTES:
         (problem,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if problem != "ok":
             problem = " ".join(str(problem).split())
             raise UnreadableLog(
-                f"{path}: the log is damaged: {problem}; `taskfold log {path} --check` tells more, "
-                "and --repair NEW copies what is good"
+                f"{path}: the log is damaged: {problem}; `taskfold log {path} --check` lists the damage, "
+                "and --repair NEW copies the good records"
             )
 
 
 def begin(path: Path, header: LogHeader) -> None:
-    """Begin a log: it is there whole, or not at all."""
-    check_nothing_beside(path)
+    """Create a log, atomically."""
+    check_no_sidecars(path)
     draft = path.with_name(f"{path.name}-new")
     _remove(draft)
-    new_file(draft).close()  # what SQLite puts beside a database has the mode of that
+    new_file(draft).close()  # sidecar files inherit its mode
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as database:
             database.executescript(f"PRAGMA synchronous = FULL; BEGIN; {_SCHEMA}")
             database.execute("INSERT INTO header VALUES (?)", (header_text(header),))
             database.execute("INSERT INTO head VALUES (?)", (Head(header.uuid, token=os.urandom(8)).packed(),))
             database.execute("COMMIT")
-            # Now, so that no journal but a write-ahead log ever stands beside it: readers could not roll one back.
+            # At once, so that a log never has any journal but a write-ahead log: readers could not roll another back.
             write_ahead(database, path)
         draft.replace(path)
     except BaseException:
@@ -440,7 +440,7 @@ def begin(path: Path, header: LogHeader) -> None:
 
 
 def write_ahead(database: sqlite3.Connection, path: Path) -> None:
-    """Have a database keep a write-ahead log. Raises LogError where it cannot, as on many network file systems."""
+    """Switch a database to a write-ahead log. Raises LogError where that fails, as on many network file systems."""
     (mode,) = database.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LogError(
@@ -450,6 +450,6 @@ def write_ahead(database: sqlite3.Connection, path: Path) -> None:
 
 
 def _remove(draft: Path) -> None:
-    """Remove a database, and what SQLite leaves beside one."""
+    """Delete a database and its sidecar files."""
     for end in ("", "-journal", "-wal", "-shm"):
         draft.with_name(draft.name + end).unlink(missing_ok=True)

@@ -1,9 +1,8 @@
-"""What lies beside a database before SQLite opens it: a write-ahead log that is its own, another's, or damaged.
+"""The sidecar files of a database before SQLite opens it: a write-ahead log may be its own, another log's, or damaged.
 
-SQLite takes in whatever whole frames a ``-wal`` of the right name has, whosever they are, and passes over all that
-comes after a frame that is not whole, however much that is. Each commit of a log has its head in it
-(`taskfold.log.sqlite.head`), at the end of a page of its own, so that the frames can be read without SQLite: whose
-commits they are, and up to which.
+SQLite applies all valid frames of a ``-wal`` file with the right name, whichever database they belong to, and ignores
+everything after an invalid frame. Each commit of a log writes its head (`taskfold.log.sqlite.head`) at the end of a
+page of its own. So the frames can be read without SQLite: which log they belong to, and up to which commit.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from typing import Final, NamedTuple
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 from taskfold.log.header import header_of
-from taskfold.log.sqlite.files import neighbour, unshared, uri
+from taskfold.log.sqlite.files import sidecar, unshared, uri
 from taskfold.log.sqlite.head import HEAD_BYTES, MARK, Head
 from taskfold.model.errors import LogError, TaskfoldError, UnreadableLog
 
-__all__ = ["Wal", "check_beside", "check_newest", "check_nothing_beside", "lock_file", "unwritten"]
+__all__ = ["Wal", "check_newest", "check_no_sidecars", "check_sidecars", "lock_file", "without_writers"]
 
 # Source of all of these: sqlite.org/fileformat.html and sqlite.org/walformat.html.
 _WAL_HEADER: Final = struct.Struct(">8I")
@@ -40,43 +39,43 @@ _INDEX_HEADER: Final = struct.Struct("=IIIBBHII2I8s2I")
 _INDEX_HEADER_BYTES: Final = 48
 _FRAMES_AT_ONCE: Final = 256
 _PAGE_BYTES: Final = 4096
-"""The size of a page where the write-ahead log cannot say it."""
+"""The assumed page size if the write-ahead log has no readable header."""
 
 
 class Wal(NamedTuple):
-    """What the frames of a write-ahead log say."""
+    """The contents of a write-ahead log."""
 
     is_whole: bool = True
-    """Its own header is as it was written; else SQLite passes over all of it."""
+    """Its own header is intact; otherwise SQLite ignores the whole file."""
     heads: tuple[tuple[int, Head], ...] = ()
-    """The heads in the frames that SQLite would take in if they are whole, each with the number of its frame."""
+    """The heads in the valid frames, each with its frame's number."""
     commits: tuple[int, ...] = ()
-    """The numbers of those frames that end a transaction."""
+    """The numbers of the frames that end a transaction."""
     frames: int = 0
-    """How many such frames there are."""
+    """The number of valid frames."""
     newest: int = 0
-    """The greatest commit that any frame tells of, also one that SQLite passes over."""
+    """The newest commit in any frame, including frames that SQLite ignores."""
     frame_bytes: int = 0
     damage: str = ""
-    """What is wrong with it, where it is of this log."""
+    """The damage of a write-ahead log that belongs to this log; else empty."""
 
     @property
     def is_headless(self) -> bool:
-        """Whether the first commit has no head, where others have."""
+        """Whether the first commit has no head, though others have one."""
         return bool(self.heads and self.commits) and self.commits[0] < self.heads[0][0]
 
     def is_of(self, uuid: str) -> bool:
-        """Tell whether every commit is of the log of this UUID."""
+        """Tell whether every commit belongs to the log with this UUID."""
         return all(head.uuid == uuid for _, head in self.heads)
 
     def end_of(self, head: Head) -> int:
-        """Return the number of the frame that ends the transaction of a head; 0 where it is not among the frames."""
+        """Return the number of the frame that ends the transaction with a head; 0 if there is none."""
         at = next((frame for frame, other in reversed(self.heads) if other == head), 0)
         return next((frame for frame in self.commits if frame >= at), 0) if at else 0
 
 
 def _sum(data: bytes, order: str, one: int = 0, two: int = 0) -> tuple[int, int]:
-    """Return SQLite's checksum of some words, after that of others."""
+    """Continue SQLite's checksum over more words."""
     words = struct.unpack(f"{order}{len(data) // 4}I", data)
     for first, second in zip(words[::2], words[1::2], strict=True):
         one = (one + first + two) & 0xFFFFFFFF
@@ -85,11 +84,11 @@ def _sum(data: bytes, order: str, one: int = 0, two: int = 0) -> tuple[int, int]
 
 
 def wal_of(path: Path) -> Wal:
-    """Return what the write-ahead log of a database says. O(frames). Raises OSError."""
-    # The index first: a frame is in the file before the index has it.
+    """Read the write-ahead log of a database. O(frames). Raises OSError."""
+    # The index first: a frame is written to the file before the index lists it.
     indexed, salts_of_index = _indexed(path)
     try:
-        file = neighbour(path, "-wal").open("rb", buffering=0)
+        file = sidecar(path, "-wal").open("rb", buffering=0)
     except FileNotFoundError:
         return Wal()
     with file:
@@ -102,13 +101,13 @@ def wal_of(path: Path) -> Wal:
         if is_whole and salts_of_index == start[16:24]:
             before = max([*(frame for frame in wal.commits if frame < indexed), indexed - _FRAMES_AT_ONCE, 0])
             if wal.frames < indexed or not _are_whole(file, start, before, indexed):
-                message = f"{path.name}-wal has not all that was acknowledged last, as {path.name}-shm shows"
+                message = f"{path.name}-wal lacks frames that were acknowledged, as {path.name}-shm shows"
                 return wal._replace(damage=message)
     return wal
 
 
 def _frames_of(file: FileIO, page_bytes: int, salts: tuple[int, ...] | None) -> Wal:
-    """Return what the frames of an open write-ahead log say; without salts SQLite passes over all of them."""
+    """Read the frames of an open write-ahead log; without salts, SQLite ignores all of them."""
     size = page_bytes + _FRAME_HEADER_BYTES
     heads: list[tuple[int, Head]] = []
     commits: list[int] = []
@@ -129,7 +128,7 @@ def _frames_of(file: FileIO, page_bytes: int, salts: tuple[int, ...] | None) -> 
 
 
 def _are_whole(file: FileIO, start: bytes, before: int, last: int) -> bool:
-    """Tell whether the frames after one, up to another, have the salts of the log, and the checksums that they say."""
+    """Tell whether the frames in a range have the log's salts, and correct checksums."""
     magic, _, page_bytes, *_, one, two = _WAL_HEADER.unpack(start)
     size = page_bytes + _FRAME_HEADER_BYTES
     if before:
@@ -147,7 +146,7 @@ def _are_whole(file: FileIO, start: bytes, before: int, last: int) -> bool:
 
 
 def _head_in(block: bytes, start: int, size: int) -> Head | None:
-    """Return the head that a page has; None for any other page."""
+    """Return the head in a page; None for any other page."""
     at = start + size - HEAD_BYTES
     if block[at : at + len(MARK)] != MARK or block[start : start + 1] != _LEAF:
         return None
@@ -157,12 +156,12 @@ def _head_in(block: bytes, start: int, size: int) -> Head | None:
 
 
 def _indexed(path: Path) -> tuple[int, bytes]:
-    """Return how many frames the shared index says are committed, and the salts of their write-ahead log."""
+    """Return how many frames the shared index lists as committed, and the salts of their write-ahead log."""
     with unshared(path) as is_ours:
         if not is_ours:
             return 0, b""
         try:
-            with neighbour(path, "-shm").open("rb", buffering=0) as file:
+            with sidecar(path, "-shm").open("rb", buffering=0) as file:
                 one, other = file.read(_INDEX_HEADER_BYTES), file.read(_INDEX_HEADER_BYTES)
         except OSError:
             return 0, b""
@@ -174,16 +173,16 @@ def _indexed(path: Path) -> tuple[int, bytes]:
 
 
 def lock_file(path: Path) -> Path:
-    """Return the file that the process which writes a log has locked."""
+    """Return the lock file of a log's writer."""
     return path.with_name(f"{path.name}-lock")
 
 
 @contextmanager
-def unwritten(path: Path) -> Iterator[bool]:
-    """Keep everybody from writing a log, and tell whether nobody does."""
+def without_writers(path: Path) -> Iterator[bool]:
+    """Lock out writers, and tell whether there is none."""
     try:
         file = lock_file(path).open("rb")
-    except OSError:  # who writes makes it first
+    except OSError:  # a writer creates it first
         yield True
         return
     with file:
@@ -196,46 +195,46 @@ def unwritten(path: Path) -> Iterator[bool]:
         yield True
 
 
-def check_nothing_beside(path: Path) -> None:
-    """Check that nothing of a removed log is where one is to be begun. Raises LogError.
+def check_no_sidecars(path: Path) -> None:
+    """Check that no sidecar files of a removed log are where a log is to be created. Raises LogError.
 
-    What has no record is removed.
+    Empty ones are deleted.
     """
     for end in ("-wal", "-journal"):
-        file = neighbour(path, end)
+        file = sidecar(path, end)
         with suppress(FileNotFoundError):
             if file.stat().st_size:
                 raise LogError(
-                    f"{path}: there is no log, but {file.name} is there, which holds what was written last to one that "
-                    "was removed or moved: move it back beside that, or away, and begin again"
+                    f"{path}: there is no log, but its {file.name} is there, with the newest records of a log that was "
+                    "removed or moved: move it back beside that log, or away, and try again"
                 )
             file.unlink()
     with suppress(FileNotFoundError):
-        neighbour(path, "-shm").unlink()
+        sidecar(path, "-shm").unlink()
 
 
-def check_beside(path: Path, *, is_own: bool = False) -> Wal:
-    """Check that what lies beside a database is its own, before SQLite opens it; return what it says. O(frames).
+def check_sidecars(path: Path, *, is_own: bool = False) -> Wal:
+    """Check, before SQLite opens a database, that its sidecar files are its own; return its write-ahead log. O(frames).
 
-    ``is_own`` says that this process holds the lock of who writes. Raises LogError for what is another log's, and
-    OSError; that it is damaged is in what is returned.
+    ``is_own``: this process holds the writer's lock. Raises LogError for sidecar files of another log, and OSError;
+    damage is reported in the result.
     """
-    wal, problem = _looked_at(path)
+    wal, problem = _look_at(path)
     if (problem or wal.damage) and not is_own:
-        # Somebody may be writing, so that the one was changed before the other was read.
-        with unwritten(path) as is_quiet:
-            wal, problem = _looked_at(path) if is_quiet else (Wal(), "")
+        # A writer may have changed one file before the other was read.
+        with without_writers(path) as is_quiet:
+            wal, problem = _look_at(path) if is_quiet else (Wal(), "")
     if problem:
         raise LogError(f"{path}: {problem}")
     return wal
 
 
-def _looked_at(path: Path) -> tuple[Wal, str]:
-    """Return what the write-ahead log says, and what is wrong with it, if anything."""
+def _look_at(path: Path) -> tuple[Wal, str]:
+    """Return the write-ahead log, and an error text if it belongs to another log."""
     main = _main_of(path)
     with suppress(FileNotFoundError):
-        # One of an older format may have been left in another mode, with a journal of its own.
-        if main.head is not None and neighbour(path, "-journal").stat().st_size:
+        # A log of an older format may have been left in another journal mode, with a journal of its own.
+        if main.head is not None and sidecar(path, "-journal").stat().st_size:
             return Wal(), (
                 f"{path.name}-journal is beside it, and not its own: SQLite would write it over the log; move it away"
             )
@@ -249,20 +248,20 @@ def _looked_at(path: Path) -> tuple[Wal, str]:
 
 
 class _Main(NamedTuple):
-    """What a database says without its write-ahead log; a kill leaves pages that are not, or half, copied back."""
+    """A database without its write-ahead log. A kill during a checkpoint of SQLite leaves pages incomplete."""
 
     uuid: str | None = None
-    """The UUID in its head or its header, empty in the older formats; None where neither can be read."""
+    """The UUID in its head or its header, empty in older formats; None if neither can be read."""
     head: Head | None = None
     problem: str = ""
-    """Why something cannot be read."""
+    """The reason if something cannot be read."""
 
 
 def _main_of(path: Path) -> _Main:
-    """Return what a database says without its write-ahead log."""
+    """Read a database without its write-ahead log."""
     problem = ""
     with closing(sqlite3.connect(uri(path, "immutable=1"), uri=True)) as database:
-        # A process that is killed while it copies frames back leaves fewer pages than the first one says.
+        # A process killed while it copies frames back leaves fewer pages than the first page says.
         database.execute("PRAGMA writable_schema = ON")
         try:
             if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'head'").fetchone() is not None:
@@ -281,7 +280,7 @@ def _main_of(path: Path) -> _Main:
 
 
 def _problem(path: Path, main: _Main, wal: Wal) -> str:
-    """Return what is wrong with a write-ahead log beside a database; empty where it goes on from it."""
+    """Return the error text for a write-ahead log that does not continue its database; else an empty text."""
     name = f"{path.name}-wal"
     if not wal.heads:
         if main.uuid == "" and not main.problem:
@@ -289,7 +288,7 @@ def _problem(path: Path, main: _Main, wal: Wal) -> str:
     else:
         first = wal.heads[0][1]
         head = main.head or Head(main.uuid or first.uuid)
-        # Without a head in the database: it is the first commit with one, which brought it to the present format.
+        # A database without a head: the first commit with one converted it to the current format.
         is_next = (first.commit, first.before) == (head.commit + 1, head.token)
         is_after = (
             is_next or (main.uuid and main.head is None) or any(_is_same(wal_head, head) for _, wal_head in wal.heads)
@@ -297,10 +296,10 @@ def _problem(path: Path, main: _Main, wal: Wal) -> str:
         if wal.is_of(head.uuid) and is_after:
             return ""
     if main.problem:
-        return f"the log is damaged ({main.problem}), so that nobody can tell whether {name} is of it"
+        return f"the log is damaged ({main.problem}), so that it is unknown whether {name} belongs to it"
     return (
-        f"{name} is of another log, or of another copy of this one, and holds records that are in no other file: "
-        "move it back to where it is from, or away"
+        f"{name} belongs to another log, or to another copy of this one, and holds records that no other file has: "
+        "move it back beside that log, or away"
     )
 
 
@@ -309,20 +308,20 @@ def _is_same(one: Head, other: Head) -> bool:
 
 
 def check_newest(path: Path, wal: Wal, head: Head | None) -> int:
-    """Check that what is read ends with what was acknowledged last; return how many bytes after it were not.
+    """Check that reading ends with the newest acknowledged commit; return the bytes of the torn write after it.
 
-    ``wal`` is what the write-ahead log said, ``head`` what was read through it afterwards. The last commit may be torn,
-    as a kill leaves it, but none before it. Raises LogError.
+    ``wal`` was read before ``head``, which SQLite read through the write-ahead log. A kill may tear the last commit,
+    but none before it. Raises LogError.
     """
     commit = 0 if head is None else head.commit
-    torn = 1 if wal.is_whole else 0  # the header of a write-ahead log is on disk before its first frame is written
+    torn = 1 if wal.is_whole else 0  # SQLite syncs the header before it writes the first frame
     end = 0 if head is None else wal.end_of(head)
     is_among = end > 0 or (bool(wal.heads) and commit < wal.heads[0][1].commit)
     damage = wal.damage
     if not damage and wal.newest > commit + torn:
-        damage = f"{path.name}-wal can be read up to commit {commit}, and others came after it"
+        damage = f"{path.name}-wal can be read up to commit {commit} only, and has later ones"
     if damage:
         raise UnreadableLog(
-            f"{path}: the log is damaged: {damage}; `taskfold log {path} --repair NEW` copies what can be read"
+            f"{path}: the log is damaged: {damage}; `taskfold log {path} --repair NEW` copies the readable records"
         )
     return (wal.frames - end) * wal.frame_bytes if is_among else 0
