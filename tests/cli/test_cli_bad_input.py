@@ -134,7 +134,7 @@ def test_a_file_that_is_still_being_written_is_read_up_to_its_last_whole_line(tm
     assert result.exit_code == 0
     assert result.stdout == run("replay", STREAM, "--format", "jsonl").stdout
     assert result.stderr.splitlines() == [
-        f"taskfold: note: {growing}, line {len(LINES) + 1}: the last line is cut off, and was passed over"
+        f"taskfold: note: {growing}, line {len(LINES) + 1}: the last line is cut off, and was skipped"
     ]
 
 
@@ -223,7 +223,7 @@ def test_into_something_that_is_no_log_changes_nothing(content: bytes, tmp_path:
     target = tmp_path / "diary.jsonl"
     target.write_bytes(content)
 
-    refused(run("import", STREAM, "--into", target), target, "is not a taskfold log, and nothing is ever overwritten")
+    refused(run("import", STREAM, "--into", target), target, "is not a taskfold log, and is never overwritten")
 
     assert target.read_bytes() == content
 

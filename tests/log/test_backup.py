@@ -140,7 +140,7 @@ def test_nothing_is_ever_overwritten(log: Path, tmp_path: Path, copy: str, there
     else:
         path.write_bytes(b"mine" if there == "a file" else b"")
 
-    with pytest.raises(LogError, match=f"{path}: exists, and nothing is ever overwritten"):
+    with pytest.raises(LogError, match=f"{path}: exists already, and is never overwritten"):
         backup(log, path)
 
     assert path.is_symlink() or path.read_bytes() in {b"mine", b""}
@@ -157,7 +157,7 @@ def test_what_came_to_be_there_meanwhile_is_not_overwritten(
         return check_log(name)
 
     monkeypatch.setattr("taskfold.log.backup.check_log", checked)
-    with pytest.raises(LogError, match="exists, and nothing is ever overwritten"):
+    with pytest.raises(LogError, match="exists already, and is never overwritten"):
         backup(log, path)
 
     assert path.read_bytes() == b"mine"
@@ -168,7 +168,7 @@ def test_what_came_to_be_there_meanwhile_is_not_overwritten(
 def test_a_backup_is_not_put_beside_what_is_left_of_another_database(log: Path, tmp_path: Path, end: str) -> None:
     (tmp_path / f"copy.db{end}").write_bytes(b"another's")
 
-    with pytest.raises(LogError, match=f"copy.db{end}: is left of another database"):
+    with pytest.raises(LogError, match=f"copy.db{end}: belongs to another database"):
         backup(log, tmp_path / "copy.db")
 
 
@@ -212,6 +212,6 @@ def test_the_command_says_what_it_copied(log: Path, tmp_path: Path) -> None:
     assert copied.exit_code == 0
     assert copied.stdout == f"copied {log} into {tmp_path / 'copy.jsonl'}: 3 records, newest position 7\n"
     assert run("backup", packed, tmp_path / "unpacked.jsonl").exit_code == 0
-    refused(run("backup", log, tmp_path / "copy.txt"), "copy.txt: a backup ends in .db")
+    refused(run("backup", log, tmp_path / "copy.txt"), "copy.txt: the name of a backup must end in .db")
     refused(run("backup", log, tmp_path / "nowhere" / "copy.db"), "copy.db: cannot be written: No such file")
-    refused(run("backup", log, tmp_path / "copy.jsonl"), "exists, and nothing is ever overwritten")
+    refused(run("backup", log, tmp_path / "copy.jsonl"), "exists already, and is never overwritten")

@@ -160,7 +160,7 @@ def test_a_link_is_named_and_the_cure_with_it(tmp_path, make):
     (tmp_path / "target").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "target")
 
-    with pytest.raises(OSError, match="link is a symbolic link, and nothing is written through one: remove it"):
+    with pytest.raises(OSError, match="link is a symbolic link, and taskfold writes through none: remove it"):
         make(tmp_path / "link")
 
 
@@ -168,7 +168,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
 
-    with pytest.raises(OSError, match="run belongs to another user, who could change what is in it: remove it"):
+    with pytest.raises(OSError, match="run belongs to another user, who could change its contents: remove it"):
         own_folder(tmp_path / "run")
 
 

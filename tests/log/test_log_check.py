@@ -183,7 +183,7 @@ def test_columns_that_say_something_else_than_their_record_are_found(tmp_path):
 
     (found,) = check_log(path).damages
 
-    assert (found.seq, found.message) == (4, "the columns of the row say something else than its record")
+    assert (found.seq, found.message) == (4, "the columns of the row differ from its record")
 
 
 def test_a_damaged_checkpoint_is_found(tmp_path):
@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_found(tmp_path):
 
     (found,) = check_log(path).damages
 
-    assert found.message == "part 1 of the checkpoint is damaged: it is made anew from the records"
+    assert found.message == "part 1 of the checkpoint is damaged: it will be rebuilt from the records"
 
 
 def test_what_was_never_acknowledged_is_told_and_is_no_damage(tmp_path):
@@ -341,7 +341,7 @@ def test_a_row_at_a_position_that_none_can_have_is_found_at_once(tmp_path, seq):
 
     assert (found.seq, found.message) == (
         seq,
-        "no log of this size has such a position: the record was passed over",
+        "no log of this size has such a position: the record was skipped",
     )
     assert repair(path, tmp_path / "y.db").records == 30
 
@@ -408,7 +408,7 @@ def test_an_id_that_comes_again_is_damage_and_what_has_it_is_left_out(tmp_path):
     done = repair(path, tmp_path / "y.db")
 
     assert [(found.seq, found.message) for found in done.check.damages] == [
-        (3, "the ID 'two' is that of a record before")
+        (3, "the ID 'two' was used by an earlier record")
     ]
     assert (done.records, done.left_out) == (2, {"a": (3, 2)})
 
@@ -435,7 +435,7 @@ def test_a_compacted_log_is_whole(path, tmp_path):
         (["nowhere.db", "--repair", "y.db"], "no such file"),
         (["diary.txt", "--check"], "is not a taskfold log"),
         (["diary.txt", "--repair", "y.db"], "if it is a log whose header is damaged, --dialect names"),
-        (["x.jsonl", "--repair", "x.jsonl"], "exists, and nothing is ever overwritten"),
+        (["x.jsonl", "--repair", "x.jsonl"], "exists already, and is never overwritten"),
         (["x.jsonl", "--repair", "y.csv"], "a log ends in"),
         (["x.jsonl", "--check", "--repair", "y.db"], "leave the other options out"),
         (["x.jsonl", "--check", "--alloc", "a"], "leave the other options out"),

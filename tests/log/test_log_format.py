@@ -87,7 +87,7 @@ def test_every_bit_that_is_flipped_is_found(path, tmp_path):
             assert error is not None or notes, (place, bit)
             if error is None:
                 assert len(records) == 3
-                assert "were never acknowledged, and were passed over" in notes[0]
+                assert "were never acknowledged, and were skipped" in notes[0]
             else:
                 assert str(copy) in str(error)
 
@@ -112,8 +112,8 @@ def test_a_log_that_is_cut_off_anywhere_has_whole_writes(path, tmp_path):
             assert notes == []
         else:
             (note,) = notes
-            passed_over = "were never acknowledged, and were passed over"
-            assert note == f"{copy}: {size - last} bytes after byte {last} {passed_over}"
+            skipped = "were never acknowledged, and were skipped"
+            assert note == f"{copy}: {size - last} bytes after byte {last} {skipped}"
         with NdjsonLog(copy) as log:
             assert log.seq == len(records)
             log.append("c", 0, [record_of("c", 1)])
@@ -129,7 +129,8 @@ def test_damage_is_named_with_its_line_and_its_offset(path):
 
     assert len(records) == 2
     start = whole.rindex(b"\n", 0, at) + 1
-    assert str(error) == f"{path}, line 4: the log is damaged at byte {start}: what is there is not what was written"
+    problem = f"the log is damaged at byte {start}: its content differs from what was written"
+    assert str(error) == f"{path}, line 4: {problem}"
     with pytest.raises(LogError, match=f"line 4: the log is damaged at byte {start}"):
         NdjsonLog(path)
     assert "line 4" in refused(run("replay", path))
@@ -291,7 +292,7 @@ def test_a_line_of_format_1_that_is_cut_off_is_passed_over(tmp_path):
 
     assert error is None
     assert records == expected_of_format_1()[:-1]
-    assert "were never acknowledged, and were passed over" in notes[0]
+    assert "were never acknowledged, and were skipped" in notes[0]
 
 
 @pytest.mark.parametrize("found", [0, 4, 99])

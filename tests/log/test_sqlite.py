@@ -136,7 +136,7 @@ def test_a_damaged_record_is_named_and_what_is_before_it_is_read(path):
     rows(path, "UPDATE records SET body = replace(CAST(body AS TEXT), 'Started', 'Startex') WHERE seq = 3")
     found = []
 
-    with pytest.raises(SourceError, match="Seq 3: the record is damaged: its checksum is another one"):
+    with pytest.raises(SourceError, match="Seq 3: the record is damaged: its checksum does not match"):
         found.extend(r.seq for r in replay(path))
 
     with SqliteLog(path) as log:

@@ -202,7 +202,7 @@ def test_no_log_is_begun_beside_what_is_left_of_a_removed_one(tmp_path, end):
     beside(path, "-wal").rename(beside(path, end))
     before = beside(path, end).read_bytes()
 
-    with pytest.raises(LogError, match=rf"there is no log, but x\.db{end} is there, which holds what was written last"):
+    with pytest.raises(LogError, match=rf"there is no log, but its x\.db{end} is there, with the newest records"):
         SqliteLog(path, "0.5.6")
 
     assert not path.exists()
@@ -240,7 +240,7 @@ def test_the_write_ahead_log_of_another_log_is_refused(tmp_path):
     filled(tmp_path / "y.db", dialect="0.5.6")
     shutil.copyfile(tmp_path / "y.db", path)
 
-    everybody_refuses(path, r"x\.db-wal is of another log, or of another copy of this one")
+    everybody_refuses(path, r"x\.db-wal belongs to another log, or to another copy of this one")
     beside(path, "-wal").unlink()
     with SqliteLog(path) as log:
         assert (log.header.dialect, log.seq) == ("0.5.6", 5)
@@ -258,7 +258,7 @@ def test_a_backup_that_is_put_back_beside_the_write_ahead_log_of_another_time_is
     shutil.copyfile(tmp_path / "live-x.db", tmp_path / "newer.db")
     shutil.copyfile(tmp_path / ("before.db" if is_older else "newer.db"), path)
 
-    everybody_refuses(path, r"x\.db-wal is of another log, or of another copy of this one")
+    everybody_refuses(path, r"x\.db-wal belongs to another log, or to another copy of this one")
 
 
 def test_two_histories_of_one_log_are_not_mixed(tmp_path):
@@ -274,7 +274,7 @@ def test_two_histories_of_one_log_are_not_mixed(tmp_path):
             kept[path] = {end: beside(path, end).read_bytes() for end in ("", "-wal")}
     beside(one, "-wal").write_bytes(kept[other]["-wal"])  # the database of one has the same commits, and other ones
 
-    everybody_refuses(one, "is of another log, or of another copy of this one")
+    everybody_refuses(one, "belongs to another log, or to another copy of this one")
 
 
 def test_a_journal_that_would_be_written_over_the_log_is_refused(tmp_path):
@@ -300,7 +300,7 @@ def test_a_log_of_an_older_format_whose_conversion_was_killed_goes_on(tmp_path):
     killed(tmp_path / "y.db")
     shutil.copyfile(DATA / "format-1.sqlite3", path)
     shutil.copyfile(tmp_path / "y.db-wal", beside(path, "-wal"))
-    everybody_refuses(path, "is of another log")
+    everybody_refuses(path, "belongs to another log")
 
 
 def test_the_identity_of_a_log_is_kept_by_conversion_compaction_and_copies_and_is_its_own(tmp_path):
@@ -352,9 +352,7 @@ def test_the_last_commit_may_be_torn_and_nothing_else(tmp_path, keep_index):
         try:
             told[kept] = len(list(replay(path)))
         except SourceError as error:
-            told[kept] = (
-                -1 if "x.db-wal has not all that was acknowledged last, as x.db-shm shows" in str(error) else -2
-            )
+            told[kept] = -1 if "x.db-wal lacks frames that were acknowledged, as x.db-shm shows" in str(error) else -2
             assert not check_log(path).is_whole
 
     assert told[frames] == 6
@@ -370,13 +368,13 @@ def test_frames_after_a_bad_one_are_told_and_a_repair_copies_what_can_be_read(tm
     at = damaged.index(b'"Version":4')
     damaged[at] ^= 1
     beside(path, "-wal").write_bytes(damaged)
-    told = r"x\.db-wal can be read up to commit 3, and others came after it"
+    told = r"x\.db-wal can be read up to commit 3 only, and has later ones"
 
     with pytest.raises(SourceError, match=told):
         replay(path).fold()
     with pytest.raises(LogError, match=told):
         SqliteLog(path)
-    assert "others came after it" in check_log(path).damages[0].message
+    assert "and has later ones" in check_log(path).damages[0].message
     done = repair(path, tmp_path / "y.db")
     assert (done.is_whole, done.records) == (False, 3)
 
@@ -397,8 +395,8 @@ def changed(path: Path, *statements: str) -> None:
     ("statement", "told"),
     [
         ("DELETE FROM records WHERE seq = 5", "newest record has Seq 4, where Seq 5 was acknowledged"),
-        ("UPDATE head SET head = zeroblob(80)", "its head is not what was written"),
-        ("DELETE FROM head", "its head is not what was written"),
+        ("UPDATE head SET head = zeroblob(80)", "its head differs from what was written"),
+        ("DELETE FROM head", "its head differs from what was written"),
         ("DROP INDEX records_by_id", "'records_by_id' is not as a log has it"),
         ("CREATE TRIGGER t AFTER INSERT ON records BEGIN DELETE FROM records; END", "'t' is not as a log has it"),
         ("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '') WHERE name = 'records'", "'records' is not as"),
@@ -432,7 +430,7 @@ def test_records_that_are_missing_before_a_checkpoint_are_found_by_who_reads_the
         path,
         "UPDATE records SET (body, checksum) = (SELECT body, checksum FROM records WHERE seq = 2) WHERE seq = 3",
     )
-    with pytest.raises(LogError, match="its columns say something else"):
+    with pytest.raises(LogError, match="its columns differ from it"):
         Engine.open(path)
 
 

@@ -359,7 +359,7 @@ def test_what_is_no_allocation_is_passed_over_with_a_note(tmp_path: Path) -> Non
     assert [snapshot.job_id for snapshot in replay(log).snapshots()] == ["site"]
     told_of = [note.partition("looks like ")[2] for note in notes if "looks like" in note]
     assert told_of == [
-        f"{what}, not an allocation: passed over"
+        f"{what}, not an allocation: skipped"
         for what in ("a deployment", "an evaluation", "a job", "a node", "a volume")
     ]
     assert all(note.startswith(f"{folder}/") for note in notes if "looks like" in note)

@@ -142,7 +142,7 @@ class Follower(Background):
             self.bad_lines += 1
             if self.bad_lines <= _TOLD_LINES:
                 last = "; others like it will not be told" if self.bad_lines == _TOLD_LINES else ""
-                self._on_note(f"passed over: {error}{last}")
+                self._on_note(f"skipped: {error}{last}")
             return
         if statements:
             self._check_dialect(statements[0])
@@ -155,7 +155,7 @@ class Follower(Background):
         """Say once of each kind of object that it is no allocation."""
         if other not in self._others:
             self._others.add(other)
-            self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: passed over")
+            self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: skipped")
 
     def _check_dialect(self, statement: Statement) -> None:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""

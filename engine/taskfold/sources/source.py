@@ -172,7 +172,7 @@ class Source:
             if _is_json(line):
                 yield from self._of_line(line, number)
             else:
-                self._on_note(f"{self.name}, line {number}: the last line is cut off, and was passed over")
+                self._on_note(f"{self.name}, line {number}: the last line is cut off, and was skipped")
 
     def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Statement]:
         """Yield what a document over several lines tells."""
@@ -197,7 +197,7 @@ class Source:
     def _pass_over(self, number: int, other: str) -> None:
         if other not in self._others:
             self._others.add(other)
-            self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: passed over")
+            self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: skipped")
 
 
 def statements_of_line(

@@ -101,7 +101,7 @@ class NdjsonLog(BaseLog):
         self._is_new = creates_log(self.path, dialect)
         with self._translate_errors():
             if not self._is_new and is_database(self.path):
-                raise LogError(f"{self.path}: is an SQLite database, and nothing is ever overwritten")
+                raise LogError(f"{self.path}: is an SQLite database, and is never overwritten")
             self._file = _own_file(self.path)
             try:
                 self._is_new = creates_log(self.path, dialect)  # again, now that the lock excludes another creator
@@ -524,7 +524,7 @@ def _check_appendable(stream: BinaryIO, name: str) -> None:
     if isinstance(stream, gzip.GzipFile):
         raise SourceError(name, "a compressed log can be read, not appended to")
     if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
-        raise SourceError(name, "is not a taskfold log, and nothing is ever overwritten")
+        raise SourceError(name, "is not a taskfold log, and is never overwritten")
 
 
 def _own_file(path: Path) -> FileIO:

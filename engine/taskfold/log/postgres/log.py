@@ -319,7 +319,7 @@ class PostgresLog(BaseLog):
                 raise
             self._undo()
             raise LogError(
-                f"{self.name}: the connection was lost while a write was committed, so that nobody knows whether "
+                f"{self.name}: the connection was lost while a write was committed, and it is unknown whether "
                 f"it was committed: read the log again ({tables.sentence(error)})"
             ) from None
         self._pending.clear()

@@ -166,7 +166,7 @@ def records(
                 raise error
             values["after"] = place
             if zlib.crc32(body) != checksum:
-                raise UnreadableLog(f"{name}, Seq {seq}: the record is damaged: its checksum is another one")
+                raise UnreadableLog(f"{name}, Seq {seq}: the record is damaged: its checksum does not match")
             try:
                 yield decode(body)
             except msgspec.DecodeError as error:
