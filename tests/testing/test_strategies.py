@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from itertools import pairwise
 
 import hypothesis
@@ -24,6 +25,7 @@ from taskfold.model.record import Placed, Record, Write
 from taskfold.nomad.events import event_fields
 from taskfold.testing import strategies as kit
 from taskfold.testing._drawing import illegal_moves, moves, task_event_types
+from taskfold.testing.coverage import reachable
 from taskfold.testing.histories import History
 
 EVERY = pytest.mark.parametrize("dialect", DIALECTS)
@@ -135,6 +137,24 @@ def test_histories_reach_every_transition_of_the_table(dialect):
 
     collect()
     assert wanted - reached == set()
+
+
+@EVERY
+def test_a_hundred_short_histories_can_be_expected_to_reach_each_legal_transition_three_times(dialect):
+    rules = lifecycle_of(dialect).rules
+    chance = dict.fromkeys(STATES, 0.0) | {STATES[0]: 1.0}
+    visits = Counter()
+    for _ in range(6):
+        following = dict.fromkeys(STATES, 0.0)
+        for state in STATES:
+            for move in moves(dialect, state):
+                share = chance[state] / len(moves(dialect, state))
+                visits[state, move] += share
+                following[rules[move].targets[state]] += share
+        chance = following
+
+    assert len(visits) == sum(reachable(dialect).values())
+    assert min(visits.values()) * 100 >= 3
 
 
 @EVERY

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import cycle, islice
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
-from taskfold.fold.lifecycle import STATES, lifecycle_of
+from taskfold.fold.lifecycle import PENDING, STATES, lifecycle_of
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.events import TaskEvent
 from taskfold.model.policy import SUCCEEDED, UNRECOVERABLE, WITHIN_POLICY
@@ -89,23 +90,35 @@ def pick(options: Sequence[T], number: int) -> T:
 
 @cache
 def _every(dialect: Dialect) -> tuple[Move, ...]:
-    """Return every move of a dialect; those that change some state come twice, so that histories get about."""
-    rules = lifecycle_of(dialect).rules
-    away = [cls for cls, rule in rules.items() if any(rule.targets.get(state) not in {None, state} for state in STATES)]
-    return (*rules, *away)
+    """Return a move of a dialect for each choice, in the order of its table, again and again."""
+    return tuple(islice(cycle(lifecycle_of(dialect).rules), _MOVES))
 
 
 @cache
 def _legal(dialect: Dialect, state: str) -> tuple[Move, ...]:
-    """Return the move for each place of `_every` in a state: itself, or the next one that is legal there.
+    """Return a move for each choice in a state: the one of `_every` where that is its first place and it is legal.
 
     So a choice means the same event in every state that allows it, and a history stays one when an event is taken out.
+    The other places have the legal moves in turn; every fourth of them leads on, to the state after the first in which
+    most is legal. So a hundred short histories reach what there is to reach: without that, most of them would stay in
+    the state in which they begin.
     """
-    every, rules = _every(dialect), lifecycle_of(dialect).rules
-    return tuple(
-        next(move for move in (*every[place:], *every) if rules[move].targets.get(state) is not None)
-        for place in range(len(every))
-    )
+    rules = lifecycle_of(dialect).rules
+    legal = {each: [cls for cls, rule in rules.items() if rule.targets.get(each) is not None] for each in STATES}
+    targets = {cls: rules[cls].targets[state] for cls in legal[state]}
+    onward = [each for each in STATES if each not in {state, PENDING} and each in targets.values()]
+    most = max(onward, key=lambda each: len(legal[each]), default=state)
+    leading = cycle([cls for cls in legal[state] if targets[cls] == most])
+    in_turn = cycle(legal[state])
+    places: list[Move] = []
+    free = 0
+    for number, move in enumerate(_every(dialect)):
+        if number < len(rules) and move in targets:
+            places.append(move)
+        else:
+            free += 1
+            places.append(next(in_turn if free % 4 else leading))
+    return tuple(places)
 
 
 def moves(dialect: str | Dialect, state: str | None) -> Sequence[Move]:
