@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.recordings import vector
 from taskfold.decision.restart import (
     REQUESTED,
+    VERDICTS,
     Failure,
     Hook,
     Result,
@@ -33,6 +34,7 @@ from taskfold.decision.restart import (
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.policy import (
     DELAYED,
+    EXCEEDED,
     MINIMUM_INTERVAL_NS,
     MODES,
     NO_RESTARTS,
@@ -321,6 +323,13 @@ def test_every_row_of_the_table_of_decisions(row: Row, dialect: str) -> None:
         assert SECOND_NS <= decided.delay_ns < 1.25 * SECOND_NS
     else:
         assert decided.delay_ns == (END_NS - row.now_ns if decided.reason == DELAYED else 0)
+
+
+def test_the_rows_have_every_verdict_that_there_is() -> None:
+    told = {each for row in ROWS for each in (row.new, row.old) if each is not None}
+    verdicts = {(each.decision, EXCEEDED if each.reason == POLICY.exceeded else each.reason) for each in told}
+
+    assert verdicts == {(decision, reason) for decision, reasons in VERDICTS.items() for reason in reasons}
 
 
 AFTER_SUCCESS: list[tuple[str, Hook, bool, bool, bool]] = [

@@ -31,7 +31,7 @@ Sources: client/restarts.go (v0.5.6) and client/allocrunner/taskrunner/restarts/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -41,6 +41,7 @@ from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.duration import duration_text
 from taskfold.model.policy import (
     DELAYED,
+    EXCEEDED,
     MODE_DELAY,
     MODE_FAIL,
     NO_RESTARTS,
@@ -52,6 +53,7 @@ from taskfold.model.policy import (
 
 __all__ = [
     "REQUESTED",
+    "VERDICTS",
     "Advice",
     "Choice",
     "Failure",
@@ -78,6 +80,16 @@ _JITTER: Final = 0.25
 
 ENDING_JOB_TYPES: Final = ("batch", "sysbatch")
 """The types of jobs whose tasks may end well."""
+
+
+VERDICTS: Final[Mapping[Choice, tuple[str, ...]]] = {
+    "Killed": ("",),
+    "Restarting": (WITHIN_POLICY, DELAYED, ""),
+    "Not Restarting": (EXCEEDED, NO_RESTARTS, UNRECOVERABLE),
+    "Terminated": (SUCCEEDED, NO_RESTARTS),
+}
+"""Every decision, with the reasons that it can have: none where somebody asked for it. Behind `EXCEEDED` a reason has
+numbers of the policy; `Killed` is the new client's."""
 
 
 class Random(Protocol):

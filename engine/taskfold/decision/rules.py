@@ -42,7 +42,7 @@ from taskfold.model.errors import InputRefused
 from taskfold.model.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.model.record import Decided
 
-__all__ = ["HEARS", "RULES", "decide", "decide_all", "due_of", "owed"]
+__all__ = ["ALLOCATION_RULES", "HEARS", "RULES", "Place", "decide", "decide_all", "due_of", "owed", "place_of"]
 
 Place: TypeAlias = Literal["pending", "running", "ending", "dead"]
 """Place an input meets a task."""
@@ -126,7 +126,7 @@ def _take(decision: RuleBook, task: str, report: Input) -> None:
             raise InputRefused(f"{kind.__name__} is of an allocation, not of a task: leave {task!r} out")
         _of_task(decision, decision.task(task), report)
     elif kind in OF_ALLOCATION or kind in OF_EITHER:
-        _OF_ALLOCATION[kind](decision, report)
+        ALLOCATION_RULES[kind](decision, report)
     else:
         raise InputRefused(f"{kind.__name__} happens to a task: name it")
 
@@ -156,7 +156,7 @@ def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
     if task.is_new and decision.group.is_open:
         decision.note(task.name, _NO_JOB)
     does, fits, otherwise = RULES[type(report)]
-    place = _place_of(task)
+    place = place_of(task)
     if place in fits:
         does(decision, task, report)
         return
@@ -172,7 +172,8 @@ def _owe_end(decision: Decision, task: TaskInHand, report: Input) -> None:
         decision.owe_kill(task, 1)
 
 
-def _place_of(task: TaskInHand) -> Place:
+def place_of(task: TaskInHand) -> Place:
+    """Return where an input meets a task. O(1)."""
     state = task.state
     if state == RUNNING:
         return "ending" if task.is_doomed else "running"
@@ -319,6 +320,7 @@ RULES: Final[dict[type[Input], _Rule]] = {
     inputs.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
     inputs.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
 }
+"""Where an input of a task fits, and what follows there."""
 
 
 # --- of an allocation ---
@@ -406,7 +408,7 @@ def _away(decision: RuleBook, status: str, fields: dict[str, str]) -> None:
         decision.set_status(status, fields)
 
 
-_OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
+ALLOCATION_RULES: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
     inputs.Placed: _place_all,
     inputs.SetupFailed: _setup_failed,
     inputs.StopRequested: _stop,
@@ -420,6 +422,7 @@ _OF_ALLOCATION: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
     inputs.Disconnected: _disconnected,
     inputs.Reconnected: _reconnected,
 }
+"""What follows from an input of an allocation as a whole, whatever its tasks are doing."""
 
 
 # --- what is due ---

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Container, Mapping
+from itertools import groupby
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from taskfold.fold.lifecycle import PENDING, STATES, TABLES, Lifecycle, lifecycle_of, trigger_name
 from taskfold.model.dialect import Dialect
@@ -17,71 +18,110 @@ _END_WITHOUT_EVENT: Final = "(no event)"
 """How the internal event that ends a task is shown: on the wire it is the absence of one."""
 
 
-def _arrows(lifecycle: Lifecycle) -> dict[tuple[str, str], list[str]]:
+class _Label(NamedTuple):
+    """An event type at an arrow, and whether it was reached there; None where nobody asks."""
+
+    name: str
+    is_reached: bool | None = None
+
+    def __str__(self) -> str:
+        """Return the name with its mark."""
+        return f"{_MARKS[self.is_reached]}{self.name}"
+
+
+_MARKS: Final[Mapping[bool | None, str]] = {None: "", True: "✓ ", False: "✗ "}
+_COLOURS: Final[Mapping[bool | None, tuple[str, ...]]] = {
+    None: (),
+    True: ("color=darkgreen", "fontcolor=darkgreen"),
+    False: ("color=red", "fontcolor=red"),
+}
+
+Reached: TypeAlias = Container[tuple[str, str]] | None
+"""The (state, wire type) pairs that were reached, ``Finished`` among the types; None where nobody asks."""
+
+_Labels: TypeAlias = dict[tuple[str, str], list[_Label]]
+
+
+def _label(cls: type[Any], state: str, reached: Reached) -> _Label:
+    """Return how an event type is shown where it is legal in a state."""
+    tag = str(cls.__struct_config__.tag)
+    name = _END_WITHOUT_EVENT if cls is Finished else tag
+    return _Label(name, None if reached is None else (state, tag) in reached)
+
+
+def _arrows(lifecycle: Lifecycle, reached: Reached) -> _Labels:
     """Return the event types that move a task from one state to another (or leave it), in the order of the table."""
-    arrows: dict[tuple[str, str], list[str]] = defaultdict(list)
+    arrows: _Labels = defaultdict(list)
     for cls in TABLES[lifecycle.dialect.name]:
-        name = _END_WITHOUT_EVENT if cls is Finished else str(cls.__struct_config__.tag)
         for transition in lifecycle.machine.get_transitions(trigger_name(cls)):
             # An internal transition has no destination: the state stays.
-            arrows[transition.source, transition.dest or transition.source].append(name)
+            source, target = transition.source, transition.dest or transition.source
+            arrows[source, target].append(_label(cls, source, reached))
     return {(a, b): arrows[a, b] for a in STATES for b in STATES if (a, b) in arrows}
 
 
-def _mermaid(lifecycle: Lifecycle) -> str:
+def _mermaid(lifecycle: Lifecycle, reached: Reached) -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {PENDING}"]
-    for (source, target), names in _arrows(lifecycle).items():
-        if source != target:
-            lines.append(f"    {source} --> {target}: {'<br/>'.join(names)}")
-    lines += [f"    note right of {s}: stays {s}<br/>{'<br/>'.join(names)}" for s, names in _stays(lifecycle).items()]
+    arrows = {ends: "<br/>".join(map(str, labels)) for ends, labels in _arrows(lifecycle, reached).items()}
+    lines += [f"    {a} --> {b}: {labels}" for (a, b), labels in arrows.items() if a != b]
+    lines += [f"    note right of {a}: stays {a}<br/>{labels}" for (a, b), labels in arrows.items() if a == b]
     return "\n".join(lines) + "\n"
 
 
-def _stays(lifecycle: Lifecycle) -> dict[str, list[str]]:
-    """Return the event types that leave each state as it is."""
-    return {source: names for (source, target), names in _arrows(lifecycle).items() if source == target}
-
-
-def _dot(lifecycle: Lifecycle) -> str:
+def _dot(lifecycle: Lifecycle, reached: Reached) -> str:
     lines = ["digraph lifecycle {", "    rankdir=LR;", "    node [shape=box, style=rounded];"]
     lines += ["    start [shape=point];", f"    start -> {PENDING};"]
-    for (source, target), names in _arrows(lifecycle).items():
-        style = ", style=dashed, color=gray40, fontcolor=gray40" if source == target else ""
-        label = "\\n".join(names)
-        lines.append(f'    {source} -> {target} [label="{label}"{style}];')
+    for (source, target), labels in _arrows(lifecycle, reached).items():
+        # What was reached and what was not are two arrows, each of a colour.
+        for is_reached, group in groupby(sorted(labels, key=_is_missing), key=lambda label: label.is_reached):
+            colours = _COLOURS[is_reached]
+            if source == target:
+                colours = ("style=dashed", *(colours or ("color=gray40", "fontcolor=gray40")))
+            label = "\\n".join(map(str, group))
+            attributes = ", ".join((f'label="{label}"', *colours))
+            lines.append(f"    {source} -> {target} [{attributes}];")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _table(lifecycle: Lifecycle) -> str:
+def _is_missing(label: _Label) -> bool:
+    return label.is_reached is False
+
+
+def _table(lifecycle: Lifecycle, reached: Reached) -> str:
     lines = [
         f"| event | {' | '.join(f'from {state}' for state in STATES)} | source |",
         "|---" * (len(STATES) + 2) + "|",
     ]
     for cls, row in TABLES[lifecycle.dialect.name].items():
-        name = _END_WITHOUT_EVENT if cls is Finished else str(cls.__struct_config__.tag)
         targets = lifecycle.rules[cls].targets
-        cells = [_cell(state, targets[state]) for state in STATES]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row.source} |")
+        labels = {state: _label(cls, state, reached) for state in STATES}
+        cells = [_cell(state, targets.get(state), _MARKS[labels[state].is_reached]) for state in STATES]
+        lines.append(f"| {labels[PENDING].name} | {' | '.join(cells)} | {row.source} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(state: str, target: str | None) -> str:
+def _cell(state: str, target: str | None, mark: str) -> str:
     if target is None:
         return "–"
-    return "=" if target == state else f"**{target}**"
+    return mark + ("=" if target == state else f"**{target}**")
 
 
-FORMATS: Final[dict[str, Callable[[Lifecycle], str]]] = {"mermaid": _mermaid, "dot": _dot, "table": _table}
+FORMATS: Final[dict[str, Callable[[Lifecycle, Reached], str]]] = {"mermaid": _mermaid, "dot": _dot, "table": _table}
 """What can be drawn."""
 
 
-def diagram(dialect: str | Dialect, format: str = "mermaid") -> str:
+def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: Reached = None) -> str:
     """Return the lifecycle of a dialect as a text in one of `FORMATS`.
+
+    With the (state, wire type) pairs that were `reached`, each event is marked: ✓ where it was, ✗ where it was not; a
+    `dot` has them in two colours.
 
     In the table, ``=`` is a state that stays, and a dash an event that is illegal there.
 
     >>> print(diagram("0.5.6", "table").splitlines()[10])
     | Driver Failure | = | – | – | task_runner.go run after startTask; seen |
+    >>> print(diagram("0.5.6", reached={("running", "Restarting")}).splitlines()[4])
+        running --> pending: ✗ Driver<br/>✓ Restarting
 
     Raises DialectError, and Refused for an unknown format.
     """
@@ -90,4 +130,4 @@ def diagram(dialect: str | Dialect, format: str = "mermaid") -> str:
     except KeyError:
         msg = f"{format!r} is not a format of diagrams; there are {', '.join(FORMATS)}"
         raise Refused(msg) from None
-    return draw(lifecycle_of(dialect))
+    return draw(lifecycle_of(dialect), reached)

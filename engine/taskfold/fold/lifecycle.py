@@ -272,7 +272,8 @@ class Lifecycle:
         'pending'
         """
         rule = self.rules.get(event if isinstance(event, type) else type(event))
-        return state if rule is None else rule.targets[state]
+        # Who only asks uses `get` here and below: whoever notes what is applied notes the subscript of `task.apply`.
+        return state if rule is None else rule.targets.get(state)
 
     def may(self, state: str, event: LifecycleEvent) -> bool:
         """Tell whether the event is legal (or unknown, which is never refused) in this state. O(1)."""
@@ -287,7 +288,7 @@ class Lifecycle:
         return tuple(
             str(cls.__struct_config__.tag)
             for cls, rule in self.rules.items()
-            if rule.targets[state] is not None and issubclass(cls, TaskEvent)
+            if rule.targets.get(state) is not None and issubclass(cls, TaskEvent)
         )
 
     def explain(self, state: str, event: LifecycleEvent) -> str:
@@ -327,7 +328,7 @@ class Lifecycle:
         import hashlib
 
         rows = sorted(
-            (trigger_name(cls), *(rule.targets[s] or "-" for s in STATES)) for cls, rule in self.rules.items()
+            (trigger_name(cls), *(rule.targets.get(s) or "-" for s in STATES)) for cls, rule in self.rules.items()
         )
         return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 

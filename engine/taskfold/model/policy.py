@@ -16,6 +16,7 @@ from taskfold.model.quoting import go_quoted
 
 __all__ = [
     "DELAYED",
+    "EXCEEDED",
     "MINIMUM_INTERVAL_NS",
     "MODES",
     "MODE_DELAY",
@@ -37,7 +38,8 @@ MINIMUM_INTERVAL_NS: Final = 5 * NS_PER_SECOND
 NO_RESTARTS: Final = "Policy allows no restarts"
 UNRECOVERABLE: Final = "Error was unrecoverable"
 SUCCEEDED: Final = "Restart unnecessary as task terminated successfully"
-DELAYED: Final = "Exceeded allowed attempts, applying a delay"
+EXCEEDED: Final = "Exceeded allowed attempts"
+DELAYED: Final = f"{EXCEEDED}, applying a delay"
 WITHIN_POLICY: Final = "Restart within policy"
 """The reasons that a decision gives; this is the one that a DisplayMessage leaves out."""
 
@@ -87,4 +89,4 @@ class RestartPolicy(Struct, frozen=True, kw_only=True, rename=wire_name):
     def exceeded(self) -> str:
         """The reason for which a task is not started again when its attempts are used up."""
         interval = duration_text(self.interval_ns)
-        return f'Exceeded allowed attempts {self.attempts} in interval {interval} and mode is "fail"'
+        return f'{EXCEEDED} {self.attempts} in interval {interval} and mode is "fail"'

@@ -6,6 +6,7 @@ Each fixture belongs to one test, since an engine remembers.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -81,23 +82,66 @@ def nomad_api(engine: Engine) -> Iterator[str]:
 
 # --- what was reached ---
 
+_FORMATS = {".md": "mermaid", ".dot": "dot", ".gv": "dot"}
+
+
+def _least(text: str) -> tuple[str, float]:
+    """Return what ``--taskfold-coverage-min`` asks for: a kind, or nothing for all that are used, and a percentage."""
+    from taskfold.testing.coverage import KINDS
+
+    kind, _, number = text.rpartition("=")
+    try:
+        percent = float(number)
+    except ValueError:
+        percent = -1.0
+    if not 0 <= percent <= 100 or (kind and kind not in KINDS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a percentage from 0 to 100 nor one with what it is of, such as inputs=90; "
+            f"there are {', '.join(KINDS)}"
+        )
+    return kind, percent
+
+
+def _picture_file(text: str) -> Path:
+    """Return where ``--taskfold-coverage-diagram`` writes to."""
+    path = Path(text)
+    if path.suffix not in _FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} ends with none of {', '.join(_FORMATS)}: a page with mermaid, or a graph for Graphviz"
+        )
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {str(path.absolute().parent)!r}")
+    return path.absolute()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("taskfold", "taskfold")
     group.addoption(
-        "--taskfold-coverage", action="store_true", help="show which transitions of the lifecycle tables were reached"
+        "--taskfold-coverage",
+        action="store_true",
+        help="show which transitions, inputs, effects and restarts of taskfold's tables were reached",
     )
     group.addoption(
         "--taskfold-coverage-min",
-        type=float,
-        metavar="PERCENT",
-        help="fail where fewer of the legal transitions of a dialect that was used were reached",
+        type=_least,
+        action="append",
+        default=[],
+        metavar="[KIND=]PERCENT",
+        help="fail where fewer were reached in a dialect that was used: of one kind, as in inputs=90, or of each kind "
+        "that was reached at all; may be repeated",
+    )
+    group.addoption(
+        "--taskfold-coverage-diagram",
+        type=_picture_file,
+        metavar="FILE",
+        help="write the lifecycle with what was reached marked: FILE.md with mermaid, or FILE.dot for Graphviz",
     )
 
 
 def _is_wanted(config: pytest.Config) -> bool:
-    return bool(config.getoption("taskfold_coverage") or config.getoption("taskfold_coverage_min") is not None)
+    options = ("taskfold_coverage", "taskfold_coverage_min", "taskfold_coverage_diagram")
+    return not config.option.collectonly and any(config.getoption(name) for name in options)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -118,36 +162,59 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _REACHED not in config.stash:
         return
     config.stash[_WATCH].close()
-    reached = config.stash[_REACHED]
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if output is not None:
-        output[_OUTPUT] = sorted(map(list, reached.pairs))
-        return
-    least = config.getoption("taskfold_coverage_min")
-    too_few = [name for name in reached.dialects if least is not None and reached.percent(name) < least]
-    if too_few and session.exitstatus == pytest.ExitCode.OK:
+        output[_OUTPUT] = config.stash[_REACHED].to_lists()
+    elif session.exitstatus == pytest.ExitCode.OK and [*_shortcomings(config)]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _shortcomings(config: pytest.Config) -> Iterator[str]:
+    """Yield where fewer were reached than are asked for."""
+    reached = config.stash[_REACHED]
+    for only, least in config.getoption("taskfold_coverage_min"):
+        if not any(not only or reached.of(only, dialect) for dialect in reached.dialects):
+            yield f"no {only or 'event'} was reached at all, and {least:g} % are asked for"
+        for dialect in reached.dialects:
+            for kind in reached.kinds(dialect):
+                if only in {"", kind} and reached.percent(kind, dialect) < least:
+                    yield f"{dialect}: fewer than {least:g} % of the {kind} were reached"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:  # noqa: ARG001 - pytest-xdist passes it by name
     """Add what a worker of pytest-xdist has reached."""
-    pairs = getattr(node, "workeroutput", {}).get(_OUTPUT)
-    if pairs and _REACHED in node.config.stash:
-        node.config.stash[_REACHED].add(pairs)
+    lists = getattr(node, "workeroutput", {}).get(_OUTPUT)
+    if lists and _REACHED in node.config.stash:
+        node.config.stash[_REACHED].add(lists)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Show the table."""
+    """Show the table, and write the picture."""
     if _REACHED not in config.stash:
         return
     reached = config.stash[_REACHED]
     terminalreporter.section("taskfold: what was reached")
     for line in reached.lines():
         terminalreporter.line(line)
-    least = config.getoption("taskfold_coverage_min")
-    for name in reached.dialects:
-        if least is not None and reached.percent(name) < least:
-            terminalreporter.line(f"{name}: fewer than {least:g} % were reached", red=True)
     if not reached.dialects:
-        terminalreporter.line("no event was folded")
+        terminalreporter.line("nothing: no event was folded, and no input decided on")
+    for sentence in _shortcomings(config):
+        terminalreporter.line(sentence, red=True)
+    path: Path | None = config.getoption("taskfold_coverage_diagram")
+    if path is not None:
+        try:
+            path.write_text(_picture(reached, _FORMATS[path.suffix]), encoding="utf-8")
+        except OSError as error:
+            terminalreporter.line(f"the diagram could not be written: {error}", red=True)
+        else:
+            terminalreporter.line(f"the diagram is in {path}")
+
+
+def _picture(reached: Reached, format: str) -> str:
+    """Return a picture for each dialect that was used."""
+    pictures = {dialect: reached.picture(dialect, format) for dialect in reached.dialects}
+    if format == "dot":
+        return "".join(pictures.values())
+    sections = (f"## Dialect {dialect}\n\n```mermaid\n{picture}```\n" for dialect, picture in pictures.items())
+    return "\n".join(["# What was reached of the lifecycle\n", *sections])
