@@ -1,1 +1,1 @@
-"""The engine and what it is made of. Internal: `taskfold` has the public names."""
+"""The engine and its parts. Internal: `taskfold` has the public names."""

@@ -1,7 +1,7 @@
-"""What lies ahead: the state as writes will leave it that are checked, and not in the log yet.
+"""The overlay: the state that pending writes will leave, over the state that the log holds.
 
-What is written together, in one append, is checked and decided one after the other, each on the state that the ones
-before would leave. Nothing of the core changes meanwhile.
+The writes of one append are checked and decided in order, each on the state that those before it will leave. The core
+itself is unchanged meanwhile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Ahead", "State"]
 
 
 class State(Protocol):
-    """A state that a write is checked against, and decided on: a core's, or one that lies ahead of it."""
+    """A state to check and decide writes on: a core's, or an overlay over one."""
 
     lifecycle: Lifecycle
     is_closed: bool
@@ -34,17 +34,17 @@ class State(Protocol):
         """The header of the log."""
 
     def find(self, alloc: str) -> Allocation | None:
-        """Return an allocation, to be looked at only; None where there is none."""
+        """Return an allocation, for reading only; None if there is none."""
 
     def owned(self, alloc: str) -> Allocation:
-        """Return an allocation, to be looked at only. Raises UnknownAllocation."""
+        """Return an allocation, for reading only. Raises UnknownAllocation."""
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
+        """Return the `event_digest` of the record with this ID; None if there is none. Raises LogError."""
 
 
 class Ahead:
-    """The state of a core, or of what lies ahead of it already, after more records; O(1) until one is looked at.
+    """A state after more records, over a core or another overlay. O(1) for an allocation until it is read.
 
     >>> from taskfold.live.core import Core
     >>> from taskfold.model.record import Placed
@@ -64,11 +64,11 @@ class Ahead:
         self.index: int = base.index
         """The greatest index of all records."""
         self._changed: dict[str, Allocation] = {}
-        """Copies of the allocations that were asked for again."""
+        """Copies of the allocations that changed and were read."""
         self._unfolded: dict[str, list[Record]] = {}
-        """Records that are not folded into the copies yet."""
+        """Records that are not yet folded into the copies."""
         self._ids: dict[str, int] = {}
-        """The digests of the records that have an ID."""
+        """By ID, the digest of its record."""
 
     @property
     def header(self) -> LogHeader:
@@ -76,7 +76,7 @@ class Ahead:
         return self._base.header
 
     def take(self, record: Record) -> None:
-        """Go on from the state that a record leaves, the next one of the log. O(1)."""
+        """Add the next record. O(1)."""
         self._unfolded.setdefault(record.alloc, []).append(record)
         if record.id.__class__ is str:
             self._ids[record.id] = event_digest(record.alloc, record.task, record.event)
@@ -84,7 +84,7 @@ class Ahead:
         self.index = record.index
 
     def find(self, alloc: str) -> Allocation | None:
-        """Return an allocation, to be looked at only; None without it. O(1), or O(tasks) where it moved."""
+        """Return an allocation, for reading only; None if there is none. O(1), or O(tasks) after a change."""
         allocation = self._changed.get(alloc)
         if allocation is None:
             allocation = self._base.find(alloc)
@@ -100,13 +100,13 @@ class Ahead:
         return allocation
 
     def owned(self, alloc: str) -> Allocation:
-        """Return an allocation, to be looked at only. Raises UnknownAllocation."""
+        """Return an allocation, for reading only. Raises UnknownAllocation."""
         allocation = self.find(alloc)
         if allocation is None:
             raise UnknownAllocation(f"no allocation {alloc!r} is known")
         return allocation
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
+        """Return the `event_digest` of the record with this ID; None if there is none. Raises LogError."""
         digest = self._ids.get(id)
         return self._base.digest_of(id) if digest is None else digest

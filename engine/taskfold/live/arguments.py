@@ -1,7 +1,7 @@
-"""Arguments: what callers hand over, checked before anything else looks at it.
+"""Checks of the arguments of public methods, since type hints do not hold at run time.
 
-Type hints do not hold at run time. What a log could not say is refused when its entry is made (`taskfold.log.entries`);
-what is looked at before that, to check a write or to decide on an input, is checked here.
+Values that a log cannot hold are refused when their entry is made (`taskfold.log.entries`); values that are used before
+that, to check a write or decide on an input, are checked here.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 Durability: TypeAlias = Literal["batch", "each"]
-"""How writes wait for the disk: those of the same time together, or one after the other."""
+"""How writes wait for the disk: concurrent ones together, or each by itself."""
 DURABILITIES: Final[tuple[Durability, ...]] = get_args(Durability)
 
 _WRITABLE: Final = frozenset({*(row.cls for row in EVENT_TYPES), UnknownEvent, Placed, Updated, Finished})
@@ -53,7 +53,7 @@ def check_text(value: object, path: str) -> None:
 
 
 def checked_time(time_ns: int, path: str = "$.Time") -> int:
-    """Return a time that the wire can say: whole nanoseconds in 64 bits with a sign. O(1). Raises DecodeError."""
+    """Return a time if it is whole nanoseconds in signed 64 bits. O(1). Raises DecodeError."""
     if type(time_ns) is int and -INT64 <= time_ns < INT64:
         return time_ns
     if not isinstance(time_ns, int) or isinstance(time_ns, bool):
@@ -64,7 +64,7 @@ def checked_time(time_ns: int, path: str = "$.Time") -> int:
 
 
 def check_address(alloc: object, task: object, id: object, expected_version: object) -> None:
-    """Check what says of whom something is written or reported, and how a repeat is known. O(1). Raises DecodeError."""
+    """Check the arguments that every write and report shares. O(1). Raises DecodeError."""
     if type(alloc) is type(task) is str and id is expected_version is None:
         return
     check_text(alloc, "$.Alloc")
@@ -76,22 +76,22 @@ def check_address(alloc: object, task: object, id: object, expected_version: obj
 
 
 def checked_writes(writes: object) -> tuple[Any, ...]:
-    """Return the writes of one append; each is checked by its draft. O(n). Raises DecodeError."""
+    """Return the writes of one append as a tuple; the draft checks each. O(n). Raises DecodeError."""
     if (other := _no_list_of(Write, writes)) is not None:
         raise DecodeError(f"$: expected a list of Writes, such as [{_A_WRITE}], found {other}")
-    return tuple(writes)  # type: ignore[arg-type]  # it can be iterated over
+    return tuple(writes)  # type: ignore[arg-type]  # it is iterable
 
 
 def not_a_write(value: object) -> str:
-    """Return the complaint about a value that is no Write."""
+    """Return the error text for a value that is no Write."""
     return f"expected a Write, such as {_A_WRITE}, found {_kind_or_class(value)}"
 
 
 def _no_list_of(kind: type, value: object) -> str | None:
-    """Return the name of a value that is no list of these; None for one that can be iterated over."""
+    """Return a name for a value that is no iterable of these; None for one that is."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, type)):
         return None
-    return "one that is in no list" if isinstance(value, kind) else _kind(value)
+    return "a single one" if isinstance(value, kind) else _kind(value)
 
 
 def _kind_or_class(value: object) -> str:
@@ -99,14 +99,14 @@ def _kind_or_class(value: object) -> str:
 
 
 def check_durability(durability: object) -> None:
-    """Check how writes are to wait for the disk. Raises Refused."""
+    """Check a durability setting. Raises Refused."""
     if durability not in DURABILITIES:
         choices = " or ".join(map(repr, DURABILITIES))
         raise Refused(f"expected a durability of {choices}, found {durability!r}")
 
 
 def check_listener(listener: object) -> None:
-    """Check that a listener can be called: else every write would raise, again and again. O(1).
+    """Check that a listener is callable, since otherwise every later write would raise. O(1).
 
     Raises DecodeError.
     """
@@ -115,7 +115,7 @@ def check_listener(listener: object) -> None:
 
 
 def check_model(task: object, model: object) -> None:
-    """Check what is bound to a task. O(1). Raises DecodeError."""
+    """Check the arguments of a binding. O(1). Raises DecodeError."""
     check_text(task, "$.Task")
     if not task:
         raise DecodeError("$.Task: a model is bound to a task: name it")
@@ -124,7 +124,7 @@ def check_model(task: object, model: object) -> None:
 
 
 def check_event(event: Any) -> None:
-    """Check that an argument is an event that can be written. O(1).
+    """Check that an argument is an event that can be recorded. O(1).
 
     >>> from taskfold.inputs import Exited
     >>> check_event(Exited())
@@ -132,11 +132,11 @@ def check_event(event: Any) -> None:
     ...
     taskfold.errors.DecodeError: $.Event: inputs.Exited is an input: report it; the event is events.Terminated
 
-    Raises DecodeError, which says what to write instead.
+    Raises DecodeError, whose text names the right call.
     """
     if type(event) not in _WRITABLE:
         raise DecodeError(f"$.Event: {_not_an_event(event)}")
-    if not isinstance(event, TaskEvent):  # the others are looked into before their entry is made
+    if not isinstance(event, TaskEvent):  # other events are checked before their entry is made
         read_back(event, _decode_internal)
 
 
@@ -178,7 +178,7 @@ _EVENT_OF_INPUT: Final[dict[type[Input], str]] = {
     inputs.TemplateBlocked: "Template",
     inputs.ValidationFailed: "FailedValidation",
 }
-"""Which event somebody means who records an input."""
+"""For each input, the event that a caller probably means who records the input."""
 
 _INPUT_OF_EVENT: Final = {getattr(events, name): cls.__name__ for cls, name in _EVENT_OF_INPUT.items()}
 
@@ -186,9 +186,9 @@ _decode_input: Final[Callable[[bytes], AnyInput]] = msgspec.json.Decoder(AnyInpu
 
 
 def check_input(value: Any) -> None:
-    """Check that an argument is an input, and that its fields are what they should be. O(length of its JSON).
+    """Check that an argument is an input with fields of the right types. O(length of its JSON).
 
-    Raises InputRefused, which says what to report instead.
+    Raises InputRefused, whose text names the right call.
     """
     if type(value) not in inputs.INPUTS:
         raise InputRefused(_not_an_input(value))
@@ -199,7 +199,7 @@ def check_input(value: Any) -> None:
 
 
 def check_pairs(pairs: object) -> None:
-    """Check that inputs that are reported together are pairs, each a task and an input. O(n). Raises InputRefused."""
+    """Check that inputs reported together are pairs of a task and an input. O(n). Raises InputRefused."""
     right = 'expected a list of pairs, each a task and an input, such as [("web", inputs.Exited())]'
     if not isinstance(pairs, (list, tuple)):
         raise InputRefused(f"{right}, found {_kind(pairs)}")
@@ -214,14 +214,14 @@ _A_REPORT: Final = 'PostedInput(alloc="69e8e345", task="web", input=Exited())'
 
 
 def checked_reports(reports: object) -> tuple[Any, ...]:
-    """Return the reports of one append; each is checked when it is decided. O(n). Raises InputRefused."""
+    """Return the reports of one append as a tuple; each is checked when it is decided. O(n). Raises InputRefused."""
     if (other := _no_list_of(inputs.PostedInput, reports)) is not None:
         raise InputRefused(f"expected a list of reports, such as [inputs.{_A_REPORT}], found {other}")
-    return tuple(reports)  # type: ignore[arg-type]  # it can be iterated over
+    return tuple(reports)  # type: ignore[arg-type]  # it is iterable
 
 
 def not_a_report(value: object) -> str:
-    """Return the complaint about a value that is no report."""
+    """Return the error text for a value that is no report."""
     return f"expected a report, such as inputs.{_A_REPORT}, found {_kind_or_class(value)}"
 
 
@@ -244,7 +244,7 @@ def _a_class(value: type, kind_name: str) -> str:
 
 
 def _kind(value: object) -> str:
-    """Return a few words for a value; only plain values are shown, since others may be of any length."""
+    """Describe a value in a few words; only short values are shown themselves."""
     if value is None:
         return "nothing"
     if isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < INT64):

@@ -1,7 +1,7 @@
-"""Background: threads that serve an engine for as long as somebody wants them, and say what is wrong.
+"""Background threads that serve an engine until they are stopped, and report problems.
 
-Each has a thread of its own, which ends with the process: `LogListener` takes in what other processes append,
-`Retainer` collects what has ended; `taskfold.sources.follow.Follower` observes what a file tells.
+Each ends with the process at the latest: `LogListener` follows the appends of other processes, `Retainer` collects
+ended allocations, `taskfold.sources.follow.Follower` observes a file.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ __all__ = ["Background", "LogListener", "Retainer"]
 logger: Final = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 1.0
-"""How long an append may stay unheard of where no notification comes through (a proxy may swallow them)."""
+"""The longest delay until an append is noticed if its notification is lost, as behind some proxies."""
 _EVERY_SECONDS: Final = 60.0
 
 
 def log_problem(problem: str) -> None:
-    """Log a problem as a warning, and its end."""
+    """Log a problem as a warning, and so its end."""
     logger.warning("%s", problem or "the log can be read again")
 
 
 class Background(ABC):
-    """A thread that works until it is stopped. `start` and `stop` it, or use it in a ``with`` statement."""
+    """A thread that works until it is stopped. Use `start` and `stop`, or a ``with`` statement."""
 
     def __init__(self, name: str, on_problem: Callable[[str], None]) -> None:
-        """Name the thread; ``on_problem`` is called with what is wrong, and, with an empty text, when it is over."""
+        """Name the thread; ``on_problem`` is called with each new problem, and with an empty text when it is over."""
         self._on_problem = on_problem
         self._last_problem = ""
         self._is_stopped = threading.Event()
-        # The thread ends with the process: nobody can wake a read of a pipe.
+        # A daemon, which ends with the process: a blocked read of a pipe cannot be interrupted.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after what is being written. A thread that never began, or has ended, is left alone."""
+        """Stop the thread, after any write in progress. Safe if it never started, or has ended."""
         self._is_stopped.set()
         if self._thread.ident is not None:
             self._wake()
             self._thread.join()
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start the thread."""
         self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End."""
+        """Stop the thread."""
         self.stop()
 
     @abstractmethod
@@ -68,39 +68,39 @@ class Background(ABC):
         """Work until stopped."""
 
     def _wake(self) -> None:
-        """Wake the thread, where it waits for something else than being stopped."""
+        """Wake the thread if it waits for anything but the stop signal."""
         return
 
     def _tell_problem(self, problem: str) -> None:
-        """Tell of a problem once, and of its end."""
+        """Report a problem once, and its end."""
         if problem != self._last_problem:
             self._last_problem = problem
             self._on_problem(problem)
 
 
 class CatchesUp(Protocol):
-    """An engine, as far as a shared log is concerned."""
+    """The part of an engine that a log listener needs."""
 
     store: Store
 
     def catch_up(self) -> int:
-        """Take in what other processes have appended."""
+        """Read the appends of other processes."""
 
 
 class Retains(Protocol):
-    """An engine, as far as retention is concerned."""
+    """The part of an engine that a retainer needs."""
 
     reader: Reader
 
     def retain(self, retention: Retention) -> object:
-        """Collect what is not to be kept any longer."""
+        """Collect the allocations that a retention no longer keeps."""
 
 
 class LogListener(Background, Owned):
-    """Has an engine take in what other processes append to its log, as they do.
+    """Lets an engine follow the appends of other processes to its log.
 
-    Without one an engine takes in what others wrote when it writes itself, and by `Engine.catch_up`. An engine whose
-    log nobody else can write needs none, and starting one does nothing. Stop it before its engine is closed.
+    Without one, an engine reads other processes' appends when it writes, and by `Engine.catch_up`. If no other process
+    can write the log, starting a listener does nothing. Stop it before the engine is closed.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class LogListener(Background, Owned):
         on_problem: Callable[[str], None] | None = None,
         poll_seconds: float = _POLL_SECONDS,
     ) -> None:
-        """Name the engine; ``on_problem`` is called when the log cannot be read, and, with an empty text, when it can.
+        """Take the engine; ``on_problem`` is called when the log cannot be read, and with an empty text at the end.
 
-        Without one it is logged as a warning.
+        Without one, problems are logged as warnings.
         """
         super().__init__("taskfold-listen", on_problem or log_problem)
         self._engine = engine
@@ -120,7 +120,7 @@ class LogListener(Background, Owned):
         self._own_with(engine.store.log)
 
     def start(self) -> None:
-        """Begin, where other processes may write the log."""
+        """Start the thread, if other processes may write the log."""
         if self._engine.store.shared is not None:
             super().start()
 
@@ -133,11 +133,11 @@ class LogListener(Background, Owned):
         assert log is not None
         while not self._is_stopped.is_set() and not self._engine.store.is_closed:
             try:
-                log.listen()  # before it is read, so that nothing falls between the two
+                log.listen()  # before the first read, so that no append is missed between the two
                 self._engine.catch_up()
                 self._tell_problem("")
                 log.wait(self._poll_seconds)
-            except ListenerError as error:  # of what was told here for another thread
+            except ListenerError as error:  # from callbacks that this thread ran
                 log_problem(str(error))
             except (LogError, Unreadable) as error:
                 if not self._engine.store.is_closed:
@@ -146,7 +146,7 @@ class LogListener(Background, Owned):
 
 
 class Retainer(Background, Owned):
-    """Has an engine collect, every so often, what is not to be kept any longer."""
+    """Lets an engine collect, at intervals, the allocations that a retention no longer keeps."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class Retainer(Background, Owned):
         every_seconds: float = _EVERY_SECONDS,
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Name the engine and what it keeps; ``on_problem`` is called each time that its log cannot be written."""
+        """Take the engine and the retention; ``on_problem`` is called each time the log cannot be written."""
         super().__init__("taskfold-retain", on_problem)
         self._engine = engine
         self._retention = retention
@@ -167,7 +167,7 @@ class Retainer(Background, Owned):
         while not self._engine.reader.is_closed:
             try:
                 self._engine.retain(self._retention)
-            except TaskfoldError as error:  # what a listener raises ends nothing
+            except TaskfoldError as error:  # an error of a listener does not end the thread
                 if not self._engine.reader.is_closed:
                     self._on_problem(str(error))
             if self._is_stopped.wait(self._every_seconds):

@@ -1,12 +1,13 @@
-"""Callbacks: which thread runs those of models and functions that listen, and in which order.
+"""Callbacks: the order in which the callbacks of models and listeners run, and the thread that runs them.
 
-Callbacks run when the write is recorded and the turn is over. Nothing is locked then, so that a callback may
-wait for any thread that reads or writes. One thread at a time tells, in the order of the records: the one that wrote.
-Whoever writes meanwhile, from a callback or in another thread, waits for nobody: who tells tells of that, too, before
-it returns. So a thread that a callback waits for comes to its end, and no callback runs beside another.
+Callbacks run after the write is recorded and its turn is over. Nothing is locked then, so that a callback may wait for
+any thread that reads or writes. One thread at a time has the role of running callbacks, in the order of the records:
+usually the thread that wrote. A thread that writes meanwhile, from a callback or elsewhere, leaves its callbacks to the
+thread with the role, which runs them before it returns. So a thread that a callback waits for can finish, and no two
+callbacks run at the same time.
 
-Whoever is about to write what a model may refuse asks it under the same role, so that nobody moves the model while it
-is asked, and nobody else is asked before the answer is recorded.
+A thread whose write a model may refuse asks the model while it holds the same role, so that the model neither moves nor
+is asked by another thread before the answer is recorded.
 """
 
 from __future__ import annotations
@@ -28,23 +29,24 @@ __all__ = ["Callbacks", "News", "add_notes", "call_all"]
 T = TypeVar("T")
 
 PENDING: Final = 1_024
-"""How much may be left to who tells; who writes more waits, and tells in its place."""
+"""How many pending callbacks may be left to the thread with the role; beyond it, a writer waits and runs them itself.
+"""
 WAIT_SECONDS: Final = 10.0
-"""How long anybody waits for the role."""
+"""The longest wait for the role."""
 _LOOKS_EVERY: Final = 0.05
-"""After how long who waits looks again, should it not have been woken (seconds)."""
+"""The interval at which a waiting thread checks the role without being woken (seconds)."""
 _ROLE: Final = "role"
 
 
 class News:
-    """The pending calls of one write, the thread that wrote it, and what the calls raised."""
+    """The pending calls of one write, the thread that wrote it, and the exceptions of the calls."""
 
     __slots__ = ("calls", "problems", "records", "steps", "thread")
 
     def __init__(
         self, calls: Sequence[Callable[[], object]], *, records: Sequence[Record] = (), steps: Sequence[Step] = ()
     ) -> None:
-        """Note what is to be called, in order, what was written, and the steps that who wrote it is to get."""
+        """Take the calls, in order, the records of the write, and the steps that its caller gets."""
         self.calls = deque(calls)
         self.problems: list[Exception] = []
         self.records = records
@@ -53,7 +55,7 @@ class News:
 
 
 class _Holder:
-    """A thread that has the role, once."""
+    """One acquisition of the role by a thread."""
 
     __slots__ = ("thread",)
 
@@ -62,12 +64,12 @@ class _Holder:
 
 
 class Callbacks:
-    """The pending news, and the thread that has the role to tell it.
+    """The pending callbacks, and the role of the thread that runs them.
 
     >>> callbacks, batch = Callbacks(), []
     >>> def first():
     ...     callbacks.pending.append(News([lambda: print("second")]))
-    ...     callbacks.tell(batch)  # from a callback: who tells does so
+    ...     callbacks.tell(batch)  # within a callback: the outer call runs it
     ...     print("first")
     >>> callbacks.pending.append(News([first]))
     >>> callbacks.tell(batch)
@@ -79,29 +81,29 @@ class Callbacks:
 
     def __init__(self) -> None:
         self.pending: deque[News] = deque()
-        """The oldest first. Whoever adds to them has the turn, and calls `tell` when it is over."""
-        # A dictionary, whose single operations nothing interrupts: no lock is left locked where a holder goes.
+        """The oldest first. A writer adds to them in its turn, and calls `tell` after it."""
+        # A dictionary, as its single operations cannot be interrupted: an interrupted holder leaves no lock behind.
         self._role: dict[str, _Holder] = {}
         self._waiting: dict[SimpleQueue[None], None] = {}
 
     @property
     def is_mine(self) -> bool:
-        """Whether this thread has the role: it asks a model, or is in a callback."""
+        """Whether this thread has the role: it asks a model, or runs a callback."""
         holder = self._role.get(_ROLE)
         return holder is not None and holder.thread == threading.get_ident()
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether this thread has to tell what it wrote: it was interrupted when it was about to, or it does so now."""
-        with suppress(IndexError):  # somebody has told it meanwhile
+        """Whether the oldest pending callbacks are of this thread: it runs them now, or was interrupted before."""
+        with suppress(IndexError):  # another thread has run them meanwhile
             return self.pending[0].thread == threading.get_ident()
         return False
 
     def tell(self, batch: list[News]) -> None:
-        """Tell all pending news, and add it to ``batch``; where somebody has the role, leave it to them.
+        """Run all pending callbacks, and add them to ``batch``; if another thread has the role, leave them to it.
 
-        What is no Exception, such as KeyboardInterrupt, is raised when everybody was told. Somebody who waits for the
-        role gets it when this thread has told of its own.
+        An exception outside Exception, such as KeyboardInterrupt, is raised after all calls. A thread that waits for
+        the role gets it once this thread has run its own callbacks.
         """
         interruption: BaseException | None = None
         role = self._role
@@ -112,10 +114,11 @@ class Callbacks:
                     break
                 interruption = self._tell(batch) or interruption
             finally:
-                # Without a call, since only calls are interrupted.
+                # No function call here, as only calls can be interrupted.
                 if _ROLE in role and role[_ROLE] is holder:
                     del role[_ROLE]
-            # Looked at when the role is free: who has ceased to wait by then has left the rest to this thread.
+            # Checked after releasing the role: a thread that stops waiting before this point left its callbacks to this
+            # one.
             if self._waiting:
                 self._wake()
                 break
@@ -123,9 +126,9 @@ class Callbacks:
             raise interruption
 
     def hold(self, call: Callable[[], T], batch: list[News]) -> T:
-        """Take the role, tell all pending news, call, and tell the news of the call.
+        """Acquire the role, run all pending callbacks, call a function, and run the callbacks it caused.
 
-        Raises CallbacksBusy when another thread has had the role for `WAIT_SECONDS`; else as `tell` does.
+        Raises CallbacksBusy when another thread keeps the role for `WAIT_SECONDS`; else as `tell` does.
         """
         role, holder = self._role, _Holder()
         try:
@@ -143,17 +146,17 @@ class Callbacks:
         return result
 
     def _has(self, holder: _Holder) -> bool:
-        """Take the role where it is free or, where too much is pending, wait; return whether this thread has it."""
+        """Acquire the role if it is free; wait for it only if too much is pending. Tell whether this thread has it."""
         if self._role.setdefault(_ROLE, holder) is holder:
             return True
         if len(self.pending) > PENDING and not self.is_mine:
-            with suppress(CallbacksBusy):  # then it is left to who tells
+            with suppress(CallbacksBusy):  # then the thread with the role runs them
                 self._take(holder)
                 return True
         return False
 
     def _tell(self, batch: list[News], *, is_whole: bool = False) -> BaseException | None:
-        """Tell with the role, whatever is raised; return what interrupted it."""
+        """Run the pending callbacks, whatever they raise; return an interruption. Requires the role."""
         interruption: BaseException | None = None
         thread = threading.get_ident()
         while self.pending:
@@ -161,7 +164,7 @@ class Callbacks:
             while news.calls:
                 try:
                     news.problems += call_all(news.calls)
-                except BaseException as error:  # noqa: BLE001 - it is raised when everybody was told
+                except BaseException as error:  # noqa: BLE001 - it is raised after all calls
                     interruption = interruption or error
             batch.append(news)
             del self.pending[0]
@@ -180,7 +183,7 @@ class Callbacks:
                     woken.get(timeout=_LOOKS_EVERY)
         finally:
             self._waiting.pop(woken, None)
-        # Once more, since who had it may have left it to this thread.
+        # A last try: the holder may have released the role without waking this thread.
         if self._role.setdefault(_ROLE, holder) is not holder:
             raise CallbacksBusy(
                 f"another thread has run callbacks for {WAIT_SECONDS:g} seconds: one of them takes too long, or waits "
@@ -194,24 +197,24 @@ class Callbacks:
 
 
 def add_notes(error: BaseException, problems: Sequence[Exception]) -> None:
-    """Add what listeners raised to an error, as notes."""
+    """Add the exceptions of listeners to an error, as notes."""
     for problem in problems:
         error.add_note(f"and a listener raised {type(problem).__name__}: {problem}")
 
 
 def call_all(calls: deque[Callable[[], object]]) -> list[Exception]:
-    """Call all of these, whatever one of them raises, and return that.
+    """Call all functions, whatever they raise; return their exceptions.
 
-    What is no Exception, such as KeyboardInterrupt, is raised when all were called.
+    An exception outside Exception, such as KeyboardInterrupt, is raised after all calls.
     """
     problems: list[Exception] = []
     interruption: BaseException | None = None
     while calls:
         try:
             calls[0]()
-        except Exception as problem:  # noqa: BLE001 - a listener may raise what it likes
+        except Exception as problem:  # noqa: BLE001 - a listener may raise any exception
             problems.append(problem)
-        except BaseException as error:  # noqa: BLE001 - it is raised below
+        except BaseException as error:  # noqa: BLE001 - raised again below
             interruption = interruption or error
         del calls[0]
     if interruption is not None:

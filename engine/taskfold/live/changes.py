@@ -1,4 +1,4 @@
-"""Changes: what each write did, and the newest of them, for those who follow an engine."""
+"""Changes: the effect of each write on allocations, and a buffer of the newest changes for followers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from taskfold.model.record import Record
 __all__ = ["Change", "RecentChanges"]
 
 _STATES: Final = 2_048
-"""How many states of the newest changes are kept for those who follow: what is older is read from the log."""
+"""How many allocation states the buffer holds; older changes are read from the log."""
 
 
 class Change(Struct, frozen=True, gc=False):
-    """What one write did: its records, and each allocation that it changed, as it was afterwards."""
+    """The effect of one write: its records, and the state of each changed allocation after it."""
 
     first_seq: int
     last_seq: int
@@ -26,7 +26,7 @@ class Change(Struct, frozen=True, gc=False):
 
 
 class RecentChanges:
-    """The newest changes, while somebody follows. Nothing here locks: whoever owns the state holds its lock.
+    """A buffer of the newest changes, filled while there are followers. The owner's lock protects it.
 
     >>> recent = RecentChanges()
     >>> recent.follow(after_seq=7)
@@ -39,15 +39,15 @@ class RecentChanges:
         self.followers = 0
         self._changes: deque[Change] = deque()
         self._after_seq = 0
-        """The position from which on every change is here."""
+        """The position after which every change is in the buffer."""
         self._state_count = 0
 
     def __len__(self) -> int:
-        """Return how many states of allocations it keeps."""
+        """Return how many allocation states it holds."""
         return self._state_count
 
     def follow(self, after_seq: int) -> None:
-        """Keep the changes after a position from now on, until `unfollow` was called as often."""
+        """Start buffering the changes after a position; ends with as many calls of `unfollow`."""
         self.followers += 1
         if self.followers == 1:
             self._after_seq = after_seq
@@ -59,13 +59,13 @@ class RecentChanges:
             self.forget(self._after_seq)
 
     def forget(self, seq: int) -> None:
-        """Forget what there is; what comes up to a position is only in the log."""
+        """Empty the buffer; changes up to a position are only in the log."""
         self._changes.clear()
         self._state_count = 0
         self._after_seq = seq
 
     def add(self, change: Change) -> None:
-        """Keep the next change, and let the oldest go. O(1), amortized."""
+        """Add the next change, and drop the oldest ones beyond the limit. O(1), amortized."""
         self._changes.append(change)
         self._state_count += len(change.allocations)
         while self._state_count > _STATES:
@@ -74,10 +74,10 @@ class RecentChanges:
             self._after_seq = oldest.last_seq
 
     def after(self, seq: int, limit: int = 64) -> list[Change] | None:
-        """Return the next changes after a position, if they are here; None when the log must be read. O(kept)."""
+        """Return the next changes after a position; None if they are only in the log. O(changes in the buffer)."""
         if seq < self._after_seq:
             return None
-        # From the right: who follows is near the end.
+        # From the right, as followers are near the end.
         changes: list[Change] = []
         for change in reversed(self._changes):
             if change.last_seq <= seq:

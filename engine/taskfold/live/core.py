@@ -1,8 +1,8 @@
-"""The core: fold and decide, without threads, log, clock or randomness of its own.
+"""The core: fold and decisions, without threads, log, clock or randomness of its own.
 
-An `taskfold.Engine` is a core with a log, a lock, waiters and callbacks around it. A simulator, or an embedder with a
-loop and a storage of its own, takes the core alone: it gives it times and randomness, and keeps what `Core.ready` hands
-over before it carries out what the steps owe.
+A `taskfold.Engine` is a core with a log, a lock, waiters and callbacks around it. A simulator, or an embedder with its
+own loop and storage, uses the core alone: it passes times and randomness in, and stores the records of `Core.ready`
+before it carries out the effects of steps.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from taskfold.nomad.snapshot import Snapshot
 __all__ = ["Core", "DueInput", "KnowsIds", "Prior"]
 
 _OF_GROUP: Final = ("Job", "TaskGroup")
-"""The fields of an allocation that tell its group."""
+"""The fields of an allocation that define its task group."""
 
 
 class DueInput(NamedTuple):
-    """An input that is due, and when it is decided on (unix nanoseconds)."""
+    """A timer's input that is due, and its time (unix nanoseconds)."""
 
     alloc: str
     task: str
@@ -58,26 +58,26 @@ class DueInput(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """A step that was decided before, and on which version of the allocation."""
+    """A step that was decided before, and the version of the allocation that it was decided on."""
 
     step: Step
     version: int
 
 
 class KnowsIds(Protocol):
-    """Something that knows the IDs of all records: a log."""
+    """A look-up of records by ID, as a log has it."""
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError."""
+        """Return the `event_digest` of the record with this ID; None if there is none. Raises LogError."""
 
 
 class Core:
-    """Allocations, what was decided for them, and what is due: synchronous, and the same for the same arguments.
+    """Allocations, the decisions on them, and their timers: synchronous, and deterministic in its arguments.
 
     - state: `task`, `read`, `snapshot`, ``in``, ``len``, iteration; `index`, `seq`
     - events: `place`, `record`, `update`, `append`
     - decisions: `report`, `report_all`, `due`, `next_due`, `restore`, `group`
-    - records: `ready` hands over those that are new; `apply` takes in those of a log, or of another core
+    - records: `ready` returns the new ones; `apply` folds those of a log, or of another core
 
     One thread at a time may use it. Times are unix nanoseconds; randomness is any `random.Random`.
 
@@ -93,7 +93,7 @@ class Core:
     >>> core.due(due_ns - 1, rng=rng), [step.effects for step in core.due(due_ns, rng=rng)]
     ([], [(StartTask(task='redis', at_ns=18291756157),)])
 
-    What is to be kept, before anybody carries out what steps owe, is handed over once; another core goes on from it:
+    The new records, to be stored before any effect is carried out, are returned once; another core continues from them:
 
     >>> records, again = core.ready(), Core("1.1.2")
     >>> again.apply(records)
@@ -104,71 +104,71 @@ class Core:
     def __init__(
         self, dialect: str | Dialect = DEFAULT_DIALECT, *, region: str = "global", ids: KnowsIds | None = None
     ) -> None:
-        """Begin without an allocation. Who has a log names it as what knows the ``ids``; else they are remembered.
+        """Start without allocations. ``ids`` looks up records by ID, as a log does; without it the core remembers them.
 
         Raises DialectError.
         """
         self.is_closed = False
-        """Nothing is written or decided any more."""
+        """Nothing can be written or decided any more."""
         self.timers = Timers()
-        """When which task is due."""
+        """The due times of tasks."""
         self._ids = ids
         self._own_ids: dict[str, int] = {}
-        """The digests of the records that have an ID, where nobody else knows them."""
+        """By ID, the digest of its record; used only without a log."""
         self._ready: list[Record] = []
         self._groups: dict[str, tuple[tuple[object, ...], Group]] = {}
         self.begin(LogHeader(taskfold=FORMAT, dialect=dialect_of(dialect).name, region=region))
 
     def __repr__(self) -> str:
-        """Return its dialect, how much it keeps and how far it is."""
+        """Return its dialect, its number of allocations and its index."""
         return f"<Core, dialect {self.dialect.name}: {len(self.fold):,} allocations at index {self.index}>"
 
     # --- state ---
 
     def begin(self, header: LogHeader) -> None:
-        """Begin without a record, of a log with this header; a log that begins to be read calls it."""
+        """Reset to no records, of a log with this header. A log calls it when it starts to be read."""
         self.header = header
         self.dialect = dialect_of(header.dialect)
         self.go_on(Checkpoint(0, Fold(self.dialect, on_illegal="keep"), Positions()))
 
     def go_on(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint, in place of all that was taken in; `plan_all` plans what is due."""
+        """Replace the state by that of a checkpoint; call `plan_all` afterwards to plan timers."""
         self.seq, self.fold, self.positions = checkpoint
         self.lifecycle: Lifecycle = self.fold.lifecycle
 
     def use_log(self, header: LogHeader, ids: KnowsIds) -> None:
-        """Belong to a log from now on: it has this header, and knows the IDs."""
+        """Attach to a log: use its header, and its look-up by ID."""
         self.header = header
         self._ids = ids
         self._own_ids.clear()
 
     @property
     def index(self) -> int:
-        """The index of the newest write; 0 before the first."""
+        """The index of the newest write; 0 if there is none."""
         return self.positions.newest
 
     def __contains__(self, alloc: object) -> bool:
-        """Return whether there is an allocation of this ID. O(1)."""
+        """Return whether there is an allocation with this ID. O(1)."""
         return alloc in self.fold.allocations
 
     def __len__(self) -> int:
-        """Return how many allocations there are."""
+        """Return the number of allocations."""
         return len(self.fold.allocations)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the IDs of the allocations, in the order in which they were placed."""
+        """Yield the IDs of the allocations, in the order of their placement."""
         return iter(self.fold.allocations)
 
     def find(self, alloc: str) -> Allocation | None:
-        """Return an allocation, to be looked at only; None where there is none. O(1)."""
+        """Return an allocation, for reading only; None if there is none. O(1)."""
         return self.fold.allocations.get(alloc)
 
     def owned(self, alloc: str) -> Allocation:
-        """Return an allocation, to be looked at only. O(1). Raises UnknownAllocation."""
+        """Return an allocation, for reading only. O(1). Raises UnknownAllocation."""
         return self.fold.owned(alloc)
 
     def digest_of(self, id: str) -> int | None:
-        """Return the `event_digest` of the record of an ID; None where there is none. Raises LogError of a log."""
+        """Return the `event_digest` of the record with this ID; None if there is none. Raises LogError of a log."""
         return self._own_ids.get(id) if self._ids is None else self._ids.digest_of(id)
 
     def task(self, alloc: str, task: str) -> TaskState:
@@ -179,7 +179,7 @@ class Core:
         return state.freeze()
 
     def read(self, alloc: str) -> AllocationState:
-        """Return an allocation as it is. O(tasks). Raises UnknownAllocation."""
+        """Return the state of an allocation. O(tasks). Raises UnknownAllocation."""
         return self.fold[alloc]
 
     def snapshot(self, alloc: str) -> Snapshot:
@@ -189,9 +189,9 @@ class Core:
     # --- records ---
 
     def take(self, records: Sequence[Record]) -> None:
-        """Take in the next records of a log that knows their IDs; `plan_all` plans what is due afterwards. O(records).
+        """Fold the next records of a log that looks up IDs; call `plan_all` afterwards. O(records).
 
-        What was collected is let go of at once: a log may have many more such allocations than others.
+        Collected allocations are dropped at once, as a log may have many more of them than of others.
         """
         start = 0
         for place in [place for place, record in enumerate(records) if type(record.event) is Collected]:
@@ -204,7 +204,7 @@ class Core:
             self.seq = records[-1].seq
 
     def move(self, records: Sequence[Record]) -> None:
-        """Take in records as `take` does, and plan nothing; what was collected is there until it is dropped."""
+        """Fold records as `take` does, without timers; collected allocations stay until they are dropped."""
         apply = self.fold.apply
         for record in records:
             apply(record)
@@ -220,9 +220,9 @@ class Core:
                 self._own_ids[record.id] = event_digest(record.alloc, record.task, record.event)
 
     def apply(self, records: Iterable[Record]) -> None:
-        """Take in the next records of a log, or of another core, and plan what is due by them.
+        """Fold the next records of a log, or of another core, and plan timers.
 
-        O(records + tasks of their allocations). They are not handed over by `ready`.
+        O(records + tasks of their allocations). `ready` does not return them.
         """
         batch = list(records)
         self.take(batch)
@@ -236,19 +236,19 @@ class Core:
                 self.forget(alloc)
 
     def ready(self) -> list[Record]:
-        """Return the records that are new since the last call, in order: keep them before carrying out any effect."""
+        """Return the new records since the last call, in order: store them before carrying out any effect."""
         records, self._ready = self._ready, []
         return records
 
     def _keep(self, records: Sequence[Record]) -> None:
-        """Take in records of one's own, and hand them over."""
+        """Fold records of the core's own, for `ready`."""
         self.move(records)
         self._ready += records
 
     # --- events ---
 
     def place(self, allocation: Snapshot | Mapping[str, Any] | bytes | str, *, time_ns: int) -> None:
-        """Place an allocation: its top-level fields, as `taskfold.Engine.place` has it.
+        """Place an allocation: its top-level fields, as in `taskfold.Engine.place`.
 
         Raises DecodeError and VersionConflict: then nothing changed.
         """
@@ -264,7 +264,7 @@ class Core:
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Record | None:
-        """Record that an event happened to a task; return its record, or None when its ID was recorded before.
+        """Record an event of a task; return its record, or None if the ID was recorded before.
 
         Raises UnknownAllocation, IllegalEvent, DecodeError and VersionConflict: then nothing changed.
         """
@@ -280,13 +280,13 @@ class Core:
         )
 
     def update(self, alloc: str, fields: Mapping[str, Any], *, time_ns: int, id: str | None = None) -> Record | None:
-        """Change top-level fields of an allocation, as `taskfold.Engine.update` has it. Raises as `record` does."""
+        """Change top-level fields of an allocation, as `taskfold.Engine.update` does. Raises as `record` does."""
         return self._write(updating(alloc, fields, time_ns=time_ns, id=id))
 
     def append(self, writes: Iterable[Write], *, time_ns: int) -> list[Record | None]:
-        """Record several writes, all or none of them, with one index; None stands for a repeat.
+        """Record several writes, all or none, with one index; return a record for each, None for a repeat.
 
-        Raises AppendRefused, which names every write that is refused: then nothing changed.
+        Raises AppendRefused, which names every refused write: then nothing changed.
         """
         draft = Draft(self, time_ns)
         for write in checked_writes(writes):
@@ -317,10 +317,10 @@ class Core:
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Step:
-        """Report what happened to a task, or what somebody wants; return what was decided, and is owed.
+        """Report an input for a task; return the step: the decision, and the effects owed.
 
-        O(1), or O(tasks of the allocation) where others are concerned. Raises as `taskfold.Engine.report` does, but for
-        what its log and its listeners raise: then nothing changed.
+        O(1), or O(tasks of the allocation) if the decision involves other tasks. Raises as `taskfold.Engine.report`
+        does, except for errors of logs and listeners: then nothing changed.
         """
         return self.report_all(
             alloc, ((task, input),), now_ns=now_ns, rng=rng, id=id, expected_version=expected_version
@@ -336,7 +336,7 @@ class Core:
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Step:
-        """Report what was learnt together of an allocation, each with its task. Raises as `report` does."""
+        """Report inputs that were learnt at the same time, each with its task. Raises as `report` does."""
         check_pairs(inputs)
         for task, one in inputs:
             check_address(alloc, task, id, expected_version)
@@ -347,9 +347,9 @@ class Core:
         return step
 
     def due(self, now_ns: int, *, rng: Random) -> list[Step]:
-        """Decide what is due by a time: delayed starts, and kills to try again. O(log n) for each.
+        """Decide the timers due by a time: delayed starts, and repeated kills. O(log n) for each.
 
-        What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible.
+        An undecidable one, as after an update to an invalid job, gives a step whose outcome is ``impossible``.
         """
         until_ns, steps = checked_time(now_ns), []
         while (due := self.first_due(until_ns)) is not None:
@@ -364,7 +364,7 @@ class Core:
         return steps
 
     def next_due(self) -> int | None:
-        """Return when `due` has something to decide next (unix nanoseconds); None when nothing is planned. O(1)."""
+        """Return the next time at which `due` has a decision (unix nanoseconds); None if there is none. O(1)."""
         return self.timers.next_ns
 
     def decide(
@@ -379,10 +379,10 @@ class Core:
         prior: Prior | None = None,
         on: State | None = None,
     ) -> tuple[Step, list[Record]]:
-        """Return the step that follows from inputs, and its records; change nothing. Raises what refuses one.
+        """Decide inputs; return the step and its records, and change nothing. Raises the refusal of an input.
 
-        It is decided on this state, or on one that lies ahead of it. A prior step is not decided again while the
-        allocation is as it was, since chance may have a part in it.
+        The decision is made on this state, or on an overlay over it. A prior step is reused while the allocation is
+        unchanged, since a decision may be random.
         """
         state: State = self if on is None else on
         if state.is_closed:
@@ -390,7 +390,7 @@ class Core:
         allocation = state.owned(alloc)
         digest = None if id is None else state.digest_of(id)
         if id is not None and digest is not None:
-            # What is recorded does not tell which input it follows from, but whose it was.
+            # The event recorded for an input names its task, not the input itself.
             if not is_of(digest, alloc):
                 task, first = inputs[0]
                 raise IdConflict(id=id, allocation=alloc, task=task, event=type(first).__name__)
@@ -408,49 +408,49 @@ class Core:
         return step, _records_of(state, step, version, id)
 
     def group(self, alloc: str) -> Group:
-        """Return an allocation's task group, as decisions see it. Raises UnknownAllocation, and as `report` does."""
+        """Return an allocation's task group, as decisions use it. Raises UnknownAllocation and as `report` does."""
         return self.group_of(self.fold.owned(alloc))
 
     def group_of(self, allocation: Allocation) -> Group:
-        """Return the group that decisions for an allocation are made for. O(1) while its fields stay as they are."""
+        """Return the task group for decisions on an allocation. O(1) while its fields are unchanged."""
         placed_fields, updates = allocation.placed_body, allocation.updates
         sources = (
             placed_fields,
             *((UNSET, UNSET) if updates is None else (updates.get(name, UNSET) for name in _OF_GROUP)),
         )
         entry = self._groups.get(allocation.id)
-        # The texts are replaced, and never changed: the same object says the same.
+        # Texts are replaced, never modified: the same object has the same contents.
         if entry is not None and all(map(is_, entry[0], sources)):
             return entry[1]
-        # Imported when it is needed first: what a job may be is much to import.
+        # Imported at first use, as the job schema is large.
         from taskfold.nomad.groups import group_of
 
         group = group_of(placed_fields, updates, self.dialect)
-        if allocation.id in self.fold:  # else its placement is not recorded yet
+        if allocation.id in self.fold:  # otherwise its placement is not recorded yet
             self._groups[allocation.id] = sources, group
         return group
 
     # --- timers ---
 
     def plan_all(self) -> None:
-        """Plan what is due by the state, and nothing else. O(tasks)."""
+        """Plan the timers of all tasks from the state. O(tasks)."""
         self._groups = {alloc: entry for alloc, entry in self._groups.items() if alloc in self.fold}
         timers = Timers()
         timers.set_all(timer for allocation in self.fold.allocations.values() for timer in _timers_of(allocation))
         self.timers = timers
 
     def plan(self, step: Step) -> None:
-        """Set the timers of the tasks that a step wrote of; what was due keeps its timer until a step has it."""
+        """Set the timers of the tasks that a step changed; an input that is due keeps its timer until it is decided."""
         for timer in step.timers:
             self.timers.set(step.alloc, timer.task, timer.due_ns)
         if len(self.timers) == len(step.timers):
-            return  # there are no others, which is what most steps find
+            return  # the usual case
         tasks = self.fold.allocations[step.alloc].tasks
         for effect in step.effects:
             if isinstance(effect, (Collect, SignalTask)):
                 continue
-            # A start that no step had stays, even to be given up.
-            # The process of a task that was never placed may have to end, too.
+            # A start without a step stays planned, even if it will be given up; a task that was never placed may have a
+            # process to end.
             task = tasks.get(effect.task)
             if isinstance(effect, StartTask) or task is None or task.state == RUNNING:
                 self.timers.discard(step.alloc, effect.task)
@@ -461,32 +461,32 @@ class Core:
                 self.timers.discard(step.alloc, name)
 
     def first_due(self, until_ns: int) -> DueInput | None:
-        """Return the next due input by a time; None without one. Its timer stays until its step is recorded."""
+        """Return the next input due by a time; None if there is none. Its timer stays until its step is recorded."""
         while (due := self.timers.first) is not None and due.alloc not in self.fold:
-            self.timers.forget(due.alloc)  # a collect that was interrupted left them
+            self.timers.forget(due.alloc)  # left by an interrupted collect
         if due is None or due.due_ns > until_ns:
             return None
         allocation = self.fold.allocations[due.alloc]
         is_pending = allocation.tasks[due.task].state == PENDING
-        # A clock that went on while the embedder was away: nothing is decided before what was recorded.
+        # If the clock ran on while the embedder was away, decide no earlier than the newest record.
         now_ns = max(until_ns, allocation.modified_ns)
         return DueInput(due.alloc, due.task, TimerDue(kind="start" if is_pending else "kill"), now_ns)
 
     def replan(self, alloc: str) -> None:
-        """Drop the timers of an allocation that another process has moved; what it planned is its own to do."""
+        """Drop the timers of an allocation that another process has changed; its timers are that process's."""
         for name, task in self.fold.allocations[alloc].tasks.items():
             if self.timers.get(alloc, name) not in {None, due_of(task)}:
                 self.timers.discard(alloc, name)
 
     def forget(self, alloc: str) -> None:
-        """Let go of what is kept for an allocation that is gone. O(its timers), amortized O(log n) for each."""
+        """Drop the data of a removed allocation. O(its timers), amortized O(log n) for each."""
         self._groups.pop(alloc, None)
         self.timers.forget(alloc)
 
     def restore(self, now_ns: int, *, rng: Random) -> list[Step]:
-        """Return the steps still owed to every allocation that has decisions. O(tasks).
+        """Return the steps owed to every allocation that has decisions. O(tasks).
 
-        Starts and kills that nobody reported on are owed (again); what is due later comes by `due`.
+        Starts and kills without a report are owed again; `due` returns later ones.
         """
         steps = []
         for allocation in self.fold.allocations.values():
@@ -501,7 +501,7 @@ class Core:
         return steps
 
     def _check(self) -> None:
-        """Assert that nothing is kept for an allocation that is gone."""
+        """Assert that no data is held for a removed allocation."""
         self.timers._check()  # noqa: SLF001 - the check of a part is a part of the check
         allocations = self.fold.allocations
         assert self._groups.keys() <= allocations.keys()
@@ -509,19 +509,19 @@ class Core:
 
 
 def impossible(due: DueInput, refusal: TaskfoldError) -> Step:
-    """Return the step of what is due and cannot be decided."""
+    """Return the step of an input that is due, and cannot be decided."""
     return Step(alloc=due.alloc, time_ns=due.time_ns, outcome="impossible", notes=((due.task, str(refusal)),))
 
 
 def _timers_of(allocation: Allocation) -> list[tuple[str, str, int]]:
-    """Return when the tasks of an allocation are due. O(tasks)."""
+    """Return the due times of an allocation's tasks. O(tasks)."""
     return [
         (allocation.id, name, due_ns) for name, task in allocation.tasks.items() if (due_ns := due_of(task)) is not None
     ]
 
 
 def _records_of(state: State, step: Step, version: int, id: str | None) -> list[Record]:
-    """Return the records of a step: one write, whose first record has the ID of the input."""
+    """Return the records of a step: one write, whose first record has the input's ID."""
     index, seq = state.index + 1, state.seq
     return [
         Record(
@@ -539,7 +539,7 @@ def _records_of(state: State, step: Step, version: int, id: str | None) -> list[
 
 
 def _indexed(event: Event, index: int) -> Event:
-    """Return an update of a server with the index that it moves, as every write of one does."""
+    """Add AllocModifyIndex to a server's update, as each such write in Nomad does."""
     if not isinstance(event, Updated) or "DesiredStatus" not in event.fields:
         return event
     return Updated(fields={**event.fields, "AllocModifyIndex": Raw(b"%d" % index)}, cleared=event.cleared)

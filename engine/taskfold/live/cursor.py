@@ -1,8 +1,8 @@
-"""Changes: what each write did, from any position of a log on, with the allocations as they were after it.
+"""Cursors: readers of changes, from any position in the log on.
 
-A cursor that is near the end gets what the store keeps of the newest changes. One that is not reads the log, and folds
-the allocations that it meets; it remembers a limited number of them, and reads the records of the others again when it
-needs them, so that it can start anywhere, and needs the same memory wherever that is.
+Near the end, a cursor reads the buffer of the newest changes. Further back, it reads the log and folds the allocations
+that it meets. It caches a limited number of them, and reads the records of the others again on demand, so that it can
+start anywhere in constant memory.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["Cursor"]
 
 _ALLOCATIONS_REMEMBERED: Final = 512
 _RECORDS_AT_ONCE: Final = 256
-"""About how many records are read from the log before the cursor is asked to go on."""
+"""About how many records one read of the log returns."""
 
 
 class Cursor:
-    """Reads the changes of an engine one after the other, none left out; `close` it when it is done.
+    """Reads the changes of an engine in order, without a gap; `close` it at the end.
 
-    It belongs to one thread at a time, which need not be the writer's.
+    One thread at a time may use it, also one that is not the writer's.
     """
 
     def __init__(self, reader: Reader, after_seq: int) -> None:
-        """Begin after a position; 0 is the beginning of the log."""
+        """Start after a position; 0 is the beginning of the log."""
         self._reader = reader
         self.seq = after_seq
         """The position up to which it has read."""
@@ -43,18 +43,18 @@ class Cursor:
 
     @property
     def behind(self) -> int:
-        """How many records there are that it has not read yet."""
+        """The number of records that it has not read."""
         return self._reader.seq - self.seq
 
     @property
     def is_near(self) -> bool:
-        """Whether the store keeps what comes next, or nothing does."""
+        """Whether the buffer has the next changes, or there are none."""
         return not self.behind or self._reader.recent(self.seq) is not None
 
     def recent(self) -> list[Change] | None:
-        """Return the next changes that the store keeps, up to 64, none if there are none; None: `read` the log.
+        """Return the next changes from the buffer, at most 64, or none at the end; None if `read` must read the log.
 
-        It never waits for a disk.
+        Never waits for a disk.
         """
         if not self.behind:
             return []
@@ -65,16 +65,16 @@ class Cursor:
         return changes
 
     def read(self) -> list[Change]:
-        """Return the next changes from the log, about as many as 256 records make. It may take a disk's time.
+        """Return the next changes from the log, those of about 256 records. May wait for a disk.
 
-        Raises Gone when they were removed, and LogError.
+        Raises Gone where records were compacted, and LogError.
         """
         changes: list[Change] = []
-        newest = self._reader.seq  # what is in the log, and not in the state yet, is not told yet
+        newest = self._reader.seq  # records that are in the log only are not yielded yet
         records = takewhile(lambda record: record.seq <= newest, self._reader.log_after(self.seq))
         count = 0
         for index, group in groupby(records, key=_index_of):
-            # All records of one index: one write is never torn, also where it is larger than what is read at once.
+            # All records of one index, so that a write larger than one read is never split.
             of_index = list(group)
             changes.append(self._change(index, of_index))
             self.seq = of_index[-1].seq
@@ -86,7 +86,7 @@ class Cursor:
         return changes
 
     def _change(self, index: int, records: list[Record]) -> Change:
-        """Fold the records of one index, and return what they did."""
+        """Fold the records of one index, and return their change."""
         by_allocation: dict[str, list[Record]] = {}
         for record in records:
             by_allocation.setdefault(record.alloc, []).append(record)
@@ -99,13 +99,13 @@ class Cursor:
         return Change(records[0].seq, records[-1].seq, index, tuple(states))
 
     def _remember(self, alloc: str, record: Record) -> None:
-        """See to it that an allocation is folded up to the record before this one."""
+        """Fold an allocation up to the record before this one."""
         if alloc in self._remembered:
             self._remembered.move_to_end(alloc)
             return
         self._fold.allocations[alloc] = Allocation(alloc, tasks={})
         if record.version > 1:
-            with suppress(Gone):  # then this is the last record of what was collected, which says what it was
+            with suppress(Gone):  # then this is the last record of a collected allocation, which has its whole state
                 for earlier in self._earlier(alloc, record.version):
                     self._fold.apply(earlier)
         self._remembered[alloc] = None
@@ -120,13 +120,13 @@ class Cursor:
             yield record
 
     def forget(self) -> None:
-        """Forget what was folded: it is folded again from the log when it is needed."""
+        """Empty the cache; allocations are folded again from the log on demand."""
         if self._remembered:
             self._remembered.clear()
             self._fold.allocations.clear()
 
     def close(self) -> None:
-        """Let go of what is kept for it."""
+        """Release the cache, and stop following."""
         self.forget()
         self._reader.unfollow()
 

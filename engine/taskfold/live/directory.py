@@ -1,10 +1,10 @@
-"""The directory: which allocations there are, by ID, job, node, status, creation and newest write.
+"""The directory: allocations sorted by ID, job, node, status, creation and newest write.
 
-Every order is one sorted list of short tuples (sortedcontainers): what a million allocations need grows with their
-number and with nothing else. A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order
-in which the allocation moves. Two orders move with nearly every write, and are kept more cheaply: the order of writes
-is that of a dict, whose newest entry is its last; and the order by status is brought up to date when somebody reads it,
-or when enough has piled up, so that a task that is started again and again costs it nothing.
+Every order is one sorted list of short tuples (sortedcontainers); memory grows linearly with the number of allocations.
+A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order in which the allocation moves.
+Two orders change with nearly every write, and are cheaper: the order of writes is that of a dict, whose newest entry is
+its last; the order by status is updated when it is read, or when enough changes are pending, so that repeated restarts
+of a task cost nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from taskfold.nomad.fields import DEFAULT_NAMESPACE
 __all__ = ["Directory", "Filter", "ListEntry", "heading_of"]
 
 _MOVED_LIMIT: Final = 4_096
-"""How many changes of status may pile up: sorting them in takes some ten milliseconds."""
+"""The most pending changes of status: sorting them takes some ten milliseconds."""
 
 
 class ListEntry(Struct, gc=False):
-    """What the directory knows of an allocation; who reads more than one field of it holds the lock of the store."""
+    """An allocation's entry in the directory; reading several fields consistently requires the store's lock."""
 
     namespace: str = DEFAULT_NAMESPACE
     job: str = ""
@@ -39,11 +39,11 @@ class ListEntry(Struct, gc=False):
     create_index: int = 0
     modify_index: int = 0
     told_status: str = ""
-    """The ClientStatus of its fields, where it does not follow from the tasks; else empty."""
+    """The ClientStatus field, if it does not follow from the tasks; else empty."""
 
 
 class Filter(NamedTuple):
-    """What is asked for: allocations that match all of it; None matches any."""
+    """A query: allocations that match all its fields; None matches any."""
 
     prefix: str = ""
     job: str | None = None
@@ -52,7 +52,7 @@ class Filter(NamedTuple):
     namespace: str | None = None
 
     def keys(self) -> dict[str, str]:
-        """Return the keys that an entry must have, by name."""
+        """Return the fields that an entry must have, by name."""
         return {name: value for name, value in zip(self._fields[1:], self[1:], strict=True) if value is not None}
 
     def matches(self, alloc: str, entry: ListEntry) -> bool:
@@ -61,15 +61,15 @@ class Filter(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of what is asked for."""
+    """One page of a query's result."""
 
     ids: list[str]
     last: str | None
-    """After which ID the next part begins; None where nothing follows."""
+    """The ID after which the next page begins; None on the last page."""
 
 
 class Directory:
-    """The allocations in every order that is asked for.
+    """The allocations in every order that queries need.
 
     >>> directory = Directory()
     >>> directory.put("b2", ListEntry(job="example", create_index=1, modify_index=9))
@@ -85,17 +85,17 @@ class Directory:
         self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
         self._statuses: SortedList = SortedList()
         self._moved: dict[str, str] = {}
-        """The allocations whose status has changed, and the one that they are still sorted under."""
+        """The allocations with a pending change of status, each with the status it is still sorted by."""
         self._is_sorting = False
-        """The order by status is between two states; when nobody is at it, that was interrupted."""
+        """The order by status is being updated; if no thread is at it, that was interrupted, and it is rebuilt."""
         self._write_indexes: dict[str, int] = {}
-        """The index of each allocation's newest write, in the order of the writes."""
+        """By allocation, the index of its newest write, in the order of the writes."""
         self._newest_index = 0
         self._is_in_order = True
-        """The writes came in the order of their indexes: those of a mirrored Nomad need not."""
+        """The indexes of writes were ascending so far; those of a mirrored Nomad need not be."""
 
     def __len__(self) -> int:
-        """Return how many allocations there are."""
+        """Return the number of allocations."""
         return len(self._entries)
 
     def __contains__(self, alloc: object) -> bool:
@@ -103,11 +103,11 @@ class Directory:
         return alloc in self._entries
 
     def get(self, alloc: str) -> ListEntry | None:
-        """Return the entry of an allocation; None without one. O(1)."""
+        """Return the entry of an allocation; None if there is none. O(1)."""
         return self._entries.get(alloc)
 
     def put(self, alloc: str, entry: ListEntry) -> None:
-        """List an allocation, or list it anew. O(1), and O(log n) for each order but two in which it moves."""
+        """Add or replace an allocation's entry. O(1), plus O(log n) for each order, except two, in which it moves."""
         before = self._entries.get(alloc)
         self._entries[alloc] = entry
         self._note_write(alloc, entry.modify_index)
@@ -115,7 +115,7 @@ class Directory:
             self._ids.add(alloc)
             for name, order in self._orders.items():
                 order.add((getattr(entry, name), alloc))
-            if not self._is_sorting:  # else it is made anew
+            if not self._is_sorting:  # otherwise the order is rebuilt
                 self._statuses.add((entry.status, alloc))
             return
         if before.status is not entry.status and before.status != entry.status:
@@ -127,7 +127,7 @@ class Directory:
                     order.add((now, alloc))
 
     def refresh(self, alloc: str, allocation: Allocation) -> ListEntry | None:
-        """Note a write of an allocation of which only tasks changed; return what is listed of it. O(tasks)."""
+        """Note a write that changed only tasks of an allocation; return its new entry. O(tasks)."""
         entry = self._entries.get(alloc)
         if entry is not None:
             entry.modify_index = allocation.modify_index
@@ -139,25 +139,25 @@ class Directory:
         return entry
 
     def _note_status(self, alloc: str, before: str) -> None:
-        """Remember that an allocation is sorted under another status than the one that is listed."""
+        """Note a pending change in the order by status."""
         self._moved.setdefault(alloc, before)
         if len(self._moved) > _MOVED_LIMIT:
             self._sort_statuses()
 
     def remove(self, alloc: str) -> None:
-        """List an allocation no more; without it, do nothing. O(log n) for each order."""
+        """Remove an allocation, if it is listed. O(log n) for each order."""
         entry = self._entries.pop(alloc, None)
         if entry is None:
             return
         self._ids.remove(alloc)
         for name, order in self._orders.items():
             order.remove((getattr(entry, name), alloc))
-        if not self._is_sorting:  # else it is made anew
+        if not self._is_sorting:  # otherwise the order is rebuilt
             self._statuses.remove((self._moved.pop(alloc, entry.status), alloc))
         self._write_indexes.pop(alloc)
 
     def _note_write(self, alloc: str, index: int) -> None:
-        """Move an allocation to the end of the writes."""
+        """Move an allocation to the end of the order of writes."""
         self._write_indexes.pop(alloc, None)
         self._write_indexes[alloc] = index
         if index < self._newest_index:
@@ -166,7 +166,7 @@ class Directory:
             self._newest_index = index
 
     def _sort_statuses(self) -> SortedList:
-        """Return the order by status, up to date. O(log n) for each allocation whose status has changed since."""
+        """Return the order by status, updated. O(log n) for each pending change."""
         if self._is_sorting:
             self._statuses = SortedList((entry.status, alloc) for alloc, entry in self._entries.items())
         elif self._moved:
@@ -181,7 +181,7 @@ class Directory:
         return self._statuses
 
     def put_all(self, entries: Mapping[str, ListEntry]) -> None:
-        """List many allocations where there are none. O(n log n), and much faster than one after the other."""
+        """Fill an empty directory. O(n log n), and much faster than one by one."""
         assert not self._entries
         self._entries = dict(entries)
         self._ids.update(entries)
@@ -201,7 +201,7 @@ class Directory:
         status: str | None = None,
         namespace: str | None = None,
     ) -> list[str]:
-        """Return the IDs of the allocations that match all that is asked for, sorted. O(log n + the narrowest)."""
+        """Return the IDs of the allocations that match all arguments, sorted. O(log n + the narrowest range)."""
         ids, keys = self._candidates(Filter(prefix, job, node, status, namespace), None)
         return self._matching(ids, keys)
 
@@ -213,7 +213,7 @@ class Directory:
         return Page(self._matching(candidates, keys), last)
 
     def _candidates(self, query: Filter, after: str | None) -> tuple[Iterable[str], dict[str, str]]:
-        """Return IDs after one of them, sorted, from the narrowest order, and what else has to be listed of each."""
+        """Return the IDs after one of them in the narrowest order, sorted, and the remaining conditions."""
         keys = query.keys()
         inclusive = after is None, True
         if query.prefix:
@@ -228,7 +228,7 @@ class Directory:
         return self._ids.irange(after, inclusive=inclusive), keys
 
     def _matching(self, candidates: Iterable[str], keys: Mapping[str, str]) -> list[str]:
-        """Return those that are listed with all of these."""
+        """Return the candidates whose entries have all these fields."""
         if not keys:
             return list(candidates)
         key_of, entries = attrgetter(*keys), self._entries
@@ -240,9 +240,9 @@ class Directory:
         return (alloc for _, alloc in self._orders["create_index"])
 
     def written_after(self, index: int) -> Iterator[str]:
-        """Yield the IDs of what was written after an index, oldest write first. O(what is found).
+        """Yield the IDs of allocations written after an index, oldest write first. O(matches).
 
-        The first time after writes came out of order it is O(n log n).
+        O(n log n) the first time after a write whose index was not ascending.
         """
         if not self._is_in_order:
             self._write_indexes = dict(sorted(self._write_indexes.items(), key=lambda entry: entry[1]))
@@ -251,7 +251,7 @@ class Directory:
         return reversed(list(newest))
 
     def count_by_status(self) -> dict[str, int]:
-        """Return how many allocations there are of each client status. O(statuses × log n)."""
+        """Return the number of allocations by client status. O(statuses × log n)."""
         counts: dict[str, int] = {}
         order = self._sort_statuses()
         start = 0
@@ -264,7 +264,7 @@ class Directory:
 
     def _check(self) -> None:
         """Assert every invariant."""
-        self._ids._check()  # noqa: SLF001 - sortedcontainers' own check, made to be called in tests
+        self._ids._check()  # noqa: SLF001 - sortedcontainers' own check, meant for tests
         assert list(self._ids) == sorted(self._entries)
         for name, order in {**self._orders, "status": self._sort_statuses()}.items():
             order._check()  # noqa: SLF001
@@ -292,9 +292,9 @@ _FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode f
 
 
 def heading_of(allocation: Allocation) -> ListEntry:
-    """Return the entry of an allocation, from its fields and tasks. O(length of its fields).
+    """Make the entry of an allocation from its fields and tasks. O(length of its fields).
 
-    A field of a wrong type (a log may hold what a Nomad newer than we know sent) is listed as empty.
+    A field of a wrong type, as from a newer Nomad, is listed as empty.
     """
     placed_fields, updates = allocation.placed_body, allocation.updates
     values: dict[str, Any]
@@ -318,17 +318,17 @@ def heading_of(allocation: Allocation) -> ListEntry:
 
 
 def _after_key(key: str) -> tuple[str, str]:
-    """Return where the entries of a key end in an order: no text is between the two keys."""
+    """Return the end of a key's range in an order: no text sorts between the two keys."""
     return key + "\0", ""
 
 
 def _each(placed_fields: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
-    """Return each of the fields as its type; None where it is of another."""
+    """Return each field as its type; None if it has another."""
     return {name: _lenient(name, current_field(placed_fields, updates, name)) for name in _FIELDS}
 
 
 def _lenient(name: str, text: bytes | None) -> Any:
-    """Return a field as its type; None where it is of another."""
+    """Return a field as its type; None if it has another."""
     try:
         return None if text is None else _FIELDS[name](text)
     except msgspec.ValidationError:

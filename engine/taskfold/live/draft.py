@@ -1,7 +1,7 @@
-"""A draft: writes that are checked, one after the other, against the state that the ones before would leave.
+"""Drafts: writes that are checked in order, each against the state that the writes before it will leave.
 
-Nothing is changed until the draft is committed, and then by one append to the log. What refuses a write is collected
-with its place, and the writes after it are checked as if it were not there, so that a caller sees all that is wrong.
+Nothing changes before the draft is committed, by one append to the log. A refused write is noted with its place, and
+the writes after it are checked as if it were absent, so that the caller gets all refusals at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Draft", "placing", "updating"]
 
 
 def placing(allocation: Snapshot | Mapping[str, Any] | bytes | str, time_ns: int | None = None) -> Write:
-    """Return the write that places an allocation. Raises DecodeError when it has no ID, or is none."""
+    """Make the write that places an allocation. Raises DecodeError when it is invalid, or has no ID."""
     fields = dict(allocation.fields) if isinstance(allocation, Snapshot) else fields_from_json(_text(allocation))
     if "ID" not in fields:
         raise DecodeError("$.ID: expected the ID of the allocation, found nothing")
@@ -58,13 +58,13 @@ def updating(
     id: str | None = None,
     expected_version: int | None = None,
 ) -> Write:
-    """Return the write that changes top-level fields of an allocation. Raises DecodeError for what JSON cannot say."""
+    """Make the write that changes top-level fields. Raises DecodeError for a value that is not JSON."""
     event = Updated(fields=_to_json_fields(fields))
     return Write(alloc=alloc, event=event, time_ns=time_ns, id=id, expected_version=expected_version)
 
 
 def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
-    """Return the JSON of an allocation. Raises DecodeError for what is neither JSON nor an object of JSON values."""
+    """Return an allocation as JSON text. Raises DecodeError for a value that is not JSON, or no object."""
     if isinstance(allocation, (bytes, str)):
         return allocation
     if not isinstance(allocation, Mapping):
@@ -79,13 +79,13 @@ def _text(allocation: Mapping[str, Any] | bytes | str) -> bytes | str:
 
 
 def _placed_body(fields: Mapping[str, bytes]) -> Raw:
-    """Return the body of a placing: the fields, without those that follow from the records."""
+    """Return the body of a placement: the fields, except those that follow from records."""
     left_out = (*FROM_RECORDS, *FROM_TASKS)
     return Raw(fields_to_json({name: text for name, text in fields.items() if name not in left_out}))
 
 
 def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
-    """Return fields as JSON text by name. Raises DecodeError for a value that JSON cannot say."""
+    """Return fields as JSON text by name. Raises DecodeError for a value that is not JSON."""
     if not isinstance(fields, Mapping):
         raise DecodeError(f"$: expected fields by name, found a value of type {type(fields).__name__}")
     texts = {}
@@ -101,8 +101,8 @@ def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Raw]:
 
 
 def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
-    """Return a Job as the log stores it. Raises DecodeError, and Refused for a job that needs another Nomad."""
-    # Imported when it is needed first: what a job may be is much to import.
+    """Return a Job in the form that the log stores. Raises DecodeError, and Refused for a job of a newer Nomad."""
+    # Imported at first use, as the job schema is large.
     from taskfold.nomad.groups import ignored_parts
     from taskfold.nomad.jobs.canonical import placed_job
 
@@ -110,14 +110,14 @@ def _stored_job(job: bytes | Raw, header: LogHeader) -> bytes:
     job_text = placed_job(bytes(job), dialect, header.region)
     if problems := ignored_parts(bytes(job), dialect):
         raise Refused(
-            f"{'; '.join(problems)}: the log is of dialect {dialect.name}, whose Nomad would run the job without: "
-            "leave that out, or use a log of a newer dialect"
+            f"{'; '.join(problems)}: the log is of dialect {dialect.name}, whose Nomad would ignore that: "
+            "remove it, or use a log of a newer dialect"
         )
     return job_text
 
 
 def _with_stored_job(event: Any, header: LogHeader) -> Any:
-    """Return an event with its Job as the log stores it; the event itself without one. Raises DecodeError."""
+    """Return an event with its Job in the form that the log stores, if it has one. Raises DecodeError."""
     if isinstance(event, Placed) and event.body is not UNSET:
         fields = fields_from_json(event.body)
         if "Job" in fields:
@@ -129,17 +129,17 @@ def _with_stored_job(event: Any, header: LogHeader) -> Any:
 
 
 class Draft(Ahead):
-    """Writes on their way into the log; they share one index and, unless they tell their own, one time."""
+    """Pending writes; they share one index and, unless a write has its own, one time."""
 
     def __init__(self, base: State, time_ns: int) -> None:
         super().__init__(base)
         self.refusals: list[tuple[int, TaskfoldError]] = []
-        """Which writes are refused, by their place from 0, and why."""
+        """The refused writes, by their place from 0, with the errors."""
         self.time_ns = time_ns
-        """The time of those that tell none."""
+        """The time of writes that have none."""
         self._index = self.index + 1
         self._entries: list[Entry | None] = []
-        """For each write, its record and its line; None for a repeat or a refusal."""
+        """For each write, its entry; None for a repeat or a refusal."""
 
     def add(self, write: Write) -> None:
         """Check a write, and draft its record. O(tasks of the allocation)."""
@@ -152,11 +152,11 @@ class Draft(Ahead):
 
     @property
     def new_records(self) -> list[Record]:
-        """The records to be written, in order, without the repeats. O(writes)."""
+        """The records to be appended, in order, without repeats. O(writes)."""
         return [entry.record for entry in self._entries if entry is not None]
 
     def _entry(self, write: Write) -> Entry | None:
-        """Return the entry of a write; None for a repeat. Raises what refuses it."""
+        """Return the entry of a write; None for a repeat. Raises its refusal."""
         if self.is_closed:
             raise LogError("the engine is closed")
         if not isinstance(write, Write):
@@ -188,19 +188,19 @@ class Draft(Ahead):
         return entry
 
     def _is_repeat(self, write: Write, id: str) -> bool:
-        """Return whether a write was recorded before, or drafted. Raises IdConflict for another one of its ID."""
+        """Return whether a write was recorded or drafted before. Raises IdConflict if the ID is another write's."""
         digest = self.digest_of(id)
         try:
             return is_repeat(id, digest, write.alloc, write.task, write.event)
         except IdConflict:
-            # A job is recorded as its Nomad would have it, and may be sent again as it was written.
+            # A job is recorded in canonical form, and a repeat may have the original form.
             job_text = _with_stored_job(write.event, self.header)
             if job_text is write.event:
                 raise
             return is_repeat(id, digest, write.alloc, write.task, job_text)
 
     def _event(self, write: Write, allocation: Allocation | None, time_ns: int) -> Any:
-        """Return the event to record, complete. Raises what refuses it."""
+        """Return the event to record, complete. Raises the refusal of the write."""
         event = write.event
         if isinstance(event, Placed):
             return self._new_placing(write, event, allocation, time_ns)
@@ -219,7 +219,7 @@ class Draft(Ahead):
         return event
 
     def _new_placing(self, write: Write, event: Placed, allocation: Allocation | None, time_ns: int) -> Placed:
-        """Return a placing with the indexes that a new allocation gets. Source: UpsertAllocs, in every version."""
+        """Return a placement with the indexes of a new allocation. Source: UpsertAllocs, in every version."""
         if write.task:
             raise Refused(f"an allocation is placed, not a task: leave {write.task!r} out")
         if allocation is not None:
@@ -247,9 +247,9 @@ class Draft(Ahead):
             if name in FROM_LOG:
                 raise DecodeError(f"$.{name}: follows from what is recorded, and cannot be updated")
         if event.write_type:
-            raise DecodeError("$.WriteType: is what a Nomad that was observed calls its write, and cannot be given")
+            raise DecodeError("$.WriteType: is set by the observation of a Nomad alone, and cannot be given")
         if event.job_source:
-            raise DecodeError("$.JobSource: is how an import came by the Job, and cannot be given")
+            raise DecodeError("$.JobSource: is set by an import alone, and cannot be given")
         if not event.fields and not event.cleared:
             raise DecodeError("$: expected a field to update, found none")
         check_types({name: bytes(text) for name, text in event.fields.items()})
@@ -260,7 +260,7 @@ class Draft(Ahead):
 
     def appends(self) -> list[Append]:
         """Return the appends of the new records, in order. O(writes)."""
-        if len(self._entries) == 1:  # as most have it
+        if len(self._entries) == 1:  # the usual case
             (only,) = self._entries
             return (
                 [] if only is None else [Append(only.record.alloc, only.record.version - 1, [only.record], [only.line])]
@@ -279,5 +279,5 @@ class Draft(Ahead):
         return appends
 
     def records(self) -> list[Record | None]:
-        """Return, for each write, its record as it will stand in the log; None for a repeat."""
+        """Return, for each write, its record as the log will hold it; None for a repeat."""
         return [None if entry is None else entry.record for entry in self._entries]

@@ -1,4 +1,4 @@
-"""Drafting: what a caller wants to have written or decided, checked against a state, and made ready to be appended."""
+"""Drafting: writes and reports of callers are checked against a state, and prepared for an append."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Drafter", "append_of"]
 
 
 class Drafter:
-    """Drafts writes and reports, on the state of a core or on what lies ahead of it; it changes nothing."""
+    """Drafts writes and reports on the state of a core or an overlay; changes nothing."""
 
     def __init__(self, turns: Turns, clock: Clock, rng: Random) -> None:
         self._turns = turns
@@ -34,7 +34,7 @@ class Drafter:
         self.rng = rng
 
     def write(self, state: State, write: Write) -> Drafted[Record | None]:
-        """Draft one write. Raises what refuses it."""
+        """Draft one write. Raises its refusal."""
         draft = Draft(state, self._time_ns() if self._turns.questions else self.clock.time_ns())
         draft.add(write)
         for _, refusal in draft.refusals:
@@ -45,7 +45,7 @@ class Drafter:
         return Drafted(appends[0].records[0] if appends else None, appends, (), question)
 
     def append(self, state: State, writes: Sequence[Write]) -> Drafted[list[Record | None]]:
-        """Draft writes that are all recorded or none. Raises AppendRefused."""
+        """Draft writes that are recorded all or none. Raises AppendRefused."""
         draft = Draft(state, self._time_ns())
         for write in writes:
             draft.add(write)
@@ -55,7 +55,7 @@ class Drafter:
         return Drafted(draft.records(), draft.appends(), (), question)
 
     def _time_ns(self) -> int:
-        """Return the time of a write that models were asked with; else the clock's."""
+        """Return the time of a write that models have approved; else the clock's."""
         question = self._turns.question()
         return self.clock.time_ns() if question is None else question.time_ns
 
@@ -68,7 +68,7 @@ class Drafter:
         id: str | None,
         expected_version: int | None,
     ) -> Drafted[Step]:
-        """Decide on what was learnt together, and draft it. Raises what refuses it."""
+        """Decide inputs that were learnt together, and draft the step. Raises the refusal."""
         check_pairs(pairs)
         for task, one in pairs:
             check_address(alloc, task, id, expected_version)
@@ -80,7 +80,7 @@ class Drafter:
         return Drafted(step, [append_of(records)] if records else (), (step,), question)
 
     def batch(self, state: State, reports: Sequence[Any]) -> Drafted[list[Step]]:
-        """Decide on reports one after the other, and draft all that follows. Raises AppendRefused."""
+        """Decide reports in order, and draft their steps. Raises AppendRefused."""
         ahead = Ahead(state)
         steps: list[Step] = []
         appends: list[Append] = []
@@ -104,7 +104,7 @@ class Drafter:
         return Drafted(steps, appends, steps, question)
 
     def _decide_report(self, ahead: Ahead, place: int, report: Any) -> tuple[Step, list[Record]]:
-        """Decide on one of several reports. Raises what refuses it."""
+        """Decide one of several reports. Raises its refusal."""
         if not isinstance(report, PostedInput):
             raise InputRefused(not_a_report(report))
         check_address(report.alloc, report.task, report.id, report.expected_version)
@@ -121,11 +121,11 @@ class Drafter:
         )
 
     def prior(self, place: int) -> Prior | None:
-        """Return the step of an input for which models were asked; it holds while its allocation is as it was."""
+        """Return the step that models have approved; it is valid while its allocation is unchanged."""
         question = self._turns.question()
         return None if question is None or not question.priors else question.priors[place]
 
 
 def append_of(records: list[Record]) -> Append:
-    """Return the append of an allocation's records."""
+    """Return the append of one allocation's records."""
     return Append(records[0].alloc, records[0].version - 1, records)

@@ -1,4 +1,4 @@
-"""What is due: delayed starts, and kills to try again, decided at their time and owed until somebody has them."""
+"""Deadlines: delayed starts and repeated kills, decided at their time, and owed until a caller has their steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """Decides what is due, one task after the other, each in a turn of its own."""
+    """Decides inputs of timers, one task after the other, each in its own turn."""
 
     def __init__(self, turns: Turns, groups: Groups, drafter: Drafter) -> None:
         self._turns = turns
@@ -33,24 +33,24 @@ class Deadlines:
                     problems += error.exceptions
         except (LogError, VersionConflict):
             if not self._turns.owed:
-                raise  # else what they owe must not be lost; the next call tells of the log
+                raise  # otherwise the steps decided so far would be lost; the next call raises the log's error
         if problems:
             raise ListenerError(problems)
         return self._turns.take_owed()
 
     @in_turn
     def next_ns(self) -> int | None:
-        """Return when `due` has something to return next; None when nothing is planned. O(steps that are owed)."""
+        """Return the time at which `due` has its next step; None if there is none. O(steps owed)."""
         owed_ns = [step.time_ns for step in self._turns.owed.values()]
         return min(owed_ns) if owed_ns else self._turns.core.timers.next_ns
 
     @in_turn
     def _first(self, until_ns: int) -> DueInput | None:
-        """Return the first due input."""
+        """Return the first input that is due."""
         return self._turns.core.first_due(until_ns)
 
     def _decide(self, due: DueInput) -> None:
-        """Decide what is due; the step is owed. Raises ListenerError; LogError, CallbacksBusy: then it is due still."""
+        """Decide an input; its step is then owed. Raises ListenerError; LogError and CallbacksBusy leave it due."""
         try:
             self._write(due)
         except (Unavailable, VersionConflict, ListenerError):
@@ -60,7 +60,7 @@ class Deadlines:
 
     @writing
     def _write(self, due: DueInput) -> None:
-        """Decide what is due; nothing where somebody else has decided it."""
+        """Decide an input, unless another thread has decided it."""
         if not self._is_first(due):
             return
         prior = self._drafter.prior(0) if self._turns.questions else None
@@ -71,17 +71,17 @@ class Deadlines:
 
     @writing
     def _give_up(self, due: DueInput, refusal: TaskfoldError) -> None:
-        """Tell of what is due and cannot be decided."""
+        """Give the step of an input that cannot be decided."""
         if self._is_first(due):
             self._commit(due, impossible(due, refusal), [])
 
     def _is_first(self, due: DueInput) -> bool:
-        """Return whether an input is still the first due one."""
+        """Return whether an input is still the first one due."""
         first = self._turns.core.first_due(due.time_ns)
         return first is not None and first[:3] == due[:3]
 
     def _commit(self, due: DueInput, step: Step, records: list[Record]) -> None:
-        """Write what was decided; the step is owed until `due` returns it."""
+        """Write a decision; its step is owed until `due` returns it."""
         models = self._turns.models
         question = models.question_of_steps([step]) if models else NOTHING
         self._groups.commit_steps([step], [append_of(records)] if records else (), question)

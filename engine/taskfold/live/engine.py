@@ -1,8 +1,8 @@
-"""The engine: live allocations over a log, where the embedder says which event happened, or lets taskfold decide.
+"""The engine: live allocations over a log. The embedder records events, or lets taskfold decide on inputs.
 
 Any thread may call any method. Writers take turns: one append is checked, written to the log and folded before the next
-begins. Readers never wait for the log's disk, and see an append whole or not at all (`live.store`). Callbacks of
-bound models and listeners run when the turn is over and nothing is locked (`live.callbacks`).
+begins. Readers never wait for the log's disk, and see an append whole or not at all (`live.store`). Callbacks of bound
+models and listeners run after the turn, when nothing is locked (`live.callbacks`).
 """
 
 from __future__ import annotations
@@ -76,25 +76,25 @@ from taskfold.nomad.snapshot import Snapshot
 __all__ = ["Engine"]
 
 _RECORDS_PER_CHECKPOINT: Final = 10_000
-"""From how many records on closing leaves a checkpoint: folding fewer takes some ten milliseconds."""
+"""The least number of new records for which closing writes a checkpoint: folding fewer takes some ten milliseconds."""
 
 _COLLECTED_AT_ONCE: Final = 256
-"""How many allocations one write collects, so that others have their turn in between."""
+"""How many allocations one write collects; other writers get a turn in between."""
 
 
 class Engine(Owned):
-    """Keeps the state of allocations, and records what happens to their tasks in a log.
+    """Live allocations, whose events it records in a log.
 
-    - begin and end: `open`, `close`, `checkpoint`, `backup`, `compact`, `catch_up`
-    - events, said by the embedder: `place`, `record`, `update`, `append`, `check`; from a real Nomad: `observe`
+    - lifetime: `open`, `close`, `checkpoint`, `backup`, `compact`, `catch_up`
+    - events, chosen by the embedder: `place`, `record`, `update`, `append`, `check`; from a real Nomad: `observe`
     - decisions, made by taskfold: `report`, `report_all`, `report_batch`, `report_async`; `due`, `next_due`, `restore`,
       `group`
-    - reading: `task`, `snapshot`, `allocations`, `history`, `subscribe`, `index`; for faces, `reader`
+    - reading: `task`, `snapshot`, `allocations`, `history`, `subscribe`, `index`; for servers, `reader`
     - waiting: `wait`, `wait_job`, `wait_index`, each with an async twin; `release`
-    - hearing: `on_step`, `on_collect`, `steps_async`; models of one's own: `bind`, `unbind`
+    - listeners: `on_step`, `on_collect`, `steps_async`; models: `bind`, `unbind`
     - retention: `collect`, `collectable`, `retain`, `is_collected`
 
-    It is a `taskfold.Core`, which has no thread, log or clock, with all three.
+    It is a `taskfold.Core` with a log, a clock and locks around it.
 
     >>> from taskfold import events
     >>> engine = Engine(dialect="1.1.2")
@@ -118,36 +118,35 @@ class Engine(Owned):
         core: Core | None = None,
         durability: Durability = "batch",
     ) -> None:
-        """Go on from a log, or begin in memory. O(records of the log).
+        """Continue from a log, or start in memory. O(records of the log).
 
-        What several threads or tasks write at the same time is written together, with one wait for the disk, unless
-        ``durability`` is ``each``; every write is acknowledged when it is on disk, either way.
-
-        ``core`` has the state already, where it took in the log's records when that was opened.
-        The index goes on from the log's. A clock that is a `model.clock.Timer` governs how long waits last, too.
-        A seed makes the jitter of restart delays the same in every run; without one it is random.
+        ``durability``: with ``batch``, concurrent writes of threads and tasks share one wait for the disk; with
+        ``each``, every write waits by itself. Either way a write is acknowledged when it is on disk. ``core`` is given
+        if opening the log has already folded its records. A clock that is a `model.clock.Timer` also measures the
+        timeouts of waits. A ``seed`` makes the jitter of restart delays reproducible. Raises LogError, and DecodeError
+        for invalid arguments.
         """
         check_durability(durability)
         if isinstance(log, (str, os.PathLike)):
             raise LogError(f"expected a log, found the path {os.fspath(log)!r}: Engine.open(path) opens the log there")
         log = MemoryLog(dialect) if log is None else log
         self.store = Store(log, waiters_per_key=waiters_per_key, core=core)
-        """The state and the log: the engine's own; faces have the `reader`."""
+        """The state and the log: internal; servers use the `reader`."""
         self.reader = Reader(self.store)
-        """Reads the state for faces, and waits for it."""
+        """The read interface for servers."""
         self.dialect = self.store.dialect
         self._core = self.store.core
         self._core.plan_all()
         self._turns = Turns(self.store)
         self._groups = Groups(self._turns, is_grouping=durability == "batch" and hasattr(log, "sync"))
-        rng = random.Random(seed)  # noqa: S311 - jitter is no secret
+        rng = random.Random(seed)  # noqa: S311 - jitter needs no cryptographic randomness
         self._drafter = Drafter(self._turns, SystemClock() if clock is None else clock, rng)
         self._deadlines = Deadlines(self._turns, self._groups, self._drafter)
         self._collect_listeners = Listeners[Snapshot, str]()
         self._memory = Memory()
-        """What is remembered of what was observed, beside the state."""
+        """The importer's memory of observations, which the state does not have."""
         self._listener: LogListener | None = None
-        """Takes in what others write, where the engine only reads."""
+        """Follows the writes of other processes, if the engine is read-only."""
         self._own_with(log)
 
     @classmethod
@@ -161,14 +160,14 @@ class Engine(Owned):
         read_only: bool = False,
         durability: Durability = "batch",
     ) -> Self:
-        """Go on from a log, or begin one: ``x.db`` (SQLite), ``x.jsonl`` (lines), ``postgresql://…``. O(records).
+        """Open a log, or create it: ``x.db`` (SQLite), ``x.jsonl`` (JSON lines), ``postgresql://…``. O(records).
 
-        A checkpoint that the log keeps spares the records before it. A new log is of the default dialect unless one is
-        named. With ``read_only`` the log must be there, and another process may write it: the engine takes in what that
-        appends, wakes who waits, and raises ReadOnly from every method that writes; nothing is locked, made or changed.
-        With a ``durability`` of ``batch`` what threads and tasks write at the same time waits for the disk together,
-        with ``each`` one after the other; every write is acknowledged when it is on disk. Raises LogError and
-        DialectError.
+        A checkpoint beside the log saves reading the records before it. A new log gets the default dialect unless one
+        is given.
+
+        With ``read_only`` the log must exist, and another process may write it: the engine follows its appends and
+        wakes its own waiters; every method that writes raises ReadOnly, and nothing is locked, created or changed.
+        ``durability`` is as for `Engine`. Raises LogError and DialectError.
         """
         check_durability(durability)
         if read_only:
@@ -186,7 +185,7 @@ class Engine(Owned):
     def _open_reader(
         cls, path: str | Path, dialect: str | Dialect | None, clock: Clock | None, seed: int | None
     ) -> Self:
-        """Open a log to be read only, and follow it. Raises LogError and DialectError."""
+        """Open a log read-only, and follow it. Raises LogError and DialectError."""
         core = Core()
         log = open_reader(path, reader=core)
         try:
@@ -202,7 +201,7 @@ class Engine(Owned):
 
     @property
     def clock(self) -> Clock:
-        """The clock: what is written and decided has its times, and waits last by it."""
+        """The clock, for the times of writes and decisions, and for timeouts."""
         return self._drafter.clock
 
     @clock.setter
@@ -211,23 +210,24 @@ class Engine(Owned):
 
     @property
     def is_read_only(self) -> bool:
-        """Whether the log was opened to be read only: then every method that writes raises ReadOnly."""
+        """Whether the log was opened read-only: then every method that writes raises ReadOnly."""
         return isinstance(self.store.log, ReadOnlyLog)
 
     def _check_writable(self) -> None:
-        """Refuse what only who writes may ask for. Raises ReadOnly."""
+        """Raise ReadOnly if the log was opened read-only."""
         if isinstance(self.store.log, ReadOnlyLog):
             self.store.log.refuse()
 
     # --- events ---
 
     def place(self, allocation: Snapshot | Mapping[str, Any] | bytes | str, *, time_ns: int | None = None) -> None:
-        """Place an allocation: its top-level fields, as Nomad's JSON or as an object of the same names.
+        """Place an allocation: its top-level fields, as Nomad's JSON or as a mapping of the same names.
 
-        Its indexes are the engine's; task states and client status follow from events, and are not taken. CreateTime
-        is the clock's unless given. A Job may be as people write it: it is stored as the Nomad of the dialect does
-        (`taskfold.nomad.jobs.canonical`), and one that a Nomad has sent, with its JobModifyIndex, as it is.
-        Raises DecodeError when it has no ID or its Job is none, and VersionConflict when that ID was placed before.
+        The engine assigns the indexes; task states and client status follow from events, and are ignored here.
+        CreateTime is the clock's unless given. A Job may be in the short form that people write; it is stored in the
+        canonical form of the dialect's Nomad (`taskfold.nomad.jobs.canonical`). A Job with a JobModifyIndex comes from
+        a Nomad, and is stored unchanged. Raises DecodeError when the ID is missing or the Job is invalid, and
+        VersionConflict when the ID was placed before.
         """
         self._groups.write(self._drafter.write, placing(allocation, time_ns))
 
@@ -241,13 +241,12 @@ class Engine(Owned):
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Record | None:
-        """Record that an event happened to a task; return its record, or None when its ID was recorded before.
+        """Record an event of a task; return its record, or None if the ID was recorded before.
 
-        A task that is dead with no event that says so (a batch task that ended well, a task that was killed) is
-        `Finished`.
-        The time is the clock's unless given; an event without a time of its own takes it, too.
-        Raises UnknownAllocation, IllegalEvent, Refused (by a bound model), VersionConflict, and LogError when the log
-        cannot be written: then nothing changed. Raises ListenerError when it was recorded, and then a model raised.
+        For a death without a Nomad event (a batch task that ended well, a killed task) record `Finished`. The time is
+        the clock's unless given; an event without its own time gets it, too. Raises UnknownAllocation, IllegalEvent,
+        Refused (by a bound model), VersionConflict, DecodeError, and LogError when the log cannot be written: then
+        nothing changed. Raises ListenerError when the event was recorded, and then a model's callback raised.
         """
         return self._groups.write(
             self._drafter.write,
@@ -272,23 +271,23 @@ class Engine(Owned):
     ) -> Record | None:
         """Change top-level fields of an allocation (DesiredStatus, NextAllocation …), as a server of Nomad does.
 
-        AllocModifyIndex moves with it. Values are what JSON can say, or msgspec.Raw.
-        Raises as `record` does, and DecodeError for a field that follows from the log.
+        AllocModifyIndex changes, too. Values are JSON values, or msgspec.Raw. Raises as `record` does, and DecodeError
+        for a field that follows from the log.
         """
         write = updating(alloc, fields, time_ns=time_ns, id=id, expected_version=expected_version)
         return self._groups.write(self._drafter.write, write)
 
     def append(self, writes: Iterable[Write]) -> list[Record | None]:
-        """Append several writes, all or none of them, as one write with one index; None stands for a repeat.
+        """Append several writes, all or none, with one index; return a record for each, None for a repeat.
 
-        Raises AppendRefused, which names every write that is refused and why; LogError when the log cannot be written.
-        Then nothing changed. Raises ListenerError when all was recorded, and then a bound model raised.
+        Raises AppendRefused, which names every refused write and its error, and LogError when the log cannot be
+        written: then nothing changed. Raises ListenerError when all was recorded, and then a model's callback raised.
         """
-        # What they come from runs in no turn.
+        # Consumed here, outside the turn, as an iterator may run any code.
         return self._groups.write(self._drafter.append, checked_writes(writes))
 
     def check(self, writes: Iterable[Write]) -> list[tuple[int, TaskfoldError]]:
-        """Return which of these writes `append` would refuse now, by their place from 0, and why; append nothing."""
+        """Return the writes that `append` would refuse now, by their place from 0, with the errors; append nothing."""
         return self._check_writes(checked_writes(writes))
 
     @writing
@@ -300,12 +299,12 @@ class Engine(Owned):
 
     @writing
     def observe(self, *statements: Statement) -> list[Record]:
-        """Record what a real Nomad said, as one write; return the records that explain it.
+        """Record observations of a real Nomad, as one write; return the records that explain them.
 
-        Those of one call are all recorded or none. They have the observations' own indexes: an engine that observes
-        mirrors a Nomad, and should not be written to otherwise. What was collected here stays so. What a stream
-        tells of jobs is remembered for allocations of other calls: several calls do what one with all of it does.
-        Raises DecodeError and LogError: then nothing changed.
+        They are recorded all or none, with the indexes of the observations: an engine that observes is a mirror, and
+        should have no other writes. Collected allocations stay collected. Facts on jobs from a stream are remembered,
+        so that several calls have the effect of one with all observations. Raises DecodeError and LogError: then
+        nothing changed.
         """
         scratch, allocations = Fold(self.dialect, on_illegal="keep"), self._core.fold.allocations
         draft = self._memory.draft()
@@ -314,7 +313,7 @@ class Engine(Owned):
         for statement in statements:
             check_statement(statement)
             if isinstance(statement, Observation) and statement.alloc not in scratch:
-                # Of what this call has not told of yet, the state knows what there is.
+                # The state has the jobs that this call does not mention.
                 before = allocations.get(statement.alloc)
                 is_old = (
                     self.is_collected(statement.alloc) if before is None else self._memory.is_repeat(statement, before)
@@ -344,11 +343,11 @@ class Engine(Owned):
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Step:
-        """Report what happened to a task, or what somebody wants (an empty task: of the allocation); taskfold decides.
+        """Report an input for a task, or for the allocation (an empty task); taskfold decides, and returns the step.
 
-        What is decided is recorded as one write before this returns; then the step's effects are owed, in order. The
-        outcome of an input that does not fit is in the step, too, and changes nothing; see `taskfold.decision.rules`.
-        O(1), or O(tasks of the allocation) where others are concerned.
+        The decision is recorded as one write before this returns; then the step's effects are owed, in order. An input
+        that does not fit changes nothing; the step's outcome says why (`taskfold.decision.rules`). O(1), or O(tasks of
+        the allocation) if the decision involves other tasks.
 
         >>> from taskfold import Engine, events, inputs
         >>> engine = Engine(dialect="1.1.2", seed=1)
@@ -358,10 +357,10 @@ class Engine(Owned):
         >>> [event.restart_reason for _, event in step.events if isinstance(event, events.Restarting)]
         ['Restart within policy']
 
-        Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (of the allocation's job), ClockWentBack,
+        Raises UnknownAllocation, InputRefused, PolicyRefused, DecodeError (for the allocation's job), ClockWentBack,
         VersionConflict, Refused (by a bound model), and LogError when the log cannot be written: then nothing changed.
-        Raises ListenerError, which has the step, when it was recorded, and then a listener raised. Where the call is
-        interrupted (KeyboardInterrupt) after it was recorded, the next `due` returns the step.
+        Raises ListenerError, which has the step, when it was recorded, and then a listener raised. If the call is
+        interrupted (KeyboardInterrupt) after the recording, the next `due` returns the step.
         """
         return self._groups.write(self._drafter.report, alloc, ((task, input),), time_ns, id, expected_version)
 
@@ -374,9 +373,9 @@ class Engine(Owned):
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Step:
-        """Report what was learnt together of an allocation, each with its task; taskfold decides on all of it as one.
+        """Report inputs of one allocation that were learnt at the same time, each with its task; decide them together.
 
-        So a task that ended is not said to be ended because of another one: it had ended. One write, all or nothing;
+        So if two tasks ended together, neither end is treated as a consequence of the other. One write, all or nothing;
         the outcome is ``decided`` if that of any input is. Raises as `report` does.
 
         >>> from taskfold import Engine, inputs
@@ -391,11 +390,11 @@ class Engine(Owned):
         return self._groups.write(self._drafter.report, alloc, inputs, time_ns, id, expected_version)
 
     def report_batch(self, reports: Iterable[PostedInput]) -> list[Step]:
-        """Report several inputs, of any allocations, as one append; return the step of each, in their order.
+        """Report inputs of any allocations in one append; return a step for each, in order.
 
-        Each is decided, and recorded, as if it had come by itself after the ones before, as a write with its own index;
-        all of them are on disk after one wait, or none is. What was learnt together of one allocation is reported by
-        `report_all`, which decides on it as one. O(reports).
+        Each is decided and recorded as if it had been reported alone, after those before it, with its own index; all
+        are on disk after one wait, or none is. For inputs of one allocation that were learnt at the same time, use
+        `report_all`. O(reports).
 
         >>> from taskfold import Engine, inputs
         >>> engine = Engine(dialect="1.1.2", seed=1)
@@ -407,9 +406,10 @@ class Engine(Owned):
         >>> [step.alloc for step in steps], engine.index
         (['203266e5', '69e8e345', '203266e5', '69e8e345'], 6)
 
-        Raises AppendRefused, which names every report that is refused, and by what `report` would raise; LogError when
-        the log cannot be written: then nothing changed. Raises ListenerError, which has the steps, when all was
-        recorded, and then a listener raised. Where the call is interrupted after that, the next `due` returns them.
+        Raises AppendRefused, which names every refused report with the error that `report` would raise, and LogError
+        when the log cannot be written: then nothing changed. Raises ListenerError, which has the steps, when all was
+        recorded, and then a listener raised. If the call is interrupted after the recording, the next `due` returns the
+        steps.
         """
         return self._groups.write(self._drafter.batch, checked_reports(reports))
 
@@ -423,37 +423,37 @@ class Engine(Owned):
         id: str | None = None,
         expected_version: int | None = None,
     ) -> Step:
-        """Report as `report` does, from an event loop, which goes on meanwhile.
+        """Report as `report` does, without blocking the event loop.
 
-        What tasks and threads report at the same time waits for the disk together. Where the task is cancelled after
-        its report was taken up, the next `due` returns the step. What a listener raises goes to the exception
-        handler of the event loop; else it raises as `report` does.
+        Concurrent reports of tasks and threads share one wait for the disk. If the task is cancelled after its report
+        was accepted, the next `due` returns the step. An exception of a listener goes to the event loop's exception
+        handler; other errors are raised as by `report`.
         """
         pairs = ((task, input),)
         return await write_async(self._groups, self._drafter.report, alloc, pairs, time_ns, id, expected_version)
 
     def due(self, now_ns: int | None = None) -> list[Step]:
-        """Return the steps owed by a time (unix nanoseconds; now, unless given): delayed starts, kills to try again.
+        """Return the steps due by a time (unix nanoseconds; default: now): delayed starts, and repeated kills.
 
-        Each is returned once; after a restart those that nobody reported on come again. O(log n) for each.
-        What cannot be decided (a job that was updated to one that is not valid) has a step whose outcome is impossible,
-        and keeps nobody else waiting. Raises LogError when the log cannot be written: then it is still due.
-        Raises ListenerError when everything due was decided, and listeners raised. Where it raises, or is interrupted,
-        what was decided is returned by the next call.
+        Each is returned once; after a restart, those without a report are returned again. O(log n) for each. An
+        undecidable one, as after an update to an invalid job, gives a step whose outcome is ``impossible``, and blocks
+        no other. Raises LogError when the log cannot be written: then the step is still due. Raises ListenerError when
+        everything was decided, and listeners raised. After an exception or an interruption, the next call returns the
+        steps decided so far.
         """
         self._check_writable()
         return self._deadlines.due(checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
     def next_due(self) -> int | None:
-        """Return when `due` has something to tell next (unix nanoseconds); None when nothing is planned. O(1)."""
+        """Return the time at which `due` has its next step (unix nanoseconds); None if there is none. O(1)."""
         return self._deadlines.next_ns()
 
     @in_turn
     def restore(self, now_ns: int | None = None) -> list[Step]:
-        """Return the steps still owed to every allocation that taskfold decides for, after the embedder was away.
+        """Return the steps owed to every allocation that taskfold decides for, after a restart of the embedder.
 
-        Starts and kills that nobody reported on are owed (again); what is due later comes by `due`. An embedder that
-        finds a process reports `Restored`, or how it ended. O(tasks).
+        Starts and kills without a report are owed again; `due` returns later ones. The embedder reports `Restored` for
+        each process that it finds, or how it ended. O(tasks). Raises LogError.
         """
         self._check_writable()
         until_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
@@ -461,18 +461,18 @@ class Engine(Owned):
 
     @in_turn
     def group(self, alloc: str) -> Group:
-        """Return an allocation's task group, as decisions see it. Raises UnknownAllocation, and as `report` does."""
+        """Return an allocation's task group, as decisions use it. Raises UnknownAllocation and as `report` does."""
         return self._core.group(alloc)
 
     # --- reading ---
 
     @property
     def index(self) -> int:
-        """The index of the newest write; 0 before the first."""
+        """The index of the newest write; 0 if there is none."""
         return self.store.index
 
     def task(self, alloc: str, task: str) -> TaskState:
-        """Return the state of a task as it is now. O(1). Raises UnknownAllocation and UnknownTask."""
+        """Return the current state of a task. O(1). Raises UnknownAllocation and UnknownTask."""
         with self.store.lock:
             self.store.check_whole()
             return self._core.task(alloc, task)
@@ -484,17 +484,17 @@ class Engine(Owned):
     def allocations(
         self, *, job: str | None = None, node: str | None = None, status: str | None = None, prefix: str = ""
     ) -> View:
-        """Return the allocations that match everything asked for, sorted by ID, all as they are at this index.
+        """Return the allocations that match all arguments, sorted by ID, as of one index.
 
-        ``status`` is the client status. The view may be read while writers go on. O(log n + matches).
+        ``status`` is the client status. The view can be read while writers continue. O(log n + matches).
         """
         return self.store.view(prefix=prefix, job=job, node=node, status=status)
 
     def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
-        """Return every record of an allocation, or of one of its tasks. O(records).
+        """Return the records of an allocation, or of one of its tasks. O(records).
 
-        That of what was collected, too. Raises UnknownAllocation, Gone where records were removed, and LogError where
-        the log does not have all that the state was folded from.
+        Also of a collected allocation. Raises UnknownAllocation, Gone where records were compacted, and LogError when
+        the log lacks records that the state was folded from.
         """
         with self.store.lock:
             self.store.check_whole()
@@ -512,10 +512,10 @@ class Engine(Owned):
         return [record for record in records if task is None or record.task == task]
 
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
-        """Yield every record after a position, none left out, and wait for those to come.
+        """Yield every record after a position, without a gap, and wait for new ones.
 
-        It ends when none came for ``timeout`` seconds, and when the engine is closed. Raises Gone where records were
-        removed, and LogError where the log cannot be read, or has less than it had.
+        Ends when no record came for ``timeout`` seconds, and when the engine is closed. Raises Gone where records were
+        compacted, and LogError when the log cannot be read, or lost records.
         """
         while True:
             newest = self.store.seq
@@ -530,24 +530,24 @@ class Engine(Owned):
     # --- waiting ---
 
     def wait(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:
-        """Block until the ModifyIndex of an allocation is greater than ``after``; return it as it is then.
+        """Block until the ModifyIndex of an allocation is greater than ``after``; return its snapshot.
 
-        After ``timeout`` seconds, or when the engine is closed, return it as it is; None where it does not exist. One
-        that does not exist counts with the index of the store, as in a blocking query of Nomad: after 0 it returns at
-        once. Cost: O(1) for the waiter, whoever else waits.
+        After ``timeout`` seconds, or when the engine is closed, return the snapshot as it is; None if there is no such
+        allocation. A missing allocation has the index of the store, as in a blocking query of Nomad: after 0 it returns
+        at once. O(1) for each waiter.
         """
         return self._snapshot_of(self._wait(self.reader.state_question(alloc), after, timeout).value)
 
     def wait_job(self, job: str, *, after: int, timeout: float | None = None) -> int:
-        """Block until an allocation of a job was written after an index; return the newest such index (0: none)."""
+        """Block until the newest index of a job's allocations is greater than ``after``; return it (0: none)."""
         return self._wait(self.reader.job_question(job), after, timeout).index
 
     def wait_index(self, *, after: int, timeout: float | None = None) -> int:
-        """Block until anything was written after an index; return the index of the newest write."""
+        """Block until the newest index is greater than ``after``; return it."""
         return self._wait(self.reader.newest_index, after, timeout).index
 
     async def wait_async(self, alloc: str, *, after: int, timeout: float | None = None) -> Snapshot | None:  # noqa: ASYNC109 - as the others have it
-        """Wait as `wait` does, on the running event loop. Cancelling it frees the waiter."""
+        """Wait as `wait` does, on the running event loop. Cancelling frees the waiter."""
         return self._snapshot_of(
             (await wait_async(self.reader, self.reader.state_question(alloc), after, timeout, self.clock)).value
         )
@@ -567,36 +567,37 @@ class Engine(Owned):
         return None if state is None else self.store.texts.snapshot(state)
 
     def release(self) -> None:
-        """End every wait, also those to come: each returns what is known by then."""
+        """End every wait, and every later one at once: each returns the current value."""
         self.store.release()
 
     # --- listeners, and models of one's own ---
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
-        """Call ``listener`` with every step that is decided, whoever reported. Returns an unsubscribe function.
+        """Call ``listener`` with every step, whoever reported its input. Returns an unsubscribe function.
 
-        It is called in the order of the decisions, after the step was recorded, when nothing is locked: it may wait for
-        any thread, and report, too. The thread that reported calls it; where that happens while another thread calls
-        listeners, or in a listener, the one that is at it does so afterwards. So a listener never runs twice at the
-        same time. What it raises keeps nobody else from hearing, and reaches the thread that called it as a
-        `ListenerError`. So an embedder sees what was asked for through HTTP, too.
+        It is called in the order of the decisions, after the step was recorded, when nothing is locked, so that it may
+        wait for other threads, and report inputs itself. It runs in the thread that reported, or, if another thread is
+        running callbacks, in that one; it never runs twice at the same time. An exception stops no other listener, and
+        reaches the thread that ran it as `ListenerError`. Steps that were caused through HTTP are included. Raises
+        DecodeError for a listener that is not callable.
         """
         check_listener(listener)
         return self._groups.listeners.add(listener)
 
     def on_collect(self, listener: Callable[[Snapshot, str], object]) -> Callable[[], None]:
-        """Call ``listener`` with each collected allocation, as it ended, and why. Returns an unsubscribe function.
+        """Call ``listener`` with each collected allocation's last snapshot and reason. Returns an unsubscribe function.
 
-        It is called after the last record was written, when nothing is locked, as those of `on_step` are. What it
-        raises keeps nobody else from hearing, and reaches who collects as a `ListenerError`.
+        It is called after the last record was written, when nothing is locked, as for `on_step`. An exception stops no
+        other listener, and reaches the collecting thread as `ListenerError`. Raises DecodeError for a listener that is
+        not callable.
         """
         check_listener(listener)
         return self._collect_listeners.add(listener)
 
     def steps_async(self) -> AsyncIterator[Step]:
-        """Yield every step that is decided from this call on, on an event loop; what is due comes at its time.
+        """Yield every step from this call on, on an event loop; steps of timers come at their time.
 
-        One such iterator fires the timers of an engine; it ends when the engine is closed.
+        One such iterator runs an engine's timers; it ends when the engine is closed.
         """
         return StepsAsync(self, self._groups.recorders)
 
@@ -612,9 +613,8 @@ class Engine(Owned):
     ) -> Binding:
         """Bind a model to a task: its callbacks and conditions run when an event is recorded (`fold.binding`).
 
-        A model that was bound to the task before is unbound. Tasks without one pay nothing for it.
-        Raises UnknownAllocation, DecodeError for a class instead of a model of it, and TaskfoldError for conditions of
-        what is no trigger.
+        It replaces the model bound before. Tasks without a model have no cost. Raises UnknownAllocation, DecodeError
+        for a class instead of an instance, and TaskfoldError for conditions of unknown triggers.
         """
         check_model(task, model)
         task_state = self._core.owned(alloc).tasks.get(task)
@@ -625,14 +625,14 @@ class Engine(Owned):
 
     @in_turn
     def unbind(self, alloc: str, task: str) -> None:
-        """Let the model of a task go; without one, do nothing."""
+        """Unbind the model of a task, if it has one."""
         self._turns.models.bindings.pop((alloc, task), None)
 
     # --- retention ---
 
     @writing
     def collect(self, alloc: str, *, reason: str = "asked for", time_ns: int | None = None) -> Record:
-        """Collect an allocation that has ended: a last record is written, and it is known no more. O(tasks).
+        """Collect an allocation that has ended: write its last record, and remove it from the state. O(tasks).
 
         >>> from taskfold import Engine, events
         >>> engine = Engine(dialect="1.1.2")
@@ -651,22 +651,22 @@ class Engine(Owned):
         now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
         status = self.snapshot(alloc).client_status
         if status is None or not is_client_terminal(status):
-            raise Refused(f"allocation {alloc} is {status}: only what has ended is collected; stop it first")
+            raise Refused(f"allocation {alloc} is {status}: only an ended allocation can be collected; stop it first")
         return self._collect([Candidate(alloc, reason)], now_ns)[0]
 
     @in_turn
     def collectable(self, retention: Retention, now_ns: int | None = None) -> list[Candidate]:
-        """Return the allocations that `retain` would collect, and why, oldest first. O(those that have ended)."""
+        """Return the allocations that `retain` would collect, with the reasons, oldest first. O(ended allocations)."""
         return candidates(self.store, retention, checked_time(self.clock.time_ns() if now_ns is None else now_ns))
 
     def retain(self, retention: Retention, now_ns: int | None = None) -> list[str]:
-        """Collect whatever is not to be kept any longer; return the IDs, oldest first. O(those that have ended).
+        """Collect all allocations that a retention does not keep; return their IDs, oldest first. O(ended allocations).
 
-        Raises LogError when the log cannot be written: then what was not collected yet is still there. Raises
-        ListenerError when all of it was collected, and listeners raised.
+        Raises LogError when the log cannot be written: allocations not yet collected stay. Raises ListenerError when
+        all were collected, and listeners raised. Raises DecodeError for an argument that is no Retention.
         """
         if not isinstance(retention, Retention):
-            raise DecodeError("$: expected what to keep, such as Retention(keep=100)")
+            raise DecodeError("$: expected a Retention, such as Retention(keep=100)")
         collected_records: list[Record] = []
         problems: list[Exception] = []
         time_ns = checked_time(self.clock.time_ns() if now_ns is None else now_ns)
@@ -685,13 +685,13 @@ class Engine(Owned):
 
     @writing
     def _collect_some(self, retention: Retention, time_ns: int) -> list[Record]:
-        """Collect what is to be collected first; it is looked at anew in each turn, since others may have written."""
+        """Collect the first candidates, which are determined in each turn anew, as other threads may have written."""
         ended = candidates(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
         return self._collect(ended, time_ns) if ended else []
 
     def _collect(self, ended: Sequence[Candidate], time_ns: int) -> list[Record]:
-        """Write the last records, as one write, and call who listens."""
-        # What mirrors a Nomad has that one's indexes, and gives none of its own.
+        """Write the last records, as one write, and call the listeners."""
+        # A mirror has the indexes of its Nomad, and assigns none.
         first = next(iter(self.store.log.read(ended[0].alloc)))
         index = self.store.index + (not isinstance(first.id, int))
         snapshots = [self.snapshot(one.alloc) for one in ended]
@@ -723,10 +723,11 @@ class Engine(Owned):
 
     @in_turn
     def compact(self, collected_before_ns: int | None = None) -> int:
-        """Remove from the log the records of what was collected (before a time), but the last; return how many.
+        """Remove the records of collected allocations (collected before a time) from the log; return their number.
 
-        The state stays as it is. Readers of positions, indexes and times up to there get `Gone`. O(records of the log).
-        Raises LogError when the log cannot do so, or cannot be written: then nothing was removed.
+        The last record of each stays, and the state is unchanged. Readers of removed positions, indexes and times get
+        `Gone`. O(records of the log). Raises LogError when the log cannot be compacted or written: then nothing was
+        removed.
         """
         if self.store.is_closed:
             raise LogError("the engine is closed")
@@ -735,27 +736,27 @@ class Engine(Owned):
         return self.store.log.compact(collected_before_ns)
 
     def catch_up(self) -> int:
-        """Take in what other processes have appended to the log; return how many records that were. O(records).
+        """Read and fold the records that other processes have appended; return their number. O(records).
 
-        An engine does so whenever it writes; `taskfold.live.background.LogListener` has it do so as soon as they have.
-        Raises LogError.
+        An engine does so before each write; a `taskfold.live.background.LogListener` does so after each append. Raises
+        LogError.
         """
         return self._turns.catch_up()
 
     @in_turn
     def checkpoint(self) -> bool:
-        """Keep the state beside the log, so that opening it again is fast; return whether the log can. O(tasks).
+        """Write a checkpoint beside the log, for a fast opening; return whether the log has checkpoints. O(tasks).
 
-        A log in SQLite can. Raises LogError.
+        SQLite and PostgreSQL have them. Raises LogError and ReadOnly.
         """
         self._check_writable()
         return self.store.save_checkpoint()
 
     def backup(self, copy: str | Path) -> int:
-        """Copy the log as it is now, while anybody writes it; return the newest position of the copy. O(records).
+        """Copy the log as of now, while others write it; return the newest position of the copy. O(records).
 
-        A copy is a file (``x.db``, ``x.jsonl``) or a PostgreSQL database; it is whole, and opens alone. Raises LogError
-        when it exists, or cannot be written: then there is none.
+        The copy is a file (``x.db``, ``x.jsonl``) or a PostgreSQL database, and a complete log. Raises LogError when
+        the copy exists, or cannot be written: then there is none.
         """
         from taskfold.log.backup import backup, backup_records
 
@@ -773,7 +774,7 @@ class Engine(Owned):
         self._turns._check()  # noqa: SLF001 - the check of a part is a part of the check
 
     def __repr__(self) -> str:
-        """Return its log, its dialect, how much it keeps and how far it is, without waiting for anybody."""
+        """Return its log, dialect, number of allocations and index, without taking a lock."""
         log = getattr(self.store.log, "name", type(self.store.log).__name__)
         closed = ", closed" if self.store.is_closed else ""
         return (
@@ -782,19 +783,19 @@ class Engine(Owned):
         )
 
     def close(self) -> None:
-        """End every wait with what is known then, and close the log; nothing can be written afterwards.
+        """End every wait with the current value, and close the log; later writes raise LogError.
 
-        A log that keeps checkpoints gets one, when much was recorded since the last. In a fork it does nothing.
+        A log with checkpoints gets one, if it has many records since the last. In a fork it does nothing.
         """
-        if self.is_foreign:  # told to be called at the end, before the fork
+        if self.is_foreign:  # an exit handler registered before the fork
             return
         if self._listener is not None:
             self._listener.stop()
         with self._turns.lock:
             if not self.store.is_closed and self.store.seq - self.store.checkpoint_seq >= _RECORDS_PER_CHECKPOINT:
-                with suppress(LogError):  # the log is whole without it
+                with suppress(LogError):  # the log is complete without a checkpoint
                     self.store.save_checkpoint()
-            self.store.close()  # also where it was interrupted before
+            self.store.close()  # also after an interrupted close
 
     def __enter__(self) -> Self:
         return self

@@ -1,12 +1,13 @@
-"""Grouping: writes of several threads or tasks at the same time, in one append, with one wait for the disk.
+"""Grouping: concurrent writes of threads and tasks share one append, and one wait for the disk.
 
-Who finds nobody else at work writes alone, as if nobody else could come. Who comes while somebody writes puts what he
-wants into a queue. One of those who wait there takes the next turn for all of them: each is drafted on the state that
-the ones before will leave, all is written by one append, and each gets what came of his own. So it looks as if they had
-come one after the other, each write with its index; and everything is acknowledged when it is on disk, as ever.
+A thread that finds no other at work writes alone, at no extra cost. A thread that comes during a write puts its request
+into a queue. One of the waiting threads becomes the leader and takes the next turn for all: each request is drafted on
+the state that the requests before it will leave, one append writes them all, and each gets its own outcome. The result
+is the same as if they had come one after the other, each with its own index; everything is acknowledged when it is on
+disk, as ever.
 
-Whoever waits looks again after a while, and may take the role of who leads, so that nobody depends on a thread that was
-interrupted. What it had not written is drafted anew; what it had written is known by what it was about to write.
+A waiting thread checks at intervals, and may become the leader, so that no thread depends on an interrupted one.
+Requests that the interrupted leader had not written are drafted again; written ones are recognised by their drafts.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ from taskfold.model.record import Record
 __all__ = ["Drafted", "Groups", "Outcome", "Request", "result_of", "steps_of"]
 
 _LOOKS_EVERY: Final = 0.05
-"""After how long who waits looks again, should it not have been woken (seconds)."""
+"""The interval at which a waiting thread checks without being woken (seconds)."""
 _IDLE_ROUNDS: Final = 1
-"""How often a leader lets other threads run without anybody coming before it goes on."""
+"""How often a leader yields to other threads without a new request before it continues."""
 _LEADER: Final = "leader"
 
 T = TypeVar("T")
@@ -46,26 +47,26 @@ Ts = TypeVarTuple("Ts")
 
 
 class Drafted(Struct, Generic[T], frozen=True):
-    """What is to be written together, and what its writer gets when it is."""
+    """The appends of one request, and the result that its caller gets once they are written."""
 
     result: T
     appends: Sequence[Append]
     steps: Sequence[Step] = ()
-    """The decisions, in order: listeners hear of each."""
+    """The decisions, in order, for the listeners."""
     question: Question = NOTHING
 
 
 class Outcome(NamedTuple):
-    """What came of a request."""
+    """The outcome of a request."""
 
     drafted: Drafted[Any] | None = None
     error: BaseException | None = None
     is_alone: bool = False
-    """It has to be written by itself."""
+    """It must be written in a turn of its own."""
 
 
 class Request:
-    """What a thread, or a task, wants to have written."""
+    """A write that a thread or a task waits for."""
 
     __slots__ = ("attempt", "claim", "draft", "is_left", "loop", "notify", "outcome", "problems", "woken")
 
@@ -77,51 +78,51 @@ class Request:
     ) -> None:
         self.draft = draft
         self.loop = loop
-        """Where a task waits; None where a thread does."""
+        """The event loop of a waiting task; None for a thread."""
         self.notify = notify
         """Wakes the task."""
         self.woken: SimpleQueue[None] = SimpleQueue()
         self.outcome: Outcome | None = None
         self.attempt: Drafted[Any] | None = None
-        """What somebody was about to write of it."""
+        """The draft that a leader was about to write."""
         self.problems: list[Exception] = []
-        """What listeners raised when this thread told them."""
+        """Exceptions of the listeners that this thread called."""
         self.is_left = False
-        """Nobody waits for the outcome any more."""
+        """No thread waits for the outcome any more."""
         self.claim: list[None] = [None]
-        """Taken out by who sees to steps that nobody waits for."""
+        """Emptied by the thread that takes charge of abandoned steps."""
 
     def wake(self) -> None:
         """Wake the waiting thread or task."""
         self.woken.put(None)
         if self.notify is not None:
-            with suppress(RuntimeError):  # its event loop is closed
+            with suppress(RuntimeError):  # the event loop is closed
                 self.notify()
 
 
 class Groups:
-    """Writes what is drafted: alone, or together with what others want who come at the same time."""
+    """Writes drafts: alone, or together with concurrent ones."""
 
     def __init__(self, turns: Turns, *, is_grouping: bool) -> None:
-        """Write in turns; ``is_grouping`` where it gains something: by a log that waits for a disk."""
+        """Write in turns; ``is_grouping`` if it pays, with a log that waits for a disk."""
         self._turns = turns
         self.is_grouping = is_grouping
         self.listeners = Listeners[Step]()
-        """They hear of every step when the turn is over."""
+        """Called with every step, after the turn."""
         self.recorders = Listeners[Step]()
-        """Our own, called in the turn: they neither wait nor lock."""
-        # Dictionaries, whose single operations nothing interrupts: no lock is left locked where a leader goes.
+        """Internal listeners, called within the turn: they neither wait nor lock."""
+        # Dictionaries, as their single operations cannot be interrupted: an interrupted leader leaves no lock behind.
         self.requests: dict[Request, None] = {}
-        """What threads and tasks want to have written, and wait for."""
+        """The requests that threads and tasks wait for."""
         self.roles: dict[Hashable, object] = {}
-        """Who leads: of the threads, and of the tasks of each loop."""
+        """The leaders: of the threads, and of the tasks of each event loop."""
         self._crowd = 0
-        """How many requests were written together the last time."""
+        """The size of the last group."""
         self._turn_owner = threading.Condition(turns.lock)
-        """Tells whose the turn is."""
+        """Knows which thread has the turn."""
 
     def write(self, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
-        """Write what a function drafts: by itself where nobody else is at work, else together with what others want."""
+        """Write the draft of a function: alone if no other thread is at work, otherwise in a group."""
         is_lone = not (self._turns.depth or self.requests or self._crowd > 1)
         if is_lone or not self.is_grouping or self._owns_turn():
             return self.write_alone(draft, *args)
@@ -130,12 +131,12 @@ class Groups:
 
     @writing
     def write_alone(self, draft: Callable[..., Drafted[T]], *args: Any) -> T:
-        """Write what a function drafts, in a turn of its own."""
+        """Write the draft of a function, in a turn of its own."""
         turns = self._turns
         drafted = draft(turns.core, *args)
         steps = drafted.steps
         if not steps and drafted.question is NOTHING:
-            turns.store.commit(drafted.appends)  # nobody is to be told
+            turns.store.commit(drafted.appends)  # there is nothing to call
             return drafted.result
         self.commit_steps(steps, drafted.appends, drafted.question, result_steps=steps)
         for step in steps:
@@ -145,7 +146,7 @@ class Groups:
     def commit_steps(
         self, steps: Sequence[Step], appends: Sequence[Append], question: Question, result_steps: Sequence[Step] = ()
     ) -> None:
-        """Write what was decided, owe it, plan what is due, and tell who listens."""
+        """Write decisions, owe their steps, plan their timers, and call the listeners."""
         pairs = [(step,) for step in steps]
         self._turns.commit(
             appends,
@@ -156,22 +157,22 @@ class Groups:
         )
 
     def _plan(self, steps: Sequence[Step]) -> None:
-        """Owe steps that were recorded, and plan what is due after them."""
+        """Owe recorded steps, and plan their timers."""
         self._turns.owe(steps)
         self._turns.plan(steps)
 
     def _owns_turn(self) -> bool:
-        """Return whether this thread has the turn already: from a signal's handler, it would wait for itself."""
+        """Return whether this thread has the turn: a signal handler that waited then would wait for its own thread."""
         try:
             self._turn_owner.notify(0)
         except RuntimeError:
             return False
         return True
 
-    # --- who waits ---
+    # --- waiting threads ---
 
     def _write_together(self, request: Request, alone: Callable[[], T]) -> T:
-        """Write a request with those of others; by itself where it has to be."""
+        """Write a request in a group, or alone if it must be."""
         requests = self.requests
         try:
             requests[request] = None
@@ -180,7 +181,7 @@ class Groups:
             if request.outcome.drafted is not None and not request.problems:
                 return cast("T", request.outcome.drafted.result)
         except BaseException:
-            # Without a call, since only calls are interrupted.
+            # No function call here, as only calls can be interrupted.
             request.is_left = True
             self.owe_left(request)
             raise
@@ -190,7 +191,7 @@ class Groups:
         return result_of(request.outcome, alone, request.problems)
 
     def wait_for(self, request: Request) -> None:
-        """Return when there is an outcome, which this thread may bring about, or nobody waits for it any more."""
+        """Wait until a request has an outcome, or is abandoned; this thread may become the leader."""
         role = self.roles
         while request.outcome is None and not request.is_left:
             try:
@@ -204,25 +205,25 @@ class Groups:
                     del role[_LEADER]
 
     def owe_left(self, request: Request) -> None:
-        """Owe the steps of a request that were recorded, where nobody waits for them any more."""
+        """Owe the recorded steps of an abandoned request."""
         if request.is_left and request.outcome is not None and request.outcome.drafted is not None:
             with suppress(IndexError):
                 request.claim.pop()
                 self._turns.owe(request.outcome.drafted.steps)
 
     def owe(self, steps: Sequence[Step]) -> None:
-        """Owe steps whose writer is gone, from outside of a turn."""
+        """Owe steps whose caller is gone, outside a turn."""
         self._turns.owe(steps)
 
-    # --- who leads ---
+    # --- the leader ---
 
     def _lead(self, request: Request) -> None:
-        """Take the turn for all who wait, and tell who listens."""
+        """Take a turn for all waiting requests, and call the listeners."""
         self._gather()
         waiting = tuple(self.requests)
         try:
             self._write_requests(request)
-        except (LogError, Unreadable) as error:  # there was no turn
+        except (LogError, Unreadable) as error:  # the turn did not begin
             for one in waiting:
                 if one.outcome is None:
                     one.outcome = Outcome(error=copy.copy(error))
@@ -231,21 +232,21 @@ class Groups:
             request.problems += error.exceptions
 
     def _gather(self) -> None:
-        """Let those come who came together before: they have just been woken, and their next writes are at hand."""
+        """Wait for the members of the last group: they were just woken, and will soon write again."""
         idle, count = 0, 0
         while count < self._crowd and idle < _IDLE_ROUNDS:
             before = count
-            time.sleep(0)  # others run
+            time.sleep(0)  # yields to other threads
             count = len(self.requests)
             idle = 0 if count > before else idle + 1
 
     @writing
     def _write_requests(self, leader: Request) -> None:
-        """Draft what all want who wait, one after the other, write it by one append, and wake them."""
+        """Draft all waiting requests, in order, write them by one append, and wake their threads."""
         try:
             self._write_all([one for one in tuple(self.requests) if one.outcome is None and not one.is_left])
         finally:
-            # Before anybody is told: a listener may wait for a thread that writes.
+            # Before the callbacks: a listener may wait for a thread that writes.
             if _LEADER in self.roles and self.roles[_LEADER] is leader:
                 del self.roles[_LEADER]
             for one in tuple(self.requests):
@@ -261,7 +262,7 @@ class Groups:
         for request in requests:
             drafted = request.attempt
             if drafted is not None and drafted.appends and self._turns.has_record(drafted.appends[0].records[0]):
-                outcomes.append((request, Outcome(drafted)))  # who led was interrupted when it was recorded
+                outcomes.append((request, Outcome(drafted)))  # a leader was interrupted after the recording
                 continue
             outcome = self._drafted(request, ahead)
             outcomes.append((request, outcome))
@@ -275,28 +276,28 @@ class Groups:
         except ListenerError:
             raise
         except TaskfoldError as error:
-            # Nothing changed. What is wrong with the log is wrong for all; else each finds out by itself.
+            # Nothing changed. An error of the log is the outcome of all; after any other, each is written alone.
             for request, _ in outcomes:
                 is_for_all = isinstance(error, LogError)
                 request.outcome = Outcome(error=copy.copy(error)) if is_for_all else Outcome(is_alone=True)
                 request.wake()
 
     def _drafted(self, request: Request, ahead: Ahead) -> Outcome:
-        """Draft what somebody wants; what refuses it is for him."""
+        """Draft a request; a refusal is its outcome."""
         try:
             drafted = request.draft(ahead)
         except TaskfoldError as refusal:
             return Outcome(error=refusal)
         except Exception:
-            # An alarm of this thread, or a clock that raises: who wants it finds out.
+            # An alarm in this thread, or a failing clock: the request's own thread will raise it.
             request.outcome = Outcome(is_alone=True)
             request.wake()
             raise
-        # Models may have to be asked, between two turns.
+        # Models must approve it, between two turns.
         return Outcome(is_alone=True) if drafted.question is not NOTHING else Outcome(drafted)
 
     def _commit_all(self, outcomes: Sequence[tuple[Request, Outcome]], appends: Sequence[Append]) -> None:
-        """Write, and give each who waits the outcome of his own, all or none of them."""
+        """Write, and give each request its outcome, all or none."""
         at_once: list[Callable[[], object]] = []
         afterwards: list[Callable[[], object]] = []
         for request, outcome in outcomes:
@@ -305,14 +306,14 @@ class Groups:
                 pairs = [(step,) for step in steps]
                 at_once += partial(self._turns.plan, steps), *self.recorders.calls(pairs)
                 afterwards += self.listeners.calls(pairs)
-            # Of C, which nothing interrupts: there is an outcome, or there is none.
+            # Calls of C functions, which cannot be interrupted: an outcome is set completely or not at all.
             at_once += partial(setattr, request, "outcome", outcome), partial(self.owe_left, request)
             at_once.append(request.wake)
         self._turns.commit(appends, NOTHING, at_once=at_once, afterwards=afterwards)
 
 
 def result_of(outcome: Outcome | None, alone: Callable[[], T], problems: Sequence[Exception] = ()) -> T:
-    """Return the result of a request, or write it alone. Raises ListenerError with its thread's problems."""
+    """Return the result of a request, or write it alone. Raises ListenerError with its listeners' problems."""
     assert outcome is not None
     try:
         if outcome.error is not None:
@@ -332,5 +333,5 @@ def _each_of(result: object) -> Sequence[object]:
 
 
 def steps_of(result: object) -> list[Step]:
-    """Return the steps of what a writer gets."""
+    """Return the steps in a result."""
     return [one for one in _each_of(result) if isinstance(one, Step)]

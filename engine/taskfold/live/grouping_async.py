@@ -1,7 +1,7 @@
-"""Grouping on an event loop: what its tasks write at the same time waits for the disk together, in a thread.
+"""Grouping on an event loop: concurrent writes of its tasks share one wait for the disk, in a thread.
 
-A task puts what it wants into the queue of its engine (`grouping`), and goes on when it is woken. One thread
-leads for all tasks of a loop, as long as any of them waits; it ends when none does.
+A task puts its request into the engine's queue (`grouping`), and continues when it is woken. One thread leads for all
+tasks of a loop, as long as any of them waits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ts = TypeVarTuple("Ts")
 
 
 async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
-    """Write what a function drafts, together with what other tasks and threads want, without holding up the loop."""
+    """Write the draft of a function in a group, without blocking the event loop."""
     loop = asyncio.get_running_loop()
     alone = partial(groups.write_alone, draft, *args)
     if not groups.is_grouping:
@@ -46,7 +46,7 @@ async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]],
 
 
 async def _write_in_thread(groups: Groups, loop: asyncio.AbstractEventLoop, alone: Callable[[], T]) -> T:
-    """Write in a thread; where the task ends before that does, its steps are owed."""
+    """Write in a thread; if the task is cancelled first, the steps are owed."""
     future = loop.run_in_executor(None, alone)
     try:
         return await asyncio.shield(future)
@@ -62,7 +62,7 @@ def _owe_result(groups: Groups, future: asyncio.Future[Any]) -> None:
 
 
 def _begin_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
-    """Begin a thread that leads for the tasks of a loop, unless one does."""
+    """Start a thread that leads for the tasks of a loop, unless there is one."""
     token = object()
     if groups.roles.setdefault(loop, token) is token:
         try:
@@ -73,7 +73,7 @@ def _begin_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: object) -> None:
-    """Lead, or wait for who does, until no task of a loop waits."""
+    """Lead, or wait for the leader, while any task of a loop waits."""
     roles = groups.roles
     while True:
         try:
@@ -90,21 +90,21 @@ def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: obje
 
 
 def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop) -> None:
-    """Write a request; what listeners raise goes to the loop, since its tasks have been woken by then."""
+    """Write a request; exceptions of listeners go to the loop, as its tasks have been woken by then."""
     try:
         groups.wait_for(request)
-    except Exception as error:  # noqa: BLE001 - it is raised by the task
+    except Exception as error:  # noqa: BLE001 - the task raises it
         if request.outcome is None:
             request.outcome = Outcome(error=error)
             request.wake()
     for problem in request.problems:
         context = {"message": "a listener of a taskfold engine raised", "exception": problem}
-        with suppress(RuntimeError):  # it is closed
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(loop.call_exception_handler, context)
 
 
 def _wake_late(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Request]) -> set[Request]:
-    """Wake tasks once more that had an outcome before already: who woke them may have been interrupted."""
+    """Wake tasks again that had an outcome at the last look, in case their waker was interrupted."""
     ready = {one for one in tuple(groups.requests) if one.loop is loop and one.outcome is not None}
     for request in ready & earlier:
         request.wake()
@@ -112,7 +112,7 @@ def _wake_late(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Req
 
 
 def _first_of(groups: Groups, loop: asyncio.AbstractEventLoop) -> Request | None:
-    """Return the first request of a loop's tasks that has no outcome."""
+    """Return the first request of a loop's tasks without an outcome."""
     waiting = (one for one in tuple(groups.requests) if one.loop is loop and not one.is_left)
     return next((one for one in waiting if one.outcome is None), None)
 

@@ -1,4 +1,4 @@
-"""Listeners: the functions that somebody has called with what happens."""
+"""Listeners: functions that subscribe to events of an engine."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class Listeners(Generic[*Ts]):
     """
 
     def __init__(self) -> None:
-        # A dictionary, whose single operations nothing interrupts: no lock is needed where a listener goes.
+        # A dictionary, as its single operations cannot be interrupted: adding and removing need no lock.
         self._listeners: dict[object, Callable[[*Ts], object]] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of listeners."""
         return len(self._listeners)
 
     def add(self, listener: Callable[[*Ts], object]) -> Callable[[], None]:
-        """Add a function; return what removes it."""
+        """Add a function; return an unsubscribe function."""
         key = object()
         self._listeners[key] = listener
         return partial(_remove, self._listeners, key)
 
     def calls(self, arguments: Iterable[tuple[*Ts]]) -> list[Callable[[], object]]:
-        """Return the calls that tell each listener of each of these, one after the other."""
+        """Return the calls of each listener with each of these arguments, in order."""
         if not self._listeners:
             return []
         return [partial(listener, *one) for one in arguments for listener in tuple(self._listeners.values())]

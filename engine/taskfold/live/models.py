@@ -1,4 +1,4 @@
-"""Models of one's own that are bound to tasks: what they are asked before a write, and told afterwards."""
+"""Models bound to tasks: the questions they are asked before a write, and the calls they get after it."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ __all__ = ["NOTHING", "Bound", "Models", "Question"]
 
 
 class Bound(NamedTuple):
-    """A model that is bound to a task, and the events that are to be recorded of it."""
+    """A bound model, and the pending events of its task."""
 
     binding: Binding
     alloc: str
     task: str
     events: Sequence[TaskEvent | Finished]
     state: str
-    """The task's, before them."""
+    """The state of the task before the events."""
     version: int
-    """The allocation's, before them."""
+    """The version of the allocation before the events."""
 
     def ask(self) -> None:
-        """Ask the model whether it agrees. Raises Refused."""
+        """Ask the model to approve the events. Raises Refused."""
         self.binding.ask(self.task, self.events, state=self.state)
 
     def calls(self) -> list[Callable[[], object]]:
-        """Return the calls that tell the model its events, one after the other, from the state before them."""
+        """Return the calls that run the model's callbacks, event by event, from the state before them."""
         binding = self.binding
         return [partial(binding.move, self.state), *(partial(binding.enter, self.task, event) for event in self.events)]
 
 
 class Question(NamedTuple):
-    """What models are asked before a write, and what has to stay as it is until they have agreed."""
+    """The models that must approve a write, and the versions that must not change before it is recorded."""
 
     bound: Sequence[Bound] = ()
     time_ns: int = 0
     """The time of the write."""
     priors: Sequence[Prior] = ()
-    """What was decided, where it was: for each input, in their order."""
+    """The steps to record, if it was decided: one for each input, in order."""
 
 
 NOTHING: Final = Question()
 
 
 class Models:
-    """The models of the tasks of a core, by allocation and task."""
+    """The models of a core's tasks, by allocation and task."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -63,22 +63,22 @@ class Models:
         return bool(self.bindings)
 
     def allocs(self) -> set[str]:
-        """Return the IDs of the allocations that have any. O(models)."""
+        """Return the IDs of the allocations with models. O(models)."""
         return {alloc for alloc, _ in self.bindings}
 
     def state(self, alloc: str, task: str) -> str:
-        """Return the state of a task, as it is recorded; empty where there is none."""
+        """Return the recorded state of a task; empty if there is none."""
         allocation = self._core.find(alloc)
         task_state = None if allocation is None else allocation.tasks.get(task)
         return "" if task_state is None else task_state.state
 
     def forget(self, alloc: str) -> None:
-        """Let the models of an allocation go. O(models)."""
+        """Unbind the models of an allocation. O(models)."""
         for key in [key for key in self.bindings if key[0] == alloc]:
             del self.bindings[key]
 
     def moves(self, allocs: Container[str]) -> list[Callable[[], object]]:
-        """Return the calls that move the models of allocations to the states of their tasks, without callbacks."""
+        """Return the calls that move the models of allocations to their tasks' states, without callbacks."""
         return [
             partial(binding.move, self.state(alloc, task))
             for (alloc, task), binding in self.bindings.items()
@@ -111,5 +111,5 @@ class Models:
         return Question(bound, steps[0].time_ns, priors or [Prior(steps[0], bound[0].version)])
 
     def _bound(self, key: tuple[str, str], events: Sequence[TaskEvent | Finished]) -> Bound:
-        """Return a model with what it is to hear, and where its task stands."""
+        """Return a model with its pending events, and the state of its task."""
         return Bound(self.bindings[key], *key, events, self.state(*key), self._core.owned(key[0]).version)

@@ -1,8 +1,7 @@
-"""The reader: what faces ask of an engine's state, in any thread, while writers go on.
+"""The reader: the read interface of an engine for servers, from any thread, while writers continue.
 
-Everything here is answered from memory, but for `Reader.records`. Nothing is ever seen by half: a write that is being
-folded is there for every reader, or for none. What raises LogError elsewhere raises it here where a write was
-interrupted, and somebody else is about to find out what became of it.
+All answers come from memory, except for `Reader.records` and `Reader.log_after`. A write is visible to every reader or
+to none. Methods that document LogError raise it when a write was interrupted, and another thread is still recovering.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Reads the state of an engine: `taskfold.Engine.reader`.
+    """The read interface of an engine: `taskfold.Engine.reader`.
 
     Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
     One allocation: ``in``, `version`, `modify_index`, `has_task`, `read`, `find`, `snapshot`, `records`.
-    Many: ``len``, `view`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`; `taskfold.live.cursor` reads on.
+    Many: ``len``, `view`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
+    `taskfold.live.cursor`.
     Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
-    `ask` answers at once; `taskfold.live.waiters` waits for them.
+    `ask` answers at once, and `taskfold.live.waiters` waits for.
 
     >>> from taskfold import Engine
     >>> engine = Engine(dialect="1.1.2")
@@ -45,7 +45,7 @@ class Reader:
         self._store = store
         self.dialect: Dialect = store.dialect
         self.texts = store.texts
-        """Writes what is read of single allocations, in any thread."""
+        """Writes the JSON of single allocations, in any thread."""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Reader:
 
     @property
     def is_released(self) -> bool:
-        """Whether nobody waits any more: whoever asks is answered with what is known."""
+        """Whether waits have been ended: every question is answered at once."""
         return self._store.is_released
 
     @property
@@ -81,31 +81,31 @@ class Reader:
 
     @property
     def index(self) -> int:
-        """The index of the newest write; 0 before the first."""
+        """The index of the newest write; 0 if there is none."""
         return self._store.positions.newest
 
     @property
     def seq(self) -> int:
-        """The position of the newest record that is in the state; 0 before the first."""
+        """The position of the newest record in the state; 0 if there is none."""
         return self._store.seq
 
     @property
     def oldest_seq(self) -> int:
-        """After which position the log has every record; 0 where none were removed."""
+        """The position after which the log has every record; 0 if none was compacted."""
         return self._store.oldest_seq
 
     @property
     def oldest_index(self) -> int:
-        """The first index from which on the log has every record; 0 before there is one."""
+        """The index from which the log has every record; 0 if there is none."""
         return self._store.oldest_index
 
     @property
     def removed_index(self) -> int:
-        """The greatest index of what was removed from the log; 0 where nothing was."""
+        """The greatest index of compacted records; 0 if none was compacted."""
         return self._store.removed_index
 
     def position_before(self, index: int) -> int:
-        """Return after which position the records of an index, and of all later ones, are. O(log n)."""
+        """Return a position after which all records of an index, and of later ones, lie. O(log n)."""
         return self._store.positions.before(index)
 
     def is_current(self, seq: int) -> bool:
@@ -117,18 +117,18 @@ class Reader:
     # --- one allocation ---
 
     def __contains__(self, alloc: object) -> bool:
-        """Return whether there is an allocation of this ID. O(1)."""
+        """Return whether there is an allocation with this ID. O(1)."""
         return alloc in self._store.directory
 
     def version(self, alloc: str) -> int:
-        """Return how many records an allocation has; 0 where there is none. O(1). Raises LogError."""
+        """Return the version of an allocation; 0 if there is none. O(1). Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
             allocation = self._store.fold.allocations.get(alloc)
             return 0 if allocation is None else allocation.version
 
     def modify_index(self, alloc: str) -> int | None:
-        """Return the index of an allocation's newest write; None where there is none. O(1)."""
+        """Return the index of an allocation's newest write; None if there is none. O(1)."""
         entry = self._store.directory.get(alloc)
         return None if entry is None else entry.modify_index
 
@@ -139,31 +139,31 @@ class Reader:
             return task in self._store.fold.owned(alloc).tasks
 
     def find(self, alloc: str) -> AllocationState | None:
-        """Return an allocation as it is now; None where there is none. O(tasks). Raises LogError."""
+        """Return the state of an allocation; None if there is none. O(tasks). Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
             allocation = self._store.fold.allocations.get(alloc)
             return None if allocation is None else allocation.freeze()
 
     def read(self, alloc: str) -> AllocationState:
-        """Return an allocation as it is now. O(tasks). Raises UnknownAllocation and LogError."""
+        """Return the state of an allocation. O(tasks). Raises UnknownAllocation and LogError."""
         return self._store.read(alloc)
 
     def snapshot(self, state: AllocationState) -> Snapshot:
-        """Return an allocation with typed access, and JSON in any dialect; what has not changed is not written anew."""
+        """Return an allocation with typed access, and JSON in any dialect; the JSON of unchanged ones is cached."""
         return self._store.texts.snapshot(state)
 
     def records(self, alloc: str, after_version: int = 0) -> Iterator[Record]:
-        """Yield the records of an allocation from the log, that of what was collected, too. It may wait for a disk.
+        """Yield the records of an allocation from the log, also of a collected one. May wait for a disk.
 
-        Raises Gone where records were removed, and LogError.
+        Raises Gone where records were compacted, and LogError.
         """
         return iter(self._store.log.read(alloc, after_version))
 
     # --- many ---
 
     def __len__(self) -> int:
-        """Return how many allocations there are. O(1)."""
+        """Return the number of allocations. O(1)."""
         return len(self._store.directory)
 
     def view(
@@ -175,14 +175,14 @@ class Reader:
         status: str | None = None,
         namespace: str | None = None,
     ) -> View:
-        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID.
+        """Return a consistent view of the allocations that match all arguments, sorted by ID.
 
-        O(log n + the narrowest of it). Writers go on meanwhile: it holds the lock for some of the IDs at a time.
+        O(log n + the narrowest range). Writers continue meanwhile: it locks for a limited number of IDs at a time.
         """
         return self._store.view(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
 
     def count_by_status(self) -> dict[str, int]:
-        """Return how many allocations there are of each client status. O(statuses × log n). Raises LogError."""
+        """Return the number of allocations by client status. O(statuses × log n). Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
             return self._store.directory.count_by_status()
@@ -190,7 +190,7 @@ class Reader:
     # --- changes ---
 
     def follow(self) -> None:
-        """Keep the newest changes from now on, until `unfollow` was called as often."""
+        """Start buffering the newest changes; ends with as many calls of `unfollow`."""
         self._store.follow()
 
     def unfollow(self) -> None:
@@ -198,15 +198,15 @@ class Reader:
         self._store.unfollow()
 
     def recent(self, after_seq: int) -> list[Change] | None:
-        """Return the next changes after a position, at most 64; None where they are only in the log. O(kept)."""
+        """Return the next changes after a position, at most 64; None if only the log has them. O(buffered changes)."""
         return self._store.recent(after_seq)
 
     def log_after(self, seq: int) -> Iterator[Record]:
-        """Yield every record of the log after a position. It may wait for a disk. Raises Gone and LogError."""
+        """Yield every record of the log after a position. May wait for a disk. Raises Gone and LogError."""
         return iter(self._store.log.read_all(seq))
 
     def look(self) -> None:
-        """Wake the thread that follows a shared log: others have written to it. Else do nothing."""
+        """Wake the thread that follows a shared log, after a write of another process. Else do nothing."""
         if self._store.shared is not None:
             self._store.shared.interrupt()
 
@@ -214,20 +214,20 @@ class Reader:
 
     @property
     def waiters(self) -> int:
-        """How many are waiting. O(keys that are waited for)."""
+        """The number of waiters. O(keys with waiters)."""
         with self._store.lock:
             return len(self._store.watches)
 
     def ask(self, question: Question[T]) -> Reply[T]:
-        """Reply a question at once. Raises LogError."""
+        """Answer a question at once. Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
             return question()
 
     def reply(self, question: Question[T], after: int, waiter: Waiter | None) -> Reply[T] | None:
-        """Answer a question; register the waiter and return None where the answer's index is not greater than this.
+        """Answer a question; if the answer's index is not greater than this, register the waiter and return None.
 
-        Without a waiter, and when nobody is to wait any more, it returns the answer in any case. Raises LogError.
+        Without a waiter, and after waits have been ended, it always answers. Raises LogError.
         """
         store = self._store
         with store.lock:
@@ -239,12 +239,12 @@ class Reader:
             return None
 
     def forget(self, waiter: Waiter) -> None:
-        """Wake a waiter no more."""
+        """Remove a waiter."""
         with self._store.lock:
             self._store.watches.remove(waiter)
 
     def allocation_question(self, alloc: str) -> Question[None]:
-        """Return the question of an allocation: its ModifyIndex, or, where there is none, the index of the store."""
+        """Return the question for an allocation's ModifyIndex; a missing allocation has the index of the store."""
         store = self._store
 
         def question() -> Reply[None]:
@@ -256,7 +256,7 @@ class Reader:
         return question
 
     def state_question(self, alloc: str) -> Question[AllocationState | None]:
-        """Return the question of an allocation whose answer has its state, too."""
+        """Return the question for an allocation's ModifyIndex and state."""
         store = self._store
 
         def question() -> Reply[AllocationState | None]:
@@ -268,7 +268,7 @@ class Reader:
         return question
 
     def job_question(self, job: str) -> Question[None]:
-        """Return the question of a job: the newest index of its allocations; 0 without one. O(its allocations)."""
+        """Return the question for the newest index of a job's allocations; 0 if there are none. O(its allocations)."""
         store = self._store
 
         def question() -> Reply[None]:
@@ -279,9 +279,9 @@ class Reader:
         return question
 
     def list_question(self, query: Filter, after: int) -> Question[None]:
-        """Return the question of a list: the index of the store; once it waits, only changes of what is listed count.
+        """Return a list's question: the index of the store, or, once it waits, only changes of listed allocations.
 
-        O(1) when it is asked first, then O(what was written after the index).
+        O(1) at first, then O(writes after the index).
         """
         store = self._store
         is_first = True

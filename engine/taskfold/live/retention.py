@@ -1,4 +1,4 @@
-"""Retention: which allocations that have ended are to be collected, by age, by number and by how they ended."""
+"""Retention: which ended allocations are to be collected, by age, number and status."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ __all__ = ["Candidate", "Retention", "candidates"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """How long what has ended is kept; what has not ended is always kept.
+    """Which ended allocations are kept; others are always kept.
 
     >>> Retention(dead_for_ns=3_600_000_000_000, keep=1_000, statuses=("complete",))
     Retention(dead_for_ns=3600000000000, keep=1000, statuses=('complete',))
 
-    Raises ValueError for a status that is not terminal, and for numbers below zero.
+    Raises ValueError for a status that is not terminal, and for negative numbers.
     """
 
     dead_for_ns: int | None = None
-    """Collect what ended, and was not written, for longer than this (nanoseconds)."""
+    """Collect allocations that ended, and were last written, longer ago than this (nanoseconds)."""
     keep: int | None = None
-    """Keep so many of those that ended: the ones that were written last."""
+    """Keep at most so many ended allocations: the last written."""
     statuses: tuple[str, ...] = tuple(sorted(CLIENT_TERMINAL))
-    """The client statuses that this is about."""
+    """The client statuses that the rules apply to."""
 
     def __post_init__(self) -> None:
-        """Check it."""
+        """Check the values."""
         for status in self.statuses:
             if status not in CLIENT_TERMINAL:
                 raise ValueError(f"{status!r} is no terminal client status: {', '.join(sorted(CLIENT_TERMINAL))} are")
         if min(self.dead_for_ns or 0, self.keep or 0) < 0:
-            raise ValueError("an age and a number to keep are not below zero")
+            raise ValueError("an age and a number to keep must not be negative")
 
 
 class Candidate(NamedTuple):
-    """An allocation that is to be collected."""
+    """An allocation that is to be collected, with the reason."""
 
     alloc: str
     reason: str
@@ -51,7 +51,7 @@ class Candidate(NamedTuple):
 def candidates(store: Store, retention: Retention, now_ns: int) -> list[Candidate]:
     """Return the allocations to be collected by a time (unix nanoseconds), oldest first. O(ended × log keep).
 
-    For the thread that has the turn: readers go on meanwhile.
+    For the thread that has the turn; readers continue meanwhile.
     """
     ended = [(store.fold.allocations[alloc].modified_ns, alloc) for alloc in _ended(store, retention)]
     by_alloc: dict[str, Candidate] = {}

@@ -1,6 +1,6 @@
-"""The steps of an engine on an event loop: every decision as it is made, and what is due at its time.
+"""The steps of an engine on an event loop: each decision as it is made, and timers at their time.
 
-The core owns no task and no loop; this is the edge where an asyncio program meets it.
+The core owns no task and no loop; this is the boundary to an asyncio program.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from taskfold.model.errors import ListenerError
 __all__ = ["Decider", "StepsAsync"]
 
 _REMEMBERED: Final = 1_024
-"""How many steps are remembered, to know again what is returned later."""
+"""How many steps are remembered, to recognise them when `due` returns them again."""
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
 class Decider(Protocol):
-    """An engine, as far as its steps are concerned."""
+    """The part of an engine that is needed here."""
 
     clock: Clock
     reader: Reader
 
     def next_due(self) -> int | None:
-        """Return when something is due next (unix nanoseconds)."""
+        """Return the next due time (unix nanoseconds)."""
 
     def due(self, now_ns: int | None = None) -> list[Step]:
         """Return the steps due by a time."""
 
 
 class StepsAsync(AsyncIterator[Step]):
-    """The steps of an engine, from the moment at which it was made to `aclose`, or until nobody has it any more."""
+    """The steps of an engine, from the creation of this object until `aclose`, or until it is garbage."""
 
     def __init__(self, engine: Decider, recorders: Listeners[Step]) -> None:
-        """Begin to listen: the recorders hear of each step in the turn, and neither wait nor lock."""
+        """Subscribe: the recorders get each step within the turn, so that ours neither waits nor locks."""
         inbox = _Inbox()
-        # What listens does not hold what is listened by: that may be dropped, also before it was asked for anything.
+        # The subscription refers to the inbox, not to this object, which may be dropped at any time, even unused.
         self._end = weakref.finalize(self, recorders.add(inbox.put))
         self._end.atexit = False
         self._steps = _steps(engine, inbox, self._end)
@@ -56,27 +56,27 @@ class StepsAsync(AsyncIterator[Step]):
         return await anext(self._steps)
 
     async def aclose(self) -> None:
-        """Listen no more."""
+        """Unsubscribe."""
         self._end()
         await self._steps.aclose()
 
 
 class _Inbox:
-    """The steps that were heard, and not yielded yet."""
+    """The steps that were received, and not yielded."""
 
     def __init__(self) -> None:
         self.steps: deque[Step] = deque()
         self.newest: deque[Step] = deque(maxlen=_REMEMBERED)
-        """What was heard last, also what was yielded since."""
+        """The last steps received, including yielded ones."""
         self.stir = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, step: Step) -> None:
-        """Hear a step, in any thread."""
+        """Receive a step, in any thread."""
         self.newest.append(step)
         self.steps.append(step)
         if self.loop is not None:
-            with suppress(RuntimeError):  # a loop that is closed has nobody to wake
+            with suppress(RuntimeError):  # a closed loop has nothing to wake
                 self.loop.call_soon_threadsafe(self.stir.set)
 
 
@@ -88,7 +88,7 @@ async def _steps(engine: Decider, inbox: _Inbox, end: Callable[[], object]) -> A
             due_ns = engine.next_due()
             now_ns = engine.clock.time_ns()
             if due_ns is not None and due_ns <= now_ns:
-                # In a thread: what is decided may have to wait for the log's disk.
+                # In a thread, as a decision may wait for the log's disk.
                 await asyncio.to_thread(_fire, engine, now_ns, inbox)
             elif not inbox.steps:
                 cancel = None if due_ns is None else _later(loop, engine.clock, due_ns - now_ns, inbox.stir.set)
@@ -106,9 +106,9 @@ async def _steps(engine: Decider, inbox: _Inbox, end: Callable[[], object]) -> A
 
 
 def _fire(engine: Decider, now_ns: int, inbox: _Inbox) -> None:
-    """Decide what is due, and hear what was not heard when it was decided, since that was interrupted.
+    """Decide the timers that are due, and receive the steps whose delivery was interrupted.
 
-    What other listeners raise is the loop's to tell, and ends nothing here.
+    Exceptions of other listeners go to the loop's exception handler, and end nothing here.
     """
     try:
         steps = engine.due(now_ns)
@@ -124,13 +124,13 @@ def _fire(engine: Decider, now_ns: int, inbox: _Inbox) -> None:
 
 
 _LOOKS_EVERY: Final = 1.0
-"""After how many seconds it looks whether the engine was closed, if nothing happens (seconds)."""
+"""The interval at which it checks whether the engine was closed (seconds)."""
 
 
 def _later(
     loop: asyncio.AbstractEventLoop, clock: object, delay_ns: int, wake: Callable[[], None]
 ) -> Callable[[], object]:
-    """Wake the loop after a delay; return what cancels that. A clock that is a `Timer` tells how long it is."""
+    """Wake the loop after a delay, by the engine's clock if it is a `Timer`; return a cancel function."""
     if isinstance(clock, Timer):
         return clock.call_later(delay_ns, lambda: loop.call_soon_threadsafe(wake))
     return loop.call_later(delay_ns / _NS_PER_SECOND, wake).cancel

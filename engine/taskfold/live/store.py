@@ -1,13 +1,13 @@
-"""The store: the folded state of a log, its directory, and who waits for it, behind one lock.
+"""The store: the folded state of a log, its directory, and its waiters, behind one lock.
 
-One thread at a time writes (`Store.commit`, in its turn), any number of them read. A write reaches the log first,
-outside the lock, however long a disk takes; then, under the lock, the state, the directory and the watches move
-together, so that no reader ever sees one without the others. Readers hold the lock while they copy one allocation, or
-some of the IDs that they want; a `View` stays at its index by keeping what writers are about to change.
+One thread at a time writes (`Store.commit`, in its turn), any number read. A write goes to the log first, outside the
+lock, however long the disk takes; then, under the lock, the state, the directory and the waiters change together, so
+that no reader sees one without the others. Readers hold the lock while they copy one allocation, or a limited number of
+IDs; a `View` stays at its index by saving the allocations that writers are about to change.
 
-Whatever raises between the first byte in the log and the last waiter that is woken (Ctrl-C, an alarm, a time limit), at
-whatever instruction: the store asks the log what it holds, and takes in just that (`Store.settle`), at once, and, where
-that is interrupted, too, in the next turn. Until then what moved by half is not shown to anybody.
+An exception (Ctrl-C, an alarm, a timeout) may strike at any instruction between the first byte in the log and the last
+waiter woken. Then the store asks the log what it holds, and brings the state in line (`Store.settle`): at once, or, if
+that is interrupted, too, in the next turn. Until then no reader sees the incomplete state.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 __all__ = ["Store", "View"]
 
 _RECORDS_AT_ONCE: Final = 1_000
-"""How many records are folded at once: what was decoded still fits the processor's caches."""
+"""How many records are folded at once: decoded, they still fit the processor's caches."""
 
 _TEXTS_BYTES: Final = 16 << 20
-"""How much is kept of the texts of allocations that are read one at a time: what some 1,500 of them need."""
+"""The size of the cache for the JSON of single allocations: enough for some 1,500 of them."""
 
 _INTERRUPTED: Final = "a write was interrupted"
 
@@ -51,11 +51,11 @@ T = TypeVar("T")
 
 
 class Versioned(Protocol):
-    """What was made of an allocation as it was at one version."""
+    """A value derived from one version of an allocation."""
 
     @property
     def version(self) -> int:
-        """How many records the allocation had."""
+        """The version of the allocation."""
 
 
 V = TypeVar("V", bound=Versioned)
@@ -64,61 +64,63 @@ _VIEW_CHUNK: Final = 64
 """How many allocations a view copies under one lock."""
 
 _KEPT_KNOWN: Final = 16_384
-"""How many allocations are known to be kept: what is written again and again costs nothing, however many views wait."""
+"""The size of the cache of allocations that no view wants to save: repeated writes to them cost nothing, however many
+views are open."""
 
 _IDS_AT_ONCE: Final = 1_024
-"""How many IDs a view looks at under one lock: less than a millisecond, of a million."""
+"""How many of a million IDs a view checks under one lock: it takes less than a millisecond."""
 
 
 class Store(Owned):
-    """The state that a log tells, for one writer and many readers."""
+    """The folded state of a log, for one writer and many readers."""
 
     instead = "open its log again where it is needed, with read_only=True to read"
 
     def __init__(self, log: EventLog, *, waiters_per_key: int = WAITERS_PER_KEY, core: Core | None = None) -> None:
-        """Fold a log, unless a core took it in when it was opened. O(records).
+        """Fold a log, unless a core was given that folded it when it was opened. O(records).
 
-        Events that its table refuses are kept, as they were when they were recorded.
+        Events that the lifecycle table refuses are kept, as they were when they were recorded.
         """
         self.log = log
         self._own_with(log)
         self.shared: SharedLog | None = log if isinstance(log, SharedLog) else None
-        """The log, where other processes may write it, too."""
+        """The log, if other processes may write it, too."""
         self.dialect: Dialect = dialect_of(log.header.dialect)
         is_open = core is not None and (core.dialect, core.seq) == (self.dialect, log.seq)
         self.core = core if core is not None and is_open else Core(self.dialect)
-        """The state. It is read by the writer only, or under the lock."""
+        """The state. Read by the writer only, or under the lock."""
         self.core.use_log(log.header, log)
         self.texts = AllocationTexts(self.dialect, _TEXTS_BYTES)
-        """Writes what is read of single allocations, in any thread."""
+        """Writes the JSON of single allocations, in any thread."""
         self.turn = threading.RLock()
-        """Whose turn it is to write. It is taken before ``lock``."""
+        """The turn to write. Acquired before ``lock``."""
         self.lock = threading.Lock()
         self._gate = threading.Lock()
-        """Held by a writer who waits for the lock, and passed by whoever takes it often: a lock itself is not fair."""
+        """Held by a writer that waits for the lock, and acquired first by frequent readers: a lock by itself is not
+        fair."""
         self.directory: Directory
         self.watches = Watches(waiters_per_key)
         self.is_released = False
-        """Whoever waits is answered with what is known, and nobody waits any more."""
+        """Waits have been ended: every question is answered at once."""
         self.is_unsettled = False
-        """The log may hold what is not in the state: a write was interrupted."""
+        """A write was interrupted: the log may have records that the state lacks."""
         self._is_log_unknown = False
-        """The same of a log that cannot tell what became of it."""
+        """The same, with a log that cannot tell whether it has them."""
         self._is_half_moved = False
-        """The state is between two writes, and nobody moves it any more. Under the lock only."""
+        """The state is between two writes, and no thread is completing it. Under the lock only."""
         self._views: weakref.WeakSet[View] = weakref.WeakSet()
         self._unwanted: set[str] = set()
-        """Some of the allocations that no open view wants to keep (any more)."""
+        """Some of the allocations that no open view wants to save (any more)."""
         self._recent = RecentChanges()
         self.checkpoint_seq = 0
-        """Up to which position a checkpoint is kept."""
+        """The position of the newest checkpoint."""
         if is_open:
             self._list_all(0)
         else:
             self._fold_log()
 
     def _fold_log(self) -> None:
-        """Fold the log, whatever the state was. O(records), or O(tasks + records since the checkpoint)."""
+        """Fold the log from scratch. O(records), or O(tasks + records since the checkpoint)."""
         log, core, checkpoint_seq = self.log, Core(self.dialect, ids=self.log), 0
         checkpoint = from_parts(_kept_parts(log), self.dialect)
         if checkpoint is not None and checkpoint.seq <= log.seq:
@@ -131,29 +133,29 @@ class Store(Owned):
         self._list_all(checkpoint_seq)
 
     def _list_all(self, checkpoint_seq: int) -> None:
-        """List what was folded. O(allocations)."""
+        """Fill the directory from the fold. O(allocations)."""
         directory = Directory()
         directory.put_all({alloc: heading_of(one) for alloc, one in self.core.fold.allocations.items()})
         self.checkpoint_seq, self.directory = checkpoint_seq, directory
 
     @property
     def index(self) -> int:
-        """The index of the newest write: the greatest of all; 0 before the first."""
+        """The index of the newest write; 0 if there is none."""
         return self.core.positions.newest
 
     @property
     def seq(self) -> int:
-        """The position of the newest record that is in the state."""
+        """The position of the newest record in the state."""
         return self.core.seq
 
     @property
     def fold(self) -> Fold:
-        """The allocations: to be read by the writer only, or under the lock."""
+        """The allocations: read by the writer only, or under the lock."""
         return self.core.fold
 
     @property
     def positions(self) -> Positions:
-        """Which index is where in the log: to be read under the lock."""
+        """The index map of the log: read under the lock."""
         return self.core.positions
 
     @property
@@ -163,27 +165,27 @@ class Store(Owned):
 
     @property
     def oldest_seq(self) -> int:
-        """After which position the log has every record; 0 where none were removed."""
+        """The position after which the log has every record; 0 if none was compacted."""
         compacted = self.log.header.compacted
         return 0 if compacted is UNSET else compacted.seq
 
     @property
     def removed_index(self) -> int:
-        """The greatest index of what was removed from the log; 0 where nothing was."""
+        """The greatest index of compacted records; 0 if none was compacted."""
         compacted = self.log.header.compacted
         return 0 if compacted is UNSET else compacted.index
 
     @property
     def oldest_index(self) -> int:
-        """The first index from which on the log has every record; 0 before there is one."""
+        """The index from which the log has every record; 0 if there is none."""
         compacted = self.log.header.compacted
         return self.positions.oldest if compacted is UNSET else compacted.index + 1
 
     def commit(self, appends: Sequence[Append]) -> list[Record]:
-        """Write to the log, then to the state, and wake who waits for it; return the records that were new.
+        """Write to the log, then to the state, and wake its waiters; return the new records.
 
-        For the thread that has the turn. Raises what the log raises: then nothing changed. Where something else raises
-        in between, the records are in the log and in the state, or in neither of them.
+        For the thread that has the turn. Raises the errors of the log: then nothing changed. After any other exception,
+        the records are in the log and in the state, or in neither.
         """
         is_appended = False
         try:
@@ -199,23 +201,21 @@ class Store(Owned):
             self._is_log_unknown |= not (
                 is_appended or isinstance(error, TaskfoldError) or isinstance(self.log, Recovers)
             )
-            with suppress(LogError, Unreadable):  # then the next turn tries again, and tells of it
+            with suppress(LogError, Unreadable):  # the next turn tries again, and reports it
                 self.settle()
             raise
         return records
 
     def settle(self) -> None:
-        """Make the state what the log holds, where a write was interrupted; else do nothing. In the turn.
+        """Bring the state in line with the log if a write was interrupted; else do nothing. In the turn.
 
-        O(records) where the state had begun to move, else O(records that are not in it). Raises LogError when the log
-        cannot tell.
+        O(records) if the state had begun to change, else O(records that it lacks). Raises LogError when the log cannot
+        tell.
         """
         if isinstance(self.log, Recovers):
             self._ask_log(self.log.recover)
         if self._is_log_unknown:
-            raise LogError(
-                f"{_INTERRUPTED}, and {type(self.log).__name__} cannot tell what became of it: reopen the log"
-            )
+            raise LogError(f"{_INTERRUPTED}, and {type(self.log).__name__} cannot tell its outcome: reopen the log")
         if self.is_unsettled:
             with self.lock:
                 self._settle_state()
@@ -225,9 +225,9 @@ class Store(Owned):
             self.is_unsettled = False
 
     def _settle_state(self) -> None:
-        """Fold the log anew where the state had begun to move. Under the lock."""
+        """Fold the log from scratch if the state had begun to change. Under the lock."""
         if self._is_half_moved:
-            # The views keep what did not change before the interruption, and is about to.
+            # Views save what has not changed yet and is about to.
             for record in self._ask_log(lambda: list(kept_records(self.log, self.seq))):
                 self._keep(record.alloc)
             self._ask_log(self._fold_log)
@@ -236,32 +236,32 @@ class Store(Owned):
             self._is_half_moved = False
 
     def _ask_log(self, ask: Callable[[], T]) -> T:
-        """Ask the log. Raises LogError that says what for."""
+        """Call the log. Raises LogError that explains the purpose."""
         try:
             return ask()
         except (LogError, OSError) as error:
             raise LogError(
-                f"{_INTERRUPTED}, and what became of it cannot be read: mend that, or reopen the log ({error})"
+                f"{_INTERRUPTED}, and the log cannot be read to find its outcome: fix that, or reopen the log ({error})"
             ) from error
 
     def check_whole(self) -> None:
-        """See to it that no write is there by half. Under the lock; every reader does so first. O(1).
+        """Ensure that no write is half applied. Every reader calls it first, under the lock. O(1).
 
-        Raises LogError where one was interrupted, and so was what puts that right, and somebody else has the turn.
+        Raises LogError when a write and its recovery were interrupted, and another thread has the turn.
         """
         if self._is_half_moved:
             if not self.turn.acquire(blocking=False):
-                raise LogError(f"{_INTERRUPTED}: what became of it is being found out; ask again, or reopen the log")
+                raise LogError(f"{_INTERRUPTED}: its outcome is being determined; try again, or reopen the log")
             try:
                 self._settle_state()
             finally:
                 self.turn.release()
 
     def catch_up(self) -> dict[str, None]:
-        """Fold what other processes have appended, a write at a time; return the allocations that it changed.
+        """Fold the appends of other processes, write by write; return the allocations that changed.
 
-        What they have removed since is not needed for the state. For the thread that writes. O(records).
-        Raises LogError, also where the log has less than it had.
+        Records compacted since then are not needed for the state. For the writing thread. O(records). Raises LogError,
+        also when the log has fewer records than before.
         """
         changed: dict[str, None] = {}
         newest = self.seq if self.shared is None else self.shared.newest()
@@ -277,25 +277,25 @@ class Store(Owned):
         return changed
 
     def _take_in(self, records: list[Record]) -> None:
-        """Fold what is in the log, and wake who waits for it."""
+        """Fold records that are in the log, and wake their waiters."""
         with self._gate, self.lock:
             try:
-                if records[0].index == records[-1].index:  # as most have it
+                if records[0].index == records[-1].index:  # the usual case
                     self._fold_in(records)
-                else:  # a change for each write, as who reads the log finds them
+                else:  # one change for each write, as a reader of the log would see it
                     for _, write in groupby(records, key=attrgetter("index")):
                         self._fold_in(list(write))
             except BaseException:
                 self._is_half_moved = self.is_unsettled = True
-                with suppress(LogError, Unreadable):  # else it is done by who asks next
+                with suppress(LogError, Unreadable):  # the next reader retries
                     self._settle_state()
                 raise
         self.watches.wake()
 
     def save_checkpoint(self) -> bool:
-        """Keep the state as it is now beside the log, if the log can; tell whether it can. O(tasks).
+        """Write the state as a checkpoint, if the log has checkpoints; tell whether it has. O(tasks).
 
-        For the thread that writes. Raises LogError.
+        For the writing thread. Raises LogError.
         """
         if not isinstance(self.log, KeepsCheckpoints):
             return False
@@ -305,7 +305,7 @@ class Store(Owned):
         return True
 
     def _fold_in(self, records: list[Record]) -> None:
-        """Move the state and the directory by one write, and take out whom to wake."""
+        """Apply one write to the state and the directory, and take out the waiters to wake."""
         changed: dict[str, bool] = {}
         core, is_viewed = self.core, bool(self._views)
         for record in records:
@@ -315,7 +315,7 @@ class Store(Owned):
                     self._keep(alloc)
                 changed[alloc] = False
             if not record.task and not isinstance(record.event, Coordinated):
-                # The top-level fields have changed.
+                # The top-level fields changed.
                 changed[alloc] = True
         core.move(records)
         allocations = core.fold.allocations
@@ -334,7 +334,7 @@ class Store(Owned):
                 self.directory.remove(alloc)
 
     def _keep(self, alloc: str) -> None:
-        """Keep an allocation as it is now in the views that want it, before it changes."""
+        """Save an allocation in the views that want it, before it changes."""
         if alloc not in self._unwanted:
             waiting = [view for view in self._views if view.wants(alloc)]
             if waiting:
@@ -349,7 +349,7 @@ class Store(Owned):
     # --- reading ---
 
     def read(self, alloc: str) -> AllocationState:
-        """Return an allocation as it is now. O(tasks). Raises UnknownAllocation."""
+        """Return the state of an allocation. O(tasks). Raises UnknownAllocation."""
         with self.lock:
             self.check_whole()
             return self.fold[alloc]
@@ -363,9 +363,9 @@ class Store(Owned):
         status: str | None = None,
         namespace: str | None = None,
     ) -> View:
-        """Return a consistent view of the allocations that match everything that is asked for, sorted by ID.
+        """Return a consistent view of the allocations that match all arguments, sorted by ID.
 
-        O(log n + the narrowest of it). Writers go on meanwhile: it holds the lock for some of the IDs at a time.
+        O(log n + the narrowest range). Writers continue meanwhile: it locks for a limited number of IDs at a time.
         """
         query = Filter(prefix, job, node, status, namespace)
         with self.lock:
@@ -381,14 +381,14 @@ class Store(Owned):
         return view
 
     def let_write(self) -> None:
-        """Let a waiting writer have the lock first. Not under the lock."""
+        """Let a waiting writer have the lock first. Not to be called under the lock."""
         with self._gate:
             pass
 
     # --- following ---
 
     def follow(self) -> None:
-        """Keep the newest changes from now on, until `unfollow` was called as often."""
+        """Start buffering the newest changes; ends with as many calls of `unfollow`."""
         with self.lock:
             self._recent.follow(self.seq)
 
@@ -398,7 +398,7 @@ class Store(Owned):
             self._recent.unfollow()
 
     def _remember(self, records: list[Record], changed: dict[str, bool]) -> None:
-        """Keep a change for those who follow."""
+        """Add a change to the buffer for followers."""
         by_allocation: dict[str, list[Record]] = {alloc: [] for alloc in changed}
         for record in records:
             by_allocation[record.alloc].append(record)
@@ -406,25 +406,25 @@ class Store(Owned):
         self._recent.add(Change(records[0].seq, records[-1].seq, records[0].index, states))
 
     def _forget_recent(self, seq: int) -> None:
-        """Forget the changes up to a position: followers read them from the log."""
+        """Drop the buffered changes up to a position: followers read them from the log."""
         with self.lock:
             self._recent.forget(seq)
 
     def recent(self, after_seq: int, limit: int = 64) -> list[Change] | None:
-        """Return the next changes after a position, if they are kept still; None when the log must be read. O(kept)."""
+        """Return the next changes after a position; None if they are only in the log. O(buffered changes)."""
         with self.lock:
             self.check_whole()
             return self._recent.after(after_seq, limit)
 
     def release(self) -> None:
-        """End every wait, also those to come: each returns what is known by then."""
+        """End every wait, and every later one at once: each returns the current value."""
         with self.lock:
             self.is_released = True
             self.watches.take_all()
         self.watches.wake()
 
     def close(self) -> None:
-        """End every wait, and close the log. Nothing can be written afterwards."""
+        """End every wait, and close the log. Later writes raise LogError."""
         self.core.is_closed = True
         self.release()
         self.log.close()
@@ -442,43 +442,43 @@ class Store(Owned):
 
 
 def _kept_parts(log: EventLog) -> Iterator[bytes]:
-    """Yield the parts of the checkpoint that a log keeps; what is damaged is left out, and the whole with it."""
+    """Yield the parts of a log's checkpoint, up to the first damaged one, which makes the checkpoint invalid."""
     if isinstance(log, KeepsCheckpoints):
         with suppress(LogError):
             yield from log.checkpoint_parts()
 
 
 class View(Owned):
-    """Allocations as they were at one index, whatever is written meanwhile; iterate over it once.
+    """Allocations as of one index, whatever is written meanwhile; iterable once.
 
-    What is about to change is kept as it was until the view is read to its end, closed, or gone.
+    Allocations that are about to change are saved until the view is read to its end, closed, or garbage.
     """
 
     instead = "`list(view)` has its snapshots"
 
     def __init__(self, store: Store, query: Filter, index: int) -> None:
         self.index = index
-        """The index of the store at which it was taken."""
+        """The index of the store when the view was taken."""
         self.is_complete = False
-        """All of its IDs were collected."""
+        """All its IDs have been gathered."""
         self._store = store
         self._query = query
         self._ids: list[str] = []
         self._last: str | None = None
-        """After which ID those are that were not collected yet."""
+        """The ID after which IDs are still to be gathered."""
         self._ahead: dict[str, bool] = {}
-        """What changed among those, and whether it is to be collected, as it was."""
+        """Changed allocations among those: whether each matched before its change."""
         self._read = 0
-        """How many of them were read."""
+        """How many allocations were read."""
         self._states: dict[str, AllocationState] | None = {}
 
     def __repr__(self) -> str:
-        """Return how much it shows, of which index, and whether it can be read still."""
+        """Return its number of allocations, its index, and whether it can still be read."""
         closed = ", read or closed" if self._states is None else ""
         return f"<View of {len(self):,} allocations at index {self.index}{closed}>"
 
     def __len__(self) -> int:
-        """Return how many allocations it has."""
+        """Return the number of allocations."""
         return len(self._ids)
 
     @property
@@ -487,11 +487,11 @@ class View(Owned):
         return self._ids
 
     def collect(self) -> None:
-        """Collect the next IDs, as they were when the view was taken. The store calls it, under its lock."""
+        """Gather the next IDs, as of the view's index. The store calls it, under its lock."""
         ids, last = self._store.directory.page(self._query, self._last, _IDS_AT_ONCE)
         changes = {alloc: was for alloc, was in self._ahead.items() if last is None or alloc <= last}
         if changes:
-            # What was listed before, and what is listed now, each without what changed in between.
+            # Saved matches and current ones, each without the allocations that changed meanwhile.
             ids = sorted([alloc for alloc, was in changes.items() if was] + [a for a in ids if a not in changes])
             self._ahead = {alloc: was for alloc, was in self._ahead.items() if alloc not in changes}
         self._ids += ids
@@ -499,13 +499,13 @@ class View(Owned):
         self.is_complete = last is None
 
     def _is_ahead(self, alloc: str) -> bool:
-        """Return whether an allocation has its place after what was collected so far."""
+        """Return whether an allocation's ID is still to be gathered."""
         return self._last is None or alloc > self._last
 
     def wants(self, alloc: str) -> bool:
-        """Return whether an allocation is to be kept before it changes: it may be read still. O(log n).
+        """Return whether an allocation must be saved before it changes, as it may still be read. O(log n).
 
-        The store asks, under its lock.
+        The store calls it, under its lock.
         """
         if not self.is_complete and self._is_ahead(alloc):
             return alloc not in self._ahead
@@ -516,7 +516,7 @@ class View(Owned):
         return place < len(ids) and ids[place] == alloc
 
     def keep(self, alloc: str, state: AllocationState | None, entry: ListEntry | None) -> None:
-        """Keep an allocation that is wanted as it was before a write: in the fold, and in the directory, if it was.
+        """Save a wanted allocation as it is before a write: its state and its entry, if it has them.
 
         The store calls it, under its lock.
         """
@@ -525,16 +525,16 @@ class View(Owned):
         if is_wanted and state is not None and self._states is not None:
             self._states[alloc] = state
         if is_ahead:
-            self._ahead[alloc] = is_wanted  # the last: who is interrupted before it keeps it once more
+            self._ahead[alloc] = is_wanted  # set last: after an interruption it is saved again
 
     def states(self) -> Iterator[AllocationState]:
         """Yield the folded state of each allocation, sorted by ID."""
         return self.states_unless(lambda _: None)
 
     def states_unless(self, look_up: Callable[[str], V | None]) -> Iterator[AllocationState | V]:
-        """Yield, sorted by ID, what was made of each allocation where it is of this version, else its folded state.
+        """Yield, sorted by ID, the cached value of each allocation if it has the right version, else its folded state.
 
-        ``look_up`` returns what there is of an allocation; it is called under the store's lock.
+        ``look_up`` returns the cached value of an ID; it is called under the store's lock.
         """
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
@@ -561,7 +561,7 @@ class View(Owned):
         return (Snapshot.of(state, self._store.dialect) for state in self.states())
 
     def close(self) -> None:
-        """Let go of what was kept."""
+        """Drop the saved allocations."""
         with self._store.lock:
             self._states = None
-            self._store._views.discard(self)  # noqa: SLF001 - the two are one
+            self._store._views.discard(self)  # noqa: SLF001 - the two classes are one unit

@@ -1,7 +1,7 @@
-"""Timers: which task of which allocation is due when.
+"""Timers: the due times of tasks.
 
-They are sorted by time and, where times are equal, by the order in which they were set. One task has one timer at most;
-a new one replaces it.
+They are sorted by time and, at equal times, by the order in which they were set. A task has at most one timer; a new
+one replaces it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 __all__ = ["Alarm", "Timers"]
 
 _TIDY_FROM: Final = 1_024
-"""Up to how many times nothing is tidied."""
+"""The queue is not tidied while it has at most so many entries."""
 
 
 class Alarm(Struct, order=True, frozen=True, gc=False):
@@ -40,39 +40,39 @@ class Timers:
 
     def __init__(self) -> None:
         self._times: list[int] = []
-        """A heap of every time at which something is due, and of some at which nothing is any more: passed over.
+        """A heap of all due times, and of some times without any timer, which are skipped.
 
-        Not sorted throughout: to set one is what a report pays for, and many are let go of. Integers alone: among
-        a million they are compared twice as fast as tuples that begin with one.
+        A heap, not a sorted list, since each report sets a timer, and many are discarded. Plain integers: among a
+        million they are compared twice as fast as tuples.
         """
         self._at: dict[int, Alarm | deque[Alarm]] = {}
-        """What was set for each time: the one entry that most have, or several in order."""
+        """The entries by due time: usually one, else several in order."""
         self._by_allocation: dict[str, Alarm | dict[str, Alarm]] = {}
-        """The timers of each allocation that has any: the one that most have, or several by task."""
+        """The timers by allocation: usually one, else several by task."""
         self._length = 0
         self._count = 0
         self._entry_count = 0
-        """How many entries there are, with those that were let go of."""
+        """The number of entries, including discarded ones."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of timers."""
         return self._length
 
     @property
     def next_ns(self) -> int | None:
-        """When the next one is due (unix nanoseconds); None without one. O(1), amortized O(log n)."""
+        """The time of the next timer (unix nanoseconds); None if there is none. O(1), amortized O(log n)."""
         first = self.first
         return None if first is None else first.due_ns
 
     @property
     def first(self) -> Alarm | None:
-        """The one that is due next; None without one. O(1), amortized O(log n)."""
+        """The next timer; None if there is none. O(1), amortized O(log n)."""
         while self._at:
             entries = self._at[self._times[0]]
             first = entries[0] if isinstance(entries, deque) else entries
             if self._is_set(first):
                 return first
-            # What was let go of is forgotten, so that it is looked at once.
+            # Discarded entries are removed here, so that each is looked at once.
             self._entry_count -= 1
             if isinstance(entries, deque) and len(entries) > 1:
                 entries.popleft()
@@ -90,23 +90,23 @@ class Timers:
         return timers if timers is not None and timers.task == task else None
 
     def get(self, alloc: str, task: str) -> int | None:
-        """Return when a task is due (unix nanoseconds); None where it has no timer. O(1)."""
+        """Return the due time of a task (unix nanoseconds); None if it has no timer. O(1)."""
         alarm = self._timer_of(alloc, task)
         return None if alarm is None else alarm.due_ns
 
     def set(self, alloc: str, task: str, due_ns: int) -> None:
-        """Set the timer of a task, in place of the one it had. O(log n)."""
+        """Set the timer of a task, replacing any it has. O(log n)."""
         if self._note(alloc, task, due_ns):
             heappush(self._times, due_ns)
         self._tidy()
 
     def set_all(self, entries: Iterable[tuple[str, str, int]]) -> None:
-        """Set the timers of many tasks that have none. O(n), and much faster than one after the other."""
+        """Set the timers of many tasks that have none. O(n), and much faster than one by one."""
         self._times += [due_ns for alloc, task, due_ns in entries if self._note(alloc, task, due_ns)]
         heapify(self._times)
 
     def _note(self, alloc: str, task: str, due_ns: int) -> bool:
-        """Remember a timer; tell whether its time is a new one."""
+        """Add an entry; tell whether its time is new."""
         self._count += 1
         due = Alarm(due_ns, self._count, alloc, task)
         timers = self._by_allocation.setdefault(alloc, due)
@@ -124,7 +124,7 @@ class Timers:
         return _put(self._at, due)
 
     def discard(self, alloc: str, task: str) -> None:
-        """Let the timer of a task go, if it has one. O(1), amortized O(log n)."""
+        """Discard the timer of a task, if it has one. O(1), amortized O(log n)."""
         self._take_out(alloc, task)
         self._tidy()
 
@@ -137,14 +137,14 @@ class Timers:
             self._length -= 1
 
     def forget(self, alloc: str) -> None:
-        """Let the timers of all tasks of an allocation go. O(1), amortized O(log n) for each."""
+        """Discard the timers of all tasks of an allocation. O(1), amortized O(log n) for each."""
         timers = self._by_allocation.pop(alloc, None)
         if timers is not None:
             self._length -= len(timers) if isinstance(timers, dict) else 1
             self._tidy()
 
     def _tidy(self) -> None:
-        """Forget what was let go of, before it is most of all. O(n log n) then, amortized O(log n)."""
+        """Remove discarded entries before they are the majority. O(n log n) then, amortized O(log n)."""
         if self._entry_count <= _TIDY_FROM or self._entry_count <= 2 * self._length:
             return
         self._at = {}
@@ -154,12 +154,12 @@ class Timers:
         self._times = sorted(self._at)
 
     def __iter__(self) -> Iterator[Alarm]:
-        """Yield every timer, those of an allocation together."""
+        """Yield every timer, grouped by allocation."""
         for timers in self._by_allocation.values():
             yield from _timers(timers)
 
     def pop(self, now_ns: int) -> list[Alarm]:
-        """Take out all that are due by a time, in order. O(log n) for each, amortized."""
+        """Remove and return all timers due by a time, in order. O(log n) for each, amortized."""
         alarms: list[Alarm] = []
         times = self._times
         while self._at and (first_ns := times[0]) <= now_ns:

@@ -1,10 +1,10 @@
-"""Turns: one writer at a time, of the threads of this process, and, where a log is shared, of all processes.
+"""Turns: one writer at a time, among the threads of this process and, if the log is shared, among all processes.
 
-Every write of an engine happens in a turn. Where other processes write the log, too, a turn begins with what they have
-appended, so that what is checked and decided is checked and decided on the state of all.
+Every write of an engine happens in a turn. If other processes write the log, too, a turn begins by folding their
+appends, so that checks and decisions use the newest state.
 """
 
-# ruff: noqa: SLF001 - what surrounds a turn is a part of `Turns`, and a function since it runs for every write
+# ruff: noqa: SLF001 - the decorators of this module are a part of `Turns`; they are functions for speed
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from taskfold.model.record import Record
 __all__ = ["HasTurns", "Turns", "Unasked", "in_turn", "writing"]
 
 _ASK_TIMES: Final = 16
-"""How often a model is asked of one write, where others write to its allocation meanwhile."""
+"""How often models are asked to approve a write when other threads change its allocations meanwhile."""
 
 S = TypeVar("S", bound="HasTurns")
 P = ParamSpec("P")
@@ -36,28 +36,27 @@ T = TypeVar("T")
 
 
 class HasTurns(Protocol):
-    """Something whose methods run in turns."""
+    """An object whose methods run in turns."""
 
     @property
     def _turns(self) -> Turns:
-        """Whose turn it is."""
+        """The turns of its engine."""
 
 
 def in_turn(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method in the turn of this process, on a state that is what the log holds.
+    """Run a method in the turn of this process, on a state that matches the log.
 
-    What an interruption left by half, in this turn or in the one before, is put right (`Turns.settle`). When the turn
-    is over, and nothing is locked, the pending callbacks run.
+    An interruption in this turn or the one before is recovered from (`Turns.settle`). After the turn, when nothing is
+    locked, the pending callbacks run.
     """
     return _turned(method, _run)
 
 
 def writing(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method in a writer's turn: where other processes write the log, too, they cannot append meanwhile.
+    """Run a method in a writer's turn, during which other processes cannot append either.
 
-    What they have appended is taken in first, so that what is checked and decided is so on the state of all. Where it
-    writes what a model may refuse, it ends before that; the model is asked when nothing is locked, and then the method
-    runs once more.
+    Their appends are folded first, so that checks and decisions use the newest state. If a model may refuse the write,
+    the turn ends without writing; the model is asked when nothing is locked, and then the method runs again.
     """
     return _turned(method, _run_shared)
 
@@ -71,7 +70,7 @@ def _turned(
         batch: list[News] | None = None
         outer = 1
         try:
-            with turns.lock:  # a lock of C, which nothing leaves locked
+            with turns.lock:  # a lock implemented in C, which no interruption leaves locked
                 outer = turns.depth
                 turns.depth = outer + 1
                 try:
@@ -114,47 +113,47 @@ def _run_shared(turns: Turns, log: SharedLog, call: Callable[[], T]) -> T:
 
 
 class Turns:
-    """One writer at a time over a store: what it writes, who is asked before, and who is told afterwards."""
+    """One writer at a time over a store, with the models asked before each write, and the callbacks run after it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.core: Core = store.core
         self.models = Models(store.core)
         self.callbacks = Callbacks()
-        """What is to be called when the turn is over."""
+        """The callbacks to run after the turn."""
         self.lock = store.turn
         self.depth = 0
-        """How many turns are inside one another."""
+        """The nesting depth of turns."""
         self.questions: dict[int, Question] = {}
-        """What a thread has asked models, and is about to write."""
+        """By thread, the question that models have approved for its pending write."""
         self.owed: dict[int, Step] = {}
-        """Steps that were recorded, and not returned to anybody yet."""
+        """Steps that were recorded, and not yet returned to a caller."""
         self._is_unsettled = False
-        """A turn was interrupted: what is kept beside the state may not fit it, or the state not the log."""
+        """A turn was interrupted: the data beside the state may not match it, or the state the log."""
         self._afterwards: list[deque[Callable[[], object]]] = []
-        """What is to be called still in the turn, of each write that was recorded."""
+        """For each recorded write, calls still to be made in this turn."""
         self._has_news = False
-        """There is some since the turn began."""
+        """The turn has produced callbacks."""
 
     @property
     def _turns(self) -> Turns:
-        """Itself."""
+        """This object."""
         return self
 
     def _note(self, error: BaseException, *, is_outermost: bool) -> None:
-        """Note what ends a turn; where it may have been interrupted, put right what is by half, if that can be now."""
+        """Note the exception that ends a turn; if it may be an interruption, recover at once if possible."""
         if self.store.is_unsettled or not isinstance(error, (TaskfoldError, Unasked)):
             self._is_unsettled = True
         if is_outermost and self.store.shared is not None:
-            self.store.shared.end_turn()  # where that was interrupted
+            self.store.shared.end_turn()  # in case its own call was interrupted
         if is_outermost and self._is_unsettled:
-            with suppress(LogError, Unreadable):  # then the next turn tries again, and tells of it
+            with suppress(LogError, Unreadable):  # the next turn tries again, and reports it
                 self.settle(error)
 
     def settle(self, error: BaseException | None = None) -> None:
-        """Make the state, and what is kept beside it, what the log holds; pending callbacks still run.
+        """Bring the state, and the data beside it, in line with the log; pending callbacks still run.
 
-        O(tasks), and as `Store.settle`. Raises LogError when the log cannot be read.
+        O(tasks), plus the cost of `Store.settle`. Raises LogError when the log cannot be read.
         """
         self.store.settle()
         for alloc in self.models.allocs():
@@ -171,7 +170,7 @@ class Turns:
 
     @in_turn
     def catch_up(self) -> int:
-        """Take in what other processes have appended to the log; return how many records that were. O(records).
+        """Read and fold the records that other processes have appended; return their number. O(records).
 
         Raises LogError.
         """
@@ -181,7 +180,7 @@ class Turns:
         return self.store.seq - before
 
     def take_in(self) -> None:
-        """Take in what others have appended: their states, for models that are bound to them, too, and timers."""
+        """Fold the appends of other processes, move the bound models, and drop the timers of changed allocations."""
         changed = self.store.catch_up()
         for alloc in changed:
             if alloc in self.core:
@@ -191,38 +190,38 @@ class Turns:
         self.publish_moves(changed)
 
     def publish_moves(self, allocs: Container[str], records: Sequence[Record] = ()) -> None:
-        """Move the models of allocations to what is recorded, without callbacks, after what they are to hear."""
+        """Queue the moves of models to their recorded states, without callbacks, after the pending callbacks."""
         moves = self.models.moves(allocs)
         if moves:
             self.callbacks.pending.append(News(moves, records=records))
             self._has_news = True
 
     def forget(self, alloc: str) -> None:
-        """Let go of what is kept for an allocation that was collected."""
+        """Drop the data of a collected allocation."""
         self.core.forget(alloc)
         self.models.forget(alloc)
 
     def plan(self, steps: Sequence[Step]) -> None:
-        """Set the timers of steps that were recorded."""
+        """Set the timers of recorded steps."""
         for step in steps:
             if step.alloc in self.core:
                 self.core.plan(step)
 
     def owe(self, steps: Sequence[Step]) -> None:
-        """Owe steps, also from outside of a turn: `take_owed` may take meanwhile what is owed."""
+        """Owe steps, also outside a turn, while `take_owed` may run in another thread."""
         owed = None
         while owed is not self.owed:
             owed = self.owed
-            owed.update({id(step): step for step in steps})  # all or none, whatever interrupts it
+            owed.update({id(step): step for step in steps})  # all or none, even if interrupted
 
     @in_turn
     def take_owed(self) -> list[Step]:
-        """Return the steps that are owed, which are not any more."""
+        """Return the owed steps, and owe them no longer."""
         steps, self.owed = self.owed, {}
         return list(steps.values())
 
     def _check(self) -> None:
-        """Assert every invariant: among them that nothing is kept for an allocation that is gone."""
+        """Assert every invariant, among them that no data is held for removed allocations."""
         self.store._check()
         self.core._check()
         assert self.models.allocs() <= self.core.fold.allocations.keys()
@@ -236,10 +235,10 @@ class Turns:
         afterwards: Sequence[Callable[[], object]] = (),
         steps: Sequence[Step] = (),
     ) -> list[Record]:
-        """Write, and call who is to hear of it: some in this turn, bound models and others when it is over.
+        """Write, and queue the callbacks: ``at_once`` within the turn, those of models and ``afterwards`` after it.
 
-        Return the records that were new. Raises what refuses the write, and Unasked where models have to be asked
-        before: then nothing changed.
+        Return the new records. Raises the refusal of the write, and Unasked when models must approve it first: then
+        nothing changed.
         """
         bound = question.bound
         if bound and any(one.binding.may_refuse(one.events) for one in bound):
@@ -250,7 +249,7 @@ class Turns:
         news = None
         if bound or afterwards:
             news = News([*chain.from_iterable(one.calls() for one in bound), *afterwards], steps=steps)
-            calls.append(partial(self.callbacks.pending.append, news))  # of C: nothing interrupts it
+            calls.append(partial(self.callbacks.pending.append, news))  # a C function, which cannot be interrupted
             self._has_news = True
         seq = self.store.seq
         try:
@@ -258,7 +257,7 @@ class Turns:
         except BaseException as error:
             if isinstance(error, TaskfoldError) or not self._is_recorded(appends, seq):
                 raise
-            self._afterwards += (calls,)  # they are called when the turn ends
+            self._afterwards += (calls,)  # called when the turn ends
             raise
         if news is not None:
             news.records = records
@@ -269,19 +268,19 @@ class Turns:
             raise ListenerError(problems, records=records, steps=steps)
         return records
 
-    # --- when the turn is over ---
+    # --- after the turn ---
 
     def _own_news(self) -> list[News] | None:
-        """Return an empty list for the news that this thread tells; None where none are its own. In the turn."""
+        """Return an empty list to collect this thread's callbacks in; None if it has none to run. In the turn."""
         has_news, self._has_news = self._has_news or self.callbacks.is_interrupted, False
         return [] if has_news else None
 
     def question(self) -> Question | None:
-        """Return the question that this thread asked models, and is about to write."""
+        """Return the question that models have approved for this thread's pending write."""
         return self.questions.get(threading.get_ident()) if self.questions else None
 
     def _go_on(self, error: BaseException, batch: list[News] | None, repeat: Callable[[], T]) -> T:
-        """Ask models that have to be asked first, and repeat the call; else tell who is to be told, and raise."""
+        """Ask the models that must approve first, and repeat the call; else run the callbacks, and raise the error."""
         try:
             if isinstance(error, Unasked) and self.question() is None:
                 return self._answer(error.args[0], repeat)
@@ -297,7 +296,7 @@ class Turns:
         raise error
 
     def _look_after(self, error: BaseException) -> None:
-        """Have models be in the state that is recorded, where one was interrupted when it was asked, or told."""
+        """Recover the models' states after an interruption of a question or a callback."""
         if not isinstance(error, (TaskfoldError, Unasked)):
             self._is_unsettled = True
             with suppress(LogError, Unreadable, ListenerError):
@@ -305,16 +304,16 @@ class Turns:
 
     @in_turn
     def _look(self) -> None:
-        """Put right what was interrupted, as every turn does."""
+        """Recover from an interruption, as every turn does."""
 
     def _answer(self, question: Question, repeat: Callable[[], T]) -> T:
-        """Ask models what they may refuse, and repeat the call that found that out.
+        """Ask the models of a question for approval, and repeat the call that raised it.
 
         Raises CallbackRefused and ListenerError.
 
-        While they are asked, and what they agreed to is written, no other thread tells them anything, or asks.
+        Until the approved write is recorded, no other thread asks the models, or runs their callbacks.
         """
-        if self.callbacks.is_mine:  # from a callback
+        if self.callbacks.is_mine:  # within a callback
             return self._agreed(question, repeat)
         batch: list[News] = []
         try:
@@ -326,7 +325,7 @@ class Turns:
         return result
 
     def _agreed(self, question: Question, repeat: Callable[[], T]) -> T:
-        """Ask, and repeat the call; again where others have written to the allocations meanwhile.
+        """Ask the models, and repeat the call; ask again if other threads changed the allocations meanwhile.
 
         Raises CallbackRefused.
         """
@@ -340,17 +339,17 @@ class Turns:
             except Unasked as unasked:
                 question = unasked.args[0]
             finally:
-                # Without a call, since only calls are interrupted.
+                # No function call here, as only calls can be interrupted.
                 if thread in questions:
                     del questions[thread]
         one = question.bound[0]
         raise CallbackRefused(
             f"task {one.task!r}: allocation {one.alloc} was written to each of the {_ASK_TIMES} times that its model "
-            "was asked: conditions and before_ callbacks must neither write to it nor wait for who does"
+            "was asked: conditions and before_ callbacks must neither write to it nor wait for a thread that does"
         )
 
     def _tell(self, batch: list[News]) -> None:
-        """Tell who is to hear of what was recorded. Raises ListenerError with what is this thread's own of it."""
+        """Run the callbacks. Raises ListenerError with the exceptions, and this thread's records and steps."""
         self.callbacks.tell(batch)
         problems = [problem for news in batch for problem in news.problems]
         if problems:
@@ -363,9 +362,9 @@ class Turns:
             )
 
     def _tell_beside(self, error: BaseException, batch: list[News]) -> None:
-        """Tell who is to hear of what was recorded, though an error is on its way, which takes what is raised.
+        """Run the callbacks while an error is being raised, which gets their exceptions as notes.
 
-        Where it interrupts who wrote, the steps that are lost with it are owed.
+        If the error interrupts the caller, its recorded steps are owed.
         """
         try:
             self.callbacks.tell(batch)
@@ -376,13 +375,13 @@ class Turns:
             add_notes(error, [problem for news in batch for problem in news.problems])
 
     def _is_recorded(self, appends: Sequence[Append], after_seq: int) -> bool:
-        """Tell whether a write that was interrupted is in the log, and in the state."""
+        """Tell whether an interrupted write is in the log, and in the state."""
         if self.store.is_unsettled or self.store.seq == after_seq:
             return False
         return self.has_record(appends[0].records[0])
 
     def has_record(self, record: Record) -> bool:
-        """Tell whether a record that was to be written is in the log; not, where nobody knows yet."""
+        """Tell whether a record is in the log; False if the log cannot be read."""
         newest = None
         with suppress(LogError, Unreadable):
             newest = next(iter(self.store.log.read(record.alloc, record.version - 1)), None)
@@ -390,4 +389,4 @@ class Turns:
 
 
 class Unasked(Exception):
-    """A write has to wait until models were asked the question that is its argument: they may refuse it."""
+    """A write must be approved by models first; its argument is the question."""

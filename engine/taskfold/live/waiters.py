@@ -1,12 +1,12 @@
-"""Waiters: who waits, in a thread or on an event loop, until an index has passed.
+"""Waiters: blocking until an index has passed, in a thread or on an event loop.
 
-A wait asks a question under the lock of its source, and registers its waiter under the same lock where the answer is
-not new enough, so that no change can come in between; a change takes the waiters of its keys out and wakes each once.
-Who is woken asks again: it may be woken for nothing, and is never left asleep. A wait ends with the newest answer: when
-that is newer than what the caller knew, when its time is over, or when nobody is to wait any more.
+A wait asks a question under the lock of its source. If the answer is not new enough, the waiter is registered under the
+same lock, so that no change is missed; a change takes out the waiters of its keys, and wakes each once. A woken waiter
+asks again: spurious wake-ups are possible, missed ones are not. A wait returns the newest answer when that is newer
+than the caller's index, at its timeout, or when all waits are ended.
 
-A key has a limited number of waiters; those beyond it wait for any change instead, which wakes them more often, and
-costs others nothing. `Watches` does not lock: whoever owns the state holds its lock.
+A key has a limited number of waiters; further ones wait for any change, which wakes them more often, at no cost to
+others. `Watches` does not lock: the owner of the state holds its lock.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ T = TypeVar("T")
 Kind: TypeAlias = Literal["allocation", "job", "any"]
 
 WAITERS_PER_KEY: Final = 8_192
-"""How many may wait for one allocation or one job by its key. Nomad watches coarser from as many on."""
+"""The most waiters of one allocation or job by key. From so many on, Nomad watches coarser keys, too."""
 
 
 class Waiter:
-    """One who waits, and the function that wakes it.
+    """A waiter, and the function that wakes it.
 
-    The thread that made the change calls `wake`, without any lock: once, and perhaps again where that was interrupted.
+    The thread that made a change calls `wake`, without any lock: once, or again after an interruption.
     """
 
     __slots__ = ("_call", "place")
@@ -53,18 +53,17 @@ class Waiter:
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
         self.place: tuple[Kind, str] | None = None
-        """Where it is registered; None when it is not, or was woken."""
+        """The key it is registered under; None if it is not registered, or was woken."""
 
     def wake(self) -> None:
-        """Wake it."""
+        """Wake the waiter."""
         self._call()
 
 
 class Watches:
-    """The waiters by key. Every operation is O(1), or O(waiters that are woken).
+    """The waiters by key. Every operation is O(1), or O(waiters woken).
 
-    Whatever is interrupted, a waiter is among those that wait, or among those that were taken, until it was woken.
-
+    Even after an interruption, a waiter is either registered, or taken out and not yet woken, until it is woken.
     >>> watches = Watches()
     >>> watches.add(Waiter(lambda: print("woken")), "allocation", "a")
     >>> watches.take("b", "example"), watches.wake()
@@ -84,23 +83,23 @@ class Watches:
         self._leaving: dict[Waiter, None] = {}
 
     def __len__(self) -> int:
-        """Return how many are waiting. O(keys)."""
+        """Return the number of registered waiters. O(keys)."""
         return len(self._any) + sum(len(waiters) for by_key in self._keyed.values() for waiters in by_key.values())
 
     def add(self, waiter: Waiter, kind: Kind, key: str = "") -> None:
-        """Have a waiter woken by the next change of a key; of anything where the key has its limit of waiters."""
+        """Register a waiter for the next change of a key, or of anything if the key has its limit of waiters."""
         assert waiter.place is None
         if kind != "any":
             waiters = self._keyed[kind].setdefault(key, {})
             if len(waiters) < self._limit:
-                waiter.place = kind, key  # before it is there, so that it is removed whatever happens
+                waiter.place = kind, key  # before it is added, so that it is removed in any case
                 waiters[waiter] = None
                 return
         waiter.place = "any", ""
         self._any[waiter] = None
 
     def remove(self, waiter: Waiter) -> None:
-        """Forget a waiter; one that was woken already is forgotten already."""
+        """Remove a waiter, if it has not been woken."""
         if waiter.place is None:
             return
         kind, key = waiter.place
@@ -114,7 +113,7 @@ class Watches:
         waiter.place = None
 
     def take(self, alloc: str, job: str) -> None:
-        """Take out whoever waits for a change of this allocation, of its job, or of anything, to be woken by `wake`."""
+        """Take out all waiters for this allocation, its job, or any change, for `wake`."""
         by_allocation, by_job = self._keyed["allocation"], self._keyed["job"]
         if self._any or by_allocation or by_job:
             self._take(self._any)
@@ -125,7 +124,7 @@ class Watches:
             by_job.pop(job, None)
 
     def take_all(self) -> None:
-        """Take out everybody, to be woken by `wake`."""
+        """Take out all waiters, for `wake`."""
         self._take(self._any)
         self._any.clear()
         for by_key in self._keyed.values():
@@ -134,17 +133,17 @@ class Watches:
             by_key.clear()
 
     def _take(self, waiters: dict[Waiter, None]) -> None:
-        """Note who is to be woken, before they are taken out."""
+        """Note the waiters to wake, before they are taken out."""
         self._leaving |= waiters
         for waiter in waiters:
             waiter.place = None
 
     def wake(self) -> None:
-        """Wake each of those who were taken out. Without the lock; any thread may."""
+        """Wake the waiters that were taken out. Without the lock; safe from any thread."""
         while self._leaving:
             for waiter in tuple(self._leaving):
                 try:
-                    self._leaving.pop(waiter, None)  # before: it may wait again at once, and be taken out again
+                    self._leaving.pop(waiter, None)  # first: it may wait again at once, and be taken out
                     waiter.wake()
                 except BaseException:
                     self._leaving[waiter] = None
@@ -167,7 +166,7 @@ class Watches:
 
 
 class Reply(Struct, Generic[T], frozen=True):
-    """The reply to a question: its value, at which index, and whose changes could make it different."""
+    """The reply to a question: its value, its index, and the key whose changes can change it."""
 
     index: int
     value: T
@@ -180,25 +179,25 @@ Question: TypeAlias = Callable[[], Reply[T]]
 
 
 class Source(Protocol):
-    """Something that answers questions, and wakes who waits for another answer."""
+    """A source of answers, which wakes waiters when an answer changes."""
 
     def reply(self, question: Question[T], after: int, waiter: Waiter | None) -> Reply[T] | None:
-        """Answer a question; register the waiter and return None where the answer's index is not greater than this.
+        """Answer a question; if the answer's index is not greater than this, register the waiter and return None.
 
-        Without a waiter, and when nobody is to wait any more, it returns the answer in any case.
+        Without a waiter, and after waits have been ended, it always answers.
         """
 
     def forget(self, waiter: Waiter) -> None:
-        """Wake a waiter no more."""
+        """Remove a waiter."""
 
 
 class _ThreadWaiter(Waiter):
-    """A thread that waits."""
+    """A waiting thread."""
 
     __slots__ = ("_woken", "is_over")
 
     def __init__(self) -> None:
-        # A queue of the interpreter's own: no interruption leaves it locked, as one leaves a threading.Event.
+        # A queue implemented in C: unlike threading.Event, no interruption leaves it locked.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self.place = None
         self.is_over = False
@@ -213,12 +212,12 @@ class _ThreadWaiter(Waiter):
         self._woken.put(None)
 
     def begin(self) -> None:
-        """Be ready to sleep: what woke it so far is answered by the question that is asked next."""
+        """Discard earlier wake-ups, which the next question answers."""
         while not self._woken.empty():
             self._woken.get_nowait()
 
     def sleep(self, deadline: float | None) -> None:
-        """Sleep until woken, or until a time of the system's clock."""
+        """Sleep until woken, or until a deadline of the system's clock."""
         try:
             self._woken.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
         except Empty:
@@ -226,9 +225,9 @@ class _ThreadWaiter(Waiter):
 
 
 def wait(source: Source, question: Question[T], after: int, timeout: float | None, clock: object) -> Reply[T]:
-    """Block this thread until the answer's index is greater than ``after``, for ``timeout`` seconds at most.
+    """Block this thread until the answer's index is greater than ``after``, for at most ``timeout`` seconds.
 
-    The time is the clock's where it is a `Timer`; else the system's.
+    The clock measures the time if it is a `Timer`; else the system does.
     """
     waiter = _ThreadWaiter()
     cancel, deadline = (None, None) if timeout is None else _limit(timeout, clock, waiter.end)
@@ -244,12 +243,12 @@ def wait(source: Source, question: Question[T], after: int, timeout: float | Non
     finally:
         if cancel is not None:
             cancel()
-        if waiter.place is not None:  # an exception in this thread, such as KeyboardInterrupt
+        if waiter.place is not None:  # after an exception in this thread, such as KeyboardInterrupt
             source.forget(waiter)
 
 
 def _limit(timeout: float, clock: object, end: Callable[[], None]) -> tuple[Callable[[], None] | None, float | None]:
-    """End a wait when its time is over; return what cancels that, or until when to wait by the system's clock."""
+    """Limit a wait; return a cancel function if the clock is a `Timer`, else a deadline of the system's clock."""
     if timeout <= 0:
         end()  # also with a clock that stands still
         return None, None
@@ -259,12 +258,12 @@ def _limit(timeout: float, clock: object, end: Callable[[], None]) -> tuple[Call
 
 
 def _nanoseconds(seconds: float) -> int:
-    """Return a number of seconds in nanoseconds; none that is negative."""
+    """Convert seconds to nanoseconds; negative ones to 0."""
     return max(int(seconds * 1_000_000_000), 0)
 
 
 class _TaskWaiter(Waiter):
-    """A task that waits on its event loop."""
+    """A waiting task on its event loop."""
 
     __slots__ = ("_future", "_is_woken", "_loop", "is_over")
 
@@ -276,7 +275,7 @@ class _TaskWaiter(Waiter):
         self._future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Wake the task, from any thread; a loop that is closed has nobody to wake."""
+        """Wake the task, from any thread; a closed loop has nothing to wake."""
         self._call_on_loop(self._wake)
 
     def end_from_any_thread(self) -> None:
@@ -301,7 +300,7 @@ class _TaskWaiter(Waiter):
         self._wake()
 
     def end_after(self, timeout: float, clock: object) -> Callable[[], Any] | None:
-        """End the wait when its time is over; return what cancels that."""
+        """Limit the wait; return a cancel function."""
         if timeout <= 0:
             self.end()  # also with a clock that stands still
             return None
@@ -310,7 +309,7 @@ class _TaskWaiter(Waiter):
         return self._loop.call_later(timeout, self.end).cancel
 
     def begin(self) -> None:
-        """Be ready to sleep: what woke it so far is answered by the question that is asked next."""
+        """Discard earlier wake-ups, which the next question answers."""
         self._is_woken = self.is_over
         self._future = None
 
@@ -322,27 +321,27 @@ class _TaskWaiter(Waiter):
 
 
 class AsyncWait(Generic[T]):
-    """A wait on the running event loop, in two parts: `ask` once, and, where that gives no answer, `finish`.
+    """A wait on the running event loop, in two parts: `ask` once, and `finish` if that returns None.
 
-    Between the two the waiter is registered already, so that the question need not be asked again before it sleeps.
+    The waiter is registered between the two, so that the question is not asked twice before it sleeps.
     """
 
     __slots__ = ("_after", "_question", "_source", "_waiter")
 
     def __init__(self, source: Source, question: Question[T], after: int) -> None:
-        """Wait for an answer whose index is greater than ``after``."""
+        """Prepare a wait for an answer whose index is greater than ``after``."""
         self._source = source
         self._question = question
         self._after = after
         self._waiter = _TaskWaiter()
 
     def ask(self) -> Reply[T] | None:
-        """Return the answer where it is new enough; None where it has to be waited for: `finish`, or `close`."""
+        """Return the answer if it is new enough; else None: then `finish`, or `close`."""
         self._waiter.begin()
         return self._source.reply(self._question, self._after, None if self._waiter.is_over else self._waiter)
 
     async def finish(self, timeout: float | None, clock: object) -> Reply[T]:  # noqa: ASYNC109 - as in `wait`
-        """Return the answer when it is new enough, or ``timeout`` seconds are over; where cancelled, `close`."""
+        """Return the answer when it is new enough, or after ``timeout`` seconds; closes itself when cancelled."""
         cancel = None if timeout is None else self._waiter.end_after(timeout, clock)
         try:
             while True:
@@ -357,7 +356,7 @@ class AsyncWait(Generic[T]):
             self.close()
 
     def close(self) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         if self._waiter.place is not None:
             self._source.forget(self._waiter)
 
@@ -369,9 +368,9 @@ async def wait_async(
     timeout: float | None,  # noqa: ASYNC109 - as in `wait`
     clock: object,
 ) -> Reply[T]:
-    """Wait on this event loop until the answer's index is greater than ``after``, for ``timeout`` seconds at most.
+    """Wait on this event loop until the answer's index is greater than ``after``, for at most ``timeout`` seconds.
 
-    Writers may be in any thread. When the wait is cancelled its waiter is freed.
+    Writers may be in any thread. Cancelling the wait frees its waiter.
     """
     waiting = AsyncWait(source, question, after)
     reply = waiting.ask()
