@@ -100,7 +100,7 @@ def test_what_has_not_ended_is_not_collected(engine, status):
         engine.place({"ID": "new"})
     alloc = "live" if status == "running" else "new"
 
-    with pytest.raises(Refused, match=f"allocation {alloc} is {status}: only what has ended is collected"):
+    with pytest.raises(Refused, match=f"allocation {alloc} is {status}: only an ended allocation can be collected"):
         engine.collect(alloc)
 
     assert alloc in ids(engine)
@@ -175,7 +175,11 @@ def test_the_oldest_go_first_and_each_with_its_reason(engine):
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
-    [({"statuses": ("running",)}, "'running' is no terminal"), ({"keep": -1}, "below"), ({"dead_for_ns": -1}, "below")],
+    [
+        ({"statuses": ("running",)}, "'running' is no terminal"),
+        ({"keep": -1}, "negative"),
+        ({"dead_for_ns": -1}, "below"),
+    ],
 )
 def test_a_retention_that_makes_no_sense_is_refused(wrong, told):
     with pytest.raises(ValueError, match=told):

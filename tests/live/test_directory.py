@@ -72,7 +72,7 @@ def test_a_heading_takes_updates_over_what_was_placed():
 
     allocation.updates = {"NodeID": None, "ClientStatus": b'"lost"', "Namespace": b'"other"'}
     assert heading_of(allocation) == ListEntry(
-        namespace="other", job="job", status="lost", create_index=7, modify_index=9, told_status="lost"
+        namespace="other", job="job", status="lost", create_index=7, modify_index=9, explicit_status="lost"
     )
 
 

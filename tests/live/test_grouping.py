@@ -842,14 +842,14 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
 def test_who_waits_and_is_interrupted_leaves_what_was_recorded_to_due(engine: Engine) -> None:
     request = Request(lambda state: engine._drafter.report(state, "a", (("web", inputs.Started()),), None, None, None))
     engine._groups.requests[request] = None
-    request.is_left = True  # as by an interruption, when another thread has taken it up
+    request.is_abandoned = True  # as by an interruption, when another thread has taken it up
     assert engine.report("b", "web", inputs.Started()).outcome == "decided"
     assert request.outcome is None, "what nobody waits for any more is not begun"
-    request.is_left = False
+    request.is_abandoned = False
     drafted = request.draft
 
     def leave(state: Any) -> Any:
-        request.is_left = True
+        request.is_abandoned = True
         return drafted(state)
 
     request.draft = leave

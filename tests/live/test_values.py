@@ -132,7 +132,7 @@ ONE = Write(alloc="a", task="web", event=events.Started())
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda engine: engine.append(ONE), r"expected a list of Writes, .* found one that is in no list"),
+        (lambda engine: engine.append(ONE), r"expected a list of Writes, .* found a single one"),
         (lambda engine: engine.check(5), r"expected a list of Writes, .* found 5 \(int\)"),
         (lambda engine: engine.append("ab"), r"expected a list of Writes, .* found a value of type str"),
         (lambda engine: engine.append([Write]), r"write 0: \$: expected a Write, .* found the class Write"),
@@ -142,7 +142,7 @@ ONE = Write(alloc="a", task="web", event=events.Started())
         (lambda engine: engine.bind("a", 5, Model()), r"\$\.Task: expected a text, found 5 \(int\)"),
         (lambda engine: engine.on_step(None), r"expected a function that listens, found nothing"),
         (lambda engine: engine.on_collect([]), r"expected a function that listens, found a value of type list"),
-        (lambda engine: engine.retain(Retention), r"expected what to keep, such as Retention\(keep=100\)"),
+        (lambda engine: engine.retain(Retention), r"expected a Retention, such as Retention\(keep=100\)"),
         (lambda _: Engine("x.jsonl"), r"found the path 'x\.jsonl': Engine\.open\(path\) opens the log there"),
         (lambda _: Engine(Path("x.db")), r"found the path 'x\.db'"),
     ],

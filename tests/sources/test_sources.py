@@ -557,9 +557,9 @@ def test_a_mirror_takes_what_another_source_adds() -> None:
 def test_an_import_tells_of_a_contradiction_and_keeps_what_was_told_first(tmp_path: Path) -> None:
     body = {"ID": "a", "ModifyIndex": 5, "DesiredStatus": "run", "Job": None}
     log, notes = tmp_path / "log.db", list[str]()
-    for name, told_status in (("first", "run"), ("second", "stop"), ("third", "run")):
+    for name, explicit_status in (("first", "run"), ("second", "stop"), ("third", "run")):
         path = tmp_path / f"{name}.jsonl"
-        path.write_text(json.dumps(body | {"DesiredStatus": told_status}) + "\n")
+        path.write_text(json.dumps(body | {"DesiredStatus": explicit_status}) + "\n")
         ingest(path, into=log, on_note=notes.append)
     assert [note.partition(": index 5 of a was told otherwise")[0] for note in notes] == [
         f"{tmp_path}/second.jsonl, line 1"

@@ -71,14 +71,14 @@ class Background(ABC):
         """Wake the thread if it waits for anything but the stop signal."""
         return
 
-    def _tell_problem(self, problem: str) -> None:
+    def _report_problem(self, problem: str) -> None:
         """Report a problem once, and its end."""
         if problem != self._last_problem:
             self._last_problem = problem
             self._on_problem(problem)
 
 
-class CatchesUp(Protocol):
+class SharingEngine(Protocol):
     """The part of an engine that a log listener needs."""
 
     store: Store
@@ -87,7 +87,7 @@ class CatchesUp(Protocol):
         """Read the appends of other processes."""
 
 
-class Retains(Protocol):
+class RetainingEngine(Protocol):
     """The part of an engine that a retainer needs."""
 
     reader: Reader
@@ -105,7 +105,7 @@ class LogListener(Background, Owned):
 
     def __init__(
         self,
-        engine: CatchesUp,
+        engine: SharingEngine,
         *,
         on_problem: Callable[[str], None] | None = None,
         poll_seconds: float = _POLL_SECONDS,
@@ -135,13 +135,13 @@ class LogListener(Background, Owned):
             try:
                 log.listen()  # before the first read, so that no append is missed between the two
                 self._engine.catch_up()
-                self._tell_problem("")
+                self._report_problem("")
                 log.wait(self._poll_seconds)
             except ListenerError as error:  # from callbacks that this thread ran
                 log_problem(str(error))
             except (LogError, Unreadable) as error:
                 if not self._engine.store.is_closed:
-                    self._tell_problem(str(error))
+                    self._report_problem(str(error))
                 self._is_stopped.wait(self._poll_seconds)
 
 
@@ -150,7 +150,7 @@ class Retainer(Background, Owned):
 
     def __init__(
         self,
-        engine: Retains,
+        engine: RetainingEngine,
         retention: Retention,
         *,
         every_seconds: float = _EVERY_SECONDS,

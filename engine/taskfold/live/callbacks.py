@@ -24,7 +24,7 @@ from taskfold.model.effects import Step
 from taskfold.model.errors import CallbacksBusy
 from taskfold.model.record import Record
 
-__all__ = ["Callbacks", "News", "add_notes", "call_all"]
+__all__ = ["Callbacks", "Notification", "add_notes", "call_all"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ _LOOKS_EVERY: Final = 0.05
 _ROLE: Final = "role"
 
 
-class News:
+class Notification:
     """The pending calls of one write, the thread that wrote it, and the exceptions of the calls."""
 
     __slots__ = ("calls", "problems", "records", "steps", "thread")
@@ -68,11 +68,11 @@ class Callbacks:
 
     >>> callbacks, batch = Callbacks(), []
     >>> def first():
-    ...     callbacks.pending.append(News([lambda: print("second")]))
-    ...     callbacks.tell(batch)  # within a callback: the outer call runs it
+    ...     callbacks.pending.append(Notification([lambda: print("second")]))
+    ...     callbacks.deliver(batch)  # within a callback: the outer call runs it
     ...     print("first")
-    >>> callbacks.pending.append(News([first]))
-    >>> callbacks.tell(batch)
+    >>> callbacks.pending.append(Notification([first]))
+    >>> callbacks.deliver(batch)
     first
     second
     >>> len(batch)
@@ -80,8 +80,8 @@ class Callbacks:
     """
 
     def __init__(self) -> None:
-        self.pending: deque[News] = deque()
-        """The oldest first. A writer adds to them in its turn, and calls `tell` after it."""
+        self.pending: deque[Notification] = deque()
+        """The oldest first. A writer adds to them in its turn, and calls `deliver` after it."""
         # A dictionary, as its single operations cannot be interrupted: an interrupted holder leaves no lock behind.
         self._role: dict[str, _Holder] = {}
         self._waiting: dict[SimpleQueue[None], None] = {}
@@ -99,7 +99,7 @@ class Callbacks:
             return self.pending[0].thread == threading.get_ident()
         return False
 
-    def tell(self, batch: list[News]) -> None:
+    def deliver(self, batch: list[Notification]) -> None:
         """Run all pending callbacks, and add them to ``batch``; if another thread has the role, leave them to it.
 
         An exception outside Exception, such as KeyboardInterrupt, is raised after all calls. A thread that waits for
@@ -112,7 +112,7 @@ class Callbacks:
             try:
                 if not self._has(holder):
                     break
-                interruption = self._tell(batch) or interruption
+                interruption = self._deliver(batch) or interruption
             finally:
                 # No function call here, as only calls can be interrupted.
                 if _ROLE in role and role[_ROLE] is holder:
@@ -125,17 +125,17 @@ class Callbacks:
         if interruption is not None:
             raise interruption
 
-    def hold(self, call: Callable[[], T], batch: list[News]) -> T:
+    def hold(self, call: Callable[[], T], batch: list[Notification]) -> T:
         """Acquire the role, run all pending callbacks, call a function, and run the callbacks it caused.
 
-        Raises CallbacksBusy when another thread keeps the role for `WAIT_SECONDS`; else as `tell` does.
+        Raises CallbacksBusy when another thread keeps the role for `WAIT_SECONDS`; else as `deliver` does.
         """
         role, holder = self._role, _Holder()
         try:
             self._take(holder)
-            interruption = self._tell(batch, is_whole=True)
+            interruption = self._deliver(batch, is_whole=True)
             result = call()
-            interruption = self._tell(batch) or interruption
+            interruption = self._deliver(batch) or interruption
         finally:
             if _ROLE in role and role[_ROLE] is holder:
                 del role[_ROLE]
@@ -155,18 +155,18 @@ class Callbacks:
                 return True
         return False
 
-    def _tell(self, batch: list[News], *, is_whole: bool = False) -> BaseException | None:
+    def _deliver(self, batch: list[Notification], *, is_whole: bool = False) -> BaseException | None:
         """Run the pending callbacks, whatever they raise; return an interruption. Requires the role."""
         interruption: BaseException | None = None
         thread = threading.get_ident()
         while self.pending:
-            news = self.pending[0]
-            while news.calls:
+            notification = self.pending[0]
+            while notification.calls:
                 try:
-                    news.problems += call_all(news.calls)
+                    notification.problems += call_all(notification.calls)
                 except BaseException as error:  # noqa: BLE001 - it is raised after all calls
                     interruption = interruption or error
-            batch.append(news)
+            batch.append(notification)
             del self.pending[0]
             if self._waiting and not is_whole and all(one.thread != thread for one in tuple(self.pending)):
                 break

@@ -19,9 +19,9 @@ from taskfold.decision.rules import decide_all, due_of, owed
 from taskfold.fold.allocation import Allocation, AllocationState, Fold
 from taskfold.fold.lifecycle import PENDING, RUNNING, Lifecycle
 from taskfold.fold.task import TaskState
-from taskfold.live.ahead import State
 from taskfold.live.arguments import check_address, check_input, check_pairs, checked_time, checked_writes
 from taskfold.live.draft import Draft, placing, updating
+from taskfold.live.overlay import State
 from taskfold.live.timers import Timers
 from taskfold.log.checkpoint import Checkpoint
 from taskfold.log.entries import event_digest, is_of
@@ -42,7 +42,7 @@ from taskfold.model.inputs import Input, TimerDue
 from taskfold.model.record import FORMAT, Collected, Event, Finished, LogHeader, Record, Updated, Write
 from taskfold.nomad.snapshot import Snapshot
 
-__all__ = ["Core", "DueInput", "KnowsIds", "Prior"]
+__all__ = ["Core", "DueInput", "IdLookup", "Prior"]
 
 _OF_GROUP: Final = ("Job", "TaskGroup")
 """The fields of an allocation that define its task group."""
@@ -64,7 +64,7 @@ class Prior(NamedTuple):
     version: int
 
 
-class KnowsIds(Protocol):
+class IdLookup(Protocol):
     """A look-up of records by ID, as a log has it."""
 
     def digest_of(self, id: str) -> int | None:
@@ -102,7 +102,7 @@ class Core:
     """
 
     def __init__(
-        self, dialect: str | Dialect = DEFAULT_DIALECT, *, region: str = "global", ids: KnowsIds | None = None
+        self, dialect: str | Dialect = DEFAULT_DIALECT, *, region: str = "global", ids: IdLookup | None = None
     ) -> None:
         """Start without allocations. ``ids`` looks up records by ID, as a log does; without it the core remembers them.
 
@@ -129,14 +129,14 @@ class Core:
         """Reset to no records, of a log with this header. A log calls it when it starts to be read."""
         self.header = header
         self.dialect = dialect_of(header.dialect)
-        self.go_on(Checkpoint(0, Fold(self.dialect, on_illegal="keep"), Positions()))
+        self.load(Checkpoint(0, Fold(self.dialect, on_illegal="keep"), Positions()))
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
+    def load(self, checkpoint: Checkpoint) -> None:
         """Replace the state by that of a checkpoint; call `plan_all` afterwards to plan timers."""
         self.seq, self.fold, self.positions = checkpoint
         self.lifecycle: Lifecycle = self.fold.lifecycle
 
-    def use_log(self, header: LogHeader, ids: KnowsIds) -> None:
+    def use_log(self, header: LogHeader, ids: IdLookup) -> None:
         """Attach to a log: use its header, and its look-up by ID."""
         self.header = header
         self._ids = ids

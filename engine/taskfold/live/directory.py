@@ -38,7 +38,7 @@ class ListEntry(Struct, gc=False):
     status: str = PENDING
     create_index: int = 0
     modify_index: int = 0
-    told_status: str = ""
+    explicit_status: str = ""
     """The ClientStatus field, if it does not follow from the tasks; else empty."""
 
 
@@ -132,7 +132,7 @@ class Directory:
         if entry is not None:
             entry.modify_index = allocation.modify_index
             self._note_write(alloc, allocation.modify_index)
-            before, status = entry.status, entry.told_status or allocation.client_status or PENDING
+            before, status = entry.status, entry.explicit_status or allocation.client_status or PENDING
             if status is not before and status != before:
                 entry.status = status
                 self._note_status(alloc, before)
@@ -313,7 +313,7 @@ def heading_of(allocation: Allocation) -> ListEntry:
         status=values.get("ClientStatus") or allocation.client_status or PENDING,
         create_index=values.get("CreateIndex") or 0,
         modify_index=allocation.modify_index,
-        told_status=values.get("ClientStatus") or "",
+        explicit_status=values.get("ClientStatus") or "",
     )
 
 

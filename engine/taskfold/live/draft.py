@@ -14,8 +14,8 @@ from msgspec import UNSET, Raw
 
 from taskfold.fold.allocation import Allocation
 from taskfold.fold.lifecycle import PENDING
-from taskfold.live.ahead import Ahead, State
 from taskfold.live.arguments import check_address, check_event, check_text, checked_time, not_a_write
+from taskfold.live.overlay import Overlay, State
 from taskfold.log.contract import Append, is_repeat
 from taskfold.log.entries import UNWRITABLE, Entry, entry_of, problem_of
 from taskfold.model.dialect import dialect_of
@@ -128,7 +128,7 @@ def _with_stored_job(event: Any, header: LogHeader) -> Any:
     return event
 
 
-class Draft(Ahead):
+class Draft(Overlay):
     """Pending writes; they share one index and, unless a write has its own, one time."""
 
     def __init__(self, base: State, time_ns: int) -> None:

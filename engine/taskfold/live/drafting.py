@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskfold.decision.restart import Random
-from taskfold.live.ahead import Ahead, State
 from taskfold.live.arguments import check_address, check_input, check_pairs, checked_time, not_a_report
 from taskfold.live.core import Prior
 from taskfold.live.draft import Draft
 from taskfold.live.grouping import Drafted
 from taskfold.live.models import NOTHING
+from taskfold.live.overlay import Overlay, State
 from taskfold.live.turns import Turns
 from taskfold.log.contract import Append
 from taskfold.model.clock import Clock
@@ -81,14 +81,14 @@ class Drafter:
 
     def batch(self, state: State, reports: Sequence[Any]) -> Drafted[list[Step]]:
         """Decide reports in order, and draft their steps. Raises AppendRefused."""
-        ahead = Ahead(state)
+        overlay = Overlay(state)
         steps: list[Step] = []
         appends: list[Append] = []
         priors: list[Prior] = []
         refusals: list[tuple[int, TaskfoldError]] = []
         for place, report in enumerate(reports):
             try:
-                step, records = self._decide_report(ahead, place, report)
+                step, records = self._decide_report(overlay, place, report)
             except TaskfoldError as refusal:
                 refusals.append((place, refusal))
                 continue
@@ -96,14 +96,14 @@ class Drafter:
             if records:
                 appends.append(append_of(records))
                 for record in records:
-                    ahead.take(record)
+                    overlay.take(record)
             priors.append(Prior(step, records[0].version - 1 if records else -1))
         if refusals:
             raise AppendRefused(refusals)
         question = self._models.question_of_steps(steps, priors) if self._models else NOTHING
         return Drafted(steps, appends, steps, question)
 
-    def _decide_report(self, ahead: Ahead, place: int, report: Any) -> tuple[Step, list[Record]]:
+    def _decide_report(self, overlay: Overlay, place: int, report: Any) -> tuple[Step, list[Record]]:
         """Decide one of several reports. Raises its refusal."""
         if not isinstance(report, PostedInput):
             raise InputRefused(not_a_report(report))
@@ -117,7 +117,7 @@ class Drafter:
             report.id,
             report.expected_version,
             prior=self.prior(place) if self._turns.questions else None,
-            on=ahead,
+            on=overlay,
         )
 
     def prior(self, place: int) -> Prior | None:

@@ -47,7 +47,7 @@ from taskfold.live.steps_async import StepsAsync
 from taskfold.live.store import Store, View
 from taskfold.live.turns import Turns, in_turn, writing
 from taskfold.live.waiters import WAITERS_PER_KEY, Question, Reply, wait, wait_async
-from taskfold.log.contract import Append, Compacts, EventLog, check_dialect, kept_records
+from taskfold.log.contract import Append, CompactableLog, EventLog, check_dialect, kept_records
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ownership import Owned
 from taskfold.log.read_only import ReadOnlyLog
@@ -731,7 +731,7 @@ class Engine(Owned):
         """
         if self.store.is_closed:
             raise LogError("the engine is closed")
-        if not isinstance(self.store.log, Compacts):
+        if not isinstance(self.store.log, CompactableLog):
             raise LogError(f"{type(self.store.log).__name__} cannot be compacted")
         return self.store.log.compact(collected_before_ns)
 

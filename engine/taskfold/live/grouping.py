@@ -24,10 +24,10 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar, TypeVarTuple, cast
 
 from msgspec import Struct
 
-from taskfold.live.ahead import Ahead, State
 from taskfold.live.callbacks import add_notes
 from taskfold.live.listeners import Listeners
 from taskfold.live.models import NOTHING, Question
+from taskfold.live.overlay import Overlay, State
 from taskfold.live.turns import Turns, writing
 from taskfold.log.contract import Append
 from taskfold.model.effects import Step
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
 class Request:
     """A write that a thread or a task waits for."""
 
-    __slots__ = ("attempt", "claim", "draft", "is_left", "loop", "notify", "outcome", "problems", "woken")
+    __slots__ = ("attempt", "claim", "draft", "is_abandoned", "loop", "notify", "outcome", "problems", "woken")
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Request:
         """The draft that a leader was about to write."""
         self.problems: list[Exception] = []
         """Exceptions of the listeners that this thread called."""
-        self.is_left = False
+        self.is_abandoned = False
         """No thread waits for the outcome any more."""
         self.claim: list[None] = [None]
         """Emptied by the thread that takes charge of abandoned steps."""
@@ -182,8 +182,8 @@ class Groups:
                 return cast("T", request.outcome.drafted.result)
         except BaseException:
             # No function call here, as only calls can be interrupted.
-            request.is_left = True
-            self.owe_left(request)
+            request.is_abandoned = True
+            self.owe_abandoned(request)
             raise
         finally:
             if request in requests:
@@ -193,7 +193,7 @@ class Groups:
     def wait_for(self, request: Request) -> None:
         """Wait until a request has an outcome, or is abandoned; this thread may become the leader."""
         role = self.roles
-        while request.outcome is None and not request.is_left:
+        while request.outcome is None and not request.is_abandoned:
             try:
                 if role.setdefault(_LEADER, request) is request:
                     self._lead(request)
@@ -204,9 +204,9 @@ class Groups:
                 if _LEADER in role and role[_LEADER] is request:
                     del role[_LEADER]
 
-    def owe_left(self, request: Request) -> None:
+    def owe_abandoned(self, request: Request) -> None:
         """Owe the recorded steps of an abandoned request."""
-        if request.is_left and request.outcome is not None and request.outcome.drafted is not None:
+        if request.is_abandoned and request.outcome is not None and request.outcome.drafted is not None:
             with suppress(IndexError):
                 request.claim.pop()
                 self._turns.owe(request.outcome.drafted.steps)
@@ -244,7 +244,7 @@ class Groups:
     def _write_requests(self, leader: Request) -> None:
         """Draft all waiting requests, in order, write them by one append, and wake their threads."""
         try:
-            self._write_all([one for one in tuple(self.requests) if one.outcome is None and not one.is_left])
+            self._write_all([one for one in tuple(self.requests) if one.outcome is None and not one.is_abandoned])
         finally:
             # Before the callbacks: a listener may wait for a thread that writes.
             if _LEADER in self.roles and self.roles[_LEADER] is leader:
@@ -256,7 +256,7 @@ class Groups:
 
     def _write_all(self, requests: Sequence[Request]) -> None:
         self._crowd = len(requests)
-        ahead = Ahead(self._turns.core)
+        overlay = Overlay(self._turns.core)
         outcomes: list[tuple[Request, Outcome]] = []
         appends: list[Append] = []
         for request in requests:
@@ -264,13 +264,13 @@ class Groups:
             if drafted is not None and drafted.appends and self._turns.has_record(drafted.appends[0].records[0]):
                 outcomes.append((request, Outcome(drafted)))  # a leader was interrupted after the recording
                 continue
-            outcome = self._drafted(request, ahead)
+            outcome = self._drafted(request, overlay)
             outcomes.append((request, outcome))
             if outcome.drafted is not None:
                 request.attempt = outcome.drafted
                 appends += outcome.drafted.appends
                 for record in chain.from_iterable(append.records for append in outcome.drafted.appends):
-                    ahead.take(record)
+                    overlay.take(record)
         try:
             self._commit_all(outcomes, appends)
         except ListenerError:
@@ -282,10 +282,10 @@ class Groups:
                 request.outcome = Outcome(error=copy.copy(error)) if is_for_all else Outcome(is_alone=True)
                 request.wake()
 
-    def _drafted(self, request: Request, ahead: Ahead) -> Outcome:
+    def _drafted(self, request: Request, overlay: Overlay) -> Outcome:
         """Draft a request; a refusal is its outcome."""
         try:
-            drafted = request.draft(ahead)
+            drafted = request.draft(overlay)
         except TaskfoldError as refusal:
             return Outcome(error=refusal)
         except Exception:
@@ -307,7 +307,7 @@ class Groups:
                 at_once += partial(self._turns.plan, steps), *self.recorders.calls(pairs)
                 afterwards += self.listeners.calls(pairs)
             # Calls of C functions, which cannot be interrupted: an outcome is set completely or not at all.
-            at_once += partial(setattr, request, "outcome", outcome), partial(self.owe_left, request)
+            at_once += partial(setattr, request, "outcome", outcome), partial(self.owe_abandoned, request)
             at_once.append(request.wake)
         self._turns.commit(appends, NOTHING, at_once=at_once, afterwards=afterwards)
 

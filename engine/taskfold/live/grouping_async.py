@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
-from taskfold.live.ahead import State
 from taskfold.live.grouping import Drafted, Groups, Outcome, Request, result_of, steps_of
+from taskfold.live.overlay import State
 
 __all__ = ["write_async"]
 
@@ -32,11 +32,11 @@ async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]],
     request = Request(lambda state: draft(state, *args), loop, notify)
     groups.requests[request] = None
     try:
-        _begin_worker(groups, loop)
+        _start_worker(groups, loop)
         await future
     except BaseException:
-        request.is_left = True
-        groups.owe_left(request)
+        request.is_abandoned = True
+        groups.owe_abandoned(request)
         raise
     finally:
         groups.requests.pop(request, None)
@@ -61,7 +61,7 @@ def _owe_result(groups: Groups, future: asyncio.Future[Any]) -> None:
         groups.owe(steps_of(future.result()))
 
 
-def _begin_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
+def _start_worker(groups: Groups, loop: asyncio.AbstractEventLoop) -> None:
     """Start a thread that leads for the tasks of a loop, unless there is one."""
     token = object()
     if groups.roles.setdefault(loop, token) is token:
@@ -80,10 +80,10 @@ def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: obje
             late: set[Request] = set()
             while (request := _first_of(groups, loop)) is not None:
                 _lead_for(groups, request, loop)
-                late = _wake_late(groups, loop, late)
+                late = _wake_again(groups, loop, late)
         finally:
             del roles[loop]
-        _wake_late(groups, loop, set(groups.requests))
+        _wake_again(groups, loop, set(groups.requests))
         # A task may have come before the role was free.
         if _first_of(groups, loop) is None or roles.setdefault(loop, token) is not token:
             return
@@ -103,7 +103,7 @@ def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop)
             loop.call_soon_threadsafe(loop.call_exception_handler, context)
 
 
-def _wake_late(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Request]) -> set[Request]:
+def _wake_again(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Request]) -> set[Request]:
     """Wake tasks again that had an outcome at the last look, in case their waker was interrupted."""
     ready = {one for one in tuple(groups.requests) if one.loop is loop and one.outcome is not None}
     for request in ready & earlier:
@@ -113,7 +113,7 @@ def _wake_late(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Req
 
 def _first_of(groups: Groups, loop: asyncio.AbstractEventLoop) -> Request | None:
     """Return the first request of a loop's tasks without an outcome."""
-    waiting = (one for one in tuple(groups.requests) if one.loop is loop and not one.is_left)
+    waiting = (one for one in tuple(groups.requests) if one.loop is loop and not one.is_abandoned)
     return next((one for one in waiting if one.outcome is None), None)
 
 

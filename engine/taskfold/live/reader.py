@@ -205,7 +205,7 @@ class Reader:
         """Yield every record of the log after a position. May wait for a disk. Raises Gone and LogError."""
         return iter(self._store.log.read_all(seq))
 
-    def look(self) -> None:
+    def wake_follower(self) -> None:
         """Wake the thread that follows a shared log, after a write of another process. Else do nothing."""
         if self._store.shared is not None:
             self._store.shared.interrupt()

@@ -68,7 +68,7 @@ class _Inbox:
         self.steps: deque[Step] = deque()
         self.newest: deque[Step] = deque(maxlen=_REMEMBERED)
         """The last steps received, including yielded ones."""
-        self.stir = asyncio.Event()
+        self.signal = asyncio.Event()
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, step: Step) -> None:
@@ -77,22 +77,22 @@ class _Inbox:
         self.steps.append(step)
         if self.loop is not None:
             with suppress(RuntimeError):  # a closed loop has nothing to wake
-                self.loop.call_soon_threadsafe(self.stir.set)
+                self.loop.call_soon_threadsafe(self.signal.set)
 
 
 async def _steps(engine: Decider, inbox: _Inbox, end: Callable[[], object]) -> AsyncGenerator[Step, None]:
     loop = inbox.loop = asyncio.get_running_loop()
     try:
         while not engine.reader.is_closed:
-            inbox.stir.clear()
+            inbox.signal.clear()
             due_ns = engine.next_due()
             now_ns = engine.clock.time_ns()
             if due_ns is not None and due_ns <= now_ns:
                 # In a thread, as a decision may wait for the log's disk.
                 await asyncio.to_thread(_fire, engine, now_ns, inbox)
             elif not inbox.steps:
-                cancel = None if due_ns is None else _later(loop, engine.clock, due_ns - now_ns, inbox.stir.set)
-                waiter = asyncio.ensure_future(inbox.stir.wait())
+                cancel = None if due_ns is None else _later(loop, engine.clock, due_ns - now_ns, inbox.signal.set)
+                waiter = asyncio.ensure_future(inbox.signal.wait())
                 try:
                     await asyncio.wait([waiter], timeout=_LOOKS_EVERY)
                 finally:

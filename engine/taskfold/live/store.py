@@ -28,8 +28,8 @@ from taskfold.live.changes import Change, RecentChanges
 from taskfold.live.core import Core
 from taskfold.live.directory import Directory, Filter, ListEntry, heading_of
 from taskfold.live.waiters import WAITERS_PER_KEY, Watches
-from taskfold.log.checkpoint import Checkpoint, KeepsCheckpoints, from_parts, to_parts
-from taskfold.log.contract import Append, EventLog, Recovers, SharedLog, kept_records
+from taskfold.log.checkpoint import Checkpoint, CheckpointLog, from_parts, to_parts
+from taskfold.log.contract import Append, EventLog, RecoverableLog, SharedLog, kept_records
 from taskfold.log.index_map import Positions
 from taskfold.log.ownership import Owned
 from taskfold.model.dialect import Dialect, dialect_of
@@ -124,12 +124,12 @@ class Store(Owned):
         log, core, checkpoint_seq = self.log, Core(self.dialect, ids=self.log), 0
         checkpoint = from_parts(_kept_parts(log), self.dialect)
         if checkpoint is not None and checkpoint.seq <= log.seq:
-            core.go_on(checkpoint)
+            core.load(checkpoint)
             checkpoint_seq = checkpoint.seq
         records = kept_records(log, core.seq)
         while some := list(islice(records, _RECORDS_AT_ONCE)):
             core.take(some)
-        self.core.go_on(Checkpoint(core.seq, core.fold, core.positions))
+        self.core.load(Checkpoint(core.seq, core.fold, core.positions))
         self._list_all(checkpoint_seq)
 
     def _list_all(self, checkpoint_seq: int) -> None:
@@ -199,7 +199,7 @@ class Store(Owned):
         except BaseException as error:
             self.is_unsettled = True
             self._is_log_unknown |= not (
-                is_appended or isinstance(error, TaskfoldError) or isinstance(self.log, Recovers)
+                is_appended or isinstance(error, TaskfoldError) or isinstance(self.log, RecoverableLog)
             )
             with suppress(LogError, Unreadable):  # the next turn tries again, and reports it
                 self.settle()
@@ -212,7 +212,7 @@ class Store(Owned):
         O(records) if the state had begun to change, else O(records that it lacks). Raises LogError when the log cannot
         tell.
         """
-        if isinstance(self.log, Recovers):
+        if isinstance(self.log, RecoverableLog):
             self._ask_log(self.log.recover)
         if self._is_log_unknown:
             raise LogError(f"{_INTERRUPTED}, and {type(self.log).__name__} cannot tell its outcome: reopen the log")
@@ -297,7 +297,7 @@ class Store(Owned):
 
         For the writing thread. Raises LogError.
         """
-        if not isinstance(self.log, KeepsCheckpoints):
+        if not isinstance(self.log, CheckpointLog):
             return False
         self.settle()
         self.log.save_checkpoint(to_parts(self.seq, self.fold, self.positions))
@@ -374,13 +374,13 @@ class Store(Owned):
             self._unwanted.clear()
             self._views.add(view)
         while not view.is_complete:
-            self.let_write()
+            self.yield_to_writer()
             with self.lock:
                 self.check_whole()
                 view.collect()
         return view
 
-    def let_write(self) -> None:
+    def yield_to_writer(self) -> None:
         """Let a waiting writer have the lock first. Not to be called under the lock."""
         with self._gate:
             pass
@@ -443,7 +443,7 @@ class Store(Owned):
 
 def _kept_parts(log: EventLog) -> Iterator[bytes]:
     """Yield the parts of a log's checkpoint, up to the first damaged one, which makes the checkpoint invalid."""
-    if isinstance(log, KeepsCheckpoints):
+    if isinstance(log, CheckpointLog):
         with suppress(LogError):
             yield from log.checkpoint_parts()
 
@@ -538,7 +538,7 @@ class View(Owned):
         """
         try:
             for start in range(0, len(self._ids), _VIEW_CHUNK):
-                self._store.let_write()
+                self._store.yield_to_writer()
                 with self._store.lock:
                     self._store.check_whole()
                     states = [self._state(alloc, look_up(alloc)) for alloc in self._ids[start : start + _VIEW_CHUNK]]

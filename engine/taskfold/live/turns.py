@@ -16,7 +16,7 @@ from functools import partial, wraps
 from itertools import chain
 from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
-from taskfold.live.callbacks import Callbacks, News, add_notes, call_all
+from taskfold.live.callbacks import Callbacks, Notification, add_notes, call_all
 from taskfold.live.core import Core
 from taskfold.live.models import Models, Question
 from taskfold.live.store import Store
@@ -25,17 +25,17 @@ from taskfold.model.effects import Step
 from taskfold.model.errors import CallbackRefused, ListenerError, LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Record
 
-__all__ = ["HasTurns", "Turns", "Unasked", "in_turn", "writing"]
+__all__ = ["NeedsApproval", "TurnOwner", "Turns", "in_turn", "writing"]
 
 _ASK_TIMES: Final = 16
 """How often models are asked to approve a write when other threads change its allocations meanwhile."""
 
-S = TypeVar("S", bound="HasTurns")
+S = TypeVar("S", bound="TurnOwner")
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class HasTurns(Protocol):
+class TurnOwner(Protocol):
     """An object whose methods run in turns."""
 
     @property
@@ -67,7 +67,7 @@ def _turned(
     @wraps(method)
     def run(owner: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         turns = owner._turns
-        batch: list[News] | None = None
+        batch: list[Notification] | None = None
         outer = 1
         try:
             with turns.lock:  # a lock implemented in C, which no interruption leaves locked
@@ -85,14 +85,14 @@ def _turned(
                     raise
                 finally:
                     turns.depth = outer
-                    if not outer and (turns._has_news or turns.callbacks.pending):
-                        batch = turns._own_news()
+                    if not outer and (turns._has_notifications or turns.callbacks.pending):
+                        batch = turns._own_notifications()
             if batch is not None:
-                turns._tell(batch)
+                turns._deliver(batch)
         except BaseException as error:
             if outer or (batch is None and isinstance(error, TaskfoldError)):
                 raise
-            return turns._go_on(error, batch, partial(run, owner, *args, **kwargs))
+            return turns._handle_error(error, batch, partial(run, owner, *args, **kwargs))
         return result
 
     return run
@@ -132,7 +132,7 @@ class Turns:
         """A turn was interrupted: the data beside the state may not match it, or the state the log."""
         self._afterwards: list[deque[Callable[[], object]]] = []
         """For each recorded write, calls still to be made in this turn."""
-        self._has_news = False
+        self._has_notifications = False
         """The turn has produced callbacks."""
 
     @property
@@ -142,7 +142,7 @@ class Turns:
 
     def _note(self, error: BaseException, *, is_outermost: bool) -> None:
         """Note the exception that ends a turn; if it may be an interruption, recover at once if possible."""
-        if self.store.is_unsettled or not isinstance(error, (TaskfoldError, Unasked)):
+        if self.store.is_unsettled or not isinstance(error, (TaskfoldError, NeedsApproval)):
             self._is_unsettled = True
         if is_outermost and self.store.shared is not None:
             self.store.shared.end_turn()  # in case its own call was interrupted
@@ -193,8 +193,8 @@ class Turns:
         """Queue the moves of models to their recorded states, without callbacks, after the pending callbacks."""
         moves = self.models.moves(allocs)
         if moves:
-            self.callbacks.pending.append(News(moves, records=records))
-            self._has_news = True
+            self.callbacks.pending.append(Notification(moves, records=records))
+            self._has_notifications = True
 
     def forget(self, alloc: str) -> None:
         """Drop the data of a collected allocation."""
@@ -237,20 +237,20 @@ class Turns:
     ) -> list[Record]:
         """Write, and queue the callbacks: ``at_once`` within the turn, those of models and ``afterwards`` after it.
 
-        Return the new records. Raises the refusal of the write, and Unasked when models must approve it first: then
-        nothing changed.
+        Return the new records. Raises the refusal of the write, and NeedsApproval when models must approve it first:
+        then nothing changed.
         """
         bound = question.bound
         if bound and any(one.binding.may_refuse(one.events) for one in bound):
             agreement = self.question()
             if agreement is None or agreement.bound != bound:
-                raise Unasked(question)
+                raise NeedsApproval(question)
         calls = deque(at_once)
-        news = None
+        notification = None
         if bound or afterwards:
-            news = News([*chain.from_iterable(one.calls() for one in bound), *afterwards], steps=steps)
-            calls.append(partial(self.callbacks.pending.append, news))  # a C function, which cannot be interrupted
-            self._has_news = True
+            notification = Notification([*chain.from_iterable(one.calls() for one in bound), *afterwards], steps=steps)
+            calls.append(partial(self.callbacks.pending.append, notification))  # a C function: never interrupted
+            self._has_notifications = True
         seq = self.store.seq
         try:
             records = self.store.commit(appends) if appends else []
@@ -259,8 +259,8 @@ class Turns:
                 raise
             self._afterwards += (calls,)  # called when the turn ends
             raise
-        if news is not None:
-            news.records = records
+        if notification is not None:
+            notification.records = records
         self._afterwards += (calls,)
         problems = call_all(calls)
         self._afterwards.remove(calls)
@@ -270,43 +270,43 @@ class Turns:
 
     # --- after the turn ---
 
-    def _own_news(self) -> list[News] | None:
+    def _own_notifications(self) -> list[Notification] | None:
         """Return an empty list to collect this thread's callbacks in; None if it has none to run. In the turn."""
-        has_news, self._has_news = self._has_news or self.callbacks.is_interrupted, False
+        has_news, self._has_notifications = self._has_notifications or self.callbacks.is_interrupted, False
         return [] if has_news else None
 
     def question(self) -> Question | None:
         """Return the question that models have approved for this thread's pending write."""
         return self.questions.get(threading.get_ident()) if self.questions else None
 
-    def _go_on(self, error: BaseException, batch: list[News] | None, repeat: Callable[[], T]) -> T:
+    def _handle_error(self, error: BaseException, batch: list[Notification] | None, repeat: Callable[[], T]) -> T:
         """Ask the models that must approve first, and repeat the call; else run the callbacks, and raise the error."""
         try:
-            if isinstance(error, Unasked) and self.question() is None:
-                return self._answer(error.args[0], repeat)
+            if isinstance(error, NeedsApproval) and self.question() is None:
+                return self._ask_models(error.args[0], repeat)
             if batch is None and self.callbacks.is_interrupted:
                 batch = []
             if batch is not None:
-                self._tell_beside(error, batch)
+                self._deliver_with_error(error, batch)
         except BaseException as raised:
-            self._look_after(raised)
+            self._recover_models(raised)
             raise
         if batch is not None:
-            self._look_after(error)
+            self._recover_models(error)
         raise error
 
-    def _look_after(self, error: BaseException) -> None:
+    def _recover_models(self, error: BaseException) -> None:
         """Recover the models' states after an interruption of a question or a callback."""
-        if not isinstance(error, (TaskfoldError, Unasked)):
+        if not isinstance(error, (TaskfoldError, NeedsApproval)):
             self._is_unsettled = True
             with suppress(LogError, Unreadable, ListenerError):
-                self._look()
+                self._recover_turn()
 
     @in_turn
-    def _look(self) -> None:
+    def _recover_turn(self) -> None:
         """Recover from an interruption, as every turn does."""
 
-    def _answer(self, question: Question, repeat: Callable[[], T]) -> T:
+    def _ask_models(self, question: Question, repeat: Callable[[], T]) -> T:
         """Ask the models of a question for approval, and repeat the call that raised it.
 
         Raises CallbackRefused and ListenerError.
@@ -314,17 +314,17 @@ class Turns:
         Until the approved write is recorded, no other thread asks the models, or runs their callbacks.
         """
         if self.callbacks.is_mine:  # within a callback
-            return self._agreed(question, repeat)
-        batch: list[News] = []
+            return self._write_approved(question, repeat)
+        batch: list[Notification] = []
         try:
-            result = self.callbacks.hold(partial(self._agreed, question, repeat), batch)
-            self._tell(batch)
+            result = self.callbacks.hold(partial(self._write_approved, question, repeat), batch)
+            self._deliver(batch)
         except BaseException as error:
-            self._tell_beside(error, batch)
+            self._deliver_with_error(error, batch)
             raise
         return result
 
-    def _agreed(self, question: Question, repeat: Callable[[], T]) -> T:
+    def _write_approved(self, question: Question, repeat: Callable[[], T]) -> T:
         """Ask the models, and repeat the call; ask again if other threads changed the allocations meanwhile.
 
         Raises CallbackRefused.
@@ -336,8 +336,8 @@ class Turns:
             try:
                 questions[thread] = question
                 return repeat()
-            except Unasked as unasked:
-                question = unasked.args[0]
+            except NeedsApproval as needed:
+                question = needed.args[0]
             finally:
                 # No function call here, as only calls can be interrupted.
                 if thread in questions:
@@ -348,31 +348,31 @@ class Turns:
             "was asked: conditions and before_ callbacks must neither write to it nor wait for a thread that does"
         )
 
-    def _tell(self, batch: list[News]) -> None:
+    def _deliver(self, batch: list[Notification]) -> None:
         """Run the callbacks. Raises ListenerError with the exceptions, and this thread's records and steps."""
-        self.callbacks.tell(batch)
-        problems = [problem for news in batch for problem in news.problems]
+        self.callbacks.deliver(batch)
+        problems = [problem for notification in batch for problem in notification.problems]
         if problems:
-            own = [news for news in batch if news.thread == threading.get_ident()]
+            own = [notification for notification in batch if notification.thread == threading.get_ident()]
             batch.clear()
             raise ListenerError(
                 problems,
-                records=[record for news in own for record in news.records],
-                steps=[step for news in own for step in news.steps],
+                records=[record for notification in own for record in notification.records],
+                steps=[step for notification in own for step in notification.steps],
             )
 
-    def _tell_beside(self, error: BaseException, batch: list[News]) -> None:
+    def _deliver_with_error(self, error: BaseException, batch: list[Notification]) -> None:
         """Run the callbacks while an error is being raised, which gets their exceptions as notes.
 
         If the error interrupts the caller, its recorded steps are owed.
         """
         try:
-            self.callbacks.tell(batch)
+            self.callbacks.deliver(batch)
         finally:
             if not isinstance(error, TaskfoldError):
-                own = (news for news in batch if news.thread == threading.get_ident())
-                self.owed.update({id(step): step for news in own for step in news.steps})
-            add_notes(error, [problem for news in batch for problem in news.problems])
+                own = (notification for notification in batch if notification.thread == threading.get_ident())
+                self.owed.update({id(step): step for notification in own for step in notification.steps})
+            add_notes(error, [problem for notification in batch for problem in notification.problems])
 
     def _is_recorded(self, appends: Sequence[Append], after_seq: int) -> bool:
         """Tell whether an interrupted write is in the log, and in the state."""
@@ -388,5 +388,5 @@ class Turns:
         return newest is not None and (newest.index, newest.event) == (record.index, record.event)
 
 
-class Unasked(Exception):
+class NeedsApproval(Exception):
     """A write must be approved by models first; its argument is the question."""

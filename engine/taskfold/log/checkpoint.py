@@ -22,14 +22,14 @@ from taskfold.model.dialect import Dialect
 from taskfold.model.events import TaskEventUnion
 from taskfold.model.record import FORMAT, Coordinated, Decided
 
-__all__ = ["Checkpoint", "KeepsCheckpoints", "from_parts", "to_parts"]
+__all__ = ["Checkpoint", "CheckpointLog", "from_parts", "to_parts"]
 
 CHECKPOINT_FORMAT: Final = 2
 _ALLOCATIONS_PER_PART: Final = 500
 
 
 @runtime_checkable
-class KeepsCheckpoints(Protocol):
+class CheckpointLog(Protocol):
     """A log that keeps a checkpoint beside its records."""
 
     def save_checkpoint(self, parts: Iterable[bytes]) -> None:

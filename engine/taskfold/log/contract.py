@@ -19,11 +19,11 @@ from taskfold.model.record import FORMAT, Collected, Compacted, Event, LogHeader
 
 __all__ = [
     "Append",
-    "Compacts",
+    "CompactableLog",
     "EventLog",
     "Ledger",
     "Reader",
-    "Recovers",
+    "RecoverableLog",
     "SharedLog",
     "StoredLog",
     "check_header",
@@ -174,7 +174,7 @@ class StoredLog(EventLog, Protocol):
 
 
 @runtime_checkable
-class Compacts(Protocol):
+class CompactableLog(Protocol):
     """A log that can remove the records of collected allocations."""
 
     def compact(self, before_ns: int | None = None) -> int:
@@ -191,7 +191,7 @@ class Compacts(Protocol):
 
 
 @runtime_checkable
-class Recovers(Protocol):
+class RecoverableLog(Protocol):
     """A log that stays usable after a call was interrupted at any instruction."""
 
     def recover(self) -> None:
@@ -242,7 +242,7 @@ class SharedLog(EventLog, Protocol):
 
 def kept_records(log: EventLog, after_seq: int = 0) -> Iterator[Record]:
     """Yield all stored records, skipping compacted ones: enough to fold the state. O(records)."""
-    return log.read_kept(after_seq) if isinstance(log, Compacts) else log.read_all(after_seq)
+    return log.read_kept(after_seq) if isinstance(log, CompactableLog) else log.read_all(after_seq)
 
 
 class Removal(NamedTuple):

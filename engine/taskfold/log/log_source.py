@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-from taskfold.log.checkpoint import KeepsCheckpoints
+from taskfold.log.checkpoint import CheckpointLog
 from taskfold.log.contract import EventLog, kept_records
 from taskfold.log.damage import Damage, LogCheck, Scanned
 from taskfold.model.dialect import Dialect
@@ -71,7 +71,7 @@ class OpenLog:
 
     def checkpoint_parts(self) -> Iterator[bytes]:
         """Yield the parts of the checkpoint; none if there is none. Raises LogError for a damaged part."""
-        return self.log.checkpoint_parts() if isinstance(self.log, KeepsCheckpoints) else iter(())
+        return self.log.checkpoint_parts() if isinstance(self.log, CheckpointLog) else iter(())
 
     def _without_name(self, error: LogError) -> str:
         return str(error).removeprefix(self.name).lstrip(":, ")

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw
 
 from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.log.check import check_log
-from taskfold.log.contract import Append, Compacts, EventLog, Recovers
+from taskfold.log.contract import Append, CompactableLog, EventLog, RecoverableLog
 from taskfold.log.memory import MemoryLog
 from taskfold.log.registry import kind_of
 from taskfold.log.store_kind import StoreKind
@@ -327,7 +327,7 @@ class LogContract:
 
     def test_recovering_changes_nothing_where_nothing_was_interrupted(self, log: EventLog) -> None:
         """A log that can be gone on with after an interruption has nothing to do without one."""
-        if not isinstance(log, Recovers):
+        if not isinstance(log, RecoverableLog):
             pytest.skip("this log does not recover")
         _fill(log, 20)
         before = list(log.read_all())
@@ -338,7 +338,7 @@ class LogContract:
 
     def test_a_compaction_leaves_the_last_record_of_what_was_collected(self, log: EventLog) -> None:
         """A compaction leaves the last record of what was collected; whoever asks for the rest is told."""
-        if not isinstance(log, Compacts):
+        if not isinstance(log, CompactableLog):
             pytest.skip("the log cannot be compacted")
         for version in range(1, 4):
             for alloc in "abc":

@@ -105,7 +105,7 @@ class Crew:
         newest = self._cells.newest()
         if newest > self._target:
             self._target = newest
-            self._reader.look()
+            self._reader.wake_follower()
         reply = await wait_async(
             self._reader, self._reader.newest_seq, newest - 1, _PATIENCE_SECONDS, self.engine.clock
         )

@@ -81,7 +81,7 @@ class Worker(Crew):
         """Act on a frame of the owner."""
         match frame:
             case Wake():
-                self._reader.look()
+                self._reader.wake_follower()
             case OwnerReply():
                 waiting = self._replies.pop(frame.number, None)
                 if waiting is not None and not waiting.done():

@@ -14,7 +14,7 @@ from taskfold.log.entries import event_digest
 from taskfold.model.errors import UnknownAllocation
 from taskfold.model.record import LogHeader, Record
 
-__all__ = ["Ahead", "State"]
+__all__ = ["Overlay", "State"]
 
 
 class State(Protocol):
@@ -43,15 +43,15 @@ class State(Protocol):
         """Return the `event_digest` of the record with this ID; None if there is none. Raises LogError."""
 
 
-class Ahead:
+class Overlay:
     """A state after more records, over a core or another overlay. O(1) for an allocation until it is read.
 
     >>> from taskfold.live.core import Core
     >>> from taskfold.model.record import Placed
     >>> core = Core()
-    >>> ahead = Ahead(core)
-    >>> ahead.take(Record(seq=1, index=1, alloc="a", version=1, event=Placed()))
-    >>> ahead.owned("a").version, ahead.seq, core.find("a")
+    >>> overlay = Overlay(core)
+    >>> overlay.take(Record(seq=1, index=1, alloc="a", version=1, event=Placed()))
+    >>> overlay.owned("a").version, overlay.seq, core.find("a")
     (1, 1, None)
     """
 
