@@ -30,7 +30,7 @@ REPORTS = (
 )
 HEAP_POP = "heapq, pop"
 TASKS = 4
-STARTED, EXITED = inputs.Started(), inputs.Exited(exit_code=1)
+STARTED, EXITED = inputs.ProcessStarted(), inputs.Exited(exit_code=1)
 _POLICY = {"Attempts": 1_000_000, "Interval": 10**15, "Delay": 1, "Mode": "fail"}
 _GROUP = {"Name": "group", "RestartPolicy": _POLICY, "Tasks": [{"Name": f"task-{n}"} for n in range(TASKS)]}
 _JOB = {"ID": "example", "Type": "service", "TaskGroups": [_GROUP]}
@@ -50,7 +50,7 @@ class Crowd:
         self.allocs = [f"{number:08x}" for number in range(max(tasks // TASKS, 1))]
         for alloc in self.allocs:
             self.engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "group", "Job": _JOB})
-            self.engine.report(alloc, "", inputs.Placed())
+            self.engine.report(alloc, "", inputs.PlacementReceived())
         self.rng = random.Random(7)
 
     def cycles(self, count: int) -> Callable[[], None]:

@@ -51,8 +51,8 @@ def wave(engine: Engine, number: int) -> None:
     fields["Job"] = {"ID": job, "Type": "batch", "TaskGroups": [GROUP]}
     for alloc in allocs[:REPORTED]:
         engine.place({"ID": alloc, **fields})
-        engine.report(alloc, "", inputs.Placed(), id=f"{alloc}-placed")
-        engine.report(alloc, "web", inputs.Started(), id=f"{alloc}-started")
+        engine.report(alloc, "", inputs.PlacementReceived(), id=f"{alloc}-placed")
+        engine.report(alloc, "web", inputs.ProcessStarted(), id=f"{alloc}-started")
         engine.report(alloc, "web", inputs.Exited(exit_code=1), id=f"{alloc}-exited")  # it waits for its restart
         engine.update(alloc, {"ClientStatus": "lost"})
     body = Raw(msgspec.json.encode(fields))

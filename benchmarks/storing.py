@@ -29,8 +29,8 @@ from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 from benchmarks.harness import Budget, Row, Run, microseconds_each, named, seconds, take_turns
 from benchmarks.histories import write_log
 from taskfold.events import Received, Started, Terminated
-from taskfold.inputs import Exited, Placed
-from taskfold.inputs import Started as Begun
+from taskfold.inputs import Exited, PlacementReceived
+from taskfold.inputs import ProcessStarted as Begun
 from taskfold.live.arguments import Durability
 from taskfold.live.engine import Engine
 from taskfold.log.checkpoint import from_parts
@@ -240,7 +240,7 @@ def reporting(engine: Engine, reports: int) -> Callable[[], None]:
     allocs = [f"{number:08x}" for number in range(REPORTERS)]
     for alloc in allocs:
         engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "group", "Job": JOB})
-        engine.report(alloc, "", Placed())
+        engine.report(alloc, "", PlacementReceived())
 
     def report(alloc: str) -> None:
         for number in range(reports):

@@ -12,12 +12,14 @@ import msgspec
 import pytest
 
 from taskfold import Engine, replay
+from taskfold.effects import Effect
 from taskfold.events import Terminated
 from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.http.nomad.options import MAX_WAIT_NS
 from taskfold.http.nomad.stream import HEARTBEAT_SECONDS
 from taskfold.http.routes import ROUTES
 from taskfold.http.serve.limits import Limits
+from taskfold.inputs import INPUTS
 from taskfold.log.check import check_log
 from taskfold.log.seals import unsealed
 from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
@@ -113,6 +115,14 @@ def test_the_writes_that_the_page_about_serving_shows_are_taken():
 
     assert [snapshot.job_id for snapshot in engine.allocations()] == ["example"]
     assert msgspec.json.decode(shown[2], type=Write).id == "redis-2"
+
+
+def test_the_page_about_deciding_has_every_type_that_is_not_the_name_of_its_class():
+    text = (ROOT / "docs" / "deciding.md").read_text(encoding="utf-8").partition("| class | `Type` |")[2]
+    table = dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", text, re.MULTILINE))
+    kinds = [*INPUTS, *Effect.__subclasses__()]
+    types = {kind.__name__: kind.__struct_config__.tag for kind in kinds}
+    assert table == {name: tag for name, tag in types.items() if tag != name}
 
 
 def test_the_page_about_serving_names_every_endpoint():

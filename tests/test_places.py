@@ -107,7 +107,7 @@ from tools import schemas
 
 with tf.Engine.open("x.db") as engine:
     engine.place({"ID": "a"})
-    engine.report("a", "web", inputs.Placed())
+    engine.report("a", "web", inputs.PlacementReceived())
     step = engine.report("a", "web", inputs.Thawed(degrees=4))
     assert [event.message for _, event in step.events] == ["4"]
     assert inputs.Thawed in inputs.INPUTS and "Thawed" in inputs.__all__

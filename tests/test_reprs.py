@@ -26,12 +26,12 @@ def test_an_engine_shows_its_log_its_dialect_and_how_far_it_is(engine, tmp_path)
 
 
 def test_a_view_shows_its_index_and_whether_it_can_be_read_still(engine):
-    view = engine.allocations()
-    assert repr(view) == "<View of 2 allocations at index 3>"
+    listing = engine.allocations()
+    assert repr(listing) == "<Listing of 2 allocations at index 3>"
 
-    list(view)
+    list(listing)
 
-    assert repr(view) == "<View of 2 allocations at index 3, read or closed>"
+    assert repr(listing) == "<Listing of 2 allocations at index 3, read or closed>"
 
 
 def test_a_replay_shows_its_sources_its_dialect_and_its_point(tmp_path):

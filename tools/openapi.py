@@ -19,7 +19,7 @@ from taskfold.http.nomad.event_texts import TOPIC
 from taskfold.http.nomad.stream import AHEAD, GONE, SLOW
 from taskfold.http.own import openapi
 from taskfold.http.routes import ROUTES
-from taskfold.http.routing import Body, Route
+from taskfold.http.routing import AnswerBody, Route
 from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
 from taskfold.nomad.importing.writes import WRITE_TYPES
 from tools.schemas import (
@@ -68,11 +68,11 @@ _REASONS: Final = {
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
     501: "This server takes no jobs.",
 }
-_PREFIXES: Final = {"Results": "Event"}
+_PREFIXES: Final = {"LineResults": "Event"}
 """What stands before the names of the definitions below a struct: some events have the name of a part of a job."""
 
-_COMMON: Final[dict[int, Body]] = dict.fromkeys((403, 405, 414), "text")
-_REGIONAL: Final[dict[int, Body]] = dict.fromkeys((400, 429, 500), "text")
+_COMMON: Final[dict[int, AnswerBody]] = dict.fromkeys((403, 405, 414), "text")
+_REGIONAL: Final[dict[int, AnswerBody]] = dict.fromkeys((400, 429, 500), "text")
 
 
 def document(dialect: str | Dialect = NEWEST_DIALECT, routes: Mapping[str, Route] = ROUTES) -> Schema:
@@ -145,7 +145,7 @@ def _responses(route: Route) -> Schema:
     return responses
 
 
-def _content(body: Body) -> Schema:
+def _content(body: AnswerBody) -> Schema:
     """Return the content of an answer of a row."""
     content: Schema = {}
     for each in _parts(body):
@@ -159,7 +159,7 @@ def _content(body: Body) -> Schema:
     return content
 
 
-def _parts(body: Body) -> tuple[str | type[Struct], ...]:
+def _parts(body: AnswerBody) -> tuple[str | type[Struct], ...]:
     return body if isinstance(body, tuple) else (body,)
 
 

@@ -25,7 +25,7 @@ _NAMES = {
     "live.core": "Core",
     "live.engine": "Engine",
     "live.retention": "Retention",
-    "live.store": "View",
+    "live.store": "Listing",
     "log": "MemoryLog NdjsonLog",
     "log.contract": "Append EventLog",
     "model.clock": "Clock ManualClock SystemClock",
@@ -44,10 +44,10 @@ _NAMES = {
     "nomad.importing.observation": "Observation observation_from_json",
     "nomad.snapshot": "Snapshot",
     "sources.diff": "Difference diff",
-    "sources.history": "Entry history",
-    "sources.ingest": "Ingested ingest",
+    "sources.history": "HistoryEntry history",
+    "sources.ingest": "Ingestion ingest",
     "sources.replay": "At Replay parse_at replay",
-    "sources.verify": "Divergence Report verify",
+    "sources.verify": "Divergence Verification verify",
 }
 """Which module has which public names."""
 _MODULES = ("effects", "errors", "events", "http", "inputs", "log", "nomad", "testing")

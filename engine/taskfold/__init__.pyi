@@ -24,7 +24,7 @@ from taskfold.fold.task import evolve as evolve
 from taskfold.live.core import Core as Core
 from taskfold.live.engine import Engine as Engine
 from taskfold.live.retention import Retention as Retention
-from taskfold.live.store import View as View
+from taskfold.live.store import Listing as Listing
 from taskfold.log import MemoryLog as MemoryLog
 from taskfold.log import NdjsonLog as NdjsonLog
 from taskfold.log.contract import Append as Append
@@ -75,16 +75,16 @@ from taskfold.nomad.messages import display_message as display_message
 from taskfold.nomad.snapshot import Snapshot as Snapshot
 from taskfold.sources.diff import Difference as Difference
 from taskfold.sources.diff import diff as diff
-from taskfold.sources.history import Entry as Entry
+from taskfold.sources.history import HistoryEntry as HistoryEntry
 from taskfold.sources.history import history as history
-from taskfold.sources.ingest import Ingested as Ingested
+from taskfold.sources.ingest import Ingestion as Ingestion
 from taskfold.sources.ingest import ingest as ingest
 from taskfold.sources.replay import At as At
 from taskfold.sources.replay import Replay as Replay
 from taskfold.sources.replay import parse_at as parse_at
 from taskfold.sources.replay import replay as replay
 from taskfold.sources.verify import Divergence as Divergence
-from taskfold.sources.verify import Report as Report
+from taskfold.sources.verify import Verification as Verification
 from taskfold.sources.verify import verify as verify
 
 __version__: str

@@ -23,9 +23,9 @@ def live(engine, first, count):
         alloc = f"a{number:05}"
         job = {"ID": f"job{number // 10}", "Type": "service", "TaskGroups": [GROUP]}
         engine.place({"ID": alloc, "JobID": job["ID"], "NodeID": f"n{number % 7}", "TaskGroup": "g", "Job": job})
-        engine.report(alloc, "", inputs.Placed(), id=f"{alloc}-placed")
+        engine.report(alloc, "", inputs.PlacementReceived(), id=f"{alloc}-placed")
         for task in ("web", "db"):
-            engine.report(alloc, task, inputs.Started())
+            engine.report(alloc, task, inputs.ProcessStarted())
         engine.report(alloc, "web", inputs.Exited(exit_code=1))
         note = events.Driver(driver_message=f"note of {alloc}")
         engine.append([Write(alloc=alloc, task="db", event=note)] * 20)

@@ -19,7 +19,7 @@ from taskfold import Engine, Fold, ManualClock, inputs
 from taskfold import events as ev
 from taskfold.decision.group import Group, TaskPlan
 from taskfold.decision.rules import RULES, decide, due_of, owed
-from taskfold.effects import Collect, KillTask, SignalTask, StartTask, Step
+from taskfold.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step
 from taskfold.errors import (
     DecodeError,
     InputRefused,
@@ -83,7 +83,7 @@ def test_an_input_that_does_not_fit_changes_nothing_and_says_so(kind, where, dia
         assert (step.writes, step.timers) == ((), ())
         assert [task for task, _ in step.notes] == ["web"]
         # Of what comes too late, only a start leaves something to do.
-        assert names(step, KillTask) == (["web"] if kind is inputs.Started and where == "dead" else [])
+        assert names(step, KillTask) == (["web"] if kind is inputs.ProcessStarted and where == "dead" else [])
 
 
 def test_every_input_has_its_place():
@@ -142,7 +142,7 @@ def test_a_lost_allocation_is_what_its_client_says_again():
 def test_what_was_unknown_and_is_lost_is_listed_with_both():
     story = Story("web")
     story.run("web")
-    for said in (inputs.Disconnected(), inputs.NodeLost(), inputs.Reconnected()):
+    for said in (inputs.NodeDisconnected(), inputs.NodeLost(), inputs.NodeReconnected()):
         story.say(said)
 
     body = json.loads(story.engine.snapshot("a").to_json())
@@ -152,13 +152,13 @@ def test_what_was_unknown_and_is_lost_is_listed_with_both():
 def test_a_disconnected_allocation_reconnects():
     story = Story("web")
     story.run("web")
-    story.say(inputs.Disconnected())
+    story.say(inputs.NodeDisconnected())
     body = json.loads(story.engine.snapshot("a").to_json())
     assert body["ClientStatus"] == "unknown"
     assert body["ClientDescription"] == "alloc is unknown since its node is disconnected"
     assert list(body["AllocStates"][0]) == ["Field", "Time", "Value"]
 
-    story.say(inputs.Reconnected())
+    story.say(inputs.NodeReconnected())
 
     body = json.loads(story.engine.snapshot("a").to_json())
     assert (body["ClientStatus"], body["ClientDescription"]) == ("running", "Tasks are running")
@@ -173,7 +173,7 @@ def test_who_is_not_at_fault_is_not_said_to_be_unhealthy(ran_ns, is_at_fault):
     story.run("first", "side")
     story.say(inputs.Exited(exit_code=0), "first")
     story.clock.advance(7 * SECOND)
-    story.say(inputs.Started(), "web")
+    story.say(inputs.ProcessStarted(), "web")
     story.clock.advance(ran_ns)
 
     step = story.say(inputs.HealthFailed())
@@ -206,7 +206,7 @@ def test_a_wish_to_migrate_leaves_the_other_wishes():
 def test_the_first_report_of_a_client_tells_the_network_unless_it_is_known(status):
     engine = Engine(dialect=NEW)
     engine.place({"ID": "a", "NetworkStatus": status, "TaskGroup": "group", "Job": job("web", "db")})
-    engine.report("a", "", inputs.Placed())
+    engine.report("a", "", inputs.PlacementReceived())
 
     body = json.loads(engine.snapshot("a").to_json())
     assert body["NetworkStatus"] == (status or {"Address": "", "DNS": None, "InterfaceName": ""})
@@ -247,13 +247,13 @@ def test_what_is_to_be_stopped_before_its_client_has_it_is_received_and_dead(way
     story = stopped_before_it_is_placed(way, dialect)
     tasks = ("first", "last", "web")
 
-    step = story.say(inputs.Placed(), *(tasks if is_each else ()))
+    step = story.say(inputs.PlacementReceived(), *(tasks if is_each else ()))
 
     assert [(story.state(task).state, story.state(task).failed) for task in tasks] == [("dead", False)] * 3
     assert {tuple(story.types(task)) for task in tasks} == {tuple(ENDED_TYPES[dialect])}
     assert story.engine.snapshot("a").client_status == "complete"
-    assert (step.outcome, step.effects, story.engine.restore()) == ("decided", (Collect(),), [])
-    assert story.say(inputs.Placed()).outcome == "repeated"
+    assert (step.outcome, step.effects, story.engine.restore()) == ("decided", (ReleaseResources(),), [])
+    assert story.say(inputs.PlacementReceived()).outcome == "repeated"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -262,8 +262,8 @@ def test_what_is_placed_to_be_stopped_is_received_and_dead(dialect):
     engine.place({"ID": "a", "DesiredStatus": "stop", "TaskGroup": "group", "Job": job("web")})
     engine.place({"ID": "b", "DesiredStatus": "stop"})
 
-    engine.report("a", "", inputs.Placed())
-    engine.report("b", "web", inputs.Placed())
+    engine.report("a", "", inputs.PlacementReceived())
+    engine.report("b", "web", inputs.PlacementReceived())
 
     assert [engine.snapshot(alloc).client_status for alloc in "ab"] == ["complete", "complete"]
 
@@ -273,7 +273,7 @@ WAYS_TO_HEAR: list[tuple[str, Input]] = [
     ("", inputs.Restored()),
     ("", inputs.StopRequested()),
     ("", inputs.ServerContacted()),
-    ("", inputs.Reconnected()),
+    ("", inputs.NodeReconnected()),
 ]
 
 
@@ -308,7 +308,7 @@ def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_sto
 
     step = story.say(inputs.Restored(reattached=False), "web")
 
-    assert step.effects == (Collect(),)
+    assert step.effects == (ReleaseResources(),)
     assert story.state("web").state == "dead"
     assert story.types("web")[-1] == ("Killed" if dialect != NEW else "Killing")
 
@@ -317,11 +317,11 @@ def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation():
     engine = Engine(dialect=NEW, seed=1)
     engine.place({"ID": "a"})
     for task in ("web", "db"):
-        engine.report("a", task, inputs.Placed())
-        engine.report("a", task, inputs.Started())
+        engine.report("a", task, inputs.PlacementReceived())
+        engine.report("a", task, inputs.ProcessStarted())
     engine.report("a", "web", inputs.SetupFailed())
-    engine.report("a", "more", inputs.Placed())
-    engine.report("a", "more", inputs.Started())
+    engine.report("a", "more", inputs.PlacementReceived())
+    engine.report("a", "more", inputs.ProcessStarted())
 
     step = engine.report("a", "", inputs.StopRequested())
 
@@ -370,9 +370,11 @@ SAID: list[st.SearchStrategy[Input]] = [
         ]
     ),
     # What happens most.
-    st.just(inputs.Started()),
+    st.just(inputs.ProcessStarted()),
     st.builds(inputs.Exited, exit_code=st.sampled_from([0, 1, None]), signal=st.sampled_from([0, 9])),
-    st.sampled_from([kind() for kind in sorted(OF_ALLOCATION | {inputs.Placed, inputs.SetupFailed}, key=str)]),
+    st.sampled_from(
+        [kind() for kind in sorted(OF_ALLOCATION | {inputs.PlacementReceived, inputs.SetupFailed}, key=str)]
+    ),
 ]
 
 GROUPS = {
@@ -410,7 +412,7 @@ def began(dialect: str, group: str) -> tuple[Engine, ManualClock]:
         | ({} if found is None else {"Job": found | {"JobModifyIndex": 7}})
     )
     for task in ("",) if found is not None else tasks:
-        engine.report("a", task, inputs.Placed())
+        engine.report("a", task, inputs.PlacementReceived())
     return engine, clock
 
 
@@ -476,8 +478,12 @@ def test_a_process_that_begins_again_goes_on_where_the_log_ends(case):
     again = Engine(log, clock=clock, seed=5)
 
     assert again.store.read("a") == engine.store.read("a")
-    owed_now = {(type(e), e.task) for step in again.restore() for e in step.effects if not isinstance(e, Collect)}
-    due_then = {(type(e), e.task) for step in again.due(2**62) for e in step.effects if not isinstance(e, Collect)}
+    owed_now = {
+        (type(e), e.task) for step in again.restore() for e in step.effects if not isinstance(e, ReleaseResources)
+    }
+    due_then = {
+        (type(e), e.task) for step in again.due(2**62) for e in step.effects if not isinstance(e, ReleaseResources)
+    }
     for name, task in again.store.read("a").tasks.items():
         waits = task.state == "pending" and task.memory is not None and task.memory.start_at_ns is not None
         if waits and not task.memory.killed:
@@ -542,7 +548,7 @@ def test_all_that_is_wrong_with_the_policies_is_told_at_once():
     story = Story(bad, "db", policy={"Attempts": 0, "Interval": 60 * SECOND, "Mode": "delay"})
 
     with pytest.raises(PolicyRefused) as refused:
-        story.say(inputs.Placed())
+        story.say(inputs.PlacementReceived())
 
     assert refused.value.problems == [
         "task 'web': Unsupported restart mode: \"nope\"",
@@ -566,7 +572,7 @@ def test_a_job_that_cannot_be_read_is_told(fields, why):
 
     def place_and_report() -> None:
         engine.place({"ID": "a", "TaskGroup": "group"} | fields)
-        engine.report("a", "", inputs.Placed())
+        engine.report("a", "", inputs.PlacementReceived())
 
     with pytest.raises(DecodeError, match=why):
         place_and_report()
@@ -577,13 +583,13 @@ def test_a_type_of_job_without_a_default_has_to_name_its_policy():
     engine.place({"ID": "a", "Job": {"Type": "sysbatch", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "web"}]}]}})
 
     with pytest.raises(PolicyRefused, match="a job of type 'sysbatch' has no default"):
-        engine.report("a", "", inputs.Placed())
+        engine.report("a", "", inputs.PlacementReceived())
 
 
 @pytest.mark.parametrize(("dialect", "attempts"), [(OLD, 9), (NEW, 2)])
 def test_a_policy_that_is_updated_in_place_holds_at_once_only_in_the_old_client(dialect, attempts):
     story = Story("web", dialect=dialect)
-    story.say(inputs.Placed())
+    story.say(inputs.PlacementReceived())
     story.engine.update("a", {"Job": job("web", policy=POLICY | {"Attempts": 9})})
 
     assert story.engine.group("a").plan("web").policy.attempts == attempts
@@ -625,7 +631,7 @@ def test_a_task_has_a_policy_of_its_own_only_where_nomad_knows_that(dialect, att
 
 
 def test_a_task_of_a_name_that_the_job_has_not_is_refused():
-    for said in (inputs.Placed(), inputs.Started(), inputs.KillRequested()):
+    for said in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.KillRequested()):
         with pytest.raises(UnknownTask, match="the group has no task 'typo'; it has 'web'"):
             Story("web").say(said, "typo")
 
@@ -634,7 +640,7 @@ def test_what_is_taken_for_a_task_where_no_job_tells_them_is_told_once():
     engine = Engine(dialect=NEW)
     engine.place({"ID": "a"})
 
-    notes = [engine.report("a", "web", said).notes for said in (inputs.Placed(), inputs.Started())]
+    notes = [engine.report("a", "web", said).notes for said in (inputs.PlacementReceived(), inputs.ProcessStarted())]
 
     assert notes == [
         (("web", "no job tells the tasks of the allocation: this one is taken as a service with the default policy"),),
@@ -673,7 +679,7 @@ def main_and_sidecar(dialect: str = NEW) -> Story:
     policy = POLICY | {"Attempts": 0}
     story = Story(hooked("side", "prestart", sidecar=True), "main", dialect=dialect, policy=policy, Type="batch")
     story.run("side")
-    story.say(inputs.Started(), "main")
+    story.say(inputs.ProcessStarted(), "main")
     return story
 
 
@@ -737,7 +743,7 @@ OLD_DOOMS = [("0.5.0", False), (OLD, False), (OLD, True)]
 def test_a_task_that_was_started_when_its_group_ended_is_killed_as_any_other(dialect, is_leader):
     story, doom = starting(dialect, is_leader=is_leader)
 
-    started = story.say(inputs.Started(), "good")
+    started = story.say(inputs.ProcessStarted(), "good")
     story.say(inputs.Exited(exit_code=None), "good")
 
     event = "Leader Task Dead" if is_leader else "Sibling Task Failed"
@@ -755,7 +761,7 @@ def test_a_task_whose_start_was_given_up_when_its_group_ended_is_dead_with_that_
 
     assert story.types("good") == ["Leader Task Dead" if is_leader else "Sibling Task Failed"]
     assert story.state("good").state == "dead"
-    assert step.effects == (Collect(),)
+    assert step.effects == (ReleaseResources(),)
 
 
 @pytest.mark.parametrize("said", [inputs.StartFailed(recoverable=True), inputs.DownloadFailed()])
@@ -765,4 +771,4 @@ def test_a_start_that_fails_when_its_group_has_ended_is_not_tried_again(said):
     step = story.say(said, "good")
 
     assert story.types("good")[1:] == ["Sibling Task Failed"]
-    assert step.effects == (Collect(),)
+    assert step.effects == (ReleaseResources(),)

@@ -17,9 +17,9 @@ from support.recordings import vector
 from taskfold.decision.restart import (
     REQUESTED,
     VERDICTS,
-    Failure,
     Hook,
-    Result,
+    SimulatedFailure,
+    TaskEnd,
     Tracker,
     UsedUp,
     Verdict,
@@ -60,7 +60,7 @@ def dialects_of(labels: list[str]) -> list[str]:
 
 def decide(
     policy: RestartPolicy,
-    result: Result,
+    result: TaskEnd,
     *,
     dialect: str,
     tracker: Tracker = Tracker(0),  # noqa: B008 - immutable
@@ -88,12 +88,12 @@ def policy_of(fields: dict[str, Any]) -> RestartPolicy:
     )
 
 
-def result_of(told: dict[str, Any]) -> Result:
+def result_of(told: dict[str, Any]) -> TaskEnd:
     """Return the input of a step; one of several parts has what each part says."""
     fields: dict[str, Any] = {}
     for part in told["of"] if told["kind"] == "all" else [told]:
         fields |= FIELDS_OF[part["kind"]](part)
-    return Result(**fields)
+    return TaskEnd(**fields)
 
 
 FIELDS_OF: dict[str, Any] = {
@@ -219,8 +219,8 @@ POLICY = RestartPolicy(attempts=1, interval_ns=60 * SECOND_NS, delay_ns=SECOND_N
 DELAY = RestartPolicy(attempts=1, interval_ns=60 * SECOND_NS, delay_ns=SECOND_NS, mode="delay")
 NONE = RestartPolicy(attempts=0, interval_ns=60 * SECOND_NS, delay_ns=SECOND_NS, mode="fail")
 END_NS = 60 * SECOND_NS
-FAILED, WELL = Result(exit_code=1), Result(exit_code=0)
-ASKED, UNHEALTHY = Result(restart="asked"), Result(restart="failed")
+FAILED, WELL = TaskEnd(exit_code=1), TaskEnd(exit_code=0)
+ASKED, UNHEALTHY = TaskEnd(restart="asked"), TaskEnd(restart="failed")
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ class Row:
 
     name: str
     policy: RestartPolicy
-    result: Result
+    result: TaskEnd
     new: Told
     old: Told | None = None
     count: int = 0
@@ -250,8 +250,8 @@ class Row:
 
 WITHIN = Told("Restarting", WITHIN_POLICY, 1)
 ROWS = [
-    Row("1 killed", POLICY, Result(killed=True), Told("Killed", "", 1), only_new=True, count=1, now_ns=END_NS + 1),
-    Row("1 killed before all else", NONE, Result(killed=True, restart="asked"), Told("Killed", "", 0), only_new=True),
+    Row("1 killed", POLICY, TaskEnd(killed=True), Told("Killed", "", 1), only_new=True, count=1, now_ns=END_NS + 1),
+    Row("1 killed before all else", NONE, TaskEnd(killed=True, restart="asked"), Told("Killed", "", 0), only_new=True),
     Row("2 asked for, in the next window", POLICY, ASKED, Told("Restarting", "", 1), count=1, now_ns=END_NS + 1),
     Row("2 asked for, without attempts", NONE, ASKED, Told("Restarting", "", 0)),
     Row("2 asked for since it failed counts", POLICY, UNHEALTHY, WITHIN, only_new=True),
@@ -275,25 +275,25 @@ ROWS = [
         count=7,
         now_ns=END_NS + 1,
     ),
-    Row("5 start failed for good", POLICY, Result(start_failed=True), Told("Not Restarting", UNRECOVERABLE, 1)),
-    Row("5 start failed for now", POLICY, Result(start_failed=True, recoverable=True), WITHIN),
+    Row("5 start failed for good", POLICY, TaskEnd(start_failed=True), Told("Not Restarting", UNRECOVERABLE, 1)),
+    Row("5 start failed for now", POLICY, TaskEnd(start_failed=True, recoverable=True), WITHIN),
     Row("6 well, may end", POLICY, WELL, Told("Terminated", SUCCEEDED, 1), after_success=False),
     Row("6 well, used up", POLICY, WELL, Told("Terminated", SUCCEEDED, 2), count=1, after_success=False),
     Row("6 well, should go on", POLICY, WELL, WITHIN),
-    Row("6 a signal is no success", POLICY, Result(exit_code=0, signal=9), WITHIN, after_success=False),
-    Row("6 an error is no success", POLICY, Result(exit_code=0, error="lost"), WITHIN, after_success=False),
+    Row("6 a signal is no success", POLICY, TaskEnd(exit_code=0, signal=9), WITHIN, after_success=False),
+    Row("6 an error is no success", POLICY, TaskEnd(exit_code=0, error="lost"), WITHIN, after_success=False),
     Row("7 used up, mode fail", POLICY, FAILED, Told("Not Restarting", POLICY.exceeded, 2), count=1),
     Row("7 used up, mode delay", DELAY, FAILED, Told("Restarting", DELAYED, 2), count=1, now_ns=SECOND_NS),
     Row(
         "7 used up, start failed for now",
         DELAY,
-        Result(start_failed=True, recoverable=True),
+        TaskEnd(start_failed=True, recoverable=True),
         Told("Restarting", DELAYED, 2),
         count=1,
     ),
     Row("8 within the policy", DELAY, FAILED, WITHIN),
     # There is always an input here; an exit without a result is a failure.
-    Row("9 no exit result", POLICY, Result(), WITHIN, only_new=True, after_success=False),
+    Row("9 no exit result", POLICY, TaskEnd(), WITHIN, only_new=True, after_success=False),
 ]
 
 
@@ -377,7 +377,7 @@ def policies(draw: st.DrawFn, mode: str | None = None) -> RestartPolicy:
 
 
 results = st.builds(
-    Result,
+    TaskEnd,
     exit_code=st.none() | st.integers(0, 2),
     signal=st.sampled_from([0, 9]),
     error=st.sampled_from(["", "lost"]),
@@ -391,11 +391,11 @@ dialects = st.sampled_from(list(DIALECTS))
 seeds = st.integers(0, 2**32)
 
 
-def timeline(policy: RestartPolicy, runs_ns: list[int], dialect: str, seed: int) -> list[Failure]:
+def timeline(policy: RestartPolicy, runs_ns: list[int], dialect: str, seed: int) -> list[SimulatedFailure]:
     return simulate(policy, runs_ns, rng=random.Random(seed), dialect=dialect)
 
 
-def restarts_by_window(steps: list[Failure]) -> list[int]:
+def restarts_by_window(steps: list[SimulatedFailure]) -> list[int]:
     """Return how many restarts within the policy each window had, the first of them first."""
     found: dict[int, int] = {0: 0}
     for step in steps:
@@ -491,7 +491,7 @@ def test_a_window_is_over_strictly_after_its_interval(policy: RestartPolicy, tra
 )
 def test_the_same_question_has_the_same_answer(
     policy: RestartPolicy,
-    result: Result,
+    result: TaskEnd,
     tracker: Tracker,
     after_success: bool,
     now_ns: int,
@@ -538,7 +538,7 @@ def names(policy: RestartPolicy, run_ns: int, dialect: str) -> list[str]:
     return [advice.name for advice in advice_on(policy, run_ns=run_ns, dialect=dialect)]
 
 
-def is_used_up(steps: list[Failure], policy: RestartPolicy) -> bool:
+def is_used_up(steps: list[SimulatedFailure], policy: RestartPolicy) -> bool:
     return any(step.verdict.tracker.count > policy.attempts for step in steps)
 
 

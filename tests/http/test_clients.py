@@ -119,8 +119,8 @@ def test_python_nomad_stops_an_allocation_where_nomad_can(version, tmp_path):
     log = tmp_path / "log.jsonl"
     with Engine.open(log, dialect=version) as engine:
         engine.place({"ID": ABSENT, "JobID": "example"})
-        engine.report(ABSENT, "web", inputs.Placed())
-        engine.report(ABSENT, "web", inputs.Started())
+        engine.report(ABSENT, "web", inputs.PlacementReceived())
+        engine.report(ABSENT, "web", inputs.ProcessStarted())
     with served(log) as (_, url):
         host, port = url.removeprefix("http://").split(":")
         client = nomad.Nomad(host=host, port=int(port), timeout=20)

@@ -46,7 +46,7 @@ def test_restarts_are_answered_as_recorded() -> None:
         for task in ("main", "other"):
             if types(app, task)[-1] == "Restart Signaled":
                 app.engine.report(ALLOC, task, inputs.Exited(exit_code=130, signal=2))
-                app.engine.report(ALLOC, task, inputs.Started())
+                app.engine.report(ALLOC, task, inputs.ProcessStarted())
 
     again = ["Restart Signaled", "Terminated", "Restarting", "Started"]
     assert types(app, "main") == ["Received", "Started", *again, *again]

@@ -13,7 +13,7 @@ from support.asgi import Call, ask
 from taskfold import Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App
-from taskfold.live.store import View
+from taskfold.live.store import Listing
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 OK = {"message": "ok", "ok": True}
@@ -111,13 +111,13 @@ def test_a_defect_amid_an_answer_is_logged_and_leaves_it_without_an_end(monkeypa
     app = app_of()
     for number in range(60):
         app.engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000"})
-    states = View.states_unless
+    states = Listing.states_unless
 
-    def fails_late(view, made):
-        yield from islice(states(view, made), 40)
+    def fails_late(listing, made):
+        yield from islice(states(listing, made), 40)
         raise ZeroDivisionError
 
-    monkeypatch.setattr(View, "states_unless", fails_late)
+    monkeypatch.setattr(Listing, "states_unless", fails_late)
 
     async def story():
         call = Call(app, "GET /v1/allocations")

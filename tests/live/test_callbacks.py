@@ -44,9 +44,9 @@ def engine() -> Engine:
     engine = Engine(dialect="1.1.2", clock=ManualClock(SECOND), seed=1)
     for alloc in "ab":
         engine.place({"ID": alloc, "TaskGroup": "group", "Job": JOB})
-        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "", inputs.PlacementReceived())
     for task in ("web", "db"):
-        engine.report("a", task, inputs.Started())
+        engine.report("a", task, inputs.ProcessStarted())
     return engine
 
 
@@ -101,7 +101,7 @@ def others_calls(engine: Engine) -> dict[str, Callable[[], object]]:
         "append": lambda: engine.append([Write(alloc="b", task="db", event=ev.Received())]),
         "update": lambda: engine.update("a", {"NodeID": "n"}),
         "place": lambda: engine.place({"ID": "c"}),
-        "report": lambda: engine.report("b", "web", inputs.Started()),
+        "report": lambda: engine.report("b", "web", inputs.ProcessStarted()),
         "due": engine.due,
         "bind": lambda: engine.bind("b", "web", object.__new__(Heard)),
         "unbind": lambda: engine.unbind("b", "web"),
@@ -359,9 +359,9 @@ def test_what_a_model_agreed_to_is_what_is_recorded() -> None:
 
     engine = Engine(dialect="1.1.2")
     engine.place({"ID": "a", "TaskGroup": "group", "Job": JOB})
-    engine.report("a", "", inputs.Placed())
+    engine.report("a", "", inputs.PlacementReceived())
     engine.bind("a", "web", Careful())
-    engine.report("a", "web", inputs.Started())
+    engine.report("a", "web", inputs.ProcessStarted())
     engine.report("a", "web", inputs.Exited(exit_code=1))
     engine.record("a", "web", ev.Started())
     recorded = [record.event for record in engine.history("a", "web")]
@@ -373,7 +373,7 @@ def test_what_a_model_agreed_to_is_what_is_recorded() -> None:
 def test_what_is_due_and_refused_by_a_model_is_given_up_and_told_and_keeps_nobody_else(
     engine: Engine, *, is_refused: bool
 ) -> None:
-    engine.report_all("b", [(task, inputs.Started()) for task in ("web", "db")])
+    engine.report_all("b", [(task, inputs.ProcessStarted()) for task in ("web", "db")])
     for alloc in "ab":
         engine.report(alloc, "web", inputs.Exited(exit_code=1))
     engine.clock.advance(60 * SECOND)  # type: ignore[attr-defined]  # a manual one
@@ -549,11 +549,11 @@ def test_on_an_event_loop_a_callback_may_wait_for_a_thread_and_every_step_comes_
         def listen(step: Step) -> None:
             told.append(step)
             if len(told) == 1:
-                in_thread(lambda: engine.report("a", "web", inputs.Started()))
+                in_thread(lambda: engine.report("a", "web", inputs.ProcessStarted()))
 
         engine.on_step(listen)
         task = asyncio.create_task(collect())
-        await asyncio.to_thread(engine.report, "a", "", inputs.Placed())
+        await asyncio.to_thread(engine.report, "a", "", inputs.PlacementReceived())
         engine.report("a", "web", SIGNAL)
         while len(heard) < 3:
             await asyncio.sleep(0.002)

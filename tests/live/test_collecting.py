@@ -47,8 +47,8 @@ def end(engine, alloc, exit_code):
     group = {"Name": "g", "RestartPolicy": policy, "Tasks": [{"Name": "web"}]}
     job = {"ID": "job", "Type": "batch", "TaskGroups": [group]}
     engine.place({"ID": alloc, "JobID": "job", "TaskGroup": "g", "Job": job, "NodeID": "n"})
-    engine.report(alloc, "web", inputs.Placed())
-    engine.report(alloc, "web", inputs.Started())
+    engine.report(alloc, "web", inputs.PlacementReceived())
+    engine.report(alloc, "web", inputs.ProcessStarted())
     if exit_code is not None:
         engine.report(alloc, "web", inputs.Exited(exit_code=exit_code))
 
@@ -216,7 +216,7 @@ def test_timers_and_models_of_what_was_collected_are_let_go_of(engine):
         state = ""
 
     engine.place({"ID": "d", "JobID": "job"})
-    for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+    for said in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
         engine.report("d", "web", said)
     engine.update("d", {"ClientStatus": "lost"})
     assert engine.next_due() is not None

@@ -17,8 +17,8 @@ from taskfold.model.record import Write
 SECOND = 1_000_000_000
 ALLOCS = "a", "b"
 INPUTS: list[Input] = [
-    inputs.Placed(),
-    inputs.Started(),
+    inputs.PlacementReceived(),
+    inputs.ProcessStarted(),
     inputs.Exited(exit_code=0),
     inputs.Exited(exit_code=1),
     inputs.KillRequested(),
@@ -91,7 +91,7 @@ def test_what_is_refused_changes_nothing() -> None:
     with pytest.raises(IllegalEvent):
         core.record("a", "web", events.Started(), time_ns=SECOND)
     with pytest.raises(UnknownAllocation):
-        core.report("b", "web", inputs.Started(), now_ns=SECOND, rng=random.Random(1))
+        core.report("b", "web", inputs.ProcessStarted(), now_ns=SECOND, rng=random.Random(1))
     with pytest.raises(IdConflict):
         core.record("a", "web", events.Terminated(), time_ns=SECOND, id="once")
 
@@ -101,10 +101,10 @@ def test_what_is_refused_changes_nothing() -> None:
 def test_a_repeat_is_known_by_its_id_also_in_a_core_that_took_in_the_records() -> None:
     core, again, rng = Core("1.1.2"), Core("1.1.2"), random.Random(1)
     core.place(allocation("a"), time_ns=SECOND)
-    core.report("a", "web", inputs.Started(), now_ns=SECOND, rng=rng, id="s-1")
+    core.report("a", "web", inputs.ProcessStarted(), now_ns=SECOND, rng=rng, id="s-1")
     again.apply(core.ready())
 
-    step = again.report("a", "web", inputs.Started(), now_ns=SECOND, rng=rng, id="s-1")
+    step = again.report("a", "web", inputs.ProcessStarted(), now_ns=SECOND, rng=rng, id="s-1")
 
     assert (step.outcome, again.ready()) == ("repeated", [])
 
@@ -130,7 +130,7 @@ def test_a_core_has_no_say_in_time_or_chance() -> None:
     for _ in range(2):
         core, rng = Core("1.1.2"), random.Random(7)
         core.place(allocation("a"), time_ns=SECOND)
-        for one in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+        for one in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
             step = core.report("a", "web", one, now_ns=SECOND, rng=rng)
         steps.append((step, core.ready()))
     assert steps[0] == steps[1]

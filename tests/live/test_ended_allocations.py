@@ -96,7 +96,7 @@ def inputs_of(dialect: str, names: list[str]) -> Iterator[tuple[Input, str]]:
         kind = type(said)
         if kind in NEW_CLIENT_ONLY and not dialect_of(dialect).has_new_client:
             continue
-        if kind in OF_ALLOCATION | OF_EITHER and not (kind is inputs.Placed and "typo" in names):
+        if kind in OF_ALLOCATION | OF_EITHER and not (kind is inputs.PlacementReceived and "typo" in names):
             yield said, ""
         if kind not in OF_ALLOCATION:
             yield from ((said, name) for name in names)
@@ -187,12 +187,16 @@ def unended(found: Decision) -> set[str]:
 def test_a_task_of_a_name_that_nobody_knows_begins_in_no_allocation_that_was_stopped(dialect):
     engine = Engine(dialect=dialect)
     engine.place({"ID": "a"})
-    for task, said in (("web", inputs.Placed()), ("web", inputs.Started()), ("", inputs.StopRequested())):
+    for task, said in (
+        ("web", inputs.PlacementReceived()),
+        ("web", inputs.ProcessStarted()),
+        ("", inputs.StopRequested()),
+    ):
         engine.report("a", task, said)
     engine.report("a", "web", inputs.Exited(exit_code=None))
     before = engine.store.read("a")
 
-    step = engine.report("a", "typo", inputs.Placed())
+    step = engine.report("a", "typo", inputs.PlacementReceived())
 
     assert (step.outcome, step.writes, step.effects, step.timers) == ("late", (), (), ())
     assert step.notes == (("typo", "the allocation has ended, or is to be stopped: nothing new begins in it"),)
@@ -204,12 +208,12 @@ def test_a_task_of_a_name_that_nobody_knows_begins_in_no_allocation_that_was_sto
 def test_a_process_that_nobody_knew_of_in_an_allocation_that_was_stopped_is_to_end(dialect):
     engine = Engine(dialect=dialect, seed=1)
     engine.place({"ID": "a"})
-    engine.report("a", "web", inputs.Placed())
-    engine.report("a", "web", inputs.Started())
+    engine.report("a", "web", inputs.PlacementReceived())
+    engine.report("a", "web", inputs.ProcessStarted())
     engine.report("a", "web", inputs.Exited(exit_code=1))  # so that there is a timer
     engine.report("a", "", inputs.StopRequested())
 
-    step = engine.report("a", "typo", inputs.Started())
+    step = engine.report("a", "typo", inputs.ProcessStarted())
 
     assert step.outcome == "late"
     assert [type(effect) for effect in step.effects] == [KillTask]
@@ -220,8 +224,8 @@ def test_a_process_that_nobody_knew_of_in_an_allocation_that_was_stopped_is_to_e
 def test_tasks_that_were_placed_end_with_an_allocation_that_cannot_be_set_up(dialect):
     engine = Engine(dialect=dialect)
     engine.place({"ID": "a", "TaskGroup": "group", "Job": job("web", "db")})
-    engine.report("a", "", inputs.Placed())
-    engine.report("a", "db", inputs.Started())
+    engine.report("a", "", inputs.PlacementReceived())
+    engine.report("a", "db", inputs.ProcessStarted())
 
     step = engine.report("a", "", inputs.SetupFailed(error="no room"))
 
@@ -242,4 +246,4 @@ def test_what_names_a_task_of_an_allocation_without_a_job_is_refused_as_before()
     engine.place({"ID": "a"})
 
     with pytest.raises(InputRefused, match="name the task that is placed"):
-        engine.report("a", "", inputs.Placed())
+        engine.report("a", "", inputs.PlacementReceived())

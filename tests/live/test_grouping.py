@@ -33,7 +33,7 @@ from taskfold.errors import (
     VersionConflict,
 )
 from taskfold.inputs import PostedInput
-from taskfold.live.grouping import Request
+from taskfold.live.grouping import WriteRequest
 from taskfold.log.contract import Append
 from taskfold.log.registry import open_log
 from taskfold.model.record import Record, Write
@@ -135,7 +135,7 @@ def until(condition: Callable[[], bool]) -> None:
 def placed(engine: Engine, *allocs: str) -> None:
     for alloc in allocs:
         engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "group", "Job": JOB})
-        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "", inputs.PlacementReceived())
 
 
 def gathered(engine: Engine, log: Gated, first: Callable[[], Any], *others: Callable[[], Any]) -> list[Any]:
@@ -169,7 +169,9 @@ def engine(log: Gated) -> Engine:
 
 def test_who_come_while_somebody_writes_share_one_append(engine: Engine, log: Gated) -> None:
     before, index = log.appends, engine.index
-    steps = gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")])
+    steps = gathered(
+        engine, log, *[lambda a=a: engine.report(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c")]
+    )
     assert log.appends == before + 2
     assert [(step.alloc, step.outcome) for step in steps] == [(a, "decided") for a in ("a", "b", "c")]
     assert engine.index == index + 3, "each write has its index"
@@ -185,7 +187,7 @@ def test_with_durability_each_every_write_is_an_append() -> None:
     before = log.appends
     calls = Calls()
     for a in ("a", "b", "c"):
-        calls.begin(lambda a=a: engine.report(a, "web", inputs.Started()))  # type: ignore[misc]
+        calls.begin(lambda a=a: engine.report(a, "web", inputs.ProcessStarted()))  # type: ignore[misc]
     calls.end()
     assert log.appends == before + 3
 
@@ -211,12 +213,12 @@ def test_reports_records_and_appends_of_one_allocation_are_written_in_the_order_
         engine,
         log,
         lambda: engine.record("b", "web", events.Received()),
-        lambda: engine.report("a", "web", inputs.Started()),
+        lambda: engine.report("a", "web", inputs.ProcessStarted()),
         lambda: engine.record("a", "web", events.Signaling()),
         lambda: engine.append([Write(alloc=a, task="web", event=events.Terminated(exit_code=1)) for a in ("a", "b")]),
         lambda: engine.update("a", {"NodeID": "n"}),
         lambda: engine.place({"ID": "new"}),
-        lambda: engine.report_all("c", [("web", inputs.Started())]),
+        lambda: engine.report_all("c", [("web", inputs.ProcessStarted())]),
         lambda: engine.report_batch(
             [PostedInput(alloc=a, task="web", input=inputs.KillRequested()) for a in ("c", "c")]
         ),
@@ -240,13 +242,13 @@ def test_what_refuses_one_is_for_that_one_alone(engine: Engine, log: Gated) -> N
     found = gathered(
         engine,
         log,
-        lambda: engine.report("b", "web", inputs.Started()),
-        lambda: engine.report("a", "web", inputs.Started(), expected_version=version),
+        lambda: engine.report("b", "web", inputs.ProcessStarted()),
+        lambda: engine.report("a", "web", inputs.ProcessStarted(), expected_version=version),
         lambda: engine.report("a", "web", inputs.Exited(exit_code=0), expected_version=version),
-        lambda: engine.report("nobody", "web", inputs.Started()),
+        lambda: engine.report("nobody", "web", inputs.ProcessStarted()),
         lambda: engine.record("c", "web", events.Restarting(), expected_version=99),
         lambda: engine.report("c", "web", "started"),  # type: ignore[arg-type]
-        lambda: engine.report("c", "web", inputs.Started()),
+        lambda: engine.report("c", "web", inputs.ProcessStarted()),
     )
     kinds = [type(one) for one in found]
     assert kinds[2:6] == [VersionConflict, UnknownAllocation, VersionConflict, InputRefused]
@@ -260,8 +262,8 @@ def test_an_id_that_comes_twice_at_the_same_time_is_recorded_once(engine: Engine
     found = gathered(
         engine,
         log,
-        lambda: engine.report("b", "web", inputs.Started()),
-        *[lambda: engine.report("a", "web", inputs.Started(), id="x")] * 3,
+        lambda: engine.report("b", "web", inputs.ProcessStarted()),
+        *[lambda: engine.report("a", "web", inputs.ProcessStarted(), id="x")] * 3,
         *[lambda: engine.record("c", "web", events.Received(), id="y")] * 2,
         lambda: engine.report("b", "web", inputs.Exited(exit_code=0), id="x"),
     )
@@ -278,10 +280,10 @@ def test_where_the_disk_fails_everybody_is_told_and_nothing_changed(engine: Engi
     found = gathered(
         engine,
         log,
-        lambda: engine.report("a", "web", inputs.Started()),
-        lambda: engine.report("b", "web", inputs.Started()),
+        lambda: engine.report("a", "web", inputs.ProcessStarted()),
+        lambda: engine.report("b", "web", inputs.ProcessStarted()),
         lambda: engine.record("c", "web", events.Received()),
-        lambda: engine.report("nobody", "web", inputs.Started()),
+        lambda: engine.report("nobody", "web", inputs.ProcessStarted()),
     )
     assert found[0].outcome == "decided"
     assert [str(error) for error in found[1:]] == ["the disk is full"] * 3
@@ -289,7 +291,7 @@ def test_where_the_disk_fails_everybody_is_told_and_nothing_changed(engine: Engi
     assert found[1] is not found[2], "each has an error of its own"
     assert engine.store.seq == seq + 1
     engine._check()
-    assert engine.report("b", "web", inputs.Started()).outcome == "decided"
+    assert engine.report("b", "web", inputs.ProcessStarted()).outcome == "decided"
     assert not engine.due()
 
 
@@ -300,7 +302,9 @@ def test_where_there_is_no_turn_everybody_who_waits_is_told(
         raise LogError("somebody else holds the log")
 
     monkeypatch.setattr(engine._groups, "_write_all", refuse)
-    found = gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")])
+    found = gathered(
+        engine, log, *[lambda a=a: engine.report(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c")]
+    )
     assert found[0].outcome == "decided"
     assert [str(error) for error in found[1:]] == ["somebody else holds the log"] * 2
     assert not engine._groups.requests
@@ -311,17 +315,17 @@ def test_who_waits_for_an_engine_that_is_closed_meanwhile_waits_not_for_ever(eng
     calls = Calls()
     log.is_waiting.clear()
     log.gate.clear()
-    calls.begin(lambda: engine.report("a", "web", inputs.Started()))
+    calls.begin(lambda: engine.report("a", "web", inputs.ProcessStarted()))
     assert log.is_waiting.wait(PATIENCE)
     calls.begin(engine.close)
-    calls.begin(lambda: engine.report("b", "web", inputs.Started()))
+    calls.begin(lambda: engine.report("b", "web", inputs.ProcessStarted()))
     until(lambda: bool(engine._groups.requests))
     log.gate.set()
     step, _, found = calls.end()
     assert step.outcome == "decided"
     assert "the engine is closed" in str(found) or found.outcome == "decided"
     with pytest.raises(LogError, match="the engine is closed"):
-        engine.report("c", "web", inputs.Started())
+        engine.report("c", "web", inputs.ProcessStarted())
 
 
 def test_what_a_bound_model_hears_of_is_written_by_itself(engine: Engine, log: Gated) -> None:
@@ -340,9 +344,9 @@ def test_what_a_bound_model_hears_of_is_written_by_itself(engine: Engine, log: G
     found = gathered(
         engine,
         log,
-        lambda: engine.report("b", "web", inputs.Started()),
-        lambda: engine.report("a", "web", inputs.Started()),
-        lambda: engine.report("c", "web", inputs.Started()),
+        lambda: engine.report("b", "web", inputs.ProcessStarted()),
+        lambda: engine.report("a", "web", inputs.ProcessStarted()),
+        lambda: engine.report("c", "web", inputs.ProcessStarted()),
     )
     assert [step.outcome for step in found] == ["decided"] * 3
     assert model.heard == ["asked", "running"]
@@ -355,7 +359,7 @@ def test_listeners_hear_of_every_step_in_the_order_of_the_records(engine: Engine
     seq = engine.store.seq
     heard: list[str] = []
     engine.on_step(lambda step: heard.append(step.alloc))
-    gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("b", "a", "c")])
+    gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.ProcessStarted()) for a in ("b", "a", "c")])
     assert heard == [record.alloc for record in log.read_all(seq)] == ["b", "a", "c"]
 
 
@@ -369,7 +373,7 @@ def test_a_listener_may_wait_for_another_thread_that_reports(engine: Engine, log
             calls.begin(lambda: engine.report("b", "web", inputs.Exited(exit_code=0)))
             calls.end()
 
-    calls = [lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")]
+    calls = [lambda a=a: engine.report(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c")]
     engine.on_step(listen)
     assert [step.alloc for step in gathered(engine, log, *calls)] == ["a", "b", "c"]
 
@@ -380,7 +384,9 @@ def test_what_a_listener_raises_reaches_who_tells_with_his_own_step(engine: Engi
             raise ValueError(step.alloc)
 
     engine.on_step(listen)
-    found = gathered(engine, log, *[lambda a=a: engine.report(a, "web", inputs.Started()) for a in ("a", "b", "c")])
+    found = gathered(
+        engine, log, *[lambda a=a: engine.report(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c")]
+    )
     errors = [one for one in found if isinstance(one, ListenerError)]
     assert len(errors) == 1
     assert [str(problem) for problem in errors[0].exceptions] == ["b", "c"]
@@ -394,7 +400,7 @@ def test_what_a_listener_raises_reaches_who_tells_with_his_own_step(engine: Engi
 
 def test_a_batch_is_written_by_one_append_and_each_report_is_a_write(engine: Engine, log: Gated) -> None:
     before, index = log.appends, engine.index
-    said = [inputs.Started(), inputs.Exited(exit_code=1)]
+    said = [inputs.ProcessStarted(), inputs.Exited(exit_code=1)]
     steps = engine.report_batch([PostedInput(alloc=a, task="web", input=one) for one in said for a in ("a", "b")])
     assert log.appends == before + 1
     assert engine.index == index + 4
@@ -408,10 +414,10 @@ def test_a_batch_with_a_refusal_names_all_of_them_and_records_nothing(engine: En
     before = log.appends
     version = engine.store.fold["a"].version
     reports: list[Any] = [
-        PostedInput(alloc="a", task="web", input=inputs.Started(), expected_version=version),
+        PostedInput(alloc="a", task="web", input=inputs.ProcessStarted(), expected_version=version),
         PostedInput(alloc="a", task="web", input=inputs.Exited(), expected_version=version),
-        PostedInput(alloc="nobody", task="web", input=inputs.Started()),
-        PostedInput(alloc="b", task="web", input=inputs.Started(), expected_version=version),
+        PostedInput(alloc="nobody", task="web", input=inputs.ProcessStarted()),
+        PostedInput(alloc="b", task="web", input=inputs.ProcessStarted(), expected_version=version),
         "b",
     ]
     with pytest.raises(AppendRefused) as caught:
@@ -446,7 +452,7 @@ def test_a_batch_asks_a_bound_model_first_and_tells_it_of_each_event() -> None:
     placed(engine, "a", "b")
     model = Model()
     engine.bind("a", "web", model)
-    said = [inputs.Started(), inputs.Exited(exit_code=1)]
+    said = [inputs.ProcessStarted(), inputs.Exited(exit_code=1)]
     reports = [PostedInput(alloc=a, task="web", input=one) for one in said for a in ("a", "b")]
     seq = engine.store.seq
     with pytest.raises(TaskfoldError, match="not now"):
@@ -462,8 +468,8 @@ def test_a_batch_asks_a_bound_model_first_and_tells_it_of_each_event() -> None:
 
 SAID: Final = st.sampled_from(
     [
-        inputs.Placed(),
-        inputs.Started(),
+        inputs.PlacementReceived(),
+        inputs.ProcessStarted(),
         inputs.Exited(exit_code=0),
         inputs.Exited(exit_code=1),
         inputs.KillRequested(),
@@ -523,7 +529,7 @@ def test_reports_that_are_written_together_are_as_if_one_had_come_after_the_othe
 def asked_together(engine: Engine, reports: list[Any]) -> list[Any]:
     """Have all of these reported as if each had a thread that waits; return what came of each."""
     requests = [
-        Request(lambda state, r=r: engine._drafter.report(state, r[0], ((r[1], r[2]),), None, r[3], r[4]))
+        WriteRequest(lambda state, r=r: engine._drafter.report(state, r[0], ((r[1], r[2]),), None, r[3], r[4]))
         for r in reports
     ]
     engine._groups.requests.update(dict.fromkeys(requests))
@@ -550,7 +556,7 @@ def test_a_change_is_told_for_each_write_of_an_append(engine: Engine) -> None:
     from taskfold.live.cursor import Cursor
 
     reader = Cursor(engine.reader, engine.store.seq)
-    engine.report_batch([PostedInput(alloc=a, task="web", input=inputs.Started()) for a in ("a", "b")])
+    engine.report_batch([PostedInput(alloc=a, task="web", input=inputs.ProcessStarted()) for a in ("a", "b")])
     changes = reader.recent()
     assert changes is not None
     assert [(change.index, change.first_seq) for change in changes] == [
@@ -577,7 +583,7 @@ def test_what_many_threads_report_is_in_the_log_once_and_in_the_order_of_each(na
     def work(number: int) -> list[Any]:
         acknowledged: list[Any] = []
         for count in range(REPORTS_EACH):
-            said = inputs.Exited(exit_code=1) if count % 2 else inputs.Started()
+            said = inputs.Exited(exit_code=1) if count % 2 else inputs.ProcessStarted()
             acknowledged.append(engine.report(f"own-{number}", "web", said, id=f"{number}/{count}"))
             record = engine.record("shared", f"task-{number}", events.Received(), id=f"record-{number}/{count}")
             assert record is not None
@@ -617,7 +623,7 @@ def test_many_threads_wait_for_the_disk_together(tmp_path: Path, kind: str) -> N
     before = log.appends
     rounds = 5
     for count in range(rounds):
-        said = inputs.Exited(exit_code=1) if count % 2 else inputs.Started()
+        said = inputs.Exited(exit_code=1) if count % 2 else inputs.ProcessStarted()
         gathered(engine, log, *[lambda a=a, said=said: engine.report(a, "web", said) for a in allocs])
     assert log.appends == before + 2 * rounds
     engine.close()
@@ -654,7 +660,8 @@ def test_two_engines_on_a_shared_log_see_what_each_other_wrote_together(database
 def test_tasks_of_an_event_loop_wait_for_the_disk_together(engine: Engine, log: Gated) -> None:
     async def main() -> list[Any]:
         return await asyncio.gather(
-            *(engine.report_async(a, "web", inputs.Started()) for a in ("a", "b", "c", "no")), return_exceptions=True
+            *(engine.report_async(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c", "no")),
+            return_exceptions=True,
         )
 
     before = log.appends
@@ -675,13 +682,13 @@ def test_a_task_that_is_cancelled_leaves_its_step_to_due(durability: Any) -> Non
     async def main() -> None:
         log.gate.clear()
         log.is_waiting.clear()
-        task = asyncio.create_task(engine.report_async("a", "web", inputs.Started()))
+        task = asyncio.create_task(engine.report_async("a", "web", inputs.ProcessStarted()))
         await asyncio.to_thread(log.is_waiting.wait, PATIENCE)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         log.gate.set()
-        await engine.report_async("b", "web", inputs.Started())
+        await engine.report_async("b", "web", inputs.ProcessStarted())
 
     asyncio.run(main())
     assert [step.alloc for step in engine.due()] == ["a"]
@@ -694,9 +701,9 @@ def test_what_a_task_reports_that_is_cancelled_before_it_is_taken_up_is_not_reco
     async def main() -> None:
         log.is_waiting.clear()
         log.gate.clear()
-        first = asyncio.create_task(engine.report_async("a", "web", inputs.Started()))
+        first = asyncio.create_task(engine.report_async("a", "web", inputs.ProcessStarted()))
         await asyncio.to_thread(log.is_waiting.wait, PATIENCE)
-        others = [asyncio.create_task(engine.report_async(a, "web", inputs.Started())) for a in ("b", "c")]
+        others = [asyncio.create_task(engine.report_async(a, "web", inputs.ProcessStarted())) for a in ("b", "c")]
         await asyncio.sleep(0)
         others[0].cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -714,17 +721,17 @@ def test_what_a_task_reports_that_is_cancelled_before_it_is_taken_up_is_not_reco
 def test_a_task_whose_wake_up_was_lost_is_woken_by_who_leads_for_tasks(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wake, lost = Request.wake, ["once"]
+    wake, lost = WriteRequest.wake, ["once"]
 
-    def wake_not(request: Request) -> None:
+    def wake_not(request: WriteRequest) -> None:
         if request.notify is not None and lost and lost.pop():
             return
         wake(request)
 
-    monkeypatch.setattr(Request, "wake", wake_not)
+    monkeypatch.setattr(WriteRequest, "wake", wake_not)
 
     async def main() -> list[Any]:
-        return await asyncio.gather(*(engine.report_async(a, "web", inputs.Started()) for a in ("a", "b")))
+        return await asyncio.gather(*(engine.report_async(a, "web", inputs.ProcessStarted()) for a in ("a", "b")))
 
     assert [step.alloc for step in asyncio.run(main())] == ["a", "b"]
 
@@ -737,12 +744,12 @@ def test_a_clock_that_raises_is_told_to_every_task_and_thread(engine: Engine) ->
     engine.clock = Broken(1)
 
     async def main() -> list[Any]:
-        reports = (engine.report_async(a, "web", inputs.Started()) for a in ("a", "b", "c"))
+        reports = (engine.report_async(a, "web", inputs.ProcessStarted()) for a in ("a", "b", "c"))
         return await asyncio.gather(*reports, return_exceptions=True)
 
     assert [str(error) for error in asyncio.run(main())] == ["no time"] * 3
     with pytest.raises(ValueError, match="no time"):
-        engine.report("a", "web", inputs.Started())
+        engine.report("a", "web", inputs.ProcessStarted())
     assert not engine._groups.requests
     assert not engine._groups.roles
 
@@ -754,7 +761,7 @@ def test_a_model_that_may_refuse_is_asked_for_a_task_too(engine: Engine) -> None
 
     engine.bind("a", "web", Model())
     with pytest.raises(TaskfoldError, match="not now"):
-        asyncio.run(engine.report_async("a", "web", inputs.Started()))
+        asyncio.run(engine.report_async("a", "web", inputs.ProcessStarted()))
     assert engine.task("a", "web").state == "pending"
 
 
@@ -768,7 +775,7 @@ def test_what_a_listener_raises_for_tasks_is_told_to_the_event_loop(engine: Engi
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: told_errors.append(str(context["exception"])))
-        step = await engine.report_async("a", "web", inputs.Started())
+        step = await engine.report_async("a", "web", inputs.ProcessStarted())
         assert step.outcome == "decided"
         while not told_errors:
             await asyncio.sleep(0.001)
@@ -791,11 +798,11 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
         world.engine._is_grouping = True
         return world
 
-    def prepare(world: World) -> tuple[Callable[[], object], list[Any], str, str, Request]:
-        own = world.new(inputs.Placed(), inputs.Started())
-        other = world.new(inputs.Placed(), inputs.Started())
+    def prepare(world: World) -> tuple[Callable[[], object], list[Any], str, str, WriteRequest]:
+        own = world.new(inputs.PlacementReceived(), inputs.ProcessStarted())
+        other = world.new(inputs.PlacementReceived(), inputs.ProcessStarted())
         engine, said = world.engine, ((("web", inputs.Exited(exit_code=1))),)
-        request = Request(lambda state: engine._drafter.report(state, other, said, None, None, None))
+        request = WriteRequest(lambda state: engine._drafter.report(state, other, said, None, None, None))
         engine._groups.requests[request] = None
         results: list[Any] = []
         return lambda: results.append(engine.report(own, "web", said[0][1])), results, own, other, request
@@ -840,10 +847,12 @@ def test_who_leads_and_is_interrupted_leaves_nobody_waiting_and_nothing_twice(tm
 
 
 def test_who_waits_and_is_interrupted_leaves_what_was_recorded_to_due(engine: Engine) -> None:
-    request = Request(lambda state: engine._drafter.report(state, "a", (("web", inputs.Started()),), None, None, None))
+    request = WriteRequest(
+        lambda state: engine._drafter.report(state, "a", (("web", inputs.ProcessStarted()),), None, None, None)
+    )
     engine._groups.requests[request] = None
     request.is_abandoned = True  # as by an interruption, when another thread has taken it up
-    assert engine.report("b", "web", inputs.Started()).outcome == "decided"
+    assert engine.report("b", "web", inputs.ProcessStarted()).outcome == "decided"
     assert request.outcome is None, "what nobody waits for any more is not begun"
     request.is_abandoned = False
     drafted = request.draft

@@ -83,9 +83,9 @@ def scheduler(engine, first, rounds):
             engine.place({"ID": alloc, "JobID": f"job-{number}", "TaskGroup": "g", "Job": job, "NodeID": "n"})
             if number % 10 == 0:  # a machine of its own takes long to make
                 engine.bind(alloc, "web", Model())
-            engine.report(alloc, "", inputs.Placed(), id=f"{alloc}-placed")
+            engine.report(alloc, "", inputs.PlacementReceived(), id=f"{alloc}-placed")
             for task in ("web", "db"):
-                engine.report(alloc, task, inputs.Started(), id=f"{alloc}-{task}-started")
+                engine.report(alloc, task, inputs.ProcessStarted(), id=f"{alloc}-{task}-started")
         for task in ("web", "db"):
             engine.report(well, task, inputs.Exited(exit_code=0))
         engine.report(lost, "web", inputs.Exited(exit_code=1))
@@ -135,14 +135,14 @@ def test_a_view_keeps_what_it_has_not_read_yet_and_nothing_else():
     engine = Engine(dialect="1.1.2")
     for number in range(200):
         engine.place({"ID": f"{number:04}"})
-    view = engine.store.view()
-    states = view.states()
+    listing = engine.store.listing()
+    states = listing.states()
     first = next(states)
     for number in range(200):
         engine.update(f"{number:04}", {"NodeID": "n"})
         engine.place({"ID": f"{number:04}-new"})
 
-    assert len(view._states) == 200 - 64, "the first 64 were read together"
+    assert len(listing._states) == 200 - 64, "the first 64 were read together"
     rest = list(states)
     assert [state.id for state in (first, *rest)] == [f"{number:04}" for number in range(200)]
     assert all(not state.updates for state in rest)
@@ -152,30 +152,30 @@ def test_views_that_nobody_reads_share_one_state_of_what_changes_however_often_i
     engine = Engine(dialect="1.1.2")
     for number in range(50):
         engine.place({"ID": f"{number:04}", "JobID": f"job{number % 10}"})
-    views = [engine.store.view() for _ in range(20)]
+    listings = [engine.store.listing() for _ in range(20)]
     for turn in range(5):
         for number in range(50):
             engine.update(f"{number:04}", {"NodeID": f"n{turn}"})
 
-    kept = {id(state) for view in views for state in view._states.values()}
+    kept = {id(state) for listing in listings for state in listing._states.values()}
 
     assert len(kept) == 50
-    assert all(len(view._states) == 50 for view in views)
+    assert all(len(listing._states) == 50 for listing in listings)
     expected = [f"{number:04}" for number in range(50)]
-    assert all([state.id for state in view.states() if not state.updates] == expected for view in views)
+    assert all([state.id for state in listing.states() if not state.updates] == expected for listing in listings)
 
 
 def test_a_view_of_a_job_keeps_nothing_of_other_jobs():
     engine = Engine(dialect="1.1.2")
     for number in range(50):
         engine.place({"ID": f"{number:04}", "JobID": f"job{number % 10}"})
-    views = [engine.store.view(job=f"job{number % 10}") for number in range(20)]
+    listings = [engine.store.listing(job=f"job{number % 10}") for number in range(20)]
     for number in range(50):
         engine.update(f"{number:04}", {"NodeID": "n"})
         engine.place({"ID": f"{number:04}-new", "JobID": f"job{number % 10}"})
 
-    assert [len(view._states) for view in views] == [5] * 20
-    assert not any(view._ahead for view in views)
+    assert [len(listing._states) for listing in listings] == [5] * 20
+    assert not any(listing._ahead for listing in listings)
 
 
 def test_what_is_known_of_what_views_keep_is_bounded(monkeypatch):
@@ -183,12 +183,12 @@ def test_what_is_known_of_what_views_keep_is_bounded(monkeypatch):
     engine = Engine(dialect="1.1.2")
     for number in range(50):
         engine.place({"ID": f"{number:04}"})
-    view = engine.store.view()
+    listing = engine.store.listing()
     for number in range(50):
         engine.update(f"{number:04}", {"NodeID": "n"})
         assert len(engine.store._unwanted) <= 8
 
-    assert all(not state.updates for state in view.states())
+    assert all(not state.updates for state in listing.states())
 
 
 def test_a_log_is_opened_without_keeping_what_was_collected_meanwhile(engine, monkeypatch):

@@ -22,8 +22,8 @@ def engine() -> Engine:
     engine = Engine(dialect="1.1.2", clock=ManualClock(SECOND), seed=1)
     for alloc in "ab":
         engine.place({"ID": alloc, "TaskGroup": "group", "Job": JOB})
-        engine.report(alloc, "", inputs.Placed())
-        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "", inputs.PlacementReceived())
+        engine.report(alloc, "web", inputs.ProcessStarted())
     return engine
 
 

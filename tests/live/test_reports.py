@@ -88,8 +88,8 @@ def test_timers_fire_in_order_of_time_then_of_setting():
     engine = Engine(dialect=NEW, clock=ManualClock(SECOND), seed=1)
     for alloc in ("b", "a", "c"):
         engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=POLICY | {"Delay": 1})})
-        engine.report(alloc, "", inputs.Placed())
-        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "", inputs.PlacementReceived())
+        engine.report(alloc, "web", inputs.ProcessStarted())
         engine.report(alloc, "web", inputs.Exited(exit_code=1))
 
     assert [step.alloc for step in engine.due(2 * SECOND)] == ["b", "a", "c"]
@@ -103,11 +103,11 @@ def test_several_threads_may_report_and_each_step_is_whole():
     policy = POLICY | {"Attempts": 1_000, "Delay": 1}
     for alloc in allocs:
         engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web", policy=policy)})
-        engine.report(alloc, "", inputs.Placed())
+        engine.report(alloc, "", inputs.PlacementReceived())
 
     def live(alloc: str) -> None:
         for _ in range(25):
-            engine.report(alloc, "web", inputs.Started())
+            engine.report(alloc, "web", inputs.ProcessStarted())
             engine.report(alloc, "web", inputs.Exited(exit_code=1))
             engine.due(2 * SECOND)
 
@@ -158,8 +158,8 @@ def waiting(*allocs: str, dialect: str) -> Engine:
     engine = Engine(dialect=dialect, clock=ManualClock(SECOND), seed=1)
     for alloc in allocs:
         engine.place({"ID": alloc, "TaskGroup": "group", "Job": job("web")})
-        engine.report(alloc, "", inputs.Placed())
-        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "", inputs.PlacementReceived())
+        engine.report(alloc, "web", inputs.ProcessStarted())
         engine.report(alloc, "web", inputs.Exited(exit_code=1))
     return engine
 

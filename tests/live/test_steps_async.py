@@ -18,8 +18,8 @@ def engine_with(clock: ManualClock | SystemClock) -> Engine:
     """Return an engine whose one task runs."""
     engine = Engine(dialect="1.1.2", clock=clock, seed=1)
     engine.place({"ID": "a", "TaskGroup": "group", "Job": JOB})
-    engine.report("a", "", inputs.Placed())
-    engine.report("a", "web", inputs.Started())
+    engine.report("a", "", inputs.PlacementReceived())
+    engine.report("a", "web", inputs.ProcessStarted())
     return engine
 
 

@@ -48,21 +48,21 @@ def test_a_status_that_was_told_is_the_one_that_is_found():
 
 def test_a_view_stays_at_its_index_while_writers_go_on():
     engine = Engine(dialect="1.1.2")
-    place(engine, 200)  # more than a view copies at once
+    place(engine, 200)  # more than a listing copies at once
     before = [snapshot.to_json() for snapshot in engine.allocations()]
 
-    view = engine.allocations()
+    listing = engine.allocations()
     shown = []
-    for number, snapshot in enumerate(view):
+    for number, snapshot in enumerate(listing):
         shown.append(snapshot.to_json())
         engine.record(f"a{199 - number:03}", "web", ev.Received())
         if number == 50:
             engine.place({"ID": "a0500"})
 
     assert shown == before
-    assert view.index == 200
+    assert listing.index == 200
     assert engine.index == 401
-    assert not engine.store._views
+    assert not engine.store._listings
     engine.store._check()
 
 
@@ -122,11 +122,11 @@ def test_a_view_has_what_matched_when_it_was_taken_whatever_is_written_while_its
     index, lock = engine.index, engine.store.lock
     engine.store.lock = Busy(lock, lambda: [write_anything(engine, rng) for _ in range(rng.randrange(6))])
 
-    view = engine.allocations(**wanted)
+    listing = engine.allocations(**wanted)
 
-    assert view.index == index
-    assert len(view) == len(before)
-    assert [snapshot.to_json() for snapshot in view] == before
+    assert listing.index == index
+    assert len(listing) == len(before)
+    assert [snapshot.to_json() for snapshot in listing] == before
     assert engine.index > index
     engine.store.lock = lock
     engine._check()
@@ -154,11 +154,11 @@ def test_a_view_looks_at_so_many_ids_under_one_lock_and_no_more(monkeypatch):
 def test_a_view_is_read_once():
     engine = Engine()
     place(engine, 1)
-    view = engine.allocations()
-    assert len(list(view)) == 1
+    listing = engine.allocations()
+    assert len(list(listing)) == 1
 
     with pytest.raises(RuntimeError, match="take another one"):
-        list(view)
+        list(listing)
 
 
 def test_readers_never_see_half_of_a_write():
@@ -168,8 +168,8 @@ def test_readers_never_see_half_of_a_write():
 
     def read():
         while engine.index < 4 + rounds:
-            view = engine.allocations()
-            counts = {snapshot.tasks["web"].events_total if snapshot.tasks else 0 for snapshot in view}
+            listing = engine.allocations()
+            counts = {snapshot.tasks["web"].events_total if snapshot.tasks else 0 for snapshot in listing}
             if len(counts) != 1:
                 problems.append(counts)
 

@@ -92,7 +92,7 @@ def engine() -> Engine:
         (MyStarted(), r"MyStarted is no event type of Nomad's"),
         (events.TaskEvent(), r"TaskEvent is no event type of Nomad's"),
         (events.Started, r"found the class Started: write Started\(\)"),
-        (inputs.Started(), r"inputs\.Started is an input: report it; the event is events\.Started"),
+        (inputs.ProcessStarted(), r"inputs\.ProcessStarted is an input: report it; the event is events\.Started"),
         ("Started", r"found a text: write events\.Started\(\)"),
         (5, r"expected an event \(taskfold\.events\), found 5 \(int\)"),
     ],
@@ -110,9 +110,9 @@ def test_an_event_that_no_log_can_say_is_refused_with_its_path_and_the_cure(engi
     ("value", "message"),
     [
         (inputs.Exited(exit_code="1"), r"inputs\.Exited cannot be decided on: \$\.ExitCode: expected `int \| null`"),
-        (events.Started(), r"events\.Started is an event: record it; the input is inputs\.Started"),
+        (events.Started(), r"events\.Started is an event: record it; the input is inputs\.ProcessStarted"),
         (events.Killed(), r"events\.Killed is an event: record it$"),
-        (inputs.Started, r"found the class Started: write Started\(\)"),
+        (inputs.ProcessStarted, r"found the class ProcessStarted: write ProcessStarted\(\)"),
         ("Started", r"expected an input \(taskfold\.inputs\), found a value of type str"),
         (Finished(), r"^Finished is an event: record it; the input is inputs\.Exited$"),
     ],
@@ -175,7 +175,9 @@ def test_what_is_written_beside_an_event_is_checked_too(engine, arguments, messa
     with pytest.raises(DecodeError, match=message):
         engine.record(**whole)
     with pytest.raises(DecodeError, match=message):
-        engine.report(**{name: value for name, value in whole.items() if name != "event"}, input=inputs.Started())
+        engine.report(
+            **{name: value for name, value in whole.items() if name != "event"}, input=inputs.ProcessStarted()
+        )
 
 
 def test_every_write_that_cannot_be_said_is_named_and_none_is_appended(engine):
@@ -236,8 +238,8 @@ def test_the_same_id_with_another_event_is_refused_and_with_the_same_is_a_repeat
     with pytest.raises(IdConflict, match="ID 'x' was recorded before"):
         engine.update("a", {"Foo": 1}, id="x")
     with pytest.raises(IdConflict, match="ID 'x' was recorded before"):
-        engine.report("ended", "web", inputs.Started(), id="x")
-    assert engine.report("a", "web", inputs.Started(), id="x").outcome == "repeated"
+        engine.report("ended", "web", inputs.ProcessStarted(), id="x")
+    assert engine.report("a", "web", inputs.ProcessStarted(), id="x").outcome == "repeated"
 
     first = Write(alloc="b", event=Placed(body=Raw(b'{"JobID":"j","ClientStatus":"running"}')), id="placed")
     assert engine.append([first, first])[1] is None

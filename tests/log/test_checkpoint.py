@@ -32,9 +32,9 @@ def filled(path: Path) -> Path:
     with Engine.open(path, dialect="1.1.2", clock=ManualClock(SECOND), seed=1) as engine:
         for alloc in ("a", "b"):
             engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "g", "Job": JOB})
-            engine.report(alloc, "", inputs.Placed())
+            engine.report(alloc, "", inputs.PlacementReceived())
             for task in ("web", "db"):
-                engine.report(alloc, task, inputs.Started())
+                engine.report(alloc, task, inputs.ProcessStarted())
         engine.report("a", "db", inputs.Exited(exit_code=1))
         engine.report("b", "", inputs.StopRequested())
         engine.update("a", {"NodeName": "there"})

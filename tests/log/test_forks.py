@@ -98,7 +98,7 @@ def _engine() -> Engine:
 ONCE: dict[str, Callable[[Path], Any]] = {
     "Engine": lambda _: _engine(),
     "Store": lambda _: _engine().store,
-    "View": lambda _: _engine().allocations(),
+    "Listing": lambda _: _engine().allocations(),
     "MemoryLog": lambda _: tf.MemoryLog(),
     "NdjsonLog": lambda path: tf.NdjsonLog(path / "x.jsonl", "1.1.2"),
     "SqliteLog": lambda path: SqliteLog(path / "x.db", "1.1.2"),

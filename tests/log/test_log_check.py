@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_found(tmp_path):
     path = tmp_path / "x.db"
     with Engine.open(path, dialect="1.1.2") as engine:
         engine.place({"ID": "a"})
-        engine.report("a", "web", inputs.Placed())
+        engine.report("a", "web", inputs.PlacementReceived())
         engine.checkpoint()
     sql(path, "UPDATE checkpoint SET checksum = 1 WHERE part = 1")
 

@@ -406,7 +406,9 @@ def test_two_engines_write_one_log_and_see_the_same(url):
         for number in range(20):
             engine = (first, second)[number % 2]
             engine.record("a", f"task-{number}", events.Received())
-            engine.report("b", "web", inputs.Placed() if not number else inputs.Started(), id=f"said-{number}")
+            engine.report(
+                "b", "web", inputs.PlacementReceived() if not number else inputs.ProcessStarted(), id=f"said-{number}"
+            )
         first.catch_up()
         second.catch_up()
 
@@ -432,16 +434,16 @@ def test_a_version_that_another_process_has_passed_is_a_conflict(url):
 def test_an_input_that_another_process_was_told_is_a_repeat(url):
     with Engine.open(url, dialect="1.1.2") as first, Engine.open(url) as second:
         first.place({"ID": "a"})
-        first.report("a", "web", inputs.Placed(), id="placed")
+        first.report("a", "web", inputs.PlacementReceived(), id="placed")
 
-        assert second.report("a", "web", inputs.Placed(), id="placed").outcome == "repeated"
+        assert second.report("a", "web", inputs.PlacementReceived(), id="placed").outcome == "repeated"
 
 
 def test_what_another_process_has_settled_is_not_due_any_more(url):
     clock = ManualClock(1_000)
     with Engine.open(url, dialect="1.1.2", clock=clock) as first, Engine.open(url, clock=clock) as second:
         first.place({"ID": "a"})
-        for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+        for said in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
             first.report("a", "web", said)
         due_ns = first.next_due()
         assert due_ns is not None
@@ -588,8 +590,8 @@ def body_of(url: str) -> Callable[[], Any]:
 def test_a_write_through_one_server_wakes_a_blocked_query_on_the_other(url):
     with Engine.open(url, dialect="1.1.2") as engine:
         engine.place({"ID": "a", "JobID": "job"})
-        engine.report("a", "web", inputs.Placed())
-        engine.report("a", "web", inputs.Started())
+        engine.report("a", "web", inputs.PlacementReceived())
+        engine.report("a", "web", inputs.ProcessStarted())
         index = engine.index
     with served(url) as (_, first), served(url) as (_, second):
         answers: list[Any] = []

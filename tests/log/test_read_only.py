@@ -85,7 +85,7 @@ def writes() -> dict[str, Callable[[Engine], object]]:
         "update": lambda engine: engine.update("a", {"DesiredStatus": "stop"}),
         "append": lambda engine: engine.append([tf.Write(alloc="a", task="web", event=events.Started())]),
         "check": lambda engine: engine.check([]),
-        "report": lambda engine: engine.report("a", "web", inputs.Started()),
+        "report": lambda engine: engine.report("a", "web", inputs.ProcessStarted()),
         "observe": lambda engine: engine.observe(observation_from_json(body, None)),
         "collect": lambda engine: engine.collect("a"),
         "retain": lambda engine: engine.retain(tf.Retention(keep=0)),

@@ -264,7 +264,11 @@ def test_what_was_acknowledged_is_there_after_a_kill_at_any_moment(tmp_path, nam
 def test_an_engine_on_a_database_goes_on_with_its_restart_windows(tmp_path):
     policy = {"Attempts": 1, "Interval": 60 * 10**9, "Delay": 1, "Mode": "fail"}
     job = {"TaskGroups": [{"Name": "g", "RestartPolicy": policy, "Tasks": [{"Name": "web"}]}]}
-    for said in ([inputs.Placed()], [inputs.Started(), inputs.Exited(exit_code=1)], [inputs.Started()]):
+    for said in (
+        [inputs.PlacementReceived()],
+        [inputs.ProcessStarted(), inputs.Exited(exit_code=1)],
+        [inputs.ProcessStarted()],
+    ):
         with Engine.open(tmp_path / "tasks.db", dialect="1.1.2") as engine:
             if "a" not in engine.store.fold:
                 engine.place({"ID": "a", "TaskGroup": "g", "Job": job})

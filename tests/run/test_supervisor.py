@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -262,6 +263,14 @@ def test_stages_follow_one_another(tmp_path):
     assert engine.snapshot(only(engine)).client_status == "complete"
 
 
+def test_a_report_of_a_process_has_an_id_that_stays_the_same_from_release_to_release(tmp_path):
+    engine = run(job_of(script("main", "true")), tmp_path)
+
+    ids = {type(record.event): str(record.id) for record in engine.history(only(engine), "main")}
+    assert re.fullmatch(rf"{only(engine)}/main/\d+/\d+/Started", ids[events.Started])
+    assert re.fullmatch(rf"{only(engine)}/main/\d+/\d+/Exited", ids[events.Terminated])
+
+
 def test_the_end_of_the_leader_is_the_end_of_the_others(tmp_path):
     engine = run(job_of(script("lead", "sleep 0.3", Leader=True), script("other", FOREVER)), tmp_path)
 
@@ -331,7 +340,7 @@ def test_what_somebody_else_placed_is_left_alone(tmp_path):
     engine = Engine(MemoryLog("1.1.2"))
     job = job_of(script("main", FOREVER))
     engine.place({"ID": "other", "JobID": "example", "TaskGroup": "group", "Job": job})
-    engine.report("other", "", inputs.Placed())
+    engine.report("other", "", inputs.PlacementReceived())
 
     run(job_of(script("main", "true")), tmp_path, engine=engine)
 

@@ -74,7 +74,7 @@ def placed(scenario: Scenario, found: Told) -> dict[str, Any]:
 
 def begun_ns(found: Told) -> int:
     """Return when the client received an allocation."""
-    return min(time_ns for time_ns, _, said in found.inputs if isinstance(said, inputs.Placed))
+    return min(time_ns for time_ns, _, said in found.inputs if isinstance(said, inputs.PlacementReceived))
 
 
 async def lived(scenario: Scenario, found: Told, directory: Path) -> tuple[Engine, str]:

@@ -31,7 +31,7 @@ def begin(path: Path, dialect: str) -> None:
     with Engine.open(path, dialect=dialect, clock=clock, seed=1) as engine:
         for alloc in ("a", "b", "c"):
             engine.place({"ID": alloc, "TaskGroup": "g", "Job": JOB})
-            for report in (inputs.Placed(), inputs.Started()):
+            for report in (inputs.PlacementReceived(), inputs.ProcessStarted()):
                 for task in ("web", "db"):
                     engine.report(alloc, task, report)
                     clock.advance(10**9)
@@ -39,7 +39,7 @@ def begin(path: Path, dialect: str) -> None:
                 engine.report(alloc, "web", inputs.Exited(exit_code=1))
                 clock.advance(3 * 10**9)
                 engine.due()
-                engine.report(alloc, "web", inputs.Started())
+                engine.report(alloc, "web", inputs.ProcessStarted())
         for task in ("web", "db"):
             engine.report("b", task, inputs.Exited(exit_code=0))
         engine.report("b", "", inputs.StopRequested())

@@ -18,7 +18,7 @@ def app_with(*tasks: str, started: tuple[str, ...] | None = None, token: str | N
     group = {"Name": "group", "RestartPolicy": policy, "Tasks": [{"Name": task} for task in tasks]}
     job = {"ID": "example", "Type": "service", "TaskGroups": [group]} | job
     engine.place({"ID": ALLOC, "JobID": "example", "TaskGroup": "group", "Job": job})
-    engine.report(ALLOC, "", inputs.Placed())
+    engine.report(ALLOC, "", inputs.PlacementReceived())
     for task in tasks if started is None else started:
-        engine.report(ALLOC, task, inputs.Started())
+        engine.report(ALLOC, task, inputs.ProcessStarted())
     return App(engine, token=token, seed=1)

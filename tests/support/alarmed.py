@@ -46,7 +46,7 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.01))
             for call in calls:
                 getattr(world, call)()()
-                alloc = world.new(events.Received(), inputs.Placed())
+                alloc = world.new(events.Received(), inputs.PlacementReceived())
                 acknowledged += [alloc]
         except (*RAISED, LogError, ListenerError):
             interruptions += 1
@@ -75,7 +75,7 @@ def report_beside(world: World, acknowledged: list[str]) -> None:
             if not count:
                 world.engine.place({"ID": alloc, "JobID": "example", "TaskGroup": "group", "Job": JOB})
             step = world.engine.report(
-                alloc, "web", inputs.Exited(exit_code=1) if count % 2 else inputs.Started(), id=name
+                alloc, "web", inputs.Exited(exit_code=1) if count % 2 else inputs.ProcessStarted(), id=name
             )
             acknowledged += [name] * bool(step.writes)
 

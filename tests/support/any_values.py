@@ -110,7 +110,7 @@ PLAIN = st.one_of(
             Endless(),
             events.Started,
             events.Started(),
-            inputs.Started(),
+            inputs.ProcessStarted(),
             Mine(),
             msgspec.UNSET,
         ]

@@ -64,7 +64,7 @@ def fill(engine: Engine) -> None:
     group = {"Name": "g", "RestartPolicy": policy, "Tasks": [{"Name": "web", "Config": VALUES}]}
     job = {"ID": "job", "Type": "batch", "TaskGroups": [group]}
     engine.place({"ID": ALLOC, "JobID": "job", "TaskGroup": "g", "Job": job, "Unheard": VALUES})
-    for said in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+    for said in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
         engine.report(ALLOC, "web", said, id=f"{type(said).__name__} \U0001f600")
     engine.update(ALLOC, {"Unheard": VALUES["texts"], "DesiredStatus": "stop"})
     place_deepest(engine)
@@ -78,7 +78,7 @@ def fill(engine: Engine) -> None:
         engine.record(odd, task, ev.UnknownEvent(wire_type="Something New", extras=ev.Extras(details={text: text})))
     for alloc, said in (("collected", 0), ("compacted", 1)):
         engine.place({"ID": alloc, "JobID": "job", "TaskGroup": "g", "Job": job})
-        engine.report(alloc, "web", inputs.Started())
+        engine.report(alloc, "web", inputs.ProcessStarted())
         engine.report(alloc, "web", inputs.Exited(exit_code=said))
         engine.update(alloc, {"ClientStatus": "complete"})
     engine.collect("compacted")

@@ -7,7 +7,7 @@ from typing import Any
 from support.jobs import SECOND, job
 from taskfold import Engine, ManualClock, inputs
 from taskfold import events as ev
-from taskfold.effects import Collect, Step
+from taskfold.effects import ReleaseResources, Step
 from taskfold.events import wire_type
 from taskfold.fold.task import TaskState
 from taskfold.inputs import Input
@@ -31,9 +31,9 @@ class Story:
 
     def run(self, *tasks: str) -> None:
         """Place the allocation, and start tasks."""
-        self.say(inputs.Placed())
+        self.say(inputs.PlacementReceived())
         if tasks:
-            self.say(inputs.Started(), *tasks)
+            self.say(inputs.ProcessStarted(), *tasks)
 
     def types(self, task: str) -> list[str]:
         """Return the types of a task's events, without Received."""
@@ -47,7 +47,9 @@ class Story:
 
 def names(step: Step, kind: type) -> list[str]:
     """Return the tasks of a step's effects of one kind."""
-    return [effect.task for effect in step.effects if isinstance(effect, kind) and not isinstance(effect, Collect)]
+    return [
+        effect.task for effect in step.effects if isinstance(effect, kind) and not isinstance(effect, ReleaseResources)
+    ]
 
 
 WHERE = ("pending", "running", "ending", "dead")
@@ -58,7 +60,7 @@ def placed_at(where: str, dialect: str) -> Story:
     story = Story("web", "other", dialect=dialect)
     story.run("other")
     if where != "pending":
-        story.say(inputs.Started(), "web")
+        story.say(inputs.ProcessStarted(), "web")
     if where == "ending":
         story.say(inputs.KillRequested(), "web")
     if where == "dead":

@@ -41,7 +41,7 @@ def uses_of(engine: Engine) -> list[Callable[[], object]]:
         lambda: engine.record("a", "web", events.Started(), id="worker"),
         lambda: engine.append([]),
         lambda: engine.check([]),
-        lambda: engine.report("a", "web", inputs.Started()),
+        lambda: engine.report("a", "web", inputs.ProcessStarted()),
         lambda: engine.collect("a"),
         engine.restore,
         engine.due,

@@ -23,10 +23,10 @@ from taskfold import Engine, events, inputs
 engine = Engine.open(sys.argv[1], dialect="1.1.2")
 if "a" not in engine.store.fold:
     engine.place({"ID": "a"})
-    engine.report("a", "web", inputs.Placed())
+    engine.report("a", "web", inputs.PlacementReceived())
 print("ready", flush=True)
 while True:
-    said = inputs.Started() if engine.task("a", "web").state == "pending" else inputs.Exited(exit_code=None)
+    said = inputs.ProcessStarted() if engine.task("a", "web").state == "pending" else inputs.Exited(exit_code=None)
     engine.report("a", "web", inputs.RestartRequested() if isinstance(said, inputs.Exited) else said)
     if isinstance(said, inputs.Exited):
         engine.report("a", "web", said)

@@ -26,8 +26,8 @@ Commands
 ``schedule ...``
     The same, but the client has not received it yet.
 ``INPUT [task ...] [field=value ...]``
-    An input is reported, of each task in turn, or of the allocation. Its name is that of the class in lower case with
-    hyphens, without ``-requested``: ``exited web exit_code=1``, ``kill web reason=quota``, ``node-lost``.
+    An input is reported, of each task in turn, or of the allocation. Its name is its type on the wire in lower case
+    with hyphens, without ``-requested``: ``exited web exit_code=1``, ``kill web reason=quota``, ``node-lost``.
 ``together``
     The inputs below are reported as learnt together.
 ``advance DURATION``
@@ -263,9 +263,14 @@ def effect_text(effect: AnyEffect, now_ns: int) -> str:
     return "collect"
 
 
+def wire_name_of(kind: type[Input]) -> str:
+    """Return the type of an input on the wire."""
+    return str(kind.__struct_config__.tag)
+
+
 def command_of(kind: type[Input]) -> str:
     """Return the command of an input."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower().removesuffix("-requested")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", wire_name_of(kind)).lower().removesuffix("-requested")
 
 
 KINDS = {command_of(kind): kind for kind in INPUTS}
@@ -277,7 +282,7 @@ def input_of(kind: type[Input], words: list[str]) -> Input:
     fields: dict[str, Any] = {}
     for name, text in (word.split("=", 1) for word in words):
         fields[names[name]] = text.split(",") if name == "missing" else text
-    return msgspec.convert({"Type": kind.__name__} | fields, kind, strict=False)
+    return msgspec.convert({"Type": wire_name_of(kind)} | fields, kind, strict=False)
 
 
 def fields_of(options: dict[str, Any]) -> dict[str, Any]:

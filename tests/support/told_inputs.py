@@ -131,7 +131,7 @@ def _input(event: TaskEvent, following: TaskEvent | None) -> Input | None:  # no
             text = event.setup_error or str(shown).removeprefix("failed to setup alloc: ")
             return given.SetupFailed(error=text)
         case ev.Started():
-            return given.Started()
+            return given.ProcessStarted()
         case ev.Terminated():
             details = event.extras.details if event.extras is not None else None
             return given.Exited(
@@ -166,7 +166,7 @@ def _of_allocation(found: Told, version: str) -> Iterator[tuple[int, str, Input]
         yield max(record.time_ns for record in found.records), "", given.SetupFailed(error=body["ClientDescription"])
     received = [r.event.time_ns for r in found.records if isinstance(r.event, ev.Received)]
     if received:
-        yield min(received) - 1, "", given.Placed()
+        yield min(received) - 1, "", given.PlacementReceived()
     unhealthy = {r.event.time_ns for r in found.records if isinstance(r.event, ev.AllocUnhealthy)}
     if unhealthy:
         yield max(unhealthy), "", given.HealthFailed()

@@ -83,7 +83,7 @@ class World:
             if isinstance(one, events.TaskEvent):
                 self.engine.record(alloc, "web", one)
             else:
-                self.engine.report(alloc, "" if isinstance(one, inputs.Placed) else "web", one)
+                self.engine.report(alloc, "" if isinstance(one, inputs.PlacementReceived) else "web", one)
         return alloc
 
     # --- what is interrupted ---
@@ -125,17 +125,17 @@ class World:
         return lambda: self.engine.observe(seen)
 
     def report(self) -> Callable[[], object]:
-        alloc = self.new(inputs.Placed(), inputs.Started())
+        alloc = self.new(inputs.PlacementReceived(), inputs.ProcessStarted())
         return lambda: self.engine.report(alloc, "web", inputs.Exited(exit_code=1))
 
     def report_batch(self) -> Callable[[], object]:
-        allocs = [self.new(inputs.Placed(), inputs.Started()) for _ in range(2)]
+        allocs = [self.new(inputs.PlacementReceived(), inputs.ProcessStarted()) for _ in range(2)]
         reports = [inputs.PostedInput(alloc=alloc, task="web", input=inputs.Exited(exit_code=1)) for alloc in allocs]
         return lambda: self.engine.report_batch(reports)
 
     def due(self) -> Callable[[], object]:
         for _ in range(2):
-            self.new(inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1))
+            self.new(inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1))
         self.clock.advance(10 * SECOND)
         return self.engine.due
 

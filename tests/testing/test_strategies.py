@@ -26,13 +26,13 @@ from taskfold.nomad.events import event_fields
 from taskfold.testing import strategies as kit
 from taskfold.testing._drawing import illegal_moves, moves, task_event_types
 from taskfold.testing.coverage import reachable
-from taskfold.testing.histories import History
+from taskfold.testing.histories import AllocationHistory
 
 EVERY = pytest.mark.parametrize("dialect", DIALECTS)
 SLOW = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-def pairs_of(history: History) -> set[tuple[str, str, str]]:
+def pairs_of(history: AllocationHistory) -> set[tuple[str, str, str]]:
     """Return which (task state, event) pairs a history reaches, each with whether it was refused."""
     rules = lifecycle_of(history.dialect).rules
     states: dict[str, str] = {}
@@ -75,7 +75,7 @@ def test_every_event_type_is_made_from_its_type(cls):
     check()
 
 
-@pytest.mark.parametrize("cls", [*inputs.INPUTS, RestartPolicy, History, Record, Write, Snapshot, Placed])
+@pytest.mark.parametrize("cls", [*inputs.INPUTS, RestartPolicy, AllocationHistory, Record, Write, Snapshot, Placed])
 def test_every_public_struct_is_made_from_its_type(cls):
     @settings(max_examples=2)
     @given(st.from_type(cls))
@@ -239,7 +239,7 @@ def test_what_fails_shrinks_to_the_shortest_history(name, fault, length):
 def test_a_history_says_what_happened():
     shortest = find(kit.histories("1.1.2"), lambda history: count(history, events.Started) >= 2)
 
-    assert repr(shortest).startswith("<History 1.1.2: ")
+    assert repr(shortest).startswith("<AllocationHistory 1.1.2: ")
     assert repr(shortest).count("Started") == 2
 
 
@@ -282,7 +282,7 @@ def test_an_input_is_taken_by_a_task_or_an_allocation_of_its_dialect(dialect, of
     def check(said):
         engine = Engine(dialect=dialect, seed=1)
         engine.place({"ID": "a", "JobID": "example", "TaskGroup": "group", "Job": JOB})
-        engine.report("a", "", inputs.Placed())
+        engine.report("a", "", inputs.PlacementReceived())
         assert engine.report("a", "web" if of == "task" else "", said).outcome in {
             "decided",
             "late",
@@ -389,12 +389,12 @@ def test_importing_the_kit_imports_neither_pytest_nor_hypothesis():
 
 def test_a_world_and_a_history_need_no_hypothesis():
     script = (
-        "import sys; from taskfold.testing import FaultyLog, History, World, history_of;"
+        "import sys; from taskfold.testing import AllocationHistory, FaultyLog, World, history_of;"
         "print(history_of([0], '1.1.2'), 'hypothesis' in sys.modules)"
     )
 
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ran.stdout == "<History 1.1.2: Received> False\n"
+    assert ran.stdout == "<AllocationHistory 1.1.2: Received> False\n"
 
 
 @pytest.mark.parametrize(

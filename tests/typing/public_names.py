@@ -24,9 +24,9 @@ reveal_type(written)  # reveal: list[taskfold.model.record.Record | None]
 reveal_type(engine.update("a", {"DesiredStatus": "stop"}))  # reveal: taskfold.model.record.Record | None
 reveal_type(engine.wait("a", after=1, timeout=0.5))  # reveal: taskfold.nomad.snapshot.Snapshot | None
 reveal_type(engine.wait_index(after=1))  # reveal: int
-view = engine.allocations(job="example", status="running")
-reveal_type(view)  # reveal: taskfold.live.store.View
-for each in view:
+listing = engine.allocations(job="example", status="running")
+reveal_type(listing)  # reveal: taskfold.live.store.Listing
+for each in listing:
     reveal_type(each)  # reveal: taskfold.nomad.snapshot.Snapshot
 for subscribed in engine.subscribe(after=1):
     reveal_type(subscribed)  # reveal: taskfold.model.record.Record
@@ -54,8 +54,8 @@ reveal_type(fold)  # reveal: taskfold.fold.allocation.Fold
 reveal_type(fold["a"])  # reveal: taskfold.fold.allocation.AllocationState
 for found in replay.snapshots():
     reveal_type(found)  # reveal: taskfold.nomad.snapshot.Snapshot
-reveal_type(tf.verify("stream.ndjson"))  # reveal: taskfold.sources.verify.Report
-reveal_type(tf.ingest("stream.ndjson", into="log.jsonl"))  # reveal: taskfold.sources.ingest.Ingested
+reveal_type(tf.verify("stream.ndjson"))  # reveal: taskfold.sources.verify.Verification
+reveal_type(tf.ingest("stream.ndjson", into="log.jsonl"))  # reveal: taskfold.sources.ingest.Ingestion
 lifecycle = tf.lifecycle_of("0.5.6")
 reveal_type(lifecycle.target("running", tf.events.Restarting()))  # reveal: str | None
 reveal_type(lifecycle.allowed("dead"))  # reveal: tuple[str, ...]

@@ -11,10 +11,20 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-__all__ = ["FAILED_STYLE", "STATE_STYLES", "STATUS_STYLES", "Cell", "Column", "Row", "Screen", "Table", "state_cell"]
+__all__ = [
+    "FAILED_STYLE",
+    "STATE_STYLES",
+    "STATUS_STYLES",
+    "Cell",
+    "Column",
+    "Screen",
+    "Table",
+    "TableRow",
+    "state_cell",
+]
 
 Cell: TypeAlias = str | Text
-Row: TypeAlias = Sequence[Cell] | Text
+TableRow: TypeAlias = Sequence[Cell] | Text
 """The cells of a row, or a heading that stands across all columns."""
 
 FAILED_STYLE: Final = "red"
@@ -85,7 +95,7 @@ class Table:
         self._wraps = wraps
         self._widths = [len(column.title) for column in columns]
 
-    def show(self, rows: Iterable[Row]) -> None:
+    def show(self, rows: Iterable[TableRow]) -> None:
         """Write the rows, with the titles before the first. O(rows), in constant memory."""
         rest = iter(rows)
         is_first = True

@@ -11,7 +11,7 @@ from rich.text import Text
 from taskfold.cli._changes import Changes
 from taskfold.cli._reading import Folded, naming
 from taskfold.cli._record_words import event_text, message_text
-from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Row, Screen, Table, state_cell
+from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Screen, Table, TableRow, state_cell
 from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
 from taskfold.fold.task import TaskState
 from taskfold.live.engine import Engine
@@ -63,7 +63,7 @@ _SHORT_LENGTH: Final = 8
 def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task: str | None) -> None:
     """Write a table of these allocations, a row per task, and a line of counts."""
     fold, newest_ns, short = folded.fold, folded.newest_ns, short_ids(folded.fold)
-    groups: list[tuple[tuple[str, int, str], list[Row]]] = []
+    groups: list[tuple[tuple[str, int, str], list[TableRow]]] = []
     tasks_total = irregular = 0
     for alloc in ids:
         snapshot = Snapshot.of(fold[alloc], fold.dialect)
@@ -141,7 +141,7 @@ def _event_cell(event: TaskEvent | None) -> Text:
     return cell.append(f": {message}", style="dim") if message else cell
 
 
-def _grouped(screen: Screen, head: tuple[str, str, Text], rows: list[list[Cell]]) -> Iterator[Row]:
+def _grouped(screen: Screen, head: tuple[str, str, Text], rows: list[list[Cell]]) -> Iterator[TableRow]:
     """Yield the rows of one allocation: named in a line above them, in the first, or, in plain text, in each."""
     if screen.is_narrow:
         yield Text(_INDENT).join([Text(head[0], style="bold"), Text(head[1]), head[2]])

@@ -13,7 +13,7 @@ from taskfold.cli._words import bytes_text, count_text
 from taskfold.log.lines import BLOCK_BYTES, open_bytes
 from taskfold.log.names import shown_name
 from taskfold.log.registry import server_kind, stored_log
-from taskfold.sources.ingest import Ingested, ingest
+from taskfold.sources.ingest import Ingestion, ingest
 from taskfold.sources.replay import Replay
 from taskfold.sources.source import files_of
 
@@ -42,7 +42,7 @@ def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
     return 0
 
 
-def _imported_text(result: Ingested, sources: tuple[str, ...], size_before: int) -> str:
+def _imported_text(result: Ingestion, sources: tuple[str, ...], size_before: int) -> str:
     """Say how large the log is, if it is a file, and what part of its source when it is new."""
     if result.log_bytes is None:
         return ""

@@ -14,7 +14,7 @@ from taskfold.cli._guard import NO, Unanswerable
 from taskfold.cli._jobs import JOB_TYPES, JobFile, read_jobs
 from taskfold.cli._screen import Column, Screen, Table
 from taskfold.cli._words import count_text, visible
-from taskfold.decision.restart import REQUESTED, Advice, Failure, advice_on, default_policy, simulate
+from taskfold.decision.restart import REQUESTED, Advice, SimulatedFailure, advice_on, default_policy, simulate
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
 from taskfold.model.duration import NS_PER_SECOND, duration_text
 from taskfold.model.policy import MODES, RestartPolicy
@@ -47,7 +47,7 @@ class _Judged(NamedTuple):
     in_force: _InForce
     errors: list[str]
     warnings: list[Advice]
-    timeline: list[Failure]
+    timeline: list[SimulatedFailure]
     """Empty where there are errors."""
 
 
@@ -200,7 +200,7 @@ def _show(judged: Iterable[_Judged], caption: str) -> None:
     screen.caption(caption)
 
 
-def _row(failure: Failure, own: RestartPolicy) -> list[str]:
+def _row(failure: SimulatedFailure, own: RestartPolicy) -> list[str]:
     decision = failure.verdict
     is_restart = decision.decision == "Restarting"
     return [
@@ -212,7 +212,7 @@ def _row(failure: Failure, own: RestartPolicy) -> list[str]:
     ]
 
 
-def _verdict(timeline: list[Failure]) -> str:
+def _verdict(timeline: list[SimulatedFailure]) -> str:
     """Return the end of a timeline in words."""
     last = timeline[-1]
     when = f"{count_text(len(timeline), 'failure')}, {_span_text(last.at_ns)} after it began"

@@ -11,7 +11,7 @@ from taskfold.cli._guard import NO, Notes, write_line
 from taskfold.cli._progress import Progress
 from taskfold.cli._screen import Cell, Column, Screen, Table
 from taskfold.cli._words import count_text, one_line
-from taskfold.sources.verify import Divergence, Report
+from taskfold.sources.verify import Divergence, Verification
 from taskfold.sources.verify import verify as verify_sources
 
 __all__ = ["verify"]
@@ -32,52 +32,52 @@ _COLUMNS: Final = (
 def verify(sources: tuple[str, ...], format: str) -> int:
     """Check that the records fold to what was observed, at every index; or that a log is what it should be."""
     with Progress("verifying"):
-        report = verify_sources(*sources, on_note=Notes())
+        verification = verify_sources(*sources, on_note=Notes())
     if format == "json":
-        write_line(_to_json(report))
+        write_line(_to_json(verification))
     else:
-        _show_report(Screen(), report)
-    return 0 if report.agrees else NO
+        _show(Screen(), verification)
+    return 0 if verification.agrees else NO
 
 
-def _show_report(screen: Screen, report: Report) -> None:
+def _show(screen: Screen, verification: Verification) -> None:
     """Write the counts, each divergence, and the verdict in words."""
-    lines = _lines(report)
+    lines = _lines(verification)
     width = max(len(name) for name, _, _ in lines)
     for name, value, remark in lines:
         screen.line(f"{name:<{width}}  {value}{'  ' if remark else ''}{remark}")
-    if report.divergences:
+    if verification.divergences:
         screen.line("")
-        Table(screen, _COLUMNS, wraps=True).show(map(_row, report.divergences))
-        more = report.divergences_total - len(report.divergences)
+        Table(screen, _COLUMNS, wraps=True).show(map(_row, verification.divergences))
+        more = verification.divergences_total - len(verification.divergences)
         if more:
             screen.caption(f"and {more:,} more")
     screen.line("")
-    screen.line(_verdict(report), style="green" if report.agrees else "bold red")
+    screen.line(_verdict(verification), style="green" if verification.agrees else "bold red")
 
 
-def _lines(report: Report) -> list[tuple[str, int | str, str]]:
+def _lines(verification: Verification) -> list[tuple[str, int | str, str]]:
     """Return each count with its name and a remark."""
     lines: list[tuple[str, int | str, str]] = [
-        ("dialect", report.dialect or "-", ""),
-        ("allocations", report.allocations, ""),
-        ("tasks", report.tasks, ""),
+        ("dialect", verification.dialect or "-", ""),
+        ("allocations", verification.allocations, ""),
+        ("tasks", verification.tasks, ""),
     ]
-    if report.observations:
+    if verification.observations:
         lines += [
-            ("observations", report.observations, ""),
-            ("  compared", report.compared, "with the fold, every key"),
-            ("  repeats", report.repeats, "told nothing new"),
-            ("  conflicts", report.conflicts, "say something else than another one of their index"),
+            ("observations", verification.observations, ""),
+            ("  compared", verification.compared, "with the fold, every key"),
+            ("  repeats", verification.repeats, "told nothing new"),
+            ("  conflicts", verification.conflicts, "say something else than another one of their index"),
         ]
-    lines.append(("records", report.records.total(), ""))
-    lines += [(f"  {name}", number, "") for name, number in sorted(report.records.items(), key=_common_first)]
+    lines.append(("records", verification.records.total(), ""))
+    lines += [(f"  {name}", number, "") for name, number in sorted(verification.records.items(), key=_common_first)]
     return [
         *lines,
-        ("gaps", report.gaps, "places where events were lost"),
-        ("corrections (Observed)", report.observed, "that the lifecycle table cannot explain"),
-        ("irregular events", report.irregular, "that the lifecycle table refuses"),
-        ("divergences", report.divergences_total, ""),
+        ("gaps", verification.gaps, "places where events were lost"),
+        ("corrections (Observed)", verification.observed, "that the lifecycle table cannot explain"),
+        ("irregular events", verification.irregular, "that the lifecycle table refuses"),
+        ("divergences", verification.divergences_total, ""),
     ]
 
 
@@ -103,30 +103,30 @@ def _value_text(value: Any) -> str:
     return one_line(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
 
 
-def _verdict(report: Report) -> str:
-    if not report.agrees:
-        return f"It does not agree: {count_text(report.divergences_total, 'divergence')} found."
-    if report.observations:
+def _verdict(verification: Verification) -> str:
+    if not verification.agrees:
+        return f"It does not agree: {count_text(verification.divergences_total, 'divergence')} found."
+    if verification.observations:
         return "It agrees: at every index the records fold to exactly what was observed."
     return "It agrees: every position, version and index of the log follows the one before."
 
 
-def _to_json(report: Report) -> bytes:
+def _to_json(verification: Verification) -> bytes:
     """Return the report as a JSON object."""
     document = {
-        "dialect": report.dialect,
-        "agrees": report.agrees,
-        "allocations": report.allocations,
-        "tasks": report.tasks,
-        "observations": report.observations,
-        "compared": report.compared,
-        "repeats": report.repeats,
-        "conflicts": report.conflicts,
-        "records": dict(sorted(report.records.items())),
-        "gaps": report.gaps,
-        "observed": report.observed,
-        "irregular": report.irregular,
-        "divergences_total": report.divergences_total,
-        "divergences": report.divergences,
+        "dialect": verification.dialect,
+        "agrees": verification.agrees,
+        "allocations": verification.allocations,
+        "tasks": verification.tasks,
+        "observations": verification.observations,
+        "compared": verification.compared,
+        "repeats": verification.repeats,
+        "conflicts": verification.conflicts,
+        "records": dict(sorted(verification.records.items())),
+        "gaps": verification.gaps,
+        "observed": verification.observed,
+        "irregular": verification.irregular,
+        "divergences_total": verification.divergences_total,
+        "divergences": verification.divergences,
     }
     return msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=4)

@@ -15,14 +15,24 @@ import msgspec
 from msgspec import Raw
 
 from taskfold.decision.group import KILL_ATTEMPTS, Group, TaskPlan, kill_backoff_ns
-from taskfold.decision.restart import Random, Result, Tracker, decide_restart
+from taskfold.decision.restart import Random, TaskEnd, Tracker, decide_restart
 from taskfold.fold.allocation import COMPLETE, FAILED, Allocation, AllocationState, client_status, current_field
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle, lifecycle_of
 from taskfold.fold.status import DISCONNECTED, UNKNOWN, AllocState, is_client_terminal, is_server_terminal, with_status
 from taskfold.fold.task import Task, apply
 from taskfold.model import events as ev
 from taskfold.model import inputs
-from taskfold.model.effects import AnyEffect, Collect, KillTask, Outcome, SignalTask, StartTask, Step, StepWrite, Timer
+from taskfold.model.effects import (
+    AnyEffect,
+    KillTask,
+    Outcome,
+    ReleaseResources,
+    SignalTask,
+    StartTask,
+    Step,
+    StepWrite,
+    Timer,
+)
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Coordinated, Decided, Finished, Record, Updated
 
@@ -330,7 +340,7 @@ class Decision:
 
     # --- what both generations do ---
 
-    def restart(self, task: TaskInHand, result: Result) -> None:
+    def restart(self, task: TaskInHand, result: TaskEnd) -> None:
         """Apply the restart policy to a task that ended or could not be started."""
         memory = task.memory
         start_ns = memory.window_start_ns
@@ -393,7 +403,7 @@ class Decision:
         if self._memory is not None and self._memory != self.allocation.memory:
             entries.append(StepWrite("", self._memory))
         if self.has_death and all(task.is_dead for task in self.tasks()):
-            self._effects.append(Collect())
+            self._effects.append(ReleaseResources())
         return Step(
             alloc=self.allocation.id,
             time_ns=self.now_ns,

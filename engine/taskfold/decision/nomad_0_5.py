@@ -18,7 +18,7 @@ from typing import Final
 
 from taskfold.decision.decision import NOT_RUNNING, Decision, TaskInHand
 from taskfold.decision.group import LEAST_KILL_TIMEOUT_NS, MOST_KILL_TIMEOUT_NS, TaskPlan
-from taskfold.decision.restart import Result
+from taskfold.decision.restart import TaskEnd
 from taskfold.model import events as ev
 from taskfold.model import inputs
 from taskfold.model.events import TaskEvent
@@ -57,7 +57,7 @@ class Nomad05(Decision):
         self.emit(task, ev.FailedArtifactDownload(download_error=failure.error))
         if self._gave_up(task):
             return
-        self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
+        self.restart(task, TaskEnd(start_failed=True, recoverable=failure.recoverable))
         if not task.is_dead:
             self.remember(task, download_failed=True)
 
@@ -83,7 +83,7 @@ class Nomad05(Decision):
         self.emit(task, ev.DriverFailure(driver_error=failure.error))
         if self._gave_up(task):
             return
-        self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
+        self.restart(task, TaskEnd(start_failed=True, recoverable=failure.recoverable))
 
     def driver_message(self, task: TaskInHand, report: inputs.DriverMessage) -> None:
         """The driver has a message; this client would show a running task as pending by it."""
@@ -101,10 +101,10 @@ class Nomad05(Decision):
             self.finish(task)
         elif task.memory.restart:
             self.emit(task, ev.Killed())
-            self.restart(task, Result(restart="asked"))
+            self.restart(task, TaskEnd(restart="asked"))
         else:
             self.emit(task, self.terminated(exit))
-            self.restart(task, Result(exit_code=exit.exit_code, signal=exit.signal, error=exit.error))
+            self.restart(task, TaskEnd(exit_code=exit.exit_code, signal=exit.signal, error=exit.error))
 
     def aborted(self, task: TaskInHand) -> None:
         """The start of a pending task was given up, if one was under way."""

@@ -21,7 +21,7 @@ from msgspec import Raw
 
 from taskfold.decision.decision import NOT_RUNNING, Decision, TaskInHand
 from taskfold.decision.group import FIRST, STEPS, next_step
-from taskfold.decision.restart import Result
+from taskfold.decision.restart import TaskEnd
 from taskfold.model import events as ev
 from taskfold.model import inputs
 from taskfold.model.duration import duration_text
@@ -69,19 +69,19 @@ class Nomad09(Decision):
         """An artifact could not be downloaded."""
         if not self._gave_up(task):
             self.emit(task, ev.FailedArtifactDownload(download_error=failure.error))
-            self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
+            self.restart(task, TaskEnd(start_failed=True, recoverable=failure.recoverable))
 
     def hook_failed(self, task: TaskInHand, failure: inputs.HookFailed) -> None:
         """A hook failed."""
         if not self._gave_up(task):
             self.emit(task, ev.TaskHookFailed(message=f"{failure.hook}: {failure.error}"))
-            self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
+            self.restart(task, TaskEnd(start_failed=True, recoverable=failure.recoverable))
 
     def validation_failed(self, task: TaskInHand, failure: inputs.ValidationFailed) -> None:
         """The task's configuration is not valid, and will not become so."""
         if not self._gave_up(task):
             self.emit(task, ev.FailedValidation(validation_error=failure.error))
-            self.restart(task, Result(start_failed=True))
+            self.restart(task, TaskEnd(start_failed=True))
 
     def setup_failed(self, task: TaskInHand, failure: inputs.SetupFailed) -> None:
         """The task could not be set up, and is dead."""
@@ -98,7 +98,7 @@ class Nomad09(Decision):
         """The process could not be started."""
         self.emit(task, ev.DriverFailure(driver_error=failure.error))
         if not self._gave_up(task):
-            self.restart(task, Result(start_failed=True, recoverable=failure.recoverable))
+            self.restart(task, TaskEnd(start_failed=True, recoverable=failure.recoverable))
 
     def _gave_up(self, task: TaskInHand) -> bool:
         """End a task if it was killed while it was being started; tell whether it was."""
@@ -123,13 +123,13 @@ class Nomad09(Decision):
         if memory.was_reattached:
             self.finish(task)
         elif memory.killed:
-            self.restart(task, Result(killed=True))
+            self.restart(task, TaskEnd(killed=True))
         elif memory.restart == "asked":
-            self.restart(task, Result(restart="asked"))
+            self.restart(task, TaskEnd(restart="asked"))
         else:
             self.restart(
                 task,
-                Result(exit_code=exit.exit_code, signal=exit.signal, error=exit.error, restart=memory.restart),
+                TaskEnd(exit_code=exit.exit_code, signal=exit.signal, error=exit.error, restart=memory.restart),
             )
 
     def aborted(self, task: TaskInHand) -> None:

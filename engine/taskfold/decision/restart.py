@@ -55,11 +55,11 @@ __all__ = [
     "REQUESTED",
     "VERDICTS",
     "Advice",
-    "Choice",
-    "Failure",
     "Hook",
     "Random",
-    "Result",
+    "RestartDecision",
+    "SimulatedFailure",
+    "TaskEnd",
     "Tracker",
     "UsedUp",
     "Verdict",
@@ -72,7 +72,7 @@ __all__ = [
     "used_up",
 ]
 
-Choice: TypeAlias = Literal["Restarting", "Not Restarting", "Terminated", "Killed"]
+RestartDecision: TypeAlias = Literal["Restarting", "Not Restarting", "Terminated", "Killed"]
 Hook: TypeAlias = Literal["", "prestart", "poststart", "poststop"]
 
 _JITTER: Final = 0.25
@@ -82,7 +82,7 @@ ENDING_JOB_TYPES: Final = ("batch", "sysbatch")
 """The types of jobs whose tasks may end well."""
 
 
-VERDICTS: Final[Mapping[Choice, tuple[str, ...]]] = {
+VERDICTS: Final[Mapping[RestartDecision, tuple[str, ...]]] = {
     "Killed": ("",),
     "Restarting": (WITHIN_POLICY, DELAYED, ""),
     "Not Restarting": (EXCEEDED, NO_RESTARTS, UNRECOVERABLE),
@@ -108,7 +108,7 @@ class Tracker(Struct, frozen=True, gc=False):
     count: int = 0
 
 
-class Result(Struct, frozen=True, kw_only=True, gc=False):
+class TaskEnd(Struct, frozen=True, kw_only=True, gc=False):
     """The end of a task, or of the try to start it, as the restart policy sees it."""
 
     exit_code: int | None = None
@@ -131,7 +131,7 @@ class Result(Struct, frozen=True, kw_only=True, gc=False):
 class Verdict(Struct, frozen=True, gc=False):
     """What the policy wants done with a task, and the tracker afterwards."""
 
-    decision: Choice
+    decision: RestartDecision
     tracker: Tracker
     delay_ns: int = 0
     reason: str = ""
@@ -164,7 +164,7 @@ def restarts_after_success(job_type: str, hook: Hook, *, sidecar: bool, dialect:
 def decide_restart(  # noqa: PLR0911 - one return for each step, in order
     policy: RestartPolicy,
     tracker: Tracker,
-    result: Result,
+    result: TaskEnd,
     *,
     after_success: bool,
     now_ns: int,
@@ -217,7 +217,7 @@ def _counted(policy: RestartPolicy, tracker: Tracker, now_ns: int, dialect: Dial
     return Tracker(now_ns, 1 if dialect.window_before_count else 0)
 
 
-class Failure(Struct, frozen=True):
+class SimulatedFailure(Struct, frozen=True):
     """A step of a simulated timeline: a failure, and the verdict on it."""
 
     at_ns: int
@@ -232,8 +232,8 @@ def simulate(
     rng: Random,
     dialect: str | Dialect,
     after_success: bool = True,
-    result: Result = Result(exit_code=1),  # noqa: B008 - immutable
-) -> list[Failure]:
+    result: TaskEnd = TaskEnd(exit_code=1),  # noqa: B008 - immutable
+) -> list[SimulatedFailure]:
     """Return the verdicts on a task that runs this long (nanoseconds) before each failure.
 
     The timeline ends with the first decision that is not to restart. O(failures).
@@ -244,14 +244,14 @@ def simulate(
     ['Restarting', 'Not Restarting']
     """
     rules = dialect_of(dialect)
-    timeline: list[Failure] = []
+    timeline: list[SimulatedFailure] = []
     tracker, now_ns = Tracker(0), 0
     for run_ns in failures_ns:
         now_ns += run_ns
         verdict = decide_restart(
             policy, tracker, result, after_success=after_success, now_ns=now_ns, rng=rng, dialect=rules
         )
-        timeline.append(Failure(now_ns, verdict))
+        timeline.append(SimulatedFailure(now_ns, verdict))
         if verdict.decision != "Restarting":
             break
         tracker, now_ns = verdict.tracker, now_ns + verdict.delay_ns

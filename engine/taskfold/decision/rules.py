@@ -39,6 +39,7 @@ from taskfold.model import events as ev
 from taskfold.model import inputs
 from taskfold.model.effects import Outcome, Step
 from taskfold.model.errors import InputRefused
+from taskfold.model.events import wire_type
 from taskfold.model.inputs import NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.model.record import Decided
 
@@ -67,7 +68,7 @@ def decide(
     >>> from taskfold.decision.group import TaskPlan
     >>> policy = RestartPolicy(attempts=2, interval_ns=60 * 10**9, delay_ns=10**9, mode="fail")
     >>> group = Group.of([TaskPlan(name="web", policy=policy)], "1.1.2")
-    >>> step = decide(Allocation("a"), group, inputs.Placed(), now_ns=5, rng=random.Random(1))
+    >>> step = decide(Allocation("a"), group, inputs.PlacementReceived(), now_ns=5, rng=random.Random(1))
     >>> step.events, step.effects
     ((('web', Received(time_ns=5, extras=None)),), (StartTask(task='web', at_ns=5),))
 
@@ -91,7 +92,7 @@ def decide_all(
     for task, report in reports:
         if not task and len(reports) > 1:
             raise InputRefused(
-                f"{type(report).__name__}: what is reported together happens to tasks, name the task of each"
+                f"{wire_type(report)}: what is reported together happens to tasks, name the task of each"
             )
         decision.outcome = "decided"
         _take(decision, task, report)
@@ -115,7 +116,7 @@ def _take(decision: RuleBook, task: str, report: Input) -> None:
     """Take one input. Raises InputRefused and UnknownTask."""
     kind, group = type(report), decision.group
     if kind in NEW_CLIENT_ONLY and not group.dialect.has_new_client:
-        raise InputRefused(f"{kind.__name__} does not exist in dialect {group.dialect.name}")
+        raise InputRefused(f"{wire_type(report)} does not exist in dialect {group.dialect.name}")
     if isinstance(report, inputs.Exited) and report.exit_code is not None and report.exit_code < 0:
         raise InputRefused(
             f"$.ExitCode: {report.exit_code} is no exit code; a process that signal n ended has 128 + n, and the "
@@ -123,15 +124,15 @@ def _take(decision: RuleBook, task: str, report: Input) -> None:
         )
     if task:
         if kind in OF_ALLOCATION:
-            raise InputRefused(f"{kind.__name__} is of an allocation, not of a task: leave {task!r} out")
+            raise InputRefused(f"{wire_type(report)} is of an allocation, not of a task: leave {task!r} out")
         _of_task(decision, decision.task(task), report)
     elif kind in OF_ALLOCATION or kind in OF_EITHER:
         ALLOCATION_RULES[kind](decision, report)
     else:
-        raise InputRefused(f"{kind.__name__} happens to a task: name it")
+        raise InputRefused(f"{wire_type(report)} happens to a task: name it")
 
 
-HEARS: Final = frozenset({inputs.Placed, inputs.Restored, inputs.ServerContacted, inputs.Reconnected})
+HEARS: Final = frozenset({inputs.PlacementReceived, inputs.Restored, inputs.ServerContacted, inputs.NodeReconnected})
 """The inputs by which a client hears what the servers ask for; while it was away, it did not hear of a stop."""
 
 
@@ -149,7 +150,7 @@ class _Rule(NamedTuple):
 
 
 def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
-    if task.is_new and decision.is_over and not (isinstance(report, inputs.Placed) and decision.takes_ended):
+    if task.is_new and decision.is_over and not (isinstance(report, inputs.PlacementReceived) and decision.takes_ended):
         decision.note(task.name, _OVER, "late")
         _owe_end(decision, task, report)
         return
@@ -168,7 +169,7 @@ def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
 
 def _owe_end(decision: Decision, task: TaskInHand, report: Input) -> None:
     """Owe a kill of a process that was started after the end of its task."""
-    if isinstance(report, inputs.Started):
+    if isinstance(report, inputs.ProcessStarted):
         decision.owe_kill(task, 1)
 
 
@@ -182,21 +183,21 @@ def place_of(task: TaskInHand) -> Place:
 
 def _why(task: TaskInHand, place: Place, report: Input) -> str:
     """Return why an input does not fit."""
-    name = type(report).__name__
+    name = wire_type(report)
     if place == "ending":
         return f"{name} comes too late: the task's process is being ended"
     state = "not known to be placed yet" if task.is_new else task.state
     return f"{name} does not fit: the task is {state}"
 
 
-def _started(decision: RuleBook, task: TaskInHand, _: inputs.Started) -> None:
+def _started(decision: RuleBook, task: TaskInHand, _: inputs.ProcessStarted) -> None:
     decision.emit(task, ev.Started(time_ns=decision.now_ns))
     if task.memory.killed:
         # The task was killed while it was being started: the process that runs now has to end.
         decision.end_started(task)
 
 
-def _place_one(decision: RuleBook, task: TaskInHand, _: inputs.Placed) -> None:
+def _place_one(decision: RuleBook, task: TaskInHand, _: inputs.PlacementReceived) -> None:
     if task.is_new:
         if decision.is_stopped:
             decision.take_ended(task)
@@ -286,7 +287,7 @@ _LATE: Final[dict[Place, Outcome]] = {"running": "late", "ending": "late"}
 _REPEATED: Final[dict[Place, Outcome]] = {"running": "repeated", "ending": "repeated"}
 
 RULES: Final[dict[type[Input], _Rule]] = {
-    inputs.Placed: _Rule(_place_one, ("pending", "running", "ending", "dead"), {}),
+    inputs.PlacementReceived: _Rule(_place_one, ("pending", "running", "ending", "dead"), {}),
     inputs.SetUp: _Rule(
         lambda decision, task, report: decision.emit(task, ev.TaskSetup(message=report.message)), ("pending",), _LATE
     ),
@@ -301,7 +302,7 @@ RULES: Final[dict[type[Input], _Rule]] = {
         lambda decision, task, report: decision.validation_failed(task, report), ("pending",), _LATE
     ),
     inputs.SetupFailed: _Rule(_setup_failed_of, ("pending", "running"), {}),
-    inputs.Started: _Rule(_started, ("pending",), _REPEATED),
+    inputs.ProcessStarted: _Rule(_started, ("pending",), _REPEATED),
     inputs.StartFailed: _Rule(lambda decision, task, report: decision.start_failed(task, report), ("pending",), _LATE),
     inputs.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
     inputs.DriverMessage: _Rule(
@@ -328,7 +329,7 @@ RULES: Final[dict[type[Input], _Rule]] = {
 _ENDED: Final = "the allocation has ended already"
 
 
-def _place_all(decision: RuleBook, report: inputs.Placed) -> None:
+def _place_all(decision: RuleBook, report: inputs.PlacementReceived) -> None:
     if not decision.names():
         raise InputRefused("the allocation has no job that tells its tasks: name the task that is placed")
     if decision.is_over and not decision.takes_ended:
@@ -378,7 +379,7 @@ def _setup_failed(decision: RuleBook, report: inputs.SetupFailed) -> None:
         decision.allocation_setup_failed(report)
 
 
-def _reconnected(decision: RuleBook, _: inputs.Reconnected) -> None:
+def _reconnected(decision: RuleBook, _: inputs.NodeReconnected) -> None:
     assert isinstance(decision, Nomad09)
     decision.reconnected()
 
@@ -397,7 +398,7 @@ def _lost(decision: RuleBook, _: inputs.NodeLost) -> None:
     _away(decision, "lost", {"DesiredStatus": "stop", "DesiredDescription": "alloc is lost since its node is down"})
 
 
-def _disconnected(decision: RuleBook, _: inputs.Disconnected) -> None:
+def _disconnected(decision: RuleBook, _: inputs.NodeDisconnected) -> None:
     _away(decision, UNKNOWN, {"ClientDescription": DISCONNECTED})
 
 
@@ -409,7 +410,7 @@ def _away(decision: RuleBook, status: str, fields: dict[str, str]) -> None:
 
 
 ALLOCATION_RULES: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
-    inputs.Placed: _place_all,
+    inputs.PlacementReceived: _place_all,
     inputs.SetupFailed: _setup_failed,
     inputs.StopRequested: _stop,
     inputs.KillRequested: _kill_all,
@@ -419,8 +420,8 @@ ALLOCATION_RULES: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
     inputs.ServerContacted: _server_contacted,
     inputs.HealthFailed: _health_failed,
     inputs.NodeLost: _lost,
-    inputs.Disconnected: _disconnected,
-    inputs.Reconnected: _reconnected,
+    inputs.NodeDisconnected: _disconnected,
+    inputs.NodeReconnected: _reconnected,
 }
 """What follows from an input of an allocation as a whole, whatever its tasks are doing."""
 

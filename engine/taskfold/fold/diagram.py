@@ -36,20 +36,20 @@ _COLOURS: Final[Mapping[bool | None, tuple[str, ...]]] = {
     False: ("color=red", "fontcolor=red"),
 }
 
-Reached: TypeAlias = Container[tuple[str, str]] | None
+ReachedPairs: TypeAlias = Container[tuple[str, str]] | None
 """The (state, wire type) pairs that were reached, ``Finished`` among the types; None where nobody asks."""
 
 _Labels: TypeAlias = dict[tuple[str, str], list[_Label]]
 
 
-def _label(cls: type[Any], state: str, reached: Reached) -> _Label:
+def _label(cls: type[Any], state: str, reached: ReachedPairs) -> _Label:
     """Return how an event type is shown where it is legal in a state."""
     tag = str(cls.__struct_config__.tag)
     name = _END_WITHOUT_EVENT if cls is Finished else tag
     return _Label(name, None if reached is None else (state, tag) in reached)
 
 
-def _arrows(lifecycle: Lifecycle, reached: Reached) -> _Labels:
+def _arrows(lifecycle: Lifecycle, reached: ReachedPairs) -> _Labels:
     """Return the event types that move a task from one state to another (or leave it), in the order of the table."""
     arrows: _Labels = defaultdict(list)
     for cls in TABLES[lifecycle.dialect.name]:
@@ -60,7 +60,7 @@ def _arrows(lifecycle: Lifecycle, reached: Reached) -> _Labels:
     return {(a, b): arrows[a, b] for a in STATES for b in STATES if (a, b) in arrows}
 
 
-def _mermaid(lifecycle: Lifecycle, reached: Reached) -> str:
+def _mermaid(lifecycle: Lifecycle, reached: ReachedPairs) -> str:
     lines = ["stateDiagram-v2", f"    [*] --> {PENDING}"]
     arrows = {ends: "<br/>".join(map(str, labels)) for ends, labels in _arrows(lifecycle, reached).items()}
     lines += [f"    {a} --> {b}: {labels}" for (a, b), labels in arrows.items() if a != b]
@@ -68,7 +68,7 @@ def _mermaid(lifecycle: Lifecycle, reached: Reached) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _dot(lifecycle: Lifecycle, reached: Reached) -> str:
+def _dot(lifecycle: Lifecycle, reached: ReachedPairs) -> str:
     lines = ["digraph lifecycle {", "    rankdir=LR;", "    node [shape=box, style=rounded];"]
     lines += ["    start [shape=point];", f"    start -> {PENDING};"]
     for (source, target), labels in _arrows(lifecycle, reached).items():
@@ -87,7 +87,7 @@ def _is_missing(label: _Label) -> bool:
     return label.is_reached is False
 
 
-def _table(lifecycle: Lifecycle, reached: Reached) -> str:
+def _table(lifecycle: Lifecycle, reached: ReachedPairs) -> str:
     lines = [
         f"| event | {' | '.join(f'from {state}' for state in STATES)} | source |",
         "|---" * (len(STATES) + 2) + "|",
@@ -106,11 +106,15 @@ def _cell(state: str, target: str | None, mark: str) -> str:
     return mark + ("=" if target == state else f"**{target}**")
 
 
-FORMATS: Final[dict[str, Callable[[Lifecycle, Reached], str]]] = {"mermaid": _mermaid, "dot": _dot, "table": _table}
+FORMATS: Final[dict[str, Callable[[Lifecycle, ReachedPairs], str]]] = {
+    "mermaid": _mermaid,
+    "dot": _dot,
+    "table": _table,
+}
 """What can be drawn."""
 
 
-def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: Reached = None) -> str:
+def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: ReachedPairs = None) -> str:
     """Return the lifecycle of a dialect as a text in one of `FORMATS`.
 
     With the (state, wire type) pairs that were `reached`, each event is marked: ✓ where it was, ✗ where it was not; a

@@ -71,10 +71,10 @@ class Row(NamedTuple):
 
 
 EventClass: TypeAlias = type[TaskEvent] | type[InternalEvent]
-Table: TypeAlias = dict[EventClass, Row]
+LifecycleTable: TypeAlias = dict[EventClass, Row]
 LifecycleEvent: TypeAlias = TaskEvent | Finished | type[TaskEvent] | type[Finished]
 
-_TABLE_0_5_6: Final[Table] = {
+_TABLE_0_5_6: Final[LifecycleTable] = {
     # To be run: the client has the task and prepares it.
     ev.Received: Row(PENDING, None, None, "task_runner.go MarkReceived; seen"),
     ev.TaskSetup: Row(PENDING, None, None, "task_runner.go buildTaskDir; seen"),
@@ -109,12 +109,12 @@ _TABLE_0_5_6: Final[Table] = {
 
 _LATER_THAN_0_5_0: Final = {row.cls for row in ev.EVENT_TYPES if not DIALECTS["0.5.0"].has(row.since)}
 
-_TABLE_0_5_0: Final[Table] = {cls: row for cls, row in _TABLE_0_5_6.items() if cls not in _LATER_THAN_0_5_0}
+_TABLE_0_5_0: Final[LifecycleTable] = {cls: row for cls, row in _TABLE_0_5_6.items() if cls not in _LATER_THAN_0_5_0}
 
 _NOTE: Final = (PENDING, RUNNING, DEAD)
 """Appended in any state, and never moves it."""
 
-_TABLE_1_1_2: Final[Table] = {
+_TABLE_1_1_2: Final[LifecycleTable] = {
     # To be run. Most events only tell what happened; the state moves with Started, Restarting, Not Restarting.
     ev.Received: Row(PENDING, None, None, "new: task_runner.go NewTaskRunner; seen"),
     ev.TaskSetup: Row(PENDING, None, None, "new: task_dir_hook.go; seen"),
@@ -160,7 +160,7 @@ _TABLE_1_1_2: Final[Table] = {
     Finished: Row(DEAD, DEAD, DEAD, "new: task_runner.go Run, (dead, nil); seen"),
 }
 
-TABLES: Final[dict[str, Table]] = {"0.5.0": _TABLE_0_5_0, "0.5.6": _TABLE_0_5_6, "1.1.2": _TABLE_1_1_2}
+TABLES: Final[dict[str, LifecycleTable]] = {"0.5.0": _TABLE_0_5_0, "0.5.6": _TABLE_0_5_6, "1.1.2": _TABLE_1_1_2}
 """The lifecycle of each dialect."""
 
 

@@ -13,7 +13,7 @@ from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.options import MAX_WAIT_NS
 from taskfold.http.own import health, history, metrics, openapi, record, report
 from taskfold.http.own.lines import LineErrors
-from taskfold.http.routing import Body, Parameter, Route
+from taskfold.http.routing import AnswerBody, Parameter, Route
 from taskfold.model.dialect import Dialect
 
 __all__ = ["ROUTES"]
@@ -69,8 +69,12 @@ _ONLY_JOB: Final = (
 )
 """What Nomad has below a job, and is not served, is none. Source: command/agent/job_endpoint.go JobSpecificRequest."""
 
-_OF_A_BODY: Final[dict[int, Body]] = {408: "text", 413: "text"}
-_OF_LINES: Final[dict[int, Body]] = {**dict.fromkeys((400, 404, 409), (LineErrors, "text")), 415: "text", **_OF_A_BODY}
+_OF_A_BODY: Final[dict[int, AnswerBody]] = {408: "text", 413: "text"}
+_OF_LINES: Final[dict[int, AnswerBody]] = {
+    **dict.fromkeys((400, 404, 409), (LineErrors, "text")),
+    415: "text",
+    **_OF_A_BODY,
+}
 
 
 def _has_actions(dialect: Dialect) -> bool:
@@ -196,7 +200,7 @@ ROUTES: Final = {
             report.post_inputs,
             "Say what happened, and be told what follows: events, effects, timers.",
             _REGIONAL,
-            {200: report.Results, **_OF_LINES},
+            {200: report.LineResults, **_OF_LINES},
             lines="PostedInput",
             is_own=True,
             is_owners=True,

@@ -17,9 +17,9 @@ from msgspec import Struct
 from taskfold.http.answers import Answer, Header, redirect
 from taskfold.model.dialect import Dialect
 
-__all__ = ["Body", "Match", "Parameter", "Route", "Router"]
+__all__ = ["AnswerBody", "Match", "Parameter", "Route", "Router"]
 
-Body: TypeAlias = str | type[Struct] | tuple[str | type[Struct], ...]
+AnswerBody: TypeAlias = str | type[Struct] | tuple[str | type[Struct], ...]
 """A struct, or the name of a schema that depends on the dialect: ``Allocation``, ``Stub[]``, ``text``; or several."""
 
 Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]
@@ -62,7 +62,7 @@ class Route(Struct, frozen=True):
     summary: str
     parameters: tuple[Parameter, ...] = ()
     """The parameters that it reads."""
-    answers: dict[int, Body] = {}
+    answers: dict[int, AnswerBody] = {}
     """What the body is, by status, beside the errors of every endpoint."""
     is_endless: bool = False
     """Its answer ends when the client goes, or the server."""

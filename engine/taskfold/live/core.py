@@ -21,13 +21,13 @@ from taskfold.fold.lifecycle import PENDING, RUNNING, Lifecycle
 from taskfold.fold.task import TaskState
 from taskfold.live.arguments import check_address, check_input, check_pairs, checked_time, checked_writes
 from taskfold.live.draft import Draft, placing, updating
-from taskfold.live.overlay import State
+from taskfold.live.overlay import StateLike
 from taskfold.live.timers import Timers
 from taskfold.log.checkpoint import Checkpoint
 from taskfold.log.entries import event_digest, is_of
 from taskfold.log.index_map import Positions
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
-from taskfold.model.effects import Collect, SignalTask, StartTask, Step
+from taskfold.model.effects import ReleaseResources, SignalTask, StartTask, Step
 from taskfold.model.errors import (
     AppendRefused,
     ClockWentBack,
@@ -85,7 +85,7 @@ class Core:
     >>> from taskfold import Core, inputs
     >>> core, rng, second = Core("1.1.2"), random.Random(1), 1_000_000_000
     >>> core.place({"ID": "203266e5", "JobID": "example"}, time_ns=0)
-    >>> for input in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+    >>> for input in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
     ...     step = core.report("203266e5", "redis", input, now_ns=second, rng=rng)
     >>> core.task("203266e5", "redis").state, step.effects
     ('pending', ())
@@ -377,14 +377,14 @@ class Core:
         expected_version: int | None = None,
         *,
         prior: Prior | None = None,
-        on: State | None = None,
+        on: StateLike | None = None,
     ) -> tuple[Step, list[Record]]:
         """Decide inputs; return the step and its records, and change nothing. Raises the refusal of an input.
 
         The decision is made on this state, or on an overlay over it. A prior step is reused while the allocation is
         unchanged, since a decision may be random.
         """
-        state: State = self if on is None else on
+        state: StateLike = self if on is None else on
         if state.is_closed:
             raise LogError("the engine is closed")
         allocation = state.owned(alloc)
@@ -447,7 +447,7 @@ class Core:
             return  # the usual case
         tasks = self.fold.allocations[step.alloc].tasks
         for effect in step.effects:
-            if isinstance(effect, (Collect, SignalTask)):
+            if isinstance(effect, (ReleaseResources, SignalTask)):
                 continue
             # A start without a step stays planned, even if it will be given up; a task that was never placed may have a
             # process to end.
@@ -520,7 +520,7 @@ def _timers_of(allocation: Allocation) -> list[tuple[str, str, int]]:
     ]
 
 
-def _records_of(state: State, step: Step, version: int, id: str | None) -> list[Record]:
+def _records_of(state: StateLike, step: Step, version: int, id: str | None) -> list[Record]:
     """Return the records of a step: one write, whose first record has the input's ID."""
     index, seq = state.index + 1, state.seq
     return [

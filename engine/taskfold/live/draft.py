@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 from taskfold.fold.allocation import Allocation
 from taskfold.fold.lifecycle import PENDING
 from taskfold.live.arguments import check_address, check_event, check_text, checked_time, not_a_write
-from taskfold.live.overlay import Overlay, State
+from taskfold.live.overlay import Overlay, StateLike
 from taskfold.log.contract import Append, is_repeat
 from taskfold.log.entries import UNWRITABLE, Entry, entry_of, problem_of
 from taskfold.model.dialect import dialect_of
@@ -131,7 +131,7 @@ def _with_stored_job(event: Any, header: LogHeader) -> Any:
 class Draft(Overlay):
     """Pending writes; they share one index and, unless a write has its own, one time."""
 
-    def __init__(self, base: State, time_ns: int) -> None:
+    def __init__(self, base: StateLike, time_ns: int) -> None:
         super().__init__(base)
         self.refusals: list[tuple[int, TaskfoldError]] = []
         """The refused writes, by their place from 0, with the errors."""

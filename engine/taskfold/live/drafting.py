@@ -11,7 +11,7 @@ from taskfold.live.core import Prior
 from taskfold.live.draft import Draft
 from taskfold.live.grouping import Drafted
 from taskfold.live.models import NOTHING
-from taskfold.live.overlay import Overlay, State
+from taskfold.live.overlay import Overlay, StateLike
 from taskfold.live.turns import Turns
 from taskfold.log.contract import Append
 from taskfold.model.clock import Clock
@@ -33,7 +33,7 @@ class Drafter:
         self.clock = clock
         self.rng = rng
 
-    def write(self, state: State, write: Write) -> Drafted[Record | None]:
+    def write(self, state: StateLike, write: Write) -> Drafted[Record | None]:
         """Draft one write. Raises its refusal."""
         draft = Draft(state, self._time_ns() if self._turns.questions else self.clock.time_ns())
         draft.add(write)
@@ -44,7 +44,7 @@ class Drafter:
         question = models.question_of_records(draft.new_records, draft.time_ns) if models.bindings else NOTHING
         return Drafted(appends[0].records[0] if appends else None, appends, (), question)
 
-    def append(self, state: State, writes: Sequence[Write]) -> Drafted[list[Record | None]]:
+    def append(self, state: StateLike, writes: Sequence[Write]) -> Drafted[list[Record | None]]:
         """Draft writes that are recorded all or none. Raises AppendRefused."""
         draft = Draft(state, self._time_ns())
         for write in writes:
@@ -61,7 +61,7 @@ class Drafter:
 
     def report(
         self,
-        state: State,
+        state: StateLike,
         alloc: str,
         pairs: Sequence[tuple[str, Input]],
         time_ns: int | None,
@@ -79,7 +79,7 @@ class Drafter:
         question = self._models.question_of_steps([step]) if self._models else NOTHING
         return Drafted(step, [append_of(records)] if records else (), (step,), question)
 
-    def batch(self, state: State, reports: Sequence[Any]) -> Drafted[list[Step]]:
+    def batch(self, state: StateLike, reports: Sequence[Any]) -> Drafted[list[Step]]:
         """Decide reports in order, and draft their steps. Raises AppendRefused."""
         overlay = Overlay(state)
         steps: list[Step] = []

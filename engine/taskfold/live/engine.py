@@ -44,7 +44,7 @@ from taskfold.live.models import NOTHING
 from taskfold.live.reader import Reader
 from taskfold.live.retention import Candidate, Retention, candidates
 from taskfold.live.steps_async import StepsAsync
-from taskfold.live.store import Store, View
+from taskfold.live.store import Listing, Store
 from taskfold.live.turns import Turns, in_turn, writing
 from taskfold.live.waiters import WAITERS_PER_KEY, Question, Reply, wait, wait_async
 from taskfold.log.contract import Append, CompactableLog, EventLog, check_dialect, kept_records
@@ -352,7 +352,7 @@ class Engine(Owned):
         >>> from taskfold import Engine, events, inputs
         >>> engine = Engine(dialect="1.1.2", seed=1)
         >>> engine.place({"ID": "203266e5", "JobID": "example"})
-        >>> for input in (inputs.Placed(), inputs.Started(), inputs.Exited(exit_code=1)):
+        >>> for input in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.Exited(exit_code=1)):
         ...     step = engine.report("203266e5", "redis", input)
         >>> [event.restart_reason for _, event in step.events if isinstance(event, events.Restarting)]
         ['Restart within policy']
@@ -382,10 +382,10 @@ class Engine(Owned):
         >>> engine = Engine(dialect="1.1.2", seed=1)
         >>> engine.place({"ID": "203266e5", "JobID": "example"})
         >>> tasks = "redis", "stats"
-        >>> for input in (inputs.Placed(), inputs.Started(), inputs.KillRequested(), inputs.Exited()):
+        >>> for input in (inputs.PlacementReceived(), inputs.ProcessStarted(), inputs.KillRequested(), inputs.Exited()):
         ...     step = engine.report_all("203266e5", [(task, input) for task in tasks])
         >>> step.effects, engine.snapshot("203266e5").client_status
-        ((Collect(),), 'complete')
+        ((ReleaseResources(),), 'complete')
         """
         return self._groups.write(self._drafter.report, alloc, inputs, time_ns, id, expected_version)
 
@@ -398,7 +398,7 @@ class Engine(Owned):
 
         >>> from taskfold import Engine, inputs
         >>> engine = Engine(dialect="1.1.2", seed=1)
-        >>> allocs, pair = ("203266e5", "69e8e345"), (inputs.Placed(), inputs.Started())
+        >>> allocs, pair = ("203266e5", "69e8e345"), (inputs.PlacementReceived(), inputs.ProcessStarted())
         >>> for alloc in allocs:
         ...     engine.place({"ID": alloc, "JobID": "example"})
         >>> reports = [inputs.PostedInput(alloc=alloc, task="redis", input=one) for one in pair for alloc in allocs]
@@ -483,12 +483,12 @@ class Engine(Owned):
 
     def allocations(
         self, *, job: str | None = None, node: str | None = None, status: str | None = None, prefix: str = ""
-    ) -> View:
+    ) -> Listing:
         """Return the allocations that match all arguments, sorted by ID, as of one index.
 
-        ``status`` is the client status. The view can be read while writers continue. O(log n + matches).
+        ``status`` is the client status. The listing can be read while writers continue. O(log n + matches).
         """
-        return self.store.view(prefix=prefix, job=job, node=node, status=status)
+        return self.store.listing(prefix=prefix, job=job, node=node, status=status)
 
     def history(self, alloc: str, task: str | None = None, *, after_version: int = 0) -> list[Record]:
         """Return the records of an allocation, or of one of its tasks. O(records).

@@ -26,15 +26,15 @@ from msgspec import Struct
 
 from taskfold.live.callbacks import add_notes
 from taskfold.live.listeners import Listeners
-from taskfold.live.models import NOTHING, Question
-from taskfold.live.overlay import Overlay, State
+from taskfold.live.models import NOTHING, ModelQuestion
+from taskfold.live.overlay import Overlay, StateLike
 from taskfold.live.turns import Turns, writing
 from taskfold.log.contract import Append
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError, LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Record
 
-__all__ = ["Drafted", "Groups", "Outcome", "Request", "result_of", "steps_of"]
+__all__ = ["Drafted", "Groups", "WriteOutcome", "WriteRequest", "result_of", "steps_of"]
 
 _LOOKS_EVERY: Final = 0.05
 """The interval at which a waiting thread checks without being woken (seconds)."""
@@ -53,10 +53,10 @@ class Drafted(Struct, Generic[T], frozen=True):
     appends: Sequence[Append]
     steps: Sequence[Step] = ()
     """The decisions, in order, for the listeners."""
-    question: Question = NOTHING
+    question: ModelQuestion = NOTHING
 
 
-class Outcome(NamedTuple):
+class WriteOutcome(NamedTuple):
     """The outcome of a request."""
 
     drafted: Drafted[Any] | None = None
@@ -65,14 +65,14 @@ class Outcome(NamedTuple):
     """It must be written in a turn of its own."""
 
 
-class Request:
+class WriteRequest:
     """A write that a thread or a task waits for."""
 
     __slots__ = ("attempt", "claim", "draft", "is_abandoned", "loop", "notify", "outcome", "problems", "woken")
 
     def __init__(
         self,
-        draft: Callable[[State], Drafted[Any]],
+        draft: Callable[[StateLike], Drafted[Any]],
         loop: object = None,
         notify: Callable[[], object] | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class Request:
         self.notify = notify
         """Wakes the task."""
         self.woken: SimpleQueue[None] = SimpleQueue()
-        self.outcome: Outcome | None = None
+        self.outcome: WriteOutcome | None = None
         self.attempt: Drafted[Any] | None = None
         """The draft that a leader was about to write."""
         self.problems: list[Exception] = []
@@ -112,7 +112,7 @@ class Groups:
         self.recorders = Listeners[Step]()
         """Internal listeners, called within the turn: they neither wait nor lock."""
         # Dictionaries, as their single operations cannot be interrupted: an interrupted leader leaves no lock behind.
-        self.requests: dict[Request, None] = {}
+        self.requests: dict[WriteRequest, None] = {}
         """The requests that threads and tasks wait for."""
         self.roles: dict[Hashable, object] = {}
         """The leaders: of the threads, and of the tasks of each event loop."""
@@ -121,12 +121,12 @@ class Groups:
         self._turn_owner = threading.Condition(turns.lock)
         """Knows which thread has the turn."""
 
-    def write(self, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
+    def write(self, draft: Callable[[StateLike, *Ts], Drafted[T]], *args: *Ts) -> T:
         """Write the draft of a function: alone if no other thread is at work, otherwise in a group."""
         is_lone = not (self._turns.depth or self.requests or self._crowd > 1)
         if is_lone or not self.is_grouping or self._owns_turn():
             return self.write_alone(draft, *args)
-        request = Request(lambda state: draft(state, *args))
+        request = WriteRequest(lambda state: draft(state, *args))
         return self._write_together(request, partial(self.write_alone, draft, *args))
 
     @writing
@@ -144,7 +144,11 @@ class Groups:
         return drafted.result
 
     def commit_steps(
-        self, steps: Sequence[Step], appends: Sequence[Append], question: Question, result_steps: Sequence[Step] = ()
+        self,
+        steps: Sequence[Step],
+        appends: Sequence[Append],
+        question: ModelQuestion,
+        result_steps: Sequence[Step] = (),
     ) -> None:
         """Write decisions, owe their steps, plan their timers, and call the listeners."""
         pairs = [(step,) for step in steps]
@@ -171,7 +175,7 @@ class Groups:
 
     # --- waiting threads ---
 
-    def _write_together(self, request: Request, alone: Callable[[], T]) -> T:
+    def _write_together(self, request: WriteRequest, alone: Callable[[], T]) -> T:
         """Write a request in a group, or alone if it must be."""
         requests = self.requests
         try:
@@ -190,7 +194,7 @@ class Groups:
                 del requests[request]
         return result_of(request.outcome, alone, request.problems)
 
-    def wait_for(self, request: Request) -> None:
+    def wait_for(self, request: WriteRequest) -> None:
         """Wait until a request has an outcome, or is abandoned; this thread may become the leader."""
         role = self.roles
         while request.outcome is None and not request.is_abandoned:
@@ -204,7 +208,7 @@ class Groups:
                 if _LEADER in role and role[_LEADER] is request:
                     del role[_LEADER]
 
-    def owe_abandoned(self, request: Request) -> None:
+    def owe_abandoned(self, request: WriteRequest) -> None:
         """Owe the recorded steps of an abandoned request."""
         if request.is_abandoned and request.outcome is not None and request.outcome.drafted is not None:
             with suppress(IndexError):
@@ -217,7 +221,7 @@ class Groups:
 
     # --- the leader ---
 
-    def _lead(self, request: Request) -> None:
+    def _lead(self, request: WriteRequest) -> None:
         """Take a turn for all waiting requests, and call the listeners."""
         self._gather()
         waiting = tuple(self.requests)
@@ -226,7 +230,7 @@ class Groups:
         except (LogError, Unreadable) as error:  # the turn did not begin
             for one in waiting:
                 if one.outcome is None:
-                    one.outcome = Outcome(error=copy.copy(error))
+                    one.outcome = WriteOutcome(error=copy.copy(error))
                     one.wake()
         except ListenerError as error:
             request.problems += error.exceptions
@@ -241,7 +245,7 @@ class Groups:
             idle = 0 if count > before else idle + 1
 
     @writing
-    def _write_requests(self, leader: Request) -> None:
+    def _write_requests(self, leader: WriteRequest) -> None:
         """Draft all waiting requests, in order, write them by one append, and wake their threads."""
         try:
             self._write_all([one for one in tuple(self.requests) if one.outcome is None and not one.is_abandoned])
@@ -254,15 +258,15 @@ class Groups:
                     one.woken.put(None)  # it leads next
                     break
 
-    def _write_all(self, requests: Sequence[Request]) -> None:
+    def _write_all(self, requests: Sequence[WriteRequest]) -> None:
         self._crowd = len(requests)
         overlay = Overlay(self._turns.core)
-        outcomes: list[tuple[Request, Outcome]] = []
+        outcomes: list[tuple[WriteRequest, WriteOutcome]] = []
         appends: list[Append] = []
         for request in requests:
             drafted = request.attempt
             if drafted is not None and drafted.appends and self._turns.has_record(drafted.appends[0].records[0]):
-                outcomes.append((request, Outcome(drafted)))  # a leader was interrupted after the recording
+                outcomes.append((request, WriteOutcome(drafted)))  # a leader was interrupted after the recording
                 continue
             outcome = self._drafted(request, overlay)
             outcomes.append((request, outcome))
@@ -279,24 +283,24 @@ class Groups:
             # Nothing changed. An error of the log is the outcome of all; after any other, each is written alone.
             for request, _ in outcomes:
                 is_for_all = isinstance(error, LogError)
-                request.outcome = Outcome(error=copy.copy(error)) if is_for_all else Outcome(is_alone=True)
+                request.outcome = WriteOutcome(error=copy.copy(error)) if is_for_all else WriteOutcome(is_alone=True)
                 request.wake()
 
-    def _drafted(self, request: Request, overlay: Overlay) -> Outcome:
+    def _drafted(self, request: WriteRequest, overlay: Overlay) -> WriteOutcome:
         """Draft a request; a refusal is its outcome."""
         try:
             drafted = request.draft(overlay)
         except TaskfoldError as refusal:
-            return Outcome(error=refusal)
+            return WriteOutcome(error=refusal)
         except Exception:
             # An alarm in this thread, or a failing clock: the request's own thread will raise it.
-            request.outcome = Outcome(is_alone=True)
+            request.outcome = WriteOutcome(is_alone=True)
             request.wake()
             raise
         # Models must approve it, between two turns.
-        return Outcome(is_alone=True) if drafted.question is not NOTHING else Outcome(drafted)
+        return WriteOutcome(is_alone=True) if drafted.question is not NOTHING else WriteOutcome(drafted)
 
-    def _commit_all(self, outcomes: Sequence[tuple[Request, Outcome]], appends: Sequence[Append]) -> None:
+    def _commit_all(self, outcomes: Sequence[tuple[WriteRequest, WriteOutcome]], appends: Sequence[Append]) -> None:
         """Write, and give each request its outcome, all or none."""
         at_once: list[Callable[[], object]] = []
         afterwards: list[Callable[[], object]] = []
@@ -312,7 +316,7 @@ class Groups:
         self._turns.commit(appends, NOTHING, at_once=at_once, afterwards=afterwards)
 
 
-def result_of(outcome: Outcome | None, alone: Callable[[], T], problems: Sequence[Exception] = ()) -> T:
+def result_of(outcome: WriteOutcome | None, alone: Callable[[], T], problems: Sequence[Exception] = ()) -> T:
     """Return the result of a request, or write it alone. Raises ListenerError with its listeners' problems."""
     assert outcome is not None
     try:

@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 
-from taskfold.live.grouping import Drafted, Groups, Outcome, Request, result_of, steps_of
-from taskfold.live.overlay import State
+from taskfold.live.grouping import Drafted, Groups, WriteOutcome, WriteRequest, result_of, steps_of
+from taskfold.live.overlay import StateLike
 
 __all__ = ["write_async"]
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]], *args: *Ts) -> T:
+async def write_async(groups: Groups, draft: Callable[[StateLike, *Ts], Drafted[T]], *args: *Ts) -> T:
     """Write the draft of a function in a group, without blocking the event loop."""
     loop = asyncio.get_running_loop()
     alone = partial(groups.write_alone, draft, *args)
@@ -29,7 +29,7 @@ async def write_async(groups: Groups, draft: Callable[[State, *Ts], Drafted[T]],
         return await _write_in_thread(groups, loop, alone)
     future: asyncio.Future[None] = loop.create_future()
     notify = partial(loop.call_soon_threadsafe, _end, future)
-    request = Request(lambda state: draft(state, *args), loop, notify)
+    request = WriteRequest(lambda state: draft(state, *args), loop, notify)
     groups.requests[request] = None
     try:
         _start_worker(groups, loop)
@@ -77,7 +77,7 @@ def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: obje
     roles = groups.roles
     while True:
         try:
-            late: set[Request] = set()
+            late: set[WriteRequest] = set()
             while (request := _first_of(groups, loop)) is not None:
                 _lead_for(groups, request, loop)
                 late = _wake_again(groups, loop, late)
@@ -89,13 +89,13 @@ def _lead_for_tasks(groups: Groups, loop: asyncio.AbstractEventLoop, token: obje
             return
 
 
-def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop) -> None:
+def _lead_for(groups: Groups, request: WriteRequest, loop: asyncio.AbstractEventLoop) -> None:
     """Write a request; exceptions of listeners go to the loop, as its tasks have been woken by then."""
     try:
         groups.wait_for(request)
     except Exception as error:  # noqa: BLE001 - the task raises it
         if request.outcome is None:
-            request.outcome = Outcome(error=error)
+            request.outcome = WriteOutcome(error=error)
             request.wake()
     for problem in request.problems:
         context = {"message": "a listener of a taskfold engine raised", "exception": problem}
@@ -103,7 +103,7 @@ def _lead_for(groups: Groups, request: Request, loop: asyncio.AbstractEventLoop)
             loop.call_soon_threadsafe(loop.call_exception_handler, context)
 
 
-def _wake_again(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Request]) -> set[Request]:
+def _wake_again(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[WriteRequest]) -> set[WriteRequest]:
     """Wake tasks again that had an outcome at the last look, in case their waker was interrupted."""
     ready = {one for one in tuple(groups.requests) if one.loop is loop and one.outcome is not None}
     for request in ready & earlier:
@@ -111,7 +111,7 @@ def _wake_again(groups: Groups, loop: asyncio.AbstractEventLoop, earlier: set[Re
     return ready
 
 
-def _first_of(groups: Groups, loop: asyncio.AbstractEventLoop) -> Request | None:
+def _first_of(groups: Groups, loop: asyncio.AbstractEventLoop) -> WriteRequest | None:
     """Return the first request of a loop's tasks without an outcome."""
     waiting = (one for one in tuple(groups.requests) if one.loop is loop and not one.is_abandoned)
     return next((one for one in waiting if one.outcome is None), None)

@@ -13,7 +13,7 @@ from taskfold.model.errors import Refused
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Finished, Record
 
-__all__ = ["NOTHING", "Bound", "Models", "Question"]
+__all__ = ["NOTHING", "Bound", "ModelQuestion", "Models"]
 
 
 class Bound(NamedTuple):
@@ -38,7 +38,7 @@ class Bound(NamedTuple):
         return [partial(binding.move, self.state), *(partial(binding.enter, self.task, event) for event in self.events)]
 
 
-class Question(NamedTuple):
+class ModelQuestion(NamedTuple):
     """The models that must approve a write, and the versions that must not change before it is recorded."""
 
     bound: Sequence[Bound] = ()
@@ -48,7 +48,7 @@ class Question(NamedTuple):
     """The steps to record, if it was decided: one for each input, in order."""
 
 
-NOTHING: Final = Question()
+NOTHING: Final = ModelQuestion()
 
 
 class Models:
@@ -85,7 +85,7 @@ class Models:
             if alloc in allocs
         ]
 
-    def question_of_records(self, records: Sequence[Record], time_ns: int) -> Question:
+    def question_of_records(self, records: Sequence[Record], time_ns: int) -> ModelQuestion:
         """Return the question to models before records are written. Raises Refused."""
         bound: dict[tuple[str, str], Bound] = {}
         for record in records:
@@ -96,9 +96,9 @@ class Models:
                 raise Refused(f"task {record.task!r} is bound to a model: one append can have one event of it")
             assert isinstance(record.event, (TaskEvent, Finished))
             bound[task] = self._bound(task, [record.event])
-        return Question(list(bound.values()), time_ns) if bound else NOTHING
+        return ModelQuestion(list(bound.values()), time_ns) if bound else NOTHING
 
-    def question_of_steps(self, steps: Sequence[Step], priors: Sequence[Prior] = ()) -> Question:
+    def question_of_steps(self, steps: Sequence[Step], priors: Sequence[Prior] = ()) -> ModelQuestion:
         """Return the question to models before steps are recorded."""
         events: dict[tuple[str, str], list[TaskEvent | Finished]] = {}
         for step in steps:
@@ -108,7 +108,7 @@ class Models:
         bound = [self._bound(key, of_task) for key, of_task in events.items()]
         if not bound:
             return NOTHING
-        return Question(bound, steps[0].time_ns, priors or [Prior(steps[0], bound[0].version)])
+        return ModelQuestion(bound, steps[0].time_ns, priors or [Prior(steps[0], bound[0].version)])
 
     def _bound(self, key: tuple[str, str], events: Sequence[TaskEvent | Finished]) -> Bound:
         """Return a model with its pending events, and the state of its task."""

@@ -14,10 +14,10 @@ from taskfold.log.entries import event_digest
 from taskfold.model.errors import UnknownAllocation
 from taskfold.model.record import LogHeader, Record
 
-__all__ = ["Overlay", "State"]
+__all__ = ["Overlay", "StateLike"]
 
 
-class State(Protocol):
+class StateLike(Protocol):
     """A state to check and decide writes on: a core's, or an overlay over one."""
 
     lifecycle: Lifecycle
@@ -55,7 +55,7 @@ class Overlay:
     (1, 1, None)
     """
 
-    def __init__(self, base: State) -> None:
+    def __init__(self, base: StateLike) -> None:
         self._base = base
         self.lifecycle: Lifecycle = base.lifecycle
         self.is_closed: bool = base.is_closed

@@ -12,7 +12,7 @@ from typing import TypeVar
 from taskfold.fold.allocation import AllocationState
 from taskfold.live.changes import Change
 from taskfold.live.directory import Filter
-from taskfold.live.store import Store, View
+from taskfold.live.store import Listing, Store
 from taskfold.live.waiters import Question, Reply, Waiter
 from taskfold.model.dialect import Dialect
 from taskfold.model.record import LogHeader, Record
@@ -28,7 +28,7 @@ class Reader:
 
     Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
     One allocation: ``in``, `version`, `modify_index`, `has_task`, `read`, `find`, `snapshot`, `records`.
-    Many: ``len``, `view`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
+    Many: ``len``, `listing`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
     `taskfold.live.cursor`.
     Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
     `ask` answers at once, and `taskfold.live.waiters` waits for.
@@ -166,7 +166,7 @@ class Reader:
         """Return the number of allocations. O(1)."""
         return len(self._store.directory)
 
-    def view(
+    def listing(
         self,
         *,
         prefix: str = "",
@@ -174,12 +174,12 @@ class Reader:
         node: str | None = None,
         status: str | None = None,
         namespace: str | None = None,
-    ) -> View:
-        """Return a consistent view of the allocations that match all arguments, sorted by ID.
+    ) -> Listing:
+        """Return a consistent listing of the allocations that match all arguments, sorted by ID.
 
         O(log n + the narrowest range). Writers continue meanwhile: it locks for a limited number of IDs at a time.
         """
-        return self._store.view(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
+        return self._store.listing(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
 
     def count_by_status(self) -> dict[str, int]:
         """Return the number of allocations by client status. O(statuses × log n). Raises LogError."""

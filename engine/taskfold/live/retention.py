@@ -68,4 +68,4 @@ def candidates(store: Store, retention: Retention, now_ns: int) -> list[Candidat
 
 def _ended(store: Store, retention: Retention) -> Iterator[str]:
     for status in retention.statuses:
-        yield from store.view(status=status).ids
+        yield from store.listing(status=status).ids

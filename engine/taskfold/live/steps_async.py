@@ -14,7 +14,7 @@ from typing import Final, Protocol, Self
 
 from taskfold.live.listeners import Listeners
 from taskfold.live.reader import Reader
-from taskfold.model.clock import Clock, Timer
+from taskfold.model.clock import CallsLater, Clock
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError
 
@@ -131,6 +131,6 @@ def _later(
     loop: asyncio.AbstractEventLoop, clock: object, delay_ns: int, wake: Callable[[], None]
 ) -> Callable[[], object]:
     """Wake the loop after a delay, by the engine's clock if it is a `Timer`; return a cancel function."""
-    if isinstance(clock, Timer):
+    if isinstance(clock, CallsLater):
         return clock.call_later(delay_ns, lambda: loop.call_soon_threadsafe(wake))
     return loop.call_later(delay_ns / _NS_PER_SECOND, wake).cancel

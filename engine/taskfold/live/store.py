@@ -3,7 +3,7 @@
 One thread at a time writes (`Store.commit`, in its turn), any number read. A write goes to the log first, outside the
 lock, however long the disk takes; then, under the lock, the state, the directory and the waiters change together, so
 that no reader sees one without the others. Readers hold the lock while they copy one allocation, or a limited number of
-IDs; a `View` stays at its index by saving the allocations that writers are about to change.
+IDs; a `Listing` stays at its index by saving the allocations that writers are about to change.
 
 An exception (Ctrl-C, an alarm, a timeout) may strike at any instruction between the first byte in the log and the last
 waiter woken. Then the store asks the log what it holds, and brings the state in line (`Store.settle`): at once, or, if
@@ -37,7 +37,7 @@ from taskfold.model.errors import LogError, TaskfoldError, Unreadable
 from taskfold.model.record import Coordinated, Record
 from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
-__all__ = ["Store", "View"]
+__all__ = ["Listing", "Store"]
 
 _RECORDS_AT_ONCE: Final = 1_000
 """How many records are folded at once: decoded, they still fit the processor's caches."""
@@ -61,14 +61,13 @@ class Versioned(Protocol):
 V = TypeVar("V", bound=Versioned)
 
 _VIEW_CHUNK: Final = 64
-"""How many allocations a view copies under one lock."""
+"""How many allocations a listing copies under one lock."""
 
 _KEPT_KNOWN: Final = 16_384
-"""The size of the cache of allocations that no view wants to save: repeated writes to them cost nothing, however many
-views are open."""
+"""The size of the cache of allocations that no listing wants to save: repeated writes to them cost nothing."""
 
 _IDS_AT_ONCE: Final = 1_024
-"""How many of a million IDs a view checks under one lock: it takes less than a millisecond."""
+"""How many of a million IDs a listing checks under one lock: it takes less than a millisecond."""
 
 
 class Store(Owned):
@@ -108,9 +107,9 @@ class Store(Owned):
         """The same, with a log that cannot tell whether it has them."""
         self._is_half_moved = False
         """The state is between two writes, and no thread is completing it. Under the lock only."""
-        self._views: weakref.WeakSet[View] = weakref.WeakSet()
+        self._listings: weakref.WeakSet[Listing] = weakref.WeakSet()
         self._unwanted: set[str] = set()
-        """Some of the allocations that no open view wants to save (any more)."""
+        """Some of the allocations that no open listing wants to save (any more)."""
         self._recent = RecentChanges()
         self.checkpoint_seq = 0
         """The position of the newest checkpoint."""
@@ -307,11 +306,11 @@ class Store(Owned):
     def _fold_in(self, records: list[Record]) -> None:
         """Apply one write to the state and the directory, and take out the waiters to wake."""
         changed: dict[str, bool] = {}
-        core, is_viewed = self.core, bool(self._views)
+        core, is_listed = self.core, bool(self._listings)
         for record in records:
             alloc = record.alloc
             if alloc not in changed:
-                if is_viewed:
+                if is_listed:
                     self._keep(alloc)
                 changed[alloc] = False
             if not record.task and not isinstance(record.event, Coordinated):
@@ -334,14 +333,14 @@ class Store(Owned):
                 self.directory.remove(alloc)
 
     def _keep(self, alloc: str) -> None:
-        """Save an allocation in the views that want it, before it changes."""
+        """Save an allocation in the listings that want it, before it changes."""
         if alloc not in self._unwanted:
-            waiting = [view for view in self._views if view.wants(alloc)]
+            waiting = [listing for listing in self._listings if listing.wants(alloc)]
             if waiting:
                 before = self.fold.allocations.get(alloc)
                 state = None if before is None else before.freeze()
-                for view in waiting:
-                    view.keep(alloc, state, self.directory.get(alloc))
+                for listing in waiting:
+                    listing.keep(alloc, state, self.directory.get(alloc))
             if len(self._unwanted) >= _KEPT_KNOWN:
                 self._unwanted.clear()
             self._unwanted.add(alloc)
@@ -354,7 +353,7 @@ class Store(Owned):
             self.check_whole()
             return self.fold[alloc]
 
-    def view(
+    def listing(
         self,
         *,
         prefix: str = "",
@@ -362,23 +361,23 @@ class Store(Owned):
         node: str | None = None,
         status: str | None = None,
         namespace: str | None = None,
-    ) -> View:
-        """Return a consistent view of the allocations that match all arguments, sorted by ID.
+    ) -> Listing:
+        """Return a consistent listing of the allocations that match all arguments, sorted by ID.
 
         O(log n + the narrowest range). Writers continue meanwhile: it locks for a limited number of IDs at a time.
         """
         query = Filter(prefix, job, node, status, namespace)
         with self.lock:
             self.check_whole()
-            view = View(self, query, self.index)
+            listing = Listing(self, query, self.index)
             self._unwanted.clear()
-            self._views.add(view)
-        while not view.is_complete:
+            self._listings.add(listing)
+        while not listing.is_complete:
             self.yield_to_writer()
             with self.lock:
                 self.check_whole()
-                view.collect()
-        return view
+                listing.collect()
+        return listing
 
     def yield_to_writer(self) -> None:
         """Let a waiting writer have the lock first. Not to be called under the lock."""
@@ -448,17 +447,17 @@ def _kept_parts(log: EventLog) -> Iterator[bytes]:
             yield from log.checkpoint_parts()
 
 
-class View(Owned):
+class Listing(Owned):
     """Allocations as of one index, whatever is written meanwhile; iterable once.
 
-    Allocations that are about to change are saved until the view is read to its end, closed, or garbage.
+    Allocations that are about to change are saved until the listing is read to its end, closed, or garbage.
     """
 
-    instead = "`list(view)` has its snapshots"
+    instead = "`list(listing)` has its snapshots"
 
     def __init__(self, store: Store, query: Filter, index: int) -> None:
         self.index = index
-        """The index of the store when the view was taken."""
+        """The index of the store when the listing was taken."""
         self.is_complete = False
         """All its IDs have been gathered."""
         self._store = store
@@ -475,7 +474,7 @@ class View(Owned):
     def __repr__(self) -> str:
         """Return its number of allocations, its index, and whether it can still be read."""
         closed = ", read or closed" if self._states is None else ""
-        return f"<View of {len(self):,} allocations at index {self.index}{closed}>"
+        return f"<Listing of {len(self):,} allocations at index {self.index}{closed}>"
 
     def __len__(self) -> int:
         """Return the number of allocations."""
@@ -487,7 +486,7 @@ class View(Owned):
         return self._ids
 
     def collect(self) -> None:
-        """Gather the next IDs, as of the view's index. The store calls it, under its lock."""
+        """Gather the next IDs, as of the listing's index. The store calls it, under its lock."""
         ids, last = self._store.directory.page(self._query, self._last, _IDS_AT_ONCE)
         changes = {alloc: was for alloc, was in self._ahead.items() if last is None or alloc <= last}
         if changes:
@@ -549,7 +548,7 @@ class View(Owned):
 
     def _state(self, alloc: str, cached: V | None) -> AllocationState | V:
         if self._states is None:
-            raise RuntimeError("the view is closed, or was read before: take another one")
+            raise RuntimeError("the listing is closed, or was read before: take another one")
         before = self._states.pop(alloc, None)
         now: AllocationState | Allocation = self._store.fold.owned(alloc) if before is None else before
         if cached is not None and cached.version == now.version:
@@ -564,4 +563,4 @@ class View(Owned):
         """Drop the saved allocations."""
         with self._store.lock:
             self._states = None
-            self._store._views.discard(self)  # noqa: SLF001 - the two classes are one unit
+            self._store._listings.discard(self)  # noqa: SLF001 - the two classes are one unit

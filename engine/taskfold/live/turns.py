@@ -18,7 +18,7 @@ from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
 
 from taskfold.live.callbacks import Callbacks, Notification, add_notes, call_all
 from taskfold.live.core import Core
-from taskfold.live.models import Models, Question
+from taskfold.live.models import ModelQuestion, Models
 from taskfold.live.store import Store
 from taskfold.log.contract import Append, SharedLog
 from taskfold.model.effects import Step
@@ -124,7 +124,7 @@ class Turns:
         self.lock = store.turn
         self.depth = 0
         """The nesting depth of turns."""
-        self.questions: dict[int, Question] = {}
+        self.questions: dict[int, ModelQuestion] = {}
         """By thread, the question that models have approved for its pending write."""
         self.owed: dict[int, Step] = {}
         """Steps that were recorded, and not yet returned to a caller."""
@@ -229,7 +229,7 @@ class Turns:
     def commit(
         self,
         appends: Sequence[Append],
-        question: Question,
+        question: ModelQuestion,
         *,
         at_once: Sequence[Callable[[], object]] = (),
         afterwards: Sequence[Callable[[], object]] = (),
@@ -275,7 +275,7 @@ class Turns:
         has_news, self._has_notifications = self._has_notifications or self.callbacks.is_interrupted, False
         return [] if has_news else None
 
-    def question(self) -> Question | None:
+    def question(self) -> ModelQuestion | None:
         """Return the question that models have approved for this thread's pending write."""
         return self.questions.get(threading.get_ident()) if self.questions else None
 
@@ -306,7 +306,7 @@ class Turns:
     def _recover_turn(self) -> None:
         """Recover from an interruption, as every turn does."""
 
-    def _ask_models(self, question: Question, repeat: Callable[[], T]) -> T:
+    def _ask_models(self, question: ModelQuestion, repeat: Callable[[], T]) -> T:
         """Ask the models of a question for approval, and repeat the call that raised it.
 
         Raises CallbackRefused and ListenerError.
@@ -324,7 +324,7 @@ class Turns:
             raise
         return result
 
-    def _write_approved(self, question: Question, repeat: Callable[[], T]) -> T:
+    def _write_approved(self, question: ModelQuestion, repeat: Callable[[], T]) -> T:
         """Ask the models, and repeat the call; ask again if other threads changed the allocations meanwhile.
 
         Raises CallbackRefused.

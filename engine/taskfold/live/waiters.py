@@ -19,16 +19,16 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from taskfold.model.clock import Timer
+from taskfold.model.clock import CallsLater
 
 __all__ = [
     "WAITERS_PER_KEY",
+    "AnswersQuestions",
     "AsyncWait",
-    "Kind",
     "Question",
     "Reply",
-    "Source",
     "Waiter",
+    "WaiterKind",
     "Watches",
     "wait",
     "wait_async",
@@ -36,7 +36,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-Kind: TypeAlias = Literal["allocation", "job", "any"]
+WaiterKind: TypeAlias = Literal["allocation", "job", "any"]
 
 WAITERS_PER_KEY: Final = 8_192
 """The most waiters of one allocation or job by key. From so many on, Nomad watches coarser keys, too."""
@@ -52,7 +52,7 @@ class Waiter:
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
-        self.place: tuple[Kind, str] | None = None
+        self.place: tuple[WaiterKind, str] | None = None
         """The key it is registered under; None if it is not registered, or was woken."""
 
     def wake(self) -> None:
@@ -78,7 +78,7 @@ class Watches:
     def __init__(self, waiters_per_key: int = WAITERS_PER_KEY) -> None:
         self._limit = waiters_per_key
         # Dictionaries as ordered sets: first come, first woken.
-        self._keyed: dict[Kind, dict[str, dict[Waiter, None]]] = {"allocation": {}, "job": {}}
+        self._keyed: dict[WaiterKind, dict[str, dict[Waiter, None]]] = {"allocation": {}, "job": {}}
         self._any: dict[Waiter, None] = {}
         self._leaving: dict[Waiter, None] = {}
 
@@ -86,7 +86,7 @@ class Watches:
         """Return the number of registered waiters. O(keys)."""
         return len(self._any) + sum(len(waiters) for by_key in self._keyed.values() for waiters in by_key.values())
 
-    def add(self, waiter: Waiter, kind: Kind, key: str = "") -> None:
+    def add(self, waiter: Waiter, kind: WaiterKind, key: str = "") -> None:
         """Register a waiter for the next change of a key, or of anything if the key has its limit of waiters."""
         assert waiter.place is None
         if kind != "any":
@@ -170,7 +170,7 @@ class Reply(Struct, Generic[T], frozen=True):
 
     index: int
     value: T
-    kind: Kind
+    kind: WaiterKind
     key: str = ""
 
 
@@ -178,7 +178,7 @@ Question: TypeAlias = Callable[[], Reply[T]]
 """A function that is called under the lock of the source: it must neither wait nor lock."""
 
 
-class Source(Protocol):
+class AnswersQuestions(Protocol):
     """A source of answers, which wakes waiters when an answer changes."""
 
     def reply(self, question: Question[T], after: int, waiter: Waiter | None) -> Reply[T] | None:
@@ -224,7 +224,7 @@ class _ThreadWaiter(Waiter):
             self.is_over = True
 
 
-def wait(source: Source, question: Question[T], after: int, timeout: float | None, clock: object) -> Reply[T]:
+def wait(source: AnswersQuestions, question: Question[T], after: int, timeout: float | None, clock: object) -> Reply[T]:
     """Block this thread until the answer's index is greater than ``after``, for at most ``timeout`` seconds.
 
     The clock measures the time if it is a `Timer`; else the system does.
@@ -252,7 +252,7 @@ def _limit(timeout: float, clock: object, end: Callable[[], None]) -> tuple[Call
     if timeout <= 0:
         end()  # also with a clock that stands still
         return None, None
-    if isinstance(clock, Timer):
+    if isinstance(clock, CallsLater):
         return clock.call_later(_nanoseconds(timeout), end), None
     return None, time.monotonic() + timeout
 
@@ -304,7 +304,7 @@ class _TaskWaiter(Waiter):
         if timeout <= 0:
             self.end()  # also with a clock that stands still
             return None
-        if isinstance(clock, Timer):
+        if isinstance(clock, CallsLater):
             return clock.call_later(_nanoseconds(timeout), self.end_from_any_thread)
         return self._loop.call_later(timeout, self.end).cancel
 
@@ -328,7 +328,7 @@ class AsyncWait(Generic[T]):
 
     __slots__ = ("_after", "_question", "_source", "_waiter")
 
-    def __init__(self, source: Source, question: Question[T], after: int) -> None:
+    def __init__(self, source: AnswersQuestions, question: Question[T], after: int) -> None:
         """Prepare a wait for an answer whose index is greater than ``after``."""
         self._source = source
         self._question = question
@@ -362,7 +362,7 @@ class AsyncWait(Generic[T]):
 
 
 async def wait_async(
-    source: Source,
+    source: AnswersQuestions,
     question: Question[T],
     after: int,
     timeout: float | None,  # noqa: ASYNC109 - as in `wait`

@@ -22,10 +22,10 @@ __all__ = [
     "CompactableLog",
     "EventLog",
     "Ledger",
-    "Reader",
     "RecoverableLog",
     "SharedLog",
     "StoredLog",
+    "TakesRecords",
     "check_header",
     "new_header",
 ]
@@ -288,7 +288,7 @@ def check_whole(header: LogHeader, name: str, after_seq: int) -> None:
         raise hole_error(header, name, None, after_seq + 1, header.compacted.seq + 1)
 
 
-class Reader(Protocol):
+class TakesRecords(Protocol):
     """A consumer of a log's records while the log is opened, so that they are not read a second time."""
 
     def begin(self, header: LogHeader) -> None:

@@ -17,7 +17,7 @@ from taskfold.log.upcast import record_decoder
 from taskfold.model.dialect import Dialect
 from taskfold.model.record import FORMAT, LogHeader, Record
 
-__all__ = ["MAX_DAMAGES", "Damage", "LogCheck", "Row", "Scanned", "placeholder_header", "records_of_rows"]
+__all__ = ["MAX_DAMAGES", "Damage", "LogCheck", "RecordRow", "Scanned", "placeholder_header", "records_of_rows"]
 
 MAX_DAMAGES: Final = 1_000
 """The most damages that a check stores; it counts all."""
@@ -72,11 +72,11 @@ def placeholder_header(dialect: str | Dialect | None, source: int = FORMAT) -> L
     return msgspec.structs.replace(header, taskfold=source)
 
 
-Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
+RecordRow: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
 """Seq, alloc, version, index, id, checksum and body: the columns of a database row."""
 
 
-def records_of_rows(rows: Iterator[Row | Damage], header: LogHeader) -> Iterator[Scanned]:
+def records_of_rows(rows: Iterator[RecordRow | Damage], header: LogHeader) -> Iterator[Scanned]:
     """Yield the records of database rows, each verified against its checksum and its columns."""
     decode = record_decoder(header.taskfold)
     for row in rows:

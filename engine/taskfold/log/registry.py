@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from taskfold.log.contract import EventLog, Reader, StoredLog
+from taskfold.log.contract import EventLog, StoredLog, TakesRecords
 from taskfold.log.files import is_new
 from taskfold.log.lines import GZIP_MAGIC, readable
 from taskfold.log.log_source import OpenLog
@@ -195,7 +195,7 @@ def check_new(name: str | Path) -> None:
 
 
 def open_log(
-    name: str | Path, dialect: str | None = None, region: str = "global", *, reader: Reader | None = None
+    name: str | Path, dialect: str | None = None, region: str = "global", *, reader: TakesRecords | None = None
 ) -> StoredLog:
     """Open the log with this name, or create it.
 
@@ -217,7 +217,7 @@ def _named_by(kind: StoreKind) -> str:
     return f", or {' or '.join((*kind.endings, *kind.schemes))} ({kind.title})"
 
 
-def open_reader(name: str | Path, *, reader: Reader | None = None) -> EventLog:
+def open_reader(name: str | Path, *, reader: TakesRecords | None = None) -> EventLog:
     """Open the log with this name read-only, while others write it.
 
     A store that reads the whole log to open it passes the records to ``reader``. Raises LogError.

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from taskfold.model.errors import SourceError
 
-__all__ = ["Run", "Sealed", "Tail", "good_end", "seal", "sealed_lines", "unsealed"]
+__all__ = ["LineRun", "Sealed", "Tail", "good_end", "seal", "sealed_lines", "unsealed"]
 
 # A JSON text cannot have an unescaped quote inside, and one brace before the newline closes the record itself.
 _SEAL: Final = re.compile(rb',"Seal":"([0-9a-f]{8})"\}\n')
@@ -39,7 +39,7 @@ def _sums_before() -> tuple[int, ...]:
     return tuple(table)
 
 
-class Run(NamedTuple):
+class LineRun(NamedTuple):
     """Consecutive whole lines of a log, without their seals."""
 
     line: int
@@ -110,7 +110,7 @@ class Sealed:
         self._sum = 0
         """The checksum of these lines."""
 
-    def runs(self, blocks: Iterable[tuple[int, bytes]]) -> Iterator[Run]:
+    def runs(self, blocks: Iterable[tuple[int, bytes]]) -> Iterator[LineRun]:
         """Yield the lines whose seals are correct. O(length).
 
         Raises SourceError, with line and offset, at a seal that is wrong; the lines before it were yielded.
@@ -126,7 +126,7 @@ class Sealed:
         elif rest:
             self._on_tail(Tail(self._line, self._offset, rest))
 
-    def _of_block(self, block: bytes) -> Iterator[Run]:
+    def _of_block(self, block: bytes) -> Iterator[LineRun]:
         # One regular expression splits lines and seals: no Python code runs for each seal, as a write may be a single
         # record.
         *sealed, rest = _SEAL.split(block)
@@ -138,7 +138,7 @@ class Sealed:
             size = sum(map(len, self._unsealed_parts)) + len(block) - len(rest)
             self._unsealed_parts.clear()
             self._sum = 0
-            yield Run(self._line, lines, size)
+            yield LineRun(self._line, lines, size)
             self._line += lines.count(b"\n")
             self._offset += size
         self._hold(rest)
@@ -154,7 +154,7 @@ class Sealed:
             self._unsealed_parts.append(part)
             self._sum = zlib.crc32(part, self._sum)
 
-    def _of_damaged_block(self, block: bytes) -> Iterator[Run]:
+    def _of_damaged_block(self, block: bytes) -> Iterator[LineRun]:
         while block:
             end, bad_end = self._good(block)
             if end:
@@ -186,8 +186,8 @@ class Sealed:
         self._sum = 0
         return whole
 
-    def _run(self, whole: bytes) -> Run:
-        run = Run(self._line, unsealed(whole), len(whole))
+    def _run(self, whole: bytes) -> LineRun:
+        run = LineRun(self._line, unsealed(whole), len(whole))
         self._pass(whole)
         return run
 

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from taskfold.log.contract import EventLog, Reader, StoredLog
+from taskfold.log.contract import EventLog, StoredLog, TakesRecords
 from taskfold.log.damage import LogCheck, Scanned
 from taskfold.log.files import is_new
 from taskfold.log.log_source import OpenLog
@@ -69,7 +69,12 @@ class StoreKind(ABC):
 
     @abstractmethod
     def open(
-        self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
+        self,
+        name: str,
+        dialect: str | Dialect | None = None,
+        region: str = "global",
+        *,
+        reader: TakesRecords | None = None,
     ) -> StoredLog:
         """Open a log for writing, or create it, for which the dialect must be given.
 
@@ -77,7 +82,7 @@ class StoreKind(ABC):
         """
 
     @abstractmethod
-    def open_reader(self, name: str, *, reader: Reader | None = None) -> EventLog:
+    def open_reader(self, name: str, *, reader: TakesRecords | None = None) -> EventLog:
         """Open a log read-only, while others write it; nothing is locked, created or changed. Raises LogError.
 
         A log that is a `SharedLog` can be followed.

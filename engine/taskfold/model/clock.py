@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Clock", "ManualClock", "SystemClock", "Timer"]
+__all__ = ["CallsLater", "Clock", "ManualClock", "SystemClock"]
 
 
 class Clock(Protocol):
@@ -20,7 +20,7 @@ class Clock(Protocol):
 
 
 @runtime_checkable
-class Timer(Protocol):
+class CallsLater(Protocol):
     """Something that calls back later: a clock that is one governs how long waits last, too."""
 
     def call_later(self, delay_ns: int, callback: Callable[[], object]) -> Callable[[], None]:

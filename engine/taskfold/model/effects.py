@@ -11,10 +11,10 @@ from taskfold.model.record import Event, Finished
 
 __all__ = [
     "AnyEffect",
-    "Collect",
     "Effect",
     "KillTask",
     "Outcome",
+    "ReleaseResources",
     "SignalTask",
     "StartTask",
     "Step",
@@ -36,7 +36,7 @@ class Effect(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_
 
 
 class StartTask(Effect, frozen=True, kw_only=True, tag="StartTask"):
-    """Start the task, and report Started or what went wrong."""
+    """Start the task, and report ProcessStarted or what went wrong."""
 
     task: str
     at_ns: int
@@ -64,11 +64,11 @@ class SignalTask(Effect, frozen=True, kw_only=True, tag="SignalTask"):
     signal: str = ""
 
 
-class Collect(Effect, frozen=True, kw_only=True, tag="Collect"):
+class ReleaseResources(Effect, frozen=True, kw_only=True, tag="Collect"):
     """All tasks are dead: what the allocation holds (directories, ports) may be let go of."""
 
 
-AnyEffect: TypeAlias = StartTask | KillTask | SignalTask | Collect
+AnyEffect: TypeAlias = StartTask | KillTask | SignalTask | ReleaseResources
 
 
 class Timer(Struct, frozen=True, kw_only=True, rename=wire_name, gc=False):

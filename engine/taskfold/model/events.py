@@ -360,7 +360,7 @@ else:
 
 
 def wire_type(event: Struct) -> str:
-    """Return the type's string on the wire, in its newest spelling; for an internal event, its type in the log.
+    """Return the type's string on the wire, in its newest spelling: of an event, an internal event, or an input.
 
     >>> wire_type(SiblingTaskFailed()), wire_type(UnknownEvent(wire_type="Something New"))
     ('Sibling Task Failed', 'Something New')

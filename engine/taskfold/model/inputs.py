@@ -37,7 +37,7 @@ class Input(
     """It comes from the client of Nomad 0.9.0 and later, and does not exist before."""
 
 
-class Placed(Input, frozen=True, kw_only=True, tag="Placed"):
+class PlacementReceived(Input, frozen=True, kw_only=True, tag="Placed"):
     """The client has received the allocation (or, for a task, that one): its tasks may be prepared."""
 
     fits = "either"
@@ -85,7 +85,7 @@ class SetupFailed(Input, frozen=True, kw_only=True, tag="SetupFailed"):
     error: str = ""
 
 
-class Started(Input, frozen=True, kw_only=True, tag="Started"):
+class ProcessStarted(Input, frozen=True, kw_only=True, tag="Started"):
     """The task's process runs."""
 
 
@@ -216,7 +216,7 @@ class ServerContacted(Input, frozen=True, kw_only=True, tag="ServerContacted"):
     needs_new_client = True
 
 
-class Disconnected(Input, frozen=True, kw_only=True, tag="Disconnected"):
+class NodeDisconnected(Input, frozen=True, kw_only=True, tag="Disconnected"):
     """The servers have lost touch with the allocation's node; its status is unknown."""
 
     fits = "allocation"
@@ -229,7 +229,7 @@ class NodeLost(Input, frozen=True, kw_only=True, tag="NodeLost"):
     fits = "allocation"
 
 
-class Reconnected(Input, frozen=True, kw_only=True, tag="Reconnected"):
+class NodeReconnected(Input, frozen=True, kw_only=True, tag="Reconnected"):
     """The client reached its servers again."""
 
     fits = "allocation"

@@ -17,7 +17,7 @@ import msgspec
 
 from taskfold.log.files import own_file
 from taskfold.log.ownership import Owned
-from taskfold.model.inputs import Exited, Started, StartFailed
+from taskfold.model.inputs import Exited, ProcessStarted, StartFailed
 from taskfold.run import executor
 from taskfold.run.task_directory import TaskDirectory
 
@@ -119,7 +119,7 @@ class Process(Owned):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, executor.FORWARDED + number)
 
-    async def reports(self) -> AsyncIterator[Started | StartFailed | Exited]:
+    async def reports(self) -> AsyncIterator[ProcessStarted | StartFailed | Exited]:
         """Yield the start of the process, then its end, each when it happens."""
         end = asyncio.get_running_loop().create_task(_readable(self._pidfd))
         wait_s = 0.004
@@ -128,7 +128,7 @@ class Process(Owned):
             wait_s *= 1.5
         if "pid" in self.status:
             self.is_started = True
-            yield Started()
+            yield ProcessStarted()
         await end
         self._let_go()
         yield self.end()

@@ -20,7 +20,8 @@ from taskfold.live.engine import Engine
 from taskfold.log.ownership import Owned
 from taskfold.model import inputs
 from taskfold.model.duration import NS_PER_SECOND
-from taskfold.model.effects import Collect, KillTask, SignalTask, StartTask, Step
+from taskfold.model.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step
+from taskfold.model.events import wire_type
 from taskfold.model.quoting import go_quoted
 from taskfold.nomad.groups import named_group
 from taskfold.nomad.jobs.canonical import canonical_job
@@ -104,7 +105,7 @@ class Supervisor(Owned):
         self.engine.place({**own, "DesiredStatus": "run", PROCESSES: {}})
         self.allocations.add(alloc)
         self.live.add(alloc)
-        self._report(alloc, "", inputs.Placed())
+        self._report(alloc, "", inputs.PlacementReceived())
         return alloc
 
     async def run(self) -> None:
@@ -159,7 +160,7 @@ class Supervisor(Owned):
                     self._kill((step.alloc, task), effect)
                 case SignalTask(task=task, signal=name) if (step.alloc, task) in self._processes:
                     self._processes[step.alloc, task].send(name)
-                case Collect():
+                case ReleaseResources():
                     self.live.discard(step.alloc)
                     for key, process in self._processes.items():
                         if key[0] == step.alloc:  # somebody else reported its end, or it begins too late
@@ -214,7 +215,7 @@ class Supervisor(Owned):
         """Report the start and the end of a process."""
         with closing(process):
             async for report in process.reports():
-                if not isinstance(report, inputs.Started):
+                if not isinstance(report, inputs.ProcessStarted):
                     del self._processes[key]
                 self._report_of(key, process, report)
         self._check_over()
@@ -223,7 +224,7 @@ class Supervisor(Owned):
         """Report an input of a process, with an ID, since a supervisor that finds it again may report it again."""
         report = self._worded(key, input) if isinstance(input, inputs.StartFailed) else input
         handle = process.handle
-        self._report(*key, report, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{type(input).__name__}")
+        self._report(*key, report, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{wire_type(input)}")
 
     def _report(self, alloc: str, task: str, input: inputs.Input, id: str | None = None) -> None:
         # A clock that went back between two runs does not keep reports from being recorded.
@@ -240,7 +241,7 @@ class Supervisor(Owned):
     def _recover(self, alloc: str) -> None:
         """Find the processes of an allocation again, and record how each was found."""
         if alloc in self.live:
-            self._report(alloc, "", inputs.Placed())  # a crash may have come between its placement and this
+            self._report(alloc, "", inputs.PlacementReceived())  # a crash may have come between its placement and this
         snapshot = self.engine.snapshot(alloc)
         for name, handle in _handles(snapshot).items():
             key, process = (alloc, name), Process(self._directory_of((alloc, name)).path, handle)
@@ -254,7 +255,7 @@ class Supervisor(Owned):
                 self._group.create_task(self._follow(key, process))
             elif process.is_over:
                 if process.is_started:
-                    self._report_of(key, process, inputs.Started())
+                    self._report_of(key, process, inputs.ProcessStarted())
                 self._report_of(key, process, process.end())
             else:
                 process.end_orphan()

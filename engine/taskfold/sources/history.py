@@ -15,7 +15,7 @@ from taskfold.model.record import Record
 from taskfold.sources.diff import Difference, differences
 from taskfold.sources.replay import Replay
 
-__all__ = ["Entry", "history", "the_one"]
+__all__ = ["HistoryEntry", "history", "the_one"]
 
 
 _CANDIDATES: Final = 5
@@ -34,7 +34,7 @@ def the_one(ids: Iterable[str], prefix: str) -> str | None:
     raise UnknownAllocation(f"{len(matches)} allocations begin with {prefix!r}: {names}")
 
 
-class Entry(Struct, frozen=True):
+class HistoryEntry(Struct, frozen=True):
     """A record, and what it changed."""
 
     record: Record
@@ -42,7 +42,9 @@ class Entry(Struct, frozen=True):
     """Fields of the allocation and of its tasks; those that change with every write are left out."""
 
 
-def history(source: LogLike, alloc: str, task: str | None = None, *, dialect: str | None = None) -> Iterator[Entry]:
+def history(
+    source: LogLike, alloc: str, task: str | None = None, *, dialect: str | None = None
+) -> Iterator[HistoryEntry]:
     """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
 
     ``alloc`` is its ID, or enough of the beginning. A log in a database is asked by its index: O(log n); any other
@@ -67,7 +69,7 @@ def history(source: LogLike, alloc: str, task: str | None = None, *, dialect: st
     return _entries(Replay(source, dialect=dialect), alloc, task)
 
 
-def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
+def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[HistoryEntry]:
     """Yield the entries of an allocation, or of a task."""
     matches = replay.matching(alloc)
     one = the_one(matches, alloc)
@@ -82,5 +84,5 @@ def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[Entry]:
         after = fold.apply(record).freeze()
         if task in {None, record.task}:
             changes = differences(one, before, after, fold)
-            yield Entry(record, tuple(one for one in changes if task in {None, one.task}))
+            yield HistoryEntry(record, tuple(one for one in changes if task in {None, one.task}))
         before = after

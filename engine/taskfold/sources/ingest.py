@@ -24,14 +24,14 @@ from taskfold.sources.detect import told_by
 from taskfold.sources.migrate import dialect_of_log, migrate
 from taskfold.sources.replay import Replay
 
-__all__ = ["Ingested", "ingest"]
+__all__ = ["Ingestion", "ingest"]
 
 _RECORDS_PER_STEP: Final = 10_000
 
 L = TypeVar("L", bound=EventLog)
 
 
-class Ingested(Struct, frozen=True, kw_only=True):
+class Ingestion(Struct, frozen=True, kw_only=True):
     """What an import did."""
 
     log: str
@@ -51,7 +51,7 @@ def ingest(
     dialect: str | None = None,
     on_note: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Replay, int], None] = lambda _replay, _records: None,
-) -> Ingested:
+) -> Ingestion:
     """Import sources into a log, named or open, and return what was done. Memory for the live state only.
 
     A log of another dialect than the one that is named is migrated to that, into a new log: see `sources.migrate`.
@@ -64,7 +64,7 @@ def ingest(
     """
     if isinstance(into, (str, os.PathLike)) and dialect is not None and _is_of_another(sources, dialect):
         count, size = migrate(sources[0], into, dialect, on_note), _size_of(into)
-        return Ingested(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
+        return Ingestion(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     target = _target_of(into, replay)
     newest_report = 0
@@ -86,7 +86,7 @@ def ingest(
         on_note(
             f"{_contradiction(importer)} (contradictions: {importer.conflicts_total}; taskfold verify names the fields)"
         )
-    return Ingested(
+    return Ingestion(
         log=str(into) if isinstance(into, (str, os.PathLike)) else target.name,
         dialect=header.dialect,
         observations=importer.observations if importer else 0,

@@ -24,7 +24,7 @@ from taskfold.nomad.importing.importer import Importer, JobConflict
 from taskfold.nomad.importing.observation import Observation, Statement, mismatches
 from taskfold.sources.replay import Replay
 
-__all__ = ["Divergence", "Report", "verify"]
+__all__ = ["Divergence", "Verification", "verify"]
 
 MAX_PAST_STATES: Final = 10_000
 """How many states of before are kept, to compare with them what comes late."""
@@ -53,7 +53,7 @@ class Divergence(Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Report(Struct, kw_only=True):
+class Verification(Struct, kw_only=True):
     """What `verify` found."""
 
     dialect: str = ""
@@ -96,17 +96,19 @@ class Report(Struct, kw_only=True):
             self.divergences.append(divergence)
 
 
-def verify(*sources: LogLike, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None) -> Report:
+def verify(
+    *sources: LogLike, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None
+) -> Verification:
     """Return what is wrong with a source, or with a log, named or open, if anything.
 
     What a Nomad said is imported, each record is written and read as a log would, and folded; then the fold is compared
     with what was observed, at every index and key by key. In a log, order and structure are checked.
     O(length); memory for the live state only. Raises SourceError for what cannot be read at all.
     """
-    report = Report()
+    verification = Verification()
     if len(sources) == 1 and is_log(sources[0]):
-        _verify_log(sources[0], dialect, report)
-        return report
+        _verify_log(sources[0], dialect, verification)
+        return verification
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     fold: Fold | None = None
     check: _LogVerifier | None = None
@@ -114,7 +116,7 @@ def verify(*sources: LogLike, dialect: str | None = None, on_note: Callable[[str
     for statement, records in replay.steps():
         fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
         if statement is None:  # a log on standard input
-            check = check or _LogVerifier(replay.sources[0], replay.header, fold, report)
+            check = check or _LogVerifier(replay.sources[0], replay.header, fold, verification)
             for record in records:
                 check.record(record)
             continue
@@ -122,21 +124,21 @@ def verify(*sources: LogLike, dialect: str | None = None, on_note: Callable[[str
         explained = _Explained(statement, alloc, records, _states_of(fold, alloc))
         past.keep(fold.allocations.get(alloc), records)
         for record in records:
-            report.records[_type_name(record)] += 1
+            verification.records[_type_name(record)] += 1
             fold.apply(_as_read_back(record))
         if isinstance(statement, Observation):
-            _compare(fold, statement, explained, past, report)
+            _compare(fold, statement, explained, past, verification)
         if any(isinstance(record.event, Updated) and record.event.job_source for record in records):
-            _compare_job(fold, replay.importer, explained, report)
-    report.dialect = replay.dialect or ""
-    _count_states(fold, report)
+            _compare_job(fold, replay.importer, explained, verification)
+    verification.dialect = replay.dialect or ""
+    _count_states(fold, verification)
     if replay.importer is not None:
-        report.observations = replay.importer.observations
-        report.repeats = replay.importer.repeats
-        report.conflicts = replay.importer.conflicts_total
+        verification.observations = replay.importer.observations
+        verification.repeats = replay.importer.repeats
+        verification.conflicts = replay.importer.conflicts_total
         for conflict in replay.importer.job_conflicts:
-            report.add(_job_divergence(conflict))
-    return report
+            verification.add(_job_divergence(conflict))
+    return verification
 
 
 def _states_of(fold: Fold, alloc: str) -> dict[str, str]:
@@ -200,32 +202,34 @@ _CONFLICT: Final = "another observation of this index says something else"
 _OTHER_JOB: Final = "what the stream tells of the job says something else than what was told of the allocation"
 
 
-def _compare(fold: Fold, observation: Observation, explained: _Explained, past: _Past, report: Report) -> None:
+def _compare(
+    fold: Fold, observation: Observation, explained: _Explained, past: _Past, verification: Verification
+) -> None:
     """Compare the fold with one observation, at its index."""
     state = fold.owned(observation.alloc)
     if observation.index == state.modify_index:
-        report.compared += 1
+        verification.compared += 1
         why = _WRONG if explained.records else _CONFLICT
         for path, wanted_value, value in mismatches(state, observation, fold.dialect):
-            report.add(explained.divergence(path, wanted_value, value, why))
+            verification.add(explained.divergence(path, wanted_value, value, why))
         return
     then = past.at(observation.alloc, observation.index)
     if then is not None:
-        report.compared += 1
+        verification.compared += 1
         for path, wanted_value, value in mismatches(then, observation, fold.dialect):
             # It came too late to add what was not told of its index.
             if value is not None and value != ():
-                report.add(explained.divergence(path, wanted_value, value, _CONFLICT))
+                verification.add(explained.divergence(path, wanted_value, value, _CONFLICT))
 
 
-def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, report: Report) -> None:
+def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, verification: Verification) -> None:
     """Compare a Job that was found out with what the stream tells."""
     state = fold.owned(explained.alloc)
     write = None if importer is None else importer.job_told(explained.alloc)
     wanted_job = b"" if write is None else write.text
     job = current_field(state.placed_body, state.updates, "Job") or b""
     if wanted_job != job:
-        report.add(explained.divergence("$.Job", wanted_job.decode() or None, job.decode() or None, _WRONG))
+        verification.add(explained.divergence("$.Job", wanted_job.decode() or None, job.decode() or None, _WRONG))
 
 
 def _job_divergence(conflict: JobConflict) -> Divergence:
@@ -241,27 +245,27 @@ def _job_divergence(conflict: JobConflict) -> Divergence:
     )
 
 
-def _count_states(fold: Fold | None, report: Report) -> None:
+def _count_states(fold: Fold | None, verification: Verification) -> None:
     """Fill in what was counted."""
     if fold is not None:
-        report.allocations = len(fold)
+        verification.allocations = len(fold)
         for allocation in fold.allocations.values():
-            report.tasks += len(allocation.tasks)
-            report.irregular += sum(task.seldom.irregular for task in allocation.tasks.values())
+            verification.tasks += len(allocation.tasks)
+            verification.irregular += sum(task.seldom.irregular for task in allocation.tasks.values())
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------
 
 
-def _verify_log(log: LogLike, dialect: str | None, report: Report) -> None:
+def _verify_log(log: LogLike, dialect: str | None, verification: Verification) -> None:
     """Check a log: whether it is as it was written, its order, and the checkpoint that it keeps."""
     source = log_source(log)
     state, scanned = source.scan()
     if dialect is not None:
         check_dialect(state.header, dialect)
-    report.dialect = state.header.dialect
+    verification.dialect = state.header.dialect
     fold = Fold(state.header.dialect, on_illegal="keep")
-    verifier = _LogVerifier(source.name, state.header, fold, report)
+    verifier = _LogVerifier(source.name, state.header, fold, verification)
     checkpoint = from_parts(checkpoint_parts(log), fold.dialect)
     for item in scanned:
         if isinstance(item, Damage):
@@ -272,24 +276,24 @@ def _verify_log(log: LogLike, dialect: str | None, report: Report) -> None:
         verifier.record(item)
         if checkpoint is not None and item.seq == checkpoint.seq:
             verifier.checkpoint(checkpoint.fold)
-    _count_states(fold, report)
+    _count_states(fold, verification)
 
 
 class _LogVerifier:
     """The checks of a log: its order, its versions, its indexes."""
 
-    def __init__(self, name: str, header: LogHeader | None, fold: Fold, report: Report) -> None:
+    def __init__(self, name: str, header: LogHeader | None, fold: Fold, verification: Verification) -> None:
         self.name = shown_name(name)
         self.header = header
         self.fold = fold
-        self.report = report
+        self.verification = verification
         self.ledger = Ledger(header)
         self.indexes: dict[str, int] = {}
         self.count = 0
 
     def record(self, record: Record) -> None:
         """Check that a record follows the ones before it, and fold it."""
-        self.report.records[_type_name(record)] += 1
+        self.verification.records[_type_name(record)] += 1
         self.count += 1
         if self.count == 1:
             self._header(record)
@@ -347,7 +351,7 @@ class _LogVerifier:
         alloc: str = "",
         record: Record | None = None,
     ) -> None:
-        self.report.add(
+        self.verification.add(
             Divergence(
                 position=position,
                 index=0 if record is None else record.index,

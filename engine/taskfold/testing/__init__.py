@@ -14,15 +14,15 @@ from taskfold.model.lazy import lazy_names
 if TYPE_CHECKING:
     from taskfold.testing import strategies
     from taskfold.testing.faults import FaultyLog
-    from taskfold.testing.histories import History, history_of
+    from taskfold.testing.histories import AllocationHistory, history_of
     from taskfold.testing.logs import LogContract
     from taskfold.testing.worlds import Run, World
 
-__all__ = ["FaultyLog", "History", "LogContract", "Run", "World", "history_of", "strategies"]
+__all__ = ["AllocationHistory", "FaultyLog", "LogContract", "Run", "World", "history_of", "strategies"]
 
 _HOME = {
+    "AllocationHistory": "histories",
     "FaultyLog": "faults",
-    "History": "histories",
     "LogContract": "logs",
     "Run": "worlds",
     "World": "worlds",

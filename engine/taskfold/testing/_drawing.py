@@ -21,9 +21,9 @@ from taskfold.nomad.events import event_fields
 
 __all__ = [
     "CHOICES",
-    "Choice",
+    "Draw",
     "Move",
-    "choice_of",
+    "draw_of",
     "event_of",
     "illegal_moves",
     "moves",
@@ -68,7 +68,7 @@ VALUES: Final[Mapping[str, Sequence[Any]]] = {
 """What annotations say on real Nomads, by attribute; the first is the plain one."""
 
 
-class Choice(NamedTuple):
+class Draw(NamedTuple):
     """What one number stands for."""
 
     move: int
@@ -76,11 +76,11 @@ class Choice(NamedTuple):
     variant: int
 
 
-def choice_of(number: int) -> Choice:
+def draw_of(number: int) -> Draw:
     """Return what a number below `CHOICES` stands for."""
     rest, move = divmod(number, _MOVES)
     variant, task = divmod(rest, _TASKS)
-    return Choice(move, task, variant)
+    return Draw(move, task, variant)
 
 
 def pick(options: Sequence[T], number: int) -> T:

@@ -17,9 +17,9 @@ from taskfold.fold.lifecycle import PENDING, lifecycle_of
 from taskfold.model.dialect import dialect_of
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.record import Finished, Placed, Record, Updated, Write
-from taskfold.testing._drawing import choice_of, event_of, moves, pick
+from taskfold.testing._drawing import draw_of, event_of, moves, pick
 
-__all__ = ["BEGIN_NS", "History", "history_of"]
+__all__ = ["BEGIN_NS", "AllocationHistory", "history_of"]
 
 BEGIN_NS: Final = 1_600_000_000_000_000_000
 """When the histories begin (unix nanoseconds)."""
@@ -28,7 +28,7 @@ _GAPS_NS: Final = (1_000_000_000, 0, 137_000_000, 15_000_000_000, 3_600_000_000_
 """How long after the event before an event may come."""
 
 
-class History(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
+class AllocationHistory(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """What happened to one allocation, in order."""
 
     dialect: str
@@ -63,7 +63,7 @@ class History(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
         """Return what happened, in Nomad's words."""
         tasks = {task for task, _ in self.events}
         names = (f"{task}: {wire_type(event)}" if len(tasks) > 1 else wire_type(event) for task, event in self.events)
-        return f"<History {self.dialect}: {', '.join(names) or 'placed'}>"
+        return f"<AllocationHistory {self.dialect}: {', '.join(names) or 'placed'}>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002, FBT001 - as Hypothesis and IPython call it
         """Print what happened, and not how Hypothesis drew it."""
@@ -82,14 +82,14 @@ def history_of(
     legal: bool = True,
     alloc: str = "203266e5-e0d6-9486-5e05-397ed2b184af",
     first_index: int = 1,
-) -> History:
+) -> AllocationHistory:
     """Return the history that numbers below `CHOICES` stand for. O(numbers).
 
     Where it is to be legal, each event is one that the lifecycle table allows in the state its task is in by then;
     else any that the dialect has.
 
     >>> history_of([9, 10, 11], "1.1.2")
-    <History 1.1.2: Started, Terminated, Restarting>
+    <AllocationHistory 1.1.2: Started, Terminated, Restarting>
     """
     nomad = dialect_of(dialect)
     rules = lifecycle_of(nomad).rules
@@ -97,11 +97,11 @@ def history_of(
     time_ns = BEGIN_NS
     records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placement(alloc, tasks))]
     for version, number in enumerate(numbers, 2):
-        choice = choice_of(number)
-        task = pick(tasks, choice.task)
-        move = pick(moves(nomad, states[task] if legal else None), choice.move)
-        time_ns += pick(_GAPS_NS, choice.variant)
-        event = event_of(move, choice.variant, nomad, time_ns)
+        draw = draw_of(number)
+        task = pick(tasks, draw.task)
+        move = pick(moves(nomad, states[task] if legal else None), draw.move)
+        time_ns += pick(_GAPS_NS, draw.variant)
+        event = event_of(move, draw.variant, nomad, time_ns)
         # With `get`, which is not noted as reached.
         states[task] = rules[move].targets.get(states[task]) or states[task]
         records.append(
@@ -109,7 +109,7 @@ def history_of(
                 index=first_index + version - 1, alloc=alloc, version=version, task=task, time_ns=time_ns, event=event
             )
         )
-    return History(dialect=nomad.name, records=tuple(records))
+    return AllocationHistory(dialect=nomad.name, records=tuple(records))
 
 
 def _placement(alloc: str, tasks: Sequence[str]) -> Placed:

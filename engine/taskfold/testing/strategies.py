@@ -36,7 +36,7 @@ from taskfold.model.policy import MINIMUM_INTERVAL_NS, MODE_DELAY, MODE_FAIL, Re
 from taskfold.model.record import Finished, Placed, Record, Write
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.testing._drawing import CHOICES, event_of, illegal_moves, pick, task_event_of, task_event_types
-from taskfold.testing.histories import History, history_of
+from taskfold.testing.histories import AllocationHistory, history_of
 
 if TYPE_CHECKING:
     from taskfold.testing.worlds import World
@@ -58,8 +58,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Job = dict[str, Any]
-Hook = Literal["", "prestart", "poststart", "poststop"]
+_Job = dict[str, Any]
 
 _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3600 * _SECOND
@@ -122,7 +121,7 @@ def histories(
     min_size: int = 0,
     max_size: int = 40,
     tasks: int | Sequence[str] = 1,
-) -> SearchStrategy[History]:
+) -> SearchStrategy[AllocationHistory]:
     """Histories of one allocation, each event one that the lifecycle table allows where it comes.
 
     With ``legal=False`` any event of the dialect comes anywhere. `tasks` is how many tasks there are at most (four), or
@@ -131,7 +130,7 @@ def histories(
     >>> from hypothesis import find
     >>> find(histories("1.1.2"), lambda history: history.fold().tasks.get("web", None) is not None
     ...     and history.fold().tasks["web"].restarts == 2)
-    <History 1.1.2: Restarting, Restarting>
+    <AllocationHistory 1.1.2: Restarting, Restarting>
     """
     name = dialect_of(dialect).name
     names = [f"task-{number}" for number in range(1, tasks + 1)] if isinstance(tasks, int) else [*tasks]
@@ -142,7 +141,7 @@ def histories(
     texts = st.text(_CHOICES, min_size=min_size, max_size=max_size)
 
     @st.composite  # what fails is shown by its repr then, and not by how it was made
-    def history(draw: DrawFn) -> History:
+    def history(draw: DrawFn) -> AllocationHistory:
         return history_of(_numbers(draw(texts)), name, tasks=names, legal=legal)
 
     return history()
@@ -154,7 +153,7 @@ _MOST_TASKS: Final = 4
 class IllegalStep(NamedTuple):
     """A history, an event that is refused after it, and the error that says so."""
 
-    history: History
+    history: AllocationHistory
     event: TaskEvent | Finished
     error: IllegalEvent
 
@@ -210,7 +209,7 @@ def jobs(
     hooks: bool | None = None,
     min_tasks: int = 1,
     max_tasks: int = 4,
-) -> SearchStrategy[Job]:
+) -> SearchStrategy[_Job]:
     """Jobs of one group in Nomad's JSON, with valid restart policies, as `Engine.place` takes them.
 
     `leader` and `hooks` say whether one task leads and whether tasks have lifecycle hooks: always, never, or (None) at
@@ -220,14 +219,14 @@ def jobs(
     has_hooks = nomad.has_new_client and hooks is not False
 
     @st.composite
-    def job(draw: DrawFn) -> Job:
+    def job(draw: DrawFn) -> _Job:
         count = draw(st.integers(min_tasks, max_tasks))
-        tasks: list[Job] = [{"Name": f"task-{number}"} for number in range(1, count + 1)]
+        tasks: list[_Job] = [{"Name": f"task-{number}"} for number in range(1, count + 1)]
         if leader or (leader is None and draw(st.booleans())):
             tasks[draw(st.integers(0, count - 1))]["Leader"] = True
         if has_hooks and (hooks or draw(st.booleans())):
             for task in tasks[1:]:  # one main task at least
-                hook: Hook = draw(st.sampled_from(["", "prestart", "poststart", "poststop"]))
+                hook = draw(st.sampled_from(["", "prestart", "poststart", "poststop"]))
                 if hook and not task.get("Leader"):
                     task["Lifecycle"] = {"Hook": hook, "Sidecar": hook != "poststop" and draw(st.booleans())}
         policy = draw(policies())
@@ -301,7 +300,7 @@ def input_of(cls: type[Input], dialect: Dialect) -> SearchStrategy[Input]:
 
 
 def worlds(
-    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
+    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[_Job] | None = None, max_actions: int = 6
 ) -> SearchStrategy[World]:
     """Worlds in which something has happened: tasks that failed, wishes of operators, crashes, lost nodes.
 
@@ -346,16 +345,16 @@ _ACTIONS: Final[Sequence[Callable[[World], object]]] = (
 
 
 def decided_histories(
-    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[Job] | None = None, max_actions: int = 6
-) -> SearchStrategy[History]:
+    dialect: str | Dialect = DEFAULT_DIALECT, *, job: SearchStrategy[_Job] | None = None, max_actions: int = 6
+) -> SearchStrategy[AllocationHistory]:
     """Histories that taskfold itself decided, in a world of simulated drivers: restarts, siblings, leaders, hooks.
 
     What is in them can have happened on a real Nomad of the dialect, in this order.
     """
 
-    def history(world: World) -> History:
+    def history(world: World) -> AllocationHistory:
         records = tuple(world.engine.history(world.allocs[0]))
-        return History(dialect=world.dialect.name, records=records)
+        return AllocationHistory(dialect=world.dialect.name, records=records)
 
     return worlds(dialect, job=job, max_actions=max_actions).map(history)
 
@@ -430,7 +429,7 @@ def streams(
     return stream()
 
 
-def _frames(history: History, dialect: Dialect) -> list[tuple[bytes, Snapshot]]:
+def _frames(history: AllocationHistory, dialect: Dialect) -> list[tuple[bytes, Snapshot]]:
     """Return a frame for every write of a history, with the allocation after it."""
     frames = []
     fold = Fold(dialect)
@@ -467,7 +466,7 @@ def register() -> None:
         st.register_type_strategy(cls, input_of(cls, dialect_of(DEFAULT_DIALECT)))
     st.register_type_strategy(Input, inputs() | inputs(of="allocation"))
     st.register_type_strategy(RestartPolicy, policies())
-    st.register_type_strategy(History, histories())
+    st.register_type_strategy(AllocationHistory, histories())
     st.register_type_strategy(Record, histories().flatmap(lambda history: st.sampled_from(history.records)))
     st.register_type_strategy(Write, histories().flatmap(lambda history: st.sampled_from(history.writes)))
     st.register_type_strategy(Placed, histories(max_size=0).map(lambda history: history.records[0].event))

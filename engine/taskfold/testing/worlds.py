@@ -130,7 +130,7 @@ class World:
         body = {"ID": alloc, "JobID": self.job["ID"], "TaskGroup": group, "Job": self.job, "DesiredStatus": "run"}
         self.engine.place(body)
         self.allocs.append(alloc)
-        self.engine.report(alloc, "", inputs.Placed())
+        self.engine.report(alloc, "", inputs.PlacementReceived())
         return alloc
 
     def report(self, alloc: str, task: str, event: Input) -> Step:
@@ -213,7 +213,7 @@ class World:
     def _report_end(self, process: _Process) -> None:
         """Report the whole life of a process, as far as nobody has."""
         assert process.end is not None
-        self.engine.report(process.alloc, process.task, inputs.Started(), id=process.id("started"))
+        self.engine.report(process.alloc, process.task, inputs.ProcessStarted(), id=process.id("started"))
         self.engine.report(process.alloc, process.task, process.end, id=process.id("exited"))
 
     def _carry_out(self, step: Step) -> None:
@@ -224,7 +224,7 @@ class World:
                     self._start(step.alloc, effect.task)
                 case effects.KillTask():
                     self._kill(step.alloc, effect)
-                case effects.Collect():
+                case effects.ReleaseResources():
                     self.collected.add(step.alloc)
 
     def _next_run(self, task: str) -> Run:
@@ -258,7 +258,7 @@ class World:
         if run.after_ns is not None and not process.is_started:
             process.is_started = True
             self._plan(run.after_ns, _Exit(self, process, run.exit()))
-        self._message(process.alloc, process.task, inputs.Started(), process.id("started"))
+        self._message(process.alloc, process.task, inputs.ProcessStarted(), process.id("started"))
 
     def _kill(self, alloc: str, effect: effects.KillTask) -> None:
         """End the process of a task; without one there is nothing whose exit code could be known."""

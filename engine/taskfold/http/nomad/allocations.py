@@ -24,7 +24,7 @@ from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
 from taskfold.http.serve.compression import gzip_body
 from taskfold.live.directory import Filter
-from taskfold.live.store import View
+from taskfold.live.store import Listing
 from taskfold.live.waiters import Question
 from taskfold.model.quoting import go_quoted
 from taskfold.nomad.snapshot import Snapshot
@@ -107,11 +107,11 @@ async def job(context: Context, request: Request, options: Options, job: str) ->
     is_indented = is_pretty(request.query)
     if options.index:
         await ask(context, request, options, _list_question(context, options, selection))
-    view = context.engine.reader.view(job=job, namespace=selection.namespace)
-    newest = await asyncio.to_thread(_newest_job, view)
+    listing = context.engine.reader.listing(job=job, namespace=selection.namespace)
+    newest = await asyncio.to_thread(_newest_job, listing)
     if newest is None:
-        return error(404, JOB_NOT_FOUND, view.index)
-    return json_answer(pretty(newest) if is_indented else newest, view.index)
+        return error(404, JOB_NOT_FOUND, listing.index)
+    return json_answer(pretty(newest) if is_indented else newest, listing.index)
 
 
 class _Version(Struct):
@@ -134,10 +134,10 @@ def _version_of(job: bytes) -> tuple[int, int, int]:
     return version.Version, version.JobModifyIndex, version.ModifyIndex
 
 
-def _newest_job(view: View) -> bytes | None:
+def _newest_job(listing: Listing) -> bytes | None:
     """Return the newest job that an allocation has, as JSON; None where none has one. O(allocations)."""
     versions: dict[bytes, tuple[int, int, int, int]] = {}
-    for state in view.states():
+    for state in listing.states():
         text = current_fields(state.placed_body, state.updates).get("Job", b"null")
         if text != b"null" and text not in versions:
             versions[text] = (*_version_of(text), state.modify_index)
@@ -167,12 +167,12 @@ async def _list(context: Context, request: Request, options: Options, selection:
     """Answer with the stubs of a selection, all as of one index."""
     if options.index:
         await ask(context, request, options, _list_question(context, options, selection))
-    # Read before the view: a write in between makes the answer newer than its position, which does no harm.
+    # Read before the listing: a write in between makes the answer newer than its position, which does no harm.
     seq = context.engine.reader.seq
-    view = context.engine.reader.view(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
-    listing = _Listing(context, request, selection, view)
-    answer = await listing.send()
-    if answer is None or options.index or listing.is_broken:
+    listing = context.engine.reader.listing(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
+    stubs = _StubList(context, request, selection, listing)
+    answer = await stubs.send()
+    if answer is None or options.index or stubs.is_broken:
         return answer
     if request.accepts_gzip:
         answer = replace(answer, gzipped=gzip_body(answer.body))
@@ -186,14 +186,14 @@ def _list_question(context: Context, options: Options, selection: _Selection) ->
     return context.engine.reader.list_question(filters, options.index)
 
 
-class _Listing:
+class _StubList:
     """A list that is sent: as one answer when it is short, else piece by piece, so that it is never whole in memory."""
 
-    def __init__(self, context: Context, request: Request, selection: _Selection, view: View) -> None:
+    def __init__(self, context: Context, request: Request, selection: _Selection, listing: Listing) -> None:
         self.context = context
         self.request = request
         self.selection = selection
-        self.view = view
+        self.listing = listing
         self.is_pretty = bool(request.query) and is_pretty(request.query)
         self.is_broken = False
         """An entry could not be written."""
@@ -204,7 +204,7 @@ class _Listing:
         first = next(pieces)
         second = next(pieces, None)
         if second is None:
-            return json_answer(first, self.view.index)
+            return json_answer(first, self.listing.index)
         with self.context.lists.hold(self.request.client):
             await self._stream(first + second, pieces)
         return None
@@ -213,8 +213,8 @@ class _Listing:
         """Yield the entries; for one that cannot be written a stand-in with its ID and the reason."""
         cache = self.context.list_cache
         choices = self.selection.resources, self.selection.task_states, self.is_pretty
-        is_cached = cache.has_room_for(len(self.view))
-        for entry in self.view.states_unless(cache.stubs(choices)) if is_cached else self.view.states():
+        is_cached = cache.has_room_for(len(self.listing))
+        for entry in self.listing.states_unless(cache.stubs(choices)) if is_cached else self.listing.states():
             if isinstance(entry, Stub):
                 yield entry.text
                 continue
@@ -251,7 +251,7 @@ class _Listing:
     async def _stream(self, text: bytes, pieces: Iterator[bytes]) -> None:
         """Send a list that is long."""
         request = self.request
-        answer = json_answer(b"", self.view.index)
+        answer = json_answer(b"", self.listing.index)
         headers = answer.headers
         packer = None
         if request.accepts_gzip:

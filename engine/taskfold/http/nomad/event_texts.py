@@ -15,14 +15,14 @@ from taskfold.nomad.fields import DEFAULT_NAMESPACE
 from taskfold.nomad.importing.writes import write_type
 from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
-__all__ = ["TOPIC", "Event", "EventTexts"]
+__all__ = ["TOPIC", "EventText", "EventTexts"]
 
 TOPIC: Final = "Allocation"
 
 _CAPACITY: Final = 1_024
 
 
-class Event(NamedTuple):
+class EventText(NamedTuple):
     """An event as text, with what filters look at."""
 
     key: str
@@ -36,9 +36,9 @@ class EventTexts:
 
     def __init__(self, texts: AllocationTexts) -> None:
         self._bodies = texts
-        self._texts: OrderedDict[tuple[str, int], Event] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, int], EventText] = OrderedDict()
 
-    def get(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+    def get(self, state: AllocationState, records: Sequence[Record], index: int) -> EventText:
         """Return the event of an allocation after a write."""
         key = state.id, state.version
         event = self._texts.get(key)
@@ -48,14 +48,14 @@ class EventTexts:
                 self._texts.popitem(last=False)
         return event
 
-    def event(self, state: AllocationState, records: Sequence[Record], index: int) -> Event:
+    def event(self, state: AllocationState, records: Sequence[Record], index: int) -> EventText:
         """Return an event that is not cached, in any thread: the past would evict what everybody is sent."""
         return _event(lambda state: Snapshot.of(state, self._bodies.dialect), state, records, index)
 
 
 def _event(
     snapshot_of: Callable[[AllocationState], Snapshot], state: AllocationState, records: Sequence[Record], index: int
-) -> Event:
+) -> EventText:
     """Return the event of an allocation; for one that cannot be written, that of its stand-in."""
     kind = write_type(records)
     try:
@@ -66,7 +66,7 @@ def _event(
         return _event_of(state.id, fields, stand_in(state.id, problem), kind, index)
 
 
-def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str, index: int) -> Event:
+def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str, index: int) -> EventText:
     """Return the event of an allocation with these fields, as JSON, and this payload."""
     job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
     namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
@@ -74,4 +74,4 @@ def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str
     text %= job, deployment, index, fields["ID"], namespace, payload, TOPIC.encode()
     text += b'"Type":%b}' % msgspec.json.encode(kind)
     filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
-    return Event(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)
+    return EventText(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)

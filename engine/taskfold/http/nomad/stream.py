@@ -31,7 +31,7 @@ from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import while_connected
-from taskfold.http.nomad.event_texts import TOPIC, Event
+from taskfold.http.nomad.event_texts import TOPIC, EventText
 from taskfold.http.nomad.past import Turn
 from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
@@ -40,7 +40,7 @@ from taskfold.live.changes import Change
 from taskfold.live.cursor import Cursor
 from taskfold.live.reader import Reader
 from taskfold.live.waiters import wait_async
-from taskfold.model.clock import Clock, Timer
+from taskfold.model.clock import CallsLater, Clock
 from taskfold.model.errors import Gone, LogError
 from taskfold.model.quoting import go_quoted
 from taskfold.model.record import Record
@@ -233,7 +233,7 @@ class _Stream:
         texts = self.context.event_texts.event
         return deque((self._frame(change, texts), change.last_seq) for change in cursor.read())
 
-    def _frame(self, change: Change, text_of: Callable[[AllocationState, Sequence[Record], int], Event]) -> bytes:
+    def _frame(self, change: Change, text_of: Callable[[AllocationState, Sequence[Record], int], EventText]) -> bytes:
         """Return the frame of a change; empty when nothing of it is wanted."""
         if self.index:
             if change.index < self.index:
@@ -246,7 +246,7 @@ class _Stream:
                 texts.append(event.text)
         return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
 
-    def _wants(self, event: Event) -> bool:
+    def _wants(self, event: EventText) -> bool:
         is_of_namespace = self.namespace in {"*", event.namespace or DEFAULT_NAMESPACE}
         return is_of_namespace and self.topics.matches(TOPIC, event.key, event.filter_keys)
 
@@ -286,4 +286,4 @@ def _drop(frames: deque[tuple[bytes, int]], cursor: Cursor) -> None:
 
 def _now(clock: Clock) -> float:
     """Return a time in seconds that never jumps: the clock's where it governs waits, else the system's."""
-    return clock.time_ns() / 1_000_000_000 if isinstance(clock, Timer) else monotonic()
+    return clock.time_ns() / 1_000_000_000 if isinstance(clock, CallsLater) else monotonic()

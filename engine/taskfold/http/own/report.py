@@ -17,7 +17,7 @@ from taskfold.model.errors import LogError, NotFound, TaskfoldError
 from taskfold.model.events import TaskEventUnion, wire_name
 from taskfold.model.inputs import PostedInput
 
-__all__ = ["Results", "post_inputs"]
+__all__ = ["LineResults", "post_inputs"]
 
 
 class Happened(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
@@ -36,7 +36,7 @@ class Noted(Struct, frozen=True, kw_only=True, rename=wire_name):
     """Why."""
 
 
-class Result(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
+class LineResult(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name):
     """The result of a line."""
 
     line: int
@@ -54,12 +54,12 @@ class Result(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_
     error: str = ""
 
 
-class Results(Struct, frozen=True, kw_only=True, rename=wire_name):
+class LineResults(Struct, frozen=True, kw_only=True, rename=wire_name):
     """The results of all lines."""
 
     index: int
     """The index of the newest write."""
-    results: tuple[Result, ...]
+    results: tuple[LineResult, ...]
 
 
 _decode: Final = msgspec.json.Decoder(PostedInput).decode
@@ -74,19 +74,19 @@ def _decide(context: Context, lines: list[Line[PostedInput]], malformed: list[Li
     """Decide on the lines, one by one, and return the answer."""
     if malformed:
         return refusal(400, malformed)
-    results: list[Result] = []
+    results: list[LineResult] = []
     reasons: list[TaskfoldError] = []
     for line in lines:
         try:
             results.append(_result(line.number, _report(context, line.value)))
         except TaskfoldError as reason:
             reasons.append(reason)
-            results.append(Result(line=line.number, alloc=line.value.alloc, error=str(reason)))
+            results.append(LineResult(line=line.number, alloc=line.value.alloc, error=str(reason)))
     context.problem = next((str(reason) for reason in reasons if _is_of_log(reason)), "")
     if len(reasons) == len(lines):
         return refusal(_status(reasons), [LineError(line=result.line, error=result.error) for result in results])
     index = context.engine.index
-    return json_answer(encode(Results(index=index, results=tuple(results))), index)
+    return json_answer(encode(LineResults(index=index, results=tuple(results))), index)
 
 
 def _is_of_log(reason: TaskfoldError) -> bool:
@@ -107,9 +107,9 @@ def _report(context: Context, line: PostedInput) -> Step:
     )
 
 
-def _result(number: int, step: Step) -> Result:
+def _result(number: int, step: Step) -> LineResult:
     """Return the result of a line that was decided on."""
-    return Result(
+    return LineResult(
         line=number,
         alloc=step.alloc,
         outcome=step.outcome,

@@ -20,11 +20,11 @@ from taskfold.http.serve.counts import Counts
 from taskfold.http.serve.limits import Limits
 
 __all__ = [
+    "BeginFailure",
     "Cancel",
     "Channel",
     "CountCall",
     "CountReply",
-    "Failure",
     "Frame",
     "OwnerCall",
     "OwnerReply",
@@ -59,7 +59,7 @@ class Ready(Struct, tag=True):
     """A follower serves."""
 
 
-class Failure(Struct, tag=True):
+class BeginFailure(Struct, tag=True):
     """A follower cannot begin."""
 
     reason: str
@@ -116,7 +116,7 @@ class Stop(Struct, tag=True):
 
 
 Frame: TypeAlias = (
-    Settings | Ready | Failure | Problem | Wake | OwnerCall | Cancel | OwnerReply | CountCall | CountReply | Stop
+    Settings | Ready | BeginFailure | Problem | Wake | OwnerCall | Cancel | OwnerReply | CountCall | CountReply | Stop
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -42,7 +42,7 @@ _UNUSUAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect",
 """Headers of requests that are no plain reads."""
 
 
-class Reader(Protocol):
+class AnswersAtOnce(Protocol):
     """Who may have the answer to a read at hand."""
 
     def may_answer_at_once(self, target: bytes) -> bool:
@@ -67,7 +67,7 @@ class _Guarded(HttpToolsProtocol):
     slots: Slots
     """Counts the connections."""
     unsent: Unsent
-    reader: Reader | None = None
+    reader: AnswersAtOnce | None = None
     """Answers what it has at hand; without it, every request is a task."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
@@ -270,7 +270,7 @@ class _Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
-def guarded(limits: Limits, slots: Slots, unsent: Unsent, reader: Reader | None = None) -> Callable[..., Any]:
+def guarded(limits: Limits, slots: Slots, unsent: Unsent, reader: AnswersAtOnce | None = None) -> Callable[..., Any]:
     """Return the protocol with these limits, as uvicorn wants it: a class."""
     members = {"limits": limits, "slots": slots, "unsent": unsent, "reader": reader}
     return type("GuardedProtocol", (_Guarded,), members)

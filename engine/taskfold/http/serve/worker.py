@@ -19,11 +19,11 @@ from taskfold.http.app import App
 from taskfold.http.nomad.blocking import while_connected
 from taskfold.http.request import Request
 from taskfold.http.serve.channel import (
+    BeginFailure,
     Cancel,
     Channel,
     CountCall,
     CountReply,
-    Failure,
     Frame,
     OwnerCall,
     OwnerReply,
@@ -137,7 +137,7 @@ def main() -> NoReturn:
         _serve(end, socket.socket(fileno=listening), cells, settings)
     except Exception as problem:  # noqa: BLE001 - the owner tells it in its own words, whatever it is
         with suppress(OSError):  # the channel is closed where it had begun
-            send_frame(end, Failure(str(problem) or type(problem).__name__))
+            send_frame(end, BeginFailure(str(problem) or type(problem).__name__))
         sys.exit(2)
     sys.exit()
 

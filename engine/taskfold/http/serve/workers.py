@@ -26,11 +26,11 @@ from taskfold.http.answers import error
 from taskfold.http.app import App
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.serve.channel import (
+    BeginFailure,
     Cancel,
     Channel,
     CountCall,
     CountReply,
-    Failure,
     Frame,
     OwnerCall,
     OwnerReply,
@@ -229,7 +229,7 @@ class _Follower:
                 self._tell("")
                 if not self.first_service.done():
                     self.first_service.set_result(None)
-            case Failure():
+            case BeginFailure():
                 self._reason = frame.reason
             case Problem():
                 self._tell(f"worker {self.number}: {frame.text}" if frame.text else "")

@@ -9,7 +9,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
-from taskfold.log.contract import Reader
+from taskfold.log.contract import TakesRecords
 from taskfold.log.damage import LogCheck, Scanned
 from taskfold.log.files import new_file
 from taskfold.log.header import is_header
@@ -38,13 +38,18 @@ class _Ndjson(StoreKind):
             return _begins_as_log(stream)
 
     def open(
-        self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
+        self,
+        name: str,
+        dialect: str | Dialect | None = None,
+        region: str = "global",
+        *,
+        reader: TakesRecords | None = None,
     ) -> NdjsonLog:
         from taskfold.log.ndjson.log import NdjsonLog
 
         return NdjsonLog(name, dialect, region, reader=reader)
 
-    def open_reader(self, name: str, *, reader: Reader | None = None) -> NdjsonReader:
+    def open_reader(self, name: str, *, reader: TakesRecords | None = None) -> NdjsonReader:
         from taskfold.log.ndjson.reader import NdjsonReader
 
         return NdjsonReader(name, reader=reader)

@@ -25,8 +25,8 @@ from taskfold.log._base import BaseLog, creates_log
 from taskfold.log.contract import (
     Append,
     Ledger,
-    Reader,
     Removal,
+    TakesRecords,
     check_dialect,
     check_whole,
     copied_header,
@@ -39,7 +39,7 @@ from taskfold.log.header import header_line, is_header
 from taskfold.log.lines import blocks, is_database, open_bytes
 from taskfold.log.ndjson.offsets import Blocks, Part
 from taskfold.log.ndjson.records import decoded, opened, runs_of
-from taskfold.log.seals import Run, seal, sealed_lines, unsealed
+from taskfold.log.seals import LineRun, seal, sealed_lines, unsealed
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import FORMAT, LogHeader, Record
@@ -77,7 +77,7 @@ class NdjsonLog(BaseLog):
         dialect: str | Dialect | None = None,
         region: str = "global",
         *,
-        reader: Reader | None = None,
+        reader: TakesRecords | None = None,
     ) -> None:
         """Open a log, or create it, for which the dialect must be given.
 
@@ -383,7 +383,7 @@ class NdjsonLog(BaseLog):
         newest, version = self._ledger.seq, after_version
         alloc_text = msgspec.json.encode(alloc)
 
-        def of_it(run: Run) -> Run:
+        def of_it(run: LineRun) -> LineRun:
             lines = [line for line in run.lines.split(b"\n") if alloc_text in line] if alloc_text in run.lines else []
             return run._replace(lines=b"\n".join([*lines, b""]))
 
@@ -419,7 +419,7 @@ class NdjsonLog(BaseLog):
                 yield record
 
     def _records(
-        self, span: Callable[[Blocks], tuple[int, int | None]], narrow: Callable[[Run], Run] = lambda run: run
+        self, span: Callable[[Blocks], tuple[int, int | None]], narrow: Callable[[LineRun], LineRun] = lambda run: run
     ) -> Iterator[Record]:
         """Yield the records in a range of blocks; ``narrow`` selects lines before they are decoded. Raises LogError."""
         with self._lock:
@@ -451,7 +451,7 @@ class NdjsonLog(BaseLog):
         return file
 
 
-def read_content(path: Path, dialect: str | Dialect | None = None, reader: Reader | None = None) -> Content:
+def read_content(path: Path, dialect: str | Dialect | None = None, reader: TakesRecords | None = None) -> Content:
     """Read a file of lines, and check that it is a log to append to. O(records). Raises LogError and DialectError."""
     name = str(path)
     ledger = Ledger()

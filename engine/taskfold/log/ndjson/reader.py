@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from taskfold.log.contract import Reader
+from taskfold.log.contract import TakesRecords
 from taskfold.log.file_reader import FileReader, is_of_same_log
 from taskfold.log.lines import blocks
 from taskfold.log.ndjson.log import Content, NdjsonLog, read_content
@@ -25,7 +25,7 @@ __all__ = ["NdjsonReader"]
 class NdjsonReader(FileReader, NdjsonLog):
     """A read-only log in a file of JSON lines. Opening reads it once (O(records))."""
 
-    def __init__(self, path: str | Path, *, reader: Reader | None = None) -> None:
+    def __init__(self, path: str | Path, *, reader: TakesRecords | None = None) -> None:
         """Open a log; its records are passed to ``reader`` as they are read. Raises LogError."""
         self._begin_reading(path)
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class NdjsonReader(FileReader, NdjsonLog):
             return _state_of(self._stat()) != self._last_state
         return True
 
-    def _read_from_start(self, reader: Reader | None = None) -> FileIO:
+    def _read_from_start(self, reader: TakesRecords | None = None) -> FileIO:
         """Read the file from its beginning: at first, and after a compaction replaced it."""
         before_it, look = self._newest, _Look(self._newest, reader)
         while True:
@@ -136,7 +136,7 @@ class NdjsonReader(FileReader, NdjsonLog):
 class _Look:
     """A look at a file from its beginning: remembers its newest record, and the record at a known position."""
 
-    def __init__(self, last_read: Record | None, reader: Reader | None) -> None:
+    def __init__(self, last_read: Record | None, reader: TakesRecords | None) -> None:
         self._seq = 0 if last_read is None else last_read.seq
         self._reader = reader
         self.newest: Record | None = None

@@ -11,7 +11,7 @@ import msgspec
 from taskfold.log.entries import decoder
 from taskfold.log.header import UNSEALED, read_header
 from taskfold.log.lines import blocks
-from taskfold.log.seals import Run, Sealed, Tail
+from taskfold.log.seals import LineRun, Sealed, Tail
 from taskfold.log.upcast import upcaster
 from taskfold.model.errors import SourceError
 from taskfold.model.record import LogHeader, Record
@@ -44,7 +44,7 @@ def read_records(
     return header, (records for run in runs for records in decoded(run, name, header.taskfold))
 
 
-def opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[Run]]:
+def opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[LineRun]]:
     """Return the header of a log, and the runs of lines after it. Raises SourceError."""
     of_blocks = blocks(stream, name)
     _, first = next(of_blocks, (1, b""))
@@ -59,7 +59,7 @@ def runs_of(
     header: LogHeader,
     offset: int = 0,
     on_tail: Callable[[Tail], None] = lambda _: None,
-) -> Iterator[Run]:
+) -> Iterator[LineRun]:
     """Yield whole lines of a log, with their seals checked if its format has seals. Raises SourceError."""
     if header.taskfold != UNSEALED:
         yield from Sealed(name, offset, is_record=is_record, on_tail=on_tail).runs(of_blocks)
@@ -69,11 +69,11 @@ def runs_of(
 
 def unsealed_runs(
     of_blocks: Iterable[tuple[int, bytes]], offset: int, on_tail: Callable[[Tail], None]
-) -> Iterator[Run]:
+) -> Iterator[LineRun]:
     """Yield the whole lines of a log without seals, whose first line is at this offset."""
     for number, block in of_blocks:
         end = block.rfind(b"\n") + 1
-        yield Run(number, block[:end], end)
+        yield LineRun(number, block[:end], end)
         if end < len(block):
             on_tail(Tail(number + block.count(b"\n"), offset + end, block[end:]))
         offset += end
@@ -88,7 +88,7 @@ def is_record(line: bytes) -> bool:
     return True
 
 
-def decoded(run: Run, name: str, source: int) -> Iterator[list[Record]]:
+def decoded(run: LineRun, name: str, source: int) -> Iterator[list[Record]]:
     """Decode the records of a run in a given format."""
     bring = upcaster(source)
     try:
@@ -104,7 +104,7 @@ def _check_utf8(text: bytes) -> None:
         text.decode()
 
 
-def _one_by_one(run: Run, name: str, bring: Callable[[bytes], bytes] | None) -> Iterator[Record]:
+def _one_by_one(run: LineRun, name: str, bring: Callable[[bytes], bytes] | None) -> Iterator[Record]:
     """Decode a run record by record, up to the line that is invalid. Raises SourceError with its number."""
     for place, line in enumerate(run.lines.split(b"\n"), start=run.line):
         if line.strip():

@@ -17,7 +17,7 @@ from taskfold.log.header import UNSEALED, is_header, read_header
 from taskfold.log.lines import blocks, open_bytes
 from taskfold.log.ndjson.offsets import Part
 from taskfold.log.ndjson.records import is_record, unsealed_runs
-from taskfold.log.seals import Run, Sealed, Tail, good_end, seal, unsealed
+from taskfold.log.seals import LineRun, Sealed, Tail, good_end, seal, unsealed
 from taskfold.log.upcast import record_decoder
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import SourceError
@@ -111,7 +111,7 @@ def _is_damaged_header(first: bytes) -> bool:
     return UNSEALED < source <= FORMAT and seal(unsealed(first)) != first
 
 
-def _of_run(run: Run, source: int, offset: int | None) -> Iterator[Scanned]:
+def _of_run(run: LineRun, source: int, offset: int | None) -> Iterator[Scanned]:
     """Yield the records of whole lines, and damage for invalid ones; ``offset`` is their file offset, if known."""
     decode = record_decoder(source)
     for line, text in enumerate(run.lines.split(b"\n"), start=run.line):

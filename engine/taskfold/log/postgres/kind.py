@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from taskfold.log.contract import Reader
+from taskfold.log.contract import TakesRecords
 from taskfold.log.damage import LogCheck, Scanned, records_of_rows
 from taskfold.log.names import shown_name
 from taskfold.log.store_kind import StoreKind
@@ -33,7 +33,12 @@ class _Postgres(StoreKind):
         return not is_begun(name)
 
     def open(
-        self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
+        self,
+        name: str,
+        dialect: str | Dialect | None = None,
+        region: str = "global",
+        *,
+        reader: TakesRecords | None = None,
     ) -> PostgresLog:
         _check_psycopg(name)
         from taskfold.log.postgres.log import PostgresLog
@@ -41,7 +46,7 @@ class _Postgres(StoreKind):
         del reader  # opening reads no records
         return PostgresLog(name, dialect, region)
 
-    def open_reader(self, name: str, *, reader: Reader | None = None) -> PostgresReader:
+    def open_reader(self, name: str, *, reader: TakesRecords | None = None) -> PostgresReader:
         _check_psycopg(name)
         from taskfold.log.postgres.reader import PostgresReader
 

@@ -42,7 +42,7 @@ from taskfold.log.entries import Entry, digest_in, entries_of
 from taskfold.log.header import header_text
 from taskfold.log.names import shown_name
 from taskfold.log.postgres import tables
-from taskfold.log.postgres.tables import Connection
+from taskfold.log.postgres.tables import PostgresConnection
 from taskfold.log.upcast import upcaster
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import Gone, LogError, TaskfoldError, UnreadableLog
@@ -71,7 +71,7 @@ def _commit_of(rows: int) -> bytes:
 class _CachedLedger(Ledger):
     """A ledger that caches the database, valid as long as no other process writes."""
 
-    def look_up(self, connection: Connection, appends: Sequence[Append]) -> None:
+    def look_up(self, connection: PostgresConnection, appends: Sequence[Append]) -> None:
         """Load everything that these appends are checked against, in at most three queries."""
         records = [record for append in appends for record in append.records]
         allocs = [append.alloc for append in appends if append.alloc not in self.versions]
@@ -129,8 +129,8 @@ class PostgresLog(BaseLog):
         """The head in the database may differ from the ledger, even at the same position."""
         self._has_unacknowledged = False
         """Some appends are not acknowledged."""
-        self._readers: deque[Connection] = deque()
-        self._listener: Connection | None = None
+        self._readers: deque[PostgresConnection] = deque()
+        self._listener: PostgresConnection | None = None
         with self._translate_errors():
             self._connection = tables.connected_writer(self.location)
             self._interrupted, self._interrupting = socket.socketpair()
@@ -469,7 +469,7 @@ class PostgresLog(BaseLog):
         return hole_check(self.header, self.name)(alloc, place, following) if isinstance(error, Gone) else error
 
     @contextmanager
-    def _reader(self) -> Iterator[Connection]:
+    def _reader(self) -> Iterator[PostgresConnection]:
         """Yield an idle reading connection, or a new one; keep it afterwards unless it was lost or interrupted."""
         try:
             connection = self._readers.pop()

@@ -6,12 +6,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 import psycopg
 
 from taskfold.log.contract import HoleCheck, check_dialect, hole_check, new_header
+from taskfold.log.damage import RecordRow
 from taskfold.log.entries import INT64, Entry
 from taskfold.log.header import header_of, header_text
 from taskfold.log.names import shown_name
@@ -20,7 +21,7 @@ from taskfold.model.dialect import Dialect
 from taskfold.model.errors import LogError, SourceError, UnreadableLog
 from taskfold.model.record import LogHeader, Record
 
-__all__ = ["Connection", "is_begun", "read_matching", "read_postgres"]
+__all__ = ["PostgresConnection", "is_begun", "read_matching", "read_postgres"]
 
 LOCK_SECONDS: Final = 10
 """The timeout of an append that waits for another."""
@@ -65,9 +66,7 @@ WHERE alloc = %(alloc)s AND version > %(after)s AND seq <= %(newest)s ORDER BY v
 _NEXT_ID: Final = "SELECT min(alloc) FROM taskfold_records WHERE alloc >= %s AND alloc > %s"
 """The next ID, from the index on (alloc, version), which sorts by bytes."""
 
-Connection = psycopg.Connection[tuple[Any, ...]]
-Row: TypeAlias = tuple[int, Any, Any, Any, Any, Any, Any]
-"""Seq, alloc, version, index, ID, checksum and body."""
+PostgresConnection = psycopg.Connection[tuple[Any, ...]]
 
 
 def row_of(entry: Entry) -> tuple[object, ...]:
@@ -89,14 +88,14 @@ def row_of(entry: Entry) -> tuple[object, ...]:
     )
 
 
-def connect(url: str) -> Connection:
+def connect(url: str) -> PostgresConnection:
     """Open a connection."""
     more: dict[str, Any] = {} if "connect_timeout" in url else {"connect_timeout": _CONNECT_SECONDS}
     # The text of a record must arrive unchanged, whatever encoding the server prefers.
     return psycopg.connect(url, autocommit=True, client_encoding="UTF8", application_name="taskfold", **more)
 
 
-def connected_writer(url: str) -> Connection:
+def connected_writer(url: str) -> PostgresConnection:
     """Open a connection whose transactions cannot block others for ever."""
     connection = connect(url)
     connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
@@ -104,14 +103,14 @@ def connected_writer(url: str) -> Connection:
     return connection
 
 
-def _is_begun(connection: Connection) -> bool:
+def _is_begun(connection: PostgresConnection) -> bool:
     # to_regclass may not see a table created while this transaction waited.
     query = "SELECT 1 FROM pg_class WHERE relname = 'taskfold_head' AND pg_table_is_visible(oid)"
     return connection.execute(query).fetchone() is not None
 
 
 def checked_header(
-    connection: Connection, name: str, dialect: str | Dialect | None = None, region: str = ""
+    connection: PostgresConnection, name: str, dialect: str | Dialect | None = None, region: str = ""
 ) -> tuple[LogHeader, bool]:
     """Return the header of the log, and whether this call created it. Raises LogError and DialectError."""
     is_new = dialect is not None and not _is_begun(connection) and _begin(connection, new_header(dialect, region))
@@ -121,7 +120,7 @@ def checked_header(
     return header, is_new
 
 
-def head(connection: Connection, name: str) -> tuple[LogHeader, int]:
+def head(connection: PostgresConnection, name: str) -> tuple[LogHeader, int]:
     """Return the header of the log, and the newest position. Raises LogError."""
     try:
         row = connection.execute("SELECT header, seq FROM taskfold_head").fetchone()
@@ -140,7 +139,7 @@ def head_of(row: tuple[Any, ...] | None, name: str) -> tuple[LogHeader, int]:
         raise UnreadableLog(f"{name}: not the header of a taskfold log: {error}") from None
 
 
-def _begin(connection: Connection, header: LogHeader) -> bool:
+def _begin(connection: PostgresConnection, header: LogHeader) -> bool:
     """Create a log; tell whether this call did: of several processes at once, one does."""
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('taskfold'))")
@@ -152,7 +151,7 @@ def _begin(connection: Connection, header: LogHeader) -> bool:
 
 
 def records(
-    connection: Connection, name: str, header: LogHeader, query: str, values: dict[str, Any], on_hole: HoleCheck
+    connection: PostgresConnection, name: str, header: LogHeader, query: str, values: dict[str, Any], on_hole: HoleCheck
 ) -> Iterator[Record]:
     """Yield records in batches; each query continues after the last record.
 
@@ -175,7 +174,7 @@ def records(
             return
 
 
-def bodies(connection: Connection) -> Iterator[tuple[int, bytes]]:
+def bodies(connection: PostgresConnection) -> Iterator[tuple[int, bytes]]:
     """Yield the position and the text of every record, read in batches."""
     query = "SELECT seq, convert_to(body, 'UTF8') FROM taskfold_records WHERE seq > %s ORDER BY seq LIMIT %s"
     seq = 0
@@ -212,7 +211,7 @@ def newest_of(url: str) -> int:
 
 
 @contextmanager
-def snapshot(url: str) -> Iterator[Connection]:
+def snapshot(url: str) -> Iterator[PostgresConnection]:
     """Open a connection that sees a log as of one moment."""
     with connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -256,7 +255,7 @@ def read_matching(url: str, prefix: str) -> tuple[LogHeader, dict[str, list[Reco
         raise _source_error(name, error) from None
 
 
-def _ids(connection: Connection, prefix: str) -> Iterator[str]:
+def _ids(connection: PostgresConnection, prefix: str) -> Iterator[str]:
     """Yield the IDs with this prefix, in order, each found by the index; stop after an exact match."""
     if "\0" in prefix:
         return  # U+0000, which no text in PostgreSQL can have
@@ -287,7 +286,7 @@ def batched(records_to_batch: Iterator[Record]) -> Iterator[list[Record]]:
         yield block
 
 
-def checkpoint_parts(connection: Connection, name: str) -> Iterator[bytes]:
+def checkpoint_parts(connection: PostgresConnection, name: str) -> Iterator[bytes]:
     """Yield the parts of the checkpoint. Raises LogError for a damaged part."""
     query = "SELECT part, checksum, body FROM taskfold_checkpoint ORDER BY part"
     for part, checksum, body in connection.cursor().stream(query):
@@ -303,7 +302,7 @@ def read_checkpoint(url: str) -> Iterator[bytes]:
         yield from checkpoint_parts(connection, name)
 
 
-def scan_postgres(url: str) -> tuple[LogHeader, Iterator[Row]]:
+def scan_postgres(url: str) -> tuple[LogHeader, Iterator[RecordRow]]:
     """Return the header of a log, and its rows with all columns, intact or not, as of one moment.
 
     Raises SourceError.
@@ -314,7 +313,7 @@ def scan_postgres(url: str) -> tuple[LogHeader, Iterator[Row]]:
     return header, rows  # type: ignore[return-value]  # the header comes first, and no other
 
 
-def _rows(url: str) -> Iterator[LogHeader | Row]:
+def _rows(url: str) -> Iterator[LogHeader | RecordRow]:
     """Yield the header, and then the rows."""
     query = """
     SELECT seq, alloc, version, index, id, ordinal, checksum, convert_to(body, 'UTF8') FROM taskfold_records

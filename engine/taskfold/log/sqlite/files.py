@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from taskfold.log.ownership import Owned
 
-__all__ = ["Connection", "is_claimed", "sidecar", "unshared", "uri"]
+__all__ = ["SqliteConnection", "is_claimed", "sidecar", "unshared", "uri"]
 
 _CODE: Final = 0xFF
 """The mask of a primary result code of SQLite, without the extended part."""
@@ -33,7 +33,7 @@ if hasattr(os, "register_at_fork"):  # Windows has no forks
     os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_opening.release)
 
 
-class Connection(Owned, sqlite3.Connection):
+class SqliteConnection(Owned, sqlite3.Connection):
     """A connection that is counted while it is open.
 
     As SQLite demands, a fork neither uses nor closes it: its locks belong to the parent process.

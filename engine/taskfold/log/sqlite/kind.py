@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from taskfold.log.contract import Reader
+from taskfold.log.contract import TakesRecords
 from taskfold.log.damage import LogCheck, Scanned
 from taskfold.log.files import new_file
 from taskfold.log.lines import SQLITE_MAGIC, is_database
@@ -35,14 +35,19 @@ class _Sqlite(StoreKind):
         return is_database(path)
 
     def open(
-        self, name: str, dialect: str | Dialect | None = None, region: str = "global", *, reader: Reader | None = None
+        self,
+        name: str,
+        dialect: str | Dialect | None = None,
+        region: str = "global",
+        *,
+        reader: TakesRecords | None = None,
     ) -> SqliteLog:
         from taskfold.log.sqlite.log import SqliteLog
 
         del reader  # opening reads no records
         return SqliteLog(name, dialect, region)
 
-    def open_reader(self, name: str, *, reader: Reader | None = None) -> SqliteReader:
+    def open_reader(self, name: str, *, reader: TakesRecords | None = None) -> SqliteReader:
         from taskfold.log.sqlite.reader import SqliteReader
 
         del reader

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from msgspec import UNSET
 
-from taskfold.log.damage import MAX_DAMAGES, Damage, LogCheck, Row, Scanned, placeholder_header, records_of_rows
+from taskfold.log.damage import MAX_DAMAGES, Damage, LogCheck, RecordRow, Scanned, placeholder_header, records_of_rows
 from taskfold.log.header import DamagedHeader
 from taskfold.log.sqlite import tables
 from taskfold.log.sqlite.head import Head, digest_of
@@ -68,11 +68,11 @@ def _scan_database(name: str, dialect: str | Dialect | None, *, is_thorough: boo
         raise SourceError(name, _without_path(error, path)) from None
 
 
-def _acknowledged(rows: Iterator[Row | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
+def _acknowledged(rows: Iterator[RecordRow | Damage], header: LogHeader, head: Head | None) -> Iterator[Scanned]:
     """Yield the records of rows, and damage if, though each is intact, they are not all that were acknowledged."""
     is_whole, newest, digest = True, 0, 0
 
-    def summed() -> Iterator[Row | Damage]:
+    def summed() -> Iterator[RecordRow | Damage]:
         nonlocal newest, digest
         for row in rows:
             if not isinstance(row, Damage):
@@ -92,7 +92,9 @@ def _without_path(error: Exception, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _rows(database: sqlite3.Connection, path: Path, header: LogHeader, head: Head | None) -> Iterator[Row | Damage]:
+def _rows(
+    database: sqlite3.Connection, path: Path, header: LogHeader, head: Head | None
+) -> Iterator[RecordRow | Damage]:
     """Yield the rows of a database in order of their positions, and the damage among them."""
     last = _last(database, path, header) if head is None else head.seq
     yield from _between(database, 1, last)
@@ -127,7 +129,7 @@ def _last(database: sqlite3.Connection, path: Path, header: LogHeader) -> int:
     return last
 
 
-def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | Damage]:
+def _between(database: sqlite3.Connection, first: int, last: int) -> Iterator[RecordRow | Damage]:
     """Yield the rows between two positions, and the unreadable ones as damage."""
     lost: range | None = None
     why = ""
@@ -152,7 +154,7 @@ class _Lost(NamedTuple):
     why: str
 
 
-def _some(database: sqlite3.Connection, first: int, last: int) -> Iterator[Row | _Lost]:
+def _some(database: sqlite3.Connection, first: int, last: int) -> Iterator[RecordRow | _Lost]:
     """Yield the rows between two positions; where a range cannot be read, split it, down to single rows."""
     waiting = [(first, last)]
     while waiting:

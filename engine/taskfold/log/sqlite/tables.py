@@ -19,7 +19,7 @@ from taskfold.log.contract import HoleCheck, current_header, hole_check
 from taskfold.log.files import new_file, sync_folder
 from taskfold.log.header import header_of, header_text
 from taskfold.log.lines import is_database
-from taskfold.log.sqlite.files import Connection, sidecar, uri
+from taskfold.log.sqlite.files import SqliteConnection, sidecar, uri
 from taskfold.log.sqlite.head import Head
 from taskfold.log.sqlite.wal import Wal, check_newest, check_no_sidecars, check_sidecars, without_writers
 from taskfold.log.upcast import record_decoder, upcaster
@@ -127,7 +127,7 @@ def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, dige
         )
 
 
-class Snapshot(NamedTuple):
+class ReadTransaction(NamedTuple):
     """A log in a database as of one moment, whoever writes meanwhile."""
 
     database: sqlite3.Connection
@@ -142,7 +142,7 @@ Connect: TypeAlias = Callable[[Path], sqlite3.Connection]
 @contextmanager
 def snapshot(
     path: Path, *, is_own: bool = False, is_scan: bool = False, connect: Connect | None = None
-) -> Iterator[Snapshot]:
+) -> Iterator[ReadTransaction]:
     """Open a log, which another process may be writing, in one read transaction. O(frames of the write-ahead log).
 
     ``is_own``: this process holds the writer's lock. Raises LogError when the file is no database, or a sidecar file
@@ -157,10 +157,10 @@ def snapshot(
             check_newest(path, wal, None)
         with closing((connect or reader)(path)) as database:
             database.execute("BEGIN")
-            yield Snapshot(database, wal, is_own)
+            yield ReadTransaction(database, wal, is_own)
 
 
-def check_snapshot(path: Path, view: Snapshot) -> tuple[LogHeader, Head]:
+def check_snapshot(path: Path, view: ReadTransaction) -> tuple[LogHeader, Head]:
     """Return the header and the head of a log that was opened. Raises LogError for damage."""
     header = header_in(view.database, path)
     check_schema(view.database, path, header)
@@ -169,7 +169,7 @@ def check_snapshot(path: Path, view: Snapshot) -> tuple[LogHeader, Head]:
     return header, head
 
 
-def unacknowledged_in(path: Path, view: Snapshot, header: LogHeader, head: Head) -> int:
+def unacknowledged_in(path: Path, view: ReadTransaction, header: LogHeader, head: Head) -> int:
     """Return the size of the torn write at the end of the write-ahead log, in bytes. Raises LogError for damage."""
     known_head = head if header.taskfold >= _FIRST_WITH_HEAD else None
     try:
@@ -269,11 +269,11 @@ def translate_errors(path: Path, what: str = "written") -> Iterator[None]:
         raise LogError(f"{path}: cannot be {what}: {error.strerror or error}") from None
 
 
-def connected(path: Path) -> Connection:
+def connected(path: Path) -> SqliteConnection:
     """Open the writing connection. Raises LogError when the file is no database."""
     if not is_database(path):
         raise UnreadableLog(f"{path}: is not a taskfold log, and is never overwritten")
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=Connection)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=SqliteConnection)
 
 
 def roll_back_journal(path: Path) -> None:
@@ -325,16 +325,16 @@ def converted(database: sqlite3.Connection, header: LogHeader) -> LogHeader:
     return header
 
 
-def reader(path: Path) -> Connection:
+def reader(path: Path) -> SqliteConnection:
     """Open a reading connection."""
     is_fixed = not os.access(path.parent, os.W_OK) and not sidecar(path, "-wal").exists()
     # Readers share a sidecar file, which cannot be created here; but then no process writes, either.
     name = uri(path, *(("immutable=1",) if is_fixed else ()))
     # A reader may continue in another thread.
-    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, factory=Connection)
+    return sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False, factory=SqliteConnection)
 
 
-def quiet_reader(path: Path) -> Connection:
+def quiet_reader(path: Path) -> SqliteConnection:
     """Open a reading connection that creates no sidecar files.
 
     If no process writes, there are none, and the file is read as immutable; the caller must then watch for a writer
@@ -345,7 +345,7 @@ def quiet_reader(path: Path) -> Connection:
         # Only then: SQLite shares an immutable file within the process, so that a writer in it could not write.
         more = ("readonly_shm=1",)
     return sqlite3.connect(
-        uri(path, *more), uri=True, isolation_level=None, check_same_thread=False, factory=Connection
+        uri(path, *more), uri=True, isolation_level=None, check_same_thread=False, factory=SqliteConnection
     )
 
 

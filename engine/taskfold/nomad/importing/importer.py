@@ -57,7 +57,7 @@ from taskfold.nomad.fields import (
 from taskfold.nomad.importing.facts import Fact, JobWrite
 from taskfold.nomad.importing.job_finder import Subject, says_otherwise
 from taskfold.nomad.importing.memory import Memory, Provenance
-from taskfold.nomad.importing.observation import UNTOLD, Kind, Observation, Statement, mismatches, tells
+from taskfold.nomad.importing.observation import UNTOLD, Observation, ObservationKind, Statement, mismatches, tells
 from taskfold.nomad.importing.rings import compare, is_whole, same_events
 from taskfold.nomad.importing.sights import Sights
 from taskfold.nomad.task_states import WireTask
@@ -319,7 +319,7 @@ def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Pr
 
 
 @cache
-def _tell_plan(kinds: frozenset[Kind]) -> bool:
+def _tell_plan(kinds: frozenset[ObservationKind]) -> bool:
     """Return whether observations of one of these kinds have the index of the plan."""
     return any(tells(kind, "AllocModifyIndex") for kind in kinds)
 

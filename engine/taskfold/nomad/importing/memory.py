@@ -14,16 +14,19 @@ from taskfold.fold.allocation import Allocation
 from taskfold.model.record import Record
 from taskfold.nomad.importing.facts import EvaluationWrite, Fact, JobWrite
 from taskfold.nomad.importing.job_finder import Jobs, Subject
-from taskfold.nomad.importing.observation import Kind, Observation
+from taskfold.nomad.importing.observation import Observation, ObservationKind
 from taskfold.nomad.importing.repeats import Repeats
 from taskfold.nomad.importing.writes import BY_CLIENT, naming
 
 __all__ = ["Memory", "Provenance", "Waiting"]
 
-_ANY_KIND: Final[frozenset[Kind]] = frozenset(("stub",))
-_SETS: Final = {kinds: kinds for size in range(4) for kinds in map(frozenset[Kind], combinations(get_args(Kind), size))}
+_KINDS: Final[tuple[ObservationKind, ...]] = get_args(ObservationKind)
+_ANY_KIND: Final[frozenset[ObservationKind]] = frozenset(("stub",))
+_SETS: Final = {
+    kinds: kinds for size in range(4) for kinds in map(frozenset[ObservationKind], combinations(_KINDS, size))
+}
 """One object for each set of kinds, since there is one for each allocation."""
-_ONE: Final[dict[Kind, frozenset[Kind]]] = {kind: _SETS[frozenset((kind,))] for kind in get_args(Kind)}
+_ONE: Final[dict[ObservationKind, frozenset[ObservationKind]]] = {kind: _SETS[frozenset((kind,))] for kind in _KINDS}
 _PRUNED_FROM: Final = 1024
 
 
@@ -32,7 +35,7 @@ class Provenance(Struct, frozen=True):
 
     index: int
     """The newest index that was told."""
-    kinds: frozenset[Kind] = _SETS[frozenset()]
+    kinds: frozenset[ObservationKind] = _SETS[frozenset()]
     """Which kinds of observations have told that index."""
     told_type: str = ""
     """The type of the write of that index in a stream; empty without one."""
@@ -56,7 +59,7 @@ class Provenance(Struct, frozen=True):
         """Return the provenance of an allocation from a log: any kind of source, at least the fields of a stub."""
         return cls(index, _ANY_KIND)
 
-    def at(self, index: int, kind: Kind, write_type: str) -> Provenance:
+    def at(self, index: int, kind: ObservationKind, write_type: str) -> Provenance:
         """Return the provenance after an observation of a kind, of this index or a newer one."""
         if index == self.index:
             return replace(self, kinds=_SETS[self.kinds | {kind}], told_type=self.told_type or write_type)

@@ -28,9 +28,9 @@ from taskfold.nomad.task_states import WireTask, task_states_from_json
 
 __all__ = [
     "UNTOLD",
-    "Kind",
     "Mismatch",
     "Observation",
+    "ObservationKind",
     "Statement",
     "check_statement",
     "mismatches",
@@ -39,7 +39,7 @@ __all__ = [
     "tells",
 ]
 
-Kind: TypeAlias = Literal["body", "stream", "stub"]
+ObservationKind: TypeAlias = Literal["body", "stream", "stub"]
 """Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
 
 What a missing key means depends on it: in a body it is empty (or, where the dialect sends every key, untold), and a
@@ -51,7 +51,7 @@ it is missing, or null, nothing is told of it.
 class Observation(Struct, frozen=True, kw_only=True):
     """An allocation at one index, as one source gives it."""
 
-    kind: Kind
+    kind: ObservationKind
     alloc: str
     index: int
     """The ModifyIndex of the allocation, else the index of the event that brought it; 0 where neither is told."""
@@ -70,7 +70,7 @@ Statement: TypeAlias = Observation | Fact
 """One statement of a source: of an allocation, or of what its Job follows from."""
 
 
-def tells(kind: Kind, name: str) -> bool:
+def tells(kind: ObservationKind, name: str) -> bool:
     """Return whether observations of a kind have a top-level field, if only by leaving it out."""
     if kind == "stub":
         field = ALLOCATION_FIELDS.get(name)
@@ -86,7 +86,9 @@ UNTOLD: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
 """The keys that say nothing where they are missing: not all observations have them."""
 
 
-def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str = "", line: int = 0) -> Observation:
+def observation_from_json(
+    text: bytes | Raw, kind: ObservationKind | None = None, name: str = "", line: int = 0
+) -> Observation:
     """Return the observation of an allocation's JSON. O(length). Its keys say whether it is a body or a stub.
 
     Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
@@ -100,7 +102,7 @@ def observation_from_json(text: bytes | Raw, kind: Kind | None = None, name: str
 
 def observation_from_fields(
     fields: dict[str, bytes],
-    kind: Kind | None = None,
+    kind: ObservationKind | None = None,
     name: str = "",
     line: int = 0,
     *,

@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 
 from taskfold.model.dialect import DIALECTS, Dialect, dialect_of
 from taskfold.model.errors import DecodeError
-from taskfold.nomad.jobs.defaults import Kind, Slot, slots
+from taskfold.nomad.jobs.defaults import Slot, SlotKind, slots
 from taskfold.nomad.jobs.go_floats import with_go_floats
 from taskfold.nomad.jobs.rules import Stanza, fill_in_job
 from taskfold.nomad.views.decode import view
@@ -124,7 +124,7 @@ def _canonical(text: bytes, dialect: str, region: str, path: str) -> bytes:
     return stored_text
 
 
-_SHAPES: Final[Mapping[Kind, tuple[str, tuple[bytes, ...]]]] = {
+_SHAPES: Final[Mapping[SlotKind, tuple[str, tuple[bytes, ...]]]] = {
     "text": ("a text", (b'"',)),
     "number": ("a whole number of 64 bits", (b"-", *(b"%d" % digit for digit in range(10)))),
     "duration": ("nanoseconds, a whole number of 64 bits", (b"-", *(b"%d" % digit for digit in range(10)))),
@@ -177,7 +177,7 @@ class _Reader:
                 raise DecodeError(f"{path}: {error}") from None
         return text
 
-    def _stanzas(self, text: bytes, kind: Kind, of: type[Struct], path: str) -> Any:
+    def _stanzas(self, text: bytes, kind: SlotKind, of: type[Struct], path: str) -> Any:
         """Return a stanza, or a list or a map of them. Raises DecodeError."""
         if kind == "stanza":
             return self.read(text, of, path)

@@ -42,8 +42,8 @@ from taskfold.nomad.views.services import CheckRestart, Service, ServiceCheck
 __all__ = [
     "MIGRATE_DEFAULTS",
     "UPDATE_DEFAULTS",
-    "Kind",
     "Slot",
+    "SlotKind",
     "has_field",
     "keeps",
     "reschedule_defaults",
@@ -182,20 +182,20 @@ def reschedule_defaults(job_type: str) -> Mapping[str, bytes]:
     return _RESCHEDULE_DEFAULTS.get(job_type, {})
 
 
-Kind: TypeAlias = Literal[
+SlotKind: TypeAlias = Literal[
     "text", "number", "duration", "flag", "list", "map", "floats", "stanza", "stanzas", "named_stanzas"
 ]
 """What a field may hold: `floats` is a map whose numbers are floats, the last three have stanzas."""
 
 
-_NAMED_KINDS: Final[dict[tuple[type[Struct], str], Kind]] = {(TaskView, "Config"): "floats"}
+_NAMED_KINDS: Final[dict[tuple[type[Struct], str], SlotKind]] = {(TaskView, "Config"): "floats"}
 
 
 class Slot(NamedTuple):
     """A field of a stanza in a dialect."""
 
     name: str
-    kind: Kind
+    kind: SlotKind
     of: type[Struct] | None
     """What a stanza in it is of."""
     default: bytes
@@ -266,14 +266,14 @@ def _marks(shape: types.Type) -> tuple[types.Type, str, str]:
     return shape, since, until
 
 
-_SCALARS: Final[tuple[tuple[type[types.Type], Kind, str], ...]] = (
+_SCALARS: Final[tuple[tuple[type[types.Type], SlotKind, str], ...]] = (
     (types.IntType, "number", "0"),
     (types.BoolType, "flag", "false"),
     (types.StrType, "text", '""'),
 )
 
 
-def _kind(shape: types.Type) -> tuple[Kind, type[Struct] | None, str]:
+def _kind(shape: types.Type) -> tuple[SlotKind, type[Struct] | None, str]:
     """Return the kind of a view's type, the stanza that it holds, and Go's zero value of it."""
     if isinstance(shape, types.UnionType):  # with None: what Go has a pointer, a list or a map for
         inner, _, _ = _marks(next(each for each in shape.types if not isinstance(each, types.NoneType)))
