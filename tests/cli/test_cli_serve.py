@@ -186,7 +186,7 @@ def test_a_named_pipe_is_read_once_and_to_its_end(tmp_path):
     with served("--follow", pipe) as (process, url):
         writer.join(10)
         until(lambda: index_of(url) == NEWEST)
-        assert "has ended; what it told is served on" in process.stderr.readline()
+        assert "has ended; its last state stays available" in process.stderr.readline()
 
 
 def test_it_ends_in_order_while_standard_input_is_still_open():
@@ -240,7 +240,7 @@ def test_health_and_metrics_tell_when_what_is_followed_falls_silent_and_is_heard
         until(lambda: source_of(url)[0] == 500)
         _, message, numbers = source_of(url)
         assert re.fullmatch(
-            rf"nothing has come from {followed} for \d+ seconds: what is served may be out of date", message
+            rf"nothing has come from {followed} for \d+ seconds: the state served may be out of date", message
         )
         assert numbers["taskfold_source_silent_seconds"] > 0.4
         assert numbers["taskfold_source_lines"] == len(LINES)
@@ -258,5 +258,5 @@ def test_health_and_metrics_tell_when_what_is_followed_has_ended():
     with served("--follow", os.devnull) as (_, url):
         until(lambda: source_of(url)[0] == 500)
         _, message, numbers = source_of(url)
-        assert message == f"{os.devnull} has ended: what is served is as of then"
+        assert message == f"{os.devnull} has ended: the state served is as of then"
         assert (numbers["taskfold_source_ended"], numbers["taskfold_healthy"]) == (1, 0)

@@ -178,7 +178,7 @@ def test_the_oldest_go_first_and_each_with_its_reason(engine):
     [
         ({"statuses": ("running",)}, "'running' is no terminal"),
         ({"keep": -1}, "negative"),
-        ({"dead_for_ns": -1}, "below"),
+        ({"dead_for_ns": -1}, "negative"),
     ],
 )
 def test_a_retention_that_makes_no_sense_is_refused(wrong, told):

@@ -94,7 +94,7 @@ def test_only_the_first_bad_lines_are_told(following):
     until(lambda: follower.bad_lines == 50 and len(notes) == 10)
 
     assert (follower.bad_lines, len(notes)) == (50, 10)
-    assert notes[-1].endswith("others like it will not be told")
+    assert notes[-1].endswith("later ones will only be counted")
 
 
 def test_another_dialect_ends_the_following_with_a_sentence(tmp_path):

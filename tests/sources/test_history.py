@@ -16,7 +16,7 @@ from taskfold import Engine, NotFound, Record, Replay, UnknownAllocation, Write,
 from taskfold.log.postgres import tables as postgres_tables
 from taskfold.log.sqlite import tables as sqlite_tables
 from taskfold.model.record import Placed
-from taskfold.sources.history import the_one
+from taskfold.sources.history import unique_id
 
 STORES = ["x.jsonl", "x.db", "postgresql"]
 
@@ -198,6 +198,6 @@ def test_what_begins_alike_is_the_same_in_every_store(
 def meant(ids: Iterable[str], prefix: str) -> str | None:
     """Return the one that is meant, or why none is."""
     try:
-        return the_one(ids, prefix)
+        return unique_id(ids, prefix)
     except UnknownAllocation as error:
         return str(error)

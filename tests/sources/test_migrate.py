@@ -97,7 +97,7 @@ def test_what_the_new_dialect_cannot_express_is_told(tmp_path: Path) -> None:
     told = "\n".join(notes)
     assert "dialect 0.5.0 has no events of the types 'Driver' (1): they are kept, and move no task" in told
     assert "dialect 0.5.0 cannot express" in told
-    assert "decisions on what lives go on by the rules of the client of dialect 0.5.0" in told
+    assert "decisions on live allocations follow the client of dialect 0.5.0 from now on" in told
 
 
 def test_where_a_lifecycle_differs_the_state_is_corrected_and_that_is_told(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_log_is_migrated_into_a_new_one_and_stays_as_it_is(tmp_path: Path) -> 
     done = run("import", str(tmp_path / "old.db"), "--into", str(tmp_path / "new.db"), "--dialect", "1.1.2")
     assert done.exit_code == 0, done.stderr
     assert "imported" in done.stdout
-    with pytest.raises(LogError, match="a log is migrated into a new one"):
+    with pytest.raises(LogError, match="a migration needs a new log"):
         ingest(tmp_path / "old.db", into=tmp_path / "new.db", dialect="1.1.2")
     assert states(tmp_path / "old.db") == before
 

@@ -561,7 +561,7 @@ def test_an_import_tells_of_a_contradiction_and_keeps_what_was_told_first(tmp_pa
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps(body | {"DesiredStatus": explicit_status}) + "\n")
         ingest(path, into=log, on_note=notes.append)
-    assert [note.partition(": index 5 of a was told otherwise")[0] for note in notes] == [
+    assert [note.partition(": index 5 of a contradicts an earlier observation")[0] for note in notes] == [
         f"{tmp_path}/second.jsonl, line 1"
     ]
     (snapshot,) = replay(log).snapshots()

@@ -15,7 +15,7 @@ from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.errors import DecodeError, UnknownAllocation
 from taskfold.model.record import Gap, Record
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.sources.history import the_one
+from taskfold.sources.history import unique_id
 from taskfold.sources.replay import At, Replay
 
 __all__ = ["Folded", "Selection", "fold_of", "matching_ids", "naming", "records_of_one"]
@@ -128,6 +128,6 @@ def records_of_one(replay: Replay, prefix: str) -> list[Record]:
 def _the_one(ids: Iterable[str], prefix: str) -> str | None:
     """Return the one ID that begins with the prefix, or equals it. Raises Unanswerable when there are several."""
     try:
-        return the_one(ids, prefix)
+        return unique_id(ids, prefix)
     except UnknownAllocation as refusal:
         raise Unanswerable(str(refusal)) from None

@@ -1,1 +1,1 @@
-"""What is read and compared: logs, event streams, allocation bodies. Internal: `taskfold` has the public names."""
+"""Sources (logs, event streams, allocation bodies), and their replay, import, comparison and verification."""

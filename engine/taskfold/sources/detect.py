@@ -1,4 +1,4 @@
-"""Which dialect a source speaks, and whether a newer Nomad than we know wrote it."""
+"""Detection of a source's dialect, and of names from a Nomad newer than any known."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskfold.nomad.importing.observation import Observation, Statement
 from taskfold.nomad.snapshot import AMBIGUOUS_DIALECT, dialect_of_body
 from taskfold.nomad.task_states import TASK_FIELDS
 
-__all__ = ["detect", "told_by", "unknown_names"]
+__all__ = ["detect", "dialect_of_statement", "unknown_names"]
 
 _LOOK_AHEAD: Final = 100
-"""How many observations are looked at before the dialect must be decided."""
+"""How many observations are read before the dialect must be decided."""
 
 
 def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
-    """Return the dialect of what is said, and all of it again. It looks at 100 statements at most.
+    """Return the dialect of statements, and an iterator over all of them. Reads at most 100 ahead.
 
     The event stream exists since Nomad 1.0.0 only.
     """
@@ -28,7 +28,7 @@ def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
     first: list[Statement] = []
     for statement in rest:
         first.append(statement)
-        name = told_by(statement)
+        name = dialect_of_statement(statement)
         if name is not None:
             return name, chain(first, rest)
         if len(first) == _LOOK_AHEAD:
@@ -37,8 +37,8 @@ def detect(statements: Iterable[Statement]) -> tuple[str, Iterator[Statement]]:
     return AMBIGUOUS_DIALECT, chain(first, rest)
 
 
-def told_by(statement: Statement) -> str | None:
-    """Return the dialect that one statement tells by itself; None where it could be 0.5.0 as well as 0.5.6."""
+def dialect_of_statement(statement: Statement) -> str | None:
+    """Return the dialect that a single statement shows; None if it could be 0.5.0 as well as 0.5.6."""
     if not isinstance(statement, Observation) or statement.kind == "stream":
         return NEWEST_DIALECT
     return dialect_of_body(statement.fields, statement.tasks)

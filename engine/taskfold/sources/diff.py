@@ -1,4 +1,4 @@
-"""What is different between two points of a log, or of any other source."""
+"""The differences between two points of a log, or of any other source."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from taskfold.sources.replay import At, Replay
 __all__ = ["ALWAYS_DIFFERENT", "Difference", "diff", "differences"]
 
 ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
-"""Fields that change with every write: that they did tells nothing."""
+"""Fields that change with every write, and are therefore not reported."""
 
 _TIMES: Final = ("started_at_ns", "finished_at_ns", "last_restart_ns")
 _FACTS: Final = ("state", "failed", "restarts", "events_total", *_TIMES)
 
 
 class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
-    """One value that is not the same at both points."""
+    """One value that differs between the two points."""
 
     alloc: str
     task: str = ""
-    """The task, or empty for the allocation itself."""
+    """The task; empty for the allocation itself."""
     field: str
     """Nomad's name of a top-level field; for a task State, Failed, Restarts, EventsTotal, or a time."""
     before: Any = None
-    """The value at the first point, as JSON has it; None where there was none."""
+    """The value at the first point, as JSON values; None if there was none."""
     after: Any = None
 
 
 def diff(
     source: LogLike, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
 ) -> Iterator[Difference]:
-    """Return what is different at ``last`` (the end, unless told) from what was at ``first``, sorted by allocation.
+    """Return the differences between the points ``first`` and ``last`` (default: the end), sorted by allocation.
 
-    A point is an index, a time, or an `At`. O(records), twice; memory for two states.
-    Raises what `taskfold.replay` raises.
+    A point is an index, a time, or an `At`. O(records), twice; memory for two states. Raises what `taskfold.replay`
+    raises.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -55,7 +55,7 @@ def diff(
     ...     engine.place({"ID": "a"})
     ...     for event in (Received(), Started()):
     ...         _ = engine.record("a", "web", event)
-    >>> [(found.task, found.field, found.before, found.after) for found in diff(log, 2, 3) if found.task][:2]
+    >>> [(one.task, one.field, one.before, one.after) for one in diff(log, 2, 3) if one.task][:2]
     [('web', 'State', 'pending', 'running'), ('web', 'EventsTotal', 1, 2)]
     >>> folder.cleanup()
     """
@@ -63,7 +63,7 @@ def diff(
 
 
 def _differences(first: Replay, last: Replay) -> Iterator[Difference]:
-    """Yield what is different between the states of two replays."""
+    """Yield the differences between the final states of two replays."""
     before, after = first.fold(), last.fold()
     for alloc in sorted({*before, *after}):
         yield from differences(alloc, _state_of(before, alloc), _state_of(after, alloc), after)
@@ -77,7 +77,7 @@ def _state_of(fold: Fold, alloc: str) -> AllocationState | None:
 def differences(
     alloc: str, before: AllocationState | None, after: AllocationState | None, fold: Fold
 ) -> Iterator[Difference]:
-    """Yield what is different between two states of an allocation; None is one that it was not there in."""
+    """Yield the differences between two states of an allocation; None means that it did not exist."""
     one, other = _fields(before, fold), _fields(after, fold)
     for name in sorted({*one, *other} - ALWAYS_DIFFERENT):
         if one.get(name) != other.get(name):
@@ -88,7 +88,7 @@ def differences(
 
 
 def _fields(state: AllocationState | None, fold: Fold) -> dict[str, bytes]:
-    """Return the top-level fields of an allocation, with those that follow from its tasks."""
+    """Return the top-level fields of an allocation, including those that follow from its tasks."""
     return {} if state is None else shown_fields(state, fold.dialect)
 
 

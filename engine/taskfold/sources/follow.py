@@ -1,8 +1,8 @@
-"""Following: a stream file that grows, or standard input, observed by an engine as it comes.
+"""Following a growing stream file, or standard input: an engine observes each line as it arrives.
 
-The file is read from its beginning, since what the log has already adds nothing. A line counts when its newline is
-there, and what it tells is one write. A file that gets shorter, or is replaced, is read again from its beginning. A
-line that cannot be read is passed over, counted and told: a mirror must not end because of one line.
+The file is read from its beginning, since lines that the log has add nothing. A line counts when its newline has
+arrived, and is one write. A file that gets shorter, or is replaced, is read again from its beginning. An invalid line
+is skipped, counted and reported, as a mirror must not end because of one line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from taskfold.log.lines import MAX_LINE_BYTES
 from taskfold.log.registry import stored_log
 from taskfold.model.errors import ListenerError, SourceError, TaskfoldError
 from taskfold.nomad.importing.observation import Statement
-from taskfold.sources.detect import told_by
+from taskfold.sources.detect import dialect_of_statement
 from taskfold.sources.source import statements_of_line
 
 __all__ = ["STANDARD_INPUT", "Follower"]
@@ -32,12 +32,12 @@ __all__ = ["STANDARD_INPUT", "Follower"]
 STANDARD_INPUT: Final = "-"
 _BLOCK_BYTES: Final = 1 << 18
 _GZIP: Final = b"\x1f\x8b"
-_TOLD_LINES: Final = 10
-"""How many bad lines are told one by one; those that follow are only counted."""
+_REPORTED_LINES: Final = 10
+"""The most invalid lines that are reported one by one; later ones are only counted."""
 
 
 class Follower(Background):
-    """Has an engine observe what a file, or standard input, tells, from a thread of its own."""
+    """A thread in which an engine observes a file, or standard input."""
 
     def __init__(
         self,
@@ -49,61 +49,61 @@ class Follower(Background):
         poll_seconds: float = 0.2,
         silence_seconds: float = 0,
     ) -> None:
-        """Name what is followed: a file that grows, a pipe, or ``-`` for standard input.
+        """Take the engine, and the source: a growing file, a pipe, or ``-`` for standard input.
 
-        ``on_note`` is told what happens, ``on_problem`` what ends the following. A source that says nothing for longer
-        than ``silence_seconds`` is a problem, unless that is 0: a Nomad's event stream says something every 30 seconds.
-        Raises SourceError when it cannot be opened.
+        ``on_note`` is called with notes, ``on_problem`` with the error that ends the following. Silence for longer than
+        ``silence_seconds`` counts as a problem, unless that is 0: Nomad's event stream sends a heartbeat every 30
+        seconds or sooner. Raises SourceError when the source cannot be opened.
         """
         super().__init__("taskfold-follow", on_problem)
         self.lines = 0
-        """How many lines were read."""
+        """The number of lines read."""
         self.bad_lines = 0
-        """How many of them were passed over."""
+        """The number of lines skipped."""
         self.error = ""
-        """What ended the following; empty while it goes on."""
+        """The error that ended the following; empty while it runs."""
         self.is_done = threading.Event()
-        """Set when there is nothing more to follow."""
+        """Set when the following has ended."""
         self._silence_seconds = silence_seconds
-        self._last_heard = monotonic()
-        """When something came the last time, or the following began."""
+        self._last_input = monotonic()
+        """The time of the last input, or of the start."""
         self._engine = engine
         self._source = source
         self._path = Path(source).absolute()
         self._on_note = on_note
         self._others: set[str] = set()
-        """What was passed over since it is no allocation."""
+        """The kinds of other objects that were skipped."""
         self._poll_seconds = poll_seconds
         self._is_told = False
-        """The dialect of what is followed is known, and is the log's."""
+        """The source's dialect is known, and matches the log's."""
         self._file = _opened(source)
-        # Standard input and pipes come to an end, after which nothing comes any more.
+        # Standard input and pipes can end.
         self._grows = source != STANDARD_INPUT and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
 
     def start(self) -> None:
-        """Begin."""
-        self._last_heard = monotonic()
+        """Start following."""
+        self._last_input = monotonic()
         super().start()
 
     @property
     def silent_seconds(self) -> float:
-        """For how long nothing has come."""
-        return monotonic() - self._last_heard
+        """The seconds since the last input."""
+        return monotonic() - self._last_input
 
     @property
     def problem(self) -> str:
-        """Why what was followed is not up to date any more; empty while it is."""
+        """Why the mirror is out of date; empty if it is not."""
         if self.error:
             return self.error
         if self.is_done.is_set() and not self._is_stopped.is_set():
-            return f"{self._name} has ended: what is served is as of then"
+            return f"{self._name} has ended: the state served is as of then"
         silent = self.silent_seconds
         if self._silence_seconds and silent > self._silence_seconds:
-            return f"nothing has come from {self._name} for {silent:.0f} seconds: what is served may be out of date"
+            return f"nothing has come from {self._name} for {silent:.0f} seconds: the state served may be out of date"
         return ""
 
     def stop(self) -> None:
-        """End after the line that is being observed."""
+        """Stop after the line in progress."""
         self._is_stopped.set()
         if not self._thread.ident:
             self._file.close()
@@ -117,13 +117,13 @@ class Follower(Background):
                     break
                 self.lines += 1
                 self._observe(line)
-        except Exception as error:  # noqa: BLE001 - a mirror that stands still must say so, whatever the reason
+        except Exception as error:  # noqa: BLE001 - a mirror that stops must say why, whatever the reason
             is_ours = isinstance(error, (TaskfoldError, OSError))
             self.error = f"following {self._name} ended: {error if is_ours else repr(error)}"
             self._on_problem(self.error)
         else:
             if not self._is_stopped.is_set():
-                self._on_note(f"{self._name} has ended; what it told is served on")
+                self._on_note(f"{self._name} has ended; its last state stays available")
         finally:
             self._file.close()
             self.is_done.set()
@@ -133,42 +133,42 @@ class Follower(Background):
         return "standard input" if self._source == STANDARD_INPUT else self._source
 
     def _observe(self, line: bytes) -> None:
-        """Observe what a line tells, as one write. Raises what the engine's log raises."""
+        """Observe the content of a line, as one write. Raises the errors of the engine's log."""
         if not line.strip():
             return
         try:
-            statements = list(statements_of_line(line, self._name, self.lines, self._pass_over))
+            statements = list(statements_of_line(line, self._name, self.lines, self._note_skipped))
         except SourceError as error:
             self.bad_lines += 1
-            if self.bad_lines <= _TOLD_LINES:
-                last = "; others like it will not be told" if self.bad_lines == _TOLD_LINES else ""
+            if self.bad_lines <= _REPORTED_LINES:
+                last = "; later ones will only be counted" if self.bad_lines == _REPORTED_LINES else ""
                 self._on_note(f"skipped: {error}{last}")
             return
         if statements:
             self._check_dialect(statements[0])
             try:
                 self._engine.observe(*statements)
-            except ListenerError as error:  # it is recorded, and nothing that was observed
+            except ListenerError as error:  # recorded; only a listener failed
                 self._on_note(str(error))
 
-    def _pass_over(self, other: str) -> None:
-        """Say once of each kind of object that it is no allocation."""
+    def _note_skipped(self, other: str) -> None:
+        """Report each kind of skipped object once."""
         if other not in self._others:
             self._others.add(other)
             self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: skipped")
 
     def _check_dialect(self, statement: Statement) -> None:
-        """Refuse what another Nomad says than the log is of. Raises DialectError."""
-        dialect = None if self._is_told else told_by(statement)
+        """Check that an observation has the log's dialect. Raises DialectError."""
+        dialect = None if self._is_told else dialect_of_statement(statement)
         if dialect is not None:
             check_dialect(self._engine.reader.header, dialect)
             self._is_told = True
 
     def _lines(self) -> Iterator[bytes]:
-        """Yield each whole line as it comes. Raises SourceError for one that is too long."""
+        """Yield each complete line as it arrives. Raises SourceError for a line that is too long."""
         rest = b""
         for block in self._blocks():
-            if block is None:  # another file, or the same from its beginning
+            if block is None:  # another file, or the same one from its beginning
                 rest = b""
                 self.lines = 0
                 continue
@@ -178,17 +178,17 @@ class Follower(Background):
                 raise SourceError(self._name, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB", line=self.lines + 1)
 
     def _blocks(self) -> Iterator[bytes | None]:
-        """Yield what comes, as it comes; None where it begins anew."""
+        """Yield input as it arrives; None when reading restarts from the beginning."""
         is_first = True
         while not self._is_stopped.is_set():
             block = self._file.read(_BLOCK_BYTES)
             if block:
-                self._last_heard = monotonic()
+                self._last_input = monotonic()
                 if is_first and block.startswith(_GZIP):
                     raise SourceError(self._name, "is gzip, which cannot be followed: unpack it, or pipe zcat into `-`")
                 is_first = False
                 yield block
-            elif block is not None and not self._grows:  # None: a pipe that says so rather than wait has nothing yet
+            elif block is not None and not self._grows:  # None: a non-blocking pipe without input
                 return
             elif self._grows and self._is_replaced():
                 self._on_note(f"{self._source} begins anew")
@@ -198,12 +198,12 @@ class Follower(Background):
                 self._is_stopped.wait(self._poll_seconds)
 
     def _is_replaced(self) -> bool:
-        """Tell whether the file got shorter, or is another one now; then it is open at its beginning."""
+        """Tell whether the file got shorter, or was replaced; if so, it is open at its beginning."""
         own = os.fstat(self._file.fileno())
         try:
             now = self._path.stat()
         except FileNotFoundError:
-            return False  # between two files
+            return False  # removed, and not yet replaced
         if (own.st_dev, own.st_ino) != (now.st_dev, now.st_ino):
             self._file.close()
             self._file = _opened(str(self._path))
@@ -217,7 +217,7 @@ class Follower(Background):
 def _opened(source: str) -> FileIO:
     """Open a file, or standard input. Raises SourceError.
 
-    Without a buffer: its lock would be held while a pipe is read, and the interpreter cannot end before it gets that.
+    Unbuffered: a buffer's lock would be held while a pipe is read, and the interpreter needs it to exit.
     """
     if source == STANDARD_INPUT and sys.stdin is None:
         raise SourceError("standard input", "cannot be followed: it is closed")

@@ -1,4 +1,4 @@
-"""History: every record of an allocation, and what each of them changed."""
+"""The history of an allocation: its records, each with the changes it made."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from taskfold.model.record import Record
 from taskfold.sources.diff import Difference, differences
 from taskfold.sources.replay import Replay
 
-__all__ = ["HistoryEntry", "history", "the_one"]
+__all__ = ["HistoryEntry", "history", "unique_id"]
 
 
 _CANDIDATES: Final = 5
 
 
-def the_one(ids: Iterable[str], prefix: str) -> str | None:
-    """Return the one ID that begins like this, or is this; None where none does. Raises UnknownAllocation for several.
+def unique_id(ids: Iterable[str], prefix: str) -> str | None:
+    """Return the only ID with this prefix, or equal to it; None if there is none. Raises UnknownAllocation for several.
 
-    >>> the_one(["a", "ab", "b"], "a"), the_one(["ab", "b"], "a"), the_one(["b"], "a")
+    >>> unique_id(["a", "ab", "b"], "a"), unique_id(["ab", "b"], "a"), unique_id(["b"], "a")
     ('a', 'ab', None)
     """
     matches = sorted(alloc for alloc in ids if alloc.startswith(prefix))
@@ -35,21 +35,21 @@ def the_one(ids: Iterable[str], prefix: str) -> str | None:
 
 
 class HistoryEntry(Struct, frozen=True):
-    """A record, and what it changed."""
+    """A record, and its changes."""
 
     record: Record
     changes: tuple[Difference, ...]
-    """Fields of the allocation and of its tasks; those that change with every write are left out."""
+    """Changed fields of the allocation and its tasks, except those that change with every write."""
 
 
 def history(
     source: LogLike, alloc: str, task: str | None = None, *, dialect: str | None = None
 ) -> Iterator[HistoryEntry]:
-    """Return every record of an allocation in a source, or of one of its tasks, with what each changed.
+    """Return the records of an allocation, or of one of its tasks, each with its changes.
 
-    ``alloc`` is its ID, or enough of the beginning. A log in a database is asked by its index: O(log n); any other
-    source is read: O(records). Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises,
-    and UnknownAllocation where no allocation begins like this, or several do, or it has no such task.
+    ``alloc`` is an ID, or a unique prefix. A database uses its index: O(log n); other sources are read: O(records).
+    Then O(fields of the allocation) for each record. Raises what `taskfold.replay` raises, and UnknownAllocation when
+    no or several allocations match, or the allocation has no such task.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -72,7 +72,7 @@ def history(
 def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[HistoryEntry]:
     """Yield the entries of an allocation, or of a task."""
     matches = replay.matching(alloc)
-    one = the_one(matches, alloc)
+    one = unique_id(matches, alloc)
     if one is None:
         raise UnknownAllocation(f"no allocation begins with {alloc!r}")
     names = sorted({record.task for record in matches[one] if record.task})

@@ -1,4 +1,4 @@
-"""Import what a Nomad said into a log: whole or not at all, and as often as one likes."""
+"""Import: observations of a Nomad become records of a log, all or none; repeating an import adds nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskfold.model.record import Record
 from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.memory import Memory
 from taskfold.nomad.importing.observation import Statement
-from taskfold.sources.detect import told_by
+from taskfold.sources.detect import dialect_of_statement
 from taskfold.sources.migrate import dialect_of_log, migrate
 from taskfold.sources.replay import Replay
 
@@ -32,17 +32,17 @@ L = TypeVar("L", bound=EventLog)
 
 
 class Ingestion(Struct, frozen=True, kw_only=True):
-    """What an import did."""
+    """The result of an import."""
 
     log: str
     dialect: str
     observations: int
     records: int
-    """Records that were appended."""
+    """The number of appended records."""
     repeats: int
-    """Observations that told nothing new."""
+    """The number of observations without anything new."""
     log_bytes: int | None
-    """The size of the log's file afterwards; None for a database of a server."""
+    """The size of the log's file afterwards; None for a database server."""
 
 
 def ingest(
@@ -52,15 +52,15 @@ def ingest(
     on_note: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Replay, int], None] = lambda _replay, _records: None,
 ) -> Ingestion:
-    """Import sources into a log, named or open, and return what was done. Memory for the live state only.
+    """Import sources into a log, by name or open; return the result. Memory for the live state only.
 
-    A log of another dialect than the one that is named is migrated to that, into a new log: see `sources.migrate`.
-    A log that exists is gone on with: what it holds already is not added again. When a source cannot be read, or the
-    import is interrupted (Ctrl-C, or a kill), nothing is added, and a log that was begun here is removed, or empty.
-    A log that is open gets all records at the end, by one append, and stays open: memory for the records.
+    A log as the only source, with another ``dialect``, is migrated to it, into a new log (`sources.migrate`). An
+    existing target is continued: records that it has are not added again. If a source cannot be read, or the import is
+    interrupted (Ctrl-C, or a kill), nothing is added, and a target created by this call is deleted or empty. An open
+    target gets all records at the end, by one append, and stays open: memory for the records.
 
-    ``on_progress`` is called now and then with the replay and the number of records so far.
-    Raises SourceError, LogError and DialectError.
+    ``on_progress`` is called at intervals with the replay and the number of records so far. Raises SourceError,
+    LogError and DialectError.
     """
     if isinstance(into, (str, os.PathLike)) and dialect is not None and _is_of_another(sources, dialect):
         count, size = migrate(sources[0], into, dialect, on_note), _size_of(into)
@@ -77,7 +77,7 @@ def ingest(
     except BaseException as error:
         target.roll_back()
         if not isinstance(error, Exception):
-            on_note(f"{target.name}: the import was interrupted: nothing of it was added")
+            on_note(f"{target.name}: the import was interrupted: nothing was added")
         raise
     header = target.begin().header
     target.close()
@@ -97,47 +97,47 @@ def ingest(
 
 
 def _is_of_another(sources: Sequence[LogLike], dialect: str) -> bool:
-    """Tell whether what is read is a log of another dialect."""
+    """Tell whether the source is a log of another dialect."""
     return len(sources) == 1 and dialect_of_log(sources[0]) not in {None, dialect}
 
 
 def _size_of(log: str | Path) -> int | None:
-    """Return the size of a log's file; None for a database of a server."""
+    """Return the size of a log's file; None for a database server."""
     kind = kind_named(log)
     return None if kind is None else kind.size(str(log))
 
 
 def _contradiction(importer: Importer) -> str:
-    """Return what contradicts what, of the first that is kept."""
+    """Describe the first contradiction that was kept."""
     if importer.conflicts:
         first = importer.conflicts[0]
         where = f"{first.name}, line {first.line}: index {first.index} of {first.alloc}"
-        return f"{where} was told otherwise before, which stays"
+        return f"{where} contradicts an earlier observation, which stays"
     job = importer.job_conflicts[0]
     return (
         f"{job.name}, line {job.line}: the Job of {job.alloc} is not version {job.write.version} of index "
-        f"{job.write.registered_index}, as the stream tells of its job: what was told of the allocation stays"
+        f"{job.write.registered_index}, though the stream says so of its job: the allocation's own Job stays"
     )
 
 
 class _Target(ABC, Generic[L]):
-    """A log that is imported into."""
+    """The target log of an import."""
 
     def __init__(self, name: str, replay: Replay, log: L | None) -> None:
         self.name = name
         self.replay = replay
         self.count = 0
-        """How many records are new."""
+        """The number of new records."""
         self.log = log
         self._is_of_known_dialect = replay.dialect is not None
-        """The caller named the dialect, or an observation has shown it: none is looked at for it again."""
+        """The caller named the dialect, or an observation showed it; further observations are not examined for it."""
         if log is not None:
             replay.dialect = log.header.dialect
             replay.importer = _importer(log)
 
     @abstractmethod
     def begin(self) -> L:
-        """Return the log; it is begun when it is needed first."""
+        """Return the log, creating it if necessary."""
 
     @abstractmethod
     def add(self, append: Append) -> None:
@@ -145,24 +145,24 @@ class _Target(ABC, Generic[L]):
 
     @abstractmethod
     def roll_back(self) -> None:
-        """Leave the log as it was, or none where there was none."""
+        """Restore the log as it was, or delete it if it is new."""
 
     @abstractmethod
     def close(self) -> None:
-        """Acknowledge what was added."""
+        """Acknowledge the added records."""
 
     @abstractmethod
     def size(self) -> int | None:
-        """Return the size of the log's file; None where it has none."""
+        """Return the size of the log's file; None if it has none."""
 
     def append(self, statement: Statement | None, records: list[Record]) -> None:
-        """Append the records of one statement, or, without one, a block of records of another log."""
+        """Append the records of one statement, or, without one, a block of another log's records."""
         log = self.begin()
         if statement is None:
             for record in records:
                 self.add(Append(record.alloc, record.version - 1, [record]))
             return
-        dialect = None if self._is_of_known_dialect else told_by(statement)
+        dialect = None if self._is_of_known_dialect else dialect_of_statement(statement)
         if dialect is not None:
             check_dialect(log.header, dialect)
             self._is_of_known_dialect = True
@@ -171,7 +171,7 @@ class _Target(ABC, Generic[L]):
 
 
 class _NamedTarget(_Target[StoredLog]):
-    """A log that is opened for the import, or begun when the first observation shows its dialect."""
+    """A named target, opened for the import, or created when the first observation shows its dialect."""
 
     def __init__(self, path: str | Path, replay: Replay) -> None:
         self.path = path
@@ -204,7 +204,7 @@ class _NamedTarget(_Target[StoredLog]):
 
 
 class _OpenTarget(_Target[EventLog]):
-    """A log that is open: what is imported is appended to it at the end, and at once."""
+    """An open target: imported records are appended at the end, in one append."""
 
     def __init__(self, log: EventLog, replay: Replay) -> None:
         if replay.dialect is not None:
@@ -231,14 +231,14 @@ class _OpenTarget(_Target[EventLog]):
 
 
 def _target_of(into: LogLike, replay: Replay) -> _NamedTarget | _OpenTarget:
-    """Return what is imported into. Raises LogError and DialectError."""
+    """Return the target of an import. Raises LogError and DialectError."""
     if not isinstance(into, (str, os.PathLike)):
         return _OpenTarget(into, replay)
     return _NamedTarget(into if server_kind(into) is not None else Path(into).absolute(), replay)
 
 
 def _importer(log: EventLog) -> Importer:
-    """Return an importer that goes on from what a log holds."""
+    """Return an importer that continues from the records of a log."""
     fold, memory = Fold(log.header.dialect, on_illegal="keep"), Memory()
     for record in kept_records(log):
         fold.apply(record)

@@ -1,4 +1,4 @@
-"""Migrate a log to another dialect: the same events, the same states, and whatever its Nomad would say of them."""
+"""Migrating a log to another dialect: the same events and states, and the JSON of the other Nomad."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from taskfold.sources.replay import Replay
 __all__ = ["Migration", "dialect_of_log", "migrate"]
 
 _STATE_FIELDS: Final = ("state", "failed", "restarts", "last_restart_ns", "started_at_ns", "finished_at_ns")
-"""What a lifecycle decides of a task: where two of them differ, the log says which it was."""
+"""The parts of a task that a lifecycle decides; where two lifecycles disagree, the log corrects the new one."""
 
 
 def dialect_of_log(source: LogLike) -> str | None:
-    """Return the dialect of a log; None for what is no log, or can be read only once. Raises SourceError."""
+    """Return the dialect of a log; None for other files, and for pipes. Raises SourceError."""
     if not is_log(source):
         return None
     replay = Replay(source)
@@ -36,15 +36,15 @@ def dialect_of_log(source: LogLike) -> str | None:
 
 
 def migrate(source: LogLike, into: str | Path, dialect: str, on_note: Callable[[str], None]) -> int:
-    """Write the records of a log into a new log of another dialect; return how many it has. O(records).
+    """Copy the records of a log to a new log of another dialect; return their number. O(records).
 
-    Memory for the live state only. Every event is kept. Where the lifecycle of the new dialect would leave a task in
-    another state, a correction (`Observed`) follows the event, so that every allocation is at every index in the state
-    that it was in. What the JSON of the new dialect cannot express is noted. Raises LogError where the new log exists,
-    and SourceError; then nothing is left of it.
+    Memory for the live state only. Every event is kept. Where the new lifecycle would leave a task in another state, a
+    correction (`Observed`) follows the event, so that every allocation has the same state at every index as before.
+    ``on_note`` is called with what the new dialect's JSON cannot express. Raises LogError when the new log exists, and
+    SourceError; then nothing is left of it.
     """
     if not is_new_log(into):
-        raise LogError(f"{into}: exists, and a log is migrated into a new one: name another")
+        raise LogError(f"{into}: exists already, and a migration needs a new log: choose another name")
     replay = Replay(source, on_note=on_note)
     blocks = (block for _, block in replay.steps())
     first = next(blocks, [])
@@ -67,7 +67,7 @@ def migrate(source: LogLike, into: str | Path, dialect: str, on_note: Callable[[
 
 
 class Migration:
-    """The records of a log as those of another dialect, one after the other."""
+    """Converts the records of a log to another dialect, one by one."""
 
     def __init__(self, header: LogHeader, dialect: Dialect) -> None:
         self._header = header
@@ -78,7 +78,7 @@ class Migration:
         self._unknown_types: Counter[str] = Counter()
 
     def records(self, record: Record) -> Iterator[Record]:
-        """Yield a record as one of the new log, and after it the correction that it needs. O(1)."""
+        """Yield a record for the new log, and after it any correction. O(1)."""
         before = self._before.apply(record).tasks.get(record.task)
         yield self._renumbered(record)
         after = self._after.apply(record).tasks.get(record.task)
@@ -95,27 +95,27 @@ class Migration:
                 del fold.allocations[record.alloc]
 
     def _renumbered(self, record: Record) -> Record:
-        """Return a record at the next version of its allocation; the log gives it its position."""
+        """Return a record with the next version of its allocation; the log assigns the position."""
         version = self._versions.get(record.alloc, 0) + 1
         self._versions[record.alloc] = version
         return msgspec.structs.replace(record, seq=0, version=version)
 
     def _note_type(self, record: Record) -> None:
-        """Count an event of a type that the new dialect does not have, and the old one has."""
+        """Count an event whose type only the old dialect has."""
         cls = type(record.event)
         if issubclass(cls, TaskEvent) and cls in self._before.lifecycle.rules:
             self._unknown_types[wire_type(record.event)] += cls not in self._after.lifecycle.rules
 
     def notes(self) -> Iterator[str]:
-        """Yield what is otherwise than it was, a sentence each. O(live state)."""
+        """Yield a sentence for each difference from the old log. O(live state)."""
         old, new = self._before.dialect, self._after.dialect
         if self._header.compacted is not msgspec.UNSET:
             position = self._header.compacted.seq
-            yield f"the log was compacted at position {position}: what was removed is in neither log"
+            yield f"the log was compacted at position {position}: the removed records are in neither log"
         if self._corrections:
             yield (
                 f"{self._corrections} corrections were added, where the lifecycle of dialect {new.name} would have "
-                "left a task in another state than it was in"
+                "left a task in another state"
             )
         types = ", ".join(f"{name!r} ({count})" for name, count in sorted(self._unknown_types.items()) if count)
         if types:
@@ -131,10 +131,10 @@ class Migration:
                 "the log has them, and its JSON leaves them out"
             )
         if old.has_new_client is not new.has_new_client:
-            yield f"decisions on what lives go on by the rules of the client of dialect {new.name}"
+            yield f"decisions on live allocations follow the client of dialect {new.name} from now on"
 
 
 def _correction(before: TaskState, after: TaskState) -> Observed | None:
-    """Return what has to be said for a task to be in the state that it was in; None where it is."""
+    """Return the correction from one task state to another; None if they are equal."""
     different = {name: value for name in _STATE_FIELDS if (value := getattr(before, name)) != getattr(after, name)}
     return Observed(**different) if different else None

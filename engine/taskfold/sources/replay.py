@@ -38,16 +38,15 @@ __all__ = ["At", "Replay", "parse_at", "replay"]
 
 
 class At(Struct, frozen=True, kw_only=True):
-    """Up to where to fold: an index (of a write, Nomad's ModifyIndex), a time, a position, or, with none, the end.
+    """The point up to which to fold: an index (Nomad's ModifyIndex), a time, a position, or, with none, the end.
 
-    An index is never split: all records of it are folded. A time folds, per allocation, the longest run of records from
-    its beginning of which none is later.
+    All records of an index are folded. Up to a time, each allocation is folded up to its first later record.
     """
 
     index: int | None = None
     time_ns: int | None = None
     seq: int | None = None
-    """The position of a record, in a log or as it would be imported: a write may be split."""
+    """The position of a record, in the log or in the log that an import would make; it may split a write."""
 
     def __str__(self) -> str:
         """Return the point in words."""
@@ -59,11 +58,10 @@ class At(Struct, frozen=True, kw_only=True):
 
 
 def parse_at(text: str, now_ns: int | None = None) -> At:
-    """Return the point that a text names: a number is an index, ``@7`` a position, an instant a time.
+    """Parse a point: a number is an index, ``@7`` a position, an instant a time.
 
-    An instant may be written as people do (`model.instants`); ``now_ns`` (unix nanoseconds; by the machine's clock
-    unless given) is what ``24h`` and ``yesterday`` are before.
-    Raises ValueError for a text that is none of them.
+    For the forms of an instant see `model.instants`; ``now_ns`` (unix nanoseconds; default: the system's clock) is the
+    reference of ``24h`` and ``yesterday``. Raises ValueError for other texts.
 
     >>> parse_at("1042").index, parse_at("2026-11-23T08:34:10Z").time_ns, parse_at("1795422850000000000").time_ns
     (1042, 1795422850000000000, 1795422850000000000)
@@ -80,11 +78,11 @@ def parse_at(text: str, now_ns: int | None = None) -> At:
 
 _MOST_NAMES: Final = 5
 _DIGITS: Final = 19
-"""No index has more: it is a number of 64 bits."""
+"""The most digits of an index, which is a 64-bit number."""
 
 
 def _ignore(_: str) -> None:
-    """Take a note, and do nothing with it."""
+    """Ignore a note."""
 
 
 class Replay(Owned):
@@ -99,44 +97,45 @@ class Replay(Owned):
         at: At | int | str | None = None,
         on_note: Callable[[str], None] = _ignore,
     ) -> None:
-        """Name the sources: files, folders, or ``-`` for standard input (`taskfold.sources.source`); or give a log.
+        """Take sources: files, folders, ``-`` for standard input (`taskfold.sources.source`), or one open log.
 
-        ``on_note`` is told, in a sentence, of what was passed over, and of a Nomad that is newer than we know.
+        ``on_note`` is called with a sentence for each kind of skipped input, and for names of a newer Nomad.
         """
         self._log = _open_log_of(sources)
-        """The log that is open already, in place of what is named."""
+        """The open log, if one was given instead of names."""
         files = [] if self._log is not None else [file for source in sources for file in files_of(str(source))]
         self.sources = files if self._log is None else [self._log.name]
-        # Whoever reads may change the working directory meanwhile.
+        # The caller may change the working directory meanwhile.
         self._paths = [_path_of(name) for name in files]
         self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
         self.dialect = dialect
-        """The dialect: as named, else, once it is being read, as detected."""
+        """The dialect: as given, or, once reading has begun, as detected."""
         self.importer: Importer | None = None
-        """The importer, once what a Nomad said is being read."""
+        """The importer, once observations are being read."""
         self._on_note = on_note
         self.header: LogHeader | None = None
-        """The header, once a log of taskfold's own is being read."""
+        """The header, once a taskfold log is being read."""
         self._noted_names: set[str] = set()
         self._gone: list[Deregistered] = []
         self._stream: BinaryIO | None = None
         self._done_bytes = 0
         self._seq = 0
-        """The position of the newest record that was read of a log."""
+        """The position of the newest record read from a log."""
         self._newest: int | None = None
-        """That of its newest record, where the log can tell without being read."""
+        """The position of the log's newest record, if the log knows it without being read."""
 
     def __repr__(self) -> str:
-        """Return which sources it reads, of which dialect, and up to which point."""
+        """Return its sources, dialect and end point."""
         at = "" if self.at == At() else f", up to {self.at}"
         return (
             f"<Replay of {', '.join(map(shown_name, self.sources))}, dialect {self.dialect or 'not detected yet'}{at}>"
         )
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the records up to the point that was asked for, in the order of the source.
+        """Yield the records up to the end point, in the order of the source.
 
-        Raises SourceError, naming file and line, for what cannot be read, and DialectError for two dialects.
+        Raises SourceError, naming file and line, for unreadable input, DialectError for mixed dialects, and Gone for an
+        end point before the compacted records' end.
         """
         late: set[str] = set()
         for place, record in enumerate(self._records()):
@@ -154,7 +153,7 @@ class Replay(Owned):
             yield record
 
     def _check_at(self, compacted: Compacted) -> None:
-        """Check that a log has all that makes the state at the point that was asked for. Raises Gone."""
+        """Check that a log has all records that make the state at the end point. Raises Gone."""
         points = (self.at.seq, self.at.index, self.at.time_ns)
         removed = (compacted.seq, compacted.index, compacted.time_ns)
         if any(point is not None and point < limit for point, limit in zip(points, removed, strict=True)):
@@ -165,11 +164,11 @@ class Replay(Owned):
             )
 
     def fold(self) -> Fold:
-        """Return the state after all records. O(records); memory for the live state only."""
+        """Return the state at the end point. O(records); memory for the live state only. Raises as iterating does."""
         fold: Fold | None = None
         blocks = (records for _, records in self.steps()) if self.at == At() else ([record] for record in self)
         for records in blocks:
-            # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
+            # The importer has folded its records already; another fold is needed only for an earlier point.
             if self.importer is not None and self.at == At():
                 continue
             fold = fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
@@ -179,10 +178,10 @@ class Replay(Owned):
         return fold or Fold(self.dialect or NEWEST_DIALECT, on_illegal="keep")
 
     def matching(self, prefix: str) -> dict[str, list[Record]]:
-        """Return the records of each allocation whose ID begins like this, by ID.
+        """Return the records of each allocation whose ID has this prefix, by ID.
 
-        A log in a database is asked by its index, and where several begin so, and none is this, for their IDs alone.
-        Else O(records), and memory for those that begin so. Raises as iterating does.
+        A database uses its index; if several match, and none equals the prefix, it returns the IDs without records.
+        Other sources: O(records), and memory for the matches. Raises as iterating does.
         """
         matches: dict[str, list[Record]] = {}
         if self.at == At() and len(self.sources) == 1 and _is_utf8(prefix):
@@ -197,20 +196,20 @@ class Replay(Owned):
         return matches
 
     def snapshots(self) -> Iterator[Snapshot]:
-        """Yield each allocation as it is after all records, sorted by ID."""
+        """Yield each allocation's snapshot at the end point, sorted by ID. Raises as iterating does."""
         fold = self.fold()
         for alloc in sorted(fold):
             yield Snapshot.of(fold[alloc], fold.dialect)
 
     def observations(self) -> Iterator[Observation]:
-        """Yield what the sources tell of allocations, with the dialect detected before the first.
+        """Yield the sources' observations of allocations; the dialect is detected before the first.
 
-        Raises SourceError when a source is a log of taskfold's own, which holds records instead.
+        Raises SourceError when a source is a taskfold log, which holds records instead.
         """
         return (statement for statement in self.statements() if isinstance(statement, Observation))
 
     def statements(self) -> Iterator[Statement]:
-        """Yield what the sources tell of allocations, and of what their Jobs are found out from, in order.
+        """Yield the sources' observations of allocations, and facts on their jobs, in order.
 
         Raises as `observations` does.
         """
@@ -226,7 +225,7 @@ class Replay(Owned):
             yield statement
 
     def _open(self) -> Generator[Source | StoredSource, None, None]:
-        """Open one source after the other, and close each when the next is asked for."""
+        """Open one source after the other, and close each before the next."""
         self._done_bytes = 0
         if self._log is not None:
             yield StoredSource(self._log)
@@ -242,7 +241,7 @@ class Replay(Owned):
             self._done_bytes += _size(path)
 
     def progress(self) -> float | None:
-        """Return how much of the sources has been read, from 0 to 1; None where nobody knows how much there is."""
+        """Return the fraction of the sources read so far, from 0 to 1; None if the total is unknown."""
         if self._newest:
             return min(self._seq / self._newest, 1.0)
         total = sum(map(_size, self._paths))
@@ -254,10 +253,10 @@ class Replay(Owned):
     def steps(self) -> Iterator[tuple[Statement | None, list[Record]]]:
         """Yield each statement with the records that explain it; for a log, None with each block of records.
 
-        The records of one step are of one allocation. What says nothing of any allocation has no
-        step. This is all that the sources hold, whatever point was asked for.
+        The records of one step belong to one allocation. A statement about no allocation has no step. The end point is
+        ignored: these are all steps of the sources.
         """
-        with closing(self._open()) as sources:  # also when an error keeps alive what reads them
+        with closing(self._open()) as sources:  # so that it closes even if an error's traceback keeps the reader alive
             first = next(sources)
             if first.is_log:
                 for block in self._of_log(first):
@@ -266,7 +265,7 @@ class Replay(Owned):
             yield from self._imported(chain([first], sources))
 
     def _imported(self, sources: Iterator[Source | StoredSource]) -> Iterator[tuple[Statement, list[Record]]]:
-        """Yield each statement with the records that explain it, those of each allocation apart."""
+        """Yield each statement with the records that explain it, grouped by allocation."""
         for statement in self._statements(sources):
             if self.importer is None:
                 self.importer = Importer(self.dialect or NEWEST_DIALECT)
@@ -279,19 +278,19 @@ class Replay(Owned):
             elif records:
                 yield from ((statement, list(group)) for _, group in groupby(records, attrgetter("alloc")))
         if self.importer is None or not self.importer.observations:
-            self._on_note("the source tells of no allocation")
+            self._on_note("the source has no allocation")
         else:
             self._note_gone(self.importer.fold)
 
     def _note_gone(self, fold: Fold) -> None:
-        """Tell of allocations whose job is deregistered, and of which neither an end nor a wish for one was seen."""
+        """Note allocations whose job was deregistered, and that neither ended nor were asked to, as far as was seen."""
         newest = {(gone.namespace, gone.job): gone.at_index for gone in self._gone}
         lives: dict[tuple[str, str], list[str]] = {}
         for alloc in fold.allocations if newest else ():
             snapshot = Snapshot.of(fold[alloc], fold.dialect)
             key = snapshot.namespace or DEFAULT_NAMESPACE, snapshot.job_id or ""
             has_ended = is_terminal(snapshot.desired_status or "", snapshot.client_status or "")
-            # One that was placed later is of the job as it was registered anew.
+            # An allocation placed later belongs to the job as it was registered again.
             if key in newest and not has_ended and (snapshot.create_index or 0) <= newest[key]:
                 lives.setdefault(key, []).append(alloc)
         for key, allocs in lives.items():
@@ -312,20 +311,20 @@ class Replay(Owned):
         return self._passed(records)
 
     def _check_dialect(self, header: LogHeader, name: str) -> None:
-        """Take the dialect of a log. Raises DialectError where another one was named."""
+        """Use the dialect of a log. Raises DialectError if another one was given."""
         if self.dialect not in {None, header.dialect}:
             raise DialectError(f"{name} is of dialect {header.dialect}, not {self.dialect}")
         self.dialect = header.dialect
 
     def _passed(self, records: Iterator[list[Record]]) -> Iterator[list[Record]]:
-        """Yield blocks of records, and remember how far it has come."""
+        """Yield blocks of records, and remember the newest position."""
         for block in records:
             if block:
                 self._seq = block[-1].seq
             yield block
 
     def _note_unknown(self, observation: Observation) -> None:
-        """Tell once of each name that no dialect knows."""
+        """Note each unknown name once."""
         for name in unknown_names(observation):
             if name not in self._noted_names:
                 self._noted_names.add(name)
@@ -339,7 +338,7 @@ def _of_nomad(source: Source | StoredSource) -> Iterator[Statement]:
 
 
 def _open_log_of(sources: Sequence[LogLike]) -> LogSource | None:
-    """Return the log that is open among the sources; None where all are named. Raises SourceError for several."""
+    """Return the open log among the sources; None if all are names. Raises SourceError for several sources."""
     logs = [OpenLog(source) for source in sources if not isinstance(source, (str, os.PathLike))]
     if logs and len(sources) > 1:
         raise SourceError(logs[0].name, "is a taskfold log: it cannot be read together with other sources")
@@ -347,12 +346,12 @@ def _open_log_of(sources: Sequence[LogLike]) -> LogSource | None:
 
 
 def _path_of(name: str) -> str:
-    """Return the path of a source, wherever one is; what is no file is named as it is."""
+    """Return the absolute path of a source; other names are unchanged."""
     return name if name == "-" or server_kind(name) is not None else str(Path(name).absolute())
 
 
 def _is_utf8(text: str) -> bool:
-    """Tell whether an ID can begin like this, since UTF-8 can say it."""
+    """Tell whether an ID can have this prefix: it must be valid UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -373,8 +372,9 @@ def replay(
     dialect: str | None = None,
     on_note: Callable[[str], None] = _ignore,
 ) -> Replay:
-    """Return the replay of a source, or of a log that is open: iterate over its records, fold it, or ask for snapshots.
+    """Return a replay of sources, or of an open log: iterate over its records, fold it, or get its snapshots.
 
+    Errors are raised when it is read: SourceError, DialectError and Gone, as `Replay.__iter__` says.
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> log = folder.name + "/log.jsonl"

@@ -1,12 +1,11 @@
-"""What a source holds, told by its content: a Nomad event stream, answers of its API, or a log of taskfold's own.
+"""Source files, recognised by their content: a Nomad event stream, answers of its API, or a taskfold log.
 
-* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) are passed over, and of other topics what tells of
-  the jobs of allocations is taken (`taskfold.nomad.importing.facts`);
+* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) are skipped, and of topics other than allocations
+  only facts on their jobs are used (`taskfold.nomad.importing.facts`);
 * one allocation body, or one list of bodies or stubs, a line;
 * one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
 * a taskfold log, as NDJSON or in SQLite.
-
-Any of them may be gzip. The last line of a stream may be cut off: whoever recorded it was stopped.
+Any of them may be gzip. The last line of a stream may be incomplete, as the recording was stopped.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from taskfold.nomad.importing.observation import INDEX_DIGITS, Statement, observ
 __all__ = ["MAX_DOCUMENT_BYTES", "Deregistered", "Source", "StoredSource", "files_of", "statements_of_line"]
 
 MAX_DOCUMENT_BYTES: Final = 256 << 20
-"""The largest document over several lines that is read: it is held in memory."""
+"""The largest document over several lines: it is held in memory."""
 
 _PEEK_BYTES: Final = 64
 _SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
@@ -43,7 +42,7 @@ _NO_INDEX: Final = Raw(b"0")
 
 
 class Deregistered(NamedTuple):
-    """A job that the servers were told to stop, or to forget."""
+    """A job that was stopped, or purged."""
 
     namespace: str
     job: str
@@ -52,7 +51,7 @@ class Deregistered(NamedTuple):
 
 class _StreamEvent(Struct):
     Topic: str = ""
-    # Whatever they are: of most topics nothing is looked at.
+    # Values of any type, as they are unused for most topics.
     Type: Any = ""
     Namespace: Any = ""
     Key: Any = ""
@@ -61,13 +60,13 @@ class _StreamEvent(Struct):
 
 
 class _Line(Struct):
-    """What tells a frame of the stream from an allocation."""
+    """The fields that distinguish a stream frame from an allocation."""
 
     Events: list[_StreamEvent] | None = None
     Index: Raw = _NO_INDEX
     ID: Raw = Raw(b"")
     Alloc: Raw = Raw(b"")
-    """What a record of a log has: one that got here has lost the header before it."""
+    """A field of records: its presence means that the header before it was lost."""
 
 
 _decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).decode
@@ -77,7 +76,7 @@ _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class StoredSource:
-    """A log that is no stream of lines: one in a store, by its name, or one that is open."""
+    """A log that is not read as lines: a named one in a store, or an open one."""
 
     is_log = True
 
@@ -90,16 +89,16 @@ class StoredSource:
         return self._log.read()
 
     def newest(self) -> int | None:
-        """Return the position of the newest record; None where the store cannot tell. Raises SourceError."""
+        """Return the position of the newest record; None if the store cannot tell. Raises SourceError."""
         return self._log.newest()
 
     def statements(self) -> Iterator[Statement]:
-        """Raise SourceError: it has none."""
+        """Raise SourceError: a log has no statements."""
         raise SourceError(self.name, "is a taskfold log: it holds records, not what a Nomad said")
 
 
 def files_of(path: str) -> list[str]:
-    """Return the files that a source names: itself, or the JSON files of a folder, by name.
+    """Return the files of a source: itself, or the JSON files of a folder, sorted by name.
 
     Raises SourceError for a folder without any.
     """
@@ -108,12 +107,12 @@ def files_of(path: str) -> list[str]:
         return [path]
     files = sorted(str(f) for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_SUFFIXES))
     if not files:
-        raise SourceError(path, f"the folder has no file that ends in {', '.join(_SUFFIXES)} (or these with .gz)")
+        raise SourceError(path, f"the folder has no file with the ending {', '.join(_SUFFIXES)} (or these with .gz)")
     return files
 
 
 class Source:
-    """One file (or standard input, ``-``) that is being read."""
+    """A file, or standard input (``-``), that is being read."""
 
     def __init__(
         self,
@@ -122,35 +121,35 @@ class Source:
         on_note: Callable[[str], None],
         on_gone: Callable[[Deregistered], None] = lambda _: None,
     ) -> None:
-        """Look at the beginning. Raises SourceError when nothing that can be read begins like that.
+        """Read the beginning. Raises SourceError if no kind of source begins like that.
 
-        ``on_gone`` is told of each job that is deregistered.
+        ``on_gone`` is called with each job that is deregistered.
         """
         self.name = name
         self._stream = stream
         self._on_note = on_note
         self._others: set[str] = set()
-        """What was passed over, and told."""
+        """The kinds of objects that were skipped and noted."""
         self._on_gone = on_gone
         with readable(name):
             start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
         if (kind := kind_of_bytes(start)) is not None:
             raise SourceError(name, f"is {kind.noun} that is packed or piped: it can be read from its own file")
         self.is_log = is_header(start)
-        """Whether it is a log of taskfold's own, which has records; else it has observations."""
+        """Whether it is a taskfold log, with records; otherwise it has observations."""
 
     def log(self) -> tuple[LogHeader, Iterator[list[Record]]]:
-        """Return the header of a log, and its records in blocks. Raises SourceError for what is no record."""
+        """Return the header of a log, and its records in blocks. Raises SourceError for an invalid record."""
         return read_records(self._stream, self.name, lambda tail: self._on_note(tail_note(self.name, tail)))
 
     def newest(self) -> int | None:
-        """Return None: which record is the newest is known at the end only."""
+        """Return None: the newest record is known only at the end."""
         return None
 
     def statements(self) -> Iterator[Statement]:
-        """Yield what is told of allocations and of their jobs, in order.
+        """Yield observations of allocations, and facts on their jobs, in order.
 
-        Raises SourceError, naming the line, for what cannot be read.
+        Raises SourceError, naming the line, for unreadable input.
         """
         following = lines(self._stream, self.name)
         number, line = next(following, (0, b""))
@@ -175,7 +174,7 @@ class Source:
                 self._on_note(f"{self.name}, line {number}: the last line is cut off, and was skipped")
 
     def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Statement]:
-        """Yield what a document over several lines tells."""
+        """Yield the statements of a document over several lines."""
         whole = [line]
         size = len(line)
         for _, rest in following:
@@ -191,10 +190,10 @@ class Source:
         yield from self._of_line(document, number)
 
     def _of_line(self, line: bytes, number: int) -> Iterator[Statement]:
-        """Yield what a line tells of allocations; what else it has is told once, and passed over."""
-        return statements_of_line(line, self.name, number, partial(self._pass_over, number), self._on_gone)
+        """Yield the statements of a line; other objects are skipped, and each kind is noted once."""
+        return statements_of_line(line, self.name, number, partial(self._note_skipped, number), self._on_gone)
 
-    def _pass_over(self, number: int, other: str) -> None:
+    def _note_skipped(self, number: int, other: str) -> None:
         if other not in self._others:
             self._others.add(other)
             self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: skipped")
@@ -207,13 +206,12 @@ def statements_of_line(
     on_other: Callable[[str], object] = lambda _: None,
     on_gone: Callable[[Deregistered], None] = lambda _: None,
 ) -> Iterator[Statement]:
-    """Yield what one line tells of allocations, and of their jobs: a frame, a body, or a list. O(length).
+    """Yield the statements of one line: a frame, a body, or a list. O(length).
 
-    ``on_other`` is told what an object looks like that is passed over since it is no allocation, such as ``a job``, and
-    ``on_gone`` of a job that was deregistered.
-    Raises SourceError, naming the line, for what is none of them.
+    ``on_other`` is called with the kind of an object that is no allocation, such as ``a job``, and ``on_gone`` with a
+    job that was deregistered. Raises SourceError, naming the line, for a line that is none of these.
     """
-    # Opaque parts are not looked into while they are read, so that nothing else would notice.
+    # Raw parts are not decoded here, so that nothing else would notice invalid UTF-8 in them.
     if not line.isascii() and not _is_utf8(line):
         raise SourceError(name, "is not UTF-8", line=number)
     try:
@@ -237,7 +235,7 @@ def statements_of_line(
 def _of_event(
     event: _StreamEvent, frame_index: Raw, name: str, number: int, on_gone: Callable[[Deregistered], None]
 ) -> list[Statement]:
-    """Return what an event of the stream tells; one that has no index has that of its frame."""
+    """Return the statements of a stream event; an event without an index has its frame's."""
     kind = event.Type if isinstance(event.Type, str) else ""
     if event.Topic == "Job" and kind == _DEREGISTERED and (index := _number(event.Index) or _number(frame_index)):
         on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), index))
@@ -250,7 +248,7 @@ def _of_event(
         statements.append(observation_from_fields(fields, "stream", name, number, index=index, write_type=kind))
     for fact in facts_of_payload(event.Payload, kind, name, number):
         if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
-            # All that is heard of a job that is forgotten at once.
+            # The last event of a job that is purged at once.
             on_gone(Deregistered(fact.namespace, fact.job, fact.index))
         statements.append(fact)
     return statements
@@ -260,7 +258,7 @@ _DEREGISTERED: Final = "JobDeregistered"
 
 
 def _number(text: Raw) -> int:
-    """Return an index, and 0 for what is none."""
+    """Return an index; 0 for an invalid one."""
     return int(bytes(text)) if bytes(text).isdigit() and len(text) <= INDEX_DIGITS else 0
 
 
@@ -273,7 +271,7 @@ def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str],
 
 
 def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Statement]:
-    """Yield what an object tells, where it is an allocation."""
+    """Yield the observation in an object, if it is an allocation."""
     fields = fields_from_json(text)
     other = other_object(fields)
     if other:
@@ -283,7 +281,7 @@ def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[st
 
 
 def _is_json(line: bytes) -> bool:
-    """Tell whether a line is JSON by itself."""
+    """Tell whether a line is complete JSON."""
     try:
         _decode_raw(line)
     except _NOT_JSON:
@@ -300,7 +298,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 def _not_json(line: bytes) -> str:
-    """Say what a line is instead of JSON."""
+    """Describe a line that is not JSON."""
     start = line.lstrip()[:200].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "is an HTML or XML page, not JSON; was it an answer of a proxy?"

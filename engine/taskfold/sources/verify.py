@@ -1,4 +1,4 @@
-"""Verify: whether the records fold to what was observed, at every index; and whether a log is what it should be."""
+"""Verification: the records fold to what was observed, at every index; and a log is intact."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from taskfold.sources.replay import Replay
 __all__ = ["Divergence", "Verification", "verify"]
 
 MAX_PAST_STATES: Final = 10_000
-"""How many states of before are kept, to compare with them what comes late."""
+"""The most past states that are kept, to compare late observations with."""
 
 MAX_DIVERGENCES: Final = 1_000
-"""How many divergences a report keeps; it counts all of them."""
+"""The most divergences that a report stores; it counts all."""
 
 
 class Divergence(Struct, frozen=True, kw_only=True):
-    """A place where the records do not say what was observed, or where a log is not what it should be."""
+    """A place where the records differ from an observation, or a log from its rules."""
 
     position: str
     """File and line."""
@@ -43,45 +43,45 @@ class Divergence(Struct, frozen=True, kw_only=True):
     path: str
     """The JSON path inside the allocation; for a log, the field of the record."""
     expected_value: Any = field(name="expected")
-    """What was observed, or what must stand there."""
+    """The observed value, or the required one."""
     actual_value: Any = field(name="found")
-    """What the records fold to, or what stands there."""
+    """The folded value, or the one in the log."""
     records: tuple[Record, ...] = field(name="recorded", default=())
-    """The records that explain this observation."""
+    """The records that explain the observation."""
     state_before: dict[str, str] = {}
-    """The states of the allocation's tasks before those."""
+    """The states of the allocation's tasks before these records."""
     why: str = ""
 
 
 class Verification(Struct, kw_only=True):
-    """What `verify` found."""
+    """The result of `verify`."""
 
     dialect: str = ""
     allocations: int = 0
     tasks: int = 0
     observations: int = 0
     repeats: int = 0
-    """Observations that told nothing new."""
+    """The number of observations without anything new."""
     conflicts: int = 0
-    """What contradicts another source, of the same index or of the same job: each is a divergence, too."""
+    """The number of contradictions between sources, of one index or one job; each is a divergence, too."""
     compared: int = 0
-    """Observations that were compared with the fold at their index: all but those that came late, of one that is none
-    of the 10 000 newest states of before."""
+    """The number of observations compared with the fold at their index: all, except late ones whose index is not among
+    the 10,000 newest past states."""
     records: Counter[str] = field(default_factory=Counter)
-    """Records by the type of their event."""
+    """The number of records by type of event."""
     irregular: int = 0
-    """Events that the lifecycle table refuses, and that were kept."""
+    """The number of kept events that the lifecycle table refuses."""
     divergences: list[Divergence] = []
     divergences_total: int = 0
 
     @property
     def gaps(self) -> int:
-        """How often events were lost."""
+        """The number of gaps where events were lost."""
         return self.records["Gap"]
 
     @property
     def observed(self) -> int:
-        """How many corrections were needed: what the lifecycle table cannot explain."""
+        """The number of corrections, where the lifecycle table cannot explain the observation."""
         return self.records["Observed"]
 
     @property
@@ -90,7 +90,7 @@ class Verification(Struct, kw_only=True):
         return self.divergences_total == 0
 
     def add(self, divergence: Divergence) -> None:
-        """Count a divergence, and keep it while there is room."""
+        """Count a divergence, and store it while there is room."""
         self.divergences_total += 1
         if len(self.divergences) < MAX_DIVERGENCES:
             self.divergences.append(divergence)
@@ -99,11 +99,11 @@ class Verification(Struct, kw_only=True):
 def verify(
     *sources: LogLike, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None
 ) -> Verification:
-    """Return what is wrong with a source, or with a log, named or open, if anything.
+    """Verify a source, or a log by name or open; return a report of all divergences.
 
-    What a Nomad said is imported, each record is written and read as a log would, and folded; then the fold is compared
-    with what was observed, at every index and key by key. In a log, order and structure are checked.
-    O(length); memory for the live state only. Raises SourceError for what cannot be read at all.
+    Observations are imported; each record is encoded and decoded as a log would, and folded; then the fold is compared
+    with the observation at every index, key by key. Of a log, order, structure and checkpoint are checked. O(length);
+    memory for the live state only. Raises SourceError for unreadable input.
     """
     verification = Verification()
     if len(sources) == 1 and is_log(sources[0]):
@@ -147,7 +147,7 @@ def _states_of(fold: Fold, alloc: str) -> dict[str, str]:
 
 
 def _as_read_back(record: Record) -> Record:
-    """Return the record as a log would give it back."""
+    """Return the record as a log would return it."""
     return msgspec.json.decode(msgspec.json.encode(record), type=Record)
 
 
@@ -164,7 +164,7 @@ class _Explained(NamedTuple):
     state_before: dict[str, str]
 
     def divergence(self, path: str, wanted_value: Any, value: Any, why: str) -> Divergence:
-        """Return a divergence that showed with this statement."""
+        """Return a divergence found at this statement."""
         return Divergence(
             position=f"{self.statement.name}, line {self.statement.line}",
             index=self.statement.index,
@@ -179,13 +179,13 @@ class _Explained(NamedTuple):
 
 
 class _Past:
-    """States of before, by allocation and index: what comes late is compared with them. Memory is bounded."""
+    """Past states, by allocation and index, for late observations. Memory is bounded."""
 
     def __init__(self) -> None:
         self._states: dict[tuple[str, int], Allocation] = {}
 
     def keep(self, state: Allocation | None, records: list[Record]) -> None:
-        """Keep a state that these records move on from to another index. O(tasks)."""
+        """Keep a state that these records replace by that of another index. O(tasks)."""
         if state is None or not records or records[0].index == state.modify_index:
             return
         self._states[state.id, state.modify_index] = state.copy()
@@ -193,13 +193,13 @@ class _Past:
             del self._states[next(iter(self._states))]
 
     def at(self, alloc: str, index: int) -> Allocation | None:
-        """Return the state of an allocation at an index; None where it is not kept, or there was none."""
+        """Return the state of an allocation at an index; None if it is not kept."""
         return self._states.get((alloc, index))
 
 
-_WRONG: Final = "the records fold to something else than what was observed"
-_CONFLICT: Final = "another observation of this index says something else"
-_OTHER_JOB: Final = "what the stream tells of the job says something else than what was told of the allocation"
+_WRONG: Final = "the fold of the records differs from the observation"
+_CONFLICT: Final = "another observation of this index differs"
+_OTHER_JOB: Final = "the Job of the allocation differs from its job in the stream"
 
 
 def _compare(
@@ -217,15 +217,15 @@ def _compare(
     if then is not None:
         verification.compared += 1
         for path, wanted_value, value in mismatches(then, observation, fold.dialect):
-            # It came too late to add what was not told of its index.
+            # A late observation could not add its fields at that index.
             if value is not None and value != ():
                 verification.add(explained.divergence(path, wanted_value, value, _CONFLICT))
 
 
 def _compare_job(fold: Fold, importer: Importer | None, explained: _Explained, verification: Verification) -> None:
-    """Compare a Job that was found out with what the stream tells."""
+    """Compare a concluded Job with the stream's facts."""
     state = fold.owned(explained.alloc)
-    write = None if importer is None else importer.job_told(explained.alloc)
+    write = None if importer is None else importer.stream_job(explained.alloc)
     wanted_job = b"" if write is None else write.text
     job = current_field(state.placed_body, state.updates, "Job") or b""
     if wanted_job != job:
@@ -246,7 +246,7 @@ def _job_divergence(conflict: JobConflict) -> Divergence:
 
 
 def _count_states(fold: Fold | None, verification: Verification) -> None:
-    """Fill in what was counted."""
+    """Fill in the counts of the final state."""
     if fold is not None:
         verification.allocations = len(fold)
         for allocation in fold.allocations.values():
@@ -258,7 +258,7 @@ def _count_states(fold: Fold | None, verification: Verification) -> None:
 
 
 def _verify_log(log: LogLike, dialect: str | None, verification: Verification) -> None:
-    """Check a log: whether it is as it was written, its order, and the checkpoint that it keeps."""
+    """Check a log's integrity, its order, and its checkpoint."""
     source = log_source(log)
     state, scanned = source.scan()
     if dialect is not None:
@@ -280,7 +280,7 @@ def _verify_log(log: LogLike, dialect: str | None, verification: Verification) -
 
 
 class _LogVerifier:
-    """The checks of a log: its order, its versions, its indexes."""
+    """The checks of a log's order, versions and indexes."""
 
     def __init__(self, name: str, header: LogHeader | None, fold: Fold, verification: Verification) -> None:
         self.name = shown_name(name)
@@ -292,7 +292,7 @@ class _LogVerifier:
         self.count = 0
 
     def record(self, record: Record) -> None:
-        """Check that a record follows the ones before it, and fold it."""
+        """Check that a record follows the previous ones, and fold it."""
         self.verification.records[_type_name(record)] += 1
         self.count += 1
         if self.count == 1:
@@ -309,13 +309,13 @@ class _LogVerifier:
         self.fold.apply(record)
 
     def damage(self, damage: Damage) -> None:
-        """Report what is not as it was written."""
+        """Verification damage."""
         places = (("line", damage.line), ("Seq", damage.seq))
         where = next((f", {name} {place}" for name, place in places if place is not None), "")
-        self._add(f"{self.name}{where}", "$", "what was written", "something else", damage.message)
+        self._add(f"{self.name}{where}", "$", "the record as written", "another content", damage.message)
 
     def checkpoint(self, restored: Fold) -> None:
-        """Check that the checkpoint that was made at this position is the state there."""
+        """Check that a checkpoint of this position equals the state here."""
         live = {
             alloc: allocation.freeze()
             for alloc, allocation in self.fold.allocations.items()
@@ -324,12 +324,12 @@ class _LogVerifier:
         saved = {alloc: allocation.freeze() for alloc, allocation in restored.allocations.items()}
         for alloc in sorted({*live, *saved}):
             if live.get(alloc) != saved.get(alloc):
-                why = "the checkpoint says something else than the records before it: it is to be made anew"
+                why = "the checkpoint differs from the records before it: rebuild it"
                 position = f"{self.name}, checkpoint at {self.ledger.seq}"
-                self._add(position, "$", "what the records fold to", "what the checkpoint holds", why, alloc=alloc)
+                self._add(position, "$", "the fold of the records", "the content of the checkpoint", why, alloc=alloc)
 
     def _header(self, record: Record) -> None:
-        """Check that the log was written with the table that it is read with."""
+        """Check that the log was written with the current lifecycle table."""
         if self.header is not None and self.header.lifecycle:
             own_table = lifecycle_of(self.header.dialect).fingerprint
             why = "the log was written with another lifecycle table: its states may be folded differently now"

@@ -19,7 +19,7 @@ from taskfold.errors import DecodeError
 from taskfold.fold.allocation import Fold, current_fields
 from taskfold.log import MemoryLog
 from taskfold.model.record import Collected, Gap, Observed, Placed, Record, Updated
-from taskfold.nomad.importing import repeats, sights
+from taskfold.nomad.importing import field_cache, repeats
 from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.observation import Observation, Statement, mismatches, observation_from_json
 from taskfold.nomad.snapshot import Snapshot
@@ -321,7 +321,7 @@ def test_what_is_no_allocation_is_refused_with_its_path(text: bytes, message: st
 
 def forget_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have importers remember nothing that is found out again otherwise."""
-    monkeypatch.setattr(sights, "MAX_BYTES", 0)
+    monkeypatch.setattr(field_cache, "MAX_BYTES", 0)
     monkeypatch.setattr(repeats, "MAX_BYTES", 0)
 
 
@@ -438,7 +438,7 @@ def test_what_contradicts_is_counted_as_often_as_it_is_told() -> None:
 
 
 def test_what_is_remembered_of_allocations_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (repeats, sights):
+    for module in (repeats, field_cache):
         monkeypatch.setattr(module, "MAX_BYTES", 100_000)
     importer = Importer("1.1.2")
     for number in range(200):

@@ -329,7 +329,7 @@ def test_which_version_an_allocation_has_follows_from_the_facts_or_is_not_known(
         jobs = Jobs()
         for fact in order:
             jobs.add(fact)
-        jobs.heard_index = 100
+        jobs.stream_index = 100
         assert jobs.job_of(subject) == expected
 
 
@@ -567,7 +567,7 @@ def test_a_fact_concerns_the_allocations_that_wait_for_it(moves: list[tuple[str,
     memory, waiting = Memory(), dict[str, Subject]()
     for alloc, subject in moves:
         if subject is None:
-            memory.let_go(alloc, ("default", "site"))
+            memory.release(alloc, ("default", "site"))
             waiting.pop(alloc, None)
         else:
             memory.wait(alloc, subject)
@@ -623,8 +623,8 @@ def test_a_write_is_called_what_the_stream_calls_it_whoever_told_it_first(order:
                 written.setdefault((record.alloc, record.index), []).append(record)
             if isinstance(statement, Observation) and statement.write_type:
                 types[statement.alloc, statement.index] = statement.write_type
-        for at, told_type in types.items():
-            assert write_type(written[at]) == told_type, (str(scenario), at)
+        for at, stream_type in types.items():
+            assert write_type(written[at]) == stream_type, (str(scenario), at)
             compared += 1
         for alloc in importer.fold:
             kept = [record for record in engine.store.log.read(alloc) if (alloc, record.index) in types]

@@ -1,7 +1,7 @@
-"""From what a real Nomad says to records.
+"""Importing: observations of a real Nomad become records.
 
-An `observation` is what one answer says of an allocation, and a fact (`facts`) what a stream says of its job. The
-`importer` compares each with the state that it folds, by way of `rings`, and writes records. It remembers who has told
-what (`memory`), what leads to nothing again (`repeats`), the fields of late (`sights`), and what streams told of jobs
-(`job_finder`); `writes` names a write as Nomad does.
+An `observation` is one source's report on an allocation; a fact (`facts`) is a stream's report on a job. The `importer`
+compares each with the state that it folds, by way of `rings`, and writes records. `memory` holds the provenance of
+allocations, `repeats` and `field_cache` are caches, `job_finder` concludes the Job of an allocation from facts, and
+`writes` names a write as Nomad does.
 """

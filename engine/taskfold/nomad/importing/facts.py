@@ -1,7 +1,7 @@
-"""Jobs, evaluations and deployments in the event stream, from which the Job of an allocation follows.
+"""Facts: jobs, evaluations and deployments in the event stream, from which the Job of an allocation follows.
 
-A payload of an allocation never has its Job. A stream with all topics tells each write of the job itself, the
-evaluation that an allocation was planned by, and the deployment that it belongs to (`nomad.importing.job_finder`).
+An allocation's payload never has its Job. A stream with all topics has each write of the job itself, the evaluation
+that planned the allocation, and the deployment that it belongs to (`nomad.importing.job_finder`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["DeploymentWrite", "EvaluationWrite", "Fact", "JobWrite", "Payload", 
 
 
 class _Fact(Struct, frozen=True, kw_only=True):
-    """A job, or an object of a job, at one index."""
+    """A write of a job, or of an object that belongs to a job."""
 
     namespace: str
     job: str
     """The ID of the job."""
     index: int
-    """That of the write: the object's ModifyIndex."""
+    """The index of the write: the object's ModifyIndex."""
     name: str = ""
     """The file it was read from."""
     line: int = 0
@@ -36,34 +36,34 @@ class _Fact(Struct, frozen=True, kw_only=True):
 
 
 class JobWrite(_Fact, frozen=True, kw_only=True):
-    """A job as it was written at an index: registered, or its status set."""
+    """A write of a job: a registration, or a change of its status."""
 
     version: int
     created_index: int
     registered_index: int
-    """When this version was registered: the JobModifyIndex."""
+    """The index at which this version was registered: the JobModifyIndex."""
     is_stopped: bool
-    """Nothing is placed of such a version."""
+    """A stopped version, of which nothing is placed."""
     text: bytes
-    """The whole of it, as JSON."""
+    """The complete job, as JSON."""
 
 
 class EvaluationWrite(_Fact, frozen=True, kw_only=True):
-    """An evaluation as it was written at an index."""
+    """A write of an evaluation."""
 
     id: str
     created_index: int
     job_index: int
-    """The newest write of the job that whoever made the evaluation knew of; 0 where that is not told."""
+    """The newest write of the job when the evaluation was created; 0 if unknown."""
     snapshot_index: int
-    """As of which index the scheduler saw the cluster, where the evaluation has ended; else 0."""
+    """The index of the cluster's state that the scheduler used, if the evaluation has ended; else 0."""
     is_plan: bool
-    """It was written together with what it planned."""
+    """It was written together with its plan."""
     is_done: bool
 
 
 class DeploymentWrite(_Fact, frozen=True, kw_only=True):
-    """A deployment as it was written at an index."""
+    """A write of a deployment."""
 
     id: str
     job_version: int
@@ -80,7 +80,7 @@ PLANNED: Final = "PlanResult"
 
 
 class Payload(Struct):
-    """The payload of an event of the stream: the objects that something is learnt from."""
+    """The payload of a stream event, with the objects that the importer uses."""
 
     Allocation: dict[str, Raw] | None = None
     Job: Raw | UnsetType = UNSET
@@ -124,9 +124,9 @@ _decode_deployment: Final = msgspec.json.Decoder(_Deployment).decode
 
 
 def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0) -> list[Fact]:
-    """Return the facts of a payload of any topic; ``kind`` is the Type of the event. O(length).
+    """Return the facts in a payload of any topic; ``kind`` is the Type of the event. O(length).
 
-    What lacks an index, or is of another type, is passed over: nothing can be concluded from it.
+    Objects without an index, or of unexpected types, are skipped: nothing can be concluded from them.
     """
     facts: list[Fact] = []
     if payload.Job is not UNSET and (job := _decoded(payload.Job, _decode_job)) is not None:
@@ -156,7 +156,7 @@ def facts_of_payload(payload: Payload, kind: str, name: str = "", line: int = 0)
                 id=evaluation.ID,
                 created_index=evaluation.CreateIndex,
                 job_index=evaluation.JobModifyIndex,
-                # One that waits still has that of the evaluation that made it.
+                # A waiting evaluation still has the value of the evaluation that created it.
                 snapshot_index=evaluation.SnapshotIndex if is_done else 0,
                 is_plan=kind == PLANNED,
                 is_done=is_done,
@@ -182,7 +182,7 @@ T = TypeVar("T")
 
 
 def _decoded(text: Raw, decode: Callable[[Raw], T]) -> T | None:
-    """Return an object of a payload; None where it is not what Nomad sends."""
+    """Decode an object of a payload; None if it is not as Nomad sends it."""
     try:
         return decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):

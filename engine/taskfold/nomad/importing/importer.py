@@ -1,25 +1,27 @@
-"""From what a real Nomad says to records: the importer.
+"""The importer: observations of a real Nomad become records.
 
-Nomad's event stream and its answers carry state (task states with the 10 newest events each), and they repeat, skip
-and at times roll back. The importer compares each observation with what it has folded so far, and writes down what
-must have happened in between, as records that fold to exactly what was seen:
+Nomad's event stream and its answers carry state (task states with the 10 newest events each), and they repeat, skip and
+at times roll back. The importer compares each observation with the state it has folded, and writes records of the
+events in between, which fold to exactly the observed state:
 
-1. an observation of the same ModifyIndex as the last one of its allocation adds what that did not tell: another source
-   tells more, and an older observation may have told it last. An observation of an older index adds nothing but the
-   Job (a stub: its version and type), where nobody has told a newer one;
-   Where neither the allocation nor the event of the stream tells an index, a second observation must say the same;
-2. events that are new in the ring become records (`taskfold.nomad.importing.rings`), in order;
-3. a ring of before is `Observed` as an older copy, and its events are not appended again later;
-4. a ring that begins anew with Received belongs to a task that was created anew: `Placed` for the task;
-5. any other ring means that events were lost: `Gap`, which anchors the fold at a state that explains what is seen;
-6. a task that is dead with no event that says so is `Finished`; a time that moved alone is a `Finished` that leaves
-   the state; whatever still differs is `Observed`, with exactly the fields that differ;
+1. an observation with the same ModifyIndex as the last one of its allocation adds the fields that were missing: sources
+   differ in their fields, and an older observation may have been the last to have one. An observation of an older index
+   adds only the Job (a stub: its version and type), if no newer Job is known. If neither the allocation nor the stream
+   event has an index, a second observation must agree with the first;
+2. new events in the ring become records (`taskfold.nomad.importing.rings`), in order;
+3. an older ring is `Observed` as an older copy, and its events are not appended again later;
+4. a ring that starts again with Received belongs to a task that was created again: `Placed` for the task;
+5. any other ring means that events were lost: `Gap`, which sets a state from which the visible events follow;
+6. a task that is dead without a final event is `Finished`; a time that changed alone is a `Finished` without a change
+of
+   state; remaining differences are `Observed`, with exactly the fields that differ;
 7. other fields are `Placed` at first sight and `Updated` when they change. ClientStatus and ClientDescription follow
-   from the tasks, and are stored only while they do not. What the stream calls the write is stored where that does not
-   follow from what changed (`taskfold.nomad.importing.writes`);
-8. the Job that no payload of a stream has is found out from what the stream tells of jobs
-   (`taskfold.nomad.importing.job_finder`), and is an `Updated` that says so. A Job that was told of the allocation
-   itself wins, and a contradiction is told.
+   from the tasks, and are stored only while they do not. The stream's name of a write is stored if it does not follow
+   from the change (`taskfold.nomad.importing.writes`);
+8. the Job, which no payload of a stream has, is concluded from the stream's facts on jobs
+   (`taskfold.nomad.importing.job_finder`), and is an `Updated` marked as such. A Job observed with the allocation
+itself
+   takes precedence, and a contradiction is reported.
 
 So the number of `Observed` records measures how well the lifecycle table knows Nomad.
 """
@@ -55,11 +57,18 @@ from taskfold.nomad.fields import (
     same_json,
 )
 from taskfold.nomad.importing.facts import Fact, JobWrite
-from taskfold.nomad.importing.job_finder import Subject, says_otherwise
+from taskfold.nomad.importing.field_cache import FieldCache
+from taskfold.nomad.importing.job_finder import Subject, contradicts
 from taskfold.nomad.importing.memory import Memory, Provenance
-from taskfold.nomad.importing.observation import UNTOLD, Observation, ObservationKind, Statement, mismatches, tells
+from taskfold.nomad.importing.observation import (
+    OPTIONAL_KEYS,
+    Observation,
+    ObservationKind,
+    Statement,
+    has_field,
+    mismatches,
+)
 from taskfold.nomad.importing.rings import compare, is_whole, same_events
-from taskfold.nomad.importing.sights import Sights
 from taskfold.nomad.task_states import WireTask
 
 __all__ = ["Importer", "JobConflict"]
@@ -73,23 +82,23 @@ _VALUES: Final[dict[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]] = {
 
 
 class JobConflict(Struct, frozen=True):
-    """An allocation whose own Job is another than the one of its job in a stream."""
+    """A contradiction: an allocation's own Job differs from its job in a stream."""
 
     name: str
-    """The source that showed it."""
+    """The source with the contradiction."""
     line: int
     index: int
     alloc: str
     job: bytes
-    """The Job as it was told of the allocation."""
+    """The Job of the allocation."""
     write: JobWrite
     """The write of the job in the stream."""
 
 
 class Importer:
-    """Turns observations of allocations, and facts of their jobs, into records, and folds each record once.
+    """Turns observations of allocations, and facts on their jobs, into records, and folds each record once.
 
-    It needs memory for the live state only, not for what it has read. It may go on from a fold that a log gave.
+    Memory for the live state only, not for the input. It can continue from the fold of a log.
     """
 
     def __init__(
@@ -99,39 +108,39 @@ class Importer:
         *,
         memory: Memory | None = None,
     ) -> None:
-        """Go on from a fold, and from what another importer remembers; or begin."""
+        """Continue from a fold, and from another importer's memory; or start empty."""
         self.fold = Fold(dialect, on_illegal="keep") if fold is None else fold
         self.fold.on_illegal = "keep"
         self.observations = 0
         self.seq = 0
-        """The number of records that were written."""
+        """The number of records written."""
         self.repeats = 0
         """The number of observations without anything new."""
         self.conflicts_total = 0
-        """Observations that say something else than another one of their index, and Jobs that a stream contradicts."""
+        """The number of observations that contradict another of their index, and of Jobs that contradict a stream."""
         self.conflicts: list[Observation] = []
         """The last 100 of these observations."""
         self.job_conflicts: list[JobConflict] = []
         """The last 100 of these Jobs."""
         self.memory = Memory() if memory is None else memory
-        self._sights = Sights()
+        self._sights = FieldCache()
 
     def observe(self, statement: Statement) -> list[Record]:
         """Return the records that explain a statement, in order; none for a repeat.
 
-        Their ``Seq`` counts what this importer wrote; a log gives its own. Those of an observation share its index;
-        those of a fact are of the allocations whose Job it tells. They are folded already. O(length of the statement).
-        Raises DecodeError, and changes nothing, where an observation tells no index, and something else than what is
-        known: nobody can tell which of both is newer.
+        Their ``Seq`` counts the records of this importer; a log assigns its own. The records of an observation share
+        its index; those of a fact belong to allocations of its job. They are folded already. O(length of the
+        statement). Raises DecodeError, and changes nothing, for an observation without an index that differs from the
+        known state: it is unknown which is newer.
         """
         if not isinstance(statement, Observation):
-            is_news = self.memory.jobs.add(statement) or self.memory.is_unsure
+            is_news = self.memory.jobs.add(statement) or self.memory.is_uncertain
             concerned = self.memory.concerned(statement) if is_news else ()
             return [record for alloc in concerned for record in self._concluded(alloc, statement)]
         self.observations += 1
         allocation = self.fold.allocations.get(statement.alloc)
         if allocation is not None and allocation.collected:
-            self.repeats += 1  # nobody asks for it any more
+            self.repeats += 1  # its allocation was collected
             return []
         if allocation is not None and not statement.index:
             self._check_repeat(allocation, statement)
@@ -145,7 +154,7 @@ class Importer:
         return records
 
     def _observed(self, allocation: Allocation | None, observation: Observation) -> list[Record]:
-        """Return the records of an observation of an allocation."""
+        """Return the records of an observation."""
         before = provenance = self._provenance_of(allocation, observation)
         conflicts_total = self.conflicts_total
         step = _Step(self.fold, observation, self.seq, provenance, self._sights)
@@ -159,10 +168,10 @@ class Importer:
         provenance = self._job(step, allocation, provenance).with_records(step.new_records)
         if provenance.missing_type:
             step.keep_write_type(provenance.missing_type)
-            provenance = replace(provenance, kept_type=provenance.told_type)
+            provenance = replace(provenance, recorded_type=provenance.stream_type)
         self.memory.provenances[observation.alloc] = provenance
         self.seq += len(step.new_records)
-        step.keep_sight()
+        step.cache_fields()
         if step.is_late and observation.index == allocation.modify_index:
             self._compare(allocation, observation)
         if step.is_late and not step.new_records and provenance == before and self.conflicts_total == conflicts_total:
@@ -170,34 +179,34 @@ class Importer:
         return step.new_records
 
     def _provenance_of(self, allocation: Allocation | None, observation: Observation | None) -> Provenance:
-        """Return the provenance of an allocation before this observation, which may be of a newer index."""
+        """Return the provenance of an allocation before an observation, which may have a newer index."""
         if allocation is None:
             return Provenance(-1)
         provenance = self.memory.provenances.get(allocation.id)
         if provenance is None or provenance.index != allocation.modify_index:
-            # A log told it, or another writer has: what it was called is kept there, for all that is known here.
-            told_type = "" if observation is None else observation.write_type
-            provenance = replace(Provenance.resumed(allocation.modify_index), kept_type=told_type)
+            # The index came from a log or another writer: any name of its write counts as stored.
+            stream_type = "" if observation is None else observation.write_type
+            provenance = replace(Provenance.resumed(allocation.modify_index), recorded_type=stream_type)
         return provenance
 
     def concerned(self, statement: Statement) -> list[str]:
-        """Return the allocations that a statement may tell something of."""
+        """Return the allocations that a statement may concern."""
         return [statement.alloc] if isinstance(statement, Observation) else self.memory.concerned(statement)
 
-    # --- the Job, where only the stream tells of it ---
+    # --- the Job, if only the stream has it ---
 
-    def job_told(self, alloc: str) -> JobWrite | None:
-        """Return the job that an allocation has by what streams told; None where they do not tell. O(fields)."""
+    def stream_job(self, alloc: str) -> JobWrite | None:
+        """Return the write of an allocation's job according to streams; None if unknown. O(fields)."""
         allocation = self.fold.owned(alloc)
         fields = current_fields(allocation.placed_body, allocation.updates)
         subject = _subject(allocation, fields, self._provenance_of(allocation, None))
         return None if subject is None else self.memory.jobs.job_of(subject)
 
     def _concluded(self, alloc: str, fact: Fact) -> list[Record]:
-        """Return the records of what a fact tells of an allocation's Job."""
+        """Return the records for an allocation's Job that follow from a fact."""
         allocation = self.fold.allocations.get(alloc)
         if allocation is None or allocation.collected:
-            self.memory.let_go(alloc, fact.job_key)
+            self.memory.release(alloc, fact.job_key)
             return []
         nothing = Observation(
             kind="stream",
@@ -214,14 +223,14 @@ class Importer:
             step, allocation, provenance, late=fact if isinstance(fact, JobWrite) else None
         )
         self.seq += len(step.new_records)
-        step.keep_sight()
+        step.cache_fields()
         return step.new_records
 
     def _job(self, step: _Step, allocation: Allocation, provenance: Provenance) -> Provenance:
-        """Note who told the Job of an allocation; where nobody has, conclude it from what the stream tells."""
+        """Note the source of an allocation's Job; without one, conclude the Job from the stream's facts."""
         observation, jobs = step.observation, self.memory.jobs
         if observation.kind == "stream":
-            jobs.heard_index = max(jobs.heard_index, observation.index)
+            jobs.stream_index = max(jobs.stream_index, observation.index)
         evaluation = observation.fields.get("EvalID", b"")
         if observation.fields.get("Job", b"").startswith(b"{") and evaluation == step.current.get("EvalID", b""):
             job_index = max(provenance.job_index, observation.index)
@@ -230,19 +239,19 @@ class Importer:
             )
         plan = evaluation, observation.fields.get("AllocModifyIndex")
         if provenance.job_write and plan == (provenance.job_evaluation, provenance.job_planned):
-            return provenance  # nothing was planned since
+            return provenance  # no plan since then
         return (
             provenance
-            if jobs.is_silent and observation.kind == "body"
+            if jobs.has_no_facts and observation.kind == "body"
             else self._conclude(step, allocation, provenance)
         )
 
     def _conclude(
         self, step: _Step, allocation: Allocation, provenance: Provenance, *, late: JobWrite | None = None
     ) -> Provenance:
-        """Take the Job that the stream tells of an allocation, where it does; compare it with the one that was told.
+        """Write the Job that follows from the stream's facts, if any; compare it with the allocation's own Job.
 
-        ``late`` is a write of the job from before the allocation was planned, which was heard of just now.
+        ``late`` is a write of the job from before the allocation's plan, which arrived only now.
         """
         current = step.current
         subject = _subject(allocation, current, provenance)
@@ -254,7 +263,7 @@ class Importer:
         if write is None or _version(current.get("JobVersion", b"-1")) > write.version:
             is_newer = late is not None and late.registered_index > _registered(job)[0]
             if provenance.job_source == "stream" and (is_newer or not is_same_plan):
-                step.write_job(None)  # which of several versions it is cannot be known any more
+                step.write_job(None)  # now several versions are possible
                 return replace(provenance, job_source="", job_write=0)
             return provenance
         is_told = provenance.job_source == "told" and is_same_plan
@@ -274,38 +283,38 @@ class Importer:
             provenance = replace(provenance, job_evaluation=current.get("EvalID", b""))
         return replace(provenance, job_write=write.index, job_planned=current.get("AllocModifyIndex", b""))
 
-    # --- what contradicts ---
+    # --- contradictions ---
 
     def _check_repeat(self, allocation: Allocation, observation: Observation) -> None:
-        """Check that an observation without an index says what is known. Raises DecodeError."""
+        """Check that an observation without an index agrees with the known state. Raises DecodeError."""
         for path, *_ in mismatches(allocation, observation, self.fold.dialect):
             if path != "$.ModifyIndex":
                 raise DecodeError(
                     f"$.ModifyIndex: expected the index of this write of {observation.alloc}, found none: {path} is "
-                    "not what was told before, and which of both is newer cannot be told"
+                    "different from the last observation, and it is unknown which is newer"
                 )
 
     def _compare_job(self, observation: Observation, job: bytes, write: JobWrite) -> None:
-        """Count, and keep, a Job that was told of an allocation and is not what the stream tells of the job."""
-        if job != write.text and says_otherwise(job, write):
+        """Count and keep an observed Job that contradicts the stream's fact on the job."""
+        if job != write.text and contradicts(job, write):
             self.conflicts_total += 1
             conflict = JobConflict(observation.name, observation.line, observation.index, observation.alloc, job, write)
             self.job_conflicts = [*self.job_conflicts[-99:], conflict]
 
     def _compare(self, allocation: Allocation, observation: Observation) -> None:
-        """Count, and keep, an observation that says something else than another one of its index."""
+        """Count and keep an observation that contradicts another of its index."""
         if any(mismatches(allocation, observation, self.fold.dialect)):
             self.conflicts_total += 1
             self.conflicts = [*self.conflicts[-99:], observation]
 
 
 def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Provenance) -> Subject | None:
-    """Return the key by which the Job of an allocation with these fields is found; None without a job."""
+    """Return the key for concluding the Job of an allocation with these fields; None without a job."""
     job = _text(fields, "JobID")
     if not job:
         return None
-    # Who does not tell when it was planned tells that it was then, at the latest.
-    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if _tell_plan(provenance.kinds) else 0
+    # An observation without the index of the plan shows that the plan is no newer than the observation.
+    planned_index = _version(fields.get("AllocModifyIndex", b"-1")) if _has_plan_index(provenance.kinds) else 0
     return Subject(
         job_key=(_text(fields, "Namespace") or DEFAULT_NAMESPACE, job),
         evaluation=_text(fields, "EvalID"),
@@ -319,13 +328,13 @@ def _subject(allocation: Allocation, fields: Mapping[str, bytes], provenance: Pr
 
 
 @cache
-def _tell_plan(kinds: frozenset[ObservationKind]) -> bool:
-    """Return whether observations of one of these kinds have the index of the plan."""
-    return any(tells(kind, "AllocModifyIndex") for kind in kinds)
+def _has_plan_index(kinds: frozenset[ObservationKind]) -> bool:
+    """Return whether an observation of any of these kinds has the index of the plan."""
+    return any(has_field(kind, "AllocModifyIndex") for kind in kinds)
 
 
 def _text(fields: Mapping[str, bytes], name: str) -> str:
-    """Return a field that is a text; nothing for what is none."""
+    """Return a text field; an empty text for any other value."""
     try:
         return _decode_text(fields.get(name, b'""'))
     except (msgspec.DecodeError, UnicodeError):
@@ -336,12 +345,13 @@ _decode_text: Final[Callable[[bytes], str]] = msgspec.json.Decoder(str).decode
 
 
 class _Step:
-    """One observation on its way into records."""
+    """The conversion of one observation into records."""
 
     __slots__ = (
         "allocation",
         "created_ns",
         "current",
+        "field_cache",
         "fold",
         "index",
         "is_late",
@@ -350,45 +360,46 @@ class _Step:
         "observation",
         "provenance",
         "seq",
-        "sights",
         "time_ns",
         "version",
     )
 
-    def __init__(self, fold: Fold, observation: Observation, seq: int, provenance: Provenance, sights: Sights) -> None:
+    def __init__(
+        self, fold: Fold, observation: Observation, seq: int, provenance: Provenance, field_cache: FieldCache
+    ) -> None:
         self.fold = fold
-        self.sights = sights
+        self.field_cache = field_cache
         self.seq = seq
         self.observation = observation
         self.provenance = provenance
         self.allocation = fold.allocations.get(observation.alloc)
-        self.current = {} if self.allocation is None else sights.take(self.allocation)
-        """The top-level fields as they are after what was written."""
+        self.current = {} if self.allocation is None else field_cache.take(self.allocation)
+        """The top-level fields after the records so far."""
         self.index = (
             observation.index if self.allocation is None else max(observation.index, self.allocation.modify_index)
         )
-        """That of the records: an index never falls."""
+        """The index of the records: an index never falls."""
         self.is_late = self.allocation is not None and observation.index <= self.allocation.modify_index
         self.version = 0 if self.allocation is None else self.allocation.version
         self.time_ns = 0
-        """The newest time that is known, once something is written."""
+        """The newest known time, once a record is written."""
         self.new_records: list[Record] = []
         self.created_ns, self.modified_ns = self._number("CreateTime"), self._number("ModifyTime")
 
-    def keep_sight(self) -> None:
-        """Keep the fields for the next observation of the allocation."""
+    def cache_fields(self) -> None:
+        """Cache the fields for the next observation of the allocation."""
         assert self.allocation is not None, "an allocation that is not known is placed"
-        self.sights.keep(self.allocation, self.current)
+        self.field_cache.keep(self.allocation, self.current)
 
     def records(self) -> None:
-        """Write the records of an index that is new, folded."""
+        """Write and fold the records for a new index."""
         if self.allocation is None:
             first = self._first_fields()
             body = fields_to_json(first)
             self._write("", Placed(body=Raw(body)), self.created_ns)
             self.allocation = self.fold.allocations[self.observation.alloc]
-            # What Go escapes is escaped in a body: then a text is not what was told.
-            self.current = first if body.isascii() else self.sights.take(self.allocation)
+            # Go escapes some characters in a body: its text then differs from the observed one.
+            self.current = first if body.isascii() else self.field_cache.take(self.allocation)
             self._tasks(self.allocation)
         else:
             self._tasks(self.allocation)
@@ -397,24 +408,24 @@ class _Step:
                 self._write("", changed or Updated(), self.modified_ns)
 
     def keep_write_type(self, write_type: str) -> None:
-        """Keep what the write was called, in the event of the allocation's fields, or in one of its own."""
+        """Store the name of the write, in the event of the allocation's fields, or in an event of its own."""
         last = self.new_records[-1] if self.new_records else None
         if last is not None and isinstance(last.event, Updated) and not last.task:
-            event = replace(last.event, write_type=write_type)  # which folds to the same
+            event = replace(last.event, write_type=write_type)  # it folds to the same state
             self.new_records[-1] = replace(last, event=event)
         else:
             self._write("", Updated(write_type=write_type), self.modified_ns)
 
     def write_job(self, job: bytes | None) -> None:
-        """Write the Job that was found out from what the stream tells of jobs; None takes it back."""
+        """Write the Job concluded from the stream's facts; None withdraws it."""
         assert self.allocation is not None, "an allocation that is not known is placed"
-        # It tells all that stubs told of the one before.
+        # The Job replaces the fields of stubs.
         cleared = tuple(sorted(STUB_ONLY & self.current.keys())) if job is not None else ("Job",)
         fields = {} if job is None else {"Job": Raw(job)}
         self._write("", Updated(fields=fields, cleared=cleared, job_source="stream"), self.allocation.modified_ns)
 
     def additions(self) -> None:
-        """Write the records of what was not told before, folded: of the index that is known, or of an older one."""
+        """Write and fold the records of fields that were missing, at the known index or an older one."""
         allocation = self.allocation
         assert allocation is not None, "an allocation that is not known is placed"
         if self.observation.index == allocation.modify_index:
@@ -426,7 +437,7 @@ class _Step:
             self._write("", changed, allocation.modified_ns)
 
     def _write(self, task: str, event: Event, time_ns: int | None) -> None:
-        """Write the next record, and fold it. Where no time is known, the newest one before stands in."""
+        """Write the next record, and fold it. If its time is unknown, the newest earlier time is used."""
         # Ordinals grow inside an index: no index has more records than its allocation has versions.
         ordinal = self.version if self.is_late else len(self.new_records)
         self.version += 1
@@ -458,7 +469,7 @@ class _Step:
         self.new_records.append(record)
 
     def _number(self, name: str) -> int | None:
-        """Return a top-level field that is an integer."""
+        """Return an integer top-level field; None for null. Raises DecodeError."""
         text = self.observation.fields.get(name, b"null")
         try:
             return _decode_number(text)
@@ -469,18 +480,18 @@ class _Step:
     # --- the other fields ---
 
     def _first_fields(self) -> dict[str, bytes]:
-        """Return the fields to be placed: without what follows from the index and from the tasks."""
+        """Return the fields to be placed: without those that follow from the index and the tasks."""
         dialect = self.fold.dialect
         derived = derived_fields(self.observation.tasks or {}, dialect)
         fields = {name: text for name, text in self.observation.fields.items() if derived.get(name) != text}
         fields.pop("ModifyIndex", None)
         if self.observation.kind == "stub":
-            # It writes what is empty, where a body leaves it out.
+            # A stub writes empty fields, which a body leaves out.
             return {n: text for n, text in fields.items() if n in derived or not is_untold(n, text, dialect)}
         return fields
 
     def _changes(self, allocation: Allocation) -> Updated | None:
-        """Return the update of the other fields; None without a change."""
+        """Return the update of the other fields; None if nothing changed."""
         current, observation, dialect = self.current, self.observation, self.fold.dialect
         had_of, texts = current.get, observation.fields
         derived = derived_fields(
@@ -490,7 +501,7 @@ class _Step:
             derived |= job_in_stub(current)
         fields: dict[str, bytes] = {}
         cleared: list[str] = []
-        # Most are the same; comparing them is most of the work where nothing runs in Python.
+        # Most fields are equal; comparing them is most of the work, in loops that run in C.
         for name in compress(texts, map(ne, map(had_of, texts), texts.values())):
             text, had = texts[name], had_of(name)
             if name == "ModifyIndex":
@@ -504,17 +515,17 @@ class _Step:
             cleared += [
                 name
                 for name in current.keys() - texts.keys()
-                if name not in UNTOLD and not is_untold(name, current[name], dialect)
+                if name not in OPTIONAL_KEYS and not is_untold(name, current[name], dialect)
             ]
         elif "TaskStates" in current and "TaskStates" not in texts:
             cleared.append("TaskStates")
         if "Job" in fields:
-            # A new Job tells all that stubs told of the one before.
+            # A new Job replaces the fields of stubs.
             cleared += [name for name in STUB_ONLY & current.keys() if name not in (*fields, *cleared)]
         return _updated(fields, cleared)
 
     def _added_fields(self, allocation: Allocation) -> Updated | None:
-        """Return the other fields that were not told of this index before; None when there are none."""
+        """Return the other fields that earlier observations of this index lacked; None if there are none."""
         current, observation, dialect = self.current, self.observation, self.fold.dialect
         follows = derived_fields(allocation.tasks, dialect)
         of_job = {} if STUB_ONLY.isdisjoint(observation.fields) else job_in_stub(current)
@@ -533,20 +544,20 @@ class _Step:
                 name
                 for name, had in current.items()
                 if name not in observation.fields
-                and name not in UNTOLD
+                and name not in OPTIONAL_KEYS
                 and self._is_open(name)
                 and not is_untold(name, had, dialect)
             ]
         return _updated(fields, [*cleared, *self._follows_from_job(current, fields)])
 
     def _is_open(self, name: str) -> bool:
-        """Return whether no source has given this field at this index yet, so that its value may be older."""
+        """Return whether no source has had this field at this index, so that its value may be older."""
         if name == "Job":
             return self.allocation is None or self.provenance.job_index != self.allocation.modify_index
-        return not any(tells(kind, name) for kind in self.provenance.kinds)
+        return not any(has_field(kind, name) for kind in self.provenance.kinds)
 
     def _added_job(self) -> Updated | None:
-        """Return the update of the Job by an older observation; None where a newer version of it is folded."""
+        """Return the update of the Job from an older observation; None if a newer Job is known."""
         current, news = self.current, self.observation.fields
         job, had = (fields.get("Job", b"null") for fields in (news, current))
         is_told_of_same = (
@@ -562,7 +573,7 @@ class _Step:
         return None
 
     def _follows_from_job(self, current: Mapping[str, bytes], added: Mapping[str, bytes]) -> list[str]:
-        """Return the fields of stubs that need not be kept any more since the Job is known."""
+        """Return the stub fields that the Job makes redundant."""
         if "Job" not in added:
             return []
         return [name for name, text in job_in_stub(added).items() if current.get(name) == text]
@@ -570,7 +581,7 @@ class _Step:
     # --- the tasks ---
 
     def _added_tasks(self, allocation: Allocation) -> None:
-        """Write what was not told before of the tasks."""
+        """Write the parts of tasks that earlier observations lacked."""
         for name, wire in sorted((self.observation.tasks or {}).items()):
             task = allocation.tasks.get(name)
             if task is None:
@@ -591,7 +602,7 @@ class _Step:
                 self._write(name, Updated(fields=fields), None)
 
     def _tasks(self, allocation: Allocation) -> None:
-        """Write what happened to each task."""
+        """Write the changes of each task."""
         wire = self.observation.tasks
         if wire is None:
             return
@@ -602,7 +613,7 @@ class _Step:
                 self._write(name, Observed(hidden=True), None)
 
     def _task(self, name: str, task: Task | None, wire: WireTask) -> None:
-        """Write what happened to one task, up to what is told of it now."""
+        """Write the changes of one task, up to its observed state."""
         old = () if task is None else task.events()
         restarts = None if wire.restarts is UNSET else wire.restarts - (0 if task is None else task.restarts)
         if task is None:
@@ -621,7 +632,7 @@ class _Step:
         self._settle(name, wire, older)
 
     def _events(self, name: str, new: tuple[TaskEvent, ...], wire: WireTask) -> None:
-        """Write the new events; those that start or end the task take the times that are told."""
+        """Write the new events; those that start or end the task get the observed times."""
         allocation = self.fold.allocations[self.observation.alloc]
         task = allocation.tasks.get(name)
         states = _states(PENDING if task is None else task.state, new, self.fold.lifecycle)
@@ -635,7 +646,7 @@ class _Step:
             self._write(name, event, time_ns)
 
     def _settle(self, name: str, wire: WireTask, older: dict[str, Any]) -> None:
-        """Write what no event explains: the end of the task, its times, and whatever else differs."""
+        """Write what no event explains: the end of the task, its times, and other differences."""
         task = self.fold.allocations[self.observation.alloc].tasks.get(name) or Task()
         if wire.state == DEAD != task.state and not older:
             time_ns = wire.finished_at_ns if isinstance(wire.finished_at_ns, int) else None
@@ -662,7 +673,7 @@ class _Step:
 
 
 def _updated(fields: Mapping[str, bytes], cleared: Sequence[str]) -> Updated | None:
-    """Return the event of fields that changed; None when none did."""
+    """Return the event of changed fields; None if there are none."""
     if not fields and not cleared:
         return None
     return Updated(fields={name: Raw(text) for name, text in fields.items()}, cleared=tuple(sorted(cleared)))
@@ -674,7 +685,7 @@ class _Registered(Struct):
 
 
 def _registered(job: bytes) -> tuple[int, int]:
-    """Return at which index a Job was registered, and then written; -1 without one."""
+    """Return the indexes at which a Job was registered and last written; -1 without one."""
     if not job.startswith(b"{"):
         return -1, -1
     try:
@@ -685,7 +696,7 @@ def _registered(job: bytes) -> tuple[int, int]:
 
 
 def _version(text: bytes) -> int:
-    """Return the version of a Job, as a stub tells it; -1 where that is no number."""
+    """Return the version of a Job in a stub; -1 if it is no number."""
     try:
         version = _decode_number(text)
     except msgspec.DecodeError:
@@ -697,10 +708,10 @@ _decode_registered: Final = msgspec.json.Decoder(_Registered, strict=False).deco
 
 
 def _differences(task: Task, wire: WireTask, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return which of these fields are told, and differ from what was folded."""
+    """Return the observed values, of these fields, that differ from the folded ones."""
     differences: dict[str, Any] = {}
     if _VALUES[names](wire) == _VALUES[names](task):
-        return differences  # as mostly
+        return differences  # the usual case
     for name in names:
         value = getattr(wire, name)
         if value is not UNSET and value != getattr(task, name):
@@ -709,7 +720,7 @@ def _differences(task: Task, wire: WireTask, names: tuple[str, ...]) -> dict[str
 
 
 def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> list[tuple[str, str]]:
-    """Return the state before and after each event; one that the table refuses leaves it."""
+    """Return the state before and after each event; a refused event leaves the state."""
     states = []
     for event in events:
         after = lifecycle.target(state, event) or state
@@ -719,7 +730,7 @@ def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> 
 
 
 def _gap(task: Task, wire: WireTask, lifecycle: Lifecycle) -> Gap:
-    """Return the gap after which the visible events explain what is told now."""
+    """Return the gap after which the visible events explain the observed state."""
     events = wire.events
     state: State = next((s for s in STATES if _explains(s, wire, lifecycle)), PENDING)
     states = _states(state, events, lifecycle)

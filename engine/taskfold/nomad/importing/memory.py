@@ -25,7 +25,7 @@ _ANY_KIND: Final[frozenset[ObservationKind]] = frozenset(("stub",))
 _SETS: Final = {
     kinds: kinds for size in range(4) for kinds in map(frozenset[ObservationKind], combinations(_KINDS, size))
 }
-"""One object for each set of kinds, since there is one for each allocation."""
+"""One object for each set of kinds, as every allocation refers to one."""
 _ONE: Final[dict[ObservationKind, frozenset[ObservationKind]]] = {kind: _SETS[frozenset((kind,))] for kind in _KINDS}
 _PRUNED_FROM: Final = 1024
 
@@ -34,23 +34,23 @@ class Provenance(Struct, frozen=True):
     """The sources of an allocation's newest index and of its Job, which are not in its state."""
 
     index: int
-    """The newest index that was told."""
+    """The newest index observed."""
     kinds: frozenset[ObservationKind] = _SETS[frozenset()]
-    """Which kinds of observations have told that index."""
-    told_type: str = ""
+    """The kinds of the observations of that index."""
+    stream_type: str = ""
     """The type of the write of that index in a stream; empty without one."""
-    kept_type: str = ""
+    recorded_type: str = ""
     """The type in its records."""
     implied_type: str = ""
     """The type that its changes imply; empty if none."""
     job_source: Literal["", "told", "stream"] = ""
-    """Where the Job is from: told of the allocation itself, or found out from what a stream told of jobs."""
+    """The source of the Job: ``told`` with the allocation itself, or concluded from a ``stream``'s facts."""
     job_index: int = -1
-    """The newest index at which it was told."""
+    """The newest index at which it was observed."""
     job_evaluation: bytes = b""
-    """The evaluation that the allocation had then, as JSON."""
+    """The allocation's evaluation then, as JSON."""
     job_write: int = 0
-    """The index of the job's write that the Job was taken from, or compared with, of late."""
+    """The index of the job's write that the Job was taken from, or last compared with."""
     job_planned: bytes = b""
     """The allocation's AllocModifyIndex then, as JSON."""
 
@@ -62,7 +62,7 @@ class Provenance(Struct, frozen=True):
     def at(self, index: int, kind: ObservationKind, write_type: str) -> Provenance:
         """Return the provenance after an observation of a kind, of this index or a newer one."""
         if index == self.index:
-            return replace(self, kinds=_SETS[self.kinds | {kind}], told_type=self.told_type or write_type)
+            return replace(self, kinds=_SETS[self.kinds | {kind}], stream_type=self.stream_type or write_type)
         return Provenance(
             index,
             _ONE[kind],
@@ -78,28 +78,28 @@ class Provenance(Struct, frozen=True):
         """Return the provenance after these records of its index."""
         stored_type, implied = naming(records)
         if not stored_type and (self.implied_type or not implied):
-            return self  # as by most
-        return replace(self, kept_type=self.kept_type or stored_type, implied_type=self.implied_type or implied)
+            return self  # the usual case
+        return replace(self, recorded_type=self.recorded_type or stored_type, implied_type=self.implied_type or implied)
 
     @property
     def missing_type(self) -> str:
         """The type of the write that its records lack; empty if they have it."""
-        is_named = self.kept_type or (self.implied_type or BY_CLIENT) == self.told_type
-        return "" if is_named else self.told_type
+        is_named = self.recorded_type or (self.implied_type or BY_CLIENT) == self.stream_type
+        return "" if is_named else self.stream_type
 
 
 class Waiting:
-    """The allocations of a job of which later facts may tell the Job, or another one."""
+    """The allocations of a job whose Job may still follow from later facts, or change."""
 
     def __init__(self) -> None:
         self.subjects: dict[str, Subject] = {}
         self.evaluations: dict[str, list[str]] = {}
-        """The allocations of each evaluation: mostly few of many."""
+        """The allocations of each evaluation; mostly there are few."""
         self.planned_index = 0
-        """When the newest of them was planned; those that are gone count, too."""
+        """The newest index of a plan among them, including removed ones."""
 
     def add(self, alloc: str, subject: Subject) -> None:
-        """Add an allocation, or change the subject that it waits for. O(1), or O(allocations of its evaluation)."""
+        """Add an allocation, or change its key. O(1), or O(allocations of its evaluation)."""
         before = self.subjects.get(alloc)
         self.subjects[alloc] = subject
         self.planned_index = max(self.planned_index, subject.planned_index)
@@ -109,7 +109,7 @@ class Waiting:
             self.evaluations.setdefault(subject.evaluation, []).append(alloc)
 
     def remove(self, alloc: str) -> None:
-        """Let an allocation wait no longer. O(allocations of its evaluation)."""
+        """Remove an allocation. O(allocations of its evaluation)."""
         self._leave(alloc, self.subjects.pop(alloc).evaluation)
 
     def _leave(self, alloc: str, evaluation: str) -> None:
@@ -126,38 +126,38 @@ class Memory:
         self.jobs = Jobs()
         self.repeats = Repeats()
         self.waiting: dict[tuple[str, str], Waiting] = {}
-        """The allocations of each job of which later facts may tell the Job, or another one."""
-        self.is_unsure = False
-        """What was concluded of late may have been lost on its way into the log: facts are news when told again."""
+        """By job, the allocations whose Job may still follow from later facts, or change."""
+        self.is_uncertain = False
+        """Recent conclusions may not have reached the log: repeated facts count as new."""
         self._is_draft = False
         self._drafted_repeats: list[tuple[Observation, tuple[object, ...]]] = []
         self._released: list[tuple[str, tuple[str, str]]] = []
-        """What facts concern no longer: a draft may be dropped, and what it was told be told again."""
+        """Allocations to unsubscribe; delayed in a draft, which may be dropped."""
 
     def is_repeat(self, observation: Observation, allocation: Allocation) -> bool:
-        """Return whether an observation is the last one of its allocation again, and brings nothing new. O(length)."""
-        return self.repeats.has(observation, self._beside(allocation))
+        """Return whether an observation repeats the last one of its allocation in the same state. O(length)."""
+        return self.repeats.has(observation, self._context(allocation))
 
     def repeated(self, observation: Observation, allocation: Allocation) -> None:
-        """Remember that an observation told nothing new of an allocation. O(fields)."""
+        """Remember an observation without anything new. O(fields)."""
         if self._is_draft:
-            self._drafted_repeats.append((observation, self._beside(allocation)))
+            self._drafted_repeats.append((observation, self._context(allocation)))
         else:
-            self.repeats.add(observation, self._beside(allocation))
+            self.repeats.add(observation, self._context(allocation))
 
-    def _beside(self, allocation: Allocation) -> tuple[object, ...]:
-        """Return all that an observation of an allocation is compared with, by what moves when it changes."""
-        return allocation.version, self.provenances.get(allocation.id), self.jobs.facts_total, self.jobs.heard_index
+    def _context(self, allocation: Allocation) -> tuple[object, ...]:
+        """Return the values, beside the observation, that its effect depends on."""
+        return allocation.version, self.provenances.get(allocation.id), self.jobs.facts_total, self.jobs.stream_index
 
     def concerned(self, fact: Fact) -> list[str]:
-        """Return the allocations whose Job a fact may tell. O(those), or O(all of the job) where it comes late."""
+        """Return the allocations whose Job a fact may determine. O(those), or O(all of the job) if it arrives late."""
         waiting = self.waiting.get(fact.job_key)
         if waiting is None:
             return []
         if isinstance(fact, EvaluationWrite):
             return waiting.evaluations.get(fact.id, []).copy()
         if isinstance(fact, JobWrite):
-            # Mostly no plan has the newest write of a job yet.
+            # Usually no plan uses the newest write of a job yet.
             is_late = fact.index < waiting.planned_index
             subjects = waiting.subjects.items() if is_late else ()
             return [alloc for alloc, subject in subjects if fact.index < subject.planned_index]
@@ -170,7 +170,7 @@ class Memory:
             waiting = self.waiting[subject.job_key] = Waiting()
         waiting.add(alloc, subject)
 
-    def let_go(self, alloc: str, job_key: tuple[str, str]) -> None:
+    def release(self, alloc: str, job_key: tuple[str, str]) -> None:
         """Unsubscribe an allocation from the facts of its job."""
         self._released.append((alloc, job_key))
         if not self._is_draft:
@@ -186,30 +186,30 @@ class Memory:
         self._released.clear()
 
     def resume(self, record: Record) -> None:
-        """Remember what a record of a log tells of its write, as the next of its allocation."""
+        """Note the provenance that a record of a log shows, as the next record of its allocation."""
         provenance = self.provenances.get(record.alloc)
         if provenance is None or provenance.index != record.index:
             provenance = Provenance.resumed(record.index)
         self.provenances[record.alloc] = provenance.with_records([record])
 
     def draft(self) -> Memory:
-        """Return a memory that goes on from this one, and changes nothing of it that `keep` does not take over.
+        """Return a draft of this memory; `keep` commits it.
 
-        What streams told of jobs is true, whether what was told with it is kept or not: that is shared. Until a draft
-        is kept, this memory is not sure of what it led to.
+        The jobs of streams are shared, as facts are true whether the draft is kept or not. Until a draft is kept, this
+        memory counts repeated facts as new.
         """
         draft = Memory()
         draft.provenances, draft.jobs, draft.waiting = ChainMap({}, self.provenances), self.jobs, self.waiting
         draft.repeats = self.repeats
-        draft._is_draft, draft.is_unsure = True, self.is_unsure
-        self.is_unsure = True
+        draft._is_draft, draft.is_uncertain = True, self.is_uncertain
+        self.is_uncertain = True
         return draft
 
     def keep(self, draft: Memory, live: Collection[str]) -> None:
-        """Take over what a draft has heard; forget what is not live, where that has become much."""
+        """Commit a draft; drop the provenance of allocations that are not live, when there are many."""
         assert isinstance(draft.provenances, ChainMap)
         self.provenances.update(draft.provenances.maps[0])
-        self.is_unsure = False
+        self.is_uncertain = False
         draft._release()
         for observation, beside in draft._drafted_repeats:
             self.repeats.add(observation, beside)
@@ -218,4 +218,4 @@ class Memory:
                 del self.provenances[alloc]
             for job_key, waiting in list(self.waiting.items()):
                 for alloc in [alloc for alloc in waiting.subjects if alloc not in live]:
-                    self.let_go(alloc, job_key)
+                    self.release(alloc, job_key)

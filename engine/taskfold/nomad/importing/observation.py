@@ -1,4 +1,4 @@
-"""An observation: what one answer of a real Nomad, or one event of its stream, says of one allocation."""
+"""Observations: an allocation as one answer of a real Nomad, or one event of its stream, describes it."""
 
 from __future__ import annotations
 
@@ -27,71 +27,71 @@ from taskfold.nomad.importing.rings import same_events
 from taskfold.nomad.task_states import WireTask, task_states_from_json
 
 __all__ = [
-    "UNTOLD",
+    "OPTIONAL_KEYS",
     "Mismatch",
     "Observation",
     "ObservationKind",
     "Statement",
     "check_statement",
+    "has_field",
     "mismatches",
     "observation_from_json",
     "other_object",
-    "tells",
 ]
 
 ObservationKind: TypeAlias = Literal["body", "stream", "stub"]
-"""Where it comes from: the body of an allocation, a payload of the event stream, or a stub of a list.
+"""The kind of source: the body of an allocation, a payload of the event stream, or a stub of a list.
 
-What a missing key means depends on it: in a body it is empty (or, where the dialect sends every key, untold), and a
-stub tells only what stubs have. A payload of the stream never has the Job, and who keeps bodies may leave it out: where
-it is missing, or null, nothing is told of it.
+It decides the meaning of a missing key: in a body it is empty (or, if the dialect sends every key, unknown), in a stub
+unknown, unless stubs have it. A payload of the stream never has the Job, and stored bodies may lack it: a missing or
+null Job is unknown.
 """
 
 
 class Observation(Struct, frozen=True, kw_only=True):
-    """An allocation at one index, as one source gives it."""
+    """An allocation at one index, from one source."""
 
     kind: ObservationKind
     alloc: str
     index: int
-    """The ModifyIndex of the allocation, else the index of the event that brought it; 0 where neither is told."""
+    """The ModifyIndex of the allocation, else the index of its stream event; 0 if there is neither."""
     fields: Mapping[str, bytes]
-    """The top-level fields but the task states: JSON text by Nomad's name."""
+    """The top-level fields without the task states: JSON text by Nomad's name."""
     tasks: Mapping[str, WireTask] | None
-    """The task states; None where nothing is told of them."""
+    """The task states; None if they are unknown."""
     write_type: str = ""
-    """The Type of the event of the stream that told it: what Nomad calls the write."""
+    """The Type of its stream event: Nomad's name for the write."""
     name: str = ""
     """The file it was read from."""
     line: int = 0
 
 
 Statement: TypeAlias = Observation | Fact
-"""One statement of a source: of an allocation, or of what its Job follows from."""
+"""One statement of a source: an observation of an allocation, or a fact on a job."""
 
 
-def tells(kind: ObservationKind, name: str) -> bool:
-    """Return whether observations of a kind have a top-level field, if only by leaving it out."""
+def has_field(kind: ObservationKind, name: str) -> bool:
+    """Return whether observations of a kind determine a top-level field, if only by leaving it out."""
     if kind == "stub":
         field = ALLOCATION_FIELDS.get(name)
         return field is None or field.in_stub != ""
-    # The Job has the two fields that are only in stubs.
+    # The Job has the two fields that otherwise only stubs have.
     return kind == "body" or name not in STUB_ONLY
 
 
 _BODY_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_stub) - {
-    "AllocatedResources",  # stubs have it where it was asked for
+    "AllocatedResources",  # stubs have it on request
 }
-UNTOLD: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
-"""The keys that say nothing where they are missing: not all observations have them."""
+OPTIONAL_KEYS: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
+"""The keys whose absence means nothing, as not all observations have them."""
 
 
 def observation_from_json(
     text: bytes | Raw, kind: ObservationKind | None = None, name: str = "", line: int = 0
 ) -> Observation:
-    """Return the observation of an allocation's JSON. O(length). Its keys say whether it is a body or a stub.
+    """Make the observation of an allocation's JSON; its keys show whether it is a body or a stub. O(length).
 
-    Raises DecodeError, naming the JSON path, where the text is not the JSON of an allocation.
+    Raises DecodeError, naming the JSON path, if the text is not the JSON of an allocation.
     """
     fields = fields_from_json(text)
     other = other_object(fields)
@@ -109,23 +109,23 @@ def observation_from_fields(
     index: int = 0,
     write_type: str = "",
 ) -> Observation:
-    """Return the observation of the top-level fields of an allocation; it takes the dictionary. O(length).
+    """Make the observation of an allocation's top-level fields; it keeps the dictionary. O(length).
 
-    ``index`` and ``write_type`` are those of the event that brought it; the index stands in for a ModifyIndex.
-    Raises DecodeError, naming the JSON path, where a value is of a wrong type.
+    ``index`` and ``write_type`` are those of the stream event; the index is used if there is no ModifyIndex. Raises
+    DecodeError, naming the JSON path, for a value of a wrong type.
     """
     if kind is None:
         kind = "body" if _BODY_ONLY & fields.keys() else "stub"
     alloc, index = _id(fields), _index(fields) or index
     if fields.get("Job") == b"null":
-        del fields["Job"]  # an allocation has one always: this says no more than that it is not told
+        del fields["Job"]  # null means unknown, as every allocation has a Job
     states = fields.pop("TaskStates", None)
     tasks = None if states is None else task_states_from_json(states)
     if tasks is None:
-        # A stub may be asked for without task states; elsewhere null, or no key, says that there are none.
+        # A stub may be requested without task states; elsewhere null, or no key, means that there are none.
         tasks = None if kind == "stub" else {}
     elif not tasks:
-        # Told to be empty, which is not the same text as null.
+        # An empty value, whose text differs from null.
         fields["TaskStates"] = b"{}"
     return Observation(
         kind=kind,
@@ -161,13 +161,13 @@ _OTHER_OBJECTS: Final[tuple[tuple[frozenset[str], str], ...]] = tuple(
         ("Status", "another object of Nomad"),
     )
 )
-"""The fields by which other objects with an ID are recognised: an allocation has none of them."""
+"""The fields by which other objects with an ID are recognised: no allocation has them."""
 
 _OWN_FIELDS: Final = ("AllocModifyIndex", "ClientStatus", "DesiredStatus", "TaskGroup", "TaskStates")
 
 
 def other_object(fields: Mapping[str, object]) -> str:
-    """Return the kind of object that has these top-level fields, such as ``a job``; an empty text for an allocation.
+    """Return the kind of object with these top-level fields, such as ``a job``; an empty text for an allocation.
 
     >>> other_object({"ID": b'"site"', "JobSummary": b"{}"}), other_object({"ID": b'"2032"', "ClientStatus": b'"lost"'})
     ('a job', '')
@@ -178,9 +178,9 @@ def other_object(fields: Mapping[str, object]) -> str:
 
 
 def check_statement(observation: object) -> None:
-    """Check that an argument is something that the importer can look into. O(fields). Raises DecodeError."""
+    """Check that an argument is a valid statement. O(fields). Raises DecodeError."""
     if isinstance(observation, Fact):
-        return  # whoever made one decoded it, or made it by hand, as any other object of this library
+        return  # a fact, decoded or constructed with checked types
     if not isinstance(observation, Observation):
         raise DecodeError(
             "$: expected an Observation (taskfold.nomad.observation_from_json makes one), "
@@ -204,7 +204,7 @@ def _is_mapping(value: object, kind: type) -> bool:
 
 
 def _id(fields: Mapping[str, bytes]) -> str:
-    """Return the ID, which must be a text that is not empty."""
+    """Return the ID, a text that is not empty. Raises DecodeError."""
     text = fields.get("ID", b"")
     try:
         return _decode_id(text)
@@ -215,7 +215,7 @@ def _id(fields: Mapping[str, bytes]) -> str:
 
 
 def _index(fields: Mapping[str, bytes]) -> int:
-    """Return the ModifyIndex; the documented API may have it as a float."""
+    """Return the ModifyIndex, a float in the documented API. Raises DecodeError."""
     text = fields.get("ModifyIndex", b"0")
     if text.isdigit() and len(text) <= INDEX_DIGITS:
         return int(text)
@@ -227,7 +227,7 @@ def _index(fields: Mapping[str, bytes]) -> int:
 
 
 INDEX_DIGITS: Final = 18
-"""A number of so many digits fits into 64 bits; others are left to the decoder, which knows the limit."""
+"""A number with so many digits fits into 64 bits; longer ones are left to the decoder, which knows the limit."""
 _decode_id: Callable[[bytes], str] = msgspec.json.Decoder(Annotated[str, msgspec.Meta(min_length=1)]).decode
 _decode_index: Callable[[bytes], int] = msgspec.json.Decoder(
     Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], strict=False
@@ -236,11 +236,11 @@ _decode_index: Callable[[bytes], int] = msgspec.json.Decoder(
 
 # --- comparing ---
 
-# Whether the folded state is what was observed: at one index of one allocation, key by key.
+# The folded state against an observation, of one allocation at one index, key by key.
 
 
 class Mismatch(NamedTuple):
-    """A place where the folded state is not what was observed."""
+    """A difference between the folded state and an observation."""
 
     path: str
     """The JSON path inside the allocation."""
@@ -251,7 +251,7 @@ class Mismatch(NamedTuple):
 
 
 def mismatches(allocation: Allocation, observation: Observation, dialect: Dialect) -> Iterator[Mismatch]:
-    """Yield each place where the folded state differs from an observation; fields that it lacks are not compared.
+    """Yield the differences between the folded state and an observation; fields that the observation lacks are skipped.
 
     O(length of the observation), without a copy of the state.
     """
@@ -277,7 +277,7 @@ def _fields(allocation: Allocation, observation: Observation, dialect: Dialect) 
             yield Mismatch(f"$.{name}", text.decode(), had.decode())
     if dialect.omits_empty and observation.kind != "stub":
         for name, had in folded_fields.items():
-            if name not in observation.fields and name not in UNTOLD and not is_empty(name, had):
+            if name not in observation.fields and name not in OPTIONAL_KEYS and not is_empty(name, had):
                 yield Mismatch(f"$.{name}", None, had.decode())
 
 

@@ -1,8 +1,8 @@
-"""The newest observations without anything new: a client that polls sends them again and again.
+"""A cache of repeats: the newest observations without anything new, which a polling client sends again and again.
 
-An observation that was looked into, and led to nothing, leads to nothing again as long as what it was compared with
-is the same: the allocation's version, what was heard of it, and what streams told of jobs. Then comparing it with the
-one before is enough. Every text of both is compared, and no digest of them, so that none is taken for another one.
+An observation without effect has none again while its context is the same: the allocation's version, its provenance,
+and the facts of streams. Then comparing it with the cached one is enough. The complete texts are compared, not digests,
+so that no difference is missed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from taskfold.nomad.task_states import WireTask
 __all__ = ["MAX_BYTES", "Repeats"]
 
 MAX_BYTES: Final = 8 << 20
-"""How much is kept: the newest of some thousand allocations, or of some hundred with large jobs."""
+"""The size of the cache: enough for some thousand allocations, or some hundred with large jobs."""
 _OBJECT_BYTES: Final = 128
-"""What a field, or an event, needs beside its length, about."""
+"""The approximate memory of a field, or an event, context its length."""
 
 
 class _Repeat(Struct, gc=False):
     content: tuple[Any, ...]
-    beside: tuple[Any, ...]
+    context: tuple[Any, ...]
     size: int
 
 
@@ -36,24 +36,24 @@ class Repeats:
     def __init__(self) -> None:
         self.cache: Cache[str, _Repeat] = Cache(MAX_BYTES)
 
-    def has(self, observation: Observation, beside: tuple[Any, ...]) -> bool:
-        """Return whether this observation was compared with the same state before, without anything new. O(length)."""
+    def has(self, observation: Observation, context: tuple[Any, ...]) -> bool:
+        """Return whether this observation had no effect in the same context before. O(length)."""
         repeat = self.cache.get(observation.alloc)
-        return repeat is not None and repeat.beside == beside and repeat.content == _content_of(observation)
+        return repeat is not None and repeat.context == context and repeat.content == _content_of(observation)
 
-    def add(self, observation: Observation, beside: tuple[Any, ...]) -> None:
-        """Remember an observation without anything new in this state. O(fields)."""
+    def add(self, observation: Observation, context: tuple[Any, ...]) -> None:
+        """Add an observation without effect in this context. O(fields)."""
         size = sum(map(len, observation.fields.values())) + _OBJECT_BYTES * len(observation.fields)
         for task in (observation.tasks or {}).values():
             size += _OBJECT_BYTES * (len(task.events) + 1) + sum(map(len, task.fields.values()))
-        # Copies: the mappings are those of whoever observes, who may go on with them.
+        # Copies, as the caller may modify the mappings.
         tasks = None if observation.tasks is None else {n: _own(task) for n, task in observation.tasks.items()}
         own = replace(observation, fields=dict(observation.fields), tasks=tasks)
-        self.cache.keep(observation.alloc, _Repeat(_content_of(own), beside, size))
+        self.cache.keep(observation.alloc, _Repeat(_content_of(own), context, size))
 
 
 def _content_of(observation: Observation) -> tuple[Any, ...]:
-    """Return all that an observation tells, but from where."""
+    """Return all of an observation, except its origin."""
     return observation.index, observation.kind, observation.write_type, observation.fields, observation.tasks
 
 

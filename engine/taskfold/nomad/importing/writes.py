@@ -12,27 +12,27 @@ __all__ = ["BY_CLIENT", "WRITE_TYPES", "naming", "write_type"]
 BY_PLAN, BY_WISH, BY_CLIENT = "PlanResult", "AllocationUpdateDesiredStatus", "AllocationUpdated"
 HEALTH, PROMOTED = "DeploymentAllocHealth", "DeploymentPromotion"
 COLLECTED = "AllocationCollected"
-"""Ours: the last that is heard of an allocation. Nomad sends nothing when it collects one."""
+"""Taskfold's own type, for the last record of an allocation. Nomad sends nothing when it collects one."""
 WRITE_TYPES: Final = BY_PLAN, BY_WISH, BY_CLIENT, HEALTH, PROMOTED, COLLECTED
 """The types of writes: each names the writer, not the change."""
 
 _PLANNED: Final = frozenset(("AllocModifyIndex", "DesiredStatus", "NextAllocation"))
-"""Fields that only a plan moves; a wish moves DesiredTransition alone."""
+"""Fields that only a plan changes; a request to stop or restart changes DesiredTransition alone."""
 
 
 def write_type(records: Sequence[Record]) -> str:
-    """Return the type of the write that left these records: the stored one, else the implied one. O(records).
+    """Return the type of the write with these records: the stored one, else the implied one. O(records).
 
-    Source: nomad/state/events.go, which names the write and not the change; the recordings agree.
+    Source: nomad/state/events.go, which names the writer and not the change; the recordings agree.
     """
     stored_type, implied = naming(records)
     return stored_type or implied or BY_CLIENT
 
 
 def naming(records: Sequence[Record]) -> tuple[str, str]:
-    """Return the stored type of the write that left these records, and the type that its changes imply. O(records).
+    """Return the stored type of the write with these records, and the type that its changes imply. O(records).
 
-    Either is empty where they do not tell.
+    Either is empty if unknown.
     """
     implied = ""
     for record in records:
@@ -56,9 +56,9 @@ def _of_event(event: Event) -> str:
 def _of_fields(event: Updated) -> str:
     """Return the type of write that its changed fields imply; an empty text if none."""
     if "DeploymentStatus" in event.fields and "ModifyTime" not in event.fields:
-        # The health of an allocation is set from outside, and no client or plan is at it.
+        # Health is set from outside, neither by a client nor by a plan.
         return PROMOTED if "AllocModifyIndex" in event.fields else HEALTH
-    # A write that changed nothing that is shown was a plan that replaced the allocation.
+    # A write without a visible change is a plan that replaced the allocation.
     if not _PLANNED.isdisjoint(event.fields) or not (event.fields or event.cleared):
         return BY_PLAN
     return BY_WISH if "DesiredTransition" in event.fields else ""
