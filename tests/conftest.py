@@ -25,11 +25,6 @@ hypothesis.settings.register_profile("explore", derandomize=False, deadline=None
 hypothesis.settings.load_profile("ci")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option by which stories are written anew."""
-    parser.addoption("--rewrite", action="store_true", help="write what the commands of tests/stories print now")
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose a seed before Hypothesis reads it, so that a run that explores can be repeated; hear signals again.

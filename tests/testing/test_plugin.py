@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from importlib.metadata import entry_points
 
 import pytest
 
+from support.running_pytest import pytest_in
 from taskfold import diagram, events
 from taskfold.decision import decision
 from taskfold.decision.decision import Decision
@@ -67,26 +65,6 @@ def run(tmp_path):
     (tmp_path / "test_kit.py").write_text(TESTS, encoding="utf-8")
 
     return lambda *options: pytest_in(tmp_path, *options)
-
-
-def pytest_in(folder, *options):
-    """Run pytest with this plugin and no other; return the exit status and the output."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "taskfold.testing.plugin",
-        *options,
-    ]
-    alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(
-        command, cwd=folder, env=os.environ | alone, capture_output=True, text=True, check=False, timeout=240
-    )
-    return ran.returncode, ran.stdout + ran.stderr
 
 
 def test_pytest_and_hypothesis_find_the_kit_where_it_is_installed():

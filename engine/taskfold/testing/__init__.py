@@ -1,8 +1,8 @@
 """What those test who build on taskfold: histories, worlds, contracts (``pip install 'taskfold[testing]'``).
 
 `strategies` has Hypothesis strategies; `World` is a scheduler with simulated drivers; `FaultyLog` is a log that fails
-as it is told to; `LogContract` is what every log promises. Each is imported when it is first used, and pytest and
-Hypothesis with what needs them.
+as it is told to; `LogContract` is what every log promises; `stories_in` runs scripts of what happens and follows. Each
+is imported when it is first used, and pytest and Hypothesis with what needs them.
 """
 
 from __future__ import annotations
@@ -16,17 +16,32 @@ if TYPE_CHECKING:
     from taskfold.testing.faults import FaultyLog
     from taskfold.testing.histories import AllocationHistory, history_of
     from taskfold.testing.logs import LogContract
+    from taskfold.testing.stories import StoryError, check_story, stories_in
     from taskfold.testing.worlds import Run, World
 
-__all__ = ["AllocationHistory", "FaultyLog", "LogContract", "Run", "World", "history_of", "strategies"]
+__all__ = [
+    "AllocationHistory",
+    "FaultyLog",
+    "LogContract",
+    "Run",
+    "StoryError",
+    "World",
+    "check_story",
+    "history_of",
+    "stories_in",
+    "strategies",
+]
 
 _HOME = {
     "AllocationHistory": "histories",
     "FaultyLog": "faults",
     "LogContract": "logs",
     "Run": "worlds",
+    "StoryError": "stories",
     "World": "worlds",
+    "check_story": "stories",
     "history_of": "histories",
+    "stories_in": "stories",
     "strategies": "strategies",
 }
 

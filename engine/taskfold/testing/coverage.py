@@ -88,7 +88,7 @@ def reachable(kind: str, dialect: str | Dialect) -> list[Pair]:
     >>> ("pending", "Started") in reachable("transitions", "1.1.2")
     True
     >>> reachable("effects", "1.1.2")
-    [('', 'StartTask'), ('', 'KillTask'), ('', 'SignalTask'), ('', 'Collect')]
+    [('', 'StartTask'), ('', 'KillTask'), ('', 'SignalTask'), ('', 'ReleaseResources')]
     """
     return [*KINDS[kind](dialect_of(dialect))]
 

@@ -115,8 +115,9 @@ def _picture_file(text: str) -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options."""
+    """Add the options; each has a name that no other plugin has."""
     group = parser.getgroup("taskfold", "taskfold")
+    group.addoption("--taskfold-rewrite", action="store_true", help="write into stories what their commands print now")
     group.addoption(
         "--taskfold-coverage",
         action="store_true",
