@@ -277,7 +277,7 @@ def inputs(
 
     >>> from hypothesis import find
     >>> find(inputs("0.5.6", of="allocation"), lambda _: True)
-    Placed()
+    PlacementReceived()
     """
     nomad = dialect_of(dialect)
     classes = [cls for cls in INPUTS if cls is not TimerDue and (nomad.has_new_client or cls not in NEW_CLIENT_ONLY)]
