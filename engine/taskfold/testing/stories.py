@@ -99,11 +99,7 @@ class StoryError(ValueError):
 
 
 class _ScriptError(Exception):
-    """What is wrong in a line."""
-
-    def __init__(self, message: str, line: int) -> None:
-        super().__init__(message)
-        self.line = line
+    """What is wrong, and in which line."""
 
 
 # --- the text ---
@@ -167,7 +163,8 @@ def tell(text: str, name: str = "story") -> str:
         try:
             output = teller.run(block)
         except _ScriptError as error:
-            raise StoryError(f"{name}:{error.line}: {error}") from None
+            message, line = error.args
+            raise StoryError(f"{name}:{line}: {message}") from None
         parts.append("\n".join([*block.prose, *block.command, _RULE, *output]))
     return "\n\n".join(parts) + "\n"
 
