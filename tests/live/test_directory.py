@@ -16,7 +16,6 @@ LISTED = st.builds(
     job=st.sampled_from(["", "job", "job2"]),
     node=st.sampled_from(["", "n1", "n2"]),
     status=st.sampled_from(["pending", "running", "complete"]),
-    create_index=st.integers(0, 3),
     modify_index=st.integers(0, 9),
 )
 
@@ -51,9 +50,6 @@ def test_what_is_asked_for_is_what_a_scan_would_find(puts, prefix, filters, inde
     found = list(directory.written_after(index))
     assert set(found) == {alloc for alloc, listed in model.items() if listed.modify_index > index}
     assert [model[alloc].modify_index for alloc in found] == sorted(model[alloc].modify_index for alloc in found)
-    assert list(directory.by_creation()) == [
-        alloc for _, alloc in sorted((listed.create_index, alloc) for alloc, listed in model.items())
-    ]
     statuses = [listed.status for listed in model.values()]
     assert directory.count_by_status() == {status: statuses.count(status) for status in set(statuses)}
 
@@ -63,21 +59,19 @@ def test_what_is_asked_for_is_what_a_scan_would_find(puts, prefix, filters, inde
 
 
 def test_a_heading_takes_updates_over_what_was_placed():
-    allocation = Allocation(
-        "a", placed_body=b'{"ID":"a","JobID":"job","NodeID":"n","CreateIndex":7.0,"ClientStatus":null}'
-    )
+    allocation = Allocation("a", placed_body=b'{"ID":"a","JobID":"job","NodeID":"n","ClientStatus":null}')
     allocation.modify_index = 9
 
-    assert heading_of(allocation) == ListEntry(job="job", node="n", status="pending", create_index=7, modify_index=9)
+    assert heading_of(allocation) == ListEntry(job="job", node="n", status="pending", modify_index=9)
 
     allocation.updates = {"NodeID": None, "ClientStatus": b'"lost"', "Namespace": b'"other"'}
     assert heading_of(allocation) == ListEntry(
-        namespace="other", job="job", status="lost", create_index=7, modify_index=9, explicit_status="lost"
+        namespace="other", job="job", status="lost", modify_index=9, explicit_status="lost"
     )
 
 
 def test_a_heading_of_a_wrong_type_is_listed_as_empty():
-    allocation = Allocation("a", placed_body=b'{"ID":"a","JobID":5,"NodeID":"n"}', updates={"CreateIndex": b'"seven"'})
+    allocation = Allocation("a", placed_body=b'{"ID":"a","JobID":5,"NodeID":"n"}', updates={"Namespace": b"7"})
 
     assert heading_of(allocation) == ListEntry(node="n")
 

@@ -1,4 +1,4 @@
-"""The directory: allocations sorted by ID, job, node, status, creation and newest write.
+"""The directory: allocations sorted by ID, job, node, status and newest write.
 
 Every order is one sorted list of short tuples (sortedcontainers); memory grows linearly with the number of allocations.
 A look-up costs O(log n), a range O(log n + its length), a change O(log n) for each order in which the allocation moves.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, takewhile
 from operator import attrgetter, itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -36,7 +36,6 @@ class ListEntry(Struct, gc=False):
     job: str = ""
     node: str = ""
     status: str = PENDING
-    create_index: int = 0
     modify_index: int = 0
     explicit_status: str = ""
     """The ClientStatus field, if it does not follow from the tasks; else empty."""
@@ -72,9 +71,9 @@ class Directory:
     """The allocations in every order that queries need.
 
     >>> directory = Directory()
-    >>> directory.put("b2", ListEntry(job="example", create_index=1, modify_index=9))
-    >>> directory.put("a1", ListEntry(job="example", create_index=2, modify_index=3))
-    >>> directory.put("c3", ListEntry(job="other", create_index=3, modify_index=4))
+    >>> directory.put("b2", ListEntry(job="example", modify_index=9))
+    >>> directory.put("a1", ListEntry(job="example", modify_index=3))
+    >>> directory.put("c3", ListEntry(job="other", modify_index=4))
     >>> directory.ids(job="example"), directory.ids(prefix="c"), list(directory.written_after(3))
     (['a1', 'b2'], ['c3'], ['c3', 'b2'])
     """
@@ -82,7 +81,7 @@ class Directory:
     def __init__(self) -> None:
         self._entries: dict[str, ListEntry] = {}
         self._ids = SortedList()
-        self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node", "create_index")}
+        self._orders: dict[str, SortedList] = {name: SortedList() for name in ("job", "node")}
         self._statuses: SortedList = SortedList()
         self._moved: dict[str, str] = {}
         """The allocations with a pending change of status, each with the status it is still sorted by."""
@@ -120,7 +119,7 @@ class Directory:
             return
         if before.status is not entry.status and before.status != entry.status:
             self._note_status(alloc, before.status)
-        if before.job != entry.job or before.node != entry.node or before.create_index != entry.create_index:
+        if before.job != entry.job or before.node != entry.node:
             for name, order in self._orders.items():
                 if (was := getattr(before, name)) != (now := getattr(entry, name)):
                     order.remove((was, alloc))
@@ -235,10 +234,6 @@ class Directory:
         key = key_of(Filter(**keys))
         return [alloc for alloc in candidates if key_of(entries[alloc]) == key]
 
-    def by_creation(self) -> Iterator[str]:
-        """Yield the IDs in order of creation. O(n)."""
-        return (alloc for _, alloc in self._orders["create_index"])
-
     def written_after(self, index: int) -> Iterator[str]:
         """Yield the IDs of allocations written after an index, oldest write first. O(matches).
 
@@ -281,14 +276,11 @@ class _Heading(Struct):
     JobID: str | None = None
     NodeID: str | None = None
     ClientStatus: str | None = None
-    CreateIndex: int | None = None
 
 
-# Not strict, since the documented API writes integers as floats.
-_decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading, strict=False).decode
-_FIELDS: Final = {name: msgspec.json.Decoder(kind | None, strict=False).decode for name, kind in (
-    ("Namespace", str), ("JobID", str), ("NodeID", str), ("ClientStatus", str), ("CreateIndex", int),
-)}  # fmt: skip
+_decode_heading: Final[Callable[[bytes], _Heading]] = msgspec.json.Decoder(_Heading).decode
+_FIELDS: Final = ("Namespace", "JobID", "NodeID", "ClientStatus")
+_decode_field: Final[Callable[[bytes], str | None]] = msgspec.json.Decoder(str | None).decode
 
 
 def heading_of(allocation: Allocation) -> ListEntry:
@@ -297,9 +289,9 @@ def heading_of(allocation: Allocation) -> ListEntry:
     A field of a wrong type, as from a newer Nomad, is listed as empty.
     """
     placed_fields, updates = allocation.placed_body, allocation.updates
-    values: dict[str, Any]
+    values: dict[str, str | None]
     try:
-        if updates and not _FIELDS.keys().isdisjoint(updates):
+        if updates and not updates.keys().isdisjoint(_FIELDS):
             values = _each(placed_fields, updates)
         else:
             heading = _decode_heading(placed_fields)
@@ -311,7 +303,6 @@ def heading_of(allocation: Allocation) -> ListEntry:
         job=shared(values.get("JobID") or ""),
         node=shared(values.get("NodeID") or ""),
         status=values.get("ClientStatus") or allocation.client_status or PENDING,
-        create_index=values.get("CreateIndex") or 0,
         modify_index=allocation.modify_index,
         explicit_status=values.get("ClientStatus") or "",
     )
@@ -322,14 +313,14 @@ def _after_key(key: str) -> tuple[str, str]:
     return key + "\0", ""
 
 
-def _each(placed_fields: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, Any]:
-    """Return each field as its type; None if it has another."""
-    return {name: _lenient(name, current_field(placed_fields, updates, name)) for name in _FIELDS}
+def _each(placed_fields: bytes, updates: Mapping[str, bytes | None] | None) -> dict[str, str | None]:
+    """Return each field; None if it is no text."""
+    return {name: _lenient(current_field(placed_fields, updates, name)) for name in _FIELDS}
 
 
-def _lenient(name: str, text: bytes | None) -> Any:
-    """Return a field as its type; None if it has another."""
+def _lenient(text: bytes | None) -> str | None:
+    """Return a field; None if it is no text."""
     try:
-        return None if text is None else _FIELDS[name](text)
+        return None if text is None else _decode_field(text)
     except msgspec.ValidationError:
         return None
