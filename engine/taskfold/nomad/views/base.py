@@ -52,12 +52,23 @@ class WireView(msgspec.Struct, frozen=True, rename=wire_name):
 
 
 def since(version: str) -> msgspec.Meta:
-    """Say that a field exists since this Nomad: the JSON Schema of an older dialect leaves it out."""
+    """Say of which Nomad, the oldest one, a field is known: the JSON Schema of an older dialect leaves it out.
+
+    Where that is the Nomad of a recording (0.5.6, 1.1.2), the field was first seen there: it may have come with any
+    version after the recorded one before. Any other version is the one that it came with. A field without a mark is in
+    0.5.0, or as old as the object that it is in.
+
+    >>> since("0.7.0").extra_json_schema
+    {'x-since': '0.7.0'}
+    """
     return msgspec.Meta(extra_json_schema={"x-since": version})
 
 
 def until(version: str) -> msgspec.Meta:
-    """Say that this Nomad was the last to have a field: the JSON Schema of a newer dialect leaves it out."""
+    """Say of which Nomad, the newest one, a field is known: the JSON Schema of a newer dialect leaves it out.
+
+    Where that is 0.5.0, only the documented sample has it.
+    """
     return msgspec.Meta(extra_json_schema={"x-until": version})
 
 

@@ -1,7 +1,6 @@
 """Views of the job that an allocation belongs to, as it was at placement or at its last in-place update.
 
-Fields without a mark are in Nomad 0.5.0. A mark `since("1.1.2")` or `since("0.5.6")` means: first recorded there
-(or known of the objects recorded there).
+Which Nomad a field is known of is marked by `taskfold.nomad.views.base.since`.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class UpdateStrategy(WireView, frozen=True, kw_only=True):
 
 
 class MigrateStrategy(WireView, frozen=True, kw_only=True):
-    """How the allocations of a group leave a node that is drained (first recorded in Nomad 1.1.2)."""
+    """How the allocations of a group leave a node that is drained."""
 
     max_parallel: int = 0
     health_check: str = ""
@@ -96,7 +95,7 @@ class SpreadTarget(WireView, frozen=True, kw_only=True):
 
 
 class Spread(WireView, frozen=True, kw_only=True):
-    """An attribute of nodes over which allocations are spread (first recorded in Nomad 1.1.2)."""
+    """An attribute of nodes over which allocations are spread."""
 
     attribute: str = ""
     weight: int = 0
@@ -221,7 +220,7 @@ class TaskView(WireView, frozen=True, kw_only=True):
     constraints: tuple[Constraint, ...] | None = None
     affinities: Annotated[tuple[Affinity, ...] | None, since("1.1.2")] = None
     resources: Resources | None = None
-    restart_policy: Annotated[RestartPolicy | None, since("1.1.2")] = None
+    restart_policy: Annotated[RestartPolicy | None, since("0.11.0")] = None
     """The task's own, which goes before the group's."""
     dispatch_payload: Annotated[DispatchPayload | None, since("0.5.6")] = None
     lifecycle: Annotated[LifecycleView | None, since("0.11.0")] = None

@@ -1,6 +1,6 @@
 """Views of what an allocation may use: asked-for resources (all versions) and allocated ones (since Nomad 0.9.0).
 
-Fields without a mark are in Nomad 0.5.0. A mark `since("1.1.2")` or `since("0.5.6")` means: first recorded there.
+Which Nomad a field is known of is marked by `taskfold.nomad.views.base.since`.
 """
 
 from __future__ import annotations

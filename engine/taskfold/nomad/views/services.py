@@ -1,7 +1,6 @@
 """Views of the services that tasks and groups register, and of their checks.
 
-Fields without a mark are in Nomad 0.5.0. A mark `since("1.1.2")` or `since("0.5.6")` means: known of that version, and
-not of an earlier one; `until("0.5.0")`: only in the documented sample.
+Which Nomad a field is known of is marked by `since` and `until` of `taskfold.nomad.views.base`.
 """
 
 from __future__ import annotations

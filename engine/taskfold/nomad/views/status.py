@@ -1,6 +1,6 @@
 """Views of what servers and clients say about an allocation beside its task states.
 
-Fields without a mark are as old as the object they stand in.
+Which Nomad a field is known of is marked by `taskfold.nomad.views.base.since`.
 """
 
 from __future__ import annotations
