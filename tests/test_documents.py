@@ -27,7 +27,6 @@ from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 LOG_FORMAT = (ROOT / "docs" / "log-format.md").read_text(encoding="utf-8")
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RECORDS = {f"decisions/{path.name}" for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
 SERVING = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -199,19 +198,26 @@ def test_every_test_that_a_document_names_is_there(document):
 @pytest.mark.parametrize("document", [*PAGES, *ROOT.glob("*.md")], ids=name_of)
 def test_every_link_leads_somewhere(document):
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text(encoding="utf-8")):
-        path, _, anchor = target.removeprefix(f"{REPOSITORY}/blob/main/").partition("#")
+        path, _, anchor = target.partition("#")
         if path.startswith(("http://", "https://")):
             continue
-        page = ROOT / path if target.startswith(REPOSITORY) else (document.parent / path if path else document)
+        page = document.parent / path if path else document
         assert page.exists(), target
         assert not anchor or anchor in anchors(page), target
 
 
-def test_the_links_of_readme_work_on_the_package_index_too():
-    targets = re.findall(r"\]\(([^)\s]+)\)", README)
+def test_every_file_that_readme_names_is_in_the_source_distribution_and_nothing_is_a_link_to_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = [name.strip("/") for name in project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]]
+    names = set(re.findall(r"`([\w/.-]+(?:\.md|/))`", README))
 
-    assert targets
-    assert all(target.startswith(REPOSITORY) for target in targets)
+    assert "docs/index.md" in names
+    assert {name for name in names if not (ROOT / name).exists()} == set()
+    assert {
+        name for name in names if not any(Path(name).match(f) or name.startswith(f"{f}/") for f in folders)
+    } == set()
+    # The package index shows this page, and has none of the files: a link from it would lead nowhere.
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", README) == []
 
 
 def test_readme_and_the_map_are_read_in_one_sitting():

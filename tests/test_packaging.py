@@ -81,6 +81,11 @@ def test_without_extras_three_distributions_are_required(wheel: zipfile.ZipFile)
     assert sorted(required) == ["msgspec>=0.19", "sortedcontainers>=2.4", "transitions>=0.9.2"]
 
 
+def test_no_address_is_claimed_which_nobody_has(wheel: zipfile.ZipFile) -> None:
+    assert metadata(wheel).get_all("Project-URL", []) == []
+    assert "https://" not in str(metadata(wheel).get_payload())
+
+
 def test_the_command_is_installed(wheel: zipfile.ZipFile) -> None:
     lines = dist_info_text(wheel, "entry_points.txt").splitlines()
     assert lines[lines.index("[console_scripts]") + 1] == "taskfold = taskfold.cli:main"

@@ -300,8 +300,8 @@ def _has(dialect: Dialect, schema: Schema) -> bool:
     return dialect.has(since) and (until == dialect.name or not dialect.has(until))
 
 
-_HOME: Final = "https://github.com/taskfold/taskfold/blob/main/schemas"
-"""Where the schemas lie: a name to resolve references against, also by who knows no URN. Nobody fetches it."""
+_HOME: Final = "https://taskfold.invalid/schemas"
+"""A name to resolve references against, also by who knows no URN. No host has it (RFC 2606): nobody fetches it."""
 
 
 def _document(name: str, definitions: dict[str, Schema], root: type[Struct], said: Schema) -> Schema:
