@@ -124,6 +124,21 @@ def test_the_page_about_deciding_has_every_type_that_is_not_the_name_of_its_clas
     assert table == {name: tag for name, tag in types.items() if tag != name}
 
 
+def rows_of(title):
+    """Return the cells of each row of the table below a title of the map."""
+    table = ARCHITECTURE.split(f"## {title}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return rows[1:]  # without the heading
+
+
+@pytest.mark.parametrize("title", ["What must stay true, and what guards it", "Written once"])
+def test_every_claim_of_the_map_names_the_test_that_holds_it(title):
+    rows = rows_of(title)
+
+    assert len(rows) > 5
+    assert [claim for claim, *_, tests in rows if not re.match(r" ?`tests/[\w/]+\.py::test_\w+`", tests)] == []
+
+
 def test_the_page_about_serving_names_every_endpoint():
     for route in ROUTES.values():
         path = route.path.replace("{id}", "<id>").replace("{job}", "<id>").replace("{action}", "restart")

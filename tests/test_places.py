@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "engine" / "taskfold"
 
 Patch = tuple[str, str, str]
-"""A file below the package, the text in it before which something is inserted, and what."""
+"""A file below the package, the text in it before which something is inserted, and what; a new file has no text yet."""
 
 EVENT_TYPE: list[Patch] = [
     (
@@ -66,6 +66,31 @@ DIALECT: list[Patch] = [
         ),
     ),
     ("fold/lifecycle.py", '"""The lifecycle of each dialect."""', 'TABLES["1.6.0"] = _TABLE_1_1_2\n'),
+]
+STORE: list[Patch] = [
+    ("log/toy.py", "", (ROOT / "tests" / "support" / "toy_store.py").read_text("utf-8")),
+    ("log/registry.py", '"taskfold.log.postgres.kind")', '"taskfold.log.toy", '),
+]
+ENDPOINT: list[Patch] = [
+    (
+        "http/own/double.py",
+        "",
+        (
+            "import msgspec\n\nfrom taskfold.http.answers import json_answer\n\n\n"
+            'class Double(msgspec.Struct):\n    """A number that was doubled."""\n\n    value: int\n\n\n'
+            "async def double(_, __, number):\n"
+            "    return json_answer(msgspec.json.encode(Double(2 * int(number))))\n"
+        ),
+    ),
+    ("http/routes.py", "from taskfold.http.own import", "from taskfold.http.own.double import Double, double\n"),
+    (
+        "http/routes.py",
+        '        Route(\n            "regions",',
+        (
+            '        Route("double", "/v1/double/{number}", ("GET",), double, "Double a number.",\n'
+            "              answers={200: Double}, is_own=True, is_regional=False),\n"
+        ),
+    ),
 ]
 
 OF_EVENT = """
@@ -142,6 +167,42 @@ assert "allocation-1.6.0.json" in schemas.documents()
 print(tf.diagram("1.6.0", "table")[:20])
 """
 
+OF_STORE = """
+import taskfold as tf
+from taskfold import events
+from support.command_line import run
+from taskfold.log.toy import ToyKind
+
+with tf.Engine.open("x.toy") as engine:
+    engine.place({"ID": "a"})
+    engine.record("a", "web", events.Received())
+assert open("x.toy", "rb").read().startswith(ToyKind.magic)
+with tf.Engine.open("x.toy") as engine:
+    assert engine.record("a", "web", events.Started()).seq == 3
+assert tf.replay("x.toy").fold()["a"].tasks["web"].state == "running"
+try:
+    tf.Engine.open("x.csv")
+except tf.LogError as error:
+    assert "or ends in .toy (a toy)" in str(error), error
+for command in (["log"], ["verify"], ["history", "a"], ["diff", "--from", "1", "--to", "3"]):
+    assert run(command[0], "x.toy", *command[1:]).exit_code == 0, command
+"""
+
+OF_ENDPOINT = """
+from support.asgi import ask
+from taskfold import Engine
+from taskfold.http.app import App
+from tools import openapi
+
+app = App(Engine())
+assert ask(app, "GET /v1/double/21").text == '{"value":42}'
+assert ask(app, "PUT /v1/double/21").status == 405
+assert "double" in ask(app, "GET /v1/metrics?format=prometheus").text
+document = openapi.document()
+assert document["paths"]["/v1/double/{number}"]["get"]["summary"] == "Double a number."
+assert document["components"]["schemas"]["Double"]["properties"] == {"value": {"type": "integer"}}
+"""
+
 
 def try_out(folder: Path, patches: list[Patch], program: str, *arguments: str) -> None:
     """Run a program on a copy of the package in which something new is written."""
@@ -149,6 +210,10 @@ def try_out(folder: Path, patches: list[Patch], program: str, *arguments: str) -
     shutil.copytree(ROOT / "tools", folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     for name, before, text in patches:
         file = folder / "engine" / "taskfold" / name
+        if not before:
+            assert not file.exists(), f"{name} is there already"
+            file.write_text(text, "utf-8")
+            continue
         source = file.read_text("utf-8")
         assert source.count(before) == 1, f"{name}: {before!r} stands there {source.count(before)} times"
         file.write_text(source.replace(before, text + before), "utf-8")
@@ -156,7 +221,7 @@ def try_out(folder: Path, patches: list[Patch], program: str, *arguments: str) -
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=folder / "work",
-        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(folder / "engine"), str(folder)))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join((str(folder / "engine"), str(folder), str(ROOT / "tests")))},
         capture_output=True,
         text=True,
         check=False,
@@ -185,3 +250,13 @@ def test_a_new_input_is_one_class_and_one_rule(tmp_path: Path) -> None:
 def test_a_new_dialect_is_one_entry_and_one_table(tmp_path: Path) -> None:
     try_out(tmp_path, DIALECT, OF_DIALECT)
     assert files_of(DIALECT) == {"model/dialect.py", "fold/lifecycle.py"}
+
+
+def test_a_new_store_is_one_module_and_its_name_in_the_registry(tmp_path: Path) -> None:
+    try_out(tmp_path, STORE, OF_STORE)
+    assert files_of(STORE) == {"log/toy.py", "log/registry.py"}
+
+
+def test_a_new_endpoint_is_one_handler_and_its_row(tmp_path: Path) -> None:
+    try_out(tmp_path, ENDPOINT, OF_ENDPOINT)
+    assert files_of(ENDPOINT) == {"http/own/double.py", "http/routes.py"}

@@ -232,8 +232,8 @@ def test_into_a_store_that_there_is_not(tmp_path: Path) -> None:
     sentence = refused(run("import", STREAM, "--into", tmp_path / "x.csv"), tmp_path / "x.csv")
 
     assert sentence.endswith(
-        "a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines), "
-        "or is the URL of a PostgreSQL database (postgresql://…)"
+        "a log ends in .db, .sqlite, .sqlite3 (SQLite), or ends in .jsonl, .ndjson (JSON lines), "
+        "or begins with postgresql://, postgres:// (PostgreSQL)"
     )
     assert not (tmp_path / "x.csv").exists()
 

@@ -82,7 +82,7 @@ def test_the_collector_passes_over_what_is_there_while_it_serves(tmp_path, monke
         (["--max-connections", "0"], "--max-connections"),
         (["--max-blocked", "0"], "--max-blocked"),
         (["--max-streams", "many"], "--max-streams"),
-        (["log.txt"], "a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl"),
+        (["log.txt"], "a log ends in .db, .sqlite, .sqlite3 (SQLite), or ends in .jsonl"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_sentence(arguments, sentence):

@@ -205,16 +205,14 @@ def open_log(
     text = str(name)
     kind = kind_named(text)
     if kind is None:
-        raise LogError(
-            f"{text}: a log ends in .db, .sqlite, .sqlite3 (SQLite), or .jsonl or .ndjson (JSON lines), or is the URL "
-            f"of a PostgreSQL database (postgresql://…){''.join(map(_named_by, _others()))}"
-        )
+        raise LogError(f"{text}: a log {', or '.join(map(_names_of, kinds()))}")
     return kind.open(text, dialect, region, reader=reader)
 
 
-def _named_by(kind: StoreKind) -> str:
+def _names_of(kind: StoreKind) -> str:
     """Describe the names of a kind's logs, for a list."""
-    return f", or {' or '.join((*kind.endings, *kind.schemes))} ({kind.title})"
+    names = f"begins with {', '.join(kind.schemes)}" if kind.schemes else f"ends in {', '.join(kind.endings)}"
+    return f"{names} ({kind.title})"
 
 
 def open_reader(name: str | Path, *, reader: TakesRecords | None = None) -> EventLog:
