@@ -23,7 +23,7 @@ from benchmarks.harness import ROOT
 from benchmarks.histories import DIALECT
 from taskfold import events as ev
 from taskfold.model.dialect import dialect_of
-from taskfold.model.duration import time_text
+from taskfold.model.go.timestamps import time_text
 from taskfold.nomad.events import event_to_object
 
 RECORDINGS: Final = ROOT / "tests" / "data" / "recordings" / DIALECT

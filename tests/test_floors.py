@@ -282,7 +282,7 @@ ALLOWED = [
     ("taskfold.model.clock", "import time"),
     ("taskfold.log.postgres.log", "import psycopg"),
     ("taskfold.live.engine", "def f():\n    from taskfold.log.postgres.log import PostgresLog"),
-    ("taskfold.model.duration", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
+    ("taskfold.model.go.timestamps", "from datetime import datetime\ndatetime.fromisoformat('2026-01-01')"),
     ("taskfold.fold.task", "clock.now()"),
     ("taskfold.live.engine", "from taskfold.nomad import importer\nimport msgspec, transitions, sortedcontainers"),
     ("taskfold.cli.main", "import click, rich.table, taskfold\ndef serve():\n    from taskfold.http import server"),

@@ -16,7 +16,7 @@ from taskfold.http.nomad.identifiers import LOOKUP_FAILED, InvalidIdentifier, ca
 from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import go_bool, is_pretty, parse_query, parse_signed_error, parse_unsigned
 from taskfold.http.serve.compression import accepts_gzip, gzip_body
-from taskfold.model.duration import parse_duration_ns
+from taskfold.model.go.durations import parse_duration_ns
 
 ID = "203266e5-e0d6-9486-56e5-397ed2b184af"
 ALLOCATION = "/v1/allocation/"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.command_line import refused, run
 from taskfold import Engine, ManualClock, parse_at
 from taskfold.events import Received
-from taskfold.model.duration import duration_text, parse_time_ns, time_text
+from taskfold.model.go.durations import duration_text
+from taskfold.model.go.timestamps import parse_time_ns, time_text
 from taskfold.model.instants import parse_instant_ns
 
 NOW = "2026-11-24T12:34:56.5Z"

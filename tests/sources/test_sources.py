@@ -22,7 +22,7 @@ from taskfold.errors import AppendRefused, DecodeError, SourceError
 from taskfold.events import Driver
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DIALECTS
-from taskfold.model.duration import ZERO_TIME_NS, parse_time_ns
+from taskfold.model.go.timestamps import ZERO_TIME_NS, parse_time_ns
 from taskfold.model.record import Placed, Record, Updated, Write
 from taskfold.nomad.events import event_from_object
 from taskfold.nomad.fields import fields_to_json, zero_fields

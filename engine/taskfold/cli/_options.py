@@ -10,7 +10,7 @@ import click
 from taskfold.cli._completion import Completed, complete_allocation, complete_task
 from taskfold.model.clock import SystemClock
 from taskfold.model.dialect import DIALECTS
-from taskfold.model.duration import parse_duration_ns
+from taskfold.model.go.durations import parse_duration_ns
 from taskfold.model.instants import parse_instant_ns
 from taskfold.sources.replay import At, parse_at
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from taskfold.cli._words import count_text, visible
-from taskfold.model.duration import time_text
 from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.go.timestamps import time_text
 from taskfold.model.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.nomad.fields import fields_from_json
 from taskfold.nomad.messages import display_message

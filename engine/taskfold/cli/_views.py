@@ -15,8 +15,8 @@ from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Screen, Table, Tab
 from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
 from taskfold.fold.task import TaskState
 from taskfold.live.engine import Engine
-from taskfold.model.duration import is_known_time
 from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.go.timestamps import is_known_time
 from taskfold.model.record import Gap, InternalEvent, Record, Updated
 from taskfold.nomad.messages import display_message
 from taskfold.nomad.snapshot import Snapshot

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from taskfold.model.duration import is_known_time
+from taskfold.model.go.timestamps import is_known_time
 
 __all__ = [
     "age_text",

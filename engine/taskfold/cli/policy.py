@@ -16,7 +16,7 @@ from taskfold.cli._screen import Column, Screen, Table
 from taskfold.cli._words import count_text, visible
 from taskfold.decision.restart import REQUESTED, Advice, SimulatedFailure, advice_on, default_policy, simulate
 from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
-from taskfold.model.duration import NS_PER_SECOND, duration_text
+from taskfold.model.go.durations import NS_PER_SECOND, duration_text
 from taskfold.model.policy import MODES, RestartPolicy
 from taskfold.nomad.groups import job_policy, own_policy
 from taskfold.nomad.views.job import TaskView

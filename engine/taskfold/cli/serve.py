@@ -23,8 +23,8 @@ from taskfold.log.memory import MemoryLog
 from taskfold.log.names import shown_name
 from taskfold.log.registry import is_log, is_new_log, open_log, open_reader
 from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
-from taskfold.model.duration import NS_PER_SECOND
 from taskfold.model.errors import LogError, ServeError, SourceError, Unreadable
+from taskfold.model.go.durations import NS_PER_SECOND
 from taskfold.sources.follow import STANDARD_INPUT, Follower
 from taskfold.sources.replay import Replay
 

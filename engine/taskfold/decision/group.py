@@ -18,8 +18,8 @@ from msgspec import Struct
 from taskfold.decision.restart import Hook, default_policy, restarts_after_success
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING
 from taskfold.model.dialect import Dialect, dialect_of
-from taskfold.model.duration import NS_PER_SECOND
 from taskfold.model.errors import PolicyRefused, UnknownTask
+from taskfold.model.go.durations import NS_PER_SECOND
 from taskfold.model.policy import RestartPolicy
 
 __all__ = [

@@ -22,7 +22,7 @@ from taskfold.decision.restart import TaskEnd
 from taskfold.model import events as ev
 from taskfold.model import inputs
 from taskfold.model.events import TaskEvent
-from taskfold.model.signals import signal_text
+from taskfold.model.go.signals import signal_text
 
 __all__ = ["Nomad05"]
 

@@ -24,9 +24,9 @@ from taskfold.decision.group import FIRST, STEPS, next_step
 from taskfold.decision.restart import TaskEnd
 from taskfold.model import events as ev
 from taskfold.model import inputs
-from taskfold.model.duration import duration_text
 from taskfold.model.events import Extras, TaskEvent
-from taskfold.model.signals import signal_text
+from taskfold.model.go.durations import duration_text
+from taskfold.model.go.signals import signal_text
 
 __all__ = ["Nomad09"]
 

@@ -38,7 +38,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 from msgspec import Struct
 
 from taskfold.model.dialect import Dialect, dialect_of
-from taskfold.model.duration import duration_text
+from taskfold.model.go.durations import duration_text
 from taskfold.model.policy import (
     DELAYED,
     EXCEEDED,

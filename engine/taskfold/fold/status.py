@@ -14,8 +14,8 @@ from msgspec import Struct
 from taskfold.fold.lifecycle import DEAD
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import Dialect
-from taskfold.model.duration import parse_time_ns, time_text
 from taskfold.model.events import Terminated, wire_name
+from taskfold.model.go.timestamps import parse_time_ns, time_text
 
 __all__ = [
     "DISCONNECTED",

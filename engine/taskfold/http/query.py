@@ -6,7 +6,7 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 
 __all__ = ["Query", "go_bool", "is_pretty", "parse_query", "parse_signed_error", "parse_unsigned"]
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from taskfold.fold.status import CLIENT_TERMINAL
 from taskfold.live.store import Store
-from taskfold.model.duration import duration_text
+from taskfold.model.go.durations import duration_text
 
 __all__ = ["Candidate", "Retention", "candidates"]
 

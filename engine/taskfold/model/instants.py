@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from taskfold.model.duration import NS_PER_SECOND, parse_duration_ns, parse_time_ns
+from taskfold.model.go.durations import NS_PER_SECOND, parse_duration_ns
+from taskfold.model.go.timestamps import parse_time_ns
 
 __all__ = ["INSTANTS", "is_pasted_ns", "parse_instant_ns"]
 
@@ -35,7 +36,7 @@ def parse_instant_ns(text: str, now_ns: int) -> int:
 
     Raises ValueError, with examples, for a text that names no instant.
 
-    >>> from taskfold.model.duration import parse_time_ns, time_text
+    >>> from taskfold.model.go.timestamps import parse_time_ns, time_text
     >>> now_ns = parse_time_ns("2026-11-24T12:00:00Z")
     >>> for text in ("2026-11-23 08:29", "2026-11-23", "yesterday", "24h", "1d12h ago", "1795422850000000000"):
     ...     print(time_text(parse_instant_ns(text, now_ns)))

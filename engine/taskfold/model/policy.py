@@ -10,9 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from taskfold.model.duration import NS_PER_SECOND, duration_text
 from taskfold.model.events import wire_name
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.durations import NS_PER_SECOND, duration_text
+from taskfold.model.go.quoting import go_quoted
 
 __all__ = [
     "DELAYED",

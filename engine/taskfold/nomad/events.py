@@ -23,7 +23,6 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from taskfold.model.dialect import Dialect
-from taskfold.model.duration import duration_text
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import (
     BY_WIRE_TYPE,
@@ -35,6 +34,7 @@ from taskfold.model.events import (
     UnknownEvent,
     wire_type,
 )
+from taskfold.model.go.durations import duration_text
 from taskfold.nomad.messages import derived_details, derived_message, details, display_message
 
 __all__ = [

@@ -12,10 +12,10 @@ from typing import Any, Final
 from msgspec import UNSET
 
 from taskfold.model import events as ev
-from taskfold.model.duration import duration_text
 from taskfold.model.events import TaskEvent
+from taskfold.model.go.durations import duration_text
+from taskfold.model.go.quoting import go_quoted
 from taskfold.model.policy import WITHIN_POLICY
-from taskfold.model.quoting import go_quoted
 
 __all__ = ["derived_details", "derived_message", "details", "display_message"]
 

@@ -12,9 +12,9 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from taskfold.fold.lifecycle import STATES
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import Dialect
-from taskfold.model.duration import is_canonical_time, parse_time_ns, time_text
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import TaskEvent
+from taskfold.model.go.timestamps import is_canonical_time, parse_time_ns, time_text
 from taskfold.model.record import State
 from taskfold.nomad.events import event_from_json, event_from_object, event_losses, events_to_text, wrong_type
 from taskfold.nomad.fields import object_to_json

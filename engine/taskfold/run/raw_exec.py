@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.views.job import TaskView
 from taskfold.run.environment import Environment, Placement, environment_of
 from taskfold.run.task_directory import TaskDirectory

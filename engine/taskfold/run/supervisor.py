@@ -19,10 +19,10 @@ from taskfold.fold.lifecycle import DEAD, RUNNING
 from taskfold.live.engine import Engine
 from taskfold.log.ownership import Owned
 from taskfold.model import inputs
-from taskfold.model.duration import NS_PER_SECOND
 from taskfold.model.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step
 from taskfold.model.events import wire_type
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.durations import NS_PER_SECOND
+from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.groups import named_group
 from taskfold.nomad.jobs.canonical import canonical_job
 from taskfold.nomad.snapshot import Snapshot

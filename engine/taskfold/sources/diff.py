@@ -11,8 +11,8 @@ from msgspec import Struct
 from taskfold.fold.allocation import AllocationState, Fold
 from taskfold.fold.task import TaskState
 from taskfold.log.registry import LogLike
-from taskfold.model.duration import time_text
 from taskfold.model.events import wire_name
+from taskfold.model.go.timestamps import time_text
 from taskfold.nomad.fields import shown_fields
 from taskfold.sources.replay import At, Replay
 

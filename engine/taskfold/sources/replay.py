@@ -23,8 +23,8 @@ from taskfold.log.registry import LogLike, server_kind, stored_log
 from taskfold.log.store_kind import LogSource
 from taskfold.model.clock import SystemClock
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.model.duration import time_text
 from taskfold.model.errors import DecodeError, DialectError, Gone, SourceError
+from taskfold.model.go.timestamps import time_text
 from taskfold.model.instants import INSTANTS, is_pasted_ns, parse_instant_ns
 from taskfold.model.record import Compacted, LogHeader, Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE

@@ -73,10 +73,10 @@ from taskfold.live.engine import Engine
 from taskfold.log.memory import MemoryLog
 from taskfold.model.clock import ManualClock
 from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT
-from taskfold.model.duration import duration_text, parse_duration_ns
 from taskfold.model.effects import AnyEffect, KillTask, SignalTask, StartTask, Step
 from taskfold.model.errors import TaskfoldError
 from taskfold.model.events import Killed, TaskEvent, wire_type
+from taskfold.model.go.durations import duration_text, parse_duration_ns
 from taskfold.model.inputs import INPUTS, Input
 from taskfold.nomad.messages import CONSTANT_MESSAGES, display_message
 

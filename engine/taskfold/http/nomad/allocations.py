@@ -26,7 +26,7 @@ from taskfold.http.serve.compression import gzip_body
 from taskfold.live.directory import Filter
 from taskfold.live.store import Listing
 from taskfold.live.waiters import Question
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.snapshot import Snapshot
 
 __all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job", "job_allocations"]

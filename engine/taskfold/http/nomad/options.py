@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from taskfold.http.answers import Answer, error
 from taskfold.http.query import Query, parse_unsigned
-from taskfold.model.duration import parse_duration_ns
+from taskfold.model.go.durations import parse_duration_ns
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
 __all__ = ["MAX_WAIT_NS", "Options", "parse_options", "wait_limit_ns"]

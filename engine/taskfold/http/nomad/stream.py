@@ -42,7 +42,7 @@ from taskfold.live.reader import Reader
 from taskfold.live.waiters import wait_async
 from taskfold.model.clock import CallsLater, Clock
 from taskfold.model.errors import Gone, LogError
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 from taskfold.model.record import Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from taskfold.http.answers import Answer, Header, Scope, error
 from taskfold.http.request import Request
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 
 __all__ = ["foreign_site", "is_loopback", "is_of_browser", "refused_host", "refused_type", "refused_write"]
 

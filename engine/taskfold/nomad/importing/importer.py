@@ -43,9 +43,9 @@ from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.fold.status import is_terminal
 from taskfold.fold.task import Task
 from taskfold.model.dialect import Dialect
-from taskfold.model.duration import is_known_time
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import Restarting, TaskEvent
+from taskfold.model.go.timestamps import is_known_time
 from taskfold.model.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.nomad.fields import (
     DEFAULT_NAMESPACE,

@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from taskfold.decision.restart import default_policy
 from taskfold.model.dialect import Dialect
-from taskfold.model.quoting import go_quoted
+from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.jobs.defaults import (
     MIGRATE_DEFAULTS,
     UPDATE_DEFAULTS,
