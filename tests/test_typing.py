@@ -19,6 +19,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from taskfold.effects import Effect
+from taskfold.events import EVENT_CLASSES
+from taskfold.inputs import INPUTS
+from taskfold.model.record import INTERNAL_EVENTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -161,3 +166,41 @@ def test_a_wrong_or_missing_comment_and_a_type_error_are_found(
     assert ":12:" in error
     assert wrong == "line 10: expected 'int', revealed 'str'"
     assert missing == "line 11: revealed 'str', and no comment says what to expect"
+
+
+UNIONS = {
+    "events.AnyTaskEvent": [f"events.{cls.__name__}" for cls in EVENT_CLASSES],
+    "inputs.AnyInput": [f"inputs.{cls.__name__}" for cls in INPUTS],
+    "effects.AnyEffect": [f"effects.{cls.__name__}" for cls in Effect.__subclasses__()],
+    "record.Event": [
+        *(f"events.{cls.__name__}" for cls in EVENT_CLASSES),
+        *(f"record.{cls.__name__}" for cls in INTERNAL_EVENTS),
+    ],
+}
+"""The closed unions, and the classes that are in them at run time."""
+
+
+def matches(union: str, classes: list[str]) -> str:
+    """Return the source of a function that matches a value with classes, and says that there is no other."""
+    return f"""
+def {union.replace(".", "_")}_{len(classes)}(value: {union}) -> None:
+    match value:
+        case {" | ".join(f"{cls}()" for cls in classes)}:
+            return
+    assert_never(value)
+"""
+
+
+@pytest.mark.parametrize("answers", CHECKERS)
+def test_a_match_of_every_class_of_a_union_is_exhaustive_and_one_that_lacks_a_class_is_not(
+    answers: Callable[[Path], tuple[dict[int, str], list[str]]], tmp_path: Path
+) -> None:
+    imports = ["typing import assert_never", "taskfold import effects, events, inputs", "taskfold.model import record"]
+    source = "".join(f"from {each}\n" for each in imports)
+    for union, classes in UNIONS.items():
+        source += matches(union, classes) + matches(union, classes[:-1])
+    path = tmp_path / "synthetic.py"
+    path.write_text(source, "utf-8")
+    _, errors = answers(path)
+    never = [number for number, line in enumerate(source.splitlines(), 1) if "assert_never(value)" in line]
+    assert [int(re.search(r":(\d+):", error)[1]) for error in errors] == never[1::2], errors

@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 
 from support import recordings
 from taskfold import events as ev
-from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, Extras, TaskEvent, TaskEventUnion, UnknownEvent, wire_type
+from taskfold.events import BY_WIRE_TYPE, EVENT_TYPES, AnyTaskEvent, Extras, TaskEvent, UnknownEvent, wire_type
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import (
     INTERNAL_EVENTS,
+    AnyInternalEvent,
     Collected,
     Coordinated,
     Decided,
     Event,
     Finished,
     Gap,
-    InternalEventUnion,
     Observed,
     Placed,
     Record,
@@ -137,8 +137,8 @@ def test_the_names_of_the_module_are_those_of_the_registry() -> None:
 
 
 def test_the_unions_are_closed_over_the_registry() -> None:
-    assert list(typing.get_args(TaskEventUnion)) == CLASSES
-    assert typing.get_args(InternalEventUnion) == INTERNAL_EVENTS
+    assert list(typing.get_args(AnyTaskEvent)) == CLASSES
+    assert typing.get_args(AnyInternalEvent) == INTERNAL_EVENTS
     assert set(typing.get_args(Event)) == {*CLASSES, *INTERNAL_EVENTS}
 
 

@@ -10,7 +10,7 @@ state = engine.task("a", "web")
 reveal_type(state)  # reveal: taskfold.fold.task.TaskState
 reveal_type(state.state)  # reveal: str
 reveal_type(state.started_at_ns)  # reveal: int | None
-reveal_type(state.events)  # reveal: tuple[taskfold.events.TaskEvent, ...]
+reveal_type(state.events[0].time_ns)  # reveal: int
 reveal_type(state.counts)  # reveal: dict[str, int]
 snapshot = engine.snapshot("a")
 reveal_type(snapshot)  # reveal: taskfold.nomad.snapshot.Snapshot
@@ -36,7 +36,7 @@ reveal_type(engine.backup("copy.db"))  # reveal: int
 step = engine.report("a", "web", tf.inputs.Exited(exit_code=1), id="x", time_ns=5, expected_version=1)
 reveal_type(step)  # reveal: taskfold.effects.Step
 reveal_type(step.outcome)  # reveal: Literal['decided', 'late', 'repeated', 'impossible']
-reveal_type(step.events)  # reveal: tuple[tuple[str, taskfold.events.TaskEvent], ...]
+reveal_type([task for task, _ in step.events])  # reveal: list[str]
 reveal_type(step.timers)  # reveal: tuple[taskfold.effects.Timer, ...]
 for effect in step.effects:
     if isinstance(effect, tf.effects.StartTask):

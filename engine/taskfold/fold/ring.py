@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from taskfold.model.dialect import EVENTS_PER_TASK
-from taskfold.model.events import TaskEvent
+from taskfold.model.events import AnyTaskEvent, TaskEvent
 
 __all__ = ["STAYING", "EventRing"]
 
@@ -30,7 +30,7 @@ class EventRing(Struct, gc=False):
     ([2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 12, 2)
     """
 
-    slots: tuple[TaskEvent, ...] = ()
+    slots: tuple[AnyTaskEvent, ...] = ()
     """The events that are shown, oldest first."""
     total: int = 0
     """How many events were ever appended."""
@@ -40,17 +40,17 @@ class EventRing(Struct, gc=False):
         """How many events are no longer shown."""
         return self.total - len(self.slots)
 
-    def append(self, event: TaskEvent) -> None:
+    def append(self, event: AnyTaskEvent) -> None:
         """Add the newest event; beyond 10 the oldest is dropped. O(1)."""
         self.total += 1
         self.slots = (*self.slots[STAYING], event)
 
-    def events(self) -> tuple[TaskEvent, ...]:
+    def events(self) -> tuple[AnyTaskEvent, ...]:
         """Return the events that are shown, oldest first. O(1)."""
         return self.slots
 
     @property
-    def newest(self) -> TaskEvent | None:
+    def newest(self) -> AnyTaskEvent | None:
         """The newest event, if there is one."""
         return self.slots[-1] if self.slots else None
 
@@ -59,7 +59,7 @@ class EventRing(Struct, gc=False):
         self.slots = ()
 
     @classmethod
-    def of(cls, events: tuple[TaskEvent, ...], total: int) -> EventRing:
+    def of(cls, events: tuple[AnyTaskEvent, ...], total: int) -> EventRing:
         """Return a ring that shows these events (at most 10) and has seen so many in all."""
         return cls(events, total)
 
@@ -71,7 +71,7 @@ class EventRing(Struct, gc=False):
         """Return how many events are shown."""
         return len(self.slots)
 
-    def __iter__(self) -> Iterator[TaskEvent]:
+    def __iter__(self) -> Iterator[AnyTaskEvent]:
         """Iterate over the events that are shown, oldest first."""
         return iter(self.slots)
 

@@ -29,7 +29,7 @@ from msgspec.structs import force_setattr
 from taskfold.fold.counts import UNITS, counts_by_type
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, STATES, Lifecycle
 from taskfold.fold.ring import STAYING, EventRing
-from taskfold.model.events import Restarting, TaskEvent
+from taskfold.model.events import AnyTaskEvent, Restarting, TaskEvent
 from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.model.texts import MESSAGES, remember_message
 
@@ -65,9 +65,9 @@ class TaskState(Struct, frozen=True, kw_only=True):
     last_restart_ns: int | None = None
     started_at_ns: int | None = None
     finished_at_ns: int | None = None
-    events: tuple[TaskEvent, ...] = ()
+    events: tuple[AnyTaskEvent, ...] = ()
     """The 10 newest events in order of arrival, or the older copy that was observed instead."""
-    newest_events: tuple[TaskEvent, ...] | None = None
+    newest_events: tuple[AnyTaskEvent, ...] | None = None
     """The 10 newest events, where `events` shows an older copy; else None."""
     events_total: int = 0
     """How many events the task ever had."""
@@ -97,7 +97,7 @@ class Rest(Struct, gc=False):
 
     irregular: int = 0
     """How many events the lifecycle table refused."""
-    older_events: tuple[TaskEvent, ...] | None = None
+    older_events: tuple[AnyTaskEvent, ...] | None = None
     """An older copy of the ring that was observed instead of the newest events."""
     hidden: bool = False
     fields: Mapping[str, bytes] = {}

@@ -19,7 +19,7 @@ from taskfold.fold.counts import packed
 from taskfold.fold.task import Task, TaskState
 from taskfold.log.index_map import Positions
 from taskfold.model.dialect import Dialect
-from taskfold.model.events import TaskEventUnion
+from taskfold.model.events import AnyTaskEvent
 from taskfold.model.record import FORMAT, Coordinated, Decided
 
 __all__ = ["Checkpoint", "CheckpointLog", "from_parts", "to_parts"]
@@ -72,8 +72,8 @@ class _Task(Struct, array_like=True):
     last_restart_ns: int | None
     started_at_ns: int | None
     finished_at_ns: int | None
-    events: tuple[TaskEventUnion, ...]
-    newest_events: tuple[TaskEventUnion, ...] | None = field(name="recorded")
+    events: tuple[AnyTaskEvent, ...]
+    newest_events: tuple[AnyTaskEvent, ...] | None = field(name="recorded")
     events_total: int
     irregular: int
     counts: dict[str, int]

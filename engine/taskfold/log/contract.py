@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 from uuid import uuid4
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
 from taskfold.fold.lifecycle import lifecycle_of
@@ -15,7 +15,7 @@ from taskfold.log.entries import Entries, entries_of, event_digest, read_back
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import DialectError, Gone, IdConflict, LogError, UnreadableLog, VersionConflict
 from taskfold.model.events import wire_type
-from taskfold.model.record import FORMAT, Collected, Compacted, Event, LogHeader, Record
+from taskfold.model.record import FORMAT, Collected, Compacted, LogHeader, Record
 
 __all__ = [
     "Append",
@@ -325,7 +325,7 @@ def hole_error(header: LogHeader, name: str, alloc: str | None, place: int, foll
     return UnreadableLog(f"{name}: the log is damaged: {of} {place} is missing, and {following} follows")
 
 
-def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Event) -> bool:
+def is_repeat(id: str, digest: int | None, alloc: str, task: str, event: Struct) -> bool:
     """Tell whether a record repeats the one with its ID, given its digest. Raises IdConflict for another event."""
     if digest is None:
         return False

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from taskfold.model.events import TaskEvent, wire_name
+from taskfold.model.events import AnyTaskEvent, TaskEvent, wire_name
 from taskfold.model.record import Event, Finished
 
 __all__ = [
@@ -69,6 +69,7 @@ class ReleaseResources(Effect, frozen=True, kw_only=True, tag="Collect"):
 
 
 AnyEffect: TypeAlias = StartTask | KillTask | SignalTask | ReleaseResources
+"""Every effect as a closed union: type checkers see whether a match has every type."""
 
 
 class Timer(Struct, frozen=True, kw_only=True, rename=wire_name, gc=False):
@@ -101,11 +102,11 @@ class Step(Struct, frozen=True, kw_only=True):
     """What was not done, and why: a task (or an empty text for the allocation) and a sentence."""
 
     @property
-    def events(self) -> tuple[tuple[str, TaskEvent], ...]:
+    def events(self) -> tuple[tuple[str, AnyTaskEvent], ...]:
         """The task events, each with its task, in the order in which they are appended."""
         return tuple((one.task, one.event) for one in self.writes if isinstance(one.event, TaskEvent))
 
     @property
-    def moves(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
+    def moves(self) -> tuple[tuple[str, AnyTaskEvent | Finished], ...]:
         """The events that the lifecycle table knows, each with its task: the task events, and the ends without one."""
         return tuple((one.task, one.event) for one in self.writes if isinstance(one.event, (TaskEvent, Finished)))

@@ -13,7 +13,7 @@ Source of types, annotations and versions: nomad/structs/structs.go, v0.5.6 to 2
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union, cast
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -70,7 +70,7 @@ class TaskEvent(
 class EventType(Struct, frozen=True):
     """A row of the registry."""
 
-    cls: type[TaskEvent]
+    cls: type[AnyTaskEvent]
     since: str
     """The first stable Nomad that has the type."""
     documented: bool = False
@@ -103,7 +103,7 @@ def event_type(*, since: str, documented: bool = False, aliases: tuple[str, ...]
     """Return the decorator that makes a class a row of the registry: nothing else has to name it."""
 
     def register(cls: type[E]) -> type[E]:
-        _ROWS.append(EventType(cls, since, documented, aliases))
+        _ROWS.append(EventType(cast("type[AnyTaskEvent]", cls), since, documented, aliases))
         return cls
 
     return register
@@ -344,19 +344,21 @@ class UnknownEvent(TaskEvent, frozen=True, kw_only=True, tag="Unknown"):
 EVENT_TYPES: Final[tuple[EventType, ...]] = tuple(sorted(_ROWS, key=lambda row: not row.documented))
 """Every task event type of every Nomad, the documented ones first."""
 
-EVENT_CLASSES: Final[tuple[type[TaskEvent], ...]] = (*(row.cls for row in EVENT_TYPES), UnknownEvent)
+EVENT_CLASSES: Final[tuple[type[AnyTaskEvent], ...]] = (*(row.cls for row in EVENT_TYPES), UnknownEvent)
 """The classes of all events: those of the registry, and the one for what it has not."""
 
-BY_WIRE_TYPE: Final[dict[str, type[TaskEvent]]] = {
+BY_WIRE_TYPE: Final[dict[str, type[AnyTaskEvent]]] = {
     spelling: row.cls for row in EVENT_TYPES for spelling in (row.wire, *row.aliases)
 }
 """Every spelling that is read, and the struct it becomes."""
 
 if TYPE_CHECKING:
-    TaskEventUnion: TypeAlias = TaskEvent
+    from taskfold.model import _unions
+
+    AnyTaskEvent: TypeAlias = _unions.AnyTaskEvent
 else:
-    TaskEventUnion = Union[EVENT_CLASSES]  # noqa: UP007 - of a tuple
-"""Every task event as a closed union: decoders are made of it."""
+    AnyTaskEvent = Union[EVENT_CLASSES]  # noqa: UP007 - of a tuple
+"""Every task event as a closed union: decoders are made of it, and type checkers see whether a match has every type."""
 
 
 def wire_type(event: Struct) -> str:
@@ -375,7 +377,7 @@ _OTHERS: Final = (
     "EventType",
     "Extras",
     "TaskEvent",
-    "TaskEventUnion",
+    "AnyTaskEvent",
     "event_type",
     "wire_name",
     "wire_type",

@@ -250,10 +250,12 @@ OF_EITHER: Final = frozenset(kind for kind in INPUTS if kind.fits == "either")
 NEW_CLIENT_ONLY: Final = frozenset(kind for kind in INPUTS if kind.needs_new_client)
 
 if TYPE_CHECKING:
-    AnyInput: TypeAlias = Input
+    from taskfold.model import _unions
+
+    AnyInput: TypeAlias = _unions.AnyInput
 else:
     AnyInput = Union[INPUTS]  # noqa: UP007 - of a tuple
-"""Every input as a closed union: decoders are made of it."""
+"""Every input as a closed union: decoders are made of it, and type checkers see whether a match has every type."""
 
 
 class PostedInput(Addressed, frozen=True, kw_only=True):

@@ -6,11 +6,11 @@ when it was applied. Records are append-only; `taskfold.fold.allocation.Fold` tu
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from taskfold.model.events import TaskEventUnion, wire_name
+from taskfold.model.events import AnyTaskEvent, TaskEvent, wire_name
 
 __all__ = [
     "FORMAT",
@@ -96,7 +96,7 @@ class Observed(InternalEvent, frozen=True, kw_only=True, tag="Observed"):
     last_restart_ns: int | UnsetType | None = UNSET
     started_at_ns: int | UnsetType | None = UNSET
     finished_at_ns: int | UnsetType | None = UNSET
-    older_events: tuple[TaskEventUnion, ...] | UnsetType | None = field(name="Shown", default=UNSET)
+    older_events: tuple[AnyTaskEvent, ...] | UnsetType | None = field(name="Shown", default=UNSET)
     """The events that were shown instead of the newest ones (an older copy); None shows the newest again."""
     hidden: bool | UnsetType = UNSET
     """The task was missing from the task states; False when it is there again."""
@@ -169,19 +169,10 @@ class Coordinated(InternalEvent, frozen=True, kw_only=True, tag="Coordinated"):
     """That kill, too, waits for the leader's end."""
 
 
-InternalEventUnion: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected | Decided | Coordinated
-INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = (
-    Placed,
-    Updated,
-    Finished,
-    Observed,
-    Gap,
-    Collected,
-    Decided,
-    Coordinated,
-)
+AnyInternalEvent: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected | Decided | Coordinated
+INTERNAL_EVENTS: Final[tuple[type[InternalEvent], ...]] = get_args(AnyInternalEvent)
 
-Event: TypeAlias = TaskEventUnion | InternalEventUnion
+Event: TypeAlias = AnyTaskEvent | AnyInternalEvent
 
 
 class Record(
@@ -205,7 +196,10 @@ class Record(
     event: Event
 
 
-WritableEvent: TypeAlias = TaskEventUnion | Placed | Updated | Finished
+if TYPE_CHECKING:  # whoever has an event may write it, and need not know of which type it is
+    WritableEvent: TypeAlias = TaskEvent | Placed | Updated | Finished
+else:
+    WritableEvent = AnyTaskEvent | Placed | Updated | Finished
 """What an embedder, or a scheduler through HTTP, may write. The other internal events are the importer's."""
 
 

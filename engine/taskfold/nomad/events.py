@@ -26,6 +26,7 @@ from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import (
     BY_WIRE_TYPE,
+    AnyTaskEvent,
     Extras,
     Restarting,
     SiblingTaskFailed,
@@ -134,7 +135,7 @@ def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
 class _Shape(NamedTuple):
     """Where the values of a type stand on the wire that decide its texts: all but the time."""
 
-    cls: type[TaskEvent]
+    cls: type[AnyTaskEvent]
     attributes: tuple[str, ...]
     values: Callable[[Any], tuple[Any, ...]]
 
@@ -150,7 +151,7 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     return lambda value: (get(value),)
 
 
-def _wire_shape(cls: type[TaskEvent]) -> _Shape:
+def _wire_shape(cls: type[AnyTaskEvent]) -> _Shape:
     """Return where the values of a type stand on the wire."""
     failing = {"FailsTask": "fails_task"} if "fails_task" in cls.__struct_fields__ else {}
     names = failing | _annotations(cls)
@@ -182,7 +183,7 @@ def _derived(cls: type[TaskEvent], attributes: tuple[str, ...], values: tuple[An
 
 
 @lru_cache(maxsize=8192)
-def event_from_json(text: bytes) -> TaskEvent:
+def event_from_json(text: bytes) -> AnyTaskEvent:
     """Return the typed event of its JSON text, strictly; the last few thousand texts are remembered.
 
     Nomad sends an event again with each of the next nine, so most texts of a stream were seen just before. Most of the
@@ -203,12 +204,12 @@ _TIME_DIGITS: Final = len("1795422850519993802")
 
 
 @lru_cache(maxsize=1024)
-def _event_at_zero(before: bytes, after: bytes) -> TaskEvent:
+def _event_at_zero(before: bytes, after: bytes) -> AnyTaskEvent:
     """Return the event of a JSON text with a hole for its time, strictly: as it would be at 0."""
     return _event_from_json(b"%b%b0%b" % (before, _TIME_KEY, after))
 
 
-def _event_from_json(text: bytes) -> TaskEvent:
+def _event_from_json(text: bytes) -> AnyTaskEvent:
     """Return the typed event of its JSON text, strictly."""
     decode, shapes = _strict()
     wire = decode(text)
@@ -226,11 +227,11 @@ def _event_from_json(text: bytes) -> TaskEvent:
 
 
 def _keep(
-    event: TaskEvent,
+    event: AnyTaskEvent,
     said_details: dict[str, str] | UnsetType | None,
     said_message: str | UnsetType,
     fields: dict[str, Any],
-) -> TaskEvent:
+) -> AnyTaskEvent:
     """Return the event with whatever the wire said that does not follow from its annotations."""
     if type(event) is Terminated and said_details:
         if said_details.get("oom_killed") == "true":
@@ -249,7 +250,7 @@ def _keep(
 # --- reading, tolerantly ---
 
 
-def event_from_object(value: Any, path: str = "$") -> TaskEvent:
+def event_from_object(value: Any, path: str = "$") -> AnyTaskEvent:
     """Return the typed event of any JSON object, keeping whatever its type does not tell.
 
     Nulls and missing fields are zero, floats with an integral value are integers (the documented API writes ``1e+10``).

@@ -23,7 +23,7 @@ from taskfold.fold.task import TaskState
 from taskfold.model.cache import Cache
 from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect, dialect_of
 from taskfold.model.errors import DecodeError
-from taskfold.model.events import TaskEvent, wire_name
+from taskfold.model.events import AnyTaskEvent, wire_name
 from taskfold.nomad.events import event_writers
 from taskfold.nomad.fields import (
     ALLOCATION_FIELDS,
@@ -363,7 +363,7 @@ class _Frame(Struct, frozen=True):
 class _Ring(NamedTuple):
     """Events of a task, and the text of each."""
 
-    events: tuple[TaskEvent, ...]
+    events: tuple[AnyTaskEvent, ...]
     texts: list[str]
 
 
@@ -464,7 +464,7 @@ class AllocationTexts:
             self._read_once.add(alloc)
         return True
 
-    def _ring(self, events: tuple[TaskEvent, ...], before: _Ring | None) -> _Ring:
+    def _ring(self, events: tuple[AnyTaskEvent, ...], before: _Ring | None) -> _Ring:
         """Return events with their texts, of which those are taken that are there already."""
         texts = [] if before is None else _texts_of(before, events)
         if len(texts) < len(events):
@@ -473,7 +473,7 @@ class AllocationTexts:
         return _Ring(events, texts)
 
 
-def _texts_of(ring: _Ring, events: tuple[TaskEvent, ...]) -> list[str]:
+def _texts_of(ring: _Ring, events: tuple[AnyTaskEvent, ...]) -> list[str]:
     """Return the texts that a ring has of the first events of a later one: as many as are the very same objects."""
     first = events[0] if events else None
     for place, event in enumerate(ring.events):

@@ -13,7 +13,7 @@ from taskfold.fold.lifecycle import STATES
 from taskfold.fold.task import TaskState
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
-from taskfold.model.events import TaskEvent
+from taskfold.model.events import AnyTaskEvent
 from taskfold.model.go.timestamps import is_canonical_time, parse_time_ns, time_text
 from taskfold.model.record import State
 from taskfold.nomad.events import event_from_json, event_from_object, event_losses, events_to_text, wrong_type
@@ -39,7 +39,7 @@ class WireTask(Struct, frozen=True, kw_only=True):
     last_restart_ns: int | UnsetType | None = UNSET
     started_at_ns: int | UnsetType | None = UNSET
     finished_at_ns: int | UnsetType | None = UNSET
-    events: tuple[TaskEvent, ...] = ()
+    events: tuple[AnyTaskEvent, ...] = ()
     fields: Mapping[str, bytes] = {}
     """TaskHandle and whatever nobody knows, where they are not null: JSON text by name. So are instants that are not
     in UTC, as they were written."""

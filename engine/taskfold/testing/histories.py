@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 from taskfold.fold.allocation import AllocationState, Fold
 from taskfold.fold.lifecycle import PENDING, lifecycle_of
 from taskfold.model.dialect import dialect_of
-from taskfold.model.events import TaskEvent, wire_type
+from taskfold.model.events import AnyTaskEvent, TaskEvent, wire_type
 from taskfold.model.record import Finished, Placed, Record, Updated, Write
 from taskfold.testing._drawing import draw_of, event_of, moves, pick
 
@@ -40,7 +40,7 @@ class AllocationHistory(Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
         return self.records[0].alloc
 
     @property
-    def events(self) -> tuple[tuple[str, TaskEvent | Finished], ...]:
+    def events(self) -> tuple[tuple[str, AnyTaskEvent | Finished], ...]:
         """What happened to tasks, each with its task."""
         return tuple((each.task, each.event) for each in self.records if isinstance(each.event, (TaskEvent, Finished)))
 

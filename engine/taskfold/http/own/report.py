@@ -14,7 +14,7 @@ from taskfold.http.own.lines import Line, LineError, answer_lines, encode, refus
 from taskfold.http.request import Request
 from taskfold.model.effects import AnyEffect, Outcome, Step, Timer
 from taskfold.model.errors import LogError, NotFound, TaskfoldError
-from taskfold.model.events import TaskEventUnion, wire_name
+from taskfold.model.events import AnyTaskEvent, wire_name
 from taskfold.model.inputs import PostedInput
 
 __all__ = ["LineResults", "post_inputs"]
@@ -24,7 +24,7 @@ class Happened(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wir
     """A task event that was recorded."""
 
     task: str
-    event: TaskEventUnion
+    event: AnyTaskEvent
 
 
 class Noted(Struct, frozen=True, kw_only=True, rename=wire_name):

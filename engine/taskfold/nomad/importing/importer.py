@@ -44,7 +44,7 @@ from taskfold.fold.status import is_terminal
 from taskfold.fold.task import Task
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import DecodeError
-from taskfold.model.events import Restarting, TaskEvent
+from taskfold.model.events import AnyTaskEvent, Restarting
 from taskfold.model.go.timestamps import is_known_time
 from taskfold.model.record import Event, Finished, Gap, Observed, Placed, Record, State, Updated
 from taskfold.nomad.fields import (
@@ -631,7 +631,7 @@ class _Step:
             self._events(name, new, wire)
         self._settle(name, wire, older)
 
-    def _events(self, name: str, new: tuple[TaskEvent, ...], wire: WireTask) -> None:
+    def _events(self, name: str, new: tuple[AnyTaskEvent, ...], wire: WireTask) -> None:
         """Write the new events; those that start or end the task get the observed times."""
         allocation = self.fold.allocations[self.observation.alloc]
         task = allocation.tasks.get(name)
@@ -719,7 +719,7 @@ def _differences(task: Task, wire: WireTask, names: tuple[str, ...]) -> dict[str
     return differences
 
 
-def _states(state: str, events: tuple[TaskEvent, ...], lifecycle: Lifecycle) -> list[tuple[str, str]]:
+def _states(state: str, events: tuple[AnyTaskEvent, ...], lifecycle: Lifecycle) -> list[tuple[str, str]]:
     """Return the state before and after each event; a refused event leaves the state."""
     states = []
     for event in events:

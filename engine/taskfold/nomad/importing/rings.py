@@ -16,14 +16,14 @@ import msgspec
 from msgspec import UNSET
 
 from taskfold.model.dialect import EVENTS_PER_TASK
-from taskfold.model.events import Extras, Received, Restarting, TaskEvent
+from taskfold.model.events import AnyTaskEvent, Extras, Received, Restarting
 from taskfold.nomad.events import EVENT_FIELDS
 from taskfold.nomad.messages import derived_details, derived_message
 
 __all__ = ["Growth", "compare", "is_whole", "same_events"]
 
 
-def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> bool:
+def same_events(one: tuple[AnyTaskEvent, ...], other: tuple[AnyTaskEvent, ...]) -> bool:
     """Return whether two rings have the same events. O(events).
 
     >>> from taskfold.events import Started
@@ -33,12 +33,12 @@ def same_events(one: tuple[TaskEvent, ...], other: tuple[TaskEvent, ...]) -> boo
     return one == other or _plain(one) == _plain(other)
 
 
-def _plain(events: tuple[TaskEvent, ...]) -> tuple[TaskEvent, ...]:
+def _plain(events: tuple[AnyTaskEvent, ...]) -> tuple[AnyTaskEvent, ...]:
     """Return the events without insignificant parts."""
     return tuple([event if event.extras is None else _without_empty(event, event.extras) for event in events])
 
 
-def _without_empty(event: TaskEvent, extras: Extras) -> TaskEvent:
+def _without_empty(event: AnyTaskEvent, extras: Extras) -> AnyTaskEvent:
     """Return an event with the significant part of its extras."""
     message, details = extras.display_message or UNSET, _set(extras.details or {})
     plain = Extras(
@@ -58,11 +58,13 @@ class Growth(NamedTuple):
     """The change from one ring to the next."""
 
     kind: Literal["grown", "rolled back", "anew", "gap"]
-    new: tuple[TaskEvent, ...]
+    new: tuple[AnyTaskEvent, ...]
     """The new events; for ``rolled back``, the older ones that are shown again."""
 
 
-def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None, dropped: int = 0) -> Growth:
+def compare(
+    old: tuple[AnyTaskEvent, ...], new: tuple[AnyTaskEvent, ...], restarts: int | None, dropped: int = 0
+) -> Growth:
     """Return the growth from the old ring to the new one. O(events²), with at most ten events.
 
     ``restarts`` is the growth of the task's Restarts, None if the dialect has none; ``dropped`` is the number of events
@@ -87,7 +89,7 @@ def compare(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     return Growth("anew" if is_anew else "gap", new)
 
 
-def _shared(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: int | None) -> int | None:
+def _shared(old: tuple[AnyTaskEvent, ...], new: tuple[AnyTaskEvent, ...], restarts: int | None) -> int | None:
     """Return the greatest possible overlap of the rings, in events; None if no overlap is consistent."""
     is_full = len(new) == EVENTS_PER_TASK
     for shared in range(min(len(old), len(new)), -1, -1):
@@ -98,11 +100,11 @@ def _shared(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], restarts: in
     return None
 
 
-def _restarts(events: tuple[TaskEvent, ...]) -> int:
+def _restarts(events: tuple[AnyTaskEvent, ...]) -> int:
     return sum(type(event) is Restarting for event in events)
 
 
-def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropped: int) -> bool:
+def _is_older_copy(old: tuple[AnyTaskEvent, ...], new: tuple[AnyTaskEvent, ...], dropped: int) -> bool:
     """Return whether the new ring is an earlier one: it ends inside the old one, or before it.
 
     A scheduler of Nomad 0.5.x writes back the copy of the task states that it had read (fixed in 0.6.0).
@@ -118,6 +120,6 @@ def _is_older_copy(old: tuple[TaskEvent, ...], new: tuple[TaskEvent, ...], dropp
     return not new or (bool(old) and dropped >= len(new) and max(e.time_ns for e in new) <= min(e.time_ns for e in old))
 
 
-def is_whole(events: tuple[TaskEvent, ...]) -> bool:
+def is_whole(events: tuple[AnyTaskEvent, ...]) -> bool:
     """Return whether a first ring can hold all events of its task."""
     return not events or (len(events) < EVENTS_PER_TASK and type(events[0]) is Received)
