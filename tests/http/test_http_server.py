@@ -144,7 +144,7 @@ def test_one_that_never_reads_is_left_and_costs_no_memory():
         stuck.sendall(b"GET /v1/allocations HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: is_well(server) and app.context.answers[("allocations", 200)])
         assert app.context.answers[("allocations", 200)] == 1
-        assert len(app.engine.store._views) == 0
+        assert len(app.engine.store._listings) == 0
 
 
 def test_many_idle_connections_hurt_nobody():
