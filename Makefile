@@ -40,7 +40,8 @@ types: $(STAMP)  ## check the types with mypy (strict) and pyright
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
 torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers, explore (an hour; not part of test)
-	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/log/test_sqlite.py tests/log/test_postgres.py tests/cli/test_cli_run.py -k kill
+	TASKFOLD_KILLS=300 $(BIN)/python -m pytest tests/log/test_sqlite.py tests/log/test_postgres.py tests/cli/test_cli_run.py tests/cli/test_cli_follow.py -k kill
+	TASKFOLD_RECORDERS=1000 $(BIN)/python -m pytest tests/recording -k whatever
 	TASKFOLD_STATES=500 $(BIN)/python -m pytest tests/live/test_ended_allocations.py
 	TASKFOLD_INTERRUPTIONS=200 TASKFOLD_ALARMS=400 $(BIN)/python -m pytest tests/live/test_interrupted.py
 	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/log/test_bit_flips.py tests/log/test_beside_a_writer.py

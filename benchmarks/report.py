@@ -31,6 +31,7 @@ SUBJECTS: Final = (
     "waiting",
     "pauses",
     "serving",
+    "recording",
 )
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PAGE, README = Path("docs", "performance.md"), Path("README.md")

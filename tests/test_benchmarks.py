@@ -24,6 +24,7 @@ SUBJECTS = (
     "memory",
     "replay",
     "serving",
+    "recording",
     "sharing",
     "startup",
     "storing",

@@ -1,8 +1,11 @@
 """What the documents show is what the code does today."""
 
+import configparser
 import doctest
+import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -11,7 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from taskfold import Engine, replay
+from taskfold import AgentSettings, Engine, Recorder, replay
+from taskfold.cli.follow import follow
 from taskfold.effects import Effect
 from taskfold.events import Terminated
 from taskfold.fold.lifecycle import lifecycle_of
@@ -268,3 +272,33 @@ def anchors(page: Path) -> set[str]:
     """Return the anchors of the headings of a page, as GitHub and MkDocs make them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+RECORDING = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+
+
+def test_the_metrics_of_the_guide_to_recording_are_those_of_a_recorder():
+    recorder = Recorder(Engine(), AgentSettings())
+
+    assert set(re.findall(r"`taskfold_(source_\w+)`", RECORDING)) == {name for name, _, _ in recorder.numbers()}
+
+
+def test_the_unit_and_the_job_of_the_guide_to_recording_call_the_command_as_it_is():
+    unit = configparser.ConfigParser(strict=False)
+    unit.read_string(re.search(r"```ini\n(.*?)```", RECORDING, re.DOTALL)[1])
+    _, *arguments = shlex.split(unit["Service"]["ExecStart"])
+    job = re.search(r"```hcl\n(.*?)```", RECORDING, re.DOTALL)[1]
+    job_arguments = re.findall(r'"([^"]*)"', re.search(r"args\s*=\s*\[(.*?)\]", job, re.DOTALL)[1])
+
+    for command, *rest in (arguments, job_arguments):
+        assert command == "follow"
+        context = follow.make_context("follow", rest)
+        assert context.params["log"].endswith("cluster.db")
+        assert context.params["bind"]
+
+
+def test_every_variable_of_nomad_that_the_guide_names_is_read():
+    named = set(re.findall(r"`(NOMAD_[A-Z_]+)`", RECORDING))
+    read = set(re.findall(r'"(NOMAD_[A-Z_]+)"', inspect.getsource(AgentSettings)))
+
+    assert named == read

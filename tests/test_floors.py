@@ -15,7 +15,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
 
 # From low to high: the folders of the package. A folder imports from itself and from those before it.
-FLOORS = ("model", "fold", "decision", "nomad", "log", "live", "sources", "run", "http", "testing", "cli")
+FLOORS = ("model", "fold", "decision", "nomad", "log", "live", "sources", "run", "recording", "http", "testing", "cli")
 FACES = ("http", "testing", "cli")
 # These gather what the package offers, from wherever it is; nothing else may import them but a face.
 UNBOUND = ("taskfold", "taskfold.__main__", *(f"taskfold.{name}" for name in ("effects", "errors", "events", "inputs")))
@@ -44,8 +44,9 @@ CLOCK_METHODS = {"now", "today", "utcnow"}
 IMPURE_BUT_ALLOWED = {("taskfold.model.clock", "time"), ("taskfold.model.clock", "threading")}
 
 BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
-FACE_DEPENDENCIES = {
+FLOOR_DEPENDENCIES = {
     "cli": {"click", "rich"},
+    "recording": {"httpx"},
     "http": {"httptools", "httpx", "prometheus_client", "uvicorn", "uvloop"},
     "testing": {"hypothesis", "pytest"},
 }
@@ -153,7 +154,7 @@ def dependency_problem(module: str, imported: Import) -> str | None:
     known = (
         sys.stdlib_module_names
         | BASE_DEPENDENCIES
-        | FACE_DEPENDENCIES.get(part, set())
+        | FLOOR_DEPENDENCIES.get(part, set())
         | EXTRA_MODULES.get(module, set())
     )
     return None if top in known else f"{part} may not import {top}: it is neither in the base nor in an extra of {part}"

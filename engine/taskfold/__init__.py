@@ -34,7 +34,8 @@ _NAMES = {
     "model.errors": (
         "AlreadyPlaced AppendRefused CallbackRefused CallbacksBusy ClockWentBack DecodeError DialectError Gone "
         "IllegalEvent InputRefused ListenerError LogError NotFound PolicyRefused ReadOnly Refused SourceError "
-        "TaskfoldError Unavailable UnknownAllocation UnknownTask Unreadable UnreadableLog VersionConflict"
+        "SourceUnavailable TaskfoldError Unavailable UnknownAllocation UnknownTask Unreadable UnreadableLog "
+        "VersionConflict"
     ),
     "model.events": "TaskEvent",
     "model.policy": "RestartPolicy",
@@ -43,6 +44,8 @@ _NAMES = {
     "nomad.messages": "details display_message",
     "nomad.importing.observation": "Observation observation_from_json",
     "nomad.snapshot": "Snapshot",
+    "recording.recorder": "Recorder RecorderStatus",
+    "recording.settings": "AgentSettings",
     "sources.diff": "Difference diff",
     "sources.history": "HistoryEntry history",
     "sources.ingest": "Ingestion ingest",

@@ -53,6 +53,7 @@ from taskfold.model.errors import PolicyRefused as PolicyRefused
 from taskfold.model.errors import ReadOnly as ReadOnly
 from taskfold.model.errors import Refused as Refused
 from taskfold.model.errors import SourceError as SourceError
+from taskfold.model.errors import SourceUnavailable as SourceUnavailable
 from taskfold.model.errors import TaskfoldError as TaskfoldError
 from taskfold.model.errors import Unavailable as Unavailable
 from taskfold.model.errors import UnknownAllocation as UnknownAllocation
@@ -73,6 +74,9 @@ from taskfold.nomad.importing.observation import observation_from_json as observ
 from taskfold.nomad.messages import details as details
 from taskfold.nomad.messages import display_message as display_message
 from taskfold.nomad.snapshot import Snapshot as Snapshot
+from taskfold.recording.recorder import Recorder as Recorder
+from taskfold.recording.recorder import RecorderStatus as RecorderStatus
+from taskfold.recording.settings import AgentSettings as AgentSettings
 from taskfold.sources.diff import Difference as Difference
 from taskfold.sources.diff import diff as diff
 from taskfold.sources.history import HistoryEntry as HistoryEntry

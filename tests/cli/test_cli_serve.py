@@ -105,7 +105,7 @@ def test_what_serving_needs_is_what_its_extra_installs():
     project = tomllib.loads((EXAMPLE.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extra = {re.match(r"[\w-]+", needed)[0].replace("-", "_") for needed in project["optional-dependencies"]["http"]}
 
-    assert set(_EXTRA) == extra - {"uvloop"}, "only speed needs uvloop"
+    assert set(_EXTRA) == extra - {"sniffio", "uvloop"}, "only speed needs these two"
 
 
 @pytest.mark.parametrize("name", ["stream.ndjson", "stream.ndjson.gz"])
@@ -211,7 +211,7 @@ def test_health_tells_what_ended_the_following(tmp_path):
     packed = tmp_path / "stream.ndjson"
     packed.write_bytes(gzip.compress(LINES[0]))
     with served("--follow", packed) as (_, url):
-        until(lambda: httpx.get(f"{url}/v1/agent/health").status_code == 500)
+        until(lambda: httpx.get(f"{url}/v1/agent/health").status_code == 503)
         assert "is gzip, which cannot be followed" in httpx.get(f"{url}/v1/agent/health").json()["server"]["message"]
 
 
@@ -237,7 +237,7 @@ def test_health_and_metrics_tell_when_what_is_followed_falls_silent_and_is_heard
     followed = tmp_path / "stream.ndjson"
     followed.write_bytes(b"".join(LINES))
     with served("--follow", followed, "--follow-silence", "500ms") as (_, url):
-        until(lambda: source_of(url)[0] == 500)
+        until(lambda: source_of(url)[0] == 503)
         _, message, numbers = source_of(url)
         assert re.fullmatch(
             rf"nothing has come from {followed} for \d+ seconds: the state served may be out of date", message
@@ -256,7 +256,7 @@ def test_health_and_metrics_tell_when_what_is_followed_falls_silent_and_is_heard
 
 def test_health_and_metrics_tell_when_what_is_followed_has_ended():
     with served("--follow", os.devnull) as (_, url):
-        until(lambda: source_of(url)[0] == 500)
+        until(lambda: source_of(url)[0] == 503)
         _, message, numbers = source_of(url)
         assert message == f"{os.devnull} has ended: the state served is as of then"
         assert (numbers["taskfold_source_ended"], numbers["taskfold_healthy"]) == (1, 0)

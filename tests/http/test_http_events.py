@@ -184,7 +184,7 @@ def test_a_log_that_cannot_be_written_is_told_by_health_until_it_can(tmp_path, m
     assert reply.status == 500
     assert "No space left on device" in reply.text
     health = ask(app, "GET /v1/agent/health")
-    assert health.status == 500
+    assert health.status == 503
     assert "No space left" in json.loads(health.body)["server"]["message"]
     assert ask(app, f"GET /v1/allocation/{ID}").status == 404
 

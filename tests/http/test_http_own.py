@@ -86,7 +86,7 @@ def test_health_tells_what_is_wrong_and_needs_no_token():
 
     reply = ask(app, "GET /v1/agent/health")
 
-    assert reply.status == 500
+    assert reply.status == 503
     assert json.loads(reply.body) == {"server": {"message": "the disk is full", "ok": False}}
     assert "taskfold_healthy 0.0" in ask(app, "GET /v1/metrics?format=prometheus", {"X-Nomad-Token": "secret"}).text
     assert ask(app, "GET /v1/metrics?format=prometheus").status == 403

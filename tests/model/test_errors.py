@@ -50,6 +50,8 @@ def errors_of_the_tree() -> list[type[Exception]]:
 VALUES: dict[str, Any] = {
     "str": "redis",
     "int": 7,
+    "bool": True,
+    "float": 1.5,
     "int | None": 8,
     "tuple[str, ...]": ("Started", "Killed"),
     "Sequence[str]": ["it is wrong", "so is this"],

@@ -151,7 +151,7 @@ def test_a_server_mirrors_what_is_piped_into_it(tmp_path):
     process.stdin.close()
     assert b"standard input has ended" in process.stderr.readline()
     health = httpx.get(f"{url}/v1/agent/health")
-    assert (health.status_code, health.json()["server"]["ok"]) == (500, False)
+    assert (health.status_code, health.json()["server"]["ok"]) == (503, False)
     assert "standard input has ended" in health.json()["server"]["message"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "demo": "Show what taskfold does with the event stream of a real Nomad that comes with it, and run a job.",
     "diagram": "Draw the lifecycle of a task: which event leads from which state to which.",
     "diff": "Show what is different between two points of a log, or of any other source.",
+    "follow": "Record what a Nomad does into LOG, and go on for as long as it runs.",
     "history": "Show every event ever of an allocation, or of one of its tasks, and what each changed.",
     "import": "Import what a Nomad said into a log: whole or not at all, and never twice.",
     "log": "Show the records of a log, or those that a source would be imported as; or look after it.",

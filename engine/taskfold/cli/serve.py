@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ import click
 from taskfold.cli import _options as options
 from taskfold.cli._collector import passing_over_what_is_there
 from taskfold.cli._guard import Unanswerable, say
+from taskfold.cli._recording import agent_settings, agents_dialect, check_mirror, recorder_of
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.live.background import LogListener, Retainer
@@ -25,12 +25,14 @@ from taskfold.log.registry import is_log, is_new_log, open_log, open_reader
 from taskfold.model.dialect import DEFAULT_DIALECT, NEWEST_DIALECT
 from taskfold.model.errors import LogError, ServeError, SourceError, Unreadable
 from taskfold.model.go.durations import NS_PER_SECOND
+from taskfold.recording.settings import AgentSettings, is_agent
 from taskfold.sources.follow import STANDARD_INPUT, Follower
 from taskfold.sources.replay import Replay
 
 if TYPE_CHECKING:
     from taskfold.http.app import App
     from taskfold.http.serve.server import Server
+    from taskfold.recording.recorder import Recorder
 
 __all__ = ["check_extra", "serve"]
 
@@ -60,7 +62,13 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 )
 @click.option("--token", metavar="TEXT", help="What clients must send; better in a file or in TASKFOLD_TOKEN.")
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
-@click.option("--follow", metavar="FILE|-", help="Import a Nomad's stream as it grows, or standard input.")
+@click.option(
+    "--follow",
+    metavar="URL|FILE|-",
+    multiple=True,
+    help="Record what an agent does (or several of one region); or import a stream as it grows, or standard input.",
+)
+@click.option("--follow-token-file", metavar="FILE", help="A file whose first line is the agents' token.")
 @click.option(
     "--follow-silence",
     "silence",
@@ -86,7 +94,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 @click.option("--max-connections", type=click.IntRange(1), metavar="N", help="Connections of all clients.")
 @click.option("--max-connections-per-client", type=click.IntRange(1), metavar="N", help="Connections of one address.")
 def serve(
-    log: str | None, bind: str, token: str | None, token_file: str | None, follow: str | None, **more: Any
+    log: str | None, bind: str, token: str | None, token_file: str | None, follow: tuple[str, ...], **more: Any
 ) -> int:
     """Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.
 
@@ -107,38 +115,42 @@ def serve(
     if silence is not None and silence < 0:
         raise Unanswerable("--follow-silence is below zero")
     host, port = parse_bind(bind)
+    agents = _agents(follow, more.pop("follow_token_file"))
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
     with ExitStack() as stack:
         is_reader = more.pop("read_only")
-        if is_reader and (log is None or follow is not None or retention is not None or more["dialect"] is not None):
+        if is_reader and (log is None or follow or retention is not None or more["dialect"] is not None):
             raise Unanswerable("--read-only serves what another process writes: name its LOG, and nothing that writes")
         engine = stack.enter_context(
-            _reader(str(log)) if is_reader else _engine(log, follow, more["dialect"], more["region"])
+            _reader(str(log)) if is_reader else _engine(log, agents or follow, more["dialect"], more["region"])
         )
-        app = _app(engine, secret, is_mirror=follow is not None, **more)
+        app = _app(engine, secret, is_mirror=bool(follow), **more)
         raise_descriptor_limit()
         server = Server(app, host=host, port=port, workers=workers)
         stack.callback(server.close)
         if app.context.connections.total < app.context.limits.connections_per_client:
             _note(f"{app.context.connections.total} connections at most, since it may not open more files (ulimit -n)")
-        follower = None if follow is None else _follower(engine, follow, silence)
-        if follower is not None:
-            app.context.source = follower
-            stack.callback(follower.stop)
+        source = _source(engine, agents, follow, silence)
+        app.context.source = source
+        if isinstance(source, Follower):
+            stack.callback(source.stop)
         stack.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
             stack.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
         stack.enter_context(passing_over_what_is_there())
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            runner.run(_run(server, log, secret, lambda: _begin(app, server, follower, log)))
+            runner.run(_run(server, log, secret, source))
     say(f"stopped at index {engine.index}")
     return 0
 
 
-async def _run(server: Server, log: str | None, token: str | None, on_ready: Callable[[], None]) -> None:
-    """Serve, in as many processes as the server has sockets, until a signal ends it. Raises ServeError."""
+async def _run(server: Server, log: str | None, token: str | None, source: Follower | Recorder | None) -> None:
+    """Serve, in as many processes as the server has sockets, until a signal ends it.
+
+    Raises ServeError, and what ends a recorder.
+    """
     app = server.app
     if server.sockets:
         from taskfold.http.serve.channel import Settings
@@ -156,15 +168,47 @@ async def _run(server: Server, log: str | None, token: str | None, on_ready: Cal
             is_mirror=app.context.is_mirror,
         )
         app.context.crew = Workers(app, settings, server.sockets, on_note=say)
-    await server.run(handles_signals=True, on_ready=on_ready)
+    recording: list[asyncio.Task[None]] = []
+
+    def begin() -> None:
+        _begin(app, server, log)
+        if isinstance(source, Follower):
+            source.start()
+        elif source is not None:
+            recording.append(asyncio.get_running_loop().create_task(source.run()))
+            recording[0].add_done_callback(lambda _: server.stop())
+
+    await server.run(handles_signals=True, on_ready=begin)
+    for task in recording:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
-def _follower(engine: Engine, follow: str, silence_ns: int | None) -> Follower:
-    """Return what follows a source. Raises SourceError."""
+def _agents(follow: tuple[str, ...], token_file: str | None) -> AgentSettings | None:
+    """Return the settings of the agents that are followed; None where none are. Raises Unanswerable and SourceError."""
+    if any(map(is_agent, follow)):
+        return agent_settings(follow, token_file, None)
+    if len(follow) > 1:
+        raise Unanswerable("--follow: one file, or standard input, is followed; several sources must be agents")
+    if token_file is not None:
+        raise Unanswerable("--follow-token-file is for agents: name one with --follow URL")
+    return None
+
+
+def _source(
+    engine: Engine, agents: AgentSettings | None, follow: tuple[str, ...], silence_ns: int | None
+) -> Follower | Recorder | None:
+    """Return what follows a source; None where nothing is followed. Raises SourceError."""
+    if not follow:
+        return None
+    if agents is not None:
+        check_mirror(engine, engine.reader.name or "memory")
+        return recorder_of(engine, agents, silence_ns=silence_ns, note=_note)
     if silence_ns is None:
         # Other dialects have no heartbeats: silence means nothing.
         silence_ns = _SILENCE_NS if engine.dialect.has_event_stream else 0
-    return Follower(engine, follow, on_note=_note, on_problem=say, silence_seconds=silence_ns / NS_PER_SECOND)
+    return Follower(engine, follow[0], on_note=_note, on_problem=say, silence_seconds=silence_ns / NS_PER_SECOND)
 
 
 def _note(text: str) -> None:
@@ -185,10 +229,16 @@ def _reader(log: str) -> Engine:
     return Engine(open_reader(log, reader=core), core=core)
 
 
-def _engine(log: str | None, follow: str | None, dialect: str | None, region: str | None) -> Engine:
+def _engine(
+    log: str | None, follow: AgentSettings | tuple[str, ...], dialect: str | None, region: str | None
+) -> Engine:
     """Return the engine over a log, or over memory. Raises LogError, DialectError and SourceError."""
     begins = log is None or is_new_log(log)
-    detected = None if follow is None or not begins else _detected_dialect(follow, is_asked=dialect is None)
+    detected = None
+    if isinstance(follow, AgentSettings):
+        detected = dialect or (agents_dialect(follow, _note) if begins else None)
+    elif begins and follow:
+        detected = _detected_dialect(follow[0], is_asked=dialect is None)
     name = dialect or detected or (DEFAULT_DIALECT if begins else None)
     own = {} if region is None else {"region": region}
     if log is None:
@@ -280,12 +330,10 @@ def _problem(app: App) -> Any:
     return tell
 
 
-def _begin(app: App, server: Server, follower: Follower | None, log: str | None) -> None:
-    """Say where it listens and what it serves, and begin to follow."""
+def _begin(app: App, server: Server, log: str | None) -> None:
+    """Say where it listens and what it serves."""
     engine = app.engine
     what = f"{count_text(len(engine.reader), 'allocation')} of {shown_name(log or 'memory')}"
     at = f"with {len(server.sockets) + 1} workers, at" if server.sockets else "at"
     region = app.context.region
     say(f"serving {what} at index {engine.index}, region {region}, dialect {engine.dialect.name}, {at} {server.url}")
-    if follower is not None:
-        follower.start()

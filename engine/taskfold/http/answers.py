@@ -32,6 +32,7 @@ __all__ = [
     "pretty",
     "redirect",
     "send_answer",
+    "send_stale",
 ]
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -127,3 +128,11 @@ async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dial
     headers, body = headers_and_body(answer, gzip_as=gzip_as, http_version=scope.get("http_version", "1.1"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+async def send_stale(send: Send, contact_seconds: float, message: MutableMapping[str, Any]) -> None:
+    """Send a part of an answer that may be out of date: nobody leads, and the last contact was so long ago."""
+    if message["type"] == "http.response.start":
+        headers = {b"X-Nomad-Knownleader": b"false", b"X-Nomad-Lastcontact": b"%d" % (contact_seconds * 1_000)}
+        message = {**message, "headers": [(name, headers.get(name, value)) for name, value in message["headers"]]}
+    await send(message)

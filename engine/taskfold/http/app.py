@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections.abc import Collection, Mapping
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ from taskfold.http.answers import (
     not_found,
     redirect,
     send_answer,
+    send_stale,
 )
 from taskfold.http.context import Context, Services
 from taskfold.http.nomad.options import parse_options
@@ -134,6 +136,8 @@ class App:
         """Answer a request, and count it."""
         start = perf_counter()
         context = self.context
+        if context.is_out_of_date:
+            request.send = partial(send_stale, request.send, context.contact_seconds)
         try:
             answer = None if self._token is not None else refused_host(request.scope, self._hosts)
             answer = answer or self._at_hand(request) or await self.answer(request)
@@ -166,6 +170,8 @@ class App:
         """
         start = perf_counter()
         context = self.context
+        if context.is_out_of_date:
+            return None
         path, _, query = target.partition(b"?")
         scope.update(method="GET", path=path.decode(), raw_path=path, query_string=query)
         if self._token is None and refused_host(scope, self._hosts) is not None:

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -29,9 +29,8 @@ from taskfold.live.engine import Engine
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError
 from taskfold.model.inputs import Input
-from taskfold.sources.follow import Follower
 
-__all__ = ["Context", "Services"]
+__all__ = ["Context", "FollowedSource", "Services"]
 
 T = TypeVar("T")
 
@@ -45,6 +44,24 @@ class Services(Struct, frozen=True):
     """Has the server of another region answer."""
     regions: Callable[[], list[str]]
     """The regions that can be asked, sorted."""
+
+
+class FollowedSource(Protocol):
+    """What a mirror follows: `taskfold.Recorder`, or `taskfold.sources.follow.Follower`."""
+
+    @property
+    def problem(self) -> str:
+        """Why what is served may be out of date; empty while it is not."""
+        ...
+
+    @property
+    def contact_seconds(self) -> float:
+        """For how long nothing was heard; 0 while what is served is up to date."""
+        ...
+
+    def numbers(self) -> Iterable[tuple[str, str, float]]:
+        """Return its numbers: name, meaning, value."""
+        ...
 
 
 class Context:
@@ -91,8 +108,8 @@ class Context:
         """How long they took in all, by endpoint; blocked queries with their waits."""
         self.problem = ""
         """The problem of writing or reading the log; empty where there is none. Health shows it."""
-        self.source: Follower | None = None
-        """The source that a mirror follows; health shows when it has ended or fallen silent."""
+        self.source: FollowedSource | None = None
+        """The source that a mirror follows; health and the headers of reads show when it is away."""
         self.crew: Crew | None = None
         """The workers, where several processes serve the log."""
         self.is_closing = asyncio.Event()
@@ -103,6 +120,16 @@ class Context:
         """The problem that keeps the server from its work; empty where there is none."""
         source = "" if self.source is None else self.source.problem
         return self.problem or source or ("" if self.crew is None else self.crew.problem)
+
+    @property
+    def is_out_of_date(self) -> bool:
+        """Whether what is served is a mirror's, and its source is away. O(1)."""
+        return self.source is not None and bool(self.source.problem)
+
+    @property
+    def contact_seconds(self) -> float:
+        """For how long nothing was heard of the source of a mirror; 0 while it is there."""
+        return 0.0 if self.source is None else self.source.contact_seconds
 
     async def write(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a function in the thread in which writes take turns: a log may wait for its disk."""

@@ -47,7 +47,7 @@ from taskfold.live.steps_async import StepsAsync
 from taskfold.live.store import Listing, Store
 from taskfold.live.turns import Turns, in_turn, writing
 from taskfold.live.waiters import WAITERS_PER_KEY, Question, Reply, wait, wait_async
-from taskfold.log.contract import Append, CompactableLog, EventLog, check_dialect, kept_records
+from taskfold.log.contract import Append, CompactableLog, EventLog, VersionedLog, check_dialect, kept_records
 from taskfold.log.memory import MemoryLog
 from taskfold.log.ownership import Owned
 from taskfold.log.read_only import ReadOnlyLog
@@ -86,7 +86,8 @@ class Engine(Owned):
     """Live allocations, whose events it records in a log.
 
     - lifetime: `open`, `close`, `checkpoint`, `backup`, `compact`, `catch_up`
-    - events, chosen by the embedder: `place`, `record`, `update`, `append`, `check`; from a real Nomad: `observe`
+    - events, chosen by the embedder: `place`, `record`, `update`, `append`, `check`; from a real Nomad: `observe`,
+      `observe_removal`, `begin_epoch`
     - decisions, made by taskfold: `report`, `report_all`, `report_batch`, `report_async`; `due`, `next_due`, `restore`,
       `group`
     - reading: `task`, `snapshot`, `allocations`, `history`, `subscribe`, `index`; for servers, `reader`
@@ -316,7 +317,7 @@ class Engine(Owned):
                 # The state has the jobs that this call does not mention.
                 before = allocations.get(statement.alloc)
                 is_old = (
-                    self.is_collected(statement.alloc) if before is None else self._memory.is_repeat(statement, before)
+                    self._is_in_log(statement.alloc) if before is None else self._memory.is_repeat(statement, before)
                 )
                 if is_old:
                     continue
@@ -330,6 +331,35 @@ class Engine(Owned):
         self._memory.keep(draft, self._core.fold)
         self._turns.publish_moves(records, new_records)
         return new_records
+
+    def _is_in_log(self, alloc: str) -> bool:
+        """Return whether the log has records of an allocation that is not live: it was collected. In the turn."""
+        log = self.store.log
+        return log.version_of(alloc) > 0 if isinstance(log, VersionedLog) else self.is_collected(alloc)
+
+    @writing
+    def observe_removal(
+        self, reasons: Mapping[str, str], index: int = 0, *, time_ns: int | None = None
+    ) -> list[Record]:
+        """Record that a Nomad which is mirrored has allocations no more, and why, as one write; return the records.
+
+        Each is collected, ended or not: its last record has what was known of it. The index is the one at which that
+        was seen. What is not known, or was collected already, is left out. O(tasks). Raises LogError: then nothing
+        changed. Raises ListenerError when it was recorded, and then a listener raised.
+        """
+        removed = [Candidate(alloc, reason) for alloc, reason in reasons.items() if alloc in self._core]
+        now_ns = checked_time(self.clock.time_ns() if time_ns is None else time_ns)
+        return self._collect(removed, now_ns, index=index) if removed else []
+
+    @in_turn
+    def begin_epoch(self) -> None:
+        """Note that the index of the Nomad that is mirrored went back: its servers were restored, or begun anew.
+
+        Who waits by an index is woken, and does not sleep until the new indexes have passed the old ones: from now on
+        `index` is the newest old one plus the newest since. Records and allocations keep the indexes that Nomad gave
+        them. It is not in the log: who mirrors says it again after a restart, where the newest index is still lower.
+        """
+        self.store.begin_epoch()
 
     # --- decisions ---
 
@@ -689,11 +719,12 @@ class Engine(Owned):
         ended = candidates(self.store, retention, time_ns)[:_COLLECTED_AT_ONCE]
         return self._collect(ended, time_ns) if ended else []
 
-    def _collect(self, ended: Sequence[Candidate], time_ns: int) -> list[Record]:
+    def _collect(self, ended: Sequence[Candidate], time_ns: int, index: int | None = None) -> list[Record]:
         """Write the last records, as one write, and call the listeners."""
-        # A mirror has the indexes of its Nomad, and assigns none.
-        first = next(iter(self.store.log.read(ended[0].alloc)))
-        index = self.store.index + (not isinstance(first.id, int))
+        if index is None:
+            # A mirror has the indexes of its Nomad, and assigns none.
+            first = next(iter(self.store.log.read(ended[0].alloc)))
+            index = self.store.index + (not isinstance(first.id, int))
         snapshots = [self.snapshot(one.alloc) for one in ended]
         appends = []
         for one, snapshot in zip(ended, snapshots, strict=True):

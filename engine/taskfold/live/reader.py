@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeVar
 
-from taskfold.fold.allocation import AllocationState
+from taskfold.fold.allocation import AllocationState, current_field
 from taskfold.live.changes import Change
 from taskfold.live.directory import Filter
 from taskfold.live.store import Listing, Store
@@ -27,8 +27,9 @@ class Reader:
     """The read interface of an engine: `taskfold.Engine.reader`.
 
     Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
-    One allocation: ``in``, `version`, `modify_index`, `has_task`, `read`, `find`, `snapshot`, `records`.
-    Many: ``len``, `listing`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
+    One allocation: ``in``, `version`, `modify_index`, `namespace`, `job`, `field`, `has_task`, `read`, `find`,
+    `snapshot`, `records`.
+    Many: ``len``, `ids`, `listing`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
     `taskfold.live.cursor`.
     Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
     `ask` answers at once, and `taskfold.live.waiters` waits for.
@@ -82,7 +83,7 @@ class Reader:
     @property
     def index(self) -> int:
         """The index of the newest write; 0 if there is none."""
-        return self._store.positions.newest
+        return self._store.index
 
     @property
     def seq(self) -> int:
@@ -132,6 +133,26 @@ class Reader:
         entry = self._store.directory.get(alloc)
         return None if entry is None else entry.modify_index
 
+    def namespace(self, alloc: str) -> str | None:
+        """Return the namespace of an allocation; None where there is none. O(1)."""
+        entry = self._store.directory.get(alloc)
+        return None if entry is None else entry.namespace
+
+    def job(self, alloc: str) -> str | None:
+        """Return the ID of an allocation's job; None where there is none. O(1)."""
+        entry = self._store.directory.get(alloc)
+        return None if entry is None else entry.job
+
+    def field(self, alloc: str, name: str) -> bytes | None:
+        """Return a top-level field of an allocation as JSON; None where it has none. O(length of its fields).
+
+        Raises LogError.
+        """
+        with self._store.lock:
+            self._store.check_whole()
+            allocation = self._store.fold.allocations.get(alloc)
+            return None if allocation is None else current_field(allocation.placed_body, allocation.updates, name)
+
     def has_task(self, alloc: str, task: str) -> bool:
         """Return whether an allocation has a task of this name. O(1). Raises UnknownAllocation and LogError."""
         with self._store.lock:
@@ -165,6 +186,12 @@ class Reader:
     def __len__(self) -> int:
         """Return the number of allocations. O(1)."""
         return len(self._store.directory)
+
+    def ids(self, namespace: str | None = None) -> list[str]:
+        """Return the IDs of all allocations, or of those of a namespace, sorted. O(n). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return self._store.directory.ids(namespace=namespace)
 
     def listing(
         self,
@@ -289,7 +316,11 @@ class Reader:
         def question() -> Reply[None]:
             nonlocal is_first
             index = store.index
-            if not is_first and not any(map(is_listed, store.directory.written_after(after))):
+            if (
+                not is_first
+                and not store.is_later_epoch
+                and not any(map(is_listed, store.directory.written_after(after)))
+            ):
                 index = min(index, after)
             is_first = False
             return Reply(index, None, "any") if query.job is None else Reply(index, None, "job", query.job)

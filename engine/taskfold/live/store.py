@@ -111,6 +111,10 @@ class Store(Owned):
         self._unwanted: set[str] = set()
         """Some of the allocations that no open listing wants to save (any more)."""
         self._recent = RecentChanges()
+        self._earlier_index = 0
+        """The newest index of the epochs before this one; 0 in the first."""
+        self._epoch_index = 0
+        """The newest index of this epoch."""
         self.checkpoint_seq = 0
         """The position of the newest checkpoint."""
         if is_open:
@@ -139,8 +143,20 @@ class Store(Owned):
 
     @property
     def index(self) -> int:
-        """The index of the newest write; 0 if there is none."""
-        return self.core.positions.newest
+        """The index of the newest write: the greatest of all; 0 if there is none. In a later epoch it still grows."""
+        return self._earlier_index + self._epoch_index if self.is_later_epoch else self.core.positions.newest
+
+    @property
+    def is_later_epoch(self) -> bool:
+        """Whether the index of the Nomad that is mirrored went back."""
+        return self._earlier_index > 0
+
+    def begin_epoch(self) -> None:
+        """Count the indexes of all writes to come from the newest one on, and wake who waits. O(waiters)."""
+        with self._gate, self.lock:
+            self._earlier_index, self._epoch_index = self.index, 0
+            self.watches.take_all()
+        self.watches.wake()
 
     @property
     def seq(self) -> int:
@@ -317,6 +333,7 @@ class Store(Owned):
                 # The top-level fields changed.
                 changed[alloc] = True
         core.move(records)
+        self._epoch_index = max(self._epoch_index, records[0].index)
         allocations = core.fold.allocations
         for alloc, is_whole in changed.items():
             allocation = allocations[alloc]

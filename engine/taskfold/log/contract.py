@@ -26,6 +26,7 @@ __all__ = [
     "SharedLog",
     "StoredLog",
     "TakesRecords",
+    "VersionedLog",
     "check_header",
     "new_header",
 ]
@@ -201,6 +202,15 @@ class RecoverableLog(Protocol):
         acknowledged are rolled back. Every call that writes recovers first. O(records), or O(1) for a database. Raises
         LogError when the store cannot be read; the next call tries again.
         """
+        ...
+
+
+@runtime_checkable
+class VersionedLog(Protocol):
+    """A log that tells the number of an allocation's records without reading them, to whoever has the turn."""
+
+    def version_of(self, alloc: str) -> int:
+        """Return the version of an allocation; 0 before its first record. Raises LogError."""
         ...
 
 

@@ -86,6 +86,10 @@ class MemoryLog(Owned):
             by_allocation[record.alloc] = with_record(by_allocation.get(record.alloc), record)
         self._ledger, self._by_allocation = ledger, by_allocation
 
+    def version_of(self, alloc: str) -> int:
+        """Return the version of an allocation; 0 before its first record. O(1). In the turn."""
+        return self._ledger.version_of(alloc)
+
     def knows(self, id: str) -> bool:
         """Tell whether the log has a record with this ID. O(1)."""
         return id in self._ledger.ids

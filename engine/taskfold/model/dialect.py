@@ -6,6 +6,7 @@ were recorded. Everything that differs between them is a field of `Dialect`; no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Final
@@ -15,7 +16,15 @@ from msgspec import Struct
 from taskfold.model.errors import DialectError
 from taskfold.model.policy import MODE_DELAY, MODE_FAIL, RestartPolicy
 
-__all__ = ["DEFAULT_DIALECT", "DIALECTS", "EVENTS_PER_TASK", "NEWEST_DIALECT", "Dialect", "dialect_of"]
+__all__ = [
+    "DEFAULT_DIALECT",
+    "DIALECTS",
+    "EVENTS_PER_TASK",
+    "NEWEST_DIALECT",
+    "Dialect",
+    "dialect_of",
+    "dialect_of_version",
+]
 
 EVENTS_PER_TASK: Final = 10
 """How many of a task's newest events Nomad shows. Source: the documented API; the same in every version."""
@@ -39,6 +48,8 @@ class Dialect(Struct, frozen=True, eq=False):
 
     The top-level fields that tell it are those of `taskfold.nomad.fields` that no dialect before it has.
     """
+    bodies_since: str
+    """The first Nomad whose bodies are told to be of this dialect."""
     omits_empty: bool
     """Leave empty top-level keys of an allocation out (since Nomad 0.10.0); before, every key is sent."""
     zero_time: str | None
@@ -132,6 +143,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         Dialect(
             name="0.5.0",
             told_by="",
+            bodies_since="0.0.0",
             omits_empty=False,
             zero_time="0001-01-01T00:00:00Z",
             has_times=False,
@@ -157,6 +169,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         Dialect(
             name="0.5.6",
             told_by="StartedAt",
+            bodies_since="0.5.6",
             omits_empty=False,
             zero_time="0001-01-01T00:00:00Z",
             has_times=True,
@@ -182,6 +195,7 @@ DIALECTS: Final[dict[str, Dialect]] = {
         Dialect(
             name="1.1.2",
             told_by="Restarts",
+            bodies_since="0.6.0",
             omits_empty=True,
             zero_time=None,
             has_times=True,
@@ -215,6 +229,9 @@ DEFAULT_DIALECT: Final = NEWEST_DIALECT
 """What everything is of that names no dialect. The documented API is ``0.5.0``."""
 
 
+_VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")
+
+
 def dialect_of(name: str | Dialect) -> Dialect:
     """Return the dialect of this name.
 
@@ -231,3 +248,14 @@ def dialect_of(name: str | Dialect) -> Dialect:
         names = ", ".join(DIALECTS)
         msg = f"{name!r} is not a dialect of taskfold; it speaks {names}"
         raise DialectError(msg) from None
+
+
+def dialect_of_version(version: str) -> Dialect:
+    """Return the dialect in which a Nomad of a version writes; the newest where it is no version.
+
+    >>> [dialect_of_version(version).name for version in ("0.5.4", "0.5.6-rc1", "0.9.7+ent", "v1.8.2", "")]
+    ['0.5.0', '0.5.6', '1.1.2', '1.1.2', '1.1.2']
+    """
+    match = _VERSION.match(version)
+    numbers = _numbers(DIALECTS[NEWEST_DIALECT].bodies_since) if match is None else tuple(map(int, match.groups()))
+    return next(dialect for dialect in reversed(DIALECTS.values()) if _numbers(dialect.bodies_since) <= numbers)

@@ -26,6 +26,7 @@
     ├── Unavailable              something outside fails. Try again; somebody may have to look after it.
     │   ├── LogError                 a log cannot be read or written now
     │   ├── CallbacksBusy            a model could not be asked
+    │   ├── SourceUnavailable        an agent that is followed cannot be asked, or refuses
     │   └── ServeError               a server cannot be run
     └── ListenerError            it was recorded, and then somebody who was told of it raised: do not repeat it.
 
@@ -58,6 +59,7 @@ __all__ = [
     "Refused",
     "ServeError",
     "SourceError",
+    "SourceUnavailable",
     "TaskfoldError",
     "Unavailable",
     "UnknownAllocation",
@@ -286,6 +288,21 @@ class SourceError(Unreadable):
         self.line = line
         where = name if line is None else f"{name}, line {line}"
         super().__init__(f"{where}: {message}")
+
+
+class SourceUnavailable(Unavailable):
+    """An agent that is followed cannot be asked now, or refuses to answer; the message names it, and says why."""
+
+    def __init__(
+        self, message: str, *, is_refusal: bool = False, is_busy: bool = False, retry_after_seconds: float = 0
+    ) -> None:
+        self.is_refusal = is_refusal
+        """It knows who asks, or does not, and will not answer: look at the token and what it may read."""
+        self.is_busy = is_busy
+        """It answers too many already."""
+        self.retry_after_seconds = retry_after_seconds
+        """How long it wants to be left alone; 0 where it does not say."""
+        super().__init__(message)
 
 
 class ServeError(Unavailable):

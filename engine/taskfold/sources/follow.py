@@ -102,6 +102,18 @@ class Follower(Background):
             return f"nothing has come from {self._name} for {silent:.0f} seconds: the state served may be out of date"
         return ""
 
+    @property
+    def contact_seconds(self) -> float:
+        """For how long nothing was heard that what is served could rest on; 0 while it is up to date."""
+        return self.silent_seconds if self.problem else 0.0
+
+    def numbers(self) -> Iterator[tuple[str, str, float]]:
+        """Yield the numbers of the following: name, meaning, value."""
+        yield "source_ended", "Whether what is followed has ended.", int(self.is_done.is_set())
+        yield "source_silent_seconds", "For how long nothing has come from what is followed.", self.silent_seconds
+        yield "source_lines", "Lines that were read of what is followed.", self.lines
+        yield "source_bad_lines", "Those that could not be read.", self.bad_lines
+
     def stop(self) -> None:
         """Stop after the line in progress."""
         self._is_stopped.set()

@@ -29,14 +29,15 @@ async def regions(context: Context, _: Request) -> Answer:
 
 
 async def health(context: Context, request: Request) -> Answer:
-    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 500 with what keeps it from doing so.
+    """Answer ``GET /v1/agent/health``: 200 while the server does its work, 503 with what keeps it from doing so.
 
     With ``type`` only what is named is told. This is a server and no client, so that ``type=client`` is a 500; a type
-    that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest.
+    that nobody knows tells nothing. Source: command/agent/agent_endpoint.go HealthRequest, which has 500 for a server,
+    too; a proxy or a job's check takes a 503 for what it is, a server that will be well again.
     """
     problem = context.unwell
     state = {"client": _NO_CLIENT, "server": _Health(problem or "ok", ok=not problem)}
     kinds = request.query.all("type") or ["server"]
     parts = {kind: state[kind] for kind in sorted(state) if kind in kinds}
-    is_well = all(part.ok for part in parts.values())
-    return json_answer(msgspec.json.encode(parts), status=200 if is_well else 500)
+    status = 503 if problem and "server" in parts else 200 if all(part.ok for part in parts.values()) else 500
+    return json_answer(msgspec.json.encode(parts), status=status)

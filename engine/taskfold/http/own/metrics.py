@@ -134,15 +134,6 @@ class Numbers:
             ("index", "The index of the newest write.", reader.index),
             ("records", "Records of the log.", reader.seq),
             ("healthy", "Whether the server does its work.", int(not self.context.unwell)),
-            *self._of_source(),
+            *(() if self.context.source is None else self.context.source.numbers()),
         ):
             yield GaugeMetricFamily(f"taskfold_{name}", meaning, value=value)
-
-    def _of_source(self) -> Iterator[tuple[str, str, float]]:
-        """Yield what there is to tell of what a mirror follows."""
-        source = self.context.source
-        if source is not None:
-            yield "source_ended", "Whether what is followed has ended.", int(source.is_done.is_set())
-            yield "source_silent_seconds", "For how long nothing has come from what is followed.", source.silent_seconds
-            yield "source_lines", "Lines that were read of what is followed.", source.lines
-            yield "source_bad_lines", "Those that could not be read.", source.bad_lines

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
-from taskfold.http.answers import Answer, Send, error
+from taskfold.http.answers import Answer, error, send_stale
 from taskfold.http.query import parse_query
 from taskfold.http.request import Request
 from taskfold.http.serve.counts import Counts
@@ -114,7 +114,7 @@ class Crew:
             return None
         if not parse_query(request.scope["query_string"]).has("stale"):
             return error(500, NO_LEADER)
-        request.send = partial(_send_stale, request.send, self._current_at)
+        request.send = partial(send_stale, request.send, monotonic() - self._current_at)
         return None
 
     async def forward(self, request: Request) -> Answer:
@@ -133,14 +133,3 @@ class Crew:
 
     async def end(self) -> None:
         """Wait until the other workers have ended."""
-
-
-async def _send_stale(send: Send, current_at: float, message: MutableMapping[str, Any]) -> None:
-    """Send a part of an answer that may be stale."""
-    if message["type"] == "http.response.start":
-        headers = {
-            b"X-Nomad-Knownleader": b"false",
-            b"X-Nomad-Lastcontact": b"%d" % ((monotonic() - current_at) * 1_000),
-        }
-        message = {**message, "headers": [(name, headers.get(name, value)) for name, value in message["headers"]]}
-    await send(message)

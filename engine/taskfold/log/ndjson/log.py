@@ -366,6 +366,10 @@ class NdjsonLog(BaseLog):
 
     # --- reading ---
 
+    def version_of(self, alloc: str) -> int:
+        """Return the version of an allocation; 0 before its first record. O(1). In the turn."""
+        return self._ledger.version_of(alloc)
+
     def knows(self, id: str) -> bool:
         """Tell whether the log has a record with this ID. O(1)."""
         return id in self._ledger.ids

@@ -328,6 +328,11 @@ class SqliteLog(BaseLog):
         """Close the lock file, whose lock would last as long as this process; the owner keeps its lock."""
         self._lock.close()
 
+    def version_of(self, alloc: str) -> int:
+        """Return the version of an allocation; 0 before its first record. O(log n). In the turn."""
+        with tables.translate_errors(self.path):
+            return self._ledger.version_of(alloc)
+
     def knows(self, id: str) -> bool:
         """Tell whether the log has a record with this ID. O(log n)."""
         return self.digest_of(id) is not None
