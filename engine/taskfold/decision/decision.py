@@ -183,6 +183,14 @@ class Decision:
         at_ns = task.memory.start_at_ns
         return at_ns is not None and at_ns <= self.now_ns
 
+    def is_started_anew(self, task: TaskInHand) -> bool:
+        """Tell whether a task that is shown as running is being started, since its process was not found again.
+
+        Only the old client does that: the start is then owed since a later time than the task runs.
+        """
+        at_ns, since_ns = task.memory.start_at_ns, task.started_at_ns
+        return task.is_running and at_ns is not None and since_ns is not None and at_ns > since_ns
+
     @property
     def client_status(self) -> str:
         """The ClientStatus before the input: as a server or client set it, else as it follows from the tasks."""
@@ -339,6 +347,10 @@ class Decision:
         self._effects.append(SignalTask(task=task.name, signal=signal))
 
     # --- what both generations do ---
+
+    def started_anew(self, task: TaskInHand, report: inputs.Input) -> bool:  # noqa: ARG002 - for the old client
+        """Take the answer to a start of a task that is shown as running; tell whether it was one."""
+        return False
 
     def restart(self, task: TaskInHand, result: TaskEnd) -> None:
         """Apply the restart policy to a task that ended or could not be started."""

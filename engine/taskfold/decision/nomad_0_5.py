@@ -211,8 +211,32 @@ class Nomad05(Decision):
                 self.finish(task)
         elif task.is_running and not report.reattached and task.is_doomed:
             self.exited(task, inputs.Exited(exit_code=None))
-        elif not (task.is_running and report.reattached):
+        elif task.is_pending:
             self.start(task)
+        elif report.reattached:
+            if self.is_started_anew(task):
+                self.started_anew(task, inputs.ProcessStarted())
+        else:
+            # It is shown as running all the time; that a start is owed is told by its time, which is a later one.
+            start_at_ns = max(self.now_ns, (task.started_at_ns or 0) + 1)
+            self.remember(task, start_at_ns=start_at_ns)
+            self.owe_start(task, start_at_ns)
+
+    def started_anew(self, task: TaskInHand, report: inputs.Input) -> bool:
+        """Take the answer to the start of a task that is shown as running; tell whether it was one.
+
+        No event tells of it but those of the restart policy: the others that could are of a pending task.
+        """
+        match report:
+            case inputs.ProcessStarted():
+                self.remember(task, start_at_ns=None)
+            case inputs.StartFailed() | inputs.DownloadFailed():
+                self.restart(task, TaskEnd(start_failed=True, recoverable=report.recoverable))
+            case inputs.ValidationFailed():
+                self.restart(task, TaskEnd(start_failed=True))
+            case _:
+                return False
+        return True
 
     # --- the group ---
 
