@@ -97,7 +97,7 @@ def current_field(placed_body: bytes, updates: Mapping[str, bytes | None] | None
     return _placed_fields(placed_body).get(name) if _may_have(placed_body, name) else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8_192)
 def _may_have(placed_body: bytes, name: str) -> bool:
     """Tell whether an allocation was placed with a field, unless a key is written with escapes."""
     # Searching bytes is much faster than decoding them, and slower than all else that a decision does.

@@ -8,7 +8,6 @@ before it carries out the effects of steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from operator import is_
 from typing import Any, Final, NamedTuple, Protocol
 
 from msgspec import UNSET, Raw
@@ -116,7 +115,8 @@ class Core:
         self._own_ids: dict[str, int] = {}
         """By ID, the digest of its record; used only without a log."""
         self._ready: list[Record] = []
-        self._groups: dict[str, tuple[tuple[object, ...], Group]] = {}
+        self._groups: dict[str, tuple[object, object, object, Group]] = {}
+        """By allocation, its group and the texts that the group was made of."""
         self.begin(LogHeader(taskfold=FORMAT, dialect=dialect_of(dialect).name, region=region))
 
     def __repr__(self) -> str:
@@ -205,9 +205,7 @@ class Core:
 
     def move(self, records: Sequence[Record]) -> None:
         """Fold records as `take` does, without timers; collected allocations stay until they are dropped."""
-        apply = self.fold.apply
-        for record in records:
-            apply(record)
+        self.fold.apply_all(records)
         self.positions.note_all(records)
         if records:
             self.seq = records[-1].seq
@@ -414,20 +412,17 @@ class Core:
     def group_of(self, allocation: Allocation) -> Group:
         """Return the task group for decisions on an allocation. O(1) while its fields are unchanged."""
         placed_fields, updates = allocation.placed_body, allocation.updates
-        sources = (
-            placed_fields,
-            *((UNSET, UNSET) if updates is None else (updates.get(name, UNSET) for name in _OF_GROUP)),
-        )
+        job, name = (UNSET, UNSET) if updates is None else (updates.get(field, UNSET) for field in _OF_GROUP)
         entry = self._groups.get(allocation.id)
         # Texts are replaced, never modified: the same object has the same contents.
-        if entry is not None and all(map(is_, entry[0], sources)):
-            return entry[1]
+        if entry is not None and entry[0] is placed_fields and entry[1] is job and entry[2] is name:
+            return entry[3]
         # Imported at first use, as the job schema is large.
         from taskfold.nomad.groups import group_of
 
         group = group_of(placed_fields, updates, self.dialect)
         if allocation.id in self.fold:  # otherwise its placement is not recorded yet
-            self._groups[allocation.id] = sources, group
+            self._groups[allocation.id] = placed_fields, job, name, group
         return group
 
     # --- timers ---
