@@ -64,7 +64,7 @@ VALUES: dict[str, Any] = {
 
 def made(kind: type[Exception]) -> Exception:
     """Return an error of a kind, with something in each of its fields."""
-    if kind.__init__ in {base.__init__ for base in (Exception, ValueError, KeyError)}:
+    if kind.__init__ in {base.__init__ for base in (Exception, AssertionError, ValueError, KeyError)}:
         return kind("a sentence")
     arguments: list[Any] = []
     named: dict[str, Any] = {}

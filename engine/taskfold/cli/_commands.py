@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "replay": "Show the state of every allocation, as it was at any index or time.",
     "run": "Run the raw_exec tasks of a job as processes of this machine, until they have ended.",
     "serve": "Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.",
+    "simulate": "Simulate a cluster that has every trouble there is, and check its engine after every step.",
     "verify": "Check that the records fold to what was observed, at every index; or that a log is what it should be.",
 }
 """The subcommands, each with the first sentence of its help, so that the list of them needs none of them."""

@@ -16,6 +16,7 @@ from taskfold.sources.replay import At, parse_at
 
 __all__ = [
     "DURATION",
+    "NUMBERS",
     "POINT",
     "alloc_argument",
     "alloc_option",
@@ -77,6 +78,19 @@ class _Duration(_ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class _Numbers(_ParamType[tuple[int, ...]]):
+    name = "NUMBER,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return numbers that are separated by commas."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return () if value == "none" else tuple(int(number) for number in value.split(","))
+        except ValueError:
+            self.fail(f"expected whole numbers with commas between them, or none, found {value!r}", param, ctx)
+
+
 Command: TypeAlias = Callable[..., int]
 Decorator: TypeAlias = Callable[[Command], Command]
 
@@ -89,6 +103,8 @@ task_argument = click.argument("task", required=False, shell_complete=complete_t
 POINT: Final = _Point()
 """What `--at` takes: an index or a time."""
 DURATION: Final = _Duration()
+NUMBERS: Final = _Numbers()
+"""Numbers with commas between them."""
 at_option = click.option(
     "--at", type=POINT, help="The state at this index (never split), time, or position (@7), not at the end."
 )
