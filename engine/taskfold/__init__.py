@@ -52,9 +52,9 @@ _NAMES = {
     "sources.replay": "At Replay parse_at replay",
     "sources.verify": "Divergence Verification verify",
 }
-"""Which module has which public names."""
+"""The public names, by module."""
 _MODULES = ("effects", "errors", "events", "http", "inputs", "log", "nomad", "testing")
-"""What is public as a whole; ``taskfold.http`` and ``taskfold.testing`` need their extras."""
+"""Modules that are public as a whole; ``taskfold.http`` and ``taskfold.testing`` need their extras."""
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [*sorted(_HOME), "effects", "errors", "events", "inputs"]  # noqa: PLE0604 - made from the table

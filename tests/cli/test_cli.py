@@ -446,7 +446,7 @@ def test_history_marks_what_was_corrected_and_what_is_irregular(tmp_path: Path) 
 
     source.write_text(body(1, "running", "Received", "Started") + body(2, "pending", "Received", "Started"))
     told = fine("history", source, "a", "t")
-    assert re.search(r"running -> pending +corrected +to what was seen and no event explains: state", told)
+    assert re.search(r"running -> pending +corrected +to the observed values: state", told)
 
 
 @pytest.mark.parametrize("scenario", recordings.scenarios(), ids=str)

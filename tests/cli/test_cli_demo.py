@@ -43,7 +43,7 @@ def test_a_demo_writes_its_files_and_overwrites_none(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: (EXAMPLES / name).read_bytes() for name in (EXAMPLE_STREAM, EXAMPLE_JOB)
     }
-    refused(run("demo", "--write", folder), f"{folder / EXAMPLE_STREAM}: is there already, and is not overwritten")
+    refused(run("demo", "--write", folder), f"{folder / EXAMPLE_STREAM}: exists already, and is not overwritten")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

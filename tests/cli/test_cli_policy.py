@@ -512,16 +512,16 @@ USAGE: list[tuple[tuple[str, ...], str]] = [
     (("--attempts", "9" * 5000), "--attempts"),
     (("--mode", "never"), "'never' is not one of 'delay', 'fail'"),
     (("--type", "cron"), "'cron' is not one of 'service', 'system', 'batch', 'sysbatch'"),
-    (("--type", "sysbatch"), "name --attempts, --interval, --delay, --mode as well"),
-    (("--type", "sysbatch", "--attempts", "1", "--mode", "fail"), "name --interval, --delay as well"),
+    (("--type", "sysbatch"), "add --attempts, --interval, --delay, --mode"),
+    (("--type", "sysbatch", "--attempts", "1", "--mode", "fail"), "add --interval, --delay"),
     (("--dialect", "9.9"), "'9.9' is not one of"),
     (("--format", "yaml"), "'yaml' is not one of 'table', 'json'"),
     (("--failures", "0"), "--failures"),
     (("--failures", "100001"), "--failures"),
     (("--seed", "x"), "--seed"),
     (("job.json", "other.json"), "unexpected extra argument"),
-    (("job.json", "--attempts", "3"), "--attempts: a job file says this itself"),
-    (("-", "--type", "batch", "--delay", "1s"), "--type, --delay: a job file says this itself"),
+    (("job.json", "--attempts", "3"), "--attempts: a job file has its own policies"),
+    (("-", "--type", "batch", "--delay", "1s"), "--type, --delay: a job file has its own policies"),
 ]
 
 

@@ -110,7 +110,7 @@ def test_what_a_compaction_leaves_of_a_log_in_memory_is_read_from_any_place():
         assert next(log.read_kept(record.seq - 1)) == record
 
 
-def test_equal_texts_of_events_are_one_object_and_long_ones_are_let_go_of():
+def test_equal_texts_of_events_are_one_object_and_long_ones_are_dropped():
     engine = Engine()
     engine.place({"ID": "a"})
     for message in ("Exit Code: 1", "x" * 300):

@@ -308,7 +308,7 @@ def test_the_case_of_keys_does_not_count_as_go_has_it() -> None:
         (b'{"job":{"id":null}}', 400, "Job ID hasn't been provided"),
         (b'{"Job":7}', 400, "Expected `object | null`, got `int` - at `$.Job`"),
         (b"[]", 400, "Expected `object | null`, got `array`"),
-        (b'{"Job":{"ID":"a"}}', 501, "taskfold serves allocations, and takes no jobs"),
+        (b'{"Job":{"ID":"a"}}', 501, "taskfold serves allocations, and accepts no jobs"),
     ],
 )
 def test_a_job_is_checked_as_far_as_nomad_checks_it_before_it_looks_into_it(dialect, body, status, text) -> None:

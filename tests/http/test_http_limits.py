@@ -189,7 +189,7 @@ def test_readers_of_the_past_that_take_nothing_keep_no_other_from_it() -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_was_read_for_one_that_takes_nothing_is_let_go_of_when_others_wait() -> None:
+def test_what_was_read_for_one_that_takes_nothing_is_dropped_when_others_wait() -> None:
     app = app_of(600, past_streams=1)
 
     async def story() -> None:

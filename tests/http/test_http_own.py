@@ -102,7 +102,7 @@ def test_a_defect_is_logged_and_told_without_its_details(monkeypatch, caplog):
 
     reply = ask(app, f"GET /v1/allocation/{ID}")
 
-    assert (reply.status, reply.text) == (500, "the server met a defect of its own; its log has the details")
+    assert (reply.status, reply.text) == (500, "an internal error of the server; its log has the details")
     assert "a request for allocation could not be answered" in caplog.text
     assert "ZeroDivisionError" in caplog.text
 

@@ -211,7 +211,7 @@ def test_nothing_is_collected_when_the_log_cannot_be_written(engine, monkeypatch
     assert ids(engine) == ["a", "b", "c", "live"]
 
 
-def test_timers_and_models_of_what_was_collected_are_let_go_of(engine):
+def test_timers_and_models_of_what_was_collected_are_dropped(engine):
     class Model:
         state = ""
 
@@ -410,9 +410,9 @@ def test_the_command_collects_and_compacts(path):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ([], "nothing is to be done"),
+        ([], "nothing to do"),
         (["--collect-status", "failed"], "says of what, but not when"),
-        (["--collect-after", "-1s"], "below zero"),
+        (["--collect-after", "-1s"], "negative"),
         (["--collect-after", "soon"], "soon"),
         (["--collect-beyond", "-1"], "-1"),
         (["--collect-after", "1s", "--collect-status", "running"], "running"),

@@ -61,7 +61,7 @@ def test_timers_of_one_time_do_not_pile_up_either():
     assert [(due.task, due.due_ns) for due in timers.pop(7)] == [("web", 7)]
 
 
-def test_timers_that_are_let_go_of_do_not_pile_up():
+def test_timers_that_are_dropped_do_not_pile_up():
     timers = Timers()
     for number in range(10_000):
         timers.set(f"a{number}", "web", 10**6 + number)

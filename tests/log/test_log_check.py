@@ -239,7 +239,7 @@ def test_a_header_that_is_damaged_needs_a_dialect(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"region":"global"', b'"region":"glubal"'))
 
-    refused(run("log", path, "--repair", tmp_path / "y.jsonl"), "--dialect names what it would say")
+    refused(run("log", path, "--repair", tmp_path / "y.jsonl"), "give its dialect with --dialect")
     done = run("log", path, "--repair", tmp_path / "y.jsonl", "--dialect", "1.1.2")
 
     assert done.exit_code == 1

@@ -296,7 +296,7 @@ def test_what_cannot_be_followed_is_refused_in_a_sentence(path: Path, tmp_path: 
     (tmp_path / "nomad.jsonl").write_bytes(b'{"ID":"a"}\n')
     with pytest.raises(LogError, match="not a taskfold log"):
         Engine.open(tmp_path / "nomad.jsonl", read_only=True)
-    refused(run("serve", "--read-only"), "--read-only serves what another process writes")
+    refused(run("serve", "--read-only"), "--read-only serves the log of another process")
     refused(run("serve", "--read-only", path, "--collect-after", "1h"), "--read-only serves")
     refused(run("serve", "--read-only", path, "--follow", path), "--read-only serves")
     refused(run("serve", "--read-only", tmp_path / "none.db"), "there is no log")

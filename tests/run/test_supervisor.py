@@ -458,7 +458,7 @@ def test_a_process_that_was_prepared_and_never_told_to_go_starts_nothing(tmp_pat
     asyncio.run(eventually(lambda: left_in(tmp_path) == []))
 
     assert process.status == {}
-    process._let_go()
+    process._release()
 
 
 def test_what_stands_is_not_placed_again_and_what_was_stopped_is(tmp_path):

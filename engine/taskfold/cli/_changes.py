@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from rich.text import Text
 
 from taskfold.cli._reading import naming
-from taskfold.cli._record_words import scalar_text, telling_fields
+from taskfold.cli._record_words import scalar_text, significant_fields
 from taskfold.cli._screen import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.fold.allocation import Fold, client_status
@@ -34,7 +34,7 @@ class Changes:
     """A fold of the records of one allocation that describes each change."""
 
     def __init__(self, fold: Fold, arrow: str, task: str | None = None) -> None:
-        """Begin with a fold that knows nothing; ``task`` is the only task that matters, if there is one."""
+        """Take an empty fold, and the only task to describe, if any."""
         self._fold = fold
         self._arrow = arrow
         self._task = task
@@ -58,7 +58,7 @@ class Changes:
         return sum(task.seldom.irregular for task in self._tasks())
 
     def title(self) -> str:
-        """Say which allocation, or task, this is."""
+        """Return the title of the allocation or task."""
         snapshot = self._snapshot()
         with naming(self._id):
             parts = (("job", snapshot.job_id), ("group", snapshot.task_group), ("task", self._task))
@@ -67,7 +67,7 @@ class Changes:
         )
 
     def now(self) -> str:
-        """Say what the allocation, or the task, is after the records so far."""
+        """Describe the state of the allocation or task after the records so far."""
         if self._task is None:
             with naming(self._id):
                 return visible(self._snapshot().client_status or "-")
@@ -99,7 +99,7 @@ class Changes:
         changed = {
             name
             for name in after.fields.keys() | before.fields.keys()
-            # How an instant is written is no change of its own.
+            # A new spelling of an instant is no change.
             if name not in TASK_FIELDS - {"TaskHandle"} and after.fields.get(name) != before.fields.get(name)
         }
         yield from (_Part(visible(name)) for name in sorted(changed))
@@ -120,18 +120,18 @@ class Changes:
         if not isinstance(record.event, Updated):
             return
         after = shown_fields(allocation, self._fold.dialect)
-        for name in telling_fields(record.event):
+        for name in significant_fields(record.event):
             yield _Part(visible(name) + self._of_value(before.get(name), after.get(name)))
 
     def _of_value(self, before: bytes | None, after: bytes | None) -> str:
-        """Return what a field was and is, where both are short."""
+        """Return the old and the new value of a field, if both are short."""
         if any(text is not None and (text[:1] in b"{[" or len(text) > _LONGEST_VALUE) for text in (before, after)):
             return ""
         return f" {scalar_text(before)} {self._arrow} {scalar_text(after)}"
 
 
 def _of_times(before: TaskState, after: TaskState) -> Iterator[_Part]:
-    """Yield the times that moved, with their time of day."""
+    """Yield the changed times, with their time of day."""
     for name, word in _TIMES.items():
         time_ns = getattr(after, name)
         if time_ns != getattr(before, name):

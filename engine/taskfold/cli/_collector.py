@@ -1,4 +1,4 @@
-"""Python's garbage collector, in a process that is ours: in a library it is the embedder's."""
+"""Python's garbage collector, tuned for the command line; in a library, that is the embedder's choice."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["passing_over_what_is_there"]
+__all__ = ["without_collecting_present_objects"]
 
 
 @contextmanager
-def passing_over_what_is_there() -> Iterator[None]:
-    """Exempt all present objects from garbage collection, which would stop every thread for them, within the block.
+def without_collecting_present_objects() -> Iterator[None]:
+    """Exempt all present objects from garbage collection within the block: a full collection stops every thread.
 
     Objects without references are freed as ever; cycles are collected after the block.
     """

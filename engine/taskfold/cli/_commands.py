@@ -13,21 +13,21 @@ from taskfold.cli._guard import Face
 __all__ = ["COMMANDS", "taskfold"]
 
 COMMANDS: Final = {
-    "backup": "Copy LOG as it is now into COPY, while anybody writes it.",
-    "collect": "Collect allocations of LOG that have ended: their last record is written, and they are listed no more.",
-    "demo": "Show what taskfold does with the event stream of a real Nomad that comes with it, and run a job.",
-    "diagram": "Draw the lifecycle of a task: which event leads from which state to which.",
-    "diff": "Show what is different between two points of a log, or of any other source.",
-    "follow": "Record what a Nomad does into LOG, and go on for as long as it runs.",
-    "history": "Show every event ever of an allocation, or of one of its tasks, and what each changed.",
-    "import": "Import what a Nomad said into a log: whole or not at all, and never twice.",
-    "log": "Show the records of a log, or those that a source would be imported as; or look after it.",
+    "backup": "Copy LOG to COPY, as of now, while others write it.",
+    "collect": "Collect the ended allocations of LOG: write their last record, and drop them from the state.",
+    "demo": "Show taskfold at work on a recorded event stream of a real Nomad, and run a job.",
+    "diagram": "Draw the lifecycle of a task: its states, and the events that lead from one to another.",
+    "diff": "Show the differences between two points of a log, or of any other source.",
+    "follow": "Record the events of a running Nomad in LOG, until stopped.",
+    "history": "Show every event of an allocation, or of one of its tasks, with the changes it made.",
+    "import": "Import a Nomad's answers and streams into a log: all or nothing, and never twice.",
+    "log": "Show the records of a log, or those of an import of any source; check or repair a log.",
     "policy": "Show what a restart policy does with a task that fails again and again.",
     "replay": "Show the state of every allocation, as it was at any index or time.",
     "run": "Run the raw_exec tasks of a job as processes of this machine, until they have ended.",
     "serve": "Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.",
     "simulate": "Simulate a cluster that has every trouble there is, and check its engine after every step.",
-    "verify": "Check that the records fold to what was observed, at every index; or that a log is what it should be.",
+    "verify": "Check that the records of a source fold to what was observed, at every index; or that a log is intact.",
 }
 """The subcommands, each with the first sentence of its help, so that the list of them needs none of them."""
 
@@ -72,7 +72,7 @@ def _show_version(context: click.Context, _: click.Parameter, is_set: bool) -> N
 def taskfold() -> None:
     """Fold Nomad's task events into allocation state, at any index or time.
 
-    A SOURCE is a file, a folder of JSON files, or - for standard input, gzip or not. Its content tells what it is: the
+    A SOURCE is a file, a folder of JSON files, or - for standard input, gzip or not. Its content shows its kind: the
     frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log. A log may also be named by the
     URL of its PostgreSQL database.
 

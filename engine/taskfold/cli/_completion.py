@@ -24,7 +24,7 @@ class Completed(click.Command):
     """A command that knows its source while the value of an option is completed."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; of a line that is being completed without the option at its end, whose value is still missing."""
+        """Parse the arguments; for a completion, without an option at the end whose value is missing."""
         is_cut = ctx.resilient_parsing and args and args[-1].startswith("-")
         return super().parse_args(ctx, args[:-1] if is_cut else args)
 
@@ -40,7 +40,7 @@ def complete_command(command: click.Command) -> int | None:
 
 
 def complete_allocation(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
-    """Return the IDs of the source that begin like this. O(log n) in a database, else O(records of the source)."""
+    """Return the source's IDs with this prefix. O(log n) in a database, else O(records of the source)."""
     from taskfold.sources.replay import Replay
 
     with suppress(TaskfoldError, OSError):
@@ -51,7 +51,7 @@ def complete_allocation(context: click.Context, _: click.Parameter, beginning: s
 
 
 def complete_task(context: click.Context, _: click.Parameter, beginning: str) -> list[CompletionItem]:
-    """Return the tasks that begin like this: of the allocation that was named, else of the source, if it is small."""
+    """Return the tasks with this prefix: of the given allocation, else of the source, if it is small."""
     from taskfold.sources.replay import Replay
 
     with suppress(TaskfoldError, OSError):
@@ -64,7 +64,7 @@ def complete_task(context: click.Context, _: click.Parameter, beginning: str) ->
 
 
 def _sources(context: click.Context) -> tuple[str, ...]:
-    """Return the sources on the line if they can be read quickly; else none."""
+    """Return the sources on the command line if they can be read quickly; else none."""
     names = context.params.get("sources") or context.params.get("source")
     sources: tuple[str, ...] = (names,) if isinstance(names, str) else tuple(names or ())
     return sources if _is_quick(sources) else ()

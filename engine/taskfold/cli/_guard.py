@@ -73,7 +73,7 @@ class Face(click.Group):
         """Run the command that the arguments name, and exit."""
         arguments = list(sys.argv[1:] if args is None else args)
         if sys.stdout is None:
-            # It was closed before the start: nobody wants the output.
+            # It was closed before the start.
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
         sys.exit(_guarded(lambda: self._run(arguments, prog_name or "taskfold")))
 
@@ -82,7 +82,7 @@ class Face(click.Group):
         if completed is not None:
             return completed
         with suppress(AttributeError, ValueError):
-            # What an old terminal cannot show is escaped: no text of a log may end the command.
+            # Characters that a terminal cannot show are escaped: no text of a log may end the command.
             sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         if not args:
             click.echo(self.get_help(click.Context(self, info_name=prog_name)))
@@ -95,13 +95,13 @@ class Face(click.Group):
 
 
 class _CtrlC:
-    """Raises KeyboardInterrupt in the end where a library swallowed the one that Ctrl-C had raised in it."""
+    """Raises KeyboardInterrupt at the end if a library swallowed the one of Ctrl-C."""
 
     def __init__(self) -> None:
         self._is_pressed = False
 
     def __enter__(self) -> None:
-        # A command that ends in good order by a handler of its own sets that later.
+        # A command with its own handler installs that later.
         self._is_ours = (
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler

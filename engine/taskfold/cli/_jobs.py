@@ -1,4 +1,4 @@
-"""Job files: a job as Nomad's API takes it, alone, under ``Job``, or several in a list."""
+"""Job files: a job in the JSON of Nomad's API, alone, under ``Job``, or several in a list."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ JOB_TYPES: Final = ("service", "system", "batch", "sysbatch")
 
 
 class JobFile(NamedTuple):
-    """A job that a file holds."""
+    """A job in a file."""
 
     path: str
-    """Where in the file it is."""
+    """The JSON path of the job in the file."""
     json: dict[str, Any]
-    """Its JSON, as it was written."""
+    """The JSON of the job, as it was written."""
     job: Job
-    """The job as the Nomad of the dialect makes it of that."""
+    """The job in the canonical form of the dialect's Nomad."""
 
 
 def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
@@ -44,11 +44,11 @@ def read_jobs(name: str, dialect: Dialect) -> list[JobFile]:
 
 
 def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
-    """Return the job in a file that is to be run here.
+    """Return the job in a file, checked for running it here.
 
-    Raises SourceError, naming all that stands in the way, and PolicyRefused.
+    Raises SourceError, naming all obstacles, and PolicyRefused.
     """
-    # Where there is no Linux, its signals are missing; jobs can be read there all the same.
+    # Imported here, as signals of Linux are missing on other systems, where jobs can be read.
     from taskfold.run.environment import Placement
     from taskfold.run.raw_exec import problem_of
 
@@ -78,7 +78,7 @@ def runnable_job(name: str, dialect: Dialect) -> dict[str, Any]:
 
 
 def _content(name: str) -> bytes:
-    """Return what a file holds, unpacked. Raises SourceError, also for one that is too long for a job."""
+    """Return the unpacked content of a file. Raises SourceError, also for one that is too long for a job."""
     with open_bytes(name) as stream:
         content = stream.read(MAX_LINE_BYTES + 1)
     if len(content) > MAX_LINE_BYTES:
@@ -87,7 +87,7 @@ def _content(name: str) -> bytes:
 
 
 def _read_job(name: str, path: str, json: Any, dialect: Dialect) -> JobFile:
-    """Return the job that a JSON value is, or has under Job. Raises SourceError."""
+    """Return the job in a JSON value, directly or under Job. Raises SourceError."""
     if isinstance(json, dict) and "Job" in json:
         path, json = f"{path}.Job", json["Job"]
     try:

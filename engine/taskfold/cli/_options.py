@@ -49,7 +49,7 @@ class _Point(_ParamType[At]):
     name = "INDEX|TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> At:
-        """Return the point that a text names."""
+        """Parse a point."""
         try:
             return value if isinstance(value, At) else parse_at(value)
         except ValueError as error:
@@ -60,7 +60,7 @@ class _Instant(_ParamType[int]):
     name = "TIME"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the unix nanoseconds that a text names."""
+        """Parse an instant to unix nanoseconds."""
         try:
             return value if isinstance(value, int) else parse_instant_ns(value, SystemClock().time_ns())
         except ValueError as error:
@@ -71,7 +71,7 @@ class _Duration(_ParamType[int]):
     name = "DURATION"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the nanoseconds that a text in Go's syntax names."""
+        """Parse a duration in Go's syntax to nanoseconds."""
         try:
             return value if isinstance(value, int) else parse_duration_ns(value)
         except ValueError as error:
@@ -101,28 +101,35 @@ source_argument = click.argument("source", metavar="SOURCE")
 alloc_argument = click.argument("alloc", shell_complete=complete_allocation)
 task_argument = click.argument("task", required=False, shell_complete=complete_task)
 POINT: Final = _Point()
-"""What `--at` takes: an index or a time."""
+"""The type of `--at`: an index, a time or a position."""
 DURATION: Final = _Duration()
 NUMBERS: Final = _Numbers()
 """Numbers with commas between them."""
-at_option = click.option(
-    "--at", type=POINT, help="The state at this index (never split), time, or position (@7), not at the end."
-)
+at_option = click.option("--at", type=POINT, help="The state at this index, time, or position (@7); default: the end.")
 alloc_option = click.option(
     "--alloc",
     metavar="PREFIX",
     shell_complete=complete_allocation,
-    help="One allocation: its ID, or enough of its beginning.",
+    help="One allocation: its ID, or a unique prefix.",
 )
 task_option = click.option("--task", metavar="NAME", shell_complete=complete_task, help="Only tasks of this name.")
-since_option = click.option("--since", type=_Instant(), help="Last record (log: record) not before this time.")
-until_option = click.option("--until", type=_Instant(), help="Last record (log: record) not after this time.")
+since_option = click.option(
+    "--since", type=_Instant(), help="Only with a last record (log: a record) at or after this time."
+)
+until_option = click.option(
+    "--until", type=_Instant(), help="Only with a last record (log: a record) at or before this time."
+)
 
 
 def format_option(*formats: str) -> Decorator:
     """Return the option that picks one of these formats; the first is the default."""
     return click.option(
-        "--format", "format", type=click.Choice(formats), default=formats[0], show_default=True, help="How to write it."
+        "--format",
+        "format",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="The output format.",
     )
 
 

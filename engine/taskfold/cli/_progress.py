@@ -16,22 +16,22 @@ _STEP_S: Final = 0.1
 
 
 class Readable(Protocol):
-    """What is being read, such as a `Replay`."""
+    """A source that is being read, such as a `Replay`."""
 
     def progress(self) -> float | None:
-        """Return the part that was read, from 0 to 1; None if the size is unknown."""
+        """Return the fraction read so far, from 0 to 1; None if the size is unknown."""
         ...
 
 
 class Progress:
-    """A bar on a terminal that shows the part of the sources that was read, while its block runs.
+    """A progress bar on a terminal for the reading of sources, shown while its block runs.
 
     A thread of its own asks ten times a second, so that the loop that reads pays nothing.
     """
 
     def __init__(self, label: str, replay: Readable | None = None, *, is_visible: bool = True) -> None:
         self.replay = replay
-        """What is being read, once it is known."""
+        """The source, once it is known."""
         self._label = label
         self._is_over = threading.Event()
         is_shown = is_visible and sys.stderr is not None and sys.stderr.isatty()

@@ -39,7 +39,7 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def naming(alloc: str) -> Iterator[None]:
-    """Add the allocation to a DecodeError of the block: opaque fields are decoded on demand."""
+    """Add the allocation to a DecodeError of the block, as opaque fields are decoded on demand. Raises Unanswerable."""
     try:
         yield
     except DecodeError as error:

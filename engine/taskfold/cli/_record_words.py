@@ -15,7 +15,7 @@ from taskfold.nomad.fields import fields_from_json
 from taskfold.nomad.messages import display_message
 from taskfold.sources.diff import ALWAYS_DIFFERENT
 
-__all__ = ["event_text", "message_text", "scalar_text", "telling_fields"]
+__all__ = ["event_text", "message_text", "scalar_text", "significant_fields"]
 
 
 def scalar_text(text: bytes | None) -> str:
@@ -29,8 +29,8 @@ def scalar_text(text: bytes | None) -> str:
     return visible(text.strip(b'"').decode(errors="replace"))
 
 
-def telling_fields(event: Updated) -> list[str]:
-    """Return the fields that changed, without those that change with every write."""
+def significant_fields(event: Updated) -> list[str]:
+    """Return the changed fields, except those that change with every write."""
     return sorted({*event.fields, *event.cleared} - ALWAYS_DIFFERENT)
 
 
@@ -60,7 +60,7 @@ def message_text(record: Record) -> str:
     if isinstance(event, TaskEvent):
         return visible(display_message(event))
     if isinstance(event, Placed) and record.task:
-        return "the task was created anew, with an empty history"
+        return "the task was created again, with an empty history"
     return _INTERNAL_TEXTS[type(event)](event)
 
 
@@ -75,18 +75,18 @@ def _placed_text(event: Placed) -> str:
 
 
 def _updated_text(event: Updated) -> str:
-    names = telling_fields(event)
+    names = significant_fields(event)
     if event.write_type:
         names.append(f"as {event.write_type}")
     if event.job_source:
         names.append("as the stream tells of the job")
-    return ", ".join(map(visible, names)) if names else "written again, with nothing new"
+    return ", ".join(map(visible, names)) if names else "written again, without a change"
 
 
 def _observed_text(event: Observed) -> str:
     names = [name for name in event.__struct_fields__ if getattr(event, name) is not UNSET]
     words = ", ".join(name.removesuffix("_ns").replace("_", " ") for name in names)
-    return f"to what was seen and no event explains: {words}"
+    return f"to the observed values: {words}"
 
 
 def _gap_text(event: Gap) -> str:

@@ -1,4 +1,4 @@
-"""What `taskfold follow` and `taskfold serve --follow` share: the recorder of a Nomad, from options and environment."""
+"""The recorder of a Nomad, from options and environment, for `taskfold follow` and `taskfold serve --follow`."""
 
 from __future__ import annotations
 

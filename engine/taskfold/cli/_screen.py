@@ -40,7 +40,7 @@ STATUS_STYLES: Final[Mapping[str, str]] = {
 _BETWEEN: Final = "  "
 _NARROW: Final = 130
 _ROWS_AT_ONCE: Final = 500
-"""The first rows decide the widths; later ones may only widen a column, so that a long log shows at once."""
+"""The first rows decide the widths, so that a long log is shown at once; later rows may only widen a column."""
 _LEAST_OF_LAST: Final = 32
 """How wide the last column should be, before other columns are narrowed for it."""
 
@@ -51,7 +51,7 @@ class Column(NamedTuple):
     title: str
     right: bool = False
     least: int = 0
-    """How narrow it may become where the terminal is; 0 keeps its width."""
+    """The least width on a narrow terminal; 0 keeps the width."""
 
 
 class Screen:
@@ -64,7 +64,7 @@ class Screen:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether it is a terminal on which a wide table would be cut to pieces."""
+        """Whether it is a terminal too narrow for a wide table."""
         return not self.is_plain and self.console.width < _NARROW
 
     def line(self, text: Cell, style: str = "") -> None:
@@ -84,7 +84,7 @@ class Screen:
 
 
 class Table:
-    """Columns side by side; the last takes the room that is left.
+    """A table; the last column takes the remaining width.
 
     Cells wider than the terminal are cut or, with ``wraps``, wrapped.
     """
@@ -116,7 +116,7 @@ class Table:
                     self._row(row, widths)
 
     def _fitted(self) -> list[int]:
-        """Return the widths that the terminal has room for."""
+        """Return the widths that fit the terminal."""
         widths = self._widths.copy()
         room = self._screen.console.width - sum(widths[:-1]) - len(_BETWEEN) * (len(widths) - 1)
         for place, column in enumerate(self._columns):
@@ -170,5 +170,5 @@ def _padded(cell: str, width: int, column: Column) -> str:
 
 
 def state_cell(state: str, *, failed: bool) -> Text:
-    """Return a task's state in its colour; that it failed is also a word, since not everybody sees colours."""
+    """Return a task's state in its colour; a failure is also a word, as not everybody sees colours."""
     return Text(f"{state}, failed", style=FAILED_STYLE) if failed else Text(state, style=STATE_STYLES.get(state, ""))

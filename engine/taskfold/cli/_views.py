@@ -195,7 +195,7 @@ def show_history(screen: Screen, records: Sequence[Record], changes: Changes, ta
     pairs = [(record, changes.apply(record)) for record in records]
     pairs_shown = [(record, changed) for record, changed in pairs if task in {None, record.task}]
     days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in pairs_shown}
-    # On a terminal the day is said once, where it is the same for all.
+    # On a terminal the day is written once, if it is the same for all.
     day = min(days) if len(days) == 1 and not screen.is_plain else ""
     screen.line(Text(changes.title() + (f", {day}" if day else ""), style="bold"))
     rows = [_history_row(screen, record, changed, len(day) + 1 if day else 0) for record, changed in pairs_shown]

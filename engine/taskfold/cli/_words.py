@@ -27,7 +27,7 @@ _DAY: Final = 24 * _HOUR
 _TEN_SECONDS: Final = 10
 _KILO: Final = 1000
 _ID_LENGTHS: Final = (8, 13, 18, 23)
-"""Where a UUID may be cut off: before its dashes."""
+"""The lengths at which a UUID may be cut off: before its dashes."""
 
 
 def visible(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``taskfold backup``: a whole copy of a log, of one moment."""
+"""``taskfold backup``: a complete copy of a log, as of one moment."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["backup"]
 @click.argument("log")
 @click.argument("copy")
 def backup(log: str, copy: str) -> int:
-    """Copy LOG as it is now into COPY, while anybody writes it.
+    """Copy LOG to COPY, as of now, while others write it.
 
-    COPY is a file (x.db, x.jsonl) or a PostgreSQL database, of the same kind as LOG or another; where it exists
-    nothing is overwritten. It is checked, and opens alone. (What cp makes of a database that is written lacks what is
-    beside it.)
+    COPY is a file (x.db, x.jsonl) or a PostgreSQL database, of the same kind as LOG or another; it must not exist
+    yet. The copy is checked, and is a complete log. (A copy of a database that cp makes during writes is incomplete,
+    since it lacks the sidecar files.)
     """
     with Progress("copying"):
         backed_up = copy_log(log, copy)

@@ -24,17 +24,20 @@ def retention_options(command: options.Command) -> options.Command:
         "statuses",
         type=click.Choice(sorted(CLIENT_TERMINAL)),
         multiple=True,
-        help="Collect only allocations of this status; all that ended without it.",
+        help="Collect only allocations with this status; by default, all ended ones.",
     )
     keep = click.option(
         "--collect-beyond",
         "keep",
         type=click.IntRange(0),
         metavar="N",
-        help="Keep N allocations that have ended, the newest; collect the others.",
+        help="Keep the newest N ended allocations; collect the others.",
     )
     age = click.option(
-        "--collect-after", "dead_for_ns", type=options.DURATION, help="Collect what ended longer ago, such as 24h."
+        "--collect-after",
+        "dead_for_ns",
+        type=options.DURATION,
+        help="Collect allocations that ended longer ago, such as 24h.",
     )
     return age(keep(status(command)))
 
@@ -43,28 +46,28 @@ def retention_of(dead_for_ns: int | None, keep: int | None, statuses: tuple[str,
     """Return the retention that the options make; None without any. Raises Unanswerable."""
     if dead_for_ns is None and keep is None:
         if statuses:
-            raise Unanswerable("--collect-status says of what, but not when: add --collect-after or --collect-beyond")
+            raise Unanswerable("--collect-status needs --collect-after or --collect-beyond")
         return None
     if dead_for_ns is not None and dead_for_ns < 0:
-        raise Unanswerable("--collect-after is below zero")
+        raise Unanswerable("--collect-after must not be negative")
     return Retention(dead_for_ns=dead_for_ns, keep=keep, statuses=statuses or Retention.__struct_defaults__[2])
 
 
 @options.command()
 @click.argument("log")
 @retention_options
-@click.option("--compact", is_flag=True, help="Remove the records of what was collected, now or before; keep its last.")
+@click.option("--compact", is_flag=True, help="Remove the records of collected allocations, except each one's last.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be collected.")
 def collect(
     log: str, dead_for_ns: int | None, keep: int | None, statuses: tuple[str, ...], *, compact: bool, dry_run: bool
 ) -> int:
-    """Collect allocations of LOG that have ended: their last record is written, and they are listed no more.
+    """Collect the ended allocations of LOG: write their last record, and drop them from the state.
 
-    Their history stays in the log until it is compacted; then whoever asks for what was removed is told so.
+    Their history stays in the log until it is compacted; afterwards, reading a removed record is an error.
     """
     retention = retention_of(dead_for_ns, keep, statuses)
     if retention is None and not compact:
-        raise Unanswerable("nothing is to be done: add --collect-after, --collect-beyond or --compact")
+        raise Unanswerable("nothing to do: add --collect-after, --collect-beyond or --compact")
     if is_new_log(log):
         raise Unanswerable(f"{shown_name(log)}: there is no such log")
     with Progress("collecting"), Engine.open(log) as engine:

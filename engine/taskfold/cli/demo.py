@@ -1,4 +1,4 @@
-"""``taskfold demo``: a recorded event stream of a real Nomad, and a job, that come with taskfold."""
+"""``taskfold demo``: a recorded event stream of a real Nomad, and a job, from the package."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ALLOCATION: Final = "e368643b"
 
 
 @options.command()
-@click.option("--write", "folder", metavar="FOLDER", help="Only write the stream and the job into FOLDER.")
+@click.option("--write", "folder", metavar="FOLDER", help="Only copy the stream and the job to FOLDER.")
 @click.pass_context
 def demo(context: click.Context, folder: str | None) -> int:
-    """Show what taskfold does with the event stream of a real Nomad that comes with it, and run a job.
+    """Show taskfold at work on a recorded event stream of a real Nomad, and run a job.
 
-    The job runs real processes, one of which fails at first. With --write the files are there to play with.
+    The job runs real processes, one of which fails at first. --write copies the files, for experiments of your own.
     """
     if folder is not None:
         _write(Path(folder))
@@ -38,7 +38,7 @@ def demo(context: click.Context, folder: str | None) -> int:
         click.echo(f"$ taskfold {' '.join(line)}")
         with _group(context).make_context("taskfold", list(line)) as inner:
             _group(context).invoke(inner)
-        # What one command writes to standard error stands before what the next one writes.
+        # Keeps the order of standard error and standard output.
         sys.stdout.flush()
         click.echo()
     return 0
@@ -49,16 +49,16 @@ def _group(context: click.Context) -> click.Command:
 
 
 def _examples() -> Path:
-    """Return the folder of the files, by the shorter name where it is below the working directory."""
+    """Return the folder of the files, relative if it is below the working directory."""
     folder = shipped("examples")
     return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _write(folder: Path) -> None:
-    """Copy the files into a folder. Raises Unanswerable where one of them is there."""
+    """Copy the files to a folder. Raises Unanswerable if one of them exists."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (EXAMPLE_STREAM, EXAMPLE_JOB):
         if (folder / name).exists():
-            raise Unanswerable(f"{folder / name}: is there already, and is not overwritten")
+            raise Unanswerable(f"{folder / name}: exists already, and is not overwritten")
         shutil.copyfile(_examples() / name, folder / name)
         click.echo(f"wrote {folder / name}")

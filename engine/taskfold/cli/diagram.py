@@ -12,9 +12,9 @@ __all__ = ["diagram"]
 
 
 @options.command()
-@options.dialect_option(f"Whose lifecycle; {DEFAULT_DIALECT} unless named.")
+@options.dialect_option(f"The dialect of the lifecycle; default: {DEFAULT_DIALECT}.")
 @options.format_option("mermaid", "dot", "table")
 def diagram(dialect: str | None, format: str) -> int:
-    """Draw the lifecycle of a task: which event leads from which state to which."""
+    """Draw the lifecycle of a task: its states, and the events that lead from one to another."""
     click.echo(draw(dialect or DEFAULT_DIALECT, format), nl=False)
     return 0

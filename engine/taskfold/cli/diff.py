@@ -25,14 +25,14 @@ _LONGEST: Final = 60
 @options.command()
 @options.source_argument
 @click.option("--from", "first", type=options.POINT, required=True, help="The first point: an index or a time.")
-@click.option("--to", "last", type=options.POINT, help="The last point; the end unless named.")
+@click.option("--to", "last", type=options.POINT, help="The last point; default: the end.")
 @options.alloc_option
 @options.task_option
 @options.format_option("table", "jsonl")
 def diff(source: str, first: At, last: At | None, alloc: str | None, task: str | None, format: str) -> int:
-    """Show what is different between two points of a log, or of any other source.
+    """Show the differences between two points of a log, or of any other source.
 
-    Times that change with every write are left out. jsonl prints one difference a line, with its values.
+    Fields that change with every write are left out. jsonl prints one difference a line, with its values.
     """
     with Progress("reading"):
         differences = [

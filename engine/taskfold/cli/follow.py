@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from taskfold.cli import _options as options
-from taskfold.cli._collector import passing_over_what_is_there
+from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import Unanswerable
 from taskfold.cli._recording import Lines, agent_settings, agents_dialect, check_mirror, recorder_of
 from taskfold.cli._words import count_text
@@ -36,7 +36,7 @@ _STATUS_SECONDS: Final = 1.0
 @click.argument("sources", metavar="[AGENT]...", nargs=-1)
 @click.option("--into", "log", metavar="LOG", required=True, help="Record into LOG (x.db, x.jsonl, postgresql://…).")
 @click.option("--once", is_flag=True, help="Read what the agents have now, and end.")
-@click.option("--serve", "bind", metavar="HOST:PORT|unix:PATH", help="Answer Nomad's HTTP API meanwhile.")
+@click.option("--serve", "bind", metavar="HOST:PORT|unix:PATH", help="Serve Nomad's HTTP API meanwhile.")
 @click.option("--serve-token-file", metavar="FILE", help="A file whose first line is what clients must send.")
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the agents' token; it may change.")
 @click.option("--namespace", metavar="NAME", help="Record one namespace; all of them unless named.")
@@ -76,9 +76,9 @@ def follow(  # noqa: PLR0913 - an option each
     statuses: tuple[str, ...],
     log_format: str,
 ) -> int:
-    """Record what a Nomad does into LOG, and go on for as long as it runs.
+    """Record the events of a running Nomad in LOG, until stopped.
 
-    Killed at any moment, it goes on from LOG when it is started again. AGENT is the address of an agent (http://…,
+    After a kill at any moment, the next start continues from LOG. AGENT is the address of an agent (http://…,
     https://…, unix:PATH), or several of one region; NOMAD_ADDR unless named. Token and certificates are those of
     NOMAD_TOKEN, NOMAD_CACERT and so on. See docs/recording.md.
     """
@@ -104,7 +104,7 @@ def follow(  # noqa: PLR0913 - an option each
                 Retainer(engine, retention, on_problem=lambda problem: note(problem or "the log can be written again"))
             )
         note(f"following {', '.join(settings.names)} into {shown_name(log)}, from index {engine.index}")
-        stack.enter_context(passing_over_what_is_there())
+        stack.enter_context(without_collecting_present_objects())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(recorder.synchronise() if once else _run(recorder, server))
         status = recorder.status

@@ -21,9 +21,9 @@ __all__ = ["history"]
 @options.alloc_argument
 @options.task_argument
 def history(source: str, alloc: str, task: str | None) -> int:
-    """Show every event ever of an allocation, or of one of its tasks, and what each changed.
+    """Show every event of an allocation, or of one of its tasks, with the changes it made.
 
-    ALLOC is the ID of an allocation, or enough of its beginning.
+    ALLOC is the ID of an allocation, or a unique prefix of it.
     """
     reading = Replay(source, on_note=Notes())
     with Progress("reading", reading):

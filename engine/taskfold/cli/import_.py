@@ -1,4 +1,4 @@
-"""``taskfold import``: what a Nomad said, into a log."""
+"""``taskfold import``: a Nomad's answers and streams, into a log."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["import_"]
 @options.command(name="import")
 @options.sources_argument
 @click.option(
-    "--into", metavar="LOG", required=True, help="The log to begin or to go on with: x.db, x.jsonl or postgresql://…"
+    "--into", metavar="LOG", required=True, help="The log to create or to continue: x.db, x.jsonl or postgresql://…"
 )
-@options.dialect_option("The dialect of the sources, else it is detected; a log of another one is migrated to it.")
+@options.dialect_option("The dialect of the sources; default: detected. A log of another dialect is migrated to it.")
 def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
-    """Import what a Nomad said into a log: whole or not at all, and never twice."""
+    """Import a Nomad's answers and streams into a log: all or nothing, and never twice."""
     size_before = Path(into).stat().st_size if Path(into).is_file() else 0
     with Progress("importing") as progress:
 
@@ -43,7 +43,7 @@ def import_(sources: tuple[str, ...], into: str, dialect: str | None) -> int:
 
 
 def _imported_text(result: Ingestion, sources: tuple[str, ...], size_before: int) -> str:
-    """Say how large the log is, if it is a file, and what part of its source when it is new."""
+    """Return the size of the log, if it is a file, and, if it is new, its fraction of the source."""
     if result.log_bytes is None:
         return ""
     size = f": {bytes_text(result.log_bytes)}"
@@ -57,7 +57,7 @@ def _imported_text(result: Ingestion, sources: tuple[str, ...], size_before: int
 
 
 def _unpacked_bytes(file: str) -> int:
-    """Return the size of a file without its compression: it is read again, which takes a tenth of an import."""
+    """Return the unpacked size of a file; reading it again takes a tenth of an import's time."""
     if stored_log(file) is not None:
         return Path(file).stat().st_size
     with open_bytes(file) as stream:

@@ -1,4 +1,4 @@
-"""``taskfold log``: the records of a log; whether it is whole, and a copy of its good part."""
+"""``taskfold log``: the records of a log, its check, and its repair."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ __all__ = ["log"]
 @options.since_option
 @options.until_option
 @options.format_option("table", "jsonl")
-@click.option("--check", is_flag=True, help="Say whether the log is whole, and all that is damaged, where.")
-@click.option("--repair", "into", metavar="NEW", help="Copy what is good into a new log, and say what is not.")
+@click.option("--check", is_flag=True, help="Check the whole log, and list all damage with its place.")
+@click.option("--repair", "into", metavar="NEW", help="Copy the good records to a new log, and list the rest.")
 @options.dialect_option("With --repair: the dialect of a log whose header is damaged.")
 def log(
     source: str, at: At | None, format: str, *, check: bool, into: str | None, dialect: str | None, **filters: Any
 ) -> int:
-    """Show the records of a log, or those that a source would be imported as; or look after it.
+    """Show the records of a log, or those of an import of any source; check or repair a log.
 
     jsonl prints one record a line, as a log writes it.
     """
@@ -73,7 +73,7 @@ def _look_after(
 ) -> int:
     """Check a log, or copy its good part."""
     if any(value is not None for value in others) or (is_check and into is not None):
-        raise Unanswerable("--check and --repair are about the whole log: leave the other options out")
+        raise Unanswerable("--check and --repair apply to the whole log: leave the other options out")
     if into is not None:
         return _repair(source, into, dialect)
     if dialect is not None:
@@ -123,9 +123,7 @@ def _repair(source: str, into: str, dialect: str | None) -> int:
     except SourceError as error:
         if dialect is not None or not Path(source).is_file():
             raise
-        raise Unanswerable(
-            f"{error}; if it is a log whose header is damaged, --dialect names what it would say"
-        ) from None
+        raise Unanswerable(f"{error}; if it is a log with a damaged header, give its dialect with --dialect") from None
     _show(repaired.check)
     for alloc, (missing, count) in repaired.left_out.items():
         more = f", and {count_text(count, 'record')} after it left out" if count else ""

@@ -1,4 +1,4 @@
-"""``taskfold policy``: which restart policy is in force, whether it is valid, and what it does when a task fails."""
+"""``taskfold policy``: the restart policy in force, its validity, and its effect when a task fails."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["policy"]
 _MOST_FAILURES: Final = 100_000
 _NS_PER_MS: Final = 1_000_000
 _INT64: Final = range(-(2**63), 2**63)
-"""What the numbers of a policy are in Nomad."""
+"""The range of a policy's numbers in Nomad."""
 
 
 class _InForce(NamedTuple):
     """The policy of a task, a group, a default or the flags; None if one is needed and missing."""
 
     source: str
-    """Whose it is: ``task``, ``group``, ``default`` or ``flags``."""
+    """Its owner: ``task``, ``group``, ``default`` or ``flags``."""
     job_type: str
     policy: RestartPolicy | None
     job: str = ""
@@ -48,37 +48,42 @@ class _Judged(NamedTuple):
     errors: list[str]
     warnings: list[Advice]
     timeline: list[SimulatedFailure]
-    """Empty where there are errors."""
+    """Empty if there are errors."""
 
 
 @options.command()
 @click.argument("job", metavar="[JOB.json|-]", required=False)
 @click.option("--attempts", type=int, metavar="N", help="Restarts within the interval.")
 @click.option("--interval", "interval_ns", type=options.DURATION, help="The length of a window, such as 30m.")
-@click.option("--delay", "delay_ns", type=options.DURATION, help="The least wait before a restart, such as 15s.")
-@click.option("--mode", type=click.Choice(MODES), help="What is done when the attempts are used up.")
+@click.option("--delay", "delay_ns", type=options.DURATION, help="The shortest wait before a restart, such as 15s.")
+@click.option("--mode", type=click.Choice(MODES), help="What happens when the attempts are used up.")
 @click.option(
-    "--type", "job_type", type=click.Choice(JOB_TYPES), help="Whose default the rest is; service unless named."
+    "--type",
+    "job_type",
+    type=click.Choice(JOB_TYPES),
+    help="The type of job, for its default policy; service by default.",
 )
-@options.dialect_option(f"Whose rules; {DEFAULT_DIALECT} unless named.")
+@options.dialect_option(f"The dialect of the rules; default: {DEFAULT_DIALECT}.")
 @click.option(
     "--run-for", "run_ns", type=options.DURATION, default="1s", show_default=True, help="How long each run lasts."
 )
 @click.option(
-    "--failures", type=click.IntRange(1, _MOST_FAILURES), default=10, show_default=True, help="After how many to end."
+    "--failures",
+    type=click.IntRange(1, _MOST_FAILURES),
+    default=10,
+    show_default=True,
+    help="The number of failures to simulate.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random part of the delays.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of the delays' random part.")
 @options.format_option("table", "json")
 def policy(job: str | None, dialect: str | None, run_ns: int, failures: int, seed: int, format: str, **own: Any) -> int:
     """Show what a restart policy does with a task that fails again and again.
 
-    JOB.json is a job as Nomad's API takes it: every policy in it is shown. Without it the flags make a policy; what
-    they leave out is the default of the type of job.
+    JOB.json is a job in the JSON of Nomad's API; every policy in it is shown. Without a file, the options make a
+    policy; missing values are the default of the type of job.
     """
     if run_ns <= 0:
-        raise Unanswerable(
-            f"--run-for is {duration_text(run_ns)}, and should be more than nothing: every run takes time"
-        )
+        raise Unanswerable(f"--run-for is {duration_text(run_ns)}, and must be positive: every run takes time")
     flags = {name: value for name, value in own.items() if value is not None}
     rules = dialect_of(dialect or DEFAULT_DIALECT)
     policies = [_of_flags(flags, rules)] if job is None else _of_file(job, flags, rules)
@@ -91,13 +96,13 @@ def policy(job: str | None, dialect: str | None, run_ns: int, failures: int, see
 
 
 def _of_flags(flags: dict[str, Any], dialect: Dialect) -> _InForce:
-    """Return the policy that the flags name. Raises Unanswerable where something is left out that has no default."""
+    """Return the policy of the flags. Raises Unanswerable for a missing value without a default."""
     job_type = flags.pop("job_type", JOB_TYPES[0])
     default = default_policy(job_type, dialect)
     missing = [name for name in RestartPolicy.__struct_fields__ if name not in flags]
     if default is None and missing:
         names = ", ".join(map(_flag, missing))
-        raise Unanswerable(f"a job of type {job_type} has no default policy: name {names} as well, or another --type")
+        raise Unanswerable(f"a job of type {job_type} has no default policy: add {names}, or use another --type")
     own = msgspec.structs.replace(default or RestartPolicy(), **flags)
     return _InForce("flags" if flags else "default", job_type, own)
 
@@ -107,16 +112,16 @@ def _flag(name: str) -> str:
 
 
 def _of_file(name: str, flags: dict[str, Any], dialect: Dialect) -> list[_InForce]:
-    """Return every policy of the jobs in a file. Raises SourceError, and Unanswerable for flags beside it."""
+    """Return every policy of the jobs in a file. Raises SourceError, and Unanswerable for additional flags."""
     if flags:
         raise Unanswerable(
-            f"{', '.join(map(_flag, flags))}: a job file says this itself; leave the one or the other out"
+            f"{', '.join(map(_flag, flags))}: a job file has its own policies; leave out the file or these options"
         )
     return [in_force for file in read_jobs(name, dialect) for in_force in _of_job(file, dialect)]
 
 
 def _of_job(file: JobFile, dialect: Dialect) -> Iterator[_InForce]:
-    """Yield the policy of each group, and of each task for which one was written."""
+    """Yield the policy of each group, and of each task that has its own."""
     job, job_type = file.job, file.job.type
     for group, own_json in zip(job.task_groups or (), file.json["TaskGroups"], strict=True):
         tasks = group.tasks or ()
@@ -127,7 +132,7 @@ def _of_job(file: JobFile, dialect: Dialect) -> Iterator[_InForce]:
         ]
         where = {"job": job.id or job.name, "group": group.name}
         is_written = own_json.get("RestartPolicy") is not None
-        # A group whose tasks all have their own needs none.
+        # A group needs no policy if all its tasks have their own.
         if is_written or not tasks or len(own) < len(tasks):
             source = "group" if is_written else "default"
             yield _check(_InForce(source, job_type, job_policy(job, group, TaskView(), dialect), **where))
@@ -141,12 +146,12 @@ def _check(in_force: _InForce) -> _InForce:
     own = in_force.policy or RestartPolicy()
     for name in ("attempts", "interval_ns", "delay_ns"):
         if getattr(own, name) not in _INT64:
-            raise Unanswerable(f"{_title(in_force)}: {name.removesuffix('_ns')} is a number that 64 bits do not hold")
+            raise Unanswerable(f"{_title(in_force)}: {name.removesuffix('_ns')} does not fit into 64 bits")
     return in_force
 
 
 def _judged(in_force: _InForce, dialect: Dialect, runs_ns: list[int], seed: int) -> _Judged:
-    """Return the verdict on a policy. Each has a generator of its own, so that their order changes nothing."""
+    """Return the verdict on a policy. Each has its own generator, so that their order has no effect."""
     own = in_force.policy
     if own is None:
         error = f"a job of type {in_force.job_type} has no default policy, and none is named"

@@ -30,12 +30,12 @@ _PRETTY_INDENT: Final = 4
 @options.alloc_option
 @options.task_option
 @click.option("--job", metavar="ID", help="Only allocations of this job.")
-@click.option("--node", metavar="PREFIX", help="Only allocations on nodes whose ID begins so.")
+@click.option("--node", metavar="PREFIX", help="Only allocations on nodes whose ID starts with this.")
 @click.option("--status", type=click.Choice(_STATUSES), help="Only allocations with this client status.")
 @options.since_option
 @options.until_option
 @options.format_option("table", "json", "jsonl")
-@options.dialect_option("Write the JSON of this Nomad; else as the source does.")
+@options.dialect_option("Write the JSON of this dialect; default: the source's.")
 def replay(sources: tuple[str, ...], at: At | None, format: str, dialect: str | None, **filters: Any) -> int:
     """Show the state of every allocation, as it was at any index or time.
 

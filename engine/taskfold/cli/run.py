@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from taskfold.cli import _options as options
-from taskfold.cli._collector import passing_over_what_is_there
+from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import NO, Unanswerable, say
 from taskfold.cli._jobs import runnable_job
 from taskfold.cli._words import count_text, instant_text, visible
@@ -39,19 +39,19 @@ __all__ = ["run"]
 
 @options.command()
 @click.argument("job", metavar="JOB.json|-")
-@click.option("--log", metavar="LOG", help="Record in LOG (x.db, x.jsonl), and go on from it after a crash.")
-@click.option("--serve", "bind", metavar="HOST:PORT", help="Answer Nomad's HTTP API meanwhile.")
-@options.dialect_option(f"The dialect of a new log; {NEWEST_DIALECT} unless named.")
+@click.option("--log", metavar="LOG", help="Record in LOG (x.db, x.jsonl), and continue from it after a crash.")
+@click.option("--serve", "bind", metavar="HOST:PORT", help="Serve Nomad's HTTP API meanwhile.")
+@options.dialect_option(f"The dialect of a new log; default: {NEWEST_DIALECT}.")
 def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int:
     """Run the raw_exec tasks of a job as processes of this machine, until they have ended.
 
-    JOB.json is a job as Nomad's API takes it. Ctrl-C stops the tasks as the job says, a second one at once. What the
-    tasks write is in LOG.run. See docs/embedding.md.
+    JOB.json is a job in the JSON of Nomad's API. Ctrl-C stops the tasks as the job says, a second one at once. Their
+    output is in LOG.run. See docs/embedding.md.
     """
     if sys.platform != "linux":
-        raise Unanswerable("taskfold run needs Linux, where /proc tells one process from another")
+        raise Unanswerable("taskfold run needs Linux, whose /proc identifies processes")
     if log is not None and server_kind(log) is not None:
-        raise Unanswerable("--log: name a file (x.db, x.jsonl); the processes are of this machine, too")
+        raise Unanswerable("--log must be a file (x.db, x.jsonl), since the processes run on this machine")
     begins = log is None or is_new_log(log)
     name = dialect or (NEWEST_DIALECT if begins else None)
     document = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
@@ -71,14 +71,16 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         shown_ids = set(supervisor.live)
         if server is not None:
             say(f"serving at {server.url}")
-        say(f"running job {document['ID']}; what its tasks write is in {directory}")
+        say(f"running job {document['ID']}; the output of its tasks is in {directory}")
         _show(supervisor, shown_ids, stack)
         shown_ids.update(new := supervisor.place(document))
         whole = msgspec.json.decode(supervisor.canonical_job(document))
         stand = (canonical_job(engine.snapshot(alloc).fields["Job"], engine.dialect) for alloc in new)
         if any(msgspec.json.decode(job) != whole for job in stand):
-            say("note: the file is not what the log has of this job; what stands keeps the job that it was placed with")
-        with passing_over_what_is_there():
+            say(
+                "note: the job file differs from the log's job; existing allocations keep the job they were placed with"
+            )
+        with without_collecting_present_objects():
             asyncio.run(_run(supervisor, server))
         statuses = [snapshot.client_status or "" for snapshot in engine.allocations() if snapshot.id in shown_ids]
     counts = [f"{count_text(statuses.count(each), 'allocation')} {each}" for each in sorted({*statuses})]
@@ -95,7 +97,7 @@ def _lock(directory: Path, stack: ExitStack) -> None:
         file = stack.enter_context(own_file(directory / "lock"))
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Unanswerable(f"{directory}: another run is at work there") from None
+        raise Unanswerable(f"{directory}: another taskfold run uses this directory") from None
     except OSError as error:
         raise Unanswerable(f"{directory}: cannot be written: {error.strerror or error}") from None
 
@@ -116,11 +118,11 @@ def _server(engine: Engine, bind: str, stack: ExitStack) -> Server:
 
 
 async def _run(supervisor: Supervisor, server: Server | None) -> None:
-    """Run the supervisor, and the server beside it; a signal stops both in good order."""
+    """Run the supervisor, and the server; a signal stops both in good order."""
     loop = asyncio.get_running_loop()
     serving = None if server is None else loop.create_task(server.run())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # under nohup
             loop.add_signal_handler(number, supervisor.stop)
     try:
         await supervisor.run()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from taskfold.cli import _options as options
-from taskfold.cli._collector import passing_over_what_is_there
+from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import Unanswerable, say
 from taskfold.cli._recording import agent_settings, agents_dialect, check_mirror, recorder_of
 from taskfold.cli._words import count_text
@@ -38,7 +38,7 @@ __all__ = ["check_extra", "serve"]
 
 _EXTRA: Final = ("httptools", "httpx", "prometheus_client", "uvicorn")
 _DEFAULT_BIND: Final = "127.0.0.1:4646"
-"""Where Nomad's agents listen, on loopback."""
+"""The port of Nomad's agents, on loopback."""
 
 _MOST_WORKERS: Final = 64
 
@@ -51,7 +51,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 @click.option(
     "--bind", metavar="HOST:PORT|unix:PATH", default=_DEFAULT_BIND, show_default=True, help="Where to listen."
 )
-@click.option("--region", metavar="NAME", help="The region that is served; the log's unless named.")
+@click.option("--region", metavar="NAME", help="The region that is served; default: the log's.")
 @click.option("--region-peer", "peers", metavar="NAME=URL", multiple=True, help="The server of another region.")
 @click.option(
     "--region-token-file",
@@ -60,7 +60,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
     multiple=True,
     help="A file whose first line is the token of another region's server.",
 )
-@click.option("--token", metavar="TEXT", help="What clients must send; better in a file or in TASKFOLD_TOKEN.")
+@click.option("--token", metavar="TEXT", help="The token that clients must send; safer in a file or in TASKFOLD_TOKEN.")
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
 @click.option(
     "--follow",
@@ -74,7 +74,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
     "silence",
     type=options.DURATION,
     metavar="DURATION",
-    help="Health tells when nothing came for so long: 2m, where Nomad says something every 30s; 0s never tells.",
+    help="How long the stream may be silent until health fails: 2m, for Nomad's 30s heartbeat; 0s: for ever.",
 )
 @options.dialect_option("The dialect of a new log.")
 @retention_options
@@ -85,21 +85,25 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
     metavar="N",
     default=1,
     show_default=True,
-    help="Processes that answer: one owns LOG, the others follow it.",
+    help="The number of processes: one owns LOG, the others follow it.",
 )
-@click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="Blocked queries of all clients.")
-@click.option("--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="Blocked queries of one address.")
-@click.option("--max-streams", type=click.IntRange(1), metavar="N", help="Clients of the event stream.")
-@click.option("--max-streams-per-client", type=click.IntRange(1), metavar="N", help="Those of one address.")
-@click.option("--max-connections", type=click.IntRange(1), metavar="N", help="Connections of all clients.")
-@click.option("--max-connections-per-client", type=click.IntRange(1), metavar="N", help="Connections of one address.")
+@click.option("--max-blocked", type=click.IntRange(1), metavar="N", help="The most blocked queries of all clients.")
+@click.option(
+    "--max-blocked-per-client", type=click.IntRange(1), metavar="N", help="The most blocked queries of one address."
+)
+@click.option("--max-streams", type=click.IntRange(1), metavar="N", help="The most streams to all clients.")
+@click.option("--max-streams-per-client", type=click.IntRange(1), metavar="N", help="The most streams to one address.")
+@click.option("--max-connections", type=click.IntRange(1), metavar="N", help="The most connections of all clients.")
+@click.option(
+    "--max-connections-per-client", type=click.IntRange(1), metavar="N", help="The most connections of one address."
+)
 def serve(
     log: str | None, bind: str, token: str | None, token_file: str | None, follow: tuple[str, ...], **more: Any
 ) -> int:
     """Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.
 
     LOG is a file (x.db, x.jsonl) or a PostgreSQL database (postgresql://…), which several servers may share. It is
-    begun where there is none; without LOG everything is in memory. See docs/serving.md.
+    created if it does not exist; without LOG everything is in memory. See docs/serving.md.
     """
     check_extra()
     from taskfold.http.serve.descriptors import raise_descriptor_limit
@@ -113,7 +117,7 @@ def serve(
         raise Unanswerable("--workers: processes of this system cannot share a socket")
     silence = more.pop("silence")
     if silence is not None and silence < 0:
-        raise Unanswerable("--follow-silence is below zero")
+        raise Unanswerable("--follow-silence must not be negative")
     host, port = parse_bind(bind)
     agents = _agents(follow, more.pop("follow_token_file"))
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
@@ -122,7 +126,7 @@ def serve(
     with ExitStack() as stack:
         is_reader = more.pop("read_only")
         if is_reader and (log is None or follow or retention is not None or more["dialect"] is not None):
-            raise Unanswerable("--read-only serves what another process writes: name its LOG, and nothing that writes")
+            raise Unanswerable("--read-only serves the log of another process: give its LOG, and no option that writes")
         engine = stack.enter_context(
             _reader(str(log)) if is_reader else _engine(log, agents or follow, more["dialect"], more["region"])
         )
@@ -139,7 +143,7 @@ def serve(
         stack.enter_context(LogListener(engine, on_problem=_problem(app)))
         if retention is not None:
             stack.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
-        stack.enter_context(passing_over_what_is_there())
+        stack.enter_context(without_collecting_present_objects())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_run(server, log, secret, source))
     say(f"stopped at index {engine.index}")
@@ -206,7 +210,7 @@ def _source(
         check_mirror(engine, engine.reader.name or "memory")
         return recorder_of(engine, agents, silence_ns=silence_ns, note=_note)
     if silence_ns is None:
-        # Other dialects have no heartbeats: silence means nothing.
+        # Other dialects have no heartbeats, so that silence has no meaning.
         silence_ns = _SILENCE_NS if engine.dialect.has_event_stream else 0
     return Follower(engine, follow[0], on_note=_note, on_problem=say, silence_seconds=silence_ns / NS_PER_SECOND)
 
@@ -216,7 +220,7 @@ def _note(text: str) -> None:
 
 
 def check_extra() -> None:
-    """Say what must be installed where it is not. Raises Unanswerable."""
+    """Check that the extra is installed. Raises Unanswerable with the command that installs it."""
     from importlib.util import find_spec
 
     if missing := [name for name in _EXTRA if find_spec(name) is None]:
@@ -224,7 +228,7 @@ def check_extra() -> None:
 
 
 def _reader(log: str) -> Engine:
-    """Return the engine that only reads a log. Raises LogError."""
+    """Return a read-only engine over a log. Raises LogError."""
     core = Core()
     return Engine(open_reader(log, reader=core), core=core)
 
@@ -249,11 +253,11 @@ def _engine(
     except LogError as error:
         if begins or not _is_source(log):
             raise
-        raise LogError(f"{error}; `taskfold import {log} --into FILE.jsonl` makes a log of what a Nomad said") from None
+        raise LogError(f"{error}; `taskfold import {log} --into FILE.jsonl` makes a log of it") from None
 
 
 def _is_source(path: str) -> bool:
-    """Tell whether a file holds what a Nomad said, or a log of a form that cannot be written to."""
+    """Tell whether a file is a source, or a log in a form that cannot be written to."""
     try:
         if Path(path).is_file() and is_log(path):
             return False
@@ -263,11 +267,11 @@ def _is_source(path: str) -> bool:
 
 
 def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
-    """Return the dialect that the beginning of a file tells; the newest where it tells nothing yet.
+    """Return the dialect of the beginning of a file; the newest if it shows none yet.
 
-    Raises SourceError where there is no such file: no log is begun for it.
+    Raises SourceError if there is no such file: no log is created for it.
     """
-    # A pipe can be read once: its follower does.
+    # A pipe can be read only once, by its follower.
     if follow != STANDARD_INPUT and (Path(follow).is_file() or not Path(follow).exists()):
         reading = Replay(follow)
         try:
@@ -279,12 +283,12 @@ def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
                 raise
     if not is_asked:
         return None
-    _note(f"a new log for what is followed is of dialect {NEWEST_DIALECT}; --dialect names another")
+    _note(f"the new log gets dialect {NEWEST_DIALECT}; --dialect chooses another")
     return NEWEST_DIALECT
 
 
 def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any) -> App:
-    """Return the application, as it is asked for. Raises ServeError."""
+    """Return the application with these options. Raises ServeError."""
     from taskfold.http.app import App
     from taskfold.http.serve.limits import Limits
     from taskfold.http.serve.regions import Peers, parse_peer, parse_token_file
@@ -294,7 +298,7 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any
     urls: dict[str, str] = {}
     for name, url in map(parse_peer, arguments["peers"]):
         if name == own or name in urls:
-            raise ServeError(f"region {name} is named twice: it is served here, or has another peer")
+            raise ServeError(f"region {name} is given twice: it is served here, or has another peer")
         urls[name] = url
     tokens: dict[str, str] = {}
     for name, file in map(parse_token_file, arguments["peer_tokens"]):
@@ -321,7 +325,7 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any
 
 
 def _problem(app: App) -> Any:
-    """Return what tells a problem to the operator, and to whoever asks for the health."""
+    """Return a function that reports a problem to the operator, and in health."""
 
     def tell(problem: str) -> None:
         app.context.problem = problem

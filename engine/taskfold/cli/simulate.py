@@ -1,4 +1,4 @@
-"""``taskfold simulate``: a simulated cluster, as load for a demo or a benchmark, or to look for what is wrong."""
+"""``taskfold simulate``: a simulated cluster, as load for a demo or a benchmark, or to look for defects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``taskfold verify``: whether the records fold to what was observed, as a report in text or JSON."""
+"""``taskfold verify``: a comparison of the records' fold with the observations, as text or JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _COLUMNS: Final = (
 @options.sources_argument
 @options.format_option("table", "json")
 def verify(sources: tuple[str, ...], format: str) -> int:
-    """Check that the records fold to what was observed, at every index; or that a log is what it should be."""
+    """Check that the records of a source fold to what was observed, at every index; or that a log is intact."""
     with Progress("verifying"):
         verification = verify_sources(*sources, on_note=Notes())
     if format == "json":
@@ -68,7 +68,7 @@ def _lines(verification: Verification) -> list[tuple[str, int | str, str]]:
             ("observations", verification.observations, ""),
             ("  compared", verification.compared, "with the fold, every key"),
             ("  repeats", verification.repeats, "told nothing new"),
-            ("  conflicts", verification.conflicts, "say something else than another one of their index"),
+            ("  conflicts", verification.conflicts, "contradict another observation of their index"),
         ]
     lines.append(("records", verification.records.total(), ""))
     lines += [(f"  {name}", number, "") for name, number in sorted(verification.records.items(), key=_common_first)]

@@ -1,1 +1,1 @@
-"""What follows from an input: rule books, restarts, groups. Internal: `taskfold` has the public names."""
+"""Decisions on inputs: rule books, restarts, groups. Internal: `taskfold` has the public names."""

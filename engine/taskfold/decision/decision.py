@@ -63,7 +63,7 @@ class TaskInHand(Task, kw_only=True, gc=False):
     is_new: bool = False
     """No record of the task was ever written."""
     memory: Decided = _NO_MEMORY
-    """What decisions remember of the task as it stands; written in the end, where it has changed."""
+    """The memory that decisions have of the task; written at the end, if it changed."""
     memory_before: Decided = _NO_MEMORY
 
     @property
@@ -167,7 +167,7 @@ class Decision:
 
     @property
     def memory(self) -> Coordinated:
-        """What decisions remember of the allocation as a whole."""
+        """The memory that decisions have of the allocation as a whole."""
         return self._memory or self.allocation.memory or _NO_COORDINATION
 
     def field(self, name: str) -> Any:
@@ -401,7 +401,7 @@ class Decision:
     # --- the end of it ---
 
     def step(self) -> Step:
-        """Return the decision: what was written, what decisions remember from here on, and what is owed.
+        """Return the decision: the events, the memory for later decisions, and the effects owed.
 
         O(tasks that were touched), or O(tasks of the group) if one died.
         """

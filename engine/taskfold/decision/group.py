@@ -40,7 +40,7 @@ DEFAULT_KILL_TIMEOUT_NS: Final = 5 * NS_PER_SECOND
 
 LEAST_KILL_TIMEOUT_NS: Final = NS_PER_SECOND
 MOST_KILL_TIMEOUT_NS: Final = 30 * NS_PER_SECOND
-"""What the old client makes of a timeout of nothing, and its ``max_kill_timeout``. Source: v0.5.6 task_runner.go."""
+"""The old client's value for a missing timeout, and its ``max_kill_timeout``. Source: v0.5.6 task_runner.go."""
 
 KILL_ATTEMPTS: Final = 5
 _KILL_BACKOFF_NS: Final = 5 * NS_PER_SECOND
@@ -155,7 +155,7 @@ def _default_plan(task: str, dialect: Dialect) -> TaskPlan:
 
 
 class Member(Protocol):
-    """What a step reads of a task."""
+    """The fields of a task that a step reads."""
 
     plan: TaskPlan
     state: str

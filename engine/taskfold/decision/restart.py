@@ -1,4 +1,4 @@
-"""The restart policy at work: whether and when a task is started again after its end, and where that surprises.
+"""The restart policy at work: whether and when a task is started again after its end, and cases that surprise.
 
 Theory of operation
 ===================
@@ -19,7 +19,7 @@ A tracker counts attempts in a window of time. `decide_restart` takes the result
 A window is over strictly after its interval; only step 4 moves it. Nomad forgets its tracker when the client restarts;
 here the tracker is recorded with the decision, and folded again.
 
-`advice_on` tells where a policy surprises whoever wrote it. A task that always runs equally long before it fails, fails
+`advice_on` warns of surprises in a policy. A task that always runs equally long before it fails, fails
 at equal distances: the run and the delay. So each window holds as many failures as fit into the interval, and the
 attempts are used up when more failures fit than there are attempts. Delays are random within bounds; `decide_restart`
 gives both bounds, so that they are written once. With the shortest delays most failures fit: if those do not use the
@@ -129,7 +129,7 @@ class TaskEnd(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Verdict(Struct, frozen=True, gc=False):
-    """What the policy wants done with a task, and the tracker afterwards."""
+    """The policy's verdict on a task, and the tracker afterwards."""
 
     decision: RestartDecision
     tracker: Tracker

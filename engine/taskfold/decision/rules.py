@@ -1,4 +1,4 @@
-"""What follows from an input, as Nomad's client decides it.
+"""The rules of decisions: the consequences of an input, as Nomad's client decides them.
 
 Theory of operation
 ===================
@@ -143,7 +143,7 @@ class _Rule(NamedTuple):
     """The rule of an input about a task."""
 
     does: Callable[[Any, TaskInHand, Any], None]
-    """What follows where the input fits."""
+    """The consequences if the input fits."""
     fits: tuple[Place, ...]
     otherwise: dict[Place, Outcome]
     """The outcome elsewhere; by default late for a dead task, else impossible."""
@@ -323,7 +323,7 @@ RULES: Final[dict[type[Input], _Rule]] = {
     inputs.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
     inputs.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
 }
-"""Where an input of a task fits, and what follows there."""
+"""The places where an input of a task fits, and the consequences there."""
 
 
 # --- of an allocation ---
@@ -425,7 +425,7 @@ ALLOCATION_RULES: Final[dict[type[Input], Callable[[Any, Any], None]]] = {
     inputs.NodeDisconnected: _disconnected,
     inputs.NodeReconnected: _reconnected,
 }
-"""What follows from an input of an allocation as a whole, whatever its tasks are doing."""
+"""The consequences of an input of an allocation as a whole, in any state of its tasks."""
 
 
 # --- what is due ---

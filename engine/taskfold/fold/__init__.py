@@ -1,1 +1,1 @@
-"""What follows from an event: the lifecycle table, tasks, allocations. Internal: `taskfold` has the public names."""
+"""The consequences of an event: the lifecycle table, tasks, allocations. Internal: `taskfold` has the public names."""

@@ -129,10 +129,10 @@ class Allocation(Struct, gc=False):
     placed_body: bytes = b"{}"
     """The top-level fields as first seen: a JSON object in Nomad's names."""
     updates: dict[str, bytes | None] | None = None
-    """What changed since: JSON text by name, None for a field that is no longer there."""
+    """The fields changed since then: JSON text by name, None for a removed field."""
     tasks: dict[str, Task] = {}
     memory: Coordinated | None = None
-    """What decisions remember of it as a whole; None where the embedder decides."""
+    """The memory that decisions have of it as a whole; None if the embedder decides."""
     collected: bool = False
 
     @property
@@ -141,7 +141,7 @@ class Allocation(Struct, gc=False):
         return client_status([task for task in self.tasks.values() if task.rest is None or not task.rest.hidden])
 
     def copy(self) -> Allocation:
-        """Return an allocation of its own that goes on from this state. O(tasks)."""
+        """Return a separate allocation that continues from this state. O(tasks)."""
         return Allocation(
             id=self.id,
             version=self.version,
@@ -170,7 +170,7 @@ class Allocation(Struct, gc=False):
 
 
 class AllocationState(Struct, frozen=True, kw_only=True):
-    """What is known of an allocation after a number of records; it never changes once handed out."""
+    """The state of an allocation after a number of records; immutable once handed out."""
 
     id: str
     version: int
@@ -181,7 +181,7 @@ class AllocationState(Struct, frozen=True, kw_only=True):
     modified_ns: int = 0
     """The time of its newest record (unix nanoseconds)."""
     memory: Coordinated | None = None
-    """What decisions remember of it as a whole; None where the embedder decides."""
+    """The memory that decisions have of it as a whole; None if the embedder decides."""
     collected: bool = False
 
     @property

@@ -12,7 +12,7 @@ break each other) and runs it when an event is recorded live, never in replay:
 
 Nothing is locked while a callback runs. It may read and write, and wait for other threads that do. Callbacks after the
 append run one at a time, in the order of the records, also of different allocations. The thread that wrote runs them;
-what is written meanwhile, by a callback or by another thread, is recorded at once, and its callbacks come next, in the
+a write meanwhile, by a callback or by another thread, is recorded at once, and its callbacks come next, in the
 thread that runs them already. So that other thread goes on before they have run, and what they raise reaches the first.
 A model's ``state`` is that after the event which it hears of, though newer ones may be recorded.
 
@@ -82,7 +82,7 @@ class Binding:
         self._lifecycle: Lifecycle = lifecycle_of(dialect)
         self.machine: Machine = build_machine(dialect)
         self._is_appended = False
-        """What may refuse is over: callbacks that come before the append are left out."""
+        """The approval is over: callbacks that run before the append are left out."""
         self._refusing = {
             name
             for name in self.machine.events

@@ -42,7 +42,7 @@ _COMMON: Final[tuple[type[TaskEvent], ...]] = (
 _PLACES: Final = {cls: _BITS * place for place, cls in enumerate(dict.fromkeys((*_COMMON, *EVENT_CLASSES)))}
 
 UNITS: Final[dict[type[TaskEvent], int]] = {cls: 1 << place for cls, place in _PLACES.items()}
-"""What to add to the packed counts for one event of a type."""
+"""The amount to add to the packed counts for one event of a type."""
 _UNITS_BY_NAME: Final = {str(cls.__struct_config__.tag): unit for cls, unit in UNITS.items()}
 
 

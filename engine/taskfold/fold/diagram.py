@@ -111,7 +111,7 @@ FORMATS: Final[dict[str, Callable[[Lifecycle, ReachedPairs], str]]] = {
     "dot": _dot,
     "table": _table,
 }
-"""What can be drawn."""
+"""The formats of a diagram."""
 
 
 def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: ReachedPairs = None) -> str:

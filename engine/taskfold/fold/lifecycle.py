@@ -179,7 +179,7 @@ def build_machine(dialect: str | Dialect) -> Machine:
     The states are pending, running and dead; there is one trigger per event type; a row that keeps the state is an
     internal transition; nothing is automatic, and an illegal trigger raises ``transitions.MachineError``.
     """
-    # Whoever only reads Nomad's JSON needs no machine.
+    # A program that only reads Nomad's JSON needs no machine.
     from transitions import Machine
 
     name = dialect_of(dialect).name
@@ -219,16 +219,16 @@ def _ask(machine: Machine, trigger: str, state: str) -> str | None:
 
 
 class Rule(Struct, frozen=True):
-    """What the compiled look-up knows of an event type."""
+    """The compiled rules of an event type."""
 
     targets: dict[str, str | None]
     """The state that follows, by the state it arrives in; None where it is illegal."""
     unit: int
-    """What one such event adds to the packed counts of a task; 0 for an internal event."""
+    """The amount that one such event adds to the packed counts of a task; 0 for an internal event."""
     may_fail: bool
     """Whether events of this type have FailsTask as a field; for others it can only be kept."""
     text: str
-    """Which of its fields is a text: what drivers and hooks say. Empty without one."""
+    """Its field with a text of drivers and hooks; empty without one."""
 
 
 def _text_of(cls: type[Struct]) -> str:
@@ -272,7 +272,7 @@ class Lifecycle:
         'pending'
         """
         rule = self.rules.get(event if isinstance(event, type) else type(event))
-        # Who only asks uses `get` here and below: whoever notes what is applied notes the subscript of `task.apply`.
+        # Look-ups use `get` here and below; a coverage watcher notes the subscript of `task.apply`.
         return state if rule is None else rule.targets.get(state)
 
     def may(self, state: str, event: LifecycleEvent) -> bool:

@@ -13,13 +13,13 @@ from taskfold.model.events import AnyTaskEvent, TaskEvent
 __all__ = ["STAYING", "EventRing"]
 
 STAYING: Final = slice(1 - EVENTS_PER_TASK, None)
-"""Which of the events that are shown are shown still beside a new one: all of them, or the newest nine."""
+"""The shown events that stay visible beside a new one: all of them, or the newest nine."""
 
 
 class EventRing(Struct, gc=False):
     """The 10 newest events of a task, in order of arrival (never of time), and how many there were in all.
 
-    Adding copies at most 10 references; reading costs nothing, and what was read never changes afterwards. A tuple of
+    Adding copies at most 10 references; reading is free, and a returned ring never changes. A tuple of
     what takes part in no cycle is nothing to Python's garbage collector, which would look at a list again and again.
 
     >>> from taskfold.events import Started

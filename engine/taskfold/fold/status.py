@@ -1,4 +1,4 @@
-"""What the status of an allocation means: terminal or not, successful or not, disconnected or not.
+"""The meaning of an allocation's status: terminal or not, successful or not, disconnected or not.
 
 Sources: nomad/structs/structs.go and alloc.go (TerminalStatus, Successful, NeedsToReconnect, LastUnknown,
 LastEventTime, LastStartOfTask).

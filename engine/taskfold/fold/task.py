@@ -36,7 +36,7 @@ from taskfold.model.texts import MESSAGES, remember_message
 __all__ = ["OnIllegal", "Task", "TaskState", "apply", "evolve"]
 
 OnIllegal: TypeAlias = Literal["raise", "keep"]
-"""What to do with an event that the table refuses: raise IllegalEvent, or keep it, count it and leave the state."""
+"""The treatment of an event that the table refuses: raise IllegalEvent, or keep it, count it and leave the state."""
 
 _TIMES = ("started_at_ns", "finished_at_ns", "last_restart_ns")
 _FIELDS = ("state", "failed", "restarts", *_TIMES, "older_events", "hidden")
@@ -54,7 +54,7 @@ _INTERNED = {state: state for state in STATES}
 
 
 class TaskState(Struct, frozen=True, kw_only=True):
-    """What is known of a task after a number of records; it never changes once handed out.
+    """The state of a task after a number of records; immutable once handed out.
 
     Times are unix nanoseconds, and None where Nomad's zero time is meant.
     """
@@ -75,11 +75,11 @@ class TaskState(Struct, frozen=True, kw_only=True):
     """How many of them the lifecycle table refused."""
     packed_counts: int = 0
     memory: Decided | None = None
-    """What decisions remember of it; None where the embedder decides."""
+    """The memory that decisions have of it; None if the embedder decides."""
     hidden: bool = False
     """The task was observed to be missing from its allocation's task states."""
     fields: Mapping[str, bytes] = {}
-    """What else the wire says of the task (TaskHandle, and what nobody knows), where it is not null: JSON by name."""
+    """Other fields of the task on the wire (TaskHandle, and unknown ones), if not null: JSON by name."""
 
     @property
     def events_dropped(self) -> int:
@@ -93,7 +93,7 @@ class TaskState(Struct, frozen=True, kw_only=True):
 
 
 class Rest(Struct, gc=False):
-    """What few tasks have: kept apart, so that a million of them stay small."""
+    """Rare parts of a task: stored separately, so that a million tasks stay small."""
 
     irregular: int = 0
     """How many events the lifecycle table refused."""
@@ -121,12 +121,12 @@ class Task(EventRing, gc=False):
     finished_at_ns: int | None = None
     counts: int = 0
     memory: Decided | None = None
-    """What decisions remember of it: the newest such event itself, which never changes."""
+    """The memory that decisions have of it: the newest such event itself, which is immutable."""
     rest: Rest | None = None
 
     @property
     def seldom(self) -> Rest:
-        """What few tasks have; to be read only."""
+        """The rare parts of the task; read-only."""
         return _NO_REST if self.rest is None else self.rest
 
     def own_rest(self) -> Rest:
@@ -157,7 +157,7 @@ class Task(EventRing, gc=False):
 
     @classmethod
     def thaw(cls, state: TaskState) -> Task:
-        """Return a task of its own that goes on from this state. O(1)."""
+        """Return a separate task that continues from this state. O(1)."""
         newest = state.events if state.newest_events is None else state.newest_events
         older = None if state.newest_events is None else state.events
         rest = Rest(irregular=state.irregular, older_events=older, hidden=state.hidden, fields=state.fields)

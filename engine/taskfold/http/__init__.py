@@ -1,9 +1,9 @@
-"""The HTTP face: Nomad's allocation endpoints, and some of our own, as an ASGI application and a server (`[http]`).
+"""The HTTP interface: Nomad's allocation endpoints and taskfold's own, as an ASGI application and a server (`[http]`).
 
 Public are `App`, the ASGI application, and `running`, which serves one from a thread of its own. Both are imported when
-they are first used: the application needs none of what the server does.
+they are first used, as the application needs no server.
 
-``nomad`` has the handlers of Nomad's endpoints, ``own`` those of taskfold's, ``serve`` what carries them: connections,
+``nomad`` has the handlers of Nomad's endpoints, ``own`` those of taskfold's, ``serve`` the server: connections,
 processes, other regions, limits. `routes` is the table of the endpoints, `context` what handlers get.
 """
 

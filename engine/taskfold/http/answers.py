@@ -1,7 +1,7 @@
 """Answers: status, headers and body as a Nomad agent writes them, and sending them through ASGI.
 
 Header values, their order and the error texts are those that were recorded; an ASGI server may write the names in lower
-case, which HTTP allows. A body of up to 2,048 bytes has its length told, a longer one is sent in chunks, as Go does.
+case, which HTTP allows. A body of up to 2,048 bytes has a Content-Length, a longer one is sent in chunks, as in Go.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
 
-TOLD_LENGTH: Final = 2_048
-"""Up to how many bytes a body's length is told. Source: bufferBeforeChunkingSize of Go's net/http."""
+CONTENT_LENGTH_BYTES: Final = 2_048
+"""The largest body with a Content-Length. Source: bufferBeforeChunkingSize of Go's net/http."""
 
 INVALID_METHOD: Final = "Invalid method"
 NO_PATH: Final = "No path to region"
-MIRROR: Final = "this server mirrors a Nomad: what it serves comes from there, and cannot be written"
+MIRROR: Final = "this server mirrors a Nomad, and cannot be written to"
 READ_ONLY: Final = "this server reads a log that another process writes: ask the server that writes it"
 
 VARY: Final[Header] = (b"Vary", b"Accept-Encoding")
@@ -62,13 +62,13 @@ class Answer(Struct, frozen=True, gc=False):
     headers: tuple[Header, ...]
     body: bytes = b""
     late: tuple[Header, ...] = ()
-    """Headers that Go writes after the length: the type of a text that it had to guess."""
+    """Headers that Go writes after the length: the guessed type of a text."""
     gzipped: bytes | None = None
-    """The body as gzip, where it is known already."""
+    """The body as gzip, if it is cached."""
 
 
 def index_headers(index: int) -> tuple[Header, ...]:
-    """Return the headers that every read has: there is one server, which leads, and is in contact with itself."""
+    """Return the headers of every read: the only server is the leader, and in contact with itself."""
     return (
         (b"X-Nomad-Index", b"%d" % index),
         (b"X-Nomad-Knownleader", b"true"),
@@ -77,18 +77,18 @@ def index_headers(index: int) -> tuple[Header, ...]:
 
 
 def json_answer(body: bytes, index: int | None = None, *, status: int = 200, extra: Iterable[Header] = ()) -> Answer:
-    """Return an answer in JSON; reads tell the index that they are of."""
+    """Return an answer in JSON; reads give their index."""
     return Answer(status, (JSON_TYPE, VARY, *extra, *(() if index is None else index_headers(index))), body)
 
 
 def error(status: int, text: str, index: int | None = None, *, extra: Iterable[Header] = ()) -> Answer:
-    """Return an error as Nomad writes it: its text and nothing else. A 404 of a read tells the index as well."""
+    """Return an error as Nomad writes it: its text alone. A 404 of a read gives the index as well."""
     headers = (VARY, *extra, *(() if index is None else index_headers(index)))
     return Answer(status, headers, text.encode(errors="surrogateescape"), (TEXT_TYPE,))
 
 
 def not_found(dialect: Dialect) -> Answer:
-    """Return the answer for a path that nobody knows."""
+    """Return the answer for an unknown path."""
     if dialect.has_ui:
         return Answer(404, (VARY,))
     return Answer(404, (TEXT_TYPE, VARY, (b"X-Content-Type-Options", b"nosniff")), b"404 page not found\n")
@@ -111,20 +111,20 @@ def pretty(body: bytes) -> bytes:
 def headers_and_body(
     answer: Answer, *, gzip_as: Dialect | None, http_version: str = "1.1"
 ) -> tuple[tuple[Header, ...], bytes]:
-    """Return the headers and the body of a whole answer, compressed as a dialect does it where one is given."""
+    """Return the headers and the body of a whole answer, compressed as the dialect ``gzip_as`` does, if given."""
     body, headers, late = answer.body, answer.headers, answer.late
     if gzip_as is not None and body:
         body = answer.gzipped or gzip_body(body)
-        # The type of a text was guessed from its bytes; the old agent did not guess what is compressed.
+        # Go guesses the type of a text from its bytes; the old agent did not for a compressed body.
         guessed = late if gzip_as.has_ui else ()
         headers, late = ((b"Content-Encoding", b"gzip"), *guessed, *headers), ()
-    if len(body) <= TOLD_LENGTH or http_version == "1.0":
+    if len(body) <= CONTENT_LENGTH_BYTES or http_version == "1.0":
         headers = (*headers, (b"Content-Length", b"%d" % len(body)))
     return (*headers, *late), body
 
 
 async def send_answer(scope: Scope, send: Send, answer: Answer, *, gzip_as: Dialect | None) -> None:
-    """Send a whole answer, compressed as a dialect does it where one is given. O(body)."""
+    """Send a whole answer, compressed as the dialect ``gzip_as`` does, if given. O(body)."""
     headers, body = headers_and_body(answer, gzip_as=gzip_as, http_version=scope.get("http_version", "1.1"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

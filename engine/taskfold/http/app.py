@@ -1,8 +1,8 @@
-"""The ASGI application: which endpoint answers a request, who may ask, and what is done when something goes wrong.
+"""The ASGI application: it finds the endpoint of a request, checks its permission, and handles errors.
 
 It serves one engine, on one event loop. Reads take the store's lock for as long as it takes to copy an allocation;
 writes run in a thread of their own, since a log may wait for its disk. Any ASGI server may serve the application;
-`taskfold.http.running` is the one that comes with it, and sees to time-outs that an application cannot see.
+`taskfold.http.running` is the built-in one, which enforces time-outs that an application cannot see.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ _logger: Final = logging.getLogger("taskfold.http")
 PERMISSION_DENIED: Final = "Permission denied"
 
 _NO_CONNECTION: Final[Any] = None
-"""Stands for that of a request of which nothing is read, and to which nothing is sent."""
+"""A placeholder for the receive and send functions of a request that is answered without them."""
 
 
 class App:
     """An ASGI application that serves an engine as Nomad's agents serve their allocations.
 
-    ``region`` is its own region, the log's unless named; ``peers`` are the servers of others. With a ``token`` every
-    request but the one for health needs it. Without one only requests for loopback, for the address that they came to,
-    and for the ``hosts`` that are named are answered. ``is_mirror`` says that the engine follows a Nomad: then nothing
-    else may write to it. ``routes`` are its endpoints, by name. A ``seed`` fixes how the ends of waits are spread.
+    ``region`` is its own region (default: the log's); ``peers`` are the servers of others. With a ``token`` every
+    request except health needs it. Without one, only requests for loopback, for the server's own address,
+    and for the given ``hosts`` are answered. ``is_mirror``: the engine follows a Nomad, and nothing
+    else may write to it. ``routes`` are its endpoints, by name. A ``seed`` makes the jitter of waits reproducible.
 
     >>> from taskfold import Engine
     >>> from taskfold.http import App, running
@@ -93,22 +93,22 @@ class App:
             is_mirror=is_mirror,
             seed=seed,
         )
-        """What its handlers get, and what a server of it looks at."""
+        """The context for handlers and servers."""
         self.router = Router(routes.values(), engine.dialect)
         self._plain = routes["allocation"].name, routes["allocation"].prefix
-        """The endpoint whose plain reads are at hand, and the beginning of its paths."""
+        """The endpoint whose plain reads are cached, and the prefix of its paths."""
         self._token = None if token is None else token.encode()
         self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or take part in the life of a server."""
+        """Answer one request, or a lifespan message of the server."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
             await self._serve(Request(scope, receive, send))
 
     def counts(self) -> Counts:
-        """Return the numbers of this process."""
+        """Return the metrics of this process."""
         return counts_of(self.context)
 
     def close(self) -> None:
@@ -116,13 +116,13 @@ class App:
         self.context.close()
 
     async def end(self) -> None:
-        """Let go of connections and threads, when nothing is running any more."""
+        """Release connections and threads, after the last request."""
         await self.context.end()
         if self.peers is not None:
             await self.peers.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """Take part in the lifespan protocol: a server of another kind tells its end by it."""
+        """Handle the lifespan protocol, by which other servers announce their end."""
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
@@ -154,19 +154,19 @@ class App:
             context.seconds[request.route] += perf_counter() - start
 
     def may_answer_at_once(self, target: bytes) -> bool:
-        """Return whether an answer may be at hand for a path and query, as they came. O(1)."""
+        """Return whether an answer may be cached for a path and query, as received. O(1)."""
         path, _, query = target.partition(b"?")
         if (path, query) in self.context.list_cache:
             return True
-        # A path with escapes is taken apart by who calls the application.
+        # A path with escapes is left to the router.
         alloc = path[len(self._plain[1]) :]
         return not query and b"%" not in alloc and alloc.isascii() and alloc.decode() in self.context.bodies
 
     def at_once(self, target: bytes, scope: Scope) -> tuple[tuple[Header, ...], bytes] | None:
-        """Return the headers and the body of the 200 for a GET that waits for nothing; None for all others.
+        """Return the headers and the body of the 200 for a GET that can be answered at once; else None.
 
-        A server may ask before it calls the application, and spare the request a task of its own. ``target`` is the
-        path and the query of something that `may_answer_at_once`; the scope need not have them yet.
+        A server may call it before the application, and save the task of a request. ``target`` is the
+        path and the query, for which `may_answer_at_once` is true; the scope need not have them yet.
         """
         start = perf_counter()
         context = self.context
@@ -188,7 +188,7 @@ class App:
         return whole
 
     def _at_hand(self, request: Request) -> Answer | None:
-        """Return the answer to what was read before in just this way, where it is cached; None for all others."""
+        """Return the cached answer to an identical request; None if there is none."""
         context = self.context
         if request.method != "GET":
             return None
@@ -201,7 +201,7 @@ class App:
                 answer = context.bodies.current(path[len(prefix) :], gzipped=request.accepts_gzip)
             elif entry := context.list_cache.current(request):
                 route, answer = entry.route, entry.answer
-        except LogError:  # who reads what is not cached meets it, too, and tells of it
+        except LogError:  # an uncached read raises it, too, and reports it
             return None
         if answer is None or not (self._token is None or self._may(request)):
             return None
@@ -222,9 +222,9 @@ class App:
             raise
         except Exception:
             _logger.exception("a request for %s could not be answered", request.route)
-            if request.status:  # half of an answer is out: all that is left is to end it
+            if request.status:  # a part of the answer is sent: it can only be ended
                 raise
-            return error(500, "the server met a defect of its own; its log has the details")
+            return error(500, "an internal error of the server; its log has the details")
 
     async def _route(self, request: Request) -> Answer | None:
         """Find the endpoint, check that the request may use it, and run it."""
@@ -246,7 +246,7 @@ class App:
         return self._refused(request, route) or await self._run(request, route, arguments)
 
     def _find(self, request: Request) -> Match | Answer | None:
-        """Return the endpoint that a request names, or what is answered without one."""
+        """Return the endpoint of a request, or the answer if there is none."""
         raw_path: bytes = request.scope.get("raw_path") or request.path.encode(errors="surrogateescape")
         if not raw_path.startswith(b"/"):
             return error(400, "a path begins with a slash")
@@ -255,7 +255,7 @@ class App:
         return router.redirect(request.path, raw_path, query, request.method) or router.match(request.path)
 
     def _refused(self, request: Request, route: Route) -> Answer | None:
-        """Return the answer to a write that a web page may have made; None for all others."""
+        """Return the refusal of a write that a web page may have made; else None."""
         if not route.writes(request.method):
             return None
         refusal = refused_write(request, is_get=request.method == "GET", extra=route.extra)
@@ -279,13 +279,13 @@ class App:
         return await route.handler(context, request, *arguments)
 
     async def _forward(self, request: Request, region: str) -> Answer | None:
-        """Have the server of another region answer."""
+        """Forward a request to the server of another region."""
         if self.peers is None or region not in self.peers:
             return error(500, NO_PATH)
         return await self.peers.forward(self.context, request, region)
 
     def _unknown(self, request: Request) -> Answer:
-        """Answer for a path that no endpoint has."""
+        """Return the answer for a path without an endpoint."""
         dialect = self.context.dialect
         if request.path == "/" and dialect.has_ui:
             return redirect(307, "Temporary Redirect", "/ui/", request.method)
@@ -302,6 +302,6 @@ class App:
         return hmac.compare_digest(token.strip(), self._token)
 
     def _regions(self) -> list[str]:
-        """Return the regions that can be asked, sorted."""
+        """Return the reachable regions, sorted."""
         others: Mapping[str, Any] = self.peers.urls if self.peers is not None else {}
         return sorted({self.context.region, *others})

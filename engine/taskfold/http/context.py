@@ -1,6 +1,6 @@
-"""What the handlers of requests get: the engine, the texts that are at hand, the limits with who uses them, the counts.
+"""The context of request handlers: the engine, the caches, the limits with their users, and the counts.
 
-`taskfold.http.app` makes it, and gives it to the handlers of `taskfold.http.routes`; it imports neither of them.
+`taskfold.http.app` creates it for the handlers of `taskfold.http.routes`; it imports neither of them.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _logger: Final = logging.getLogger("taskfold.http")
 
 
 class Services(Struct, frozen=True):
-    """What the application does for handlers."""
+    """Functions of the application for handlers."""
 
     forward: Callable[[Request, str], Awaitable[Answer | None]]
-    """Has the server of another region answer."""
+    """Forwards a request to the server of another region."""
     regions: Callable[[], list[str]]
-    """The regions that can be asked, sorted."""
+    """The reachable regions, sorted."""
 
 
 class FollowedSource(Protocol):
-    """What a mirror follows: `taskfold.Recorder`, or `taskfold.sources.follow.Follower`."""
+    """The source of a mirror: `taskfold.Recorder`, or `taskfold.sources.follow.Follower`."""
 
     @property
     def problem(self) -> str:
@@ -65,7 +65,7 @@ class FollowedSource(Protocol):
 
 
 class Context:
-    """What one application has: it belongs to its event loop."""
+    """The state of one application; it belongs to its event loop."""
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class Context:
         self.limits = limits = limits or Limits()
         self.is_mirror = is_mirror or engine.is_read_only
         self.refusal = READ_ONLY if engine.is_read_only else MIRROR
-        """The error of who would write to a mirror."""
-        # Spreads the ends of waits; nothing that must be secret.
+        """The error for a write to a mirror."""
+        # For the jitter of waits, which needs no cryptographic randomness.
         self.random = random.Random(seed)  # noqa: S311
         self.bodies = Bodies(engine.reader, limits.bodies_bytes)
         self.list_cache = Lists(engine.reader, limits.lists_bytes)
@@ -103,21 +103,21 @@ class Context:
         self.past = Past(limits.past_streams)
         self.start = perf_counter()
         self.answers: Counter[tuple[str, int]] = Counter()
-        """How many requests were answered, by endpoint and status."""
+        """The number of answered requests, by endpoint and status."""
         self.seconds: defaultdict[str, float] = defaultdict(float)
-        """How long they took in all, by endpoint; blocked queries with their waits."""
+        """Their total duration, by endpoint, including the waits of blocked queries."""
         self.problem = ""
-        """The problem of writing or reading the log; empty where there is none. Health shows it."""
+        """The problem of writing or reading the log, for health; empty if there is none."""
         self.source: FollowedSource | None = None
         """The source that a mirror follows; health and the headers of reads show when it is away."""
         self.crew: Crew | None = None
-        """The workers, where several processes serve the log."""
+        """The workers, if several processes serve the log."""
         self.is_closing = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="taskfold-write")
 
     @property
     def unwell(self) -> str:
-        """The problem that keeps the server from its work; empty where there is none."""
+        """The problem that prevents normal service; empty if there is none."""
         source = "" if self.source is None else self.source.problem
         return self.problem or source or ("" if self.crew is None else self.crew.problem)
 
@@ -132,11 +132,11 @@ class Context:
         return 0.0 if self.source is None else self.source.contact_seconds
 
     async def write(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a function in the thread in which writes take turns: a log may wait for its disk."""
+        """Run a function in the thread for writes, which may wait for the log's disk."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
 
     def report(self, alloc: str, task: str, input: Input, **more: Any) -> Step:
-        """Report an input, and return the step: what listeners raise goes to the server's log, and not to the client.
+        """Report an input, and return the step; exceptions of listeners go to the server's log, not to the client.
 
         Raises as `Engine.report` does.
         """
@@ -148,7 +148,7 @@ class Context:
             return step
 
     async def send(self, request: Request, message: MutableMapping[str, Any]) -> None:
-        """Send a part of an answer; a client that takes nothing for too long is left. Raises Disconnected."""
+        """Send a part of an answer; drop a client that takes nothing for too long. Raises Disconnected."""
         if self.crew is not None:
             self.crew.publish()
         try:
@@ -165,7 +165,7 @@ class Context:
             self.crew.stop()
 
     async def end(self) -> None:
-        """Let the threads go, when nothing is running any more."""
+        """Release the threads, after the last request."""
         if self.crew is not None:
             await self.crew.end()
         self._writer.shutdown(wait=False)

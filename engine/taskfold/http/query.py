@@ -78,7 +78,7 @@ def is_pretty(query: Query) -> bool:
 
 
 def go_bool(text: str) -> bool | None:
-    """Return the truth that a text spells, as Go's strconv.ParseBool has it; None for any other text.
+    """Parse a boolean as Go's strconv.ParseBool does; None for any other text.
 
     >>> go_bool("T"), go_bool("false"), go_bool("yes")
     (True, False, None)
@@ -89,7 +89,7 @@ def go_bool(text: str) -> bool | None:
 
 
 def parse_unsigned(text: str) -> int | None:
-    """Return an unsigned number of 64 bits, as Go's strconv.ParseUint has it; None for any other text.
+    """Parse an unsigned 64-bit number as Go's strconv.ParseUint does; None for any other text.
 
     >>> parse_unsigned("18446744073709551615"), parse_unsigned("18446744073709551616"), parse_unsigned("+1")
     (18446744073709551615, None, None)
@@ -103,7 +103,7 @@ def parse_unsigned(text: str) -> int | None:
 
 
 def parse_signed_error(text: str) -> int | str:
-    """Return a number, as Go's strconv.Atoi has it, or the text of its error.
+    """Parse a number as Go's strconv.Atoi does; return it, or the text of its error.
 
     >>> parse_signed_error("-7"), parse_signed_error("abc")
     (-7, 'strconv.Atoi: parsing "abc": invalid syntax')

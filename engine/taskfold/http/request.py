@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Disconnected(Exception):
-    """The client is gone: nobody waits for an answer."""
+    """The client has disconnected."""
 
 
 class BodyTooLarge(Exception):
@@ -54,9 +54,9 @@ class Request:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.route = "other"
-        """Which endpoint answers it, for the metrics."""
+        """The name of its endpoint, for the metrics."""
         self.is_endless = False
-        """Its answer ends when the client goes, or the server."""
+        """Its answer ends only when the client disconnects, or the server stops."""
         self.status = 0
         self._query: Query | None = None
         self._accepts_gzip: bool | None = None
@@ -70,7 +70,7 @@ class Request:
 
     @property
     def client(self) -> str:
-        """The address that it comes from; empty where the server does not tell."""
+        """The address of the client; empty if the server does not know it."""
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
@@ -92,7 +92,7 @@ class Request:
     async def body(self, limit: int, seconds: float) -> bytes:
         """Return the whole body. Raises BodyTooLarge, BodyTooSlow and Disconnected."""
         length = self.header(b"content-length")
-        # As text first: a number of thousands of digits is none to Python.
+        # As text first: Python refuses to parse a number with thousands of digits.
         if length.isdigit() and (len(length.lstrip(b"0")) > len(str(limit)) or int(length) > limit):
             raise BodyTooLarge(f"the body is larger than {limit} bytes")
         parts: list[bytes] = []
@@ -114,7 +114,7 @@ class Request:
             raise BodyTooSlow from None
 
     async def until_gone(self) -> None:
-        """Return when the client is gone; what it sends until then is not looked at."""
+        """Wait until the client disconnects, ignoring its input."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 

@@ -1,4 +1,4 @@
-"""The table of the endpoints: it is the router, and the metrics and the OpenAPI document are made from it.
+"""The table of endpoints, from which the router, the metrics and the OpenAPI document are made.
 
 A new endpoint is a row here, and its handler. Those of Nomad's API come first.
 """
@@ -28,23 +28,21 @@ _LIST: Final = {"type": "array", "items": _TEXT}
 _FLAG: Final = {"type": "boolean"}
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 
-_REGION: Final = Parameter("region", _TEXT, "The region that is asked; this server's own where it is empty.")
-_NAMESPACE: Final = Parameter(
-    "namespace", _TEXT, "The namespace of a list or a stream: default unless named, * for all."
-)
+_REGION: Final = Parameter("region", _TEXT, "The region of the request; empty for this server's own.")
+_NAMESPACE: Final = Parameter("namespace", _TEXT, "The namespace of a list or a stream; default: `default`; * for all.")
 _PREFIX: Final = Parameter(
-    "prefix", _TEXT, "Only allocations whose ID begins so: hexadecimal digits, an even number of them."
+    "prefix", _TEXT, "Only allocations whose ID starts with this, an even number of hexadecimal digits."
 )
 _INDEX: Final = Parameter(
-    "index", _NUMBER, "Wait for what is newer than this; on the event stream, begin with the first write of it."
+    "index", _NUMBER, "Wait for an index greater than this; for the event stream, the index to start with."
 )
 _WAIT: Final = Parameter(
     "wait",
     _TEXT,
     f"How long to wait, as a Go duration such as 1m30s; {MAX_WAIT_NS // 10**9} seconds at most.",
 )
-_STALE: Final = Parameter("stale", _TEXT, "Taken, and without effect: there is one server.")
-_CONSISTENT: Final = Parameter("consistent", _TEXT, "Taken, and without effect: there is one server.")
+_STALE: Final = Parameter("stale", _TEXT, "Accepted, without effect, as there is one server.")
+_CONSISTENT: Final = Parameter("consistent", _TEXT, "Accepted, without effect, as there is one server.")
 _PRETTY: Final = Parameter("pretty", _TEXT, "Indent the answer, unless the value is 0.")
 _TOPIC: Final = Parameter(
     "topic", _LIST, "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment."
@@ -52,11 +50,11 @@ _TOPIC: Final = Parameter(
 _PER_PAGE: Final = Parameter(
     "per_page",
     _NUMBER,
-    f"How many records a page has at most: {history.DEFAULT_PAGE} unless told, within the server's limit.",
+    f"How many records a page has at most: {history.DEFAULT_PAGE} by default, within the server's limit.",
 )
 
 _REGIONAL: Final = (_REGION, _NAMESPACE, _PREFIX, _INDEX, _WAIT, _STALE, _CONSISTENT)
-"""What every regional endpoint looks at, as Nomad does, whether it means anything there or not."""
+"""The parameters that every regional endpoint parses, as Nomad does, whether it uses them or not."""
 _READ: Final = (*_REGIONAL, _PRETTY)
 
 _ORIGIN: Final = ((b"Vary", b"Origin"),)
@@ -67,7 +65,7 @@ _JOB: Final = ".+"
 _ONLY_JOB: Final = (
     "(?!.*/(?:evaluate|evaluations|periodic/force|plan|summary|dispatch|versions|revert|deployments?|stable|scale)$).+"
 )
-"""What Nomad has below a job, and is not served, is none. Source: command/agent/job_endpoint.go JobSpecificRequest."""
+"""Unsupported paths below a job are not part of its ID. Source: command/agent/job_endpoint.go JobSpecificRequest."""
 
 _OF_A_BODY: Final[dict[int, AnswerBody]] = {408: "text", 413: "text"}
 _OF_LINES: Final[dict[int, AnswerBody]] = {
@@ -82,12 +80,12 @@ def _has_actions(dialect: Dialect) -> bool:
 
 
 def _no_resource(dialect: Dialect) -> Answer | None:
-    """Return the answer of Nomad below an allocation; older ones take all of that for its ID."""
+    """Return Nomad's answer for a path below an allocation; older versions take it as part of the ID."""
     return error(404, NO_RESOURCE) if dialect.has_actions else None
 
 
 def _no_action(dialect: Dialect) -> Answer:
-    """Return the answer of Nomad to what is no action of a client."""
+    """Return Nomad's answer for an unknown client action."""
     return error(404, NO_RESOURCE, extra=_ORIGIN if dialect.has_actions else ())
 
 
@@ -113,9 +111,7 @@ ROUTES: Final = {
             (
                 *_READ,
                 Parameter("resources", _FLAG, "List the allocated resources, too.", lambda it: it.has_stub_choices),
-                Parameter(
-                    "task_states", _FLAG, "List the task states; true unless told.", lambda it: it.has_stub_choices
-                ),
+                Parameter("task_states", _FLAG, "List the task states; default: true.", lambda it: it.has_stub_choices),
             ),
             {200: "Stub[]"},
         ),
@@ -174,7 +170,9 @@ ROUTES: Final = {
                 Parameter("task", _TEXT, "Only records of this task."),
                 _PER_PAGE,
                 Parameter(
-                    "next_token", _NUMBER, "The version after which the page begins: what X-Nomad-NextToken told."
+                    "next_token",
+                    _NUMBER,
+                    "The version after which the page begins: X-Nomad-NextToken of the previous page.",
                 ),
             ),
             {200: "Record[]", 404: "text", 410: "text"},
@@ -186,7 +184,7 @@ ROUTES: Final = {
             "/v1/allocations/events",
             ("POST",),
             record.post_events,
-            "Record what happened: all lines, or none.",
+            "Record events: all lines, or none.",
             _REGIONAL,
             {200: record.Recorded, **_OF_LINES},
             lines="Write",
@@ -198,7 +196,7 @@ ROUTES: Final = {
             "/v1/allocations/inputs",
             ("POST",),
             report.post_inputs,
-            "Say what happened, and be told what follows: events, effects, timers.",
+            "Report inputs, and get the decisions: events, effects, timers.",
             _REGIONAL,
             {200: report.LineResults, **_OF_LINES},
             lines="PostedInput",
@@ -215,12 +213,10 @@ ROUTES: Final = {
                 _TOPIC,
                 _NAMESPACE,
                 _INDEX,
-                Parameter(
-                    "from", _TEXT, "Where to begin, instead of an index: now, oldest, or after a position of the log."
-                ),
+                Parameter("from", _TEXT, "Where to start, instead of an index: now, oldest, or a position of the log."),
                 _REGION,
             ),
-            # A line of it; the whole has no end.
+            # One line; the stream has no end.
             {200: "Frame", 400: "text", 429: "text", 500: "text"},
             is_endless=True,
             is_regional=False,  # its index is another parameter, with other errors
@@ -266,7 +262,7 @@ ROUTES: Final = {
             "/v1/regions",
             _GET,
             health.regions,
-            "List the regions that can be asked.",
+            "List the reachable regions.",
             answers={200: "text[]"},
             is_regional=False,
         ),
@@ -275,10 +271,10 @@ ROUTES: Final = {
             "/v1/agent/health",
             _GET,
             health.health,
-            "Tell whether the server does its work.",
+            "Check the health of the server.",
             (
                 Parameter(
-                    "type", _LIST, "Which parts are told: server, as without it, or client, which this agent is not."
+                    "type", _LIST, "The parts to check: server (the default), or client, which this agent is not."
                 ),
             ),
             {200: "Health", 500: "Health"},

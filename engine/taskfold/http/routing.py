@@ -1,7 +1,7 @@
-"""The router: what a row of the table of endpoints says, and the endpoint that a path names.
+"""The router: the row type of the endpoint table, and the look-up of an endpoint by path.
 
-A path of a row has its parts in braces, and is compiled: what answers, what the metrics count and what the OpenAPI
-document describes are one row. `taskfold.http.routes` has the rows.
+The parts of a row's path are in braces, and the path is compiled: router, metrics and the OpenAPI
+document share one row. `taskfold.http.routes` has the rows.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ AnswerBody: TypeAlias = str | type[Struct] | tuple[str | type[Struct], ...]
 Handler: TypeAlias = Callable[..., Awaitable[Answer | None]]
 
 _SEGMENT: Final = "[^/]*+"
-"""What a part of a path is unless its row says otherwise; nothing of it is tried again, since a slash ends it."""
+"""The default pattern of a path part; possessive, since only a slash ends it."""
 
 _PART: Final = re.compile(r"{(\w+)}")
 _UNCLEAN: Final = re.compile(r"//|/\.\.?(/|$)")
 _UNESCAPED: Final = "/$&+,:;=@"
-"""What Go leaves as it is in a path, beside letters, digits and ``-_.~``. Source: net/url shouldEscape."""
+"""Characters that Go does not escape in a path, beside letters, digits and ``-_.~``. Source: net/url shouldEscape."""
 
 _UNESCAPED_QUERY: Final = "".join(map(chr, range(0x21, 0x7F)))
-"""Go leaves a query as it came, but for what is no ASCII. Source: net/http hexEscapeNonASCII."""
+"""Go escapes only non-ASCII characters in a query. Source: net/http hexEscapeNonASCII."""
 
 
 def _always(_: Dialect) -> bool:
@@ -47,11 +47,11 @@ class Parameter(Struct, frozen=True):
     schema: dict[str, Any]
     meaning: str
     is_in: Callable[[Dialect], bool] = _always
-    """Whether a dialect reads it."""
+    """Whether a dialect has it."""
 
 
 class Route(Struct, frozen=True):
-    """One endpoint: all that is known of it but what its handler does."""
+    """One endpoint: everything about it except the code of its handler."""
 
     name: str
     path: str
@@ -63,31 +63,31 @@ class Route(Struct, frozen=True):
     parameters: tuple[Parameter, ...] = ()
     """The parameters that it reads."""
     answers: dict[int, AnswerBody] = {}
-    """What the body is, by status, beside the errors of every endpoint."""
+    """The types of the body by status, beside the errors of every endpoint."""
     is_endless: bool = False
-    """Its answer ends when the client goes, or the server."""
+    """Its answer ends only when the client disconnects, or the server stops."""
     is_paged: bool = False
-    """A 200 has the header X-Nomad-NextToken where there is more."""
+    """A 200 has the header X-Nomad-NextToken if there are more pages."""
     lines: str = ""
     """It takes JSON lines: the schema of each."""
     parts: dict[str, str] = {}
-    """Regular expressions of those parts of the path that are more, or less, than any text without a slash."""
+    """Regular expressions of path parts with another pattern than any text without a slash."""
     is_own: bool = False
     """It is taskfold's, and not Nomad's."""
     is_in: Callable[[Dialect], bool] = _always
     """Whether a dialect has it."""
     stray: Callable[[Dialect], Answer | None] | None = None
-    """What is answered below the beginning of its path where no endpoint is; None makes all of that its part."""
+    """Makes the answer for paths below it without an endpoint; None takes them as part of its last parameter."""
     is_regional: bool = True
-    """It takes the parameters of every read, and may be asked of another region."""
+    """It has the parameters of every read, and can be forwarded to another region."""
     is_open: bool = False
     """It needs no token."""
     acts_on_get: bool = False
-    """It writes also when it is asked with GET, as Nomad's agents do."""
+    """A GET also writes, as with Nomad's agents."""
     is_owners: bool = False
-    """Where several processes serve a log, the one that owns it answers: what writes, and what only that one knows."""
+    """If several processes serve a log, only its owner answers: writes, and reads of the owner's own state."""
     extra: tuple[Header, ...] = ()
-    """What its errors have among their headers."""
+    """Additional headers of its errors."""
 
     @property
     def prefix(self) -> str:
@@ -123,7 +123,7 @@ class Router:
         """Beginnings of paths without their last slash, to which Go's router adds it."""
         patterns: list[str] = []
         self._targets: dict[int, tuple[Route | Answer, slice]] = {}
-        """What a group of the pattern stands for, by its number, and which of the groups are the parts."""
+        """The meaning of each group of the pattern, by its number, and the groups that are path parts."""
         count = 0
         # The longer the fixed text of a path is, the fewer paths fit: `/v1/job/{job}` fits all below it.
         for route in sorted(own, key=lambda row: -len(_PART.sub("", row.path))):

@@ -341,10 +341,10 @@ class Engine(Owned):
     def observe_removal(
         self, reasons: Mapping[str, str], index: int = 0, *, time_ns: int | None = None
     ) -> list[Record]:
-        """Record that a Nomad which is mirrored has allocations no more, and why, as one write; return the records.
+        """Record that a mirrored Nomad no longer has some allocations, with reasons, as one write; return the records.
 
-        Each is collected, ended or not: its last record has what was known of it. The index is the one at which that
-        was seen. What is not known, or was collected already, is left out. O(tasks). Raises LogError: then nothing
+        Each is collected, ended or not: its last record has its last known state. The index is the one at which that
+        was seen. Unknown and collected allocations are left out. O(tasks). Raises LogError: then nothing
         changed. Raises ListenerError when it was recorded, and then a listener raised.
         """
         removed = [Candidate(alloc, reason) for alloc, reason in reasons.items() if alloc in self._core]
@@ -353,11 +353,11 @@ class Engine(Owned):
 
     @in_turn
     def begin_epoch(self) -> None:
-        """Note that the index of the Nomad that is mirrored went back: its servers were restored, or begun anew.
+        """Note that the index of the mirrored Nomad went back: its servers were restored, or set up again.
 
-        Who waits by an index is woken, and does not sleep until the new indexes have passed the old ones: from now on
+        Waiters are woken, and need not sleep until the new indexes have passed the old ones: from now on
         `index` is the newest old one plus the newest since. Records and allocations keep the indexes that Nomad gave
-        them. It is not in the log: who mirrors says it again after a restart, where the newest index is still lower.
+        them. The log does not have it: after a restart the mirror notes it again, if the newest index is still lower.
         """
         self.store.begin_epoch()
 
@@ -603,13 +603,13 @@ class Engine(Owned):
     # --- listeners, and models of one's own ---
 
     def on_step(self, listener: Callable[[Step], object]) -> Callable[[], None]:
-        """Call ``listener`` with every step, whoever reported its input. Returns an unsubscribe function.
+        """Call ``listener`` with every step that is decided. Returns an unsubscribe function.
 
         It is called in the order of the decisions, after the step was recorded, when nothing is locked, so that it may
         wait for other threads, and report inputs itself. It runs in the thread that reported, or, if another thread is
         running callbacks, in that one; it never runs twice at the same time. An exception stops no other listener, and
-        reaches the thread that ran it as `ListenerError`. Steps that were caused through HTTP are included. Raises
-        DecodeError for a listener that is not callable.
+        reaches the thread that ran it as `ListenerError`. Steps of inputs from other threads and through HTTP are
+        included. Raises DecodeError for a listener that is not callable.
         """
         check_listener(listener)
         return self._groups.listeners.add(listener)

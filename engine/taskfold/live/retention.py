@@ -17,7 +17,7 @@ __all__ = ["Candidate", "Retention", "candidates"]
 
 
 class Retention(Struct, frozen=True, kw_only=True):
-    """Which ended allocations are kept; others are always kept.
+    """The rules for keeping ended allocations; others are always kept.
 
     >>> Retention(dead_for_ns=3_600_000_000_000, keep=1_000, statuses=("complete",))
     Retention(dead_for_ns=3600000000000, keep=1000, statuses=('complete',))

@@ -152,7 +152,7 @@ class Store(Owned):
         return self._earlier_index > 0
 
     def begin_epoch(self) -> None:
-        """Count the indexes of all writes to come from the newest one on, and wake who waits. O(waiters)."""
+        """Count the indexes of all writes to come from the newest one on, and wake the waiters. O(waiters)."""
         with self._gate, self.lock:
             self._earlier_index, self._epoch_index = self.index, 0
             self.watches.take_all()

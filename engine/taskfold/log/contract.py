@@ -207,7 +207,7 @@ class RecoverableLog(Protocol):
 
 @runtime_checkable
 class VersionedLog(Protocol):
-    """A log that tells the number of an allocation's records without reading them, to whoever has the turn."""
+    """A log that knows an allocation's version without reading its records, for the thread with the turn."""
 
     def version_of(self, alloc: str) -> int:
         """Return the version of an allocation; 0 before its first record. Raises LogError."""

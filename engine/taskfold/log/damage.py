@@ -24,7 +24,7 @@ MAX_DAMAGES: Final = 1_000
 
 
 class Damage(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="pascal"):
-    """A part of a log that differs from what was written."""
+    """A part of a log that differs from the written one."""
 
     message: str
     line: int | None = None

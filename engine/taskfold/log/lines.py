@@ -48,7 +48,7 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Convert errors of the system and of gzip while reading to SourceError with the file's name."""
+    """Convert errors of the system and of gzip while reading. Raises SourceError with the file's name."""
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

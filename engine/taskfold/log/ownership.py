@@ -28,7 +28,7 @@ class Owned:
     """An object that belongs to the process that made it: it cannot be copied or pickled, and is unusable in a fork."""
 
     instead: ClassVar[str] = "open it again where it is needed"
-    """What the error for a copy advises."""
+    """The advice in the error for a copy."""
 
     is_foreign: ClassVar[bool] = False
     """This process is a fork of the owner."""

@@ -117,7 +117,7 @@ class StoreKind(ABC):
 
     @contextmanager
     def snapshot(self, name: str) -> Iterator[tuple[LogHeader, Iterator[list[Record]]]]:
-        """Yield a log's header, and its records in blocks, as of one moment, whoever writes meanwhile."""
+        """Yield a log's header, and its records in blocks, as of one moment, while others write."""
         yield self.read(name)
 
     def checkpoint_parts(self, name: str) -> Iterator[bytes]:

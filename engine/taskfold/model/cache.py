@@ -9,7 +9,7 @@ __all__ = ["Cache"]
 
 
 class Measured(Protocol):
-    """What tells how much it keeps."""
+    """An object with a size."""
 
     @property
     def size(self) -> int:
@@ -21,7 +21,7 @@ V = TypeVar("V", bound=Measured)
 
 
 class Cache(Generic[K, V]):
-    """What was made lately, of a limited size in all: beyond it, what was made longest ago is let go of. O(1).
+    """A cache of the newest entries, of a limited total size; the oldest are dropped. O(1).
 
     What is kept never changes. One thread at a time may `keep`, while others `get`.
 

@@ -1,4 +1,4 @@
-"""The time, as an argument: whoever needs it is given a clock."""
+"""Clocks: the time is an argument, never read from the system directly."""
 
 from __future__ import annotations
 

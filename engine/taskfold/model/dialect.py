@@ -82,7 +82,7 @@ class Dialect(Struct, frozen=True, eq=False):
     """A failure after the end of a restart window opens the next one, and then counts (since Nomad 0.9.3); before, it
     counts and then opens the next one at zero, so that later windows allow one restart more."""
     success_may_need_restart: bool
-    """Where no restarts are allowed, a success ends only a task that would not be started again after one (since Nomad
+    """If no restarts are allowed, a success ends only a task that would not be started again after one (since Nomad
     0.8.0); before, it ends every task."""
     keeps_restart_policy: bool
     """A running allocation keeps the restart policy that it was placed with, also when its job is updated in place
@@ -97,7 +97,7 @@ class Dialect(Struct, frozen=True, eq=False):
     """The names of a task's variables are cleaned of what no shell can name, keys of Meta come as they are written, too
     (since Nomad 0.5.5), and tasks know the ports of their siblings (since 0.5.3)."""
     withheld_variables: frozenset[str]
-    """What a task does not inherit. Source: client/config/config.go."""
+    """The environment variables that a task does not inherit. Source: client/config/config.go."""
 
     lists_lost: bool = False
     """AllocStates tells of allocations that were lost (1.1.2 was recorded without), not only of unknown ones."""
@@ -226,7 +226,7 @@ NEWEST_DIALECT: Final = next(reversed(DIALECTS))
 """The newest of them: what a Nomad newer than all of them is read with."""
 
 DEFAULT_DIALECT: Final = NEWEST_DIALECT
-"""What everything is of that names no dialect. The documented API is ``0.5.0``."""
+"""The default dialect. The documented API is ``0.5.0``."""
 
 
 _VERSION: Final = re.compile(r"v?([0-9]{1,9})\.([0-9]{1,9})\.([0-9]{1,9})")

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Outcome: TypeAlias = Literal["decided", "late", "repeated", "impossible"]
-"""What became of an input.
+"""The outcome of an input.
 
 ``decided``: it was taken. ``late``: it comes after what it speaks of is over (an exit of a task that is dead).
 ``repeated``: it was taken before. ``impossible``: it does not fit the state (a restart of a task that does not run).
@@ -54,7 +54,7 @@ class KillTask(Effect, frozen=True, kw_only=True, tag="KillTask"):
     hard_at_ns: int
     """When to kill it hard, if it is still there (unix nanoseconds)."""
     attempt: int = 1
-    """Which attempt this is, of five."""
+    """The number of this attempt, of five."""
 
 
 class SignalTask(Effect, frozen=True, kw_only=True, tag="SignalTask"):
@@ -65,7 +65,7 @@ class SignalTask(Effect, frozen=True, kw_only=True, tag="SignalTask"):
 
 
 class ReleaseResources(Effect, frozen=True, kw_only=True, tag="Collect"):
-    """All tasks are dead: what the allocation holds (directories, ports) may be let go of."""
+    """All tasks are dead: the allocation's resources (directories, ports) may be released."""
 
 
 AnyEffect: TypeAlias = StartTask | KillTask | SignalTask | ReleaseResources
@@ -89,7 +89,7 @@ class StepWrite(Struct, frozen=True, gc=False):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """What a decision says: what to append, what to do, and when to ask again."""
+    """The result of a decision: events to append, effects to carry out, and timers."""
 
     alloc: str
     time_ns: int
@@ -99,7 +99,7 @@ class Step(Struct, frozen=True, kw_only=True):
     timers: tuple[Timer, ...] = ()
     outcome: Outcome = "decided"
     notes: tuple[tuple[str, str], ...] = ()
-    """What was not done, and why: a task (or an empty text for the allocation) and a sentence."""
+    """Notes on actions not taken: a task (or an empty text for the allocation) and a reason."""
 
     @property
     def events(self) -> tuple[tuple[str, AnyTaskEvent], ...]:

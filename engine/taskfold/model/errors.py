@@ -1,9 +1,9 @@
-"""Every error that taskfold raises on purpose: each names what was wrong, where, and what would be right.
+"""Every error that taskfold raises on purpose: each names the problem, its place, and the remedy.
 
 ::
 
     TaskfoldError
-    ├── Refused                  what was asked cannot be; nothing was changed. Ask for something else.
+    ├── Refused                  the request is impossible; nothing was changed. Change the request.
     │   ├── IllegalEvent             by the lifecycle table
     │   ├── InputRefused             nothing can be decided on this input
     │   ├── PolicyRefused            restart policies are not valid
@@ -28,7 +28,7 @@
     │   ├── CallbacksBusy            a model could not be asked
     │   ├── SourceUnavailable        an agent that is followed cannot be asked, or refuses
     │   └── ServeError               a server cannot be run
-    └── ListenerError            it was recorded, and then somebody who was told of it raised: do not repeat it.
+    └── ListenerError            it was recorded, and then a listener raised: do not repeat it.
 
 `UnreadableLog` is a LogError, so that who holds a log catches all that it raises; trying again does not help there, so
 that Unreadable is to be asked for first. All of them can be pickled and copied.
@@ -94,7 +94,7 @@ def _error_again(kind: type[TaskfoldError], args: tuple[Any, ...]) -> TaskfoldEr
 
 
 class Refused(TaskfoldError):
-    """What was asked for cannot be, and nothing was changed: the sentence says why, and what would be right."""
+    """The request is impossible, and nothing was changed: the sentence gives the reason, and the remedy."""
 
 
 class Unreadable(TaskfoldError):
@@ -201,7 +201,7 @@ class ListenerError(ExceptionGroup[Exception], TaskfoldError):
 
 
 class NotFound(Refused, KeyError):
-    """What was asked for is not known."""
+    """The requested object is unknown."""
 
     def __str__(self) -> str:
         """Return the sentence itself: KeyError would print its repr."""
@@ -229,7 +229,7 @@ class LogError(Unavailable):
 
 
 class UnreadableLog(Unreadable, LogError):
-    """What is there is no log, a damaged one, or one of a format that is not known here."""
+    """The file is no log, a damaged one, or one of an unknown format."""
 
 
 class ReadOnly(Refused):
@@ -297,9 +297,9 @@ class SourceUnavailable(Unavailable):
         self, message: str, *, is_refusal: bool = False, is_busy: bool = False, retry_after_seconds: float = 0
     ) -> None:
         self.is_refusal = is_refusal
-        """It knows who asks, or does not, and will not answer: look at the token and what it may read."""
+        """The agent refuses the request: check the token and its permissions."""
         self.is_busy = is_busy
-        """It answers too many already."""
+        """The agent has too many requests already."""
         self.retry_after_seconds = retry_after_seconds
         """How long it wants to be left alone; 0 where it does not say."""
         super().__init__(message)

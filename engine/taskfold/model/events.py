@@ -28,7 +28,7 @@ def wire_name(attribute: str) -> str:
 
 
 class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire_name, forbid_unknown_fields=True):
-    """What the wire said of an event that neither its type nor its annotations tell."""
+    """The parts of an event on the wire beyond its type and annotations."""
 
     display_message: str | UnsetType = UNSET
     """DisplayMessage, where it is not the text that follows from the annotations."""
@@ -54,9 +54,9 @@ class TaskEvent(
     """Something that happened to a task."""
 
     time_ns: int = 0
-    """When it happened (unix nanoseconds, the clock of whoever made the event); 0 lets the recorder fill it in."""
+    """When it happened (unix nanoseconds, by the clock of the event's origin); 0 lets the recorder fill it in."""
     extras: Extras | None = field(name="Kept", default=None)
-    """What the wire said of it beyond its type and annotations; None where it said nothing more."""
+    """Its parts on the wire beyond its type and annotations; None if there are none."""
 
     @property
     def fails_task(self) -> bool:
@@ -85,7 +85,7 @@ class EventType(Struct, frozen=True):
 
     @property
     def meaning(self) -> str:
-        """What it says, in one sentence."""
+        """Its message, in one sentence."""
         return (self.cls.__doc__ or "").split("\n", 1)[0]
 
     @property
@@ -158,7 +158,7 @@ class Killing(TaskEvent, frozen=True, kw_only=True, tag="Killing"):
 
 @event_type(since="0.2.0", documented=True)
 class Killed(TaskEvent, frozen=True, kw_only=True, tag="Killed"):
-    """The task was killed, whoever asked for it: a user, a failed sibling, a dead leader, a restart."""
+    """The task was killed, for any reason: a user, a failed sibling, a dead leader, a restart."""
 
     kill_error: str = ""
 

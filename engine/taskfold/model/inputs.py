@@ -32,7 +32,7 @@ class Input(
     """Something that is reported, or asked for."""
 
     fits: ClassVar[Literal["task", "allocation", "either"]] = "task"
-    """What it is reported of: a task, the allocation, or a task or, without one, all tasks that it concerns."""
+    """The subject of a report: a task, the allocation, or a task or, without one, all tasks that it concerns."""
     needs_new_client: ClassVar[bool] = False
     """It comes from the client of Nomad 0.9.0 and later, and does not exist before."""
 
@@ -138,7 +138,7 @@ class StopRequested(Input, frozen=True, kw_only=True, tag="StopRequested"):
     fits = "allocation"
 
     desired: Literal["stop", "evict"] = "stop"
-    """What its DesiredStatus becomes."""
+    """Its new DesiredStatus."""
     description: str = "alloc not needed due to job update"
     migrate: bool = False
     """It is to be placed anew elsewhere: its DesiredTransition says so (where the dialect has one)."""

@@ -72,7 +72,7 @@ class Updated(InternalEvent, frozen=True, kw_only=True, tag="Updated"):
     cleared: tuple[str, ...] = ()
     """The fields that are no longer there; ClientStatus and ClientDescription follow from the tasks again."""
     write_type: str = ""
-    """What the Nomad that was observed called the write, where that does not follow from what the write changed."""
+    """The observed Nomad's name of the write, if it does not follow from the change."""
     job_source: Literal["", "stream"] = ""
     """``stream`` where the Job was found out from what an event stream told of jobs; else it was told itself."""
 
@@ -123,13 +123,13 @@ class Collected(InternalEvent, frozen=True, kw_only=True, tag="Collected"):
     reason: str
     """Why; empty where nobody told."""
     body: Raw | UnsetType = UNSET
-    """Its last state, as lists show it, without task states: what is known when the records before are removed."""
+    """Its last state, as lists show it, without task states: all that remains after a compaction."""
     task_states: Raw | UnsetType = UNSET
     """The last state of its tasks, as the dialect of the log shows it."""
 
 
 class Decided(InternalEvent, frozen=True, kw_only=True, tag="Decided"):
-    """What decisions remember of a task that no event tells: the whole of it, in place of what was remembered before.
+    """The memory that decisions have of a task beyond its events; it replaces the memory before.
 
     Only `taskfold.decide` reads it; an embedder that decides by itself never writes one.
     """
@@ -157,7 +157,7 @@ class Decided(InternalEvent, frozen=True, kw_only=True, tag="Decided"):
 
 
 class Coordinated(InternalEvent, frozen=True, kw_only=True, tag="Coordinated"):
-    """What decisions remember of an allocation as a whole, in place of what was remembered before."""
+    """The memory that decisions have of an allocation as a whole; it replaces the memory before."""
 
     stage: str = ""
     """How far the lifecycle of its tasks is: which of them may start."""
@@ -166,7 +166,7 @@ class Coordinated(InternalEvent, frozen=True, kw_only=True, tag="Coordinated"):
     group_kill: bool = False
     """The death of a task has doomed the others; nothing dooms them twice."""
     group_waits: bool = False
-    """That kill, too, waits for the leader's end."""
+    """The kill, too, waits for the leader's end."""
 
 
 AnyInternalEvent: TypeAlias = Placed | Updated | Finished | Observed | Gap | Collected | Decided | Coordinated
@@ -192,19 +192,19 @@ class Record(
     time_ns: int = 0
     """When it was applied (unix nanoseconds)."""
     id: int | str | UnsetType = field(name="ID", default=UNSET)
-    """What makes a repeat known: a text of the embedder's, or, when imported, the ordinal inside the index."""
+    """The key of repeats: a text of the embedder's, or, when imported, the ordinal inside the index."""
     event: Event
 
 
-if TYPE_CHECKING:  # whoever has an event may write it, and need not know of which type it is
+if TYPE_CHECKING:  # a caller may write any event, without knowing its type
     WritableEvent: TypeAlias = TaskEvent | Placed | Updated | Finished
 else:
     WritableEvent = AnyTaskEvent | Placed | Updated | Finished
-"""What an embedder, or a scheduler through HTTP, may write. The other internal events are the importer's."""
+"""The events that an embedder, or a scheduler through HTTP, may write. Other internal events are the importer's."""
 
 
 class Addressed(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=wire_name):
-    """What comes with everything that is written or said of an allocation."""
+    """The fields that every write and report has."""
 
     alloc: str
     task: str = ""
@@ -212,7 +212,7 @@ class Addressed(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     time_ns: int | None = None
     """When it happened (unix nanoseconds); the engine's clock unless given."""
     id: str | None = field(name="ID", default=None)
-    """What makes a repeat known: what was recorded with an ID before is left out."""
+    """The key of repeats: a write with a recorded ID is left out."""
     expected_version: int | None = None
     """The version that the allocation must have; what comes before it in the same append counts."""
 
@@ -243,4 +243,4 @@ class LogHeader(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     uuid: str = ""
     """The identity of the log: drawn when it is begun, and kept for ever; none in the formats 1 and 2."""
     compacted: Compacted | UnsetType = UNSET
-    """Where records were removed; nothing where none were."""
+    """The mark of a compaction; unset if there was none."""

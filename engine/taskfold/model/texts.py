@@ -15,7 +15,7 @@ _MESSAGE_LENGTH: Final = 256
 """How many messages are remembered, and how long they are at most: a long one is told once."""
 
 MESSAGES: Final[dict[str, str]] = {}
-"""What events say, most of it again and again: apart from the names, since there may be many that come once."""
+"""The cache of events' messages, which repeat often: apart from the names, since many come only once."""
 
 
 @lru_cache(maxsize=_SHARED_AT_MOST)

@@ -133,7 +133,7 @@ def _wire_struct(spelling: str, cls: type[TaskEvent]) -> type[Struct]:
 
 
 class _Shape(NamedTuple):
-    """Where the values of a type stand on the wire that decide its texts: all but the time."""
+    """The wire places of a type's values that decide its texts: all but the time."""
 
     cls: type[AnyTaskEvent]
     attributes: tuple[str, ...]

@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 DEFAULT_NAMESPACE: Final = "default"
-"""Where an allocation is that tells no namespace, and what is asked for where none is named (since Nomad 0.7.0)."""
+"""The namespace of an allocation or a query without one (since Nomad 0.7.0)."""
 
 
 class AllocationField(NamedTuple):
@@ -135,7 +135,7 @@ def allocation_fields(dialect: Dialect, *, stub: bool = False) -> tuple[str, ...
 
 
 STUB_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_body)
-"""What only stubs tell: parts of the Job under names of their own."""
+"""Fields that only stubs have: parts of the Job under names of their own."""
 
 
 @cache
@@ -188,7 +188,7 @@ def compact(text: bytes | str | Raw) -> bytes:
     Raises msgspec.DecodeError where the text is no JSON; what is returned as it is was not looked at further.
     """
     raw = text.encode() if isinstance(text, str) else bytes(text)
-    # None of these stands inside of a JSON string; whoever puts spaces between parts does so from the first key on.
+    # None of these occurs inside a JSON string; a writer that puts spaces between parts does so from the first key on.
     # `find` is several times as fast as `in`, which tries a number first.
     if raw.find(b"\n") < 0 and raw.find(b"\t") < 0 and raw.find(b"\r") < 0 and raw.find(b'": ', 0, _HEAD) < 0:
         return raw

@@ -321,13 +321,13 @@ def _as_state(wire: WireTask) -> TaskState:
 #
 # Between two reads of an allocation mostly an event or two have come. What surrounds them is kept as a frame with holes
 # for what follows from the tasks, and so is the text of each event that is told again with the next nine. Nothing is
-# kept of an allocation that was read once: who reads many of them one after the other neither gains nor loses.
+# kept of an allocation that was read once: a reader of many, one after the other, neither gains nor loses.
 #
 # The rules stay where they are: a frame is what `Snapshot` writes of the allocation, with probes where its holes are.
 
 
 _HOLES: Final = ("ClientDescription", "ClientStatus", "ModifyIndex", "ModifyTime", "TaskStates")
-"""What may differ from read to read while nobody places or updates the allocation."""
+"""Fields that may differ between reads though the allocation was neither placed nor updated."""
 
 _UNTOLD_HOLES: Final = (*FROM_TASKS, "ModifyTime")
 """Those of them that are holes only where they are not told."""

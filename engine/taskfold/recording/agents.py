@@ -44,14 +44,14 @@ _NOT_THERE: Final = frozenset({404, 405, 501})
 _ERROR: Final = 400
 _EXCERPT: Final = 200
 _TOPICS: Final = ("Allocation", "Job", "Evaluation", "Deployment")
-"""What tells of allocations, and of the jobs that they have."""
+"""The topics of the stream with allocations, and with facts on their jobs."""
 
 _NO_SUCH_PREFIX: Final = "00000000-0000-0000-0000-000000000000"
 """A list with this prefix is empty, and has the index of the whole one."""
 
 
 class ListedVersion(Struct, gc=False):
-    """What a list tells of an allocation, as far as it is compared."""
+    """The fields of an allocation in a list that are compared."""
 
     ID: str = ""
     ModifyIndex: int = 0
@@ -111,7 +111,7 @@ class Agents:
         self.rng = random.Random() if rng is None else rng  # noqa: S311 - spreads retries, and is no secret
         self._first_pause_seconds = first_pause_seconds
         self._place = 0
-        """Which of the addresses answered last."""
+        """The address that answered last."""
         self._token = _Token(settings)
         context = settings.ssl_context() if any(a.startswith("https:") for a in settings.addresses) else False
         self._clients = [_client(address, context) for address in settings.addresses]
@@ -123,7 +123,7 @@ class Agents:
         return self.settings.names[self._place]
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         for client in self._clients:
             await client.aclose()
 
@@ -158,7 +158,7 @@ class Agents:
         return _index_of(answer)
 
     async def allocations(self, *, after: int = 0, wait_seconds: float = 0) -> AllocationList:
-        """Return the list of allocations; with ``after`` as soon as it is of a greater index, or the wait is over."""
+        """Return the allocations; with ``after``, at a greater index or the timeout. Raises SourceUnavailable."""
         params = {"task_states": "false", **self._namespace()}
         read_seconds = _READ_SECONDS
         if after:

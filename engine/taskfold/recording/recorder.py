@@ -88,10 +88,10 @@ class RecorderStatus(Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Records what the agents of one region tell, into the log of an engine that nobody else writes to.
+    """Records the answers and streams of the agents of one region, in the log of an engine without other writers.
 
-    `run` goes on until it is cancelled, `synchronise` does it once. The calls of the engine run in a thread of the
-    recorder's own, one after the other, so that a slow disk holds back what is read.
+    `run` works until it is cancelled, `synchronise` once. The calls of the engine run in a thread of the
+    recorder's own, one after the other, so that a slow disk slows down the reading.
 
     >>> from taskfold import AgentSettings, Engine
     >>> recorder = Recorder(Engine(), AgentSettings(addresses=("http://127.0.0.1:4646",)))

@@ -1,4 +1,4 @@
-"""Which agents are asked, and how: addresses, token and certificates, as Nomad's own command reads them."""
+"""The settings of a recorder: addresses, token and certificates, as Nomad's own command reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SCHEMES: Final = ("http", "https")
 _DEFAULT_ADDRESS: Final = "http://127.0.0.1:4646"
 _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"", "0", "f", "F", "FALSE", "false", "False"})
-"""What Go's strconv.ParseBool takes."""
+"""The texts that Go's strconv.ParseBool accepts."""
 
 
 def is_agent(source: str) -> bool:

@@ -1,1 +1,1 @@
-"""What runs tasks as processes. Internal: the command `taskfold run` uses it."""
+"""The supervisor, which runs tasks as processes. Internal: the command `taskfold run` uses it."""

@@ -43,7 +43,7 @@ _NO_VARIABLE: Final = (
 
 
 class Placement(NamedTuple):
-    """Where a task is placed."""
+    """The placement of a task."""
 
     dialect: Dialect
     region: str

@@ -56,7 +56,7 @@ class Process(Owned):
         with suppress(OSError):
             self._pidfd = os.pidfd_open(handle.pid)
             if not executor.is_running(handle.pid, handle.start_time):
-                self._let_go()
+                self._release()
         # Read after the executor is known to be gone or not: the status of one that is gone is its last.
         self.is_started = "pid" in self.status
 
@@ -130,7 +130,7 @@ class Process(Owned):
             self.is_started = True
             yield ProcessStarted()
         await end
-        self._let_go()
+        self._release()
         yield self.end()
 
     def end(self) -> StartFailed | Exited:
@@ -155,9 +155,9 @@ class Process(Owned):
     def close(self) -> None:
         """Kill the process, if it still runs, and release its descriptors."""
         self.send("SIGKILL")
-        self._let_go()
+        self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

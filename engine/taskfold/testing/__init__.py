@@ -1,4 +1,4 @@
-"""What those test who build on taskfold: histories, worlds, contracts (``pip install 'taskfold[testing]'``).
+"""Testing for programs that build on taskfold: histories, worlds, contracts (``pip install 'taskfold[testing]'``).
 
 `strategies` has Hypothesis strategies; `World` is a scheduler with simulated drivers; `Simulation` is a cluster of
 them, and `INVARIANTS` are what is checked after each of its steps; `FaultyLog` is a log that fails as it is told to;

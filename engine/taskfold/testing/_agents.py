@@ -1,4 +1,4 @@
-"""What is simulated around the engine: places of allocations, the nodes that they are on, and their processes."""
+"""The simulated surroundings of the engine: places of allocations, the nodes that they are on, and their processes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SimulatedNode:
         self.is_lost = False
         """The scheduler takes it for down, and has said so of its allocations."""
         self.reports: list[Any] = []
-        """What its agent could not send yet."""
+        """Reports that its agent could not send yet."""
 
 
 class SimulatedProcess:
@@ -69,7 +69,7 @@ class SimulatedProcess:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """What the IDs of reports on it begin with."""
+        """The prefix of the IDs of reports on it."""
         self.is_starting = True
         self.is_alive = False
         self.was_alive = False
@@ -131,7 +131,7 @@ class SimulatedAllocation:
         """Its agent was restarted, and waits until the scheduler has heard how it found the allocation."""
         self.last_order_ns = 0
         self.orders: list[Any] = []
-        """What the scheduler wants done, and could not say yet."""
+        """Orders of the scheduler that it could not send yet."""
         self.ids: list[str] = []
         """The IDs of what was reported of it."""
         self.reports = 0

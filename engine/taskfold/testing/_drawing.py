@@ -65,11 +65,11 @@ VALUES: Final[Mapping[str, Sequence[Any]]] = {
     "task_signal_reason": ("", "Template re-rendered"),
     "validation_error": ("", "task configuration is not valid"),
 }
-"""What annotations say on real Nomads, by attribute; the first is the plain one."""
+"""Values of annotations on real Nomads, by attribute; the first is the plain one."""
 
 
 class Draw(NamedTuple):
-    """What one number stands for."""
+    """The meaning of one number."""
 
     move: int
     task: int

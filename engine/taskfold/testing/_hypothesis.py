@@ -1,4 +1,4 @@
-"""What Hypothesis calls when it is imported where taskfold is installed."""
+"""The entry point that Hypothesis calls when it is imported beside taskfold."""
 
 from __future__ import annotations
 

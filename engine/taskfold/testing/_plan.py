@@ -1,4 +1,4 @@
-"""What a simulated cluster is to live through: its jobs, its nodes, and what happens to them from outside.
+"""The plan of a simulated cluster: its jobs, its nodes, and what happens to them from outside.
 
 All of it follows from one integer. What belongs to one place of an allocation is drawn from a generator of its own, so
 that it is the same whatever else there is: a failure can be made smaller by leaving others out.
@@ -49,7 +49,7 @@ class Behaviour(Struct, frozen=True):
     run_ns: int
     """How long a process runs at least (nanoseconds); at most it is three times as long."""
     failure_rate: float
-    """Which part of the processes fail that end by themselves."""
+    """The fraction of failures among processes that end by themselves."""
 
 
 class PlannedJob(Struct, frozen=True):

@@ -31,11 +31,11 @@ class Counterexample(Struct, frozen=True, kw_only=True):
     places: tuple[int, ...]
     """The places of allocations that are needed, by their numbers."""
     operations: tuple[int, ...]
-    """What has to happen from outside, by its numbers."""
+    """The external incidents that are needed, by number."""
     violation: Violation
-    """What is broken there."""
+    """The broken invariant."""
     moments: tuple[Moment, ...] = ()
-    """What happened to the allocation of the violation."""
+    """The events of the violation's allocation."""
 
     def lines(self) -> Iterator[str]:
         """Yield what a person needs to see it again."""

@@ -1,7 +1,7 @@
-"""What a run reached of the tables: transitions, inputs by their place, effects, and verdicts of restart policies.
+"""Coverage of the tables by a run: transitions, inputs by their place, effects, and verdicts of restart policies.
 
-While a `Reached` watches, the tables of the fold and of the decisions note what is asked of them. Nothing else of them
-changes, and nothing is paid by who does not watch. What there is to reach is read from the same tables.
+While a `Reached` watches, the tables of the fold and of the decisions note their look-ups. Nothing else of them
+changes, and without a watcher there is no cost. The entries to reach are read from the same tables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taskfold.model.record import Finished
 __all__ = ["KINDS", "Pair", "Reached", "reachable", "refusable", "watched"]
 
 Pair: TypeAlias = tuple[str, str]
-"""Where something is reached, and what: a state and an event, a place and an input, a decision and its reason."""
+"""An entry of a table: a state and an event, a place and an input, a decision and its reason."""
 
 WHOLE: Final = "allocation"
 """The place of an input of an allocation as a whole."""
@@ -79,7 +79,7 @@ KINDS: Final[Mapping[str, Callable[[Dialect], Iterable[Pair]]]] = {
     "effects": _effects,
     "restarts": _verdicts,
 }
-"""What is counted, and what there is of it in a dialect."""
+"""A kind of entry, and all its entries in a dialect."""
 
 
 def reachable(kind: str, dialect: str | Dialect) -> list[Pair]:
@@ -102,7 +102,7 @@ def refusable(dialect: str | Dialect) -> list[Pair]:
 
 
 class Reached:
-    """What was reached, of each kind and in each dialect."""
+    """The reached entries, of each kind and in each dialect."""
 
     def __init__(self) -> None:
         self.pairs: dict[tuple[str, str], set[Pair]] = {}

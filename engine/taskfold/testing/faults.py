@@ -12,7 +12,7 @@ from taskfold.model.record import Record
 __all__ = ["Fault", "FaultyLog"]
 
 Fault: TypeAlias = Literal["refuse", "conflict", "late", "slow"]
-"""What becomes of an append.
+"""The outcome of an append.
 
 ``refuse``: nothing is written, and LogError says so. ``conflict``: nothing is written, and VersionConflict says so.
 ``late``: it is written, and LogError says that it could not be: the caller cannot know. ``slow``: it is written after
@@ -23,7 +23,7 @@ Fault: TypeAlias = Literal["refuse", "conflict", "late", "slow"]
 class FaultyLog:
     """A log whose appends fail, by their number (1 is the first), or by a function of it.
 
-    Everything else is the log's that it wraps; `log` is that one, for whoever comes after a crash.
+    Everything else is the wrapped log's; `log` is that one, for the test after a crash.
 
     >>> from taskfold import Engine, LogError, MemoryLog
     >>> faulty = FaultyLog(MemoryLog("1.1.2"), {2: "refuse"})

@@ -29,7 +29,7 @@ _GAPS_NS: Final = (1_000_000_000, 0, 137_000_000, 15_000_000_000, 3_600_000_000_
 
 
 class AllocationHistory(Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
-    """What happened to one allocation, in order."""
+    """The events of one allocation, in order."""
 
     dialect: str
     records: tuple[Record, ...]
@@ -41,7 +41,7 @@ class AllocationHistory(Struct, frozen=True, kw_only=True, repr_omit_defaults=Tr
 
     @property
     def events(self) -> tuple[tuple[str, AnyTaskEvent | Finished], ...]:
-        """What happened to tasks, each with its task."""
+        """The events of tasks, each with its task."""
         return tuple((each.task, each.event) for each in self.records if isinstance(each.event, (TaskEvent, Finished)))
 
     @property

@@ -1,4 +1,4 @@
-"""What must be true of an engine after every step, and the checker that says where it is not.
+"""The invariants of an engine after every step, and the checker that reports violations.
 
 The checker keeps a small model of its own of every task: what its records say, and what was owed. It takes each step
 with its records, looks at what they touched, and raises `BrokenInvariant` where the engine's state is not what follows.
@@ -34,7 +34,7 @@ class Invariant(NamedTuple):
     """Something that must be true of an engine."""
 
     text: str
-    """What must be true, in a sentence."""
+    """The invariant, in a sentence."""
     when: str
     """When it is checked."""
 
@@ -73,16 +73,16 @@ INVARIANTS: Final[Mapping[str, Invariant]] = {
     "restored": Invariant("what was read from checkpoint and log is what was folded", _CRASH + ", and the end"),
     "rest": Invariant("when nothing is under way, exactly the tasks that are shown as running have a process", _END),
 }
-"""What is checked, by its name."""
+"""The invariants, by name."""
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an invariant was broken."""
+    """A violation of an invariant."""
 
     invariant: str
     """Its name among `INVARIANTS`."""
     text: str
-    """What was found, and what would be right."""
+    """The actual and the expected value."""
     alloc: str = ""
     task: str = ""
     seq: int = 0
@@ -101,13 +101,13 @@ class BrokenInvariant(AssertionError):
 
     @property
     def violation(self) -> Violation:
-        """Where and how."""
+        """The place and the difference."""
         violation: Violation = self.args[0]
         return violation
 
 
 class _Model:
-    """What the records and steps so far say of a task."""
+    """The state of a task according to records and steps so far."""
 
     __slots__ = (
         "count",
@@ -148,7 +148,7 @@ class _Model:
 
 
 class _Facts:
-    """What is known of an allocation."""
+    """The expected state of an allocation."""
 
     __slots__ = ("group", "is_collectable", "models", "must_stop", "time_ns", "version")
 

@@ -85,7 +85,7 @@ def _store_of(log: EventLog) -> tuple[str, StoreKind]:
 
 
 class LogContract:
-    """What every log promises (see `taskfold.log.contract.EventLog`).
+    """The contract of every log (see `taskfold.log.contract.EventLog`), as tests.
 
     A test class that inherits from it has a method `make_log`; pytest runs the rest:
 
@@ -118,7 +118,7 @@ class LogContract:
         log.close()
 
     def test_what_is_appended_is_read_back_in_order_with_its_place(self, log: EventLog) -> None:
-        """What is appended is read back in order with its place."""
+        """Appended records are read back in order, with their positions."""
         assert list(log.read_all()) == list(log.read("a")) == []
         assert log.append("a", 0, records_of("a", 1, 3)) == [_at_seq(r, r.version) for r in records_of("a", 1, 3)]
         assert log.append("b", 0, records_of("b", 1, 1)) == [_at_seq(record_of("b", 1), 4)]
@@ -214,7 +214,7 @@ class LogContract:
         assert len(list(log.read_all())) == 2
 
     def test_what_no_reader_could_read_back_is_refused(self, log: EventLog) -> None:
-        """What no reader could read back is refused."""
+        """Records that no reader could decode are refused."""
         log.append("a", 0, records_of("a", 1, 2))
         before = list(log.read_all())
         for record in unreadable_records("a", 4):
@@ -284,7 +284,7 @@ class LogContract:
         assert list(log.read("nobody")) == []
 
     def test_an_allocation_that_is_named_again_goes_on_from_what_came_before_it(self, log: EventLog) -> None:
-        """An allocation that is named again in an append goes on from what came before it, with indexes of its own."""
+        """An allocation that occurs again in an append continues its earlier records, with other indexes."""
         _fill(log, 7)
         records = log.append_all(
             [
@@ -337,7 +337,7 @@ class LogContract:
         assert record.seq == log.seq == 21
 
     def test_a_compaction_leaves_the_last_record_of_what_was_collected(self, log: EventLog) -> None:
-        """A compaction leaves the last record of what was collected; whoever asks for the rest is told."""
+        """A compaction leaves the last record of a collected allocation; reading the others raises Gone."""
         if not isinstance(log, CompactableLog):
             pytest.skip("the log cannot be compacted")
         for version in range(1, 4):

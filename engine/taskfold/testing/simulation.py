@@ -2,7 +2,7 @@
 
 A `Simulation` drives a real `taskfold.Core`. Around it are agents with processes, and a network between them and the
 scheduler which loses, delays, reorders and repeats what they report. Agents are restarted, nodes are lost or cut off,
-operators stop, restart and signal, and the scheduler itself crashes and goes on from its log. After every step the
+operators stop, restart and signal, and the scheduler itself crashes and restarts from its log. After every step the
 invariants of `taskfold.testing.invariants` are checked. Nothing depends on anything but the arguments: the same seed
 gives the same records, byte for byte, in any process.
 """
@@ -67,7 +67,7 @@ _PLACEMENT: Final = inputs.PlacementReceived()
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """What a simulation did."""
+    """The result of a simulation."""
 
     seed: int
     dialect: str
@@ -95,7 +95,7 @@ class Summary(Struct, frozen=True, kw_only=True):
 
 
 class Moment(NamedTuple):
-    """A step of a simulation, for who watches it."""
+    """A step of a simulation, for watchers."""
 
     time_ns: int
     """From the beginning (nanoseconds)."""
@@ -161,7 +161,7 @@ class Simulation:
         every = operations_of(seed, nodes=self._node_count, places=allocations, duration_ns=self.duration_ns)
         self._choice = None if operations is None else frozenset(operations)
         self.operations = every if operations is None else [one for one in every if one.number in operations]
-        """What happens to the cluster from outside."""
+        """An external incident of the cluster."""
         self.now_ns = BEGIN_NS
         self._on_moment = on_moment
         self._ids = _Ids()
@@ -174,7 +174,7 @@ class Simulation:
         self._outages = 0
         """Why the scheduler is down: so many reasons."""
         self._waiting: list[tuple[Callable[[Any], None], Any]] = []
-        """What is to be done when it is up again."""
+        """The action once it is up again."""
         self._is_calm = False
         self._allocations: dict[str, SimulatedAllocation] = {}
         self._nodes = [SimulatedNode(number) for number in range(self._node_count)]
@@ -471,7 +471,7 @@ class Simulation:
             allocation.orders = []
 
     def _come_up(self, _: None) -> None:
-        """Let the scheduler go on from checkpoint and log."""
+        """Restart the scheduler from checkpoint and log."""
         self._outages -= 1
         if self._outages:
             return

@@ -95,11 +95,11 @@ _DURATIONS: Final = {"interval", "delay", "min_healthy_time", "kill_timeout", "s
 
 
 class StoryError(ValueError):
-    """A script that cannot be run: the sentence names the file and the line, what is wrong there and what is right."""
+    """A script that cannot be run: the sentence names the file, the line, the error and the remedy."""
 
 
 class _ScriptError(Exception):
-    """What is wrong, and in which line."""
+    """The error, and its line."""
 
 
 # --- the text ---
@@ -112,7 +112,7 @@ class Block(NamedTuple):
     command: list[str]
     output: list[str]
     line: int
-    """Where the command begins, counted from 1."""
+    """The first line of the command, counted from 1."""
 
 
 def blocks_of(text: str, name: str = "story") -> Iterator[Block]:

@@ -125,7 +125,7 @@ def histories(
     """Histories of one allocation, each event one that the lifecycle table allows where it comes.
 
     With ``legal=False`` any event of the dialect comes anywhere. `tasks` is how many tasks there are at most (four), or
-    their names. A history that fails shrinks to the fewest and plainest events.
+    their names. A history that fails shrinks to the fewest and plainest events. Raises ValueError for too many.
 
     >>> from hypothesis import find
     >>> find(histories("1.1.2"), lambda history: history.fold().tasks.get("web", None) is not None
@@ -373,12 +373,12 @@ def allocations(
 
 
 class Stream(NamedTuple):
-    """What an agent's event stream sends, and what it comes to."""
+    """The frames of an agent's event stream, and the resulting states."""
 
     lines: bytes
     """NDJSON, as ``/v1/event/stream`` answers it."""
     truth: Snapshot
-    """What the allocation is in the end, if nothing is missed."""
+    """The final allocation, if nothing is missed."""
     is_complete: bool
     """Every write is in it once at least, in order."""
 

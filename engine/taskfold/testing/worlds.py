@@ -66,7 +66,7 @@ class _Process(Struct):
     """How it ended; None while it runs."""
 
     def id(self, what: str) -> str:
-        """Return the ID of a report on this process: whoever reports it again reports a repeat."""
+        """Return the ID of a report on this process; reporting it again is a repeat."""
         return f"{self.alloc}/{self.task}/{self.number}/{what}"
 
 

@@ -1,1 +1,1 @@
-"""The handlers of Nomad's endpoints, and what they keep at hand."""
+"""The handlers of Nomad's endpoints, and their caches."""

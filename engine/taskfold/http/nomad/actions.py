@@ -110,7 +110,7 @@ async def client_allocation(context: Context, request: Request, _: Options, text
 
 
 async def _act(context: Context, alloc: str, action: str, body: bytes) -> Answer:
-    """Act as the body says; return an error where it says something else."""
+    """Perform the action in the body; return the error for an invalid body."""
     act = _restart if action == "restart" else _signal
     try:
         return await act(context, alloc, body.strip() or b"null")
@@ -131,7 +131,7 @@ def _refuse_body(body: bytes, action: str) -> Answer | None:
         wrong = wrong if body else _NO_BODY
         status, words = (400, f"Failed to decode body: {wrong}") if action == "signal" else (500, wrong)
         return error(status, words, extra=_ORIGIN)
-    if is_deep(body):  # Go takes 10,000 levels, and what is asked for needs one
+    if is_deep(body):  # Go accepts 10,000 levels, and a request needs one
         return error(400, f"Failed to decode body: it is nested in more than {MAX_DEPTH} levels", extra=_ORIGIN)
     return None
 
@@ -160,7 +160,7 @@ async def _signal(context: Context, alloc: str, body: bytes) -> Answer:
 
 def _acted(step: Step, task: str, say: Callable[[str, str], str]) -> Answer:
     """Return the client's answer: nothing, its one refusal, or the list of all, as Go writes it."""
-    # What is asked for a second time is under way already, which is no error.
+    # A repeated request is already in progress, which is no error.
     refusals = [(name, why) for name, why in step.notes if why == NOT_RUNNING]
     if not refusals:
         return json_answer(b'{"Index":0}', extra=_ORIGIN)
@@ -183,7 +183,7 @@ def _many(problems: Sequence[str]) -> str:
 async def _decide(
     context: Context, alloc: str, task: str, input: Input, extra: tuple[tuple[bytes, bytes], ...] = ()
 ) -> Step | Answer:
-    """Report an input, in the thread that writes; return the step, or the error that kept it from being taken."""
+    """Report an input, in the thread for writes; return the step, or the error."""
     if context.is_mirror:
         return error(409, context.refusal, extra=extra)
     try:
@@ -225,7 +225,7 @@ def _json_problem(body: bytes) -> str | None:
 
 
 async def jobs(context: Context, request: Request, _: Options) -> Answer:
-    """Answer ``PUT /v1/jobs``: a body that is wrong gets Nomad's answer, and a job is not taken."""
+    """Answer ``PUT /v1/jobs``: an invalid body gets Nomad's answer, and a job is refused."""
     if request.method != "GET":
         body = await request.body(context.limits.action_bytes, context.limits.body_timeout)
         wrong = _json_problem(body)
@@ -235,7 +235,7 @@ async def jobs(context: Context, request: Request, _: Options) -> Answer:
             wrong = await asyncio.to_thread(_job_problem, body)
         if wrong is not None:
             return error(400, wrong)
-    return error(501, "taskfold serves allocations, and takes no jobs")
+    return error(501, "taskfold serves allocations, and accepts no jobs")
 
 
 def _job_problem(body: bytes) -> str | None:

@@ -35,7 +35,7 @@ NOT_FOUND: Final = "alloc not found"
 JOB_NOT_FOUND: Final = "job not found"
 ALL_NAMESPACES: Final = "*"
 _STUBS_AT_ONCE: Final = 16
-"""How many entries of a list are written before others have their turn."""
+"""How many entries of a list are written before other tasks run."""
 
 
 def find(context: Context, text: str) -> str | Answer:
@@ -69,7 +69,7 @@ async def allocation(context: Context, request: Request, options: Options, text:
 
 
 class _Selection(Struct, frozen=True):
-    """Which allocations a list has, and what of each."""
+    """The selection of a list: its allocations, and their fields."""
 
     prefix: str = ""
     job: str | None = None
@@ -187,7 +187,7 @@ def _list_question(context: Context, options: Options, selection: _Selection) ->
 
 
 class _StubList:
-    """A list that is sent: as one answer when it is short, else piece by piece, so that it is never whole in memory."""
+    """The sending of a list: as one answer if it is short, else in pieces, in bounded memory."""
 
     def __init__(self, context: Context, request: Request, selection: _Selection, listing: Listing) -> None:
         self.context = context
@@ -199,7 +199,7 @@ class _StubList:
         """An entry could not be written."""
 
     async def send(self) -> Answer | None:
-        """Send the list; return it instead where it is short."""
+        """Send the list; return it instead if it is short."""
         pieces = self._pieces()
         first = next(pieces)
         second = next(pieces, None)
@@ -220,7 +220,7 @@ class _StubList:
                 continue
             try:
                 text = self._stub(entry)
-            except Exception as problem:  # noqa: BLE001 - whatever it is, the others are listed
+            except Exception as problem:  # noqa: BLE001 - the others are listed in any case
                 self.is_broken = True
                 text = stand_in(entry.id, problem)
             else:
@@ -263,6 +263,6 @@ class _StubList:
             data = piece if packer is None else packer.compress(piece)
             if data:
                 await self.context.send(request, {"type": "http.response.body", "body": data, "more_body": True})
-            await asyncio.sleep(0)  # others have their turn
+            await asyncio.sleep(0)  # lets other tasks run
         rest = b"" if packer is None else packer.flush()
         await self.context.send(request, {"type": "http.response.body", "body": rest})

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def ask(context: Context, request: Request, options: Options, question: Question[T]) -> Reply[T]:
-    """Return the answer to a question: at once, or, where an index is asked for, when it is newer or the wait is over.
+    """Return the answer to a question: at once, or, with an index, when it is newer or the wait is over.
 
     Raises TooMany when the client has as many blocked queries as it may have, and Disconnected when it went away.
     """

@@ -1,4 +1,4 @@
-"""The cache of allocations as text: each is written once per version, however often it is read."""
+"""The cache of allocations as JSON: each version is written once, however often it is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Body(Struct, frozen=True, gc=False):
 
     @property
     def text(self) -> bytes:
-        """Its JSON."""
+        """The JSON of the allocation."""
         return self.answer.body
 
     @property
@@ -35,7 +35,7 @@ class Body(Struct, frozen=True, gc=False):
 
 
 class Bodies:
-    """The texts of the allocations that were read last, of a limited size in all."""
+    """The JSON of the allocations read last, of a limited total size."""
 
     def __init__(self, reader: Reader, limit_bytes: int) -> None:
         self._reader = reader
@@ -47,7 +47,7 @@ class Bodies:
         return self._bodies.size
 
     def __contains__(self, alloc: object) -> bool:
-        """Return whether a body of an allocation is cached, of whatever version."""
+        """Return whether any version of an allocation is cached."""
         return alloc in self._bodies
 
     def current(self, alloc: str, *, gzipped: bool) -> Answer | None:
@@ -73,7 +73,7 @@ class Bodies:
         return body
 
     def _text(self, state: AllocationState) -> bytes:
-        """Return the JSON that is answered of an allocation: with a Job in any case, since clients need one."""
+        """Return the JSON of an allocation for clients: always with a Job, since they need one."""
         snapshot = self._reader.snapshot(state)
         header = self._reader.header
         job = answered_job(snapshot.fields, snapshot.tasks, snapshot.dialect, header.region)

@@ -1,7 +1,7 @@
-"""Evaluations: what a scheduler made of a stop, for clients that wait for it, as Nomad's command line does.
+"""Evaluations: the result of a stop, for clients that wait for it, as Nomad's command line does.
 
 Here a stop is decided at once, so that its evaluation is complete as soon as it has an ID. They are in no log: the
-newest are kept in memory, as Nomad lets go of old ones, too.
+newest are kept in memory, as Nomad drops old ones, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Evaluation(msgspec.Struct, frozen=True, rename="pascal"):
     status: str = "complete"
     triggered_by: str = "alloc-stop"
     job_modify_index: int | msgspec.UnsetType = msgspec.UNSET
-    """Left out where it is not known."""
+    """Omitted if unknown."""
 
 
 class Evaluations:
@@ -74,5 +74,5 @@ class Evaluations:
         return evaluation
 
     def get(self, key: str) -> Evaluation | None:
-        """Return an evaluation, if it is kept."""
+        """Return an evaluation, if it is cached."""
         return self._evaluations.get(key)

@@ -1,4 +1,4 @@
-"""The endpoints of evaluations: that of a stop, and the allocations that it placed, which are none."""
+"""The endpoints of evaluations: that of a stop, and its placed allocations (none)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def evaluation_allocations(context: Context, request: Request, options: Op
 async def _answer(
     context: Context, request: Request, options: Options, text: str, failed: str, show: Callable[[Evaluation], bytes]
 ) -> Answer:
-    """Return an evaluation as ``show`` writes it, or the error where there is none."""
+    """Return an evaluation as ``show`` writes it, or the error if there is none."""
     is_indented = is_pretty(request.query)
     try:
         entry = context.evaluations.get(canonical(uuid_key(text)))

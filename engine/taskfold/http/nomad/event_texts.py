@@ -1,4 +1,4 @@
-"""The events of the stream as text, with what filters look at."""
+"""The events of the stream as JSON, with the values for filters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPACITY: Final = 1_024
 
 
 class EventText(NamedTuple):
-    """An event as text, with what filters look at."""
+    """An event as JSON, with the values for filters."""
 
     key: str
     filter_keys: tuple[str, str]
@@ -32,7 +32,7 @@ class EventText(NamedTuple):
 
 
 class EventTexts:
-    """Events as text: each is written once, however many clients get it."""
+    """A cache of events as JSON: each is written once, however many clients get it."""
 
     def __init__(self, texts: AllocationTexts) -> None:
         self._bodies = texts
@@ -49,7 +49,7 @@ class EventTexts:
         return event
 
     def event(self, state: AllocationState, records: Sequence[Record], index: int) -> EventText:
-        """Return an event that is not cached, in any thread: the past would evict what everybody is sent."""
+        """Return an event without caching it, in any thread: old events would evict the current ones."""
         return _event(lambda state: Snapshot.of(state, self._bodies.dialect), state, records, index)
 
 
@@ -61,7 +61,7 @@ def _event(
     try:
         snapshot = snapshot_of(state)
         return _event_of(state.id, snapshot.fields, snapshot.to_stream_json(), kind, index)
-    except Exception as problem:  # noqa: BLE001 - whatever it is, the events of others are sent
+    except Exception as problem:  # noqa: BLE001 - other events are sent in any case
         fields = {"ID": msgspec.json.encode(state.id.encode(errors="backslashreplace").decode())}
         return _event_of(state.id, fields, stand_in(state.id, problem), kind, index)
 

@@ -7,13 +7,13 @@ from typing import Final
 __all__ = ["LOOKUP_FAILED", "InvalidIdentifier", "canonical", "uuid_key"]
 
 LOOKUP_FAILED: Final = "alloc lookup failed: index error: "
-"""What stands before the reason why an ID cannot be looked up. Source: nomad/state/state_store.go AllocByID."""
+"""Nomad's prefix of an error for an invalid ID. Source: nomad/state/state_store.go AllocByID."""
 
 _LENGTH: Final = 36
 _MAX_HYPHENS: Final = 4
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _HYPHEN_AFTER: Final = (8, 12, 16, 20)
-"""After how many hexadecimal digits a hyphen stands."""
+"""The numbers of hexadecimal digits before each hyphen."""
 
 
 class InvalidIdentifier(ValueError):
@@ -21,7 +21,7 @@ class InvalidIdentifier(ValueError):
 
 
 def uuid_key(text: str, *, exact: bool = True) -> bytes:
-    """Return the bytes that an ID names, or, with ``exact=False``, the first of them that a prefix names.
+    """Return the bytes of an ID, or, with ``exact=False``, of a prefix of one.
 
     Neither the case of letters nor the places of hyphens count. Lengths are of UTF-8.
     Raises InvalidIdentifier. Source: go-memdb UUIDFieldIndex.
@@ -53,7 +53,7 @@ def _show(byte: int) -> str:
 
 
 def canonical(key: bytes) -> str:
-    """Return the usual text of a key, or of the beginning of one: what IDs that have it begin with.
+    """Return the usual text of an ID's bytes, or of a prefix of them.
 
     >>> canonical(bytes.fromhex("203266e5e0d6948656e5397ed2b184af")), canonical(bytes.fromhex("203266e5e0"))
     ('203266e5-e0d6-9486-56e5-397ed2b184af', '203266e5-e0')

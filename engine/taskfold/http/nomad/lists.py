@@ -1,4 +1,4 @@
-"""The cache of lists: what every client polls is written once, however often it is read.
+"""The cache of lists, which clients poll: each is written once, however often it is read.
 
 The entry of an allocation is cached until its next record. A short list is cached as the whole answer to the very
 request that asked for it, until the next write of the store, whatever that is of.
@@ -25,7 +25,7 @@ _USUAL: Final = 4_096
 """The bytes of an entry of a list, as long as there is none to measure."""
 
 Choices: TypeAlias = tuple[bool, ...]
-"""What a list has of each allocation, and how it is written."""
+"""The fields and the format of a list."""
 
 Target: TypeAlias = tuple[bytes, bytes]
 """The path and the query of a request, as they came."""
@@ -44,17 +44,17 @@ class Stub(Struct, frozen=True, gc=False):
 
 
 class KeptList(Struct, frozen=True, gc=False):
-    """A whole list, as it was after the newest record of the log."""
+    """A complete list, as of the newest record of the log."""
 
     seq: int
     route: str
-    """Which endpoint answered it."""
+    """The endpoint that answered it."""
     answer: Answer
     size: int
 
 
 class Lists:
-    """The entries of lists, and the short lists, that were read last: half of a limited size each."""
+    """The list entries and short lists read last: half of a limited size each."""
 
     def __init__(self, reader: Reader, limit_bytes: int) -> None:
         self._reader = reader
@@ -67,11 +67,11 @@ class Lists:
         return self._stubs.size + self._lists.size
 
     def __contains__(self, target: object) -> bool:
-        """Return whether a list is cached for a path and query, of whatever time."""
+        """Return whether a list, perhaps an old one, is cached for a path and query."""
         return target in self._lists
 
     def stubs(self, choices: Choices) -> Callable[[str], Stub | None]:
-        """Return the lookup of cached entries by allocation, of whatever version; None where there is none."""
+        """Return the look-up of cached entries, of any version, by allocation; None if nothing is cached."""
         get = self._stubs.get
         return lambda alloc: get((alloc, choices))
 
@@ -86,14 +86,14 @@ class Lists:
         self._stubs.keep((alloc, choices), stub)
 
     def current(self, request: Request) -> KeptList | None:
-        """Return the list that a request asks for, if it is cached and nothing was written since; else None. O(1)."""
+        """Return the list for a request, if it is cached and current; else None. O(1)."""
         entry = self._lists.get(_target(request))
         if entry is None or (request.accepts_gzip and entry.answer.gzipped is None):
             return None
         return entry if self._reader.is_current(entry.seq) else None
 
     def keep(self, request: Request, answer: Answer, seq: int) -> None:
-        """Cache the answer to a request: the state after a position of the log, and nothing else."""
+        """Cache the answer to a request, as of exactly this position of the log."""
         target = _target(request)
         size = _SMALL + sum(map(len, target)) + len(answer.body) + len(answer.gzipped or b"")
         self._lists.keep(target, KeptList(seq, request.route, answer, size))

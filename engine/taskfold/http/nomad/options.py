@@ -1,4 +1,4 @@
-"""The parameters that every read takes, in the order in which Nomad looks at them.
+"""The parameters of every read, in the order in which Nomad parses them.
 
 Source: command/agent/http.go parse (region, consistency, prefix, namespace, then wait and index, which may be wrong).
 """
@@ -17,7 +17,7 @@ from taskfold.nomad.fields import DEFAULT_NAMESPACE
 __all__ = ["MAX_WAIT_NS", "Options", "parse_options", "wait_limit_ns"]
 
 MAX_WAIT_NS: Final = 300 * 1_000_000_000
-"""The longest wait, and that of a query that names none. Source: nomad/rpc.go maxQueryTime, in every version."""
+"""The longest and default wait. Source: nomad/rpc.go maxQueryTime, in every version."""
 
 _JITTER: Final = 16
 """A sixteenth of the wait, at most, is added at random. Source: nomad/rpc.go jitterFraction."""
@@ -30,9 +30,9 @@ class Options(Struct, frozen=True, gc=False):
     prefix: str = ""
     namespace: str = DEFAULT_NAMESPACE
     wait_ns: int = 0
-    """How long to wait at most, as asked for; 0 or less means the longest wait."""
+    """The requested wait in nanoseconds; 0 or less means the longest wait."""
     index: int = 0
-    """Wait for what is newer than this; 0 waits for nothing."""
+    """Wait for an index greater than this; 0 does not wait."""
 
 
 _NONE: Final = Options()

@@ -1,9 +1,9 @@
-"""Turns at reading the past: streams that are behind the store's recent changes read the log, a few at a time.
+"""Turns at reading old records: streams behind the buffer of newest changes read the log, a few at a time.
 
-What such a stream has read and not sent, and what it folded to get there, may be some megabytes, and hundreds of
-clients may ask for the past and take nothing of it. So there is a number of turns. Who has one keeps it while nobody
-else waits; else it ends with what was read at once, or when the client does not take that in time, and what was not
-sent is dropped: the position says where to go on. Whoever takes nothing gets no turn again.
+The unsent frames of such a stream, and its fold of old records, may take some megabytes, and hundreds of clients may
+ask for old records and take none. So the number of turns is limited. A stream with a turn keeps it while no other
+waits; otherwise it ends with the frames of one read, or when the client does not take them in time, and unsent frames
+are dropped: the position says where to continue. A client that takes nothing gets no further turn.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Past", "Turn"]
 
 _PATIENCE_SECONDS: Final = 0.5
 _THREADS: Final = 1
-"""A thread that folds and writes takes the interpreter from the one that answers: there is one of them."""
+"""One thread, since folding takes the interpreter from the thread that answers."""
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Past:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn]:
-        """Wait for a turn, and have it while the block runs or until it is taken away."""
+        """Wait for a turn, and hold it while the block runs or until it is revoked."""
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -54,12 +54,12 @@ class Past:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def release(self) -> None:
-        """Take a turn back."""
+        """Return a turn."""
         self.active -= 1
         self._free.release()
 
     def close(self) -> None:
-        """Let the threads go."""
+        """Stop the threads."""
         self._threads.shutdown(wait=False)
 
 
@@ -77,30 +77,30 @@ class Turn:
         return self._past.waiting > 0
 
     @contextmanager
-    def patience(self, let_go: Callable[[], object]) -> Iterator[None]:
-        """Give the client some time while the block sends; if others wait after it, call ``let_go`` to drop the frames.
+    def patience(self, drop: Callable[[], object]) -> Iterator[None]:
+        """Give the client some time while the block sends; if others wait after it, call ``drop`` to drop the frames.
 
-        Nothing is let go of outside of the block, since there a thread may be reading it.
+        Nothing is dropped outside of the block, since a thread may be reading it there.
         """
-        self._watch(let_go)
+        self._watch(drop)
         try:
             yield
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _watch(self, let_go: Callable[[], object]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._look, let_go)
+    def _watch(self, drop: Callable[[], object]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_PATIENCE_SECONDS, self._look, drop)
 
-    def _look(self, let_go: Callable[[], object]) -> None:
+    def _look(self, drop: Callable[[], object]) -> None:
         if self.is_wanted:
-            let_go()
+            drop()
             self.end()
         else:
-            self._watch(let_go)
+            self._watch(drop)
 
     def end(self) -> None:
-        """Let another stream have its turn. It may be called again."""
+        """Release the turn. Safe to call again."""
         if not self.is_over:
             self.is_over = True
             self._past.release()

@@ -49,20 +49,20 @@ from taskfold.nomad.fields import DEFAULT_NAMESPACE
 __all__ = ["AHEAD", "GONE", "SLOW", "event_stream"]
 
 GONE, AHEAD, SLOW, UNREADABLE = "gone", "ahead", "slow", "unreadable"
-"""Why a stream cannot be served on."""
+"""Errors that end a stream."""
 
 HEARTBEAT: Final = b"{}\n"
 HEARTBEAT_SECONDS: Final = 30
 _ERROR_SECONDS: Final = 0.5
-"""How long a stream stays open after its error: clients that ask again at once would ask without a pause."""
+"""How long a stream stays open after its error, since many clients reconnect without a pause."""
 
 _HEADERS: Final = ((b"Cache-Control", b"no-cache"), JSON_TYPE, VARY)
 _NOW: Final = -1
-"""Stands for the newest position, whatever it is when the stream begins."""
+"""The newest position when the stream begins."""
 
 
 class _Wrong(ValueError):
-    """A parameter that cannot be understood; the message is the body of the 400."""
+    """An invalid parameter; the message is the body of the 400."""
 
 
 async def event_stream(context: Context, request: Request) -> Answer | None:
@@ -86,7 +86,7 @@ async def event_stream(context: Context, request: Request) -> Answer | None:
 
 
 def _index(query: Query) -> int:
-    """Return the index that is asked for; 0 where there is none. Raises _Wrong, with Nomad's text."""
+    """Return the index parameter; 0 if there is none. Raises _Wrong, with Nomad's text."""
     index = parse_signed_error(query.get("index") or "0")
     if isinstance(index, str):
         raise _Wrong(f"Unable to parse index: {index}")
@@ -96,7 +96,7 @@ def _index(query: Query) -> int:
 
 
 def _position(query: Query, index: int) -> int | None:
-    """Return the position that ``from`` asks for: -1 is now, None is nothing that was asked for. Raises _Wrong."""
+    """Return the position in ``from``: -1 is now, None means no parameter. Raises _Wrong."""
     text = query.get("from")
     if not text or text == "oldest":
         return None
@@ -111,7 +111,7 @@ def _position(query: Query, index: int) -> int | None:
 
 
 def _start(context: Context, index: int, position: int | None) -> int | bytes:
-    """Return the position after which to begin, or the frame that says why there is none."""
+    """Return the position to start after, or the frame of an error."""
     reader = context.engine.reader
     if position is not None:
         if position > reader.seq:
@@ -141,10 +141,10 @@ class _Stream:
         self.topics = topics
         self.start = start
         self.index = index
-        """Nothing is sent before the first write of this index."""
+        """The first index to send."""
         self.namespace = request.query.get("namespace") or DEFAULT_NAMESPACE
         self.seq = 0
-        """The position up to which everything was sent."""
+        """The position up to which all events were sent."""
         self.is_live = False
         """It has caught up once."""
         self.next_heartbeat = _now(context.clock)
@@ -162,7 +162,7 @@ class _Stream:
             try:
                 await self._follow()
             except Disconnected:
-                # It took nothing for too long. What fits into its buffers still tells it so.
+                # It was idle for too long. The error may still fit into its buffers.
                 await self._tell_slow()
                 raise
             finally:
@@ -170,7 +170,7 @@ class _Stream:
         await self._end()
 
     async def _follow(self) -> None:
-        """Send what happened, from the store, or from the log where that is further back."""
+        """Send events, from the buffer of newest changes, or, further back, from the log."""
         reader = self.context.engine.reader
         while not reader.is_released:
             if _now(self.context.clock) >= self.next_heartbeat:
@@ -194,15 +194,15 @@ class _Stream:
                 for change in changes:
                     await self._send(self._frame(change, self.context.event_texts.get))
                     self.seq = change.last_seq
-                await asyncio.sleep(0)  # others have their turn
+                await asyncio.sleep(0)  # lets other tasks run
             else:
                 self.is_live = True
                 seconds = max(self.next_heartbeat - _now(self.context.clock), 0)
                 await wait_async(reader, reader.newest_seq, self.seq, seconds, self.context.clock)
 
     async def _read_past(self) -> None:
-        """Send what is only in the log, for one turn. Raises LogError and Gone."""
-        await self._send(b"", always=True)  # returns when what was sent before is taken
+        """Send old events from the log, for one turn. Raises LogError and Gone."""
+        await self._send(b"", always=True)  # returns when earlier data was taken
         async with self.context.past.turn() as turn:
             cursor = Cursor(self.context.engine.reader, self.seq)
             try:
@@ -211,7 +211,7 @@ class _Stream:
                 cursor.close()
 
     async def _send_past(self, turn: Turn, cursor: Cursor) -> None:
-        """Send what a reader reads, until it is near the end, or the turn is over."""
+        """Send the events of a cursor, until it is near the end, or the turn is over."""
         reader = self.context.engine.reader
         while not reader.is_released and _now(self.context.clock) < self.next_heartbeat:
             frames = await self.context.past.run(lambda: self._past_frames(cursor))
@@ -222,19 +222,19 @@ class _Stream:
                     frame, seq = frames.popleft()
                     await self._send(frame)
                     self.seq = seq
-            await asyncio.sleep(0)  # others have their turn
+            await asyncio.sleep(0)  # lets other tasks run
             if turn.is_over or turn.is_wanted:
                 return
 
     def _past_frames(self, cursor: Cursor) -> deque[tuple[bytes, int]]:
-        """Return the next frames from the log, each with its position, none where the store has what comes next."""
+        """Return the next frames from the log, with their positions; none if the buffer has the next changes."""
         if cursor.is_near:
             return deque()
         texts = self.context.event_texts.event
         return deque((self._frame(change, texts), change.last_seq) for change in cursor.read())
 
     def _frame(self, change: Change, text_of: Callable[[AllocationState, Sequence[Record], int], EventText]) -> bytes:
-        """Return the frame of a change; empty when nothing of it is wanted."""
+        """Return the frame of a change; empty if no event of it matches."""
         if self.index:
             if change.index < self.index:
                 return b""
@@ -251,13 +251,13 @@ class _Stream:
         return is_of_namespace and self.topics.matches(TOPIC, event.key, event.filter_keys)
 
     def _slow(self) -> bytes:
-        """Return the frame that tells a client that it is too slow, and where to go on."""
+        """Return the error frame for a slow client, with the position to continue from."""
         behind = self.context.engine.reader.seq - self.seq
         message = f"{behind} records behind: go on with from={self.seq}"
         return _error_frame(self.context.engine.reader, SLOW, message, Position=self.seq)
 
     def _unreadable(self, problem: LogError | Gone) -> bytes:
-        """Return the frame that says why the log gives no more."""
+        """Return the error frame for a log that cannot be read."""
         reader = self.context.engine.reader
         if isinstance(problem, Gone):  # the log was compacted while it was read
             return _error_frame(reader, GONE, f"the log begins after position {problem.oldest} now")
@@ -279,11 +279,11 @@ class _Stream:
 
 
 def _drop(frames: deque[tuple[bytes, int]], cursor: Cursor) -> None:
-    """Let go of what was read and not sent."""
+    """Drop the frames that were read and not sent."""
     frames.clear()
     cursor.forget()
 
 
 def _now(clock: Clock) -> float:
-    """Return a time in seconds that never jumps: the clock's where it governs waits, else the system's."""
+    """Return a monotonic time in seconds: the engine clock's if it is a `Timer`, else the system's."""
     return clock.time_ns() / 1_000_000_000 if isinstance(clock, CallsLater) else monotonic()

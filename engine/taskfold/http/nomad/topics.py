@@ -12,7 +12,7 @@ _TOPIC: Final = "Allocation"
 
 
 class TopicError(ValueError):
-    """A ``topic`` that cannot be understood; the message is Nomad's."""
+    """An invalid ``topic``; the message is Nomad's."""
 
 
 class Topics:
@@ -39,7 +39,7 @@ class Topics:
 
 
 def parse_topics(values: Sequence[str]) -> Topics:
-    """Return the filter of the ``topic`` parameters; everything where there are none.
+    """Return the filter of the ``topic`` parameters; without any, it matches everything.
 
     Raises TopicError. Source: command/agent/event_endpoint.go parseEventTopics.
     """

@@ -1,4 +1,4 @@
-"""The endpoints of the agent: the regions that it can ask, and its health."""
+"""The endpoints of the agent: the reachable regions, and its health."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["health", "regions"]
 
 
 class _Health(msgspec.Struct, frozen=True):
-    """Whether a part of the agent does its work."""
+    """The health of a part of the agent."""
 
     message: str
     ok: bool

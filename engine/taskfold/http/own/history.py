@@ -22,11 +22,11 @@ __all__ = ["DEFAULT_PAGE", "history"]
 _encode: Final = msgspec.json.Encoder().encode
 
 DEFAULT_PAGE: Final = 1_000
-"""How many records a page of a history has unless told."""
+"""The default number of records in a page."""
 
 
 class _Page(msgspec.Struct, frozen=True):
-    """Which records are asked for."""
+    """The selection of a page."""
 
     size: int
     after: int
@@ -45,7 +45,7 @@ async def history(context: Context, request: Request, options: Options, text: st
     if options.index:
         await ask(context, request, options, context.engine.reader.allocation_question(alloc))
     index = context.engine.reader.modify_index(alloc)
-    # What was collected has a history still.
+    # A collected allocation still has a history.
     if index is None and not await asyncio.to_thread(context.engine.is_collected, alloc):
         return error(404, NOT_FOUND, context.engine.index)
     with context.pages.hold(request.client):
@@ -65,7 +65,7 @@ async def _page_of(context: Context, alloc: str, page: _Page, index: int) -> Ans
 
 
 def _page(context: Context, query: Query) -> _Page | Answer:
-    """Return the page that is asked for, or the 400 that says what is wrong."""
+    """Return the selected page, or the 400 for an invalid parameter."""
     size = parse_unsigned(query.get("per_page") or str(DEFAULT_PAGE))
     if size is None:
         return error(400, "Expect a number for `per_page` query string parameter")
@@ -77,7 +77,7 @@ def _page(context: Context, query: Query) -> _Page | Answer:
 
 
 def _read(context: Context, alloc: str, page: _Page) -> tuple[bytes, int | None]:
-    """Return a page as JSON, and the version after which there is more; None where there is not."""
+    """Return a page as JSON, and the version at its end; None on the last page."""
     texts: list[bytes] = []
     size = token = 0
     is_full = False

@@ -30,7 +30,7 @@ class Line(Struct, Generic[T], frozen=True):
 
 
 class LineError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=wire_name):
-    """What is wrong with a line."""
+    """An error in a line."""
 
     line: int
     """The line of the request, from 1."""
@@ -38,13 +38,13 @@ class LineError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, r
 
 
 class LineErrors(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename=wire_name):
-    """What is wrong with the lines of a request of which nothing was done."""
+    """The errors in the lines of a refused request."""
 
     errors: tuple[LineError, ...]
 
 
 def refusal(status: int, errors: Sequence[LineError]) -> Answer:
-    """Return the answer that names the lines that are wrong, in their order."""
+    """Return the answer with the errors by line, in order."""
     body = LineErrors(errors=tuple(sorted(errors, key=lambda each: each.line)))
     return json_answer(encode(body), status=status)
 
@@ -56,7 +56,7 @@ async def answer_lines(
     each: str,
     act: Callable[[Context, list[Line[T]], list[LineError]], Answer],
 ) -> Answer:
-    """Read the JSON lines of a body, and answer with what ``act`` makes of them in the thread that writes.
+    """Read the JSON lines of a body, and return the answer of ``act``, which runs in the thread for writes.
 
     ``act`` gets the lines that could be decoded, and the errors of the others. ``each`` names a line in errors. Raises
     TooMany, and as reading a body does.
@@ -86,7 +86,7 @@ def _act(
 
 
 async def _texts(context: Context, request: Request, each: str) -> list[tuple[int, bytes]] | Answer:
-    """Return the lines of a body that are not empty, each with its number, or the answer that says what is wrong."""
+    """Return the nonempty lines of a body, each with its number, or the answer for an invalid body."""
     if context.is_mirror:
         return error(409, context.refusal)
     if request.header(b"content-encoding") not in {b"", b"identity"}:

@@ -1,4 +1,4 @@
-"""The endpoint of metrics: the numbers of each process of a server, and those of what it serves."""
+"""The endpoint of metrics: those of each process of a server, and those of its log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEANINGS: Final = {
     "kept_body_bytes": "Texts of allocations that are kept.",
     "kept_list_bytes": "Entries of lists, and short lists, that are kept.",
 }
-"""What one process has, by name."""
+"""The gauges of one process, by name."""
 
 
 async def metrics(context: Context, request: Request) -> Answer:
@@ -55,14 +55,14 @@ async def metrics(context: Context, request: Request) -> Answer:
 
 
 def _summary(numbers: Numbers) -> dict[str, Any]:
-    """Return the numbers as go-metrics shows them; those of counters are of all the time since the server began."""
+    """Return the metrics as go-metrics writes them; counters start with the server."""
     gauges: list[dict[str, Any]] = []
     counters: list[dict[str, Any]] = []
     seconds = max(perf_counter() - numbers.context.start, 1)
     for family in numbers.collect():
         for sample in family.samples:
             fields = {"Labels": dict(sample.labels), "Name": family.name.replace("_", ".", 1)}
-            # Seconds are counted in fractions, by no known number of steps.
+            # Seconds are fractions, without a count of increments.
             if family.type == "counter" and family.name not in _SUMS:
                 once = {"Max": 1, "Mean": 1, "Min": 1, "Stddev": 0}
                 counters.append(
@@ -75,7 +75,7 @@ def _summary(numbers: Numbers) -> dict[str, Any]:
 
 
 def counts_of(context: Context) -> Counts:
-    """Return the numbers of this process."""
+    """Return the metrics of this process."""
     values = (
         context.engine.reader.waiters,
         context.blocked.count,
@@ -92,16 +92,16 @@ def counts_of(context: Context) -> Counts:
 
 
 class Numbers:
-    """What metrics are made from, as prometheus_client asks for it: counting costs a request next to nothing."""
+    """A collector for prometheus_client: metrics are computed on request, so that counting is cheap."""
 
     def __init__(self, context: Context, workers: Mapping[str, Counts]) -> None:
-        """Name the numbers of each process by a label, where there are several: with one its name is empty."""
+        """Take the metrics by process; the label of the process is empty if there is only one."""
         self.context = context
         self._workers = {() if not name else (name,): counts for name, counts in workers.items()}
         self._labels = ("worker",) if any(workers) else ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every number with its meaning."""
+        """Yield every metric with its help text."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         requests = CounterMetricFamily(

@@ -1,4 +1,4 @@
-"""The endpoint of the OpenAPI document: each dialect's comes with taskfold, and is served as it is."""
+"""The endpoint of the OpenAPI document: the package has one for each dialect."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def _record(context: Context, lines: list[Line[Write]], malformed: list[LineErro
     engine = context.engine
     try:
         if malformed:
-            # Nothing will be recorded; what else is wrong is told as well.
+            # Nothing will be recorded; further errors are reported as well.
             return _refusal(malformed, lines, engine.check(line.value for line in lines))
         records = engine.append(line.value for line in lines)
     except AppendRefused as problem:
@@ -78,7 +78,7 @@ def _record(context: Context, lines: list[Line[Write]], malformed: list[LineErro
 
 
 def _refusal(malformed: list[LineError], lines: list[Line[Write]], refusals: list[tuple[int, TaskfoldError]]) -> Answer:
-    """Return the answer that names every line that is wrong."""
+    """Return the answer with the error of every invalid line."""
     reasons = [reason for _, reason in refusals]
     if malformed or any(isinstance(reason, DecodeError) for reason in reasons):
         status = 400

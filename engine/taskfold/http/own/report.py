@@ -28,7 +28,7 @@ class Happened(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wir
 
 
 class Noted(Struct, frozen=True, kw_only=True, rename=wire_name):
-    """A note on something that was not done."""
+    """A note on an action that was not taken."""
 
     task: str
     """The task, or empty for the allocation itself."""
@@ -43,11 +43,11 @@ class LineResult(Struct, frozen=True, kw_only=True, omit_defaults=True, rename=w
     """The line of the request, from 1."""
     alloc: str
     outcome: Outcome | UnsetType = UNSET
-    """Only ``decided`` changes anything; a line that is refused has an error instead."""
+    """Only ``decided`` changes the state; a refused line has an error instead."""
     events: tuple[Happened, ...] = ()
-    """What was recorded."""
+    """The recorded events."""
     effects: tuple[AnyEffect, ...] = ()
-    """What the sender owes, in order."""
+    """The effects owed by the sender, in order."""
     timers: tuple[Timer, ...] = ()
     """When to send a TimerDue."""
     notes: tuple[Noted, ...] = ()
@@ -66,7 +66,7 @@ _decode: Final = msgspec.json.Decoder(PostedInput).decode
 
 
 async def post_inputs(context: Context, request: Request, _: Options) -> Answer:
-    """Answer ``POST /v1/allocations/inputs``: JSON lines, each an input, which stands alone and is answered so."""
+    """Answer ``POST /v1/allocations/inputs``: JSON lines, each an input, decided and answered one by one."""
     return await answer_lines(context, request, _decode, "an input", _decide)
 
 
@@ -90,12 +90,12 @@ def _decide(context: Context, lines: list[Line[PostedInput]], malformed: list[Li
 
 
 def _is_of_log(reason: TaskfoldError) -> bool:
-    """Return whether an error means that the log cannot be written: a fault of the server, and not of the request."""
+    """Return whether an error is the server's: the log cannot be written."""
     return isinstance(reason, LogError)
 
 
 def _status(reasons: list[TaskfoldError]) -> int:
-    """Return the status of an answer to lines that are all refused."""
+    """Return the status for lines that were all refused."""
     if any(map(_is_of_log, reasons)):
         return 500
     return 404 if all(isinstance(reason, NotFound) for reason in reasons) else 409

@@ -1,1 +1,1 @@
-"""What carries the endpoints: connections, processes, other regions, limits."""
+"""The server below the endpoints: connections, processes, other regions, limits."""

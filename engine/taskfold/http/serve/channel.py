@@ -41,10 +41,10 @@ _LENGTH_BYTES: Final = 4
 
 
 class Settings(Struct, tag=True, kw_only=True):
-    """The first frame to a follower: what it serves, and how."""
+    """The first frame to a follower: its settings."""
 
     number: int = 0
-    """Which worker it is; the owner is number 1."""
+    """The number of the worker; the owner is number 1."""
     workers: int = 0
     log: str
     region: str
@@ -76,7 +76,7 @@ class Wake(Struct, tag=True):
 
 
 class OwnerCall(Struct, tag=True):
-    """A request that the owner is to answer."""
+    """A request for the owner to answer."""
 
     number: int
     method: str
@@ -89,7 +89,7 @@ class OwnerCall(Struct, tag=True):
 
 
 class Cancel(Struct, tag=True):
-    """The client of a request is gone."""
+    """The client of a request has disconnected."""
 
     number: int
 
@@ -112,7 +112,7 @@ class CountReply(Struct, tag=True):
 
 
 class Stop(Struct, tag=True):
-    """A follower is to end in good order."""
+    """A follower must end in good order."""
 
 
 Frame: TypeAlias = (
@@ -137,7 +137,7 @@ class Channel(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and pass on each frame that is whole."""
+        """Buffer received data, and pass on each complete frame."""
         self._buffer += data
         begin = 0
         while len(self._buffer) - begin >= _LENGTH_BYTES:
@@ -161,7 +161,7 @@ class Channel(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """End it, when what was sent is taken."""
+        """Close it, after sent data is delivered."""
         if self._transport is not None:
             self._transport.close()
 

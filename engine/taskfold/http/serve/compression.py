@@ -1,4 +1,4 @@
-"""Compressed answers. Their bytes, and so their lengths, are zlib's and not Go's: what they unpack to is the same."""
+"""Compressed answers. Their bytes and lengths are zlib's and not Go's; they unpack to the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def accepts_gzip(value: bytes) -> bool:
 
 
 def _weight(parameter: bytes) -> float:
-    """Return the weight that a parameter tells; none where it is no number, since Go drops such a coding."""
+    """Return the weight in a parameter; 0 if it is no number, since Go drops such a coding."""
     try:
         return float(parameter[2:])
     except ValueError:

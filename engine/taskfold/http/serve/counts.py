@@ -1,4 +1,4 @@
-"""The numbers of one process: what it has done, and what it has."""
+"""The metrics of one process: counters and gauges."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ __all__ = ["Counts"]
 
 
 class Counts(Struct, gc=False):
-    """The numbers of one process."""
+    """The metrics of one process."""
 
     answers: list[tuple[str, int, int]]
-    """How many requests it has answered, by endpoint and status."""
+    """The number of answered requests, by endpoint and status."""
     seconds: dict[str, float]
-    """How long they took in all, by endpoint."""
+    """Their total duration in seconds, by endpoint."""
     gauges: dict[str, int]
-    """What it has, by the names of `taskfold.http.own.metrics`."""
+    """Its gauges, by the names of `taskfold.http.own.metrics`."""

@@ -1,8 +1,8 @@
-"""The workers of a server: several processes that serve one log, and what each of them knows of the others.
+"""The workers of a server: several processes that serve one log, and keep consistent with each other.
 
-One process owns the log; the others follow it, and answer reads from a state of their own. What a client was told by
-one of them it must find with all of them. So each says how far it is, in memory that they share, before it tells
-anybody anything; and before it answers a request it sees to it that it is as far as the one that is farthest.
+One process owns the log; the others follow it, and answer reads from a state of their own. A client must never see
+an older state than before, whichever worker answers. So each worker publishes its position, in shared memory, before
+it answers anything, and before each answer it catches up with the newest position of all.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from taskfold.live.waiters import wait_async
 __all__ = ["NO_LEADER", "Cells", "Crew"]
 
 NO_LEADER: Final = "No cluster leader"
-"""What Nomad says when a server cannot reach the one that leads. Source: nomad/structs/errors.go."""
+"""Nomad's error when a server cannot reach the leader. Source: nomad/structs/errors.go."""
 
 _PATIENCE_SECONDS: Final = 5
-"""How long a request waits until its worker is as far as the others. Source: nomad/rpc.go, RPCHoldTimeout."""
+"""How long a request waits for its worker to catch up. Source: nomad/rpc.go, RPCHoldTimeout."""
 
 _CELL_BYTES: Final = 8
 
@@ -45,12 +45,12 @@ class Cells:
     """
 
     def __init__(self, file: int, count: int) -> None:
-        """Share the memory of an open file, that of ``count`` workers."""
+        """Map the memory of ``count`` workers in an open file."""
         self._cells = memoryview(mmap.mmap(file, count * _CELL_BYTES)).cast("Q")
 
     @classmethod
     def begin(cls, file: int, count: int) -> Cells:
-        """Make the memory in an open file that is empty."""
+        """Create the memory in an empty open file."""
         os.truncate(file, count * _CELL_BYTES)
         return cls(file, count)
 
@@ -59,48 +59,48 @@ class Cells:
         self._cells[number - 1] = seq
 
     def newest(self) -> int:
-        """Return the position of the worker that is farthest. O(workers)."""
+        """Return the newest position of all workers. O(workers)."""
         return max(self._cells)
 
 
 class Crew:
-    """The workers of a server, as one of them sees them."""
+    """The workers of a server, from the view of one of them."""
 
     is_follower: bool
-    """This one does not own the log."""
+    """This worker does not own the log."""
 
     def __init__(self, engine: Engine, count: Callable[[], Counts], cells: Cells, number: int) -> None:
-        """Name the engine, and what counts in this process."""
+        """Take the engine, and a function that returns this process's metrics."""
         self.engine = engine
         self.number = number
-        """Which worker this is; the owner is number 1."""
+        """The number of this worker; the owner is number 1."""
         self._reader = engine.reader
         self._count = count
         self._cells = cells
         self._target = 0
-        """The position that this worker has to reach, at least."""
+        """The position that this worker must reach."""
         self._current_at = monotonic()
-        """When it was last as far as all others, by a clock of its own."""
+        """The last time it was level with all others, by a monotonic clock."""
 
     @property
     def problem(self) -> str:
-        """What keeps a worker from serving; empty when nothing does."""
+        """The problem of a worker that cannot serve; empty if there is none."""
         return ""
 
     def publish(self) -> None:
-        """Publish the position of this worker: before any client sees anything of it."""
+        """Publish the position of this worker, before any client sees its state."""
         self._cells.put(self.number, self._reader.seq)
 
     @property
     def is_behind(self) -> bool:
-        """Whether another worker is farther than this one. O(workers)."""
+        """Whether another worker has a newer position. O(workers)."""
         return self._cells.newest() > self._reader.seq
 
     async def catch_up(self, request: Request) -> Answer | None:
-        """Catch up with the other workers before a request is answered; return the error where that fails.
+        """Catch up with the other workers before a request is answered; return the error if that fails.
 
-        That is Nomad's 500, unless the client asks for what is ``stale``: then it is answered with what is known, and
-        its headers say how old that may be.
+        The error is Nomad's 500. With ``stale``, the request is answered from the present state instead, and
+        the headers give its possible age.
         """
         newest = self._cells.newest()
         if newest > self._target:
@@ -122,14 +122,14 @@ class Crew:
         raise NotImplementedError
 
     async def counts(self) -> Mapping[str, Counts]:
-        """Return the numbers of every worker that this one can ask, itself too, by number."""
+        """Return the metrics of every reachable worker, including this one, by number."""
         return {str(self.number): self._count()}
 
     async def begin(self) -> None:
-        """Start the other workers, if this one owns them, and return when they serve. Raises ServeError."""
+        """Start the other workers, if this one is the owner, and wait until they serve. Raises ServeError."""
 
     def stop(self) -> None:
-        """End the other workers, if this one owns them; at once when it is called again."""
+        """Stop the other workers, if this one is the owner; the second call kills them."""
 
     async def end(self) -> None:
         """Wait until the other workers have ended."""

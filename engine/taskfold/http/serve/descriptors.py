@@ -1,8 +1,8 @@
-"""File descriptors: a connection takes one, and so does whoever reads the log; connections must leave some.
+"""File descriptors: connections must leave some for the readers of the log.
 
-A process that may open no more files cannot read its log either, so that clients who only hold connections would take
-the server from all others. So a server raises what it may open as far as the system lets it, and takes as many
-connections as leave enough for the rest.
+A process without free descriptors cannot read its log, so that clients with idle connections alone would block
+the server for others. So a server raises its descriptor limit as far as the system permits, and accepts only as many
+connections as leave enough descriptors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _RESERVE: Final = 192
 _BACKLOG: Final = 2_048
 _LEAST: Final = 8
 _ENDLESS: Final = 1 << 20
-"""What is taken for an endless limit; some systems refuse a greater one."""
+"""The limit used for infinity; some systems refuse a greater one."""
 
 
 def descriptor_limit() -> int:

@@ -1,4 +1,4 @@
-"""What one client, one request and one server may use: no request makes the server use unbounded memory."""
+"""Limits for a client, a request and the server, so that no request can use unbounded memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Limits(Struct, frozen=True, kw_only=True):
     """All headers of a request, with its first line."""
     body_bytes: int = 4 * _MEBIBYTE
     action_bytes: int = 262_144
-    """The body of what asks a scheduler to act."""
+    """The body of a request for an action, such as a restart."""
     writes_per_request: int = 10_000
     posts: int = 64
-    """Bodies of writes that are held at once."""
+    """Bodies of writes that are processed at the same time."""
     connections: int = 20_000
-    """Connections of all clients; fewer where the process may not open as many files."""
+    """Connections of all clients; fewer if the process has too few descriptors."""
     connections_per_client: int = 2_000
     """Connections of one address."""
     blocked: int = 10_000
@@ -37,42 +37,42 @@ class Limits(Struct, frozen=True, kw_only=True):
     streams: int = 256
     """Clients of the event stream."""
     streams_per_client: int = 128
-    """Those of one address."""
+    """Streams to one address."""
     past_streams: int = 8
-    """Streams that read what is only in the log at the same time; the others take turns."""
+    """Streams that read old records from the log at the same time; others wait for their turn."""
     lists: int = 256
-    """Long lists that are on their way."""
+    """Long lists that are being sent."""
     pages: int = 64
-    """Pages of histories that are made or on their way."""
+    """Pages of histories that are being made or sent."""
     records_per_page: int = 10_000
     page_bytes: int = 16 * _MEBIBYTE
-    """A page of a history ends with the record that reaches it."""
+    """The size of a history's page: it ends with the record that exceeds it."""
     bodies_bytes: int = 64 * _MEBIBYTE
-    """Allocations that are kept as text, since the same are asked for again and again."""
+    """The cache of allocations as JSON."""
     lists_bytes: int = 64 * _MEBIBYTE
-    """Entries of lists, and short lists, that are kept as text: half of it each."""
+    """The caches of list entries and of short lists as JSON: half of it each."""
     unsent_bytes: int = 128 * _MEBIBYTE
-    """What clients have not taken yet, in all; beyond, those are left that have taken nothing for the longest time."""
+    """Unsent bytes of all connections; beyond, the connections that were idle longest are cut."""
     slow_records: int = 10_000
-    """How far a client of the event stream may fall behind once it has caught up."""
+    """The most records that a stream's client may fall behind once it has caught up."""
     header_timeout: float = 10
-    """Until the headers of a request must have come."""
+    """The time for the headers of a request."""
     body_timeout: float = 30
-    """Until the body must have come, once the headers have."""
+    """The time for the body, after the headers."""
     send_timeout: float = 40
-    """Until a client must have taken what is sent to it. Nomad's event stream gives as many since 1.11.2."""
+    """The time for a client to take sent data. Nomad's event stream has the same since 1.11.2."""
     keep_alive_timeout: float = 75
-    """How long a connection may say nothing between two requests."""
+    """How long a connection may be idle between two requests."""
     shutdown_timeout: float = 10
-    """How long what is running may take to finish once the server stops."""
+    """The time for running requests to finish once the server stops."""
 
 
 class TooMany(Exception):
-    """A client has all that it may have of something."""
+    """A limit is reached, in all or for one client."""
 
 
 class Slots:
-    """Counts who uses something that is limited, in all and for each client.
+    """Counts the users of a limited resource, in all and for each client.
 
     >>> slots = Slots("streams", total=2, per_client=1)
     >>> with slots.hold("10.0.0.1"):
@@ -93,7 +93,7 @@ class Slots:
         self._clients: Counter[str] = Counter()
 
     def bound(self, total: int) -> None:
-        """Have no more than so many in all, and leave half of them to other clients."""
+        """Lower the limit, and reserve half of it for other clients."""
         if total < self.total:
             self.total = total
             self.per_client = min(self.per_client, max(total // 2, 1))
@@ -128,11 +128,11 @@ class Holds(Protocol):
     """A connection that has sent more than its client takes."""
 
     def cut(self) -> None:
-        """End it at once."""
+        """Cut it at once."""
 
 
 class Unsent:
-    """What was sent and is not taken, over all connections: beyond a limit who has taken nothing longest is left.
+    """The unsent bytes of all connections; beyond a limit, the connections that were idle longest are cut.
 
     >>> class Stuck:
     ...     def cut(self):
@@ -147,12 +147,12 @@ class Unsent:
 
     def __init__(self, limit_bytes: int) -> None:
         self.bytes = 0
-        """How much it is, as of when each connection was looked at."""
+        """The sum, as of the last look at each connection."""
         self._limit = limit_bytes
         self._connections: OrderedDict[Holds, int] = OrderedDict()
 
     def add(self, connection: Holds, size: int) -> None:
-        """Count a connection whose client takes nothing just now, the longest first. O(1)."""
+        """Add a connection whose client takes nothing at present. O(1)."""
         self.remove(connection)
         self._connections[connection] = size
         self.bytes += size
@@ -162,5 +162,5 @@ class Unsent:
             longest.cut()
 
     def remove(self, connection: Holds) -> None:
-        """Count it no more: everything was taken, or it is gone. O(1)."""
+        """Remove a connection: its data was taken, or it is closed. O(1)."""
         self.bytes -= self._connections.pop(connection, 0)

@@ -1,8 +1,8 @@
 """The guard of a connection: time-outs and limits that an ASGI application cannot see.
 
-uvicorn's protocol waits for the headers of a request as long as a client likes, and takes as many of them as it sends.
-This one does not, nor does it keep a connection for one that goes on sending a body that was answered already. And it
-asks the application whether it has the answer to a plain read at hand, before it makes a task of it. It uses a few
+uvicorn's protocol waits for the headers of a request for ever, and accepts any number of them.
+This one does not, nor does it keep a connection whose client continues to send a body after the answer. And it
+asks the application for a cached answer to a plain read, before it creates a task. It uses a few
 methods of that class, which `NEEDED` lists and a test looks for; it was tested with uvicorn 0.54.
 """
 
@@ -33,23 +33,23 @@ NEEDED: Final = (
     "timeout_keep_alive_handler",
     "_unset_keepalive_if_required",
 )
-"""What is used of uvicorn's protocol."""
+"""The methods of uvicorn's protocol that are used."""
 
 _GRACE: Final = 5
-"""Seconds that a connection gets once its time is over: to be told so by the application, or to end its body."""
+"""Seconds until a timed-out connection is cut: for the application's answer, or the end of its body."""
 
 _UNUSUAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 """Headers of requests that are no plain reads."""
 
 
 class AnswersAtOnce(Protocol):
-    """Who may have the answer to a read at hand."""
+    """An application that may have a cached answer to a read."""
 
     def may_answer_at_once(self, target: bytes) -> bool:
         """Return whether there may be an answer for a path and query."""
 
     def at_once(self, target: bytes, scope: MutableMapping[str, Any]) -> tuple[tuple[Header, ...], bytes] | None:
-        """Return the headers and the body of the 200 for a GET; None for one that has to be called."""
+        """Return the headers and the body of the 200 for a GET; None if the application must be called."""
 
 
 _REFUSALS: Final = {
@@ -68,7 +68,7 @@ class _Guarded(HttpToolsProtocol):
     """Counts the connections."""
     unsent: Unsent
     reader: AnswersAtOnce | None = None
-    """Answers what it has at hand; without it, every request is a task."""
+    """Has cached answers; without it, every request is a task."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -78,18 +78,18 @@ class _Guarded(HttpToolsProtocol):
         self._is_head = False
         """A request has begun, and its headers are not complete."""
         self._head_bytes = 0
-        """How much of it has come, while it is not complete."""
+        """The bytes received of it so far."""
         self._coming_bytes = 0
-        """How much has come at once, by which a request may begin and be complete."""
+        """The size of the last packet, which may contain a whole request."""
         self._timer: TimerHandle | None = None
         self._unsent = 0
-        """How much was not taken when that was looked at last."""
+        """The unsent bytes at the last look."""
         self._stuck: TimerHandle | None = None
         self._leaving: TimerHandle | None = None
         self._address = self.client[0] if self.client else ""
         self._is_counted = False
         self._is_answered = False
-        """The request that comes was answered at once."""
+        """The present request was answered from the cache."""
         try:
             self.slots.take(self._address)
         except TooMany as reason:
@@ -137,7 +137,7 @@ class _Guarded(HttpToolsProtocol):
         may_exceed = self._head_bytes + self._coming_bytes > self.limits.header_bytes
         self._is_head = False
         self._head_bytes = 0
-        if may_exceed and self._told_bytes > self.limits.header_bytes:
+        if may_exceed and self._head_size > self.limits.header_bytes:
             self._refuse(431)
         elif problem := self._host_problem:
             self._refuse(400, b"400 Bad Request: " + problem)
@@ -146,10 +146,10 @@ class _Guarded(HttpToolsProtocol):
             super().on_headers_complete()
 
     def _answer_at_once(self) -> bool:
-        """Answer a plain request whose answer is there; tell whether that was done.
+        """Answer a plain request from the cache; tell whether it was possible.
 
-        What uvicorn writes is written, without a task and messages for it: they are two fifths of what such a request
-        costs.
+        It writes what uvicorn would, without a task and messages, which are two fifths of the cost of such a
+        request.
         """
         parser, reader = self.parser, self.reader
         if reader is None or not reader.may_answer_at_once(self.url):
@@ -180,15 +180,15 @@ class _Guarded(HttpToolsProtocol):
 
     @property
     def _host_problem(self) -> bytes:
-        """What is wrong with the number of Host headers, in Go's words; empty where nothing is. Source: net/http."""
+        """Go's error for a wrong number of Host headers; empty if there is none. Source: net/http."""
         count = sum(name == b"host" for name, _ in self.headers)
         if count > 1:
             return b"too many Host headers"
         return b"" if count or self.parser.get_http_version() == "1.0" else b"missing required Host header"
 
     @property
-    def _told_bytes(self) -> int:
-        """How long the first line and the headers of the request are."""
+    def _head_size(self) -> int:
+        """The size of the request's first line and headers, in bytes."""
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def on_message_complete(self) -> None:
@@ -205,24 +205,24 @@ class _Guarded(HttpToolsProtocol):
         is_read = bool(self.pipeline) or not self.cycle.more_body
         super().on_response_complete()
         if self.transport.is_closing():
-            self._watch_taking()
+            self._watch_sending()
         elif not is_read:
             # The rest of the body is not looked at, but closing before it has come could cost the client the answer.
             self._leaving = self.loop.call_later(_GRACE, self.transport.abort)
 
     def _refuse(self, status: int, text: bytes = b"") -> None:
-        """Answer a request that is not a whole one, and close the connection."""
+        """Answer an incomplete request, and close the connection."""
         if self.transport.is_closing():
             return
         if not self._is_answering:  # else it would be taken for, or stand amid, the answer of the request before
             head = b"HTTP/1.1 %d %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
             self.transport.write(head % (status, _REFUSALS[status], len(text)) + text)
         self.transport.close()
-        self._watch_taking()
+        self._watch_sending()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_taking()
+        self._watch_sending()
         self.unsent.add(self, self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
@@ -233,24 +233,24 @@ class _Guarded(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
-        self._watch_taking()  # a connection that is closed stays until its last answer is taken
+        self._watch_sending()  # a connection that is closed stays until its last answer is taken
 
-    def _watch_taking(self) -> None:
-        """Cut the connection when, for too long, it takes nothing at all of what waits for it."""
+    def _watch_sending(self) -> None:
+        """Cut the connection if its client takes no data for too long."""
         if self._stuck is None:
             self._unsent = self.transport.get_write_buffer_size()
-            self._stuck = self.loop.call_later(self.limits.send_timeout + _GRACE, self._look_at_taking)
+            self._stuck = self.loop.call_later(self.limits.send_timeout + _GRACE, self._check_sending)
 
-    def _look_at_taking(self) -> None:
+    def _check_sending(self) -> None:
         self._stuck = None
         unsent = self.transport.get_write_buffer_size()
         if unsent and unsent >= self._unsent:
             self.transport.abort()
         elif unsent:
-            self._watch_taking()
+            self._watch_sending()
 
     def cut(self) -> None:
-        """End it at once, with whatever was not taken."""
+        """Cut the connection, and drop unsent data."""
         self.transport.abort()
 
     def _stop_watching(self) -> None:

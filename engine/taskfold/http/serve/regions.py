@@ -46,7 +46,7 @@ _LONGEST_SECONDS: Final = MAX_WAIT_NS / 1_000_000_000 * 17 / 16 + 10
 _CONNECT_SECONDS: Final = 5
 _MAX_ERROR_BYTES: Final = 65_536
 _RPC_ERROR: Final = "rpc error: "
-"""What Nomad puts before an error that came back from another server."""
+"""Nomad's prefix of an error from another server."""
 
 _LAST_SECONDS: Final = 1
 """How long a forwarded request may take once this server stops."""
@@ -85,7 +85,7 @@ def parse_token_file(text: str) -> tuple[str, str]:
 
 
 def is_private(url: str) -> bool:
-    """Return whether nobody on the way can read what is sent to a server: by https, or on this machine.
+    """Return whether requests to a server are private: by https, or on this machine.
 
     >>> is_private("http://10.0.0.7:4646"), is_private("https://10.0.0.7:4646"), is_private("http://[::1]:4646")
     (False, True, True)
@@ -97,8 +97,8 @@ def is_private(url: str) -> bool:
 class Peers:
     """The servers of other regions, by region.
 
-    A region that has one of the ``tokens`` is sent that one, and never the client's. The others are sent the client's,
-    but not in clear over a network.
+    A region with one of the ``tokens`` gets that one, and never the client's. The others get the client's token,
+    but not in clear text over a network.
     """
 
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
@@ -134,7 +134,7 @@ class Peers:
         return [(name, value) for name, value in request.scope["headers"] if name in _CREDENTIALS]
 
     async def forward(self, context: Context, request: Request, region: str) -> Answer | None:
-        """Forward a request, and pass its answer back as it comes, also one without an end.
+        """Forward a request, and stream its answer back.
 
         Raises TooMany for a blocked query too many, and Disconnected when the client is gone, which ends the request.
         """
@@ -143,7 +143,7 @@ class Peers:
         body = b""
         if request.method != "GET":
             body = await request.body(context.limits.body_bytes, context.limits.body_timeout)
-        # Whatever is passed on may take a peer's time.
+        # Any forwarded request may block.
         slots = context.streams if request.is_endless else context.blocked
         with slots.hold(request.client):
             return await while_connected(
@@ -151,7 +151,7 @@ class Peers:
             )
 
     async def _pass(self, context: Context, request: Request, region: str, body: bytes) -> Answer | None:
-        """Ask the peer, and send what it answers."""
+        """Send the request to the peer, and return or stream its answer."""
         if self._client is None:
             timeout = httpx.Timeout(_LONGEST_SECONDS, connect=_CONNECT_SECONDS)
             most = context.limits.blocked + context.limits.streams
@@ -193,14 +193,14 @@ class Peers:
         return None
 
     async def close(self) -> None:
-        """Let the connections go."""
+        """Close the connections."""
         if self._client is not None:
             await self._client.aclose()
             self._client = None
 
 
 def _target(base: str, request: Request) -> httpx.URL:
-    """Return the URL to which a request is forwarded; nothing of its path becomes a part of the server's address."""
+    """Return the URL to forward a request to; its path cannot change the server's address."""
     url = httpx.URL(base)
     path, query = request.scope["raw_path"], request.scope["query_string"]
     return url.copy_with(raw_path=url.raw_path.rstrip(b"/") + path + (b"?" + query if query else b""))
@@ -209,7 +209,7 @@ def _target(base: str, request: Request) -> httpx.URL:
 async def _until_closing(
     context: Context, request: Request, passing: Coroutine[None, None, Answer | None]
 ) -> Answer | None:
-    """Run a forwarding; when this server stops first, end it as the request would end here."""
+    """Run a forwarding; if this server stops first, end it as a local request would end."""
     task = asyncio.ensure_future(passing)
     closing = asyncio.ensure_future(context.is_closing.wait())
     try:
@@ -224,7 +224,7 @@ async def _until_closing(
     if not request.status:
         return error(_FAILED, f"{_RPC_ERROR}this server stops, and the other region has not answered yet")
     if not request.is_endless:
-        raise Disconnected  # half a list must not look like a whole one
+        raise Disconnected  # a part of a list must not look complete
     await context.send(request, {"type": "http.response.body", "body": b""})
     return None
 

@@ -1,4 +1,4 @@
-"""Where the token comes from; it is never printed."""
+"""Reading the token, which is never printed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_token(
     environment: Mapping[str, str] = os.environ,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> str | None:
-    """Return the token that is given as it is, in a file, or in the environment; None where there is none.
+    """Return the token from the option, a file, or the environment; None if there is none.
 
     Raises ServeError for one that is empty, given twice, or in a file that cannot be read.
     """

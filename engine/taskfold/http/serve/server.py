@@ -32,10 +32,10 @@ from taskfold.model.errors import ServeError
 __all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
 
 _UNIX: Final = "unix:"
-"""Begins what names a socket of the file system rather than a host."""
+"""The prefix of a Unix socket's path in place of a host."""
 
 _UNSENT_BYTES: Final = 131_072
-"""How much of one connection the system takes that it has not sent yet; what is on its way is not of it."""
+"""The socket's buffer for unsent data, in bytes."""
 
 _OWNER_ONLY: Final = 0o600
 _HIGHEST_PORT: Final = 65_535
@@ -62,7 +62,7 @@ def parse_bind(text: str) -> tuple[str, int]:
 
 
 def check_exposure(host: str, token: str | None) -> None:
-    """Refuse to be reachable from elsewhere without a token. Raises ServeError."""
+    """Check that a server that other machines can reach has a token. Raises ServeError."""
     if token is None and not host.startswith(_UNIX) and not is_loopback(host):
         raise ServeError(
             f"{host} can be reached from other machines: give a token (--token-file FILE), or listen on 127.0.0.1"
@@ -70,12 +70,12 @@ def check_exposure(host: str, token: str | None) -> None:
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: ours answer the blocked queries first."""
+    """uvicorn without its signal handlers, since ours answer blocked queries first."""
 
     on_ready: Callable[[], None]
 
     def end(self) -> None:
-        """Let what is running finish; when it is asked for again, cut every connection."""
+        """Let running requests finish; the second call cuts every connection."""
         if self.should_exit:
             self.force_exit = True
             for connection in tuple(self.server_state.connections):
@@ -83,20 +83,20 @@ class _Uvicorn(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept connections, and tell it."""
+        """Start to accept connections, and call ``on_ready``."""
         await super().startup(sockets)
         self.on_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
+        """Install no signal handlers."""
         yield
 
 
 class Server:
     """Serves an application at one address. `run` belongs to an event loop; `stop` may be called by any thread.
 
-    It takes as many connections as leave descriptors for the log; `raise_descriptor_limit` raises their number.
+    It accepts as many connections as leave descriptors for the log; `raise_descriptor_limit` raises their number.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class Server:
         workers: int = 1,
         listening: socket.socket | None = None,
     ) -> None:
-        """Begin to listen; port 0 picks a free one, and a host ``unix:PATH`` is a socket of the file system.
+        """Start to listen; port 0 picks a free one, and a host ``unix:PATH`` is a Unix socket.
 
-        With several ``workers`` there are `sockets` for the others, too. With a socket that is ``listening`` it takes
-        that in place of an address. Raises ServeError.
+        With several ``workers``, `sockets` has listening sockets for the others. A ``listening`` socket is used
+        in place of an address. Raises ServeError.
         """
         self.app = app
         descriptors = descriptor_limit()
@@ -121,7 +121,7 @@ class Server:
         self._inode: tuple[int, int] | None = None
         self.port = 0
         self.sockets: list[socket.socket] = []
-        """Where the other workers listen, at the same address."""
+        """The listening sockets of the other workers, at the same address."""
         if listening is not None:
             self._socket = listening
             self.url = ""
@@ -136,7 +136,7 @@ class Server:
             self._inode = _inode_of(self._path)
             self.url = f"{_UNIX}{self._path}"
         limits = app.context.limits
-        # What uvicorn has to say of single clients helps nobody; the application logs what is its own fault.
+        # uvicorn's messages on single clients are useless; the application logs its own errors.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
@@ -157,7 +157,7 @@ class Server:
         self._is_stopped = False
 
     async def run(self, *, handles_signals: bool = False, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop` is called, or, where it handles signals, until SIGINT or SIGTERM."""
+        """Serve until `stop` is called, or, if it handles signals, until SIGINT or SIGTERM."""
         self._loop = asyncio.get_running_loop()
         if self._is_stopped:
             self._end()
@@ -180,25 +180,25 @@ class Server:
                 signal.signal(name, lambda *_: self.stop())
 
     def _end(self) -> None:
-        """End in good order; at once when it is asked for again."""
+        """End in good order; the second call ends at once."""
         self._uvicorn.end()
         self.app.close()
 
     def stop(self) -> None:
-        """Answer the blocked queries, end the streams, finish what is running, and end; also before it runs."""
+        """Answer the blocked queries, end the streams, finish running requests, and end; also before it runs."""
         self._is_stopped = True
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # its loop has ended already
                 self._loop.call_soon_threadsafe(self._end)
 
     def close(self) -> None:
-        """Let go of the address; `run` does so by itself."""
+        """Release the address; `run` does so at its end."""
         for listening in (self._socket, *self.sockets):
             listening.close()
         self._remove_path()
 
     def _remove_path(self) -> None:
-        """Remove the socket of the file system, if it is still this server's."""
+        """Remove the Unix socket, if it is still this server's."""
         if self._path is not None and self._inode is not None and _inode_of(self._path) == self._inode:
             self._path.unlink(missing_ok=True)
         self._inode = None
@@ -213,18 +213,18 @@ def _listen(host: str, port: int, backlog: int, count: int) -> list[socket.socke
             sockets.append(listening := socket.socket(family, socket.SOCK_STREAM))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if unsent := getattr(socket, "TCP_NOTSENT_LOWAT", None):
-                # Each connection has what its listener has: the system holds no megabytes for those who take nothing.
+                # Connections inherit the buffer size: the system holds no megabytes for idle clients.
                 listening.setsockopt(socket.IPPROTO_TCP, unsent, _UNSENT_BYTES)
             if len(sockets) > 1:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 port = sockets[0].getsockname()[1]
             listening.bind((host, port))
-            # Two that begin at the same moment may both bind; only one of them may listen.
+            # Two servers that start at the same moment may both bind; only one may listen.
             listening.listen(backlog)
             if count > 1:
-                # The first may be joined by those after it, now that it is sure that nobody else is there.
+                # Further sockets may join the first, now that no other server has the address.
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        # Other systems do not spread: there the workers take turns at one socket.
+        # Other systems do not distribute connections: there the workers share one socket.
         return sockets + [sockets[0].dup() for _ in range(count - len(sockets))]
     except (OSError, UnicodeError) as error:
         for listening in sockets:
@@ -234,7 +234,7 @@ def _listen(host: str, port: int, backlog: int, count: int) -> list[socket.socke
 
 
 def _listen_at(path: Path, backlog: int) -> socket.socket:
-    """Return a socket of the file system that listens, and that only its owner may open. Raises ServeError."""
+    """Return a listening Unix socket that only its owner may open. Raises ServeError."""
     if not hasattr(socket, "AF_UNIX"):  # on Windows
         raise ServeError(f"cannot listen at {_UNIX}{path}: this system has no such sockets")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -252,7 +252,7 @@ def _listen_at(path: Path, backlog: int) -> socket.socket:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove a socket at which nobody listens any more, as a server leaves it that was killed. Raises OSError."""
+    """Remove a socket without a listener, as a killed server leaves it. Raises OSError."""
     inode = _inode_of(path)
     if inode is None or not stat.S_ISSOCK(path.lstat().st_mode):
         return
@@ -274,7 +274,7 @@ def _inode_of(path: Path) -> tuple[int, int] | None:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """Return an event loop: uvloop's where it is installed, which answers half as many requests again."""
+    """Return an event loop: uvloop's if installed, which answers 50 % more requests."""
     try:
         import uvloop
     except ImportError:
@@ -285,7 +285,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def running(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
-    """Serve from a thread of its own while the block runs; the engine stays open. Raises ServeError.
+    """Serve from a separate thread while the block runs; the engine stays open. Raises ServeError.
 
     For embedders that have no event loop, and for tests.
     """

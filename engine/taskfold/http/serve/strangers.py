@@ -1,13 +1,13 @@
-"""The guard against web pages: none may use a server that trusts whoever is on its machine.
+"""The guard against web pages: none may use a server that trusts its own machine.
 
-A server without a token takes requests from this machine alone, and a browser on this machine is one who sends them:
-for any page that is open in it. What gives such a request away is told by the browser, and no page can change it:
+A server without a token accepts requests from this machine alone, and a browser on this machine may send them
+on behalf of any open page. The browser marks such requests, and no page can change the marks:
 
 * ``Host``. A page whose name was made to point at this machine (DNS rebinding) asks with its own name, and may read the
   answers. So a server without a token answers to names of loopback and to its own address only.
 * ``Sec-Fetch-Site``, and ``Origin`` or ``Referer`` of browsers that do not send it. What writes is refused where they
   name another site. No program but a browser sends them.
-* ``Content-Type``. A page may send text and forms to anybody, and JSON only to who has agreed to it, which this server
+* ``Content-Type``. A page may send text and forms to anybody, and JSON only to servers that have agreed, which this one
   never does. Our own endpoints want JSON; Nomad's take any type, since its clients name none, or a form's.
 * The method. An image of a page is a GET. Where Nomad's agents act on one, so does this server, but for no browser.
 """
@@ -27,7 +27,7 @@ __all__ = ["foreign_site", "is_loopback", "is_of_browser", "refused_host", "refu
 
 _LOOPBACK_NAME: Final = "localhost"
 _OWN_SITES: Final = frozenset((b"same-origin", b"none"))
-"""What a browser calls a request of a page of this server, and one of no page."""
+"""Values of Sec-Fetch-Site for a page of this server, and for no page."""
 
 _MARKS: Final = frozenset((b"origin", b"referer", b"accept-language", b"upgrade-insecure-requests"))
 """Headers that browsers send, and programs do not, beside all that begin with ``sec-``."""
@@ -36,7 +36,7 @@ _JSON_TYPES: Final = frozenset(
     b"application/" + name for name in (b"json", b"x-ndjson", b"ndjson", b"jsonl", b"json-lines", b"x-jsonlines")
 )
 _MAX_SHOWN: Final = 100
-"""How much of a header an error repeats."""
+"""The longest part of a header that an error repeats."""
 
 
 def is_loopback(host: str) -> bool:
@@ -54,8 +54,8 @@ def is_loopback(host: str) -> bool:
 def refused_host(scope: Scope, names: Collection[str]) -> Answer | None:
     """Return the 403 for a request to a name that is none of this server's; else None.
 
-    ``names`` are taken beside those of loopback and the address that the connection came to. A socket of the file
-    system has no names: who may open it is the system's to say, and no browser can.
+    ``names`` are allowed beside those of loopback and the address of the connection. A Unix socket has
+    no names: the system controls access to it, and no browser has any.
     """
     server = scope.get("server")
     if server is not None and server[1] is None:
@@ -89,7 +89,7 @@ def _host_of(authority: bytes) -> str:
 
 
 def refused_write(request: Request, *, is_get: bool, extra: tuple[Header, ...] = ()) -> Answer | None:
-    """Return the 403 for a write that a page of another site makes, or, where it is a GET, any browser; else None."""
+    """Return the 403 for a write by another site's page, or, for a GET, by any browser; else None."""
     site = foreign_site(request)
     if site:
         return error(403, f"{site}: a page of another site cannot write here", extra=extra)
@@ -99,7 +99,7 @@ def refused_write(request: Request, *, is_get: bool, extra: tuple[Header, ...] =
 
 
 def foreign_site(request: Request) -> str:
-    """Return the header that shows that a request comes from a page of another site; empty where none does."""
+    """Return the header that shows a request by a page of another site; empty if there is none."""
     if site := request.header(b"sec-fetch-site"):
         return "" if site in _OWN_SITES else f"Sec-Fetch-Site is {_show(site)}"
     own = request.header(b"host").lower()
@@ -112,7 +112,7 @@ def foreign_site(request: Request) -> str:
 
 
 def is_of_browser(request: Request) -> bool:
-    """Return whether a request has anything that browsers send, and programs do not."""
+    """Return whether a request has a header that only browsers send."""
     for name, value in request.scope["headers"]:
         if name in _MARKS or name.startswith(b"sec-") or (name == b"user-agent" and value.startswith(b"Mozilla/")):
             return True
@@ -120,7 +120,7 @@ def is_of_browser(request: Request) -> bool:
 
 
 def refused_type(request: Request) -> Answer | None:
-    """Return the 415 for a body that is called something else than JSON; one without a type is taken from programs."""
+    """Return the 415 for a body of another type than JSON; programs may omit the type."""
     value = request.header(b"content-type")
     kind = value.partition(b";")[0].strip().lower()
     if kind in _JSON_TYPES or kind.endswith(b"+json") or not (kind or is_of_browser(request)):

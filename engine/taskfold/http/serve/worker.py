@@ -1,7 +1,7 @@
-"""A process that follows the log of another one, and answers reads; `taskfold.http.serve.workers` starts it.
+"""A worker process that follows the owner's log, and answers reads; `taskfold.http.serve.workers` starts it.
 
 It inherits three descriptors: its end of the channel to the owner, the socket that it listens at, and the memory that
-all workers share. It ends when the owner says so, or has ended, whatever ended it.
+all workers share. It ends on the owner's command, or when the owner has ended.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = ["Worker", "main"]
 
 
 class Worker(Crew):
-    """The workers of a server, as one of the followers sees them."""
+    """The workers of a server, from the view of a follower."""
 
     is_follower = True
 
@@ -59,12 +59,12 @@ class Worker(Crew):
         self._replies: dict[int, asyncio.Future[Answer]] = {}
 
     async def run(self, end: socket.socket) -> None:
-        """Serve, until the owner ends it or is gone."""
+        """Serve until the owner stops it, or has ended."""
         loop = asyncio.get_running_loop()
         end.settimeout(0)
         await loop.create_unix_connection(lambda: self._channel, sock=end)
         loop.add_signal_handler(signal.SIGTERM, self._server.stop)
-        self.publish()  # over what one before it may have said
+        self.publish()  # replaces the value of a previous worker
 
         def tell(problem: str) -> None:
             loop.call_soon_threadsafe(self.tell, Problem(problem))  # from the thread that listens
@@ -74,7 +74,7 @@ class Worker(Crew):
         self._channel.close()
 
     def tell(self, frame: Frame) -> None:
-        """Send a frame to the owner; without one nothing happens."""
+        """Send a frame to the owner, if it still runs."""
         self._channel.send(frame)
 
     def _take(self, frame: Frame) -> None:
@@ -127,7 +127,7 @@ class Worker(Crew):
 
 
 def main() -> NoReturn:
-    """Follow the log that the owner names, and serve it; a log that cannot be followed is told the owner."""
+    """Follow the owner's log, and serve it; report a log that cannot be followed to the owner."""
     channel, listening, cells = map(int, sys.argv[2:])
     end = socket.socket(fileno=channel)
     settings = read_frame(end)
@@ -135,7 +135,7 @@ def main() -> NoReturn:
         sys.exit()  # the owner is gone already
     try:
         _serve(end, socket.socket(fileno=listening), cells, settings)
-    except Exception as problem:  # noqa: BLE001 - the owner tells it in its own words, whatever it is
+    except Exception as problem:  # noqa: BLE001 - the owner reports it
         with suppress(OSError):  # the channel is closed where it had begun
             send_frame(end, BeginFailure(str(problem) or type(problem).__name__))
         sys.exit(2)

@@ -1,8 +1,8 @@
-"""The process that owns a log, where several serve it: it starts the others, answers for them, and ends them.
+"""The owner of a log that several processes serve: it starts the others, answers for them, and ends them.
 
-The others follow the log and answer reads. What they cannot answer themselves (`Route.is_owners`) comes here, as the
-client sent it. One that ends is started again, on the listening socket that this process keeps for it: whoever
-connects to it meanwhile waits there.
+The others follow the log and answer reads. Requests that they cannot answer (`Route.is_owners`) come here, as the
+client sent them. A follower that ends is restarted, on the listening socket that this process keeps for it; clients
+that connect meanwhile wait there.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ _OWNER: Final = 1
 
 _BEGIN: Final = "import sys; sys.path.append(sys.argv[1]); from taskfold.http.serve.worker import main; main()"
 _COUNT_SECONDS: Final = 1
-"""How long a follower may take to tell its numbers: one that takes longer is left out."""
+"""How long a follower may take to return its metrics; a slower one is left out."""
 _STEADY_SECONDS: Final = 10
-"""A follower that has served for so long is started again at once when it ends."""
+"""A follower that served for so long is restarted without delay."""
 _LEAST_PAUSE_SECONDS: Final = 0.5
 _MOST_PAUSE_SECONDS: Final = 30
 _GRACE_SECONDS: Final = 5
@@ -62,14 +62,14 @@ _GRACE_SECONDS: Final = 5
 
 
 class Workers(Crew):
-    """The workers of a server, as their owner sees them. It belongs to the event loop of the server."""
+    """The workers of a server, from the view of the owner. It belongs to the event loop of the server."""
 
     is_follower = False
 
     def __init__(
         self, app: App, settings: Settings, sockets: Sequence[socket.socket], on_note: Callable[[str], None]
     ) -> None:
-        """Name what each follower serves, and where: it gets one of the sockets, which listen already."""
+        """Take the settings of the followers, and a listening socket for each."""
         # It has no name, and is gone with the last of the processes.
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self.app = app
@@ -85,7 +85,7 @@ class Workers(Crew):
 
     @property
     def problem(self) -> str:
-        """The problem that keeps a follower from serving; empty where there is none."""
+        """The problem of a follower that cannot serve; empty if there is none."""
         return next((follower.problem for follower in self._followers if follower.problem), "")
 
     async def begin(self) -> None:
@@ -96,9 +96,9 @@ class Workers(Crew):
         await asyncio.gather(*(follower.first_service for follower in self._followers))
 
     async def _tell_changes(self) -> None:
-        """Tell the followers of each write, so that none of them has to look first."""
+        """Notify the followers of each write, so that they need not poll."""
         if self._reader.is_shared:
-            return  # they hear of it as this process does
+            return  # the database notifies them
         seq = self._reader.seq
         while not self._reader.is_released:
             seq = (await wait_async(self._reader, self._reader.newest_seq, seq, None, self.engine.clock)).index
@@ -107,14 +107,14 @@ class Workers(Crew):
                 follower.channel.send(Wake())
 
     async def counts(self) -> Mapping[str, Counts]:
-        """Return the numbers of every worker that answers, by its number."""
+        """Return the metrics of every worker that answers, by number."""
         replies = await asyncio.gather(*(follower.counts() for follower in self._followers))
         numbers = (str(follower.number) for follower in self._followers)
         others = {number: counts for number, counts in zip(numbers, replies, strict=True) if counts is not None}
         return {str(_OWNER): self.app.counts()} | others
 
     def stop(self) -> None:
-        """End the followers in good order; at once when it is called again."""
+        """Stop the followers in good order; the second call kills them."""
         for follower in self._followers:
             follower.kill() if self.stopping.is_set() else follower.stop()
         self.stopping.set()
@@ -142,20 +142,20 @@ class _Follower:
         self.problem = ""
         self.channel = Channel(self._take, lambda: None)
         self.first_service: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when it has served once; it raises ServeError where it cannot."""
+        """Done when it first serves; raises ServeError if it cannot."""
         self._workers = workers
         self._settings = settings
         self._listening = listening
         self._process: subprocess.Popen[bytes] | None = None
         self._reason = ""
-        """Why it cannot begin, as it says itself."""
+        """The reason it gave why it cannot start."""
         self._calls: dict[int, asyncio.Event] = {}
-        """The requests that are answered for it just now, each with the event of its client's end."""
+        """The requests being answered for it, each with an event for its client's disconnect."""
         self._answering: set[asyncio.Task[None]] = set()
         self._counting: asyncio.Future[Counts] | None = None
 
     async def keep(self, cells: int) -> None:
-        """Run it, again and again, until the server stops."""
+        """Run it, with restarts, until the server stops."""
         pause = 0.0
         try:
             while not self._workers.stopping.is_set():
@@ -196,7 +196,7 @@ class _Follower:
         return f"worker {self.number} {f'cannot begin: {self._reason}' if self._reason else how}"
 
     def _tell(self, problem: str) -> None:
-        """Set the problem that health shows, and note it; an empty text says that there is none."""
+        """Set the problem for health, and note it; an empty text means none."""
         if problem != self.problem:
             self.problem = problem
             self._workers.on_note(problem or f"worker {self.number} serves again")
@@ -207,12 +207,12 @@ class _Follower:
         self.channel.send(Stop())
 
     def kill(self) -> None:
-        """End it at once."""
+        """Cut it at once."""
         if self._process is not None:
             self._process.kill()
 
     async def counts(self) -> Counts | None:
-        """Return its numbers; None where it does not answer in time."""
+        """Return its metrics; None if it does not answer in time."""
         if self._counting is None:
             if not self.channel.send(CountCall()):
                 return None
@@ -246,7 +246,7 @@ class _Follower:
                     self._counting = None
 
     async def _answer(self, call: OwnerCall) -> None:
-        """Answer a request of a follower as if it had come here."""
+        """Answer a follower's request as a local one."""
         app = self._workers.app
         gone = self._calls[call.number] = asyncio.Event()
         try:
@@ -262,7 +262,7 @@ class _Follower:
 
 
 def _request(call: OwnerCall, gone: asyncio.Event) -> Request:
-    """Return a request that came to a follower, as it would have come here."""
+    """Return a follower's request as a local one."""
     messages = [{"type": "http.request", "body": call.body, "more_body": False}]
 
     async def receive() -> MutableMapping[str, Any]:
@@ -272,7 +272,7 @@ def _request(call: OwnerCall, gone: asyncio.Event) -> Request:
         return {"type": "http.disconnect"}
 
     async def send(_: MutableMapping[str, Any]) -> None:
-        raise NotImplementedError("what a follower passes on is answered whole")
+        raise NotImplementedError("a forwarded request has a complete answer")
 
     scope = {
         "type": "http",
@@ -293,8 +293,8 @@ def _started(descriptors: tuple[int, ...]) -> tuple[socket.socket, subprocess.Po
         descriptors = (theirs.fileno(), *descriptors)
         command = [sys.executable, "-P", "-c", _BEGIN, str(Path(taskfold.__file__).parent.parent)]
         try:
-            # Of a group of its own, so that Ctrl-C in a terminal is the owner's alone.
-            process = subprocess.Popen(  # noqa: S603 - this interpreter, and nothing that anybody says
+            # In its own process group, so that Ctrl-C in a terminal reaches the owner alone.
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, with fixed arguments
                 [*command, *map(str, descriptors)], stdin=subprocess.DEVNULL, pass_fds=descriptors, process_group=0
             )
         except BaseException:
@@ -305,7 +305,7 @@ def _started(descriptors: tuple[int, ...]) -> tuple[socket.socket, subprocess.Po
 
 
 def _end_of(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """Wait for a process that has closed its channel, and return how it ended; one that goes on is killed."""
+    """Wait for a process that closed its channel, or kill it; return how it ended."""
     try:
         status = process.wait(seconds + _GRACE_SECONDS)
     except subprocess.TimeoutExpired:

@@ -249,7 +249,7 @@ class NdjsonLog(BaseLog):
     def _check_place(self, size: int = 0) -> None:
         """Check that the path still names the open file, and that it has at least this size. Raises LogError.
 
-        Nobody would find what is written to another file. The check costs 1 % of a disk sync.
+        Nobody would find a write to another file. The check costs 1 % of a disk sync.
         """
         own = os.fstat(self._file.fileno())
         try:

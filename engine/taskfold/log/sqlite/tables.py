@@ -128,7 +128,7 @@ def check_digest(path: Path, header: LogHeader, head: Head, after_seq: int, dige
 
 
 class ReadTransaction(NamedTuple):
-    """A log in a database as of one moment, whoever writes meanwhile."""
+    """A log in a database as of one moment, while others write."""
 
     database: sqlite3.Connection
     wal: Wal
@@ -260,7 +260,7 @@ def _blocks(name: str, path: Path) -> Iterator[LogHeader | list[Record]]:
 
 @contextmanager
 def translate_errors(path: Path, what: str = "written") -> Iterator[None]:
-    """Convert errors of SQLite and the system to LogError with the file's name."""
+    """Convert errors of SQLite and the system. Raises LogError with the file's name."""
     try:
         yield
     except (sqlite3.Error, OverflowError, UnicodeError) as error:  # such as an index of more than 63 bits

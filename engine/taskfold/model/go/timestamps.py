@@ -17,7 +17,7 @@ __all__ = ["ZERO_TIME", "ZERO_TIME_NS", "is_canonical_time", "is_known_time", "p
 ZERO_TIME: Final = "0001-01-01T00:00:00Z"
 """How Nomad before 0.10.0 writes an instant that was never set; later versions write ``null``."""
 ZERO_TIME_NS: Final = -6_795_364_578_871_345_152
-"""What Go makes of its zero time as unix nanoseconds, which 64 bits cannot hold: some drivers send it."""
+"""Go's zero time as unix nanoseconds, overflown in 64 bits: some drivers send it."""
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|z|[+-]\d\d:\d\d)?", re.ASCII)
 _LONGEST: Final = len("2026-11-23T08:34:10.519993802Z")

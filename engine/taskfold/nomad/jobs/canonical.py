@@ -36,7 +36,7 @@ GIVEN_BY_A_SERVER: Final = (
     "SubmitTime",
     "Version",
 )
-"""What only a server gives a job: it stays as it was told, and is zero (`pending`) where nothing was."""
+"""Fields of a job that only a server sets: kept if present, else zero (`pending`)."""
 
 _JOBS_KEPT: Final = 256
 _KEPT_BYTES: Final = 64 << 10
@@ -136,7 +136,7 @@ _SHAPES: Final[Mapping[SlotKind, tuple[str, tuple[bytes, ...]]]] = {
     "stanza": ("an object", (b"{",)),
     "named_stanzas": ("an object", (b"{",)),
 }
-"""What a field of a kind must be, and how such JSON begins."""
+"""The type of a field of each kind, and the first characters of its JSON."""
 
 
 class _Reader:

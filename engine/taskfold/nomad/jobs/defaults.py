@@ -131,7 +131,7 @@ _NOT_KEPT: Final[dict[tuple[type[Struct], str], str]] = {
     (NetworkResource, "Device"): _AGENTS_FILL_IN,
     (Resources, "DiskMB"): _AGENTS_FILL_IN,
 }
-"""What Nomad does not keep of a job (secrets among it), and since which version: it is zero again."""
+"""Fields of a job that Nomad resets to zero (secrets among them), and since which version."""
 
 _OF_THE_API: Final[dict[tuple[type[Struct], str], tuple[type[Struct], str]]] = {
     (Job, "Migrate"): (MigrateStrategy, "0.8.0"),
@@ -141,7 +141,7 @@ _OF_THE_API: Final[dict[tuple[type[Struct], str], tuple[type[Struct], str]]] = {
 """Stanzas that may be written once for all groups or checks, which have them from then on; and since which Nomad."""
 
 _NOT_STORED: Final = frozenset(((NetworkResource, "Public"), (ScalingPolicy, "Namespace")))
-"""What `nomad job run -output` writes, and no Nomad stores."""
+"""Fields that `nomad job run -output` writes, and no Nomad stores."""
 
 UPDATE_DEFAULTS: Final[Mapping[str, bytes]] = {
     "AutoPromote": b"false",
@@ -185,7 +185,7 @@ def reschedule_defaults(job_type: str) -> Mapping[str, bytes]:
 SlotKind: TypeAlias = Literal[
     "text", "number", "duration", "flag", "list", "map", "floats", "stanza", "stanzas", "named_stanzas"
 ]
-"""What a field may hold: `floats` is a map whose numbers are floats, the last three have stanzas."""
+"""The kinds of fields: `floats` is a map whose numbers are floats, the last three have stanzas."""
 
 
 _NAMED_KINDS: Final[dict[tuple[type[Struct], str], SlotKind]] = {(TaskView, "Config"): "floats"}
@@ -197,12 +197,12 @@ class Slot(NamedTuple):
     name: str
     kind: SlotKind
     of: type[Struct] | None
-    """What a stanza in it is of."""
+    """The type of a stanza in it."""
     default: bytes
     also: bytes
     """A value that counts as absent; empty where none does."""
     is_kept: bool = True
-    """Nomad stores what is said there; else its default."""
+    """Nomad stores the given value; else its default."""
     is_stored: bool = True
     """The stored job has the field at all."""
 

@@ -48,7 +48,7 @@ def answered_job(fields: Mapping[str, bytes], tasks: Iterable[str], dialect: Dia
         return job
     try:
         return canonical_job(job, dialect, region=region)
-    except DecodeError:  # an older log may hold what is no job; whoever asks sees what is there
+    except DecodeError:  # an older log may hold an invalid job, which is shown as it is
         return job
 
 

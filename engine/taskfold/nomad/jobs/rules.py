@@ -33,7 +33,7 @@ from taskfold.nomad.views.services import ServiceCheck
 __all__ = ["Stanza", "fill_in_job"]
 
 Stanza: TypeAlias = dict[str, Any]
-"""What a stanza says, by wire name: JSON text, a stanza, or a list or a map of stanzas; nulls are left out."""
+"""The fields of a stanza, by wire name: JSON text, a stanza, or a list or a map of stanzas; nulls are left out."""
 
 _ZEROS: Final = frozenset((b'""', b"0", b"false", b"null"))
 _SERVICE: Final = "service"
@@ -201,7 +201,7 @@ def _require(group: Stanza, tasks: list[Stanza], dialect: Dialect) -> None:
         needed.append({"LTarget": b'"${attr.os.signals}"', "Operand": b'"set_contains"', "RTarget": target})
     for constraint in needed:
         constraints = group.setdefault("Constraints", [])
-        # In 1.1.2 whoever constrains the version of Vault has said enough.
+        # In 1.1.2 any constraint on the version of Vault is enough.
         is_vague = dialect.has_new_client and constraint["Operand"] == b'"semver"'
         compared = ("LTarget",) if is_vague else ("LTarget", "Operand", "RTarget")
         if not any(

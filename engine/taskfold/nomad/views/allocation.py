@@ -39,7 +39,7 @@ class TaskEventView(WireView, frozen=True, kw_only=True):
     disk_limit: int = 0
     """No Nomad sets it."""
     display_message: str = ""
-    """What a person should read."""
+    """The message for people."""
     download_error: str = ""
     driver_error: str = ""
     driver_message: str = ""
@@ -49,7 +49,7 @@ class TaskEventView(WireView, frozen=True, kw_only=True):
     fails_task: bool = False
     """Whether the event marks its task as failed."""
     generic_source: str = ""
-    """Who sent a Generic event."""
+    """The sender of a Generic event."""
     kill_error: str = ""
     kill_reason: str = ""
     kill_timeout_ns: int = 0
@@ -67,7 +67,7 @@ class TaskEventView(WireView, frozen=True, kw_only=True):
     time_ns: int = 0
     """When the event was made (unix nanoseconds)."""
     type: str = ""
-    """What happened."""
+    """The type of the event."""
     validation_error: str = ""
     vault_error: str = ""
     """No Nomad sets it."""
@@ -150,12 +150,12 @@ class AllocationView(WireView, frozen=True, kw_only=True):
     """The allocation that this one replaces."""
     reschedule_tracker: RescheduleTracker | None = None
     resources: Resources | None = None
-    """What its tasks ask for in sum."""
+    """The sum of its tasks' requests."""
     shared_resources: Resources | None = None
-    """What its tasks ask for together."""
+    """The requests shared by its tasks."""
     task_group: str = ""
     task_resources: dict[str, Resources | None] | None = None
-    """What each task asks for."""
+    """The requests of each task."""
     task_states: dict[str, TaskStateView] | None = None
     """By task; null, or missing, until the client reports for the first time."""
 
@@ -169,4 +169,4 @@ def part_types() -> dict[str, type[Any]]:
 
 
 _DECODED: Final = "TaskStates"
-"""What `Snapshot` reads itself."""
+"""The fields that `Snapshot` reads itself."""

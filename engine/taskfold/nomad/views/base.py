@@ -1,4 +1,4 @@
-"""What all views share: how an attribute is spelled on the wire, and how a field says which Nomads have it."""
+"""The base of all views: the spelling of attributes on the wire, and the Nomad versions of a field."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ class LogConfig(WireView, frozen=True, kw_only=True):
 
 
 class Artifact(WireView, frozen=True, kw_only=True):
-    """What is downloaded before a task starts."""
+    """The artifacts that are downloaded before a task starts."""
 
     getter_source: str = ""
     getter_options: dict[str, str] | None = None
@@ -168,7 +168,7 @@ class ScalingPolicy(WireView, frozen=True, kw_only=True):
 
 
 class VolumeMount(WireView, frozen=True, kw_only=True):
-    """Where a task sees a volume of its group."""
+    """The mount of a group's volume in a task."""
 
     volume: str = ""
     destination: str = ""
@@ -197,7 +197,7 @@ class VolumeRequest(WireView, frozen=True, kw_only=True):
 
 
 class CsiPluginConfig(WireView, frozen=True, kw_only=True):
-    """What a task that is itself a CSI plugin offers."""
+    """The CSI plugin that a task offers."""
 
     id: str = ""
     type: str = ""
@@ -237,7 +237,7 @@ class TaskView(WireView, frozen=True, kw_only=True):
 
 
 class GroupConsul(WireView, frozen=True, kw_only=True):
-    """Which namespace of Consul a group uses."""
+    """The namespace of Consul that a group uses."""
 
     namespace: str = ""
 
@@ -277,7 +277,7 @@ class Periodic(WireView, frozen=True, kw_only=True):
 
 
 class ParameterizedJob(WireView, frozen=True, kw_only=True):
-    """What a dispatch of the job must and may bring."""
+    """The required and permitted parameters of a dispatch."""
 
     payload: str = ""
     meta_required: tuple[str, ...] | None = None

@@ -89,7 +89,7 @@ class RequestedDevice(WireView, frozen=True, kw_only=True):
 
 
 class Resources(WireView, frozen=True, kw_only=True):
-    """What a task asks for, or a group asks for in sum."""
+    """The requests of a task, or the sum of a group's."""
 
     cpu_mhz: int = 0
     cores: Annotated[int, since("1.1.2")] = 0
@@ -125,7 +125,7 @@ class AllocatedDeviceResource(WireView, frozen=True, kw_only=True):
 
 
 class AllocatedTaskResources(WireView, frozen=True, kw_only=True):
-    """What one task was given."""
+    """The resources given to one task."""
 
     cpu: AllocatedCpuResources | None = msgspec.field(default=None, name="Cpu")
     memory: AllocatedMemoryResources | None = None
@@ -143,7 +143,7 @@ class AllocatedPortMapping(WireView, frozen=True, kw_only=True):
 
 
 class AllocatedSharedResources(WireView, frozen=True, kw_only=True):
-    """What the tasks of the group were given together."""
+    """The resources given to the tasks of the group together."""
 
     networks: tuple[NetworkResource, ...] | None = None
     disk_mb: int = 0
@@ -158,7 +158,7 @@ class LifecycleView(WireView, frozen=True, kw_only=True):
 
 
 class AllocatedResources(WireView, frozen=True, kw_only=True):
-    """What the allocation was given (since Nomad 0.9.0); a main task's lifecycle is null."""
+    """The resources given to the allocation (since Nomad 0.9.0); a main task's lifecycle is null."""
 
     tasks: dict[str, AllocatedTaskResources | None] | None = None
     task_lifecycles: dict[str, LifecycleView | None] | None = None

@@ -94,7 +94,7 @@ class DeploymentStatus(WireView, frozen=True, kw_only=True):
 
 
 class DesiredTransition(WireView, frozen=True, kw_only=True):
-    """What the servers wish to do with the allocation (since Nomad 0.8.0); None is: no wish."""
+    """The action that the servers want for the allocation (since Nomad 0.8.0); None: no action."""
 
     migrate: bool | None = None
     reschedule: bool | None = None
@@ -133,7 +133,7 @@ class AllocStateView(WireView, frozen=True, kw_only=True):
     """A change of ClientStatus that the servers made for a lost or disconnected node (since Nomad 0.11.2)."""
 
     field: int = 0
-    """What changed: 0 is ClientStatus."""
+    """The changed field: 0 is ClientStatus."""
     value: str = ""
     time: Instant | None = None
 
