@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types torture bench soak schemas docs build clean
+.PHONY: help demo test test-all lint types torture mutants bench soak schemas docs build clean
 
 # The tests of several files at a time, those of one file in one process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -47,6 +47,13 @@ torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers
 	TASKFOLD_FLIPS=3000 TASKFOLD_CHECKS=300 $(BIN)/python -m pytest tests/log/test_bit_flips.py tests/log/test_beside_a_writer.py
 	TASKFOLD_TRIPLES=500 $(BIN)/python -m pytest tests/sources/test_sources.py
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
+
+mutants: $(STAMP) $(VENV)/.mutants  ## change the rules and see which change no test notices (hours; ONLY=fold/task.py SAMPLE=50)
+	$(BIN)/python -m tools.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+$(VENV)/.mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'
+	@touch $@
 
 bench: $(STAMP)  ## run the benchmarks beside their rivals
 	$(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ from taskfold.fold.allocation import CLIENT_DESCRIPTIONS, client_status
 from taskfold.fold.lifecycle import STATES, lifecycle_of
 from taskfold.fold.task import Task, TaskState, apply, evolve
 from taskfold.model.dialect import DIALECTS
-from taskfold.model.record import Event, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.nomad.events import event_from_object
 
 SECOND = 1_000_000_000
@@ -193,6 +193,33 @@ def test_an_older_copy_is_shown_until_the_next_event_and_the_history_goes_on() -
     assert (back.events, back.newest_events) == (STARTED, None)
     after = fold_of("0.5.6", *STARTED, Observed(older_events=older), ev.Terminated())
     assert (after.events, after.newest_events) == ((*STARTED, ev.Terminated()), None)
+    unknown = fold_of("0.5.6", *STARTED, Observed(older_events=older), ev.UnknownEvent())
+    assert (unknown.events, unknown.newest_events) == ((*STARTED, ev.UnknownEvent()), None)
+
+
+OBSERVATIONS = [
+    {"state": "dead"},
+    {"state": ""},
+    {"failed": True},
+    {"restarts": 7},
+    {"last_restart_ns": 8},
+    {"started_at_ns": None},
+    {"finished_at_ns": 9},
+    {"hidden": True},
+]
+
+
+@pytest.mark.parametrize("fields", OBSERVATIONS, ids=str)
+def test_an_observation_sets_what_it_tells_and_nothing_else(fields: dict) -> None:
+    before = fold_of("1.1.2", *STARTED)
+    assert fold_of("1.1.2", *STARTED, Observed(**fields)) == msgspec.structs.replace(before, **fields)
+    assert fold_of("1.1.2", *STARTED, Observed(**fields), Observed()) == msgspec.structs.replace(before, **fields)
+
+
+def test_what_decisions_remember_stays_until_they_remember_something_else() -> None:
+    memory = Decided(window_start_ns=3, window_count=2)
+    assert fold_of("1.1.2", ev.Received(), memory, ev.Started()).memory is memory
+    assert fold_of("1.1.2", ev.Received(), memory, ev.Started(), Decided()).memory == Decided()
 
 
 def test_a_gap_anchors_the_fold_anew_and_keeps_the_counts() -> None:
@@ -213,8 +240,9 @@ def test_a_gap_anchors_the_fold_anew_and_keeps_the_counts() -> None:
 
 def test_a_task_created_anew_is_fresh_but_for_its_counts() -> None:
     fields = {"TaskHandle": msgspec.Raw(b'{"ID":1}')}
-    lived = (*STARTED, Updated(fields=fields), event_of(ev.Restarting, fails=True), Observed(hidden=True))
-    state = fold_of("1.1.2", *lived, Placed())
+    lived = (*STARTED, Updated(fields=fields), event_of(ev.Restarting, fails=True), Decided(window_count=1), Finished())
+    shown = Observed(hidden=True, older_events=(ev.Received(),))
+    state = fold_of("1.1.2", *lived, shown, Placed())
     assert state == TaskState(events_total=3, packed_counts=state.packed_counts)
     assert state.counts == {"Received": 1, "Started": 1, "Restarting": 1}
 
@@ -224,6 +252,33 @@ def test_other_fields_of_a_task_are_kept_and_cleared() -> None:
     assert fold_of("1.1.2", Updated(fields=said)).fields == {"TaskHandle": b'{"ID":1}', "Paused": b'"force_run"'}
     cleared = fold_of("1.1.2", Updated(fields=said), Updated(cleared=("Paused", "Never")))
     assert cleared.fields == {"TaskHandle": b'{"ID":1}'}
+
+
+def test_a_state_goes_on_by_its_name_whichever_object_says_it() -> None:
+    running = TaskState(state=msgspec.json.decode(b'"running"'), started_at_ns=1)
+    assert evolve(running, record_of(ev.Killing(), 5), lifecycle_of("1.1.2")).started_at_ns == 1
+    for cls in (Observed, Gap):
+        task = Task()
+        apply(task, record_of(cls(state=running.state, started_at_ns=1), 5), lifecycle_of("1.1.2"))
+        apply(task, record_of(ev.Killing(), 6), lifecycle_of("1.1.2"))
+        assert (task.state, task.started_at_ns) == ("running", 1)
+
+
+def test_a_task_without_a_state_has_none_until_an_event_moves_it() -> None:
+    assert evolve(TaskState(state=""), record_of(Observed(failed=True), 5), lifecycle_of("1.1.2")).state == ""
+    assert evolve(TaskState(state=""), record_of(ev.Started(), 5), lifecycle_of("1.1.2")).state == "running"
+
+
+def test_a_text_that_events_say_again_is_one_object() -> None:
+    said = [ev.Driver(driver_message=msgspec.json.decode(b'"pulling the image"')) for _ in range(3)]
+    events = fold_of("1.1.2", ev.Received(), *said).events[1:]
+    assert [event.driver_message for event in events] == ["pulling the image"] * 3
+    assert len({id(event.driver_message) for event in events}) == 1
+
+
+def test_what_few_tasks_have_takes_no_room_in_the_others() -> None:
+    assert Task.thaw(TaskState(state="running", restarts=3)).rest is None
+    assert Task.thaw(TaskState(irregular=1)).rest is not None
 
 
 # --- any history ------------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def decide_restart(  # noqa: PLR0911 - one return for each step, in order
     >>> policy = RestartPolicy(attempts=1, interval_ns=60 * 10**9, delay_ns=10**9, mode="fail")
     >>> tracker = Tracker(0)
     >>> for _ in range(2):
-    ...     verdict = decide_restart(policy, tracker, Result(exit_code=1), after_success=True, now_ns=0,
+    ...     verdict = decide_restart(policy, tracker, TaskEnd(exit_code=1), after_success=True, now_ns=0,
     ...                              rng=random.Random(7), dialect=DIALECTS["1.1.2"])
     ...     tracker = verdict.tracker
     ...     print(verdict.decision, verdict.reason)

@@ -1,0 +1,401 @@
+"""Mutation testing: which changes of the rules would no test notice.
+
+``make mutants`` changes the modules of `AREAS` in one place at a time, runs the tests of their area on each changed
+module, and compares the changes that no test noticed with the ones that ``tests/mutants/`` lists and explains. It takes
+hours; ``make mutants ONLY=fold/task.py`` runs a module or a folder, and ``SAMPLE=50`` so many changes of each module,
+chosen by ``SEED``.
+
+The operators that change code are mutmut's. mutmut itself changes functions only, and most of what is decided here
+stands in tables; Cosmic Ray starts pytest anew for each change. So the changes are made here, also of tables, and each
+is tested in a process that is forked from one that has imported pytest and Hypothesis, but nothing of taskfold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import random
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+from types import CodeType
+from typing import Any, Final, NamedTuple, TextIO
+
+import libcst as cst
+from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+from mutmut.mutation.mutators import mutation_operators
+
+from tools.survivors import PACKAGE, ROOT, Change, Survivor, listed_survivors
+
+__all__ = ["AREAS", "Mutation", "mutations_of"]
+
+_DECISION: Final = (
+    "tests/stories",
+    "tests/decision/test_decide.py",
+    "tests/decision/test_decision.py",
+    "tests/decision/test_decides_like_nomad.py",
+    "tests/live/test_reports.py",
+    "tests/nomad/jobs",
+)
+_IMPORTING: Final = (
+    "tests/nomad/importing/test_observation.py",
+    "tests/nomad/importing/test_importer.py",
+    "tests/nomad/importing/test_importer_histories.py",
+    "tests/nomad/importing/test_job_finder.py",
+)
+AREAS: Final[dict[str, tuple[str, ...]]] = {
+    "fold/lifecycle.py": (
+        "tests/fold/test_diagram.py",
+        "tests/fold/test_lifecycle.py",
+        "tests/fold/test_binding.py",
+        "tests/fold/test_task_state.py",
+    ),
+    "fold/task.py": (
+        "tests/fold/test_task_state.py",
+        "tests/fold/test_lifecycle.py",
+        "tests/decision/test_decision.py",
+    ),
+    "decision/restart.py": ("tests/decision/test_restart_policy.py", "tests/stories"),
+    "decision/group.py": _DECISION,
+    "decision/decision.py": _DECISION,
+    "decision/nomad_0_5.py": _DECISION,
+    "decision/nomad_0_9.py": _DECISION,
+    "decision/rules.py": _DECISION,
+    "nomad/importing/facts.py": _IMPORTING,
+    "nomad/importing/importer.py": _IMPORTING,
+    "nomad/importing/job_finder.py": _IMPORTING,
+    "nomad/importing/memory.py": _IMPORTING,
+    "nomad/importing/observation.py": _IMPORTING,
+    "nomad/importing/repeats.py": _IMPORTING,
+    "nomad/importing/rings.py": _IMPORTING,
+    "nomad/importing/sights.py": _IMPORTING,
+    "nomad/importing/writes.py": _IMPORTING,
+}
+"""The tests of each module, those first that notice most; the doctests of the module itself come after them."""
+
+
+# --- which changes there are ---
+
+
+class Mutation(NamedTuple):
+    """A change of a module, and the whole module with it."""
+
+    change: Change
+    text: str
+
+
+_UNCHANGED: Final = (cst.Annotation, cst.Assert, cst.Decorator, cst.Import, cst.ImportFrom)
+"""What no test can notice (annotations, assertions), or what every test does (imports)."""
+
+_STATES: Final = ("PENDING", "RUNNING", "DEAD")
+
+
+def _row(call: cst.Call) -> Iterator[cst.CSTNode]:
+    """Change each state of a row of the lifecycle: what was legal is illegal or leads elsewhere, and the reverse."""
+    states = list(_STATES) if call.args[0].star else [cst.Module([]).code_for_node(arg.value) for arg in call.args[:3]]
+    for n, state in enumerate(states):
+        others = [_STATES[n]] if state == "None" else ["None", _STATES[(_STATES.index(state) + 1) % 3]]
+        for other in others:
+            cells = [*states[:n], other, *states[n + 1 :]]
+            yield call.with_changes(args=[*(cst.Arg(cst.Name(cell)) for cell in cells), call.args[-1]])
+
+
+def _without_one(literal: cst.Dict | cst.Set | cst.List | cst.Tuple) -> Iterator[cst.CSTNode]:
+    """Leave out each element of a table."""
+    elements = list(literal.elements)
+    # A tuple without parentheses is several values, and no table.
+    if len(elements) > 1 and not (isinstance(literal, cst.Tuple) and not literal.lpar):
+        for n in range(len(elements)):
+            rest = [*elements[:n], *elements[n + 1 :]]
+            if isinstance(literal, cst.Tuple):
+                rest[-1] = rest[-1].with_changes(comma=cst.Comma())
+            yield literal.with_changes(elements=rest)
+
+
+def _negated(statement: cst.If | cst.While) -> Iterator[cst.CSTNode]:
+    """Negate a condition that has no operator to be changed."""
+    if not isinstance(statement.test, (cst.Comparison, cst.BooleanOperation, cst.UnaryOperation)):
+        test = statement.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+        yield statement.with_changes(test=cst.UnaryOperation(cst.Not(), test))
+
+
+def _silent(statement: cst.Expr) -> Iterator[cst.CSTNode]:
+    """Leave out a statement that only calls."""
+    if isinstance(statement.value, cst.Call):
+        yield cst.Pass()
+
+
+Operator = Callable[[Any], Iterable[cst.CSTNode]]
+_OPERATORS: Final[list[tuple[Any, Operator]]] = [
+    *mutation_operators,
+    ((cst.Dict, cst.Set, cst.List, cst.Tuple), _without_one),
+    (cst.Expr, _silent),
+]
+
+
+def _is_noise(before: cst.CSTNode, after: cst.CSTNode) -> bool:
+    """Tell whether a change is one of many alike, or breaks everything."""
+    if isinstance(before, cst.Call) and isinstance(after, cst.Call):
+        has_all = len(before.args) == len(after.args)
+        positional = [sum(arg.keyword is None for arg in call.args) for call in (before, after)]
+        changed = [one for one, other in zip(before.args, after.args, strict=False) if one is not other]
+        # A keyword argument is left out, a positional one is None: otherwise each would be changed twice.
+        return bool(changed[0].keyword) if has_all and changed else positional[0] != positional[1]
+    if isinstance(before, cst.SimpleString):
+        # One change of a text is enough, and the wording of a sentence is no rule.
+        return "XX" not in str(getattr(after, "value", "")) or len(before.value.split()) > 3  # noqa: PLR2004
+    # A value that the annotation does not admit is noticed by the type checker.
+    return isinstance(before, cst.AnnAssign)
+
+
+class _Mutations(cst.CSTVisitor):
+    """The changes of a module, in order."""
+
+    METADATA_DEPENDENCIES = (ByteSpanPositionProvider,)
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__()
+        self.name = name
+        self.source = text.encode()
+        self.scope: list[str] = []
+        self.seen: set[str] = {text}
+        self.mutations: list[Mutation] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        """Change a node, and go on into it unless nothing in it is to be changed."""
+        if isinstance(node, _UNCHANGED) or _is_for_type_checkers(node):
+            return False
+        if isinstance(node, (cst.FunctionDef, cst.ClassDef)):
+            self.scope.append(node.name.value)
+            parts = [node.params, node.body] if isinstance(node, cst.FunctionDef) else [node.body]
+            for part in parts:
+                part.visit(self)
+            self.scope.pop()
+            return False
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Name) and node.func.value == "Row":
+            self._add(node, _row(node))
+            return False
+        if isinstance(node, (cst.If, cst.While)):
+            self._add(node.test, (new.test for new in _negated(node)))  # type: ignore[attr-defined]
+        for kind, operator in _OPERATORS:
+            if isinstance(node, kind):
+                self._add(node, operator(node))
+        return True
+
+    def _add(self, node: cst.CSTNode, changed: Iterable[cst.CSTNode]) -> None:
+        span = self.get_metadata(ByteSpanPositionProvider, node)
+        start, end = span.start, span.start + span.length
+        for after in changed:
+            if _is_noise(node, after):
+                continue
+            # The parentheses around an expression stand outside its span.
+            bare = after.with_changes(lpar=(), rpar=()) if getattr(node, "lpar", ()) else after
+            code = cst.Module([]).code_for_node(bare)
+            text = (self.source[:start] + code.strip().encode() + self.source[end:]).decode()
+            if text not in self.seen and _compiles(text):
+                self.seen.add(text)
+                scope = ".".join(self.scope)
+                change = Change.between(self.name, scope, self.source.decode(), text)
+                self.mutations.append(Mutation(change, text))
+
+
+def _is_for_type_checkers(node: cst.CSTNode) -> bool:
+    """Tell whether a statement says something to type checkers, or which names are public."""
+    if isinstance(node, cst.If):
+        return isinstance(node.test, cst.Name) and node.test.value == "TYPE_CHECKING"
+    if isinstance(node, cst.AnnAssign):
+        annotation = node.annotation.annotation
+        return node.value is None or (isinstance(annotation, cst.Name) and annotation.value == "TypeAlias")
+    target = node.targets[0].target if isinstance(node, cst.Assign) else None
+    return isinstance(target, cst.Name) and target.value in {"__all__", "__slots__"}
+
+
+def _compiles(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def mutations_of(name: str) -> list[Mutation]:
+    """Return the changes of a module, in the order of the source."""
+    text = (PACKAGE / name).read_text(encoding="utf-8")
+    mutations = _Mutations(name, text)
+    MetadataWrapper(cst.parse_module(text)).visit(mutations)
+    return mutations.mutations
+
+
+# --- what the tests make of one ---
+
+
+class _Changed(importlib.machinery.SourceFileLoader):
+    """Loads a module whose text was changed, and finds no other one."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__("taskfold." + name.removesuffix(".py").replace("/", "."), str(PACKAGE / name))
+        self._text = text
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the code of the changed text."""
+        code: CodeType = compile(self._text, self.get_filename(fullname), "exec")
+        return code
+
+    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of the changed module; None for another one."""
+        is_it = fullname == self.name
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self) if is_it else None
+
+
+class Verdict(NamedTuple):
+    """What the tests made of a change."""
+
+    is_noticed: bool
+    cpu_seconds: float
+
+
+def _arguments(tests: str) -> list[str]:
+    plugins = [part for plugin in ("_hypothesis_pytestplugin", "pytest_timeout") for part in ("-p", plugin)]
+    return ["-x", "-q", *plugins, "-p", "no:cacheprovider", "--timeout=120", "--hypothesis-profile=mutants", tests]
+
+
+def _run(name: str, text: str, *, cpu_seconds: int, log: Path | None = None) -> Verdict:
+    """Run the tests of a module with this text, in a process of its own, for so long at most."""
+    import pytest
+
+    child = os.fork()
+    if not child:
+        code = 2
+        try:
+            output = os.open(os.devnull if log is None else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            for number in (1, 2):
+                os.dup2(output, number)
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+            resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            changed = _Changed(name, text)
+            sys.meta_path.insert(0, changed)
+            # Now: pytest would find the module of a doctest by itself.
+            assert importlib.import_module(changed.name).__loader__ is changed
+            code = 0
+            for tests in (*AREAS[name], f"engine/taskfold/{name}"):
+                ended = pytest.main(_arguments(tests))
+                # A module need not have doctests.
+                if ended not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+                    code = 1
+                    break
+        finally:
+            os._exit(code)
+    _, status, usage = os.wait4(child, 0)
+    return Verdict(status != 0, usage.ru_utime + usage.ru_stime)
+
+
+def _prepare() -> None:
+    """Import what every test needs, but nothing of taskfold, and choose how Hypothesis works."""
+    # Its plugin would import taskfold.
+    os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    import hypothesis
+    import hypothesis.internal.conjecture.engine
+    import hypothesis.strategies
+    import msgspec
+    import pytest
+    import sortedcontainers
+    import transitions
+
+    del msgspec, pytest, sortedcontainers, transitions
+    # One example that fails is enough: nobody asks for the shortest.
+    phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+    hypothesis.settings.register_profile("mutants", derandomize=True, deadline=None, database=None, phases=phases)
+    assert "taskfold" not in sys.modules
+    gc.freeze()
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT / "engine"))
+
+
+# --- all of it ---
+
+
+def _say(line: str, stream: TextIO = sys.stdout) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
+def _chosen(only: Sequence[str]) -> list[str]:
+    """Return the modules that are asked for: by their path, or that of a folder. Exits where one names none."""
+    chosen: list[str] = []
+    for part in only or [""]:
+        names = [name for name in AREAS if name.startswith(part.removeprefix("engine/taskfold/"))]
+        if not names:
+            sys.exit(f"ONLY={part} names none of: {', '.join(AREAS)}")
+        chosen += [name for name in names if name not in chosen]
+    return chosen
+
+
+def _survivors_of(name: str, mutations: Sequence[Mutation], *, is_verbose: bool) -> Iterator[Change]:
+    """Yield the changes of a module that no test notices. Exits where the tests fail without one."""
+    text = (PACKAGE / name).read_text(encoding="utf-8")
+    verdict = _run(name, text, cpu_seconds=600)
+    if verdict.is_noticed:
+        sys.exit(f"the tests of {name} fail without a change: {', '.join(AREAS[name])}")
+    limit = 10 + int(3 * verdict.cpu_seconds)
+    for n, mutation in enumerate(mutations, start=1):
+        verdict = _run(name, mutation.text, cpu_seconds=limit)
+        if is_verbose:
+            _say(f"{n}/{len(mutations)} {verdict.cpu_seconds:.1f} s {mutation.change}", sys.stderr)
+        if not verdict.is_noticed:
+            yield mutation.change
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the changes that are asked for, and compare what no test notices with what is listed."""
+    parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("only", nargs="*", help="modules, or folders of them, such as fold/task.py")
+    parser.add_argument("--sample", type=int, help="how many changes of each module")
+    parser.add_argument("--seed", type=int, default=1, help="chooses the sample")
+    parser.add_argument("--verbose", action="store_true", help="print every change")
+    chosen = parser.parse_args(arguments)
+    names = _chosen(chosen.only)
+    _prepare()
+    listed = {survivor.change: survivor for survivor in listed_survivors()}
+    news: list[Survivor] = []
+    is_failed = False
+    for name in names:
+        begin = monotonic()
+        every = mutations_of(name)
+        possible = {mutation.change for mutation in every}
+        run = every
+        if chosen.sample is not None and chosen.sample < len(every):
+            run = random.Random(f"{chosen.seed} {name}").sample(every, chosen.sample)  # noqa: S311 - to be repeated
+        alive = set()
+        for change in _survivors_of(name, run, is_verbose=chosen.verbose):
+            alive.add(change)
+            if change not in listed:
+                news.append(Survivor(change, ""))
+                _say(news[-1].as_toml())
+        of_module = {change for change in listed if change.module == name}
+        for change in sorted(of_module - possible):
+            _say(f"listed, and no change of today's source: {change}")
+            is_failed = True
+        for change in sorted(of_module & {mutation.change for mutation in run} - alive):
+            _say(f"listed, and noticed by now: {change}")
+        _say(
+            f"{name}: {len(run)} of {len(every)} changes, {len(run) - len(alive)} noticed, {len(alive)} not, "
+            f"{len(alive - of_module)} of these not listed; {monotonic() - begin:.0f} s"
+        )
+    if news:
+        _say(f"{len(news)} changes that no test notices are not listed in tests/mutants: write a test, or the reason")
+    return 1 if news or is_failed else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
