@@ -531,6 +531,23 @@ def test_a_timeline_ends_with_the_first_decision_not_to_restart() -> None:
     assert steps[1].at_ns == 2 * SECOND_NS + steps[0].verdict.delay_ns
 
 
+def test_the_window_of_a_timeline_begins_with_the_first_run() -> None:
+    late, soon = (timeline(POLICY, [POLICY.interval_ns + more], "1.1.2", 0)[0] for more in (1, 0))
+
+    assert late.verdict.tracker == Tracker(POLICY.interval_ns + 1, 1)
+    assert soon.verdict.tracker == Tracker(0, 1)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_task_of_a_timeline_is_started_again_after_a_success_unless_it_may_end(dialect: str) -> None:
+    def decisions(**options: Any) -> list[str]:
+        steps = simulate(POLICY, [0], rng=random.Random(1), dialect=dialect, result=TaskEnd(exit_code=0), **options)
+        return [step.verdict.decision for step in steps]
+
+    assert decisions() == decisions(after_success=True) == ["Restarting"]
+    assert decisions(after_success=False) == ["Terminated"]
+
+
 # --- advice ---
 
 
@@ -645,6 +662,34 @@ def test_mode_delay_that_is_never_used_up_never_waits() -> None:
     policy = RestartPolicy(attempts=3, interval_ns=10 * SECOND_NS, delay_ns=SECOND_NS, mode="delay")
 
     assert names(policy, 3 * SECOND_NS, "1.1.2") == ["never-waits", "never-fails"]
+    assert "never gives a task up" in advice_on(policy, run_ns=3 * SECOND_NS, dialect="1.1.2")[1].text
+
+
+@pytest.mark.parametrize(("delay_ns", "longest_ns"), [(5, 6), (9, 11), (13, 16)])
+def test_attempts_are_certainly_used_up_where_a_run_and_the_longest_delay_fit(delay_ns: int, longest_ns: int) -> None:
+    policy = RestartPolicy(attempts=1, interval_ns=5 * SECOND_NS, delay_ns=delay_ns, mode="fail")
+
+    assert used_up(policy, policy.interval_ns - longest_ns, "1.1.2") is UsedUp.CERTAINLY
+    assert used_up(policy, policy.interval_ns - longest_ns + 1, "1.1.2") is UsedUp.BY_CHANCE
+    assert used_up(policy, policy.interval_ns - delay_ns + 1, "1.1.2") is UsedUp.NEVER
+
+
+@pytest.mark.parametrize(
+    ("mode", "end"), [("fail", "ever is given up"), ("delay", "ever has to wait for the end of an interval")]
+)
+def test_what_is_left_to_chance_is_told_with_its_end(mode: str, end: str) -> None:
+    policy = RestartPolicy(attempts=1, interval_ns=5 * SECOND_NS, delay_ns=5, mode=mode)
+
+    advice = advice_on(policy, run_ns=policy.interval_ns - 5, dialect="1.1.2")[0]
+
+    assert advice.name == "by-chance"
+    assert f"{end} depends on the random part of its delays: only some windows of 5s count more than 1" in advice.text
+
+
+@pytest.mark.parametrize(("dialect", "later"), [("0.5.6", 0), ("1.1.2", 1)])
+def test_a_run_that_is_longer_than_the_interval_is_counted_by_no_first_window(dialect: str, later: int) -> None:
+    for more in (1, POLICY.interval_ns, 10 * POLICY.interval_ns):
+        assert most_counted(POLICY, POLICY.interval_ns + more, 0, dialect) == later
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -652,6 +697,7 @@ def test_no_attempts_and_mode_delay_contradict_each_other(dialect: str) -> None:
     policy = RestartPolicy(attempts=0, interval_ns=10 * SECOND_NS, delay_ns=SECOND_NS, mode="delay")
 
     assert names(policy, SECOND_NS, dialect) == ["no-attempts"]
+    assert "never started again" in advice_on(policy, run_ns=SECOND_NS, dialect=dialect)[0].text
     assert names(NONE, SECOND_NS, dialect) == []
     assert decide(policy, FAILED, dialect=dialect).decision == "Not Restarting"
 
@@ -678,6 +724,7 @@ def test_advice_takes_no_longer_for_more_attempts() -> None:
 
 
 def test_what_holds_for_every_policy_is_what_is_decided() -> None:
+    assert REQUESTED.name == "requested"
     assert "does not count" in REQUESTED.text
     for dialect in DIALECTS:
         used = Tracker(0, POLICY.attempts)

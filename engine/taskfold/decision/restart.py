@@ -316,7 +316,8 @@ def most_counted(policy: RestartPolicy, run_ns: int, delay_ns: int, dialect: str
     (3, 2)
     """
     apart_ns = run_ns + delay_ns
-    first = 0 if run_ns > policy.interval_ns else 1 + (policy.interval_ns - run_ns) // apart_ns
+    # None, if not even the first run ends in the window: by how much it is longer is less than the distance.
+    first = 1 + (policy.interval_ns - run_ns) // apart_ns
     later = policy.interval_ns // apart_ns + (1 if dialect_of(dialect).window_before_count else 0)
     return max(first, later)
 
