@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
+from importlib import import_module
 from itertools import pairwise
 
 import hypothesis
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.vendor import pretty
 
 from taskfold import Engine, Fold, IllegalEvent, ManualClock, Snapshot, events, inputs, observation_from_json
+from taskfold.decision.rules import decide
 from taskfold.events import EVENT_TYPES, wire_type
+from taskfold.fold.allocation import Allocation, apply_record
 from taskfold.fold.lifecycle import STATES, lifecycle_of
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.policy import RestartPolicy
@@ -75,7 +79,23 @@ def test_every_event_type_is_made_from_its_type(cls):
     check()
 
 
-@pytest.mark.parametrize("cls", [*inputs.INPUTS, RestartPolicy, AllocationHistory, Record, Write, Snapshot, Placed])
+LEFT_OUT = {"Difference", "Divergence", "HistoryEntry", "Retention", "Verification"}
+"""What the docstring of `register` leaves out."""
+
+
+def public_structs():
+    """Return every struct that a public module has, with the name by which users know it."""
+    structs = {}
+    for name in ("", ".events", ".inputs", ".effects", ".nomad", ".log", ".testing"):
+        module = import_module(f"taskfold{name}")
+        for public in module.__all__ if hasattr(module, "__all__") else dir(module):
+            value = getattr(module, public)
+            if isinstance(value, type) and issubclass(value, msgspec.Struct):
+                structs.setdefault(value, public)
+    return {cls: name for cls, name in structs.items() if name not in LEFT_OUT}
+
+
+@pytest.mark.parametrize("cls", [*public_structs(), Snapshot], ids=lambda cls: cls.__name__)
 def test_every_public_struct_is_made_from_its_type(cls):
     @settings(max_examples=2)
     @given(st.from_type(cls))
@@ -83,6 +103,12 @@ def test_every_public_struct_is_made_from_its_type(cls):
         assert isinstance(drawn, cls)
 
     check()
+
+
+def test_the_public_structs_are_found():
+    assert {RestartPolicy, Record, Write, Placed, *inputs.INPUTS, *(row.cls for row in EVENT_TYPES)} <= {
+        *public_structs()
+    }
 
 
 @given(kit.events("1.1.2", nasty=True))
@@ -293,6 +319,38 @@ def test_an_input_is_taken_by_a_task_or_an_allocation_of_its_dialect(dialect, of
     check()
 
 
+@EVERY
+def test_a_group_is_decided_on_by_inputs_that_fit_where_its_tasks_stand(dialect):
+    @settings(SLOW, max_examples=40)
+    @given(st.data(), kit.groups(dialect))
+    def check(data, group):
+        allocation = Allocation("a")
+        for now_ns in range(1, 8):
+            task, report = data.draw(kit.inputs(group, allocation))
+            step = decide(allocation, group, report, task=task, now_ns=now_ns, rng=random.Random(7))
+            assert not any("does not fit" in note or "comes too late" in note for _, note in step.notes if task)
+            for version, write in enumerate(step.writes, allocation.version + 1):
+                record = Record(index=1, alloc="a", version=version, task=write.task, time_ns=now_ns, event=write.event)
+                apply_record(allocation, record, lifecycle_of(dialect))
+
+    check()
+
+
+@given(kit.jobs("1.1.2", type="batch", leader=True, hooks=True, tasks=["web", "proxy", "log"]))
+def test_a_job_is_what_is_asked_for(job):
+    tasks = job["TaskGroups"][0]["Tasks"]
+
+    assert (job["Type"], [task["Name"] for task in tasks]) == ("batch", ["web", "proxy", "log"])
+    assert sum(task.get("Leader", False) for task in tasks) == 1
+    assert any("Lifecycle" in task for task in tasks)
+
+
+@pytest.mark.parametrize("options", [{"tasks": 0}, {"tasks": 1, "hooks": True}, {"max_tasks": 1, "hooks": True}])
+def test_a_job_that_there_cannot_be_is_refused(options):
+    with pytest.raises(ValueError, match="a job has"):
+        kit.jobs("1.1.2", **options)
+
+
 JOB = {"ID": "example", "Type": "service", "TaskGroups": [{"Name": "group", "Tasks": [{"Name": "web"}]}]}
 
 
@@ -377,6 +435,16 @@ def shown(snapshot):
 
 
 # --- importing ---
+
+
+def test_whoever_imports_hypothesis_waits_for_no_engine_and_no_source():
+    script = (
+        "import sys, hypothesis.strategies; print(sorted({name.split('.')[1] for name in sys.modules if '.' in name "
+    )
+    script += "and name.startswith('taskfold.')}))"
+
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout == "['decision', 'fold', 'model', 'nomad', 'testing']\n"
 
 
 def test_importing_the_kit_imports_neither_pytest_nor_hypothesis():

@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, overload
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+from msgspec import Raw
 
-from taskfold.fold.allocation import Fold
+from taskfold.decision.decision import Decision, FoldedAllocation
+from taskfold.decision.group import Group, TaskPlan
+from taskfold.decision.rules import ALLOCATION_RULES, RULES, decide, place_of
+from taskfold.fold.allocation import Allocation, AllocationState, Fold
 from taskfold.fold.lifecycle import PENDING, STATES, lifecycle_of
-from taskfold.model.dialect import DEFAULT_DIALECT, Dialect, dialect_of
+from taskfold.fold.ring import EventRing
+from taskfold.fold.task import TaskState
+from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect, dialect_of
+from taskfold.model.effects import Step, StepWrite
 from taskfold.model.errors import IllegalEvent
-from taskfold.model.events import EVENT_TYPES, Extras, TaskEvent, UnknownEvent, wire_type
+from taskfold.model.events import EVENT_TYPES, EventType, Extras, TaskEvent, UnknownEvent, wire_type
 from taskfold.model.inputs import (
     INPUTS,
     NEW_CLIENT_ONLY,
@@ -33,10 +41,11 @@ from taskfold.model.inputs import (
     TimerDue,
 )
 from taskfold.model.policy import MINIMUM_INTERVAL_NS, MODE_DELAY, MODE_FAIL, RestartPolicy
-from taskfold.model.record import Finished, Placed, Record, Write
+from taskfold.model.record import Finished, Placed, Record, Updated, Write
+from taskfold.nomad.groups import group_of
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.testing._drawing import CHOICES, event_of, illegal_moves, pick, task_event_of, task_event_types
-from taskfold.testing.histories import AllocationHistory, history_of
+from taskfold.testing.histories import BEGIN_NS, AllocationHistory, history_of
 
 if TYPE_CHECKING:
     from taskfold.testing.worlds import World
@@ -47,6 +56,7 @@ __all__ = [
     "allocations",
     "decided_histories",
     "events",
+    "groups",
     "histories",
     "illegal_steps",
     "inputs",
@@ -133,7 +143,7 @@ def histories(
     <AllocationHistory 1.1.2: Restarting, Restarting>
     """
     name = dialect_of(dialect).name
-    names = [f"task-{number}" for number in range(1, tasks + 1)] if isinstance(tasks, int) else [*tasks]
+    names = _names(tasks)
     if names == ["task-1"]:
         names = ["web"]
     if not 1 <= len(names) <= _MOST_TASKS:
@@ -148,6 +158,11 @@ def histories(
 
 
 _MOST_TASKS: Final = 4
+
+
+def _names(tasks: int | Sequence[str]) -> list[str]:
+    """Return the names of tasks: so many, or those that are given."""
+    return [f"task-{number}" for number in range(1, tasks + 1)] if isinstance(tasks, int) else [*tasks]
 
 
 class IllegalStep(NamedTuple):
@@ -207,26 +222,39 @@ def jobs(
     type: Literal["", "service", "batch", "system"] = "",
     leader: bool | None = None,
     hooks: bool | None = None,
+    tasks: int | Sequence[str] | None = None,
     min_tasks: int = 1,
     max_tasks: int = 4,
 ) -> SearchStrategy[_Job]:
     """Jobs of one group in Nomad's JSON, with valid restart policies, as `Engine.place` takes them.
 
     `leader` and `hooks` say whether one task leads and whether tasks have lifecycle hooks: always, never, or (None) at
-    times. Hooks are left out where the dialect has none.
+    times. Hooks are left out where the dialect has none; a job that has them has two tasks at least, since one is
+    none's hook. `tasks` is how many tasks there are, or their names; without it there are `min_tasks` to `max_tasks`.
+
+    >>> from hypothesis import find
+    >>> job = find(jobs("1.1.2", tasks=["web", "proxy"], hooks=True), lambda _: True)
+    >>> [(task["Name"], "Lifecycle" in task) for task in job["TaskGroups"][0]["Tasks"]]
+    [('web', False), ('proxy', True)]
     """
     nomad = dialect_of(dialect)
     has_hooks = nomad.has_new_client and hooks is not False
+    needs_hook = bool(hooks) and has_hooks
+    names = _names(tasks if tasks is not None else max_tasks)
+    least = len(names) if tasks is not None else max(min_tasks, 2 if needs_hook else 1)
+    if not (2 if needs_hook else 1) <= least <= len(names):
+        raise ValueError(f"a job has {least} to {len(names)} tasks{', of which one has a hook' if needs_hook else ''}")
 
     @st.composite
     def job(draw: DrawFn) -> _Job:
-        count = draw(st.integers(min_tasks, max_tasks))
-        tasks: list[_Job] = [{"Name": f"task-{number}"} for number in range(1, count + 1)]
+        count = draw(st.integers(least, len(names)))
+        tasks: list[_Job] = [{"Name": name} for name in names[:count]]
         if leader or (leader is None and draw(st.booleans())):
-            tasks[draw(st.integers(0, count - 1))]["Leader"] = True
+            tasks[draw(st.integers(0, count - (2 if needs_hook else 1)))]["Leader"] = True
         if has_hooks and (hooks or draw(st.booleans())):
             for task in tasks[1:]:  # one main task at least
-                hook = draw(st.sampled_from(["", "prestart", "poststart", "poststop"]))
+                has_none = [] if needs_hook and task is tasks[-1] else [""]
+                hook = draw(st.sampled_from([*has_none, "prestart", "poststart", "poststop"]))
                 if hook and not task.get("Leader"):
                     task["Lifecycle"] = {"Hook": hook, "Sidecar": hook != "poststop" and draw(st.booleans())}
         policy = draw(policies())
@@ -244,6 +272,28 @@ def jobs(
         return {"ID": "example", "Name": "example", "Type": kind, "TaskGroups": [group]}
 
     return job()
+
+
+def groups(
+    dialect: str | Dialect = DEFAULT_DIALECT,
+    *,
+    type: Literal["", "service", "batch", "system"] = "",
+    leader: bool | None = None,
+    hooks: bool | None = None,
+    tasks: int | Sequence[str] | None = None,
+) -> SearchStrategy[Group]:
+    """Return groups as `taskfold.decide` takes them; `jobs` has what the options mean.
+
+    >>> from hypothesis import find
+    >>> [*find(groups("1.1.2", tasks=2), lambda group: group.leader != "").tasks]
+    ['task-1', 'task-2']
+    """
+    nomad = dialect_of(dialect)
+
+    def group(job: _Job) -> Group:
+        return group_of(json.dumps({"Job": job, "TaskGroup": "group"}).encode(), None, nomad)
+
+    return jobs(nomad, type=type, leader=leader, hooks=hooks, tasks=tasks).map(group)
 
 
 # --- inputs and what is decided of them ---
@@ -270,22 +320,57 @@ _INPUT_VALUES: Final[dict[str, Sequence[Any]]] = {
 _SIGNAL_NAMES: Final = ("SIGHUP", "SIGUSR1", "")
 
 
+@overload
 def inputs(
-    dialect: str | Dialect = DEFAULT_DIALECT, *, of: Literal["task", "allocation"] = "task"
-) -> SearchStrategy[Input]:
+    subject: str | Dialect = ..., state: None = None, *, of: Literal["task", "allocation"] = ...
+) -> SearchStrategy[Input]: ...
+@overload
+def inputs(subject: Group, state: FoldedAllocation | None = None) -> SearchStrategy[tuple[str, Input]]: ...
+def inputs(
+    subject: str | Dialect | Group = DEFAULT_DIALECT,
+    state: FoldedAllocation | None = None,
+    *,
+    of: Literal["task", "allocation"] = "task",
+) -> SearchStrategy[Any]:
     """Return inputs that a dialect knows, of a task or of an allocation as a whole; `TimerDue` is left out.
+
+    For a group, and the state of its allocation (without one, nothing has happened yet), return a task and an input
+    that fits where the task stands by the table of deciding: what can be reported next. No task is the allocation.
 
     >>> from hypothesis import find
     >>> find(inputs("0.5.6", of="allocation"), lambda _: True)
     PlacementReceived()
+    >>> group = find(groups("1.1.2", tasks=["web"]), lambda _: True)
+    >>> find(inputs(group), lambda report: report[0] == "web")
+    ('web', PlacementReceived())
     """
-    nomad = dialect_of(dialect)
-    classes = [cls for cls in INPUTS if cls is not TimerDue and (nomad.has_new_client or cls not in NEW_CLIENT_ONLY)]
+    if isinstance(subject, Group):
+        fitting = _fitting(subject, Allocation("") if state is None else state)
+        return st.sampled_from(fitting).flatmap(
+            lambda pair: st.tuples(st.just(pair[0]), input_of(pair[1], subject.dialect))
+        )
+    nomad = dialect_of(subject)
     if of == "task":
-        classes = [cls for cls in classes if cls not in OF_ALLOCATION]
+        classes = [cls for cls in _input_types(nomad) if cls not in OF_ALLOCATION]
     else:
-        classes = [cls for cls in classes if cls in OF_ALLOCATION or cls in OF_EITHER]
+        classes = [cls for cls in _input_types(nomad) if cls in OF_ALLOCATION or cls in OF_EITHER]
     return st.sampled_from(classes).flatmap(lambda cls: input_of(cls, nomad))
+
+
+def _input_types(dialect: Dialect) -> list[type[Input]]:
+    """Return the types of inputs that a dialect knows, but what only a clock can say."""
+    return [cls for cls in INPUTS if cls is not TimerDue and (dialect.has_new_client or cls not in NEW_CLIENT_ONLY)]
+
+
+def _fitting(group: Group, state: FoldedAllocation) -> list[tuple[str, type[Input]]]:
+    """Return each task with the inputs that fit where it stands, then those of the allocation. O(tasks)."""
+    decision = Decision(state, group, 0, Random(0))
+    places = {name: place_of(decision.task(name)) for name in decision.names()}
+    kinds = _input_types(group.dialect)
+    of_tasks = [
+        (name, cls) for name, place in places.items() for cls in kinds if cls in RULES and place in RULES[cls].fits
+    ]
+    return [*of_tasks, *(("", cls) for cls in kinds if cls in ALLOCATION_RULES)]
 
 
 def input_of(cls: type[Input], dialect: Dialect) -> SearchStrategy[Input]:
@@ -454,7 +539,11 @@ def _frames(history: AllocationHistory, dialect: Dialect) -> list[tuple[bytes, S
 
 
 def register() -> None:
-    """Have ``st.from_type`` and ``st.builds`` make every public struct; installed, Hypothesis calls it."""
+    """Have ``st.from_type`` and ``st.builds`` make every public struct; installed, Hypothesis calls it.
+
+    What comparisons answer (`Verification`, `HistoryEntry` and their parts), and `Retention`, are left out: whoever
+    imports Hypothesis would wait for the modules that they are in.
+    """
     for row in EVENT_TYPES:
         st.register_type_strategy(row.cls, events(types=[row.cls]))
     st.register_type_strategy(TaskEvent, events())
@@ -466,11 +555,54 @@ def register() -> None:
         st.register_type_strategy(cls, input_of(cls, dialect_of(DEFAULT_DIALECT)))
     st.register_type_strategy(Input, inputs() | inputs(of="allocation"))
     st.register_type_strategy(RestartPolicy, policies())
+    st.register_type_strategy(Group, groups())
+    st.register_type_strategy(TaskPlan, groups().flatmap(lambda group: st.sampled_from([*group.tasks.values()])))
+    st.register_type_strategy(Dialect, st.sampled_from([*DIALECTS.values()]))
+    st.register_type_strategy(EventType, st.sampled_from(EVENT_TYPES))
     st.register_type_strategy(AllocationHistory, histories())
+    some = histories(min_size=1)
     st.register_type_strategy(Record, histories().flatmap(lambda history: st.sampled_from(history.records)))
     st.register_type_strategy(Write, histories().flatmap(lambda history: st.sampled_from(history.writes)))
     st.register_type_strategy(Placed, histories(max_size=0).map(lambda history: history.records[0].event))
+    st.register_type_strategy(AllocationState, some.map(lambda history: history.fold()))
+    st.register_type_strategy(TaskState, some.map(lambda history: history.fold().tasks["web"]))
+    st.register_type_strategy(EventRing, some.map(_ring))
     st.register_type_strategy(Snapshot, allocations())
+    st.register_type_strategy(Step, _steps())
+    st.register_type_strategy(
+        StepWrite, _steps().filter(_has_writes).flatmap(lambda step: st.sampled_from(step.writes))
+    )
+    texts = _JSON.map(lambda value: Raw(json.dumps(value).encode()))
+    names = st.sampled_from(["ClientStatus", "DesiredStatus", "NodeID", "Meta"])
+    st.register_type_strategy(Updated, st.builds(Updated, fields=st.dictionaries(names, texts, max_size=3)))
+
+
+_JSON = st.none() | st.booleans() | _INT64 | _TEXTS
+
+
+def _ring(history: AllocationHistory) -> EventRing:
+    """Return the ring of the task of a history."""
+    ring = EventRing()
+    for _, event in history.events:
+        if isinstance(event, TaskEvent):
+            ring.append(event)
+    return ring
+
+
+def _has_writes(step: Step) -> bool:
+    return bool(step.writes)
+
+
+def _steps() -> SearchStrategy[Step]:
+    """Return what taskfold decides of an input to an allocation on which nothing has happened yet."""
+
+    @st.composite
+    def step(draw: DrawFn) -> Step:
+        group = draw(groups())
+        task, report = draw(inputs(group))
+        return decide(Allocation("a"), group, report, task=task, now_ns=BEGIN_NS, rng=Random(0))
+
+    return step()
 
 
 register()
