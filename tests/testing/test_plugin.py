@@ -14,6 +14,7 @@ from taskfold.decision.decision import Decision
 from taskfold.decision.rules import ALLOCATION_RULES, RULES
 from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.model.dialect import DIALECTS
+from taskfold.sources.shipped import EXAMPLE_STREAM, shipped
 from taskfold.testing.coverage import Reached, reachable, refusable, watched
 
 TESTS = """
@@ -70,6 +71,10 @@ def run(tmp_path):
 def test_pytest_and_hypothesis_find_the_kit_where_it_is_installed():
     assert {point.value for point in entry_points(group="pytest11")} >= {"taskfold.testing.plugin"}
     assert {point.value for point in entry_points(group="hypothesis")} >= {"taskfold.testing._hypothesis:register"}
+
+
+def test_the_stream_that_is_shipped_is_small():
+    assert (shipped("examples") / EXAMPLE_STREAM).stat().st_size <= 100_000
 
 
 def test_the_fixtures_are_there_and_each_test_has_its_own(run):

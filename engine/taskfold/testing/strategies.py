@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, over
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from taskfold.decision.decision import Decision, FoldedAllocation
 from taskfold.decision.group import Group, TaskPlan
@@ -242,15 +242,16 @@ def jobs(
     needs_hook = bool(hooks) and has_hooks
     names = _names(tasks if tasks is not None else max_tasks)
     least = len(names) if tasks is not None else max(min_tasks, 2 if needs_hook else 1)
-    if not (2 if needs_hook else 1) <= least <= len(names):
-        raise ValueError(f"a job has {least} to {len(names)} tasks{', of which one has a hook' if needs_hook else ''}")
+    needs = 2 if needs_hook else 1
+    if not needs <= least <= len(names):
+        raise ValueError(f"a job{' with hooks' * needs_hook} has {needs} tasks at least, not {least} to {len(names)}")
 
     @st.composite
     def job(draw: DrawFn) -> _Job:
         count = draw(st.integers(least, len(names)))
         tasks: list[_Job] = [{"Name": name} for name in names[:count]]
         if leader or (leader is None and draw(st.booleans())):
-            tasks[draw(st.integers(0, count - (2 if needs_hook else 1)))]["Leader"] = True
+            tasks[draw(st.integers(0, count - needs))]["Leader"] = True
         if has_hooks and (hooks or draw(st.booleans())):
             for task in tasks[1:]:  # one main task at least
                 has_none = [] if needs_hook and task is tasks[-1] else [""]
@@ -448,13 +449,39 @@ def decided_histories(
 
 
 def allocations(
-    dialect: str | Dialect = DEFAULT_DIALECT, *, legal: bool = True, max_size: int = 20
+    dialect: str | Dialect = DEFAULT_DIALECT, *, legal: bool = True, max_size: int = 20, nasty: bool = False
 ) -> SearchStrategy[Snapshot]:
-    """Allocations as the API shows them: `Snapshot.to_json` gives the body, which is valid by the dialect's schema."""
+    """Allocations as the API shows them: `Snapshot.to_json` gives the body, which is valid by the dialect's schema.
+
+    With ``nasty=True`` a name of a task, and what the events say, are at the edges of what a Nomad could send.
+    """
     nomad = dialect_of(dialect)
-    return histories(nomad, legal=legal, max_size=max_size, tasks=2).map(
-        lambda history: Snapshot.of(history.fold(), nomad)
-    )
+    if nasty:
+        drawn = _nasty_histories(nomad, legal=legal, max_size=max_size)
+    else:
+        drawn = histories(nomad, legal=legal, max_size=max_size, tasks=2)
+    return drawn.map(lambda history: Snapshot.of(history.fold(), nomad))
+
+
+def _nasty_histories(dialect: Dialect, *, legal: bool, max_size: int) -> SearchStrategy[AllocationHistory]:
+    """Histories whose events have any values that their types can hold; the time is one of a real Nomad."""
+
+    @st.composite
+    def history(draw: DrawFn) -> AllocationHistory:
+        tasks = ["web", draw(st.sampled_from(["db", "naïve ☃", 'a "task"', "<b>", "x" * 200]))]
+        plain = draw(histories(dialect, legal=legal, max_size=max_size, tasks=tasks))
+        records = [record if not record.task else _nasty_record(draw, record) for record in plain.records]
+        return structs.replace(plain, records=tuple(records))
+
+    return history()
+
+
+def _nasty_record(draw: DrawFn, record: Record) -> Record:
+    """Return a record of an event of the same type, with values at the edges."""
+    event = record.event
+    if not isinstance(event, TaskEvent):
+        return record
+    return structs.replace(record, event=structs.replace(draw(_nasty_event(type(event))), time_ns=event.time_ns))
 
 
 class Stream(NamedTuple):
