@@ -36,13 +36,15 @@ from taskfold.model.policy import (
     DELAYED,
     EXCEEDED,
     MINIMUM_INTERVAL_NS,
-    MODES,
+    MODE_DELAY,
+    MODE_FAIL,
     NO_RESTARTS,
     SUCCEEDED,
     UNRECOVERABLE,
     WITHIN_POLICY,
     RestartPolicy,
 )
+from taskfold.testing import strategies as kit
 
 SECOND_NS = 1_000_000_000
 VECTORS = vector("restart_policy")
@@ -361,21 +363,8 @@ def test_whether_a_success_may_be_the_end(job_type: str, hook: Hook, sidecar: bo
 SPANS_NS = st.integers(0, 100 * SECOND_NS)
 
 
-@st.composite
-def policies(draw: st.DrawFn, mode: str | None = None) -> RestartPolicy:
-    """Return a valid policy with attempts."""
-    attempts, delay_ns = draw(st.integers(1, 6)), draw(st.integers(0, 20 * SECOND_NS))
-    least_ns = max(MINIMUM_INTERVAL_NS, attempts * delay_ns)
-    policy = RestartPolicy(
-        attempts=attempts,
-        interval_ns=draw(st.integers(least_ns, least_ns + 200 * SECOND_NS)),
-        delay_ns=delay_ns,
-        mode=mode or draw(st.sampled_from(MODES)),
-    )
-    assert policy.refusals() == []
-    return policy
-
-
+POLICIES = kit.policies(min_attempts=1)
+FAILING, DELAYING = (kit.policies(mode=mode, min_attempts=1) for mode in (MODE_FAIL, MODE_DELAY))
 results = st.builds(
     TaskEnd,
     exit_code=st.none() | st.integers(0, 2),
@@ -404,7 +393,7 @@ def restarts_by_window(steps: list[SimulatedFailure]) -> list[int]:
     return list(found.values())
 
 
-@given(policy=policies(), dialect=dialects, seed=seeds)
+@given(policy=POLICIES, dialect=dialects, seed=seeds)
 def test_a_delay_is_at_least_the_policys_and_less_than_a_quarter_more(
     policy: RestartPolicy, dialect: str, seed: int
 ) -> None:
@@ -425,14 +414,14 @@ def test_both_ends_of_the_delay_are_reached() -> None:
     assert found == {8, 9}
 
 
-@given(policy=policies(mode="fail"), runs_ns=st.lists(SPANS_NS, max_size=60), seed=seeds)
+@given(policy=FAILING, runs_ns=st.lists(SPANS_NS, max_size=60), seed=seeds)
 def test_no_window_of_the_new_client_has_more_restarts_than_attempts(
     policy: RestartPolicy, runs_ns: list[int], seed: int
 ) -> None:
     assert max(restarts_by_window(timeline(policy, runs_ns, "1.1.2", seed))) <= policy.attempts
 
 
-@given(policy=policies(mode="fail"), runs_ns=st.lists(SPANS_NS, max_size=60), seed=seeds)
+@given(policy=FAILING, runs_ns=st.lists(SPANS_NS, max_size=60), seed=seeds)
 def test_a_later_window_of_the_old_client_has_one_restart_more_at_most(
     policy: RestartPolicy, runs_ns: list[int], seed: int
 ) -> None:
@@ -442,7 +431,7 @@ def test_a_later_window_of_the_old_client_has_one_restart_more_at_most(
     assert max(later, default=0) <= policy.attempts + 1
 
 
-@given(policy=policies(mode="fail"), dialect=dialects)
+@given(policy=FAILING, dialect=dialects)
 def test_a_later_window_gives_up_after_exactly_so_many_restarts(policy: RestartPolicy, dialect: str) -> None:
     """The first failure comes after the end of the first window, the others at once."""
     late_ns, tracker, restarts = policy.interval_ns + 1, Tracker(0), 0
@@ -455,7 +444,12 @@ def test_a_later_window_gives_up_after_exactly_so_many_restarts(policy: RestartP
     assert restarts == policy.attempts + (0 if dialect in NEW else 1)
 
 
-@given(policy=policies(mode="delay"), runs_ns=st.lists(SPANS_NS, min_size=1, max_size=30), dialect=dialects, seed=seeds)
+@given(
+    policy=DELAYING,
+    runs_ns=st.lists(SPANS_NS, min_size=1, max_size=30),
+    dialect=dialects,
+    seed=seeds,
+)
 def test_mode_delay_never_gives_up_and_waits_for_the_end_of_the_window(
     policy: RestartPolicy, runs_ns: list[int], dialect: str, seed: int
 ) -> None:
@@ -469,7 +463,7 @@ def test_mode_delay_never_gives_up_and_waits_for_the_end_of_the_window(
             assert step.at_ns + decided.delay_ns == decided.tracker.window_start_ns + policy.interval_ns
 
 
-@given(policy=policies(), tracker=trackers, dialect=dialects)
+@given(policy=POLICIES, tracker=trackers, dialect=dialects)
 def test_a_window_is_over_strictly_after_its_interval(policy: RestartPolicy, tracker: Tracker, dialect: str) -> None:
     end_ns = tracker.window_start_ns + policy.interval_ns
 
@@ -481,7 +475,7 @@ def test_a_window_is_over_strictly_after_its_interval(policy: RestartPolicy, tra
 
 
 @given(
-    policy=policies(),
+    policy=POLICIES,
     result=results,
     tracker=trackers,
     after_success=st.booleans(),
@@ -515,7 +509,13 @@ def test_the_same_question_has_the_same_answer(
     assert tracker == before
 
 
-@given(policy=policies(), tracker=trackers, now_ns=st.integers(0, 1000 * SECOND_NS), dialect=dialects, seed=seeds)
+@given(
+    policy=POLICIES,
+    tracker=trackers,
+    now_ns=st.integers(0, 1000 * SECOND_NS),
+    dialect=dialects,
+    seed=seeds,
+)
 def test_a_restart_that_is_asked_for_never_counts(
     policy: RestartPolicy, tracker: Tracker, now_ns: int, dialect: str, seed: int
 ) -> None:
@@ -559,7 +559,7 @@ def is_used_up(steps: list[SimulatedFailure], policy: RestartPolicy) -> bool:
     return any(step.verdict.tracker.count > policy.attempts for step in steps)
 
 
-@given(policy=policies(), run_ns=st.integers(1, 60 * SECOND_NS), dialect=dialects, seed=seeds)
+@given(policy=POLICIES, run_ns=st.integers(1, 60 * SECOND_NS), dialect=dialects, seed=seeds)
 def test_advice_on_attempts_is_what_the_simulation_shows(
     policy: RestartPolicy, run_ns: int, dialect: str, seed: int
 ) -> None:
@@ -584,7 +584,12 @@ def test_what_is_left_to_chance_happens_with_one_seed_and_not_with_another(diale
     assert names(policy, run_ns, dialect)[0] == "by-chance"
 
 
-@given(policy=policies(mode="fail"), run_ns=st.integers(1, 60 * SECOND_NS), dialect=dialects, seed=seeds)
+@given(
+    policy=FAILING,
+    run_ns=st.integers(1, 60 * SECOND_NS),
+    dialect=dialects,
+    seed=seeds,
+)
 def test_no_window_counts_more_than_is_said(policy: RestartPolicy, run_ns: int, dialect: str, seed: int) -> None:
     most = most_counted(policy, run_ns, policy.delay_ns or 1, dialect)
 

@@ -11,24 +11,14 @@ from hypothesis import strategies as st
 
 from taskfold import Core, Engine, ManualClock, events, inputs
 from taskfold.errors import IdConflict, IllegalEvent, UnknownAllocation
-from taskfold.inputs import Input
 from taskfold.model.record import Write
+from taskfold.testing import strategies as kit
 
 SECOND = 1_000_000_000
 ALLOCS = "a", "b"
-INPUTS: list[Input] = [
-    inputs.PlacementReceived(),
-    inputs.ProcessStarted(),
-    inputs.Exited(exit_code=0),
-    inputs.Exited(exit_code=1),
-    inputs.KillRequested(),
-    inputs.RestartRequested(),
-    inputs.StartFailed(error="no", recoverable=True),
-]
-
 ACTIONS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(ALLOCS), st.sampled_from(["web", "db"]), st.sampled_from(INPUTS)),
+        st.tuples(st.sampled_from(ALLOCS), st.sampled_from(["web", "db"]), kit.inputs("1.1.2") | kit.inputs("0.5.6")),
         st.integers(0, 60).map(lambda seconds: seconds * SECOND),
     ),
     max_size=30,

@@ -6,12 +6,10 @@ import copy
 import pickle
 import re
 import typing
-from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from support import recordings
 from taskfold import events as ev
@@ -32,6 +30,7 @@ from taskfold.model.record import (
     Updated,
 )
 from taskfold.nomad.events import EVENT_FIELDS
+from taskfold.testing import strategies as kit
 
 VECTOR = {case["wire"]: case for case in recordings.vector("event_types")["events"]}
 CLASSES = [*(row.cls for row in EVENT_TYPES), UnknownEvent]
@@ -39,34 +38,7 @@ MOMENT = 1_447_806_038_427_841_000
 
 # --- any event, made from the registry --------------------------------------------------------------------------------
 
-INTEGERS = st.integers(-(2**63), 2**63 - 1)
-TEXTS = st.text(max_size=8)
-JSON = st.recursive(
-    st.none() | st.booleans() | INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
-    max_leaves=5,
-)
-KEPT = st.builds(
-    Extras,
-    display_message=st.just(msgspec.UNSET) | TEXTS,
-    details=st.just(msgspec.UNSET) | st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3),
-    fields=st.dictionaries(TEXTS, JSON, max_size=3),
-)
-VALUES: dict[Any, st.SearchStrategy[Any]] = {"int": INTEGERS, "str": TEXTS, "bool": st.booleans()}
-
-
-def any_of(cls: type[TaskEvent]) -> st.SearchStrategy[TaskEvent]:
-    """Return the strategy for a type: every annotation may have any value of its type."""
-    values: dict[str, st.SearchStrategy[Any]] = {}
-    for field in msgspec.structs.fields(cls):
-        kinds = [kind for kind in re.split(r"\W+", getattr(field.type, "__name__", str(field.type))) if kind in VALUES]
-        values[field.name] = KEPT | st.none() if field.name == "extras" else VALUES[kinds[0]]
-    if cls is ev.Terminated:
-        values["exit_code"] = INTEGERS | st.none()
-    return st.builds(cls, **values)
-
-
-ANY_EVENT = st.sampled_from(CLASSES).flatmap(any_of)
+ANY_EVENT = kit.events("1.1.2", CLASSES, nasty=True)
 
 
 def filled(cls: type[TaskEvent]) -> TaskEvent:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, over
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from msgspec import Raw, structs
+from msgspec import UNSET, Raw, structs
 
 from taskfold.decision.decision import Decision, FoldedAllocation
 from taskfold.decision.group import Group, TaskPlan
@@ -27,7 +27,7 @@ from taskfold.fold.task import TaskState
 from taskfold.model.dialect import DEFAULT_DIALECT, DIALECTS, Dialect, dialect_of
 from taskfold.model.effects import Step, StepWrite
 from taskfold.model.errors import IllegalEvent
-from taskfold.model.events import EVENT_TYPES, EventType, Extras, TaskEvent, UnknownEvent, wire_type
+from taskfold.model.events import EVENT_TYPES, EventType, Extras, TaskEvent, Terminated, UnknownEvent, wire_type
 from taskfold.model.inputs import (
     INPUTS,
     NEW_CLIENT_ONLY,
@@ -74,10 +74,25 @@ _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3600 * _SECOND
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
+_EDGES: Final = ("", '"', "\\", "\u2028\u2029", "</script>", "\x00\x7f", "naïve ☃ 🂡", "x" * 10_000, "a\nb\r\n")
 _TEXTS = st.one_of(
-    st.sampled_from(["", '"', "\\", "\u2028\u2029", "</script>", "\x00\x7f", "naïve ☃ 🂡", "x" * 10_000, "a\nb\r\n"]),
+    # By their place: a strategy that has them would show all of them in each of its names.
+    st.integers(0, len(_EDGES) - 1).map(_EDGES.__getitem__),
     st.text(st.characters(codec="utf-8"), max_size=40),
 )
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | _INT64 | st.floats(allow_nan=False, allow_infinity=False) | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+_EXTRAS: Final = st.none() | st.builds(
+    Extras,
+    display_message=st.just(UNSET) | _TEXTS,
+    details=st.just(UNSET) | st.none() | st.dictionaries(_TEXTS, _TEXTS, max_size=3),
+    fields=st.dictionaries(_TEXTS, _JSON, max_size=3),
+)
+"""What a Nomad that nobody knows yet may say beside the annotations."""
 
 # One character is one choice: a text is drawn, and shrunk, many times as fast as a list of numbers.
 _FIRST: Final = ord("0")
@@ -114,13 +129,16 @@ def events(
     )
 
 
-def _nasty_event(cls: type[TaskEvent]) -> SearchStrategy[TaskEvent]:
-    """Events of a type whose annotations are at the edges of what their types can hold."""
-    values: dict[str, SearchStrategy[Any]] = {}
+def _nasty_event(cls: type[TaskEvent], *, is_known: bool = False) -> SearchStrategy[TaskEvent]:
+    """Events of a type with annotations at the edges of their types; what is known has no fields beside them."""
+    values: dict[str, SearchStrategy[Any]] = {"extras": st.none() if is_known else _EXTRAS}
     for name, default in zip(cls.__struct_fields__, cls.__struct_defaults__, strict=True):
-        if name == "extras":
-            continue
-        values[name] = st.booleans() if isinstance(default, bool) else _INT64 if isinstance(default, int) else _TEXTS
+        if name not in values:
+            values[name] = (
+                st.booleans() if isinstance(default, bool) else _INT64 if isinstance(default, int) else _TEXTS
+            )
+    if cls is Terminated:
+        values["exit_code"] = _INT64 | st.none()
     return st.builds(cls, **values)
 
 
@@ -481,7 +499,8 @@ def _nasty_record(draw: DrawFn, record: Record) -> Record:
     event = record.event
     if not isinstance(event, TaskEvent):
         return record
-    return structs.replace(record, event=structs.replace(draw(_nasty_event(type(event))), time_ns=event.time_ns))
+    nasty = draw(_nasty_event(type(event), is_known=True))
+    return structs.replace(record, event=structs.replace(nasty, time_ns=event.time_ns))
 
 
 class Stream(NamedTuple):
@@ -568,8 +587,8 @@ def _frames(history: AllocationHistory, dialect: Dialect) -> list[tuple[bytes, S
 def register() -> None:
     """Have ``st.from_type`` and ``st.builds`` make every public struct; installed, Hypothesis calls it.
 
-    What comparisons answer (`Verification`, `HistoryEntry` and their parts), and `Retention`, are left out: whoever
-    imports Hypothesis would wait for the modules that they are in.
+    What comparisons answer (`Verification`, `HistoryEntry` and their parts), and the settings `Retention` and
+    `AgentSettings`, are left out: whoever imports Hypothesis would wait for the modules that they are in.
     """
     for row in EVENT_TYPES:
         st.register_type_strategy(row.cls, events(types=[row.cls]))
@@ -602,9 +621,6 @@ def register() -> None:
     texts = _JSON.map(lambda value: Raw(json.dumps(value).encode()))
     names = st.sampled_from(["ClientStatus", "DesiredStatus", "NodeID", "Meta"])
     st.register_type_strategy(Updated, st.builds(Updated, fields=st.dictionaries(names, texts, max_size=3)))
-
-
-_JSON = st.none() | st.booleans() | _INT64 | _TEXTS
 
 
 def _ring(history: AllocationHistory) -> EventRing:
