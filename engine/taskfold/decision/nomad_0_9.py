@@ -253,7 +253,9 @@ class Nomad09(Decision):
         if task.is_running and not report.reattached:
             self.emit(task, ev.FailedRestoringTask(extras=_with_text(_NOT_RESTORED)))
             # The tasks of a system job do not wait. Source: task_runner.go Restore.
-            self.remember(task, start_at_ns=None, awaits_server=self.group.job_type != "system")
+            waits = self.group.job_type != "system"
+            # What its process was being ended for, to start it again, is over with the process.
+            self.remember(task, start_at_ns=None, awaits_server=waits, restart="", kill_attempts=0, kill_at_ns=None)
             if task.memory.killed:
                 self.finish(task)
             elif is_wanted and not task.memory.awaits_server:

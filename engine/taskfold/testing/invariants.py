@@ -191,6 +191,7 @@ class Checker:
         self._special: Mapping[type[Any], Callable[[_Model, Record], None]] = {
             ev.Started: self._on_started,
             ev.RestartSignaled: self._on_asked,
+            ev.FailedRestoringTask: self._on_gone,
             ev.Restarting: self._on_restarting,
             ev.NotRestarting: self._on_not_restarting,
         }
@@ -311,6 +312,10 @@ class Checker:
     def _on_asked(self, model: _Model, _: Record) -> None:
         model.is_asked = True
 
+    def _on_gone(self, model: _Model, _: Record) -> None:
+        model.is_asked = False
+        model.kill_owed = False
+
     def _on_restarting(self, model: _Model, record: Record) -> None:
         self.restarts += 1
         model.restarts += 1
@@ -393,10 +398,15 @@ class Checker:
             if kind in _HEARS:
                 wish = (allocation.updates or {}).get("DesiredStatus")
                 facts.must_stop = wish is not None and is_server_terminal(msgspec.json.decode(wish))
-            if kind in _ANSWERS or (isinstance(report, inputs.Restored) and report.reattached):
-                model = facts.models.get(name)
-                if model is not None and model.state is RUNNING:
-                    model.start_ns = None
+            model = facts.models.get(name)
+            if model is None:
+                continue
+            if isinstance(report, inputs.Restored) and facts.must_stop and model.state is PENDING:
+                model.start_ns = None  # it is withdrawn: its allocation ends, and its client found no process
+            elif model.state is RUNNING and (
+                kind in _ANSWERS or (isinstance(report, inputs.Restored) and report.reattached)
+            ):
+                model.start_ns = None
 
     def _note_effects(
         self, facts: _Facts, allocation: Allocation, effects: Sequence[AnyEffect], names: set[str]
