@@ -58,7 +58,8 @@ $(VENV)/.mutants: $(STAMP)
 bench: $(STAMP)  ## run the benchmarks beside their rivals
 	$(BIN)/python -m benchmarks
 
-soak: $(STAMP)  ## run a scheduler for TASKFOLD_SOAK_MINUTES (3), and see that its process does not grow
+soak: $(STAMP)  ## ten minutes of simulated clusters without a violation, and a scheduler whose process does not grow
+	PYTHONPATH=engine $(BIN)/python -m benchmarks.simulating
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
 
 schemas: $(STAMP)  ## write anew what is generated and committed: schemas/, the face for type checkers

@@ -32,6 +32,7 @@ SUBJECTS: Final = (
     "pauses",
     "serving",
     "recording",
+    "testing",
 )
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PAGE, README = Path("docs", "performance.md"), Path("README.md")

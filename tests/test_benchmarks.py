@@ -28,6 +28,7 @@ SUBJECTS = (
     "sharing",
     "startup",
     "storing",
+    "testing",
     "waiting",
     "pauses",
 )
