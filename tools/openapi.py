@@ -64,6 +64,7 @@ _REASONS: Final = {
     429: "The client has as many requests of this kind as it may have.",
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
     501: "This server takes no jobs.",
+    503: "The server is unhealthy; the body says why.",
 }
 _PREFIXES: Final = {"LineResults": "Event"}
 """What stands before the names of the definitions below a struct: some events have the name of a part of a job."""

@@ -21,7 +21,7 @@ from support.asgi import Call
 from taskfold import DIALECTS, Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App
-from taskfold.http.nomad.frames import Frame, Reason, StreamError, frame_text
+from taskfold.http.nomad.frames import Reason, StreamError, StreamFrame, frame_text
 from taskfold.http.query import Query
 from taskfold.http.routes import ROUTES
 from tools import openapi
@@ -76,11 +76,11 @@ def test_a_server_tells_its_own_document():
 @pytest.mark.parametrize("reason", get_args(Reason))
 def test_a_stream_may_end_with_every_reason_that_there_is(reason):
     error = StreamError(Reason=reason, Message="why", Oldest=1, Newest=2, Position=3)
-    schema = openapi.document() | {"$ref": "#/components/schemas/Frame"}
+    schema = openapi.document() | {"$ref": "#/components/schemas/StreamFrame"}
 
-    jsonschema.validate(json.loads(frame_text(Frame(Error=error))), schema)
+    jsonschema.validate(json.loads(frame_text(StreamFrame(Error=error))), schema)
     with pytest.raises(jsonschema.ValidationError, match="'tired'"):
-        jsonschema.validate(json.loads(frame_text(Frame(Error=replace(error, Reason="tired")))), schema)
+        jsonschema.validate(json.loads(frame_text(StreamFrame(Error=replace(error, Reason="tired")))), schema)
 
 
 def described(dialect):

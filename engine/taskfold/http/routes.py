@@ -10,7 +10,7 @@ from typing import Final
 from taskfold.http.answers import Answer, error
 from taskfold.http.nomad import actions, allocations, evaluations, stream
 from taskfold.http.nomad.evaluation_cache import Evaluation
-from taskfold.http.nomad.frames import Frame
+from taskfold.http.nomad.frames import StreamFrame
 from taskfold.http.nomad.options import MAX_WAIT_NS
 from taskfold.http.own import health, history, metrics, openapi, record, report
 from taskfold.http.own.lines import LineErrors
@@ -218,7 +218,7 @@ ROUTES: Final = {
                 _REGION,
             ),
             # One line; the stream has no end.
-            {200: Frame, 400: "text", 429: "text", 500: "text"},
+            {200: StreamFrame, 400: "text", 429: "text", 500: "text"},
             is_endless=True,
             is_regional=False,  # its index is another parameter, with other errors
         ),
@@ -278,7 +278,7 @@ ROUTES: Final = {
                     "type", _LIST, "The parts to check: server (the default), or client, which this agent is not."
                 ),
             ),
-            {200: health.Health, 500: health.Health},
+            {200: health.Health, 500: health.Health, 503: health.Health},
             is_regional=False,
             is_open=True,
             is_owners=True,

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from taskfold.fold.allocation import AllocationState
-from taskfold.http.nomad.frames import TOPIC, Event, Payload
+from taskfold.http.nomad.frames import TOPIC, StreamEvent, StreamPayload
 from taskfold.http.nomad.stand_in import stand_in
 from taskfold.model.record import Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
@@ -28,7 +28,7 @@ class EventText(NamedTuple):
     key: str
     filter_keys: tuple[str, str]
     namespace: str
-    event: Event
+    event: StreamEvent
 
 
 class EventTexts:
@@ -70,12 +70,12 @@ def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str
     """Return the event of an allocation with these fields, as JSON, and this payload."""
     job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
     namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
-    event = Event(
+    event = StreamEvent(
         FilterKeys=(Raw(job), Raw(deployment)),
         Index=index,
         Key=Raw(fields["ID"]),
         Namespace=Raw(namespace),
-        Payload=Payload(Allocation=Raw(payload)),
+        Payload=StreamPayload(Allocation=Raw(payload)),
         Topic=TOPIC,
         Type=kind,
     )

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from taskfold.http.answers import Uint64
 from taskfold.nomad.importing.writes import WRITE_TYPES
 
-__all__ = ["HEARTBEAT", "TOPIC", "Event", "Frame", "Payload", "Reason", "StreamError", "frame_text"]
+__all__ = ["HEARTBEAT", "TOPIC", "Reason", "StreamError", "StreamEvent", "StreamFrame", "StreamPayload", "frame_text"]
 
 TOPIC: Final = "Allocation"
 
@@ -23,13 +23,13 @@ _Allocation: TypeAlias = Annotated[Raw, msgspec.Meta(extra_json_schema={"$ref": 
 """An allocation that is JSON already; its schema depends on the dialect."""
 
 
-class Payload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StreamPayload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The allocation after the write."""
 
     Allocation: _Allocation
 
 
-class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StreamEvent(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A write of an allocation."""
 
     FilterKeys: tuple[_Text, ...]
@@ -37,7 +37,7 @@ class Event(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Index: Uint64
     Key: _Text
     Namespace: _Text
-    Payload: Payload
+    Payload: StreamPayload
     Topic: Literal["Allocation"]
     Type: Annotated[str, msgspec.Meta(extra_json_schema={"examples": sorted(WRITE_TYPES)})]
     """The type of the write; in a mirror, that of the source."""
@@ -55,24 +55,24 @@ class StreamError(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """The position to continue from, with from=Position."""
 
 
-class Frame(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class StreamFrame(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A line of the stream: a heartbeat is empty, and an error is the last one."""
 
-    Events: tuple[Event, ...] = ()
+    Events: tuple[StreamEvent, ...] = ()
     Index: Uint64 | UnsetType = UNSET
     Error: StreamError | UnsetType = UNSET
 
 
-_encode: Final = msgspec.json.Encoder().encode
+_encode: Final = msgspec.json.Encoder().encode_lines
 
 
-def frame_text(frame: Frame) -> bytes:
+def frame_text(frame: StreamFrame) -> bytes:
     r"""Return the line of a frame. O(its length).
 
-    >>> frame_text(Frame())
+    >>> frame_text(StreamFrame())
     b'{}\n'
     """
-    return _encode(frame) + b"\n"
+    return _encode((frame,))
 
 
-HEARTBEAT: Final = frame_text(Frame())
+HEARTBEAT: Final = frame_text(StreamFrame())

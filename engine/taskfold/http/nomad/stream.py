@@ -32,7 +32,7 @@ from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import while_connected
 from taskfold.http.nomad.event_texts import EventText
-from taskfold.http.nomad.frames import HEARTBEAT, TOPIC, Frame, Reason, StreamError, frame_text
+from taskfold.http.nomad.frames import HEARTBEAT, TOPIC, Reason, StreamError, StreamFrame, frame_text
 from taskfold.http.nomad.past import Turn
 from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
@@ -128,7 +128,7 @@ def _error_frame(reader: Reader, reason: Reason, message: str, position: int | U
     error = StreamError(
         Reason=reason, Message=message, Oldest=reader.oldest_index, Newest=reader.index, Position=position
     )
-    return frame_text(Frame(Error=error))
+    return frame_text(StreamFrame(Error=error))
 
 
 class _Stream:
@@ -243,7 +243,7 @@ class _Stream:
             event = text_of(state, records, change.index)
             if self._wants(event):
                 events.append(event.event)
-        return frame_text(Frame(Events=tuple(events), Index=change.index)) if events else b""
+        return frame_text(StreamFrame(Events=tuple(events), Index=change.index)) if events else b""
 
     def _wants(self, event: EventText) -> bool:
         is_of_namespace = self.namespace in {"*", event.namespace or DEFAULT_NAMESPACE}
