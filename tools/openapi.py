@@ -15,13 +15,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from taskfold.http.nomad.event_texts import TOPIC
-from taskfold.http.nomad.stream import AHEAD, GONE, SLOW
 from taskfold.http.own import openapi
 from taskfold.http.routes import ROUTES
 from taskfold.http.routing import AnswerBody, Route
 from taskfold.model.dialect import DIALECTS, NEWEST_DIALECT, Dialect, dialect_of
-from taskfold.nomad.importing.writes import WRITE_TYPES
 from tools.schemas import (
     Schema,
     allocation_schema,
@@ -67,6 +64,7 @@ _REASONS: Final = {
     429: "The client has as many requests of this kind as it may have.",
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
     501: "This server takes no jobs.",
+    503: "The server is unhealthy; the body says why.",
 }
 _PREFIXES: Final = {"LineResults": "Event"}
 """What stands before the names of the definitions below a struct: some events have the name of a part of a job."""
@@ -170,8 +168,8 @@ def _structs(routes: Mapping[str, Route]) -> list[type[Struct]]:
 
 
 def _schemas(dialect: Dialect, routes: Mapping[str, Route]) -> Schema:
-    """Return the components: what the schemas of the types define, and what is made here."""
-    schemas: Schema = dict(_OWN)
+    """Return the components: what the schemas of the types define."""
+    schemas: Schema = {}
     for name, schema, prefix in (
         ("Allocation", allocation_schema(dialect), ""),
         ("Stub", stub_schema(dialect), ""),
@@ -189,67 +187,6 @@ def _schemas(dialect: Dialect, routes: Mapping[str, Route]) -> Schema:
             assert schemas.setdefault(prefix + other, definition) == definition, other
         schemas[name] = {key: value for key, value in root.items() if key not in {"$schema", "$id"}}
     return dict(sorted(schemas.items()))
-
-
-def _object(properties: Mapping[str, Schema], required: Sequence[str] | None = None) -> Schema:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties if required is None else required),
-        "additionalProperties": False,
-    }
-
-
-_PART: Final = _object({"message": _TEXT, "ok": {"type": "boolean"}})
-_OBJECTS: Final = {"type": "array", "items": {"type": "object"}}
-_OWN: Final[dict[str, Schema]] = {
-    "Stopped": _object({"EvalID": _TEXT, "Index": _NUMBER}),
-    "Numbers": _object(
-        {
-            "Counters": _OBJECTS,
-            "Gauges": _OBJECTS,
-            "Points": _OBJECTS,
-            "Samples": _OBJECTS,
-            "Timestamp": _TEXT,
-        }
-    ),
-    "Acted": _object({"Index": _NUMBER}),
-    "Health": _object({"client": _PART, "server": _PART}, ()),
-    "Frame": {
-        "type": "object",
-        "description": "A line of the stream: a heartbeat is empty, and an error is the last one.",
-        "properties": {
-            "Index": _NUMBER,
-            "Events": {"type": "array", "items": {"$ref": _REF + "Event"}},
-            "Error": {"$ref": _REF + "StreamError"},
-        },
-    },
-    "Event": _object(
-        {
-            "FilterKeys": {"type": "array", "items": _TEXT},
-            "Index": _NUMBER,
-            "Key": _TEXT,
-            "Namespace": _TEXT,
-            "Payload": _object({"Allocation": {"$ref": _REF + "Allocation"}}),
-            "Topic": {"const": TOPIC},
-            "Type": {
-                **_TEXT,
-                "examples": sorted(WRITE_TYPES),
-                "description": "What wrote; a mirror says what it was told.",
-            },
-        }
-    ),
-    "StreamError": _object(
-        {
-            "Reason": {"enum": [GONE, AHEAD, SLOW]},
-            "Message": _TEXT,
-            "Oldest": _NUMBER,
-            "Newest": _NUMBER,
-            "Position": {**_NUMBER, "description": "Where to go on, with from=Position."},
-        },
-        ("Reason", "Message", "Oldest", "Newest"),
-    ),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

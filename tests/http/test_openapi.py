@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import msgspec
@@ -13,12 +14,14 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from schemathesis import checks
 
 from support.asgi import Call
 from taskfold import DIALECTS, Engine, ManualClock
 from taskfold import events as ev
 from taskfold.http.app import App
+from taskfold.http.nomad.frames import Reason, StreamError, StreamFrame, frame_text
 from taskfold.http.query import Query
 from taskfold.http.routes import ROUTES
 from tools import openapi
@@ -68,6 +71,16 @@ def test_a_server_tells_its_own_document():
         told = json.loads(body)
         assert body == msgspec.json.encode(openapi.document(dialect))
         assert ("/v1/allocation/{id}/stop" in told["paths"]) == (dialect == "1.1.2")
+
+
+@pytest.mark.parametrize("reason", get_args(Reason))
+def test_a_stream_may_end_with_every_reason_that_there_is(reason):
+    error = StreamError(Reason=reason, Message="why", Oldest=1, Newest=2, Position=3)
+    schema = openapi.document() | {"$ref": "#/components/schemas/StreamFrame"}
+
+    jsonschema.validate(json.loads(frame_text(StreamFrame(Error=error))), schema)
+    with pytest.raises(jsonschema.ValidationError, match="'tired'"):
+        jsonschema.validate(json.loads(frame_text(StreamFrame(Error=replace(error, Reason="tired")))), schema)
 
 
 def described(dialect):

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
-from taskfold import At, Difference, Engine, ManualClock, diff, events, replay
+from taskfold import At, Difference, Engine, ManualClock, NdjsonLog, Record, diff, events, history, replay
+from taskfold.model.record import Observed, Placed, Updated
 
 ROOT = Path(__file__).parents[2]
 STREAM = ROOT / "examples" / "nomad-1.1.2-stream.ndjson.gz"
@@ -55,6 +57,32 @@ def test_what_was_not_there_before_has_no_value_before(log):
 
     assert ("a", "", "DesiredStatus", None, "stop") in found
     assert ("b", "", "JobID", None, "other") in found
+
+
+def test_what_few_tasks_have_is_told_too(tmp_path):
+    path = tmp_path / "x.jsonl"
+    of_task = (
+        events.Received(),
+        events.RestartSignaled(),  # which is not legal there
+        Updated(fields={"TaskHandle": Raw(b'{"Version":1}')}),
+        Observed(hidden=True),
+    )
+    with NdjsonLog(path, "1.1.2") as log:
+        log.append("a", 0, [Record(index=1, alloc="a", version=1, event=Placed(body=Raw(b"{}")))])
+        for version, event in enumerate(of_task, start=2):
+            log.append("a", version - 1, [Record(index=version, alloc="a", version=version, task="web", event=event)])
+
+    assert [told(each)[1:] for each in diff(path, 2) if each.task] == [
+        ("web", "EventsTotal", 1, 2),
+        ("web", "Hidden", False, True),
+        ("web", "Irregular", 0, 1),
+        ("web", "TaskHandle", None, {"Version": 1}),
+    ]
+    changes = [[one.field for one in entry.changes] for entry in history(path, "a", "web")]
+    assert changes[1:] == [["EventsTotal", "Irregular"], ["TaskHandle"], ["Hidden"]]
+    assert "Irregular          0 -> 1" in run("diff", path, "--from", 2).stdout
+    shown = run("history", path, "a").stdout
+    assert all(words in shown for words in ("irregular: not legal when pending", "TaskHandle", "hidden"))
 
 
 def test_back_in_time_is_the_same_the_other_way_round(log):

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+import msgspec
 from rich.text import Text
 
 from taskfold.cli._reading import naming
-from taskfold.cli._record_words import scalar_text, significant_fields
+from taskfold.cli._record_words import scalar_text
 from taskfold.cli._screen import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli._words import count_text, instant_text, visible
-from taskfold.fold.allocation import Fold, client_status
-from taskfold.fold.task import Task, TaskState
+from taskfold.fold.allocation import AllocationState, Fold, client_status
+from taskfold.fold.lifecycle import PENDING
+from taskfold.fold.task import Task
+from taskfold.model.go.timestamps import parse_time_ns
 from taskfold.model.record import Finished, Observed, Record, Updated
-from taskfold.nomad.fields import shown_fields
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.nomad.task_states import TASK_FIELDS
+from taskfold.sources.diff import Difference, differences
 
 __all__ = ["Changes"]
 
 _LONGEST_VALUE: Final = 32
 _DATE_LENGTH: Final = len("2026-11-23 ")
-_TIMES: Final = {"started_at_ns": "started", "finished_at_ns": "finished", "last_restart_ns": "last restart"}
+_TIMES: Final = {"StartedAt": "started", "FinishedAt": "finished", "LastRestart": "last restart"}
 
 
 class _Part(NamedTuple):
@@ -42,15 +44,17 @@ class Changes:
         self._id = ""
 
     def apply(self, record: Record) -> Text:
-        """Fold the next record, and describe its changes. O(1), or O(fields) for an `Updated` allocation."""
+        """Fold the next record, and describe its changes. O(fields of the allocation)."""
         self._id = record.alloc
-        if not record.task:
-            return _text(self._of_allocation(record))
         allocation = self._fold.allocations.get(record.alloc)
-        task = None if allocation is None else allocation.tasks.get(record.task)
-        before = TaskState() if task is None else task.freeze()
-        after = self._fold.apply(record).tasks[record.task].freeze()
-        return _text([*self._of_task(before, after, record), *self._of_status()])
+        before = None if allocation is None else allocation.freeze()
+        after = self._fold.apply(record).freeze()
+        changes = differences(record.alloc, before, after, self._fold)
+        if record.task:
+            own = [change for change in changes if change.task == record.task]
+            return _text([*self._of_task(before, own, record), *self._of_status()])
+        is_update = isinstance(record.event, Updated)
+        return _text([self._of_field(change) for change in changes if is_update and not change.task])
 
     @property
     def irregular(self) -> int:
@@ -83,26 +87,25 @@ class Changes:
         tasks = self._fold.owned(self._id).tasks
         return list(tasks.values()) if self._task is None else [tasks[self._task]]
 
-    def _of_task(self, before: TaskState, after: TaskState, record: Record) -> Iterator[_Part]:
-        if after.state != before.state:
-            yield _Part(f"{before.state} {self._arrow} {after.state}", STATE_STYLES.get(after.state, ""))
-        if after.failed != before.failed:
-            yield _Part("failed", FAILED_STYLE) if after.failed else _Part("no longer failed")
-        if after.restarts != before.restarts:
-            yield _Part(f"restarts {after.restarts}")
-        if isinstance(record.event, Observed) or (isinstance(record.event, Finished) and not record.event.dies):
-            yield from _of_times(before, after)
-        if after.hidden != before.hidden:
-            yield _Part("hidden" if after.hidden else "shown again")
-        if after.irregular > before.irregular:
-            yield _Part(f"irregular: not legal when {before.state}", "magenta")
-        changed = {
-            name
-            for name in after.fields.keys() | before.fields.keys()
-            # A new spelling of an instant is no change.
-            if name not in TASK_FIELDS - {"TaskHandle"} and after.fields.get(name) != before.fields.get(name)
-        }
-        yield from (_Part(visible(name)) for name in sorted(changed))
+    def _of_task(
+        self, before: AllocationState | None, changes: Iterable[Difference], record: Record
+    ) -> Iterator[_Part]:
+        """Yield the changes of the task of a record; a new task is pending, without restarts."""
+        task = None if before is None else before.tasks.get(record.task)
+        state = PENDING if task is None else task.state
+        event = record.event
+        tells_times = isinstance(event, Observed) or (isinstance(event, Finished) and not event.dies)
+        for change in changes:
+            if change.field == "State":
+                if change.after != state:
+                    yield _Part(f"{state} {self._arrow} {change.after}", STATE_STYLES.get(change.after, ""))
+            elif change.field == "Irregular":
+                yield _Part(f"irregular: not legal when {state}", "magenta")
+            elif change.field in _TIMES:
+                if tells_times:
+                    yield _Part(f"{_TIMES[change.field]} {_time_of_day(change.after)}")
+            elif change.field != "EventsTotal" and (change.after or change.before):
+                yield _FACTS.get(change.field, _of_other)(change)
 
     def _of_status(self) -> Iterator[_Part]:
         """Yield the status of the allocation, if the record changed it."""
@@ -113,29 +116,29 @@ class Changes:
             self._status = status
             yield _Part(f"allocation {status}", STATUS_STYLES.get(status, ""))
 
-    def _of_allocation(self, record: Record) -> Iterator[_Part]:
-        allocation = self._fold.allocations.get(record.alloc)
-        before = {} if allocation is None else shown_fields(allocation, self._fold.dialect)
-        allocation = self._fold.apply(record)
-        if not isinstance(record.event, Updated):
-            return
-        after = shown_fields(allocation, self._fold.dialect)
-        for name in significant_fields(record.event):
-            yield _Part(visible(name) + self._of_value(before.get(name), after.get(name)))
-
-    def _of_value(self, before: bytes | None, after: bytes | None) -> str:
-        """Return the old and the new value of a field, if both are short."""
-        if any(text is not None and (text[:1] in b"{[" or len(text) > _LONGEST_VALUE) for text in (before, after)):
-            return ""
-        return f" {scalar_text(before)} {self._arrow} {scalar_text(after)}"
+    def _of_field(self, change: Difference) -> _Part:
+        """Return the name of a top-level field, with its old and new value if both are short."""
+        texts = [None if value is None else msgspec.json.encode(value) for value in (change.before, change.after)]
+        if any(text is not None and (text[:1] in b"{[" or len(text) > _LONGEST_VALUE) for text in texts):
+            return _Part(visible(change.field))
+        before, after = map(scalar_text, texts)
+        return _Part(f"{visible(change.field)} {before} {self._arrow} {after}")
 
 
-def _of_times(before: TaskState, after: TaskState) -> Iterator[_Part]:
-    """Yield the changed times, with their time of day."""
-    for name, word in _TIMES.items():
-        time_ns = getattr(after, name)
-        if time_ns != getattr(before, name):
-            yield _Part(f"{word} {instant_text(time_ns)[_DATE_LENGTH:] if time_ns else 'never'}")
+def _of_other(change: Difference) -> _Part:
+    return _Part(visible(change.field))
+
+
+_FACTS: Final[Mapping[str, Callable[[Difference], _Part]]] = {
+    "Failed": lambda change: _Part("failed", FAILED_STYLE) if change.after else _Part("no longer failed"),
+    "Restarts": lambda change: _Part(f"restarts {change.after}"),
+    "Hidden": lambda change: _Part("hidden" if change.after else "shown again"),
+}
+
+
+def _time_of_day(text: str | None) -> str:
+    """Return the time of day of an instant; "never" if there is none."""
+    return "never" if text is None else instant_text(parse_time_ns(text))[_DATE_LENGTH:]
 
 
 def _text(parts: Iterator[_Part] | list[_Part]) -> Text:

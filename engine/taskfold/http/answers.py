@@ -7,7 +7,7 @@ case, which HTTP allows. A body of up to 2,048 bytes has a Content-Length, a lon
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "Uint64",
     "error",
     "headers_and_body",
     "json_answer",
@@ -39,6 +40,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
+Uint64: TypeAlias = Annotated[int, msgspec.Meta(ge=0, extra_json_schema={"maximum": 2**64 - 1})]
+"""An index, or another number, as Go has it: 64 bits without a sign."""
 
 CONTENT_LENGTH_BYTES: Final = 2_048
 """The largest body with a Content-Length. Source: bufferBeforeChunkingSize of Go's net/http."""

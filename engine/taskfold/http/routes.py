@@ -10,6 +10,7 @@ from typing import Final
 from taskfold.http.answers import Answer, error
 from taskfold.http.nomad import actions, allocations, evaluations, stream
 from taskfold.http.nomad.evaluation_cache import Evaluation
+from taskfold.http.nomad.frames import StreamFrame
 from taskfold.http.nomad.options import MAX_WAIT_NS
 from taskfold.http.own import health, history, metrics, openapi, record, report
 from taskfold.http.own.lines import LineErrors
@@ -217,7 +218,7 @@ ROUTES: Final = {
                 _REGION,
             ),
             # One line; the stream has no end.
-            {200: "Frame", 400: "text", 429: "text", 500: "text"},
+            {200: StreamFrame, 400: "text", 429: "text", 500: "text"},
             is_endless=True,
             is_regional=False,  # its index is another parameter, with other errors
         ),
@@ -228,7 +229,7 @@ ROUTES: Final = {
             actions.stop,
             "Ask to stop an allocation.",
             _REGIONAL,
-            {200: "Stopped", 404: "text", 409: "text"},
+            {200: actions.Stopped, 404: "text", 409: "text"},
             is_in=_has_actions,
             is_owners=True,
         ),
@@ -239,7 +240,7 @@ ROUTES: Final = {
             actions.client_allocation,
             "Ask to restart or signal the tasks of an allocation.",
             _REGIONAL,
-            {200: "Acted", 404: "text", 409: "text", **_OF_A_BODY},
+            {200: actions.Acted, 404: "text", 409: "text", **_OF_A_BODY},
             parts={"action": "|".join(actions.CLIENT_ACTIONS)},
             is_in=_has_actions,
             stray=_no_action,
@@ -277,7 +278,7 @@ ROUTES: Final = {
                     "type", _LIST, "The parts to check: server (the default), or client, which this agent is not."
                 ),
             ),
-            {200: "Health", 500: "Health"},
+            {200: health.Health, 500: health.Health, 503: health.Health},
             is_regional=False,
             is_open=True,
             is_owners=True,
@@ -289,7 +290,7 @@ ROUTES: Final = {
             metrics.metrics,
             "Tell numbers.",
             (Parameter("format", _TEXT, "prometheus for its text format; JSON with anything else."), _PRETTY),
-            {200: ("Numbers", "text")},
+            {200: (metrics.Numbers, "text")},
             is_regional=False,
             is_owners=True,
         ),

@@ -327,6 +327,7 @@ class Engine(Owned):
             for record in importer.observe(statement):
                 records.setdefault(record.alloc, []).append(record)
         appends = [Append(alloc, of_alloc[0].version - 1, of_alloc) for alloc, of_alloc in records.items()]
+        # The state folds what the log returns, a write at a time, as always: who follows gets the state after each.
         new_records = self.store.commit(appends)
         self._memory.keep(draft, self._core.fold)
         self._turns.publish_moves(records, new_records)

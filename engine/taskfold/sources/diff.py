@@ -14,6 +14,7 @@ from taskfold.log.registry import LogLike
 from taskfold.model.events import wire_name
 from taskfold.model.go.timestamps import time_text
 from taskfold.nomad.fields import shown_fields
+from taskfold.nomad.task_states import TASK_FIELDS
 from taskfold.sources.replay import At, Replay
 
 __all__ = ["ALWAYS_DIFFERENT", "Difference", "diff", "differences"]
@@ -23,6 +24,10 @@ ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIn
 
 _TIMES: Final = ("started_at_ns", "finished_at_ns", "last_restart_ns")
 _FACTS: Final = ("state", "failed", "restarts", "events_total", *_TIMES)
+_RARE_FACTS: Final = {"hidden": False, "irregular": 0}
+"""Facts that few tasks have, with their values for all others, and for a task that did not exist."""
+_TOLD_BY_FACTS: Final = TASK_FIELDS - {"TaskHandle"}
+"""Fields of the wire that facts tell: another spelling of the same instant is no difference."""
 
 
 class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
@@ -32,7 +37,8 @@ class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
     task: str = ""
     """The task; empty for the allocation itself."""
     field: str
-    """Nomad's name of a top-level field; for a task State, Failed, Restarts, EventsTotal, or a time."""
+    """Nomad's name of a top-level field; for a task State, Failed, Restarts, EventsTotal, a time, Hidden (from its
+    allocation's task states), Irregular (events that the lifecycle table refused), or another field of the wire."""
     before: Any = None
     """The value at the first point, as JSON values; None if there was none."""
     after: Any = None
@@ -111,3 +117,12 @@ def _of_task(alloc: str, task: str, before: TaskState | None, after: TaskState |
             if name in _TIMES:
                 one, other = (None if time_ns is None else time_text(time_ns) for time_ns in (one, other))
             yield Difference(alloc=alloc, task=task, field=wire_name(name), before=one, after=other)
+    for name, default in _RARE_FACTS.items():
+        one, other = (default if state is None else getattr(state, name) for state in (before, after))
+        if one != other:
+            yield Difference(alloc=alloc, task=task, field=wire_name(name), before=one, after=other)
+    earlier, later = ({} if state is None else state.fields for state in (before, after))
+    for name in sorted({*earlier, *later} - _TOLD_BY_FACTS):
+        if earlier.get(name) != later.get(name):
+            one, other = _value(earlier.get(name)), _value(later.get(name))
+            yield Difference(alloc=alloc, task=task, field=name, before=one, after=other)

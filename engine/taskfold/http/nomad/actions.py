@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from taskfold.decision.decision import NOT_RUNNING
-from taskfold.http.answers import INVALID_METHOD, Answer, error, json_answer
+from taskfold.http.answers import INVALID_METHOD, Answer, Uint64, error, json_answer
 from taskfold.http.context import Context
 from taskfold.http.nomad.allocations import find
 from taskfold.http.nomad.options import Options
@@ -25,7 +25,7 @@ from taskfold.model.effects import Step
 from taskfold.model.errors import DecodeError, LogError, TaskfoldError
 from taskfold.model.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
-__all__ = ["CLIENT_ACTIONS", "client_allocation", "jobs", "stop"]
+__all__ = ["CLIENT_ACTIONS", "Acted", "Stopped", "client_allocation", "jobs", "stop"]
 
 CLIENT_ACTIONS: Final = ("restart", "signal")
 
@@ -37,6 +37,19 @@ _TRAILING: Final = "trailing characters"
 _NO_BODY: Final = "Request body is empty"
 _MIGRATED: Final = "alloc is being migrated"
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class Stopped(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer to a stop: its evaluation."""
+
+    EvalID: str
+    Index: Uint64
+
+
+class Acted(Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer of a client that acts; its index is always 0."""
+
+    Index: Uint64
 
 
 class _Restart(Struct):
@@ -89,7 +102,7 @@ async def stop(context: Context, _: Request, __: Options, text: str) -> Answer:
     if isinstance(step, Answer):
         return step
     evaluation = context.evaluations.add(context.engine.snapshot(alloc))
-    body = _encode({"EvalID": evaluation.id, "Index": evaluation.modify_index})
+    body = _encode(Stopped(evaluation.id, evaluation.modify_index))
     return json_answer(body, extra=((b"X-Nomad-Index", b"%d" % evaluation.modify_index),))
 
 
@@ -163,7 +176,7 @@ def _acted(step: Step, task: str, say: Callable[[str, str], str]) -> Answer:
     # A repeated request is already in progress, which is no error.
     refusals = [(name, why) for name, why in step.notes if why == NOT_RUNNING]
     if not refusals:
-        return json_answer(b'{"Index":0}', extra=_ORIGIN)
+        return json_answer(_encode(Acted(0)), extra=_ORIGIN)
     if task:
         return error(500, NOT_RUNNING, extra=_ORIGIN)
     return error(500, _many([say(name, why) for name, why in refusals]), extra=_ORIGIN)

@@ -1,4 +1,4 @@
-"""The events of the stream as JSON, with the values for filters."""
+"""The events of the stream, with the values for filters."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import Raw
 
 from taskfold.fold.allocation import AllocationState
+from taskfold.http.nomad.frames import TOPIC, StreamEvent, StreamPayload
 from taskfold.http.nomad.stand_in import stand_in
 from taskfold.model.record import Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 from taskfold.nomad.importing.writes import write_type
 from taskfold.nomad.snapshot import AllocationTexts, Snapshot
 
-__all__ = ["TOPIC", "EventText", "EventTexts"]
-
-TOPIC: Final = "Allocation"
+__all__ = ["EventText", "EventTexts"]
 
 _CAPACITY: Final = 1_024
 
 
 class EventText(NamedTuple):
-    """An event as JSON, with the values for filters."""
+    """An event whose parts are JSON already, with the values for filters."""
 
     key: str
     filter_keys: tuple[str, str]
     namespace: str
-    text: bytes
+    event: StreamEvent
 
 
 class EventTexts:
@@ -70,8 +70,14 @@ def _event_of(alloc: str, fields: Mapping[str, bytes], payload: bytes, kind: str
     """Return the event of an allocation with these fields, as JSON, and this payload."""
     job, deployment = (fields.get(name, b'""') for name in ("JobID", "DeploymentID"))
     namespace = fields.get("Namespace", b'"%b"' % DEFAULT_NAMESPACE.encode())
-    text = b'{"FilterKeys":[%b,%b],"Index":%d,"Key":%b,"Namespace":%b,"Payload":{"Allocation":%b},"Topic":"%b",'
-    text %= job, deployment, index, fields["ID"], namespace, payload, TOPIC.encode()
-    text += b'"Type":%b}' % msgspec.json.encode(kind)
+    event = StreamEvent(
+        FilterKeys=(Raw(job), Raw(deployment)),
+        Index=index,
+        Key=Raw(fields["ID"]),
+        Namespace=Raw(namespace),
+        Payload=StreamPayload(Allocation=Raw(payload)),
+        Topic=TOPIC,
+        Type=kind,
+    )
     filter_keys = str(msgspec.json.decode(job)), str(msgspec.json.decode(deployment))
-    return EventText(alloc, filter_keys, str(msgspec.json.decode(namespace)), text)
+    return EventText(alloc, filter_keys, str(msgspec.json.decode(namespace)), event)

@@ -25,13 +25,14 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-import msgspec
+from msgspec import UNSET, UnsetType
 
 from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import JSON_TYPE, VARY, Answer, error, not_found
 from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import while_connected
-from taskfold.http.nomad.event_texts import TOPIC, EventText
+from taskfold.http.nomad.event_texts import EventText
+from taskfold.http.nomad.frames import HEARTBEAT, TOPIC, Reason, StreamError, StreamFrame, frame_text
 from taskfold.http.nomad.past import Turn
 from taskfold.http.nomad.topics import TopicError, Topics, parse_topics
 from taskfold.http.query import Query, parse_signed_error, parse_unsigned
@@ -46,12 +47,8 @@ from taskfold.model.go.quoting import go_quoted
 from taskfold.model.record import Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 
-__all__ = ["AHEAD", "GONE", "SLOW", "event_stream"]
+__all__ = ["event_stream"]
 
-GONE, AHEAD, SLOW, UNREADABLE = "gone", "ahead", "slow", "unreadable"
-"""Errors that end a stream."""
-
-HEARTBEAT: Final = b"{}\n"
 HEARTBEAT_SECONDS: Final = 30
 _ERROR_SECONDS: Final = 0.5
 """How long a stream stays open after its error, since many clients reconnect without a pause."""
@@ -115,21 +112,23 @@ def _start(context: Context, index: int, position: int | None) -> int | bytes:
     reader = context.engine.reader
     if position is not None:
         if position > reader.seq:
-            return _error_frame(reader, AHEAD, f"the log ends at position {reader.seq}")
+            return _error_frame(reader, "ahead", f"the log ends at position {reader.seq}")
         if _NOW < position < reader.oldest_seq:
-            return _error_frame(reader, GONE, f"the log begins after position {reader.oldest_seq}")
+            return _error_frame(reader, "gone", f"the log begins after position {reader.oldest_seq}")
         return reader.seq if position == _NOW else position
     if 0 < index <= reader.removed_index:
-        return _error_frame(reader, GONE, f"the log begins with index {reader.oldest_index}")
+        return _error_frame(reader, "gone", f"the log begins with index {reader.oldest_index}")
     if index > reader.index + 1 and not context.is_mirror:
-        return _error_frame(reader, AHEAD, f"the newest index is {reader.index}: begin again with index=0")
+        return _error_frame(reader, "ahead", f"the newest index is {reader.index}: begin again with index=0")
     return max(reader.position_before(index) if index else 0, reader.oldest_seq)
 
 
-def _error_frame(reader: Reader, reason: str, message: str, **more: int) -> bytes:
+def _error_frame(reader: Reader, reason: Reason, message: str, position: int | UnsetType = UNSET) -> bytes:
     """Return the frame that ends a stream."""
-    fields = {"Reason": reason, "Message": message, "Oldest": reader.oldest_index, "Newest": reader.index, **more}
-    return msgspec.json.encode({"Error": fields}) + b"\n"
+    error = StreamError(
+        Reason=reason, Message=message, Oldest=reader.oldest_index, Newest=reader.index, Position=position
+    )
+    return frame_text(StreamFrame(Error=error))
 
 
 class _Stream:
@@ -239,12 +238,12 @@ class _Stream:
             if change.index < self.index:
                 return b""
             self.index = 0
-        texts = []
+        events = []
         for state, records in change.allocations if self.topics.wants_allocations else ():
             event = text_of(state, records, change.index)
             if self._wants(event):
-                texts.append(event.text)
-        return b'{"Events":[%b],"Index":%d}\n' % (b",".join(texts), change.index) if texts else b""
+                events.append(event.event)
+        return frame_text(StreamFrame(Events=tuple(events), Index=change.index)) if events else b""
 
     def _wants(self, event: EventText) -> bool:
         is_of_namespace = self.namespace in {"*", event.namespace or DEFAULT_NAMESPACE}
@@ -254,14 +253,14 @@ class _Stream:
         """Return the error frame for a slow client, with the position to continue from."""
         behind = self.context.engine.reader.seq - self.seq
         message = f"{behind} records behind: go on with from={self.seq}"
-        return _error_frame(self.context.engine.reader, SLOW, message, Position=self.seq)
+        return _error_frame(self.context.engine.reader, "slow", message, self.seq)
 
     def _unreadable(self, problem: LogError | Gone) -> bytes:
         """Return the error frame for a log that cannot be read."""
         reader = self.context.engine.reader
         if isinstance(problem, Gone):  # the log was compacted while it was read
-            return _error_frame(reader, GONE, f"the log begins after position {problem.oldest} now")
-        return _error_frame(reader, UNREADABLE, str(problem), Position=self.seq)
+            return _error_frame(reader, "gone", f"the log begins after position {problem.oldest} now")
+        return _error_frame(reader, "unreadable", str(problem), self.seq)
 
     async def _tell_slow(self) -> None:
         try:

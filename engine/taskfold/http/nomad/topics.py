@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from taskfold.http.nomad.frames import TOPIC
+
 __all__ = ["TopicError", "Topics", "parse_topics"]
 
 ANYTHING: Final = "*"
-_TOPIC: Final = "Allocation"
 
 
 class TopicError(ValueError):
@@ -20,7 +21,7 @@ class Topics:
 
     def __init__(self, keys: dict[str, set[str]]) -> None:
         self.keys = keys
-        self.wants_allocations = any(self._keys_of(_TOPIC))
+        self.wants_allocations = any(self._keys_of(TOPIC))
         """Whether any event of an allocation can match."""
 
     def _keys_of(self, topic: str) -> set[str]:

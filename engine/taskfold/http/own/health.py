@@ -5,22 +5,30 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from taskfold.http.answers import Answer, json_answer
 from taskfold.http.context import Context
 from taskfold.http.request import Request
 
-__all__ = ["health", "regions"]
+__all__ = ["Health", "health", "regions"]
 
 
-class _Health(msgspec.Struct, frozen=True):
+class HealthPart(Struct, frozen=True, forbid_unknown_fields=True):
     """The health of a part of the agent."""
 
     message: str
     ok: bool
 
 
-_NO_CLIENT: Final = _Health("client not enabled", ok=False)
+class Health(Struct, frozen=True, forbid_unknown_fields=True):
+    """The health of the parts of the agent in the request."""
+
+    client: HealthPart | UnsetType = UNSET
+    server: HealthPart | UnsetType = UNSET
+
+
+_NO_CLIENT: Final = HealthPart("client not enabled", ok=False)
 
 
 async def regions(context: Context, _: Request) -> Answer:
@@ -36,8 +44,8 @@ async def health(context: Context, request: Request) -> Answer:
     too; a proxy or a job's check takes a 503 for what it is, a server that will be well again.
     """
     problem = context.unwell
-    state = {"client": _NO_CLIENT, "server": _Health(problem or "ok", ok=not problem)}
+    state = {"client": _NO_CLIENT, "server": HealthPart(problem or "ok", ok=not problem)}
     kinds = request.query.all("type") or ["server"]
-    parts = {kind: state[kind] for kind in sorted(state) if kind in kinds}
+    parts = {kind: part for kind, part in state.items() if kind in kinds}
     status = 503 if problem and "server" in parts else 200 if all(part.ok for part in parts.values()) else 500
-    return json_answer(msgspec.json.encode(parts), status=status)
+    return json_answer(msgspec.json.encode(Health(**parts)), status=status)

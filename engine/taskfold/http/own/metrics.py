@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import Struct
 
 from taskfold.http.answers import VARY, Answer, json_answer, pretty
 from taskfold.http.context import Context
@@ -37,12 +38,45 @@ _MEANINGS: Final = {
 """The gauges of one process, by name."""
 
 
+class Counter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A counter, as go-metrics writes it: each increment is 1."""
+
+    Labels: dict[str, str]
+    Name: str
+    Max: float
+    Mean: float
+    Min: float
+    Stddev: float
+    Count: float
+    Sum: float
+    Rate: float
+    """The increments in a second, since the start of the server."""
+
+
+class Gauge(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A gauge: its value now."""
+
+    Labels: dict[str, str]
+    Name: str
+    Value: float
+
+
+class Numbers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metrics of a server, with the keys of go-metrics."""
+
+    Counters: list[Counter]
+    Gauges: list[Gauge]
+    Points: tuple[()]
+    Samples: tuple[()]
+    Timestamp: str
+
+
 async def metrics(context: Context, request: Request) -> Answer:
     """Answer ``GET /v1/metrics``: in JSON, as Nomad has it, or with ``format=prometheus`` as text."""
     counts = {"": counts_of(context)} if context.crew is None else await context.crew.counts()
-    numbers = Numbers(context, counts)
+    collector = Collector(context, counts)
     if request.query.get("format") != _PROMETHEUS:
-        body = msgspec.json.encode(_summary(numbers))
+        body = msgspec.json.encode(_summary(collector))
         return json_answer(pretty(body) if is_pretty(request.query) else body)
     from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
     from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -50,28 +84,26 @@ async def metrics(context: Context, request: Request) -> Answer:
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(numbers)
+    registry.register(collector)
     return Answer(200, ((b"Content-Type", CONTENT_TYPE_LATEST.encode()), VARY), generate_latest(registry))
 
 
-def _summary(numbers: Numbers) -> dict[str, Any]:
+def _summary(collector: Collector) -> Numbers:
     """Return the metrics as go-metrics writes them; counters start with the server."""
-    gauges: list[dict[str, Any]] = []
-    counters: list[dict[str, Any]] = []
-    seconds = max(perf_counter() - numbers.context.start, 1)
-    for family in numbers.collect():
+    gauges: list[Gauge] = []
+    counters: list[Counter] = []
+    seconds = max(perf_counter() - collector.context.start, 1)
+    for family in collector.collect():
         for sample in family.samples:
-            fields = {"Labels": dict(sample.labels), "Name": family.name.replace("_", ".", 1)}
+            labels, name, value = dict(sample.labels), family.name.replace("_", ".", 1), sample.value
             # Seconds are fractions, without a count of increments.
             if family.type == "counter" and family.name not in _SUMS:
                 once = {"Max": 1, "Mean": 1, "Min": 1, "Stddev": 0}
-                counters.append(
-                    {**fields, **once, "Count": sample.value, "Sum": sample.value, "Rate": sample.value / seconds}
-                )
+                counters.append(Counter(Labels=labels, Name=name, **once, Count=value, Sum=value, Rate=value / seconds))
             else:
-                gauges.append({**fields, "Value": sample.value})
+                gauges.append(Gauge(Labels=labels, Name=name, Value=value))
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
-    return {"Counters": counters, "Gauges": gauges, "Points": [], "Samples": [], "Timestamp": now}
+    return Numbers(Counters=counters, Gauges=gauges, Points=(), Samples=(), Timestamp=now)
 
 
 def counts_of(context: Context) -> Counts:
@@ -91,7 +123,7 @@ def counts_of(context: Context) -> Counts:
     return Counts(answers, dict(sorted(context.seconds.items())), dict(zip(_MEANINGS, values, strict=True)))
 
 
-class Numbers:
+class Collector:
     """A collector for prometheus_client: metrics are computed on request, so that counting is cheap."""
 
     def __init__(self, context: Context, workers: Mapping[str, Counts]) -> None:
