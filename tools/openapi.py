@@ -111,7 +111,7 @@ def _operation(route: Route, method: str, dialect: Dialect) -> Schema:
     query = [
         {"name": each.name, "in": "query", "schema": each.schema, "description": each.meaning}
         for each in route.parameters
-        if each.is_in(dialect)
+        if each.is_in(dialect) and (method == "GET" or not each.is_of_reads)
     ]
     operation: Schema = {
         "operationId": route.name if len(route.methods) == 1 else f"{route.name}_{method.lower()}",
@@ -149,7 +149,7 @@ def _content(body: AnswerBody) -> Schema:
     for each in _parts(body):
         name = each if isinstance(each, str) else each.__name__
         item = name.removesuffix("[]")
-        schema = {"text": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
+        schema = {"text": _TEXT, "string": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
         if name == "text":
             content["text/plain"] = {"schema": schema}
         else:

@@ -134,7 +134,7 @@ def test_a_path_of_no_endpoint_is_none(path, dialect):
     ("path", "dialect"),
     [
         ("/v1/allocation/a/b", "1.1.2"),
-        ("/v1/client/allocation/a/stats", "1.1.2"),
+        ("/v1/client/allocation/a/gc", "1.1.2"),
         ("/v1/client/allocation/a/restart", "0.5.0"),
     ],
 )

@@ -18,10 +18,19 @@ from taskfold.model.go.durations import NS_PER_SECOND
 from taskfold.recording.settings import AgentSettings, is_agent
 
 if TYPE_CHECKING:
+    from taskfold.http.serve.upstream import Upstream
     from taskfold.live.engine import Engine
     from taskfold.recording.recorder import Recorder
 
-__all__ = ["Lines", "agent_settings", "agents_dialect", "check_mirror", "recorder_of"]
+__all__ = [
+    "Lines",
+    "agent_settings",
+    "agents_dialect",
+    "check_mirror",
+    "pass_through_option",
+    "recorder_of",
+    "upstream_of",
+]
 
 
 class Lines:
@@ -38,6 +47,22 @@ class Lines:
         line = {"time_ns": SystemClock().time_ns(), "message": text, **fields}
         with suppress(OSError):
             click.echo(msgspec.json.encode(line), err=True)
+
+
+pass_through_option = click.option(
+    "--pass-through",
+    type=click.Choice(("reads", "writes")),
+    help="Ask the agent for what is not known here, with the client's token: reads, or writes, too.",
+)
+
+
+def upstream_of(settings: AgentSettings, kind: str | None) -> Upstream | None:
+    """Return the agent that requests are passed on to; None where none are. Raises SourceError."""
+    if kind is None:
+        return None
+    from taskfold.http.serve.upstream import Upstream
+
+    return Upstream(settings, passes_writes=kind == "writes")
 
 
 def agent_settings(sources: Sequence[str], token_file: str | None, namespace: str | None) -> AgentSettings:

@@ -14,7 +14,15 @@ import click
 from taskfold.cli import _options as options
 from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import Unanswerable
-from taskfold.cli._recording import Lines, agent_settings, agents_dialect, check_mirror, recorder_of
+from taskfold.cli._recording import (
+    Lines,
+    agent_settings,
+    agents_dialect,
+    check_mirror,
+    pass_through_option,
+    recorder_of,
+    upstream_of,
+)
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.serve import check_extra
@@ -38,6 +46,7 @@ _STATUS_SECONDS: Final = 1.0
 @click.option("--once", is_flag=True, help="Read what the agents have now, and end.")
 @click.option("--serve", "bind", metavar="HOST:PORT|unix:PATH", help="Serve Nomad's HTTP API meanwhile.")
 @click.option("--serve-token-file", metavar="FILE", help="A file whose first line is what clients must send.")
+@pass_through_option
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the agents' token; it may change.")
 @click.option("--namespace", metavar="NAME", help="Record one namespace; all of them unless named.")
 @click.option(
@@ -66,6 +75,7 @@ def follow(  # noqa: PLR0913 - an option each
     once: bool,
     bind: str | None,
     serve_token_file: str | None,
+    pass_through: str | None,
     token_file: str | None,
     namespace: str | None,
     compare_ns: int,
@@ -87,6 +97,8 @@ def follow(  # noqa: PLR0913 - an option each
         raise Unanswerable("--compare-every and --silence take a duration above zero, such as 10m")
     if once and bind is not None:
         raise Unanswerable("--once reads what there is, and ends: nothing is served")
+    if pass_through is not None and bind is None:
+        raise Unanswerable("--pass-through is for what is served: name an address with --serve")
     from taskfold.http.serve.server import new_loop
 
     retention = retention_of(dead_for_ns, keep, statuses)
@@ -99,6 +111,8 @@ def follow(  # noqa: PLR0913 - an option each
         check_mirror(engine, shown_name(log))
         recorder = recorder_of(engine, settings, compare_ns=compare_ns, silence_ns=silence_ns, note=note)
         server = None if bind is None else _server(engine, recorder, bind, serve_token_file, stack, note)
+        if server is not None:
+            server.app.upstream = upstream_of(settings, pass_through)
         if retention is not None:
             stack.enter_context(
                 Retainer(engine, retention, on_problem=lambda problem: note(problem or "the log can be written again"))

@@ -13,7 +13,14 @@ import click
 from taskfold.cli import _options as options
 from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import Unanswerable, say
-from taskfold.cli._recording import agent_settings, agents_dialect, check_mirror, recorder_of
+from taskfold.cli._recording import (
+    agent_settings,
+    agents_dialect,
+    check_mirror,
+    pass_through_option,
+    recorder_of,
+    upstream_of,
+)
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.live.background import LogListener, Retainer
@@ -68,6 +75,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
     multiple=True,
     help="Record what an agent does (or several of one region); or import a stream as it grows, or standard input.",
 )
+@pass_through_option
 @click.option("--follow-token-file", metavar="FILE", help="A file whose first line is the agents' token.")
 @click.option(
     "--follow-silence",
@@ -119,7 +127,9 @@ def serve(
     if silence is not None and silence < 0:
         raise Unanswerable("--follow-silence must not be negative")
     host, port = parse_bind(bind)
-    agents = _agents(follow, more.pop("follow_token_file"))
+    agents, pass_through = _agents(follow, more.pop("follow_token_file")), more.pop("pass_through")
+    if pass_through is not None and agents is None:
+        raise Unanswerable("--pass-through asks the agents that are followed: name one with --follow URL")
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
@@ -138,6 +148,8 @@ def serve(
             _note(f"{app.context.connections.total} connections at most, since it may not open more files (ulimit -n)")
         source = _source(engine, agents, follow, silence)
         app.context.source = source
+        if agents is not None:
+            app.upstream = upstream_of(agents, pass_through)
         if isinstance(source, Follower):
             stack.callback(source.stop)
         stack.enter_context(LogListener(engine, on_problem=_problem(app)))

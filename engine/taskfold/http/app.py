@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ from taskfold.http.context import Context, Services
 from taskfold.http.nomad.options import parse_options
 from taskfold.http.own.metrics import counts_of
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
-from taskfold.http.routes import ROUTES
+from taskfold.http.routes import ROUTES, is_nomads, is_unserved
 from taskfold.http.routing import Match, Route, Router
 from taskfold.http.serve.counts import Counts
 from taskfold.http.serve.limits import Limits, TooMany
@@ -43,12 +43,17 @@ from taskfold.model.errors import LogError
 
 if TYPE_CHECKING:
     from taskfold.http.serve.regions import Peers
+    from taskfold.http.serve.upstream import Upstream
 
 __all__ = ["App"]
 
 _logger: Final = logging.getLogger("taskfold.http")
 
 PERMISSION_DENIED: Final = "Permission denied"
+UNSERVED: Final = "taskfold serves allocations, and what follows from them: ask an agent of Nomad for this"
+
+_NOT_KNOWN: Final = frozenset({404, 501})
+"""The answers instead of which the agent is asked that a mirror follows."""
 
 _NO_CONNECTION: Final[Any] = None
 """A placeholder for the receive and send functions of a request that is answered without them."""
@@ -85,6 +90,8 @@ class App:
     ) -> None:
         self.engine = engine
         self.peers = peers
+        self.upstream: Upstream | None = None
+        """The agent that is asked for what a mirror does not know."""
         self.context = Context(
             engine,
             Services(self._forward, self._regions),
@@ -118,8 +125,9 @@ class App:
     async def end(self) -> None:
         """Release connections and threads, after the last request."""
         await self.context.end()
-        if self.peers is not None:
-            await self.peers.close()
+        for others in (self.peers, self.upstream):
+            if others is not None:
+                await others.close()
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Handle the lifespan protocol, by which other servers announce their end."""
@@ -236,14 +244,36 @@ class App:
         if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
             return error(403, PERMISSION_DENIED)
         if target is None:
-            return self._unknown(request)
+            elsewhere = self._elsewhere(request)
+            return self._unknown(request) if elsewhere is None else await elsewhere
         if isinstance(target, Answer):
             return target
-        route, arguments = target
+        return await self._here(request, *target)
+
+    async def _here(self, request: Request, route: Route, arguments: tuple[Any, ...]) -> Answer | None:
+        """Answer at an endpoint, or have the agent answer for what is not known here."""
         request.route, request.is_endless = route.name, route.is_endless
         if request.method not in route.methods:
             return error(405, INVALID_METHOD, extra=route.extra)
-        return self._refused(request, route) or await self._run(request, route, arguments)
+        if refusal := self._refused(request, route):
+            return refusal
+        upstream = None if route.is_own else self._upstream_of(request)
+        if upstream is not None and route.writes(request.method):
+            return await self._ask(upstream, request)
+        answer = await self._run(request, route, arguments)
+        if upstream is not None and answer is not None and answer.status in _NOT_KNOWN:
+            return await self._ask(upstream, request)
+        return answer
+
+    def _elsewhere(self, request: Request) -> Awaitable[Answer | None] | None:
+        """Have somebody else answer for a path that no endpoint has; None where nobody is asked."""
+        if not is_nomads(request.path):
+            return None
+        region = request.query.get("region")
+        if region and region != self.context.region:
+            return self._forward(request, region)
+        upstream = self._upstream_of(request)
+        return None if upstream is None else self._ask(upstream, request)
 
     def _find(self, request: Request) -> Match | Answer | None:
         """Return the endpoint of a request, or the answer if there is none."""
@@ -284,11 +314,25 @@ class App:
             return error(500, NO_PATH)
         return await self.peers.forward(self.context, request, region)
 
+    def _upstream_of(self, request: Request) -> Upstream | None:
+        """Return the agent that a request may be passed on to; None for none."""
+        return self.upstream if self.upstream is not None and self.upstream.passes(request) else None
+
+    async def _ask(self, upstream: Upstream, request: Request) -> Answer | None:
+        """Ask the agent that is followed. A token that is this server's own stays here."""
+        if self._token is not None:
+            request.scope["headers"] = [
+                header for header in request.scope["headers"] if header[0] not in {b"authorization", b"x-nomad-token"}
+            ]
+        return await upstream.forward(self.context, request, "")
+
     def _unknown(self, request: Request) -> Answer:
         """Return the answer for a path without an endpoint."""
         dialect = self.context.dialect
         if request.path == "/" and dialect.has_ui:
             return redirect(307, "Temporary Redirect", "/ui/", request.method)
+        if is_unserved(request.path):
+            return error(501, UNSERVED)
         return not_found(dialect)
 
     def _may(self, request: Request) -> bool:

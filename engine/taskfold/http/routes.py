@@ -5,10 +5,11 @@ A new endpoint is a row here, and its handler. Those of Nomad's API come first.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from taskfold.http.answers import Answer, error
-from taskfold.http.nomad import actions, allocations, evaluations, stream
+from taskfold.http.nomad import actions, allocations, evaluations, jobs, stream
 from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.frames import StreamFrame
 from taskfold.http.nomad.options import MAX_WAIT_NS
@@ -17,7 +18,7 @@ from taskfold.http.own.lines import LineErrors
 from taskfold.http.routing import AnswerBody, Parameter, Route
 from taskfold.model.dialect import Dialect
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "changes_nothing", "is_nomads", "is_unserved"]
 
 NO_RESOURCE: Final = "resource not found"
 
@@ -32,7 +33,7 @@ _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": 2**64 - 1}
 _REGION: Final = Parameter("region", _TEXT, "The region of the request; empty for this server's own.")
 _NAMESPACE: Final = Parameter("namespace", _TEXT, "The namespace of a list or a stream; default: `default`; * for all.")
 _PREFIX: Final = Parameter(
-    "prefix", _TEXT, "Only allocations whose ID starts with this, an even number of hexadecimal digits."
+    "prefix", _TEXT, "Only what has an ID that starts with this; of allocations an even number of hexadecimal digits."
 )
 _INDEX: Final = Parameter(
     "index", _NUMBER, "Wait for an index greater than this; for the event stream, the index to start with."
@@ -44,7 +45,7 @@ _WAIT: Final = Parameter(
 )
 _STALE: Final = Parameter("stale", _TEXT, "Accepted, without effect, as there is one server.")
 _CONSISTENT: Final = Parameter("consistent", _TEXT, "Accepted, without effect, as there is one server.")
-_PRETTY: Final = Parameter("pretty", _TEXT, "Indent the answer, unless the value is 0.")
+_PRETTY: Final = Parameter("pretty", _TEXT, "Indent the answer, unless the value is 0.", is_of_reads=True)
 _TOPIC: Final = Parameter(
     "topic", _LIST, "Which events: *, Allocation, or Allocation:KEY with an allocation, a job or a deployment."
 )
@@ -122,7 +123,7 @@ ROUTES: Final = {
             _GET,
             allocations.job_allocations,
             "List the allocations of a job.",
-            _READ,
+            (*_READ, Parameter("all", _FLAG, "Those of an earlier job of the same ID, too, which was purged.")),
             {200: "Stub[]"},
             parts={"job": _JOB},
         ),
@@ -135,6 +136,66 @@ ROUTES: Final = {
             _READ,
             {200: "object", 404: "text"},
             parts={"job": _ONLY_JOB},
+        ),
+        Route(
+            "job_summary",
+            "/v1/job/{job}/summary",
+            _GET,
+            jobs.job_summary,
+            "Count the allocations of a job, by group and status.",
+            _READ,
+            {200: "object", 404: "text"},
+            parts={"job": _JOB},
+        ),
+        Route(
+            "job_versions",
+            "/v1/job/{job}/versions",
+            _GET,
+            jobs.job_versions,
+            "Read the versions of a job that its allocations have.",
+            _READ,
+            {200: "object", 404: "text"},
+            parts={"job": _JOB},
+            is_in=_has_actions,
+        ),
+        Route(
+            "node_allocations",
+            "/v1/node/{id}/allocations",
+            _GET,
+            jobs.node_allocations,
+            "Read the allocations of a node.",
+            _READ,
+            {200: "object[]"},
+        ),
+        Route(
+            "deployment_allocations",
+            "/v1/deployment/allocations/{id}",
+            _GET,
+            jobs.deployment_allocations,
+            "List the allocations of a deployment.",
+            _READ,
+            {200: "Stub[]"},
+            is_in=_has_actions,
+        ),
+        Route(
+            "search",
+            "/v1/search",
+            _WRITE,
+            jobs.search,
+            "Find allocations and jobs by the beginning of their IDs.",
+            _REGIONAL,
+            {200: "object", 400: "text", 501: "text", **_OF_A_BODY},
+            is_in=_has_actions,
+            only_asks=True,
+        ),
+        Route(
+            "leader",
+            "/v1/status/leader",
+            _GET,
+            jobs.leader,
+            "Tell this server's address: it leads itself.",
+            answers={200: "string"},
+            is_regional=False,
         ),
         Route(
             "evaluation",
@@ -234,6 +295,16 @@ ROUTES: Final = {
             is_owners=True,
         ),
         Route(
+            "client_stats",
+            "/v1/client/allocation/{id}/stats",
+            _GET,
+            jobs.client_stats,
+            "Tell what the tasks of an allocation use: nothing is measured here.",
+            (_PRETTY,),
+            {200: "object"},
+            is_regional=False,
+        ),
+        Route(
             "client_allocation",
             "/v1/client/allocation/{id}/{action}",
             ("GET", *_WRITE),
@@ -253,9 +324,9 @@ ROUTES: Final = {
             "/v1/jobs",
             ("GET", *_WRITE),
             actions.jobs,
-            "Ask to register a job.",
-            _REGIONAL,
-            {501: "text", **_OF_A_BODY},
+            "List the jobs that have allocations; a job that is sent is checked, and not taken.",
+            _READ,
+            {200: "object[]", 501: "text", **_OF_A_BODY},
             is_owners=True,
         ),
         Route(
@@ -307,3 +378,39 @@ ROUTES: Final = {
     )
 }
 """Every endpoint, by name."""
+
+# --- what else is Nomad's ---
+
+_SERVED_BELOW: Final = "allocation|allocations|client|event|metrics|regions"
+"""Whose paths have an endpoint here, or the answer that Nomad has for what is none."""
+
+_UNSERVED: Final = re.compile(
+    r"/v1/(?:acl|agent|deployment|deployments|evaluation|evaluations|job|jobs|namespace|namespaces|node|nodes|operator|"
+    r"plugin|plugins|quota|quotas|quota-usages|recommendation|recommendations|scaling|search|sentinel|status|system|"
+    r"validate|var|vars|volume|volumes)(?:/|$)"
+)
+_SERVED: Final = re.compile(rf"/v1/(?:{_SERVED_BELOW})(?:/|$)")
+_READS: Final = re.compile(r"/v1/(?:search(?:/fuzzy)?|jobs/parse|validate/job|job/.+/plan)$")
+
+
+def is_nomads(path: str) -> bool:
+    """Return whether a path is of Nomad's API. O(length).
+
+    >>> is_nomads("/v1/nodes"), is_nomads("/v1/allocations"), is_nomads("/v1/nodesque"), is_nomads("/ui/")
+    (True, True, False, False)
+    """
+    return _UNSERVED.match(path) is not None or _SERVED.match(path) is not None
+
+
+def is_unserved(path: str) -> bool:
+    """Return whether a path is of a part of Nomad's API that has no endpoint here, where none was found. O(length)."""
+    return _UNSERVED.match(path) is not None
+
+
+def changes_nothing(path: str) -> bool:
+    """Return whether what is sent to a path is a question: a search, or a job that is only looked at. O(length).
+
+    >>> changes_nothing("/v1/search"), changes_nothing("/v1/job/site/plan"), changes_nothing("/v1/jobs")
+    (True, True, False)
+    """
+    return _READS.match(path) is not None

@@ -48,6 +48,8 @@ class Parameter(Struct, frozen=True):
     meaning: str
     is_in: Callable[[Dialect], bool] = _always
     """Whether a dialect has it."""
+    is_of_reads: bool = False
+    """Only a GET looks at it."""
 
 
 class Route(Struct, frozen=True):
@@ -82,6 +84,8 @@ class Route(Struct, frozen=True):
     """It has the parameters of every read, and can be forwarded to another region."""
     is_open: bool = False
     """It needs no token."""
+    only_asks: bool = False
+    """What is sent to it is a question, and changes nothing."""
     acts_on_get: bool = False
     """A GET also writes, as with Nomad's agents."""
     is_owners: bool = False
@@ -105,7 +109,7 @@ class Route(Struct, frozen=True):
 
     def writes(self, method: str) -> bool:
         """Return whether a method writes."""
-        return method != "GET" or self.acts_on_get
+        return (method != "GET" or self.acts_on_get) and not self.only_asks
 
 
 Match: TypeAlias = tuple[Route, tuple[str, ...]]

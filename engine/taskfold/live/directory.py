@@ -234,6 +234,14 @@ class Directory:
         key = key_of(Filter(**keys))
         return [alloc for alloc in candidates if key_of(entries[alloc]) == key]
 
+    def jobs(self) -> list[str]:
+        """Return the IDs of the jobs that have allocations, sorted. O(jobs × log n)."""
+        order, jobs, start = self._orders["job"], [], 0
+        while start < len(order):
+            jobs.append(order[start][0])
+            start = order.bisect_left(_after_key(order[start][0]))
+        return jobs
+
     def written_after(self, index: int) -> Iterator[str]:
         """Yield the IDs of allocations written after an index, oldest write first. O(matches).
 

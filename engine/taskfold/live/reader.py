@@ -29,8 +29,8 @@ class Reader:
     Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
     One allocation: ``in``, `version`, `modify_index`, `namespace`, `job`, `field`, `has_task`, `read`, `find`,
     `snapshot`, `records`.
-    Many: ``len``, `ids`, `listing`, `count_by_status`. Changes: `follow`, `recent`, `unfollow`, and the cursor of
-    `taskfold.live.cursor`.
+    Many: ``len``, `ids`, `jobs`, `listing`, `count_by_status`.
+    Changes: `follow`, `recent`, `unfollow`, and the cursor of `taskfold.live.cursor`.
     Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
     `ask` answers at once, and `taskfold.live.waiters` waits for.
 
@@ -187,11 +187,17 @@ class Reader:
         """Return the number of allocations. O(1)."""
         return len(self._store.directory)
 
-    def ids(self, namespace: str | None = None) -> list[str]:
-        """Return the IDs of all allocations, or of those of a namespace, sorted. O(n). Raises LogError."""
+    def ids(self, namespace: str | None = None, *, prefix: str = "") -> list[str]:
+        """Return the IDs of all allocations, or of those of a namespace or prefix, sorted. O(n). Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
-            return self._store.directory.ids(namespace=namespace)
+            return self._store.directory.ids(namespace=namespace, prefix=prefix)
+
+    def jobs(self) -> list[str]:
+        """Return the IDs of the jobs that have allocations, sorted. O(jobs × log n). Raises LogError."""
+        with self._store.lock:
+            self._store.check_whole()
+            return self._store.directory.jobs()
 
     def listing(
         self,

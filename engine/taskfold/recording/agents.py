@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import count
@@ -23,7 +24,7 @@ from taskfold.sources.detect import dialect_of_statement
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Agents", "AllocationList", "Backoff", "ListedVersion"]
+__all__ = ["Agents", "AllocationList", "Backoff", "ListedVersion", "new_client"]
 
 _UNIX: Final = "unix:"
 _CONNECT_SECONDS: Final = 5.0
@@ -107,14 +108,17 @@ class Agents:
 
         Before a second attempt it waits for ``first_pause_seconds`` at most, then twice as long, up to 30 seconds.
         """
+        import httpx
+
         self.settings = settings
         self.rng = random.Random() if rng is None else rng  # noqa: S311 - spreads retries, and is no secret
         self._first_pause_seconds = first_pause_seconds
         self._place = 0
         """The address that answered last."""
         self._token = _Token(settings)
-        context = settings.ssl_context() if any(a.startswith("https:") for a in settings.addresses) else False
-        self._clients = [_client(address, context) for address in settings.addresses]
+        context, timeout = settings.tls_context(), httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+        limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS)
+        self._clients = [new_client(address, context, limits, timeout) for address in settings.addresses]
         self._extensions = {"sni_hostname": settings.tls_server_name} if settings.tls_server_name else {}
 
     @property
@@ -313,16 +317,18 @@ class _Token:
         return {"X-Nomad-Token": self._text} if self._text else {}
 
 
-def _client(address: str, context: Any) -> httpx.AsyncClient:
-    """Return the client of one agent."""
+def new_client(
+    address: str, context: ssl.SSLContext | None, limits: httpx.Limits, timeout: httpx.Timeout
+) -> httpx.AsyncClient:
+    """Return the client of one agent; ``context`` is for https."""
     import httpx
 
-    limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS)
     path = address.removeprefix(_UNIX)
     if path != address:
         transport = httpx.AsyncHTTPTransport(uds=path, limits=limits)
-        return httpx.AsyncClient(base_url="http://localhost", transport=transport)
-    return httpx.AsyncClient(base_url=address, verify=context, limits=limits, trust_env=False)
+        return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=timeout)
+    verify: Any = False if context is None else context
+    return httpx.AsyncClient(base_url=address, verify=verify, limits=limits, timeout=timeout, trust_env=False)
 
 
 def _index_of(answer: httpx.Response | None) -> int:

@@ -102,8 +102,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
             skip_verify=skip_verify in _TRUE,
         )
 
-    def ssl_context(self) -> ssl.SSLContext:
-        """Return what connections by https are checked with. Raises SourceError for files that cannot be used."""
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return the context of connections by https; None where no address needs one. Raises SourceError."""
+        if not any(address.startswith("https:") for address in self.addresses):
+            return None
         context = ssl.create_default_context()
         try:
             if self.ca_cert or self.ca_path:

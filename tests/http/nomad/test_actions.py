@@ -357,7 +357,7 @@ def test_an_evaluation_that_is_not_known_is_not_found() -> None:
     reply = ask(app, "GET /v1/evaluation/short")
     assert (reply.status, reply.text) == (500, "eval lookup failed: index error: UUID must be 36 characters")
     assert ask(app, f"PUT /v1/evaluation/{ALLOC}").status == 405
-    assert ask(App(Engine(dialect="0.5.6")), f"GET /v1/evaluation/{ALLOC}").status == 404
+    assert ask(App(Engine(dialect="0.5.6")), f"GET /v1/evaluation/{ALLOC}").status == 501
 
 
 def test_of_evaluations_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from taskfold.decision.decision import NOT_RUNNING
 from taskfold.http.answers import INVALID_METHOD, Answer, Uint64, error, json_answer
 from taskfold.http.context import Context
 from taskfold.http.nomad.allocations import find
+from taskfold.http.nomad.jobs import jobs as list_jobs
 from taskfold.http.nomad.options import Options
 from taskfold.http.request import Request, decode_json
 from taskfold.log.entries import MAX_DEPTH, is_deep
@@ -237,17 +238,18 @@ def _json_problem(body: bytes) -> str | None:
     return None
 
 
-async def jobs(context: Context, request: Request, _: Options) -> Answer:
-    """Answer ``PUT /v1/jobs``: an invalid body gets Nomad's answer, and a job is refused."""
-    if request.method != "GET":
-        body = await request.body(context.limits.action_bytes, context.limits.body_timeout)
-        wrong = _json_problem(body)
-        if wrong == _EMPTY and not body and context.dialect.has_actions:
-            wrong = _NO_BODY
-        if wrong is None:
-            wrong = await asyncio.to_thread(_job_problem, body)
-        if wrong is not None:
-            return error(400, wrong)
+async def jobs(context: Context, request: Request, options: Options) -> Answer:
+    """Answer ``/v1/jobs``: the list, and, where a job is sent, Nomad's answer to an invalid body; a job is refused."""
+    if request.method == "GET":
+        return await list_jobs(context, request, options)
+    body = await request.body(context.limits.action_bytes, context.limits.body_timeout)
+    wrong = _json_problem(body)
+    if wrong == _EMPTY and not body and context.dialect.has_actions:
+        wrong = _NO_BODY
+    if wrong is None:
+        wrong = await asyncio.to_thread(_job_problem, body)
+    if wrong is not None:
+        return error(400, wrong)
     return error(501, "taskfold serves allocations, and accepts no jobs")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain
 from typing import Final
 
@@ -76,6 +77,8 @@ class _Selection(Struct, frozen=True):
     namespace: str | None = None
     resources: bool = False
     task_states: bool = True
+    is_current: bool = False
+    """Only allocations of the newest job of this ID."""
 
 
 async def allocations(context: Context, request: Request, options: Options) -> Answer | None:
@@ -97,8 +100,14 @@ async def allocations(context: Context, request: Request, options: Options) -> A
 
 
 async def job_allocations(context: Context, request: Request, options: Options, job: str) -> Answer | None:
-    """Answer ``GET /v1/job/<id>/allocations``."""
-    return await _list(context, request, options, _Selection(job=job, namespace=_namespace(context, options)))
+    """Answer ``GET /v1/job/<id>/allocations``.
+
+    Without ``all`` those of an earlier job of the same ID, which was purged, are left out. Source: state_store.go
+    AllocsByJob, which compares Job.CreateIndex.
+    """
+    has_all = go_bool(request.query.get("all") or "false")
+    selection = _Selection(job=job, namespace=_namespace(context, options), is_current=not has_all)
+    return await _list(context, request, options, selection)
 
 
 async def job(context: Context, request: Request, options: Options, job: str) -> Answer:
@@ -114,6 +123,10 @@ async def job(context: Context, request: Request, options: Options, job: str) ->
     return json_answer(pretty(newest) if is_indented else newest, listing.index)
 
 
+class _Created(Struct):
+    CreateIndex: int = 0
+
+
 class _Version(Struct):
     """The numbers that order the versions of a job."""
 
@@ -122,7 +135,17 @@ class _Version(Struct):
     ModifyIndex: int = 0
 
 
+_decode_created: Final = msgspec.json.Decoder(_Created, strict=False).decode
 _decode_version: Final = msgspec.json.Decoder(_Version, strict=False).decode
+
+
+@lru_cache(maxsize=1_024)
+def _create_index(job: bytes) -> int:
+    """Return the CreateIndex of a job; 0 where it has none that can be read."""
+    try:
+        return _decode_created(job).CreateIndex if job != b"null" else 0
+    except msgspec.ValidationError:
+        return 0
 
 
 def _version_of(job: bytes) -> tuple[int, int, int]:
@@ -210,29 +233,40 @@ class _StubList:
         return None
 
     def _stubs(self) -> Iterator[bytes]:
-        """Yield the entries; for one that cannot be written a stand-in with its ID and the reason."""
+        """Yield the entries that are asked for."""
+        if not self.selection.is_current:
+            yield from (stub.text for stub in self._entries())
+            return
+        entries = list(self._entries())
+        newest = max((stub.job_index for stub in entries), default=0)
+        yield from (stub.text for stub in entries if stub.job_index in {newest, 0})
+
+    def _entries(self) -> Iterator[Stub]:
+        """Yield all entries; for one that cannot be written a stand-in with its ID and the reason."""
         cache = self.context.list_cache
         choices = self.selection.resources, self.selection.task_states, self.is_pretty
         is_cached = cache.has_room_for(len(self.listing))
         for entry in self.listing.states_unless(cache.stubs(choices)) if is_cached else self.listing.states():
             if isinstance(entry, Stub):
-                yield entry.text
+                yield entry
                 continue
             try:
-                text = self._stub(entry)
+                stub = self._stub(entry)
             except Exception as problem:  # noqa: BLE001 - the others are listed in any case
                 self.is_broken = True
-                text = stand_in(entry.id, problem)
+                yield Stub(entry.version, stand_in(entry.id, problem))
             else:
                 if is_cached:
-                    cache.keep_stub(entry.id, choices, Stub(entry.version, text))
-            yield text
+                    cache.keep_stub(entry.id, choices, stub)
+                yield stub
 
-    def _stub(self, state: AllocationState) -> bytes:
-        """Return an entry as text."""
+    def _stub(self, state: AllocationState) -> Stub:
+        """Return an entry."""
         snapshot = Snapshot.of(state, self.context.engine.dialect)
-        stub = snapshot.to_stub_json(resources=self.selection.resources, task_states=self.selection.task_states)
-        return pretty(stub)[:-1].replace(b"\n", b"\n    ") if self.is_pretty else stub
+        text = snapshot.to_stub_json(resources=self.selection.resources, task_states=self.selection.task_states)
+        if self.is_pretty:
+            text = pretty(text)[:-1].replace(b"\n", b"\n    ")
+        return Stub(state.version, text, _create_index(snapshot.fields.get("Job", b"null")))
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the text of the list, some entries at a time."""

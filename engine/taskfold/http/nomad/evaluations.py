@@ -12,6 +12,7 @@ from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import ask
 from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.identifiers import InvalidIdentifier, canonical, uuid_key
+from taskfold.http.nomad.jobs import evaluations_allocations
 from taskfold.http.nomad.options import Options
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
@@ -31,7 +32,10 @@ async def evaluation(context: Context, request: Request, options: Options, text:
 
 
 async def evaluation_allocations(context: Context, request: Request, options: Options, text: str) -> Answer:
-    """Answer ``GET /v1/evaluation/<id>/allocations``: a stop alone places none."""
+    """Answer ``GET /v1/evaluation/<id>/allocations``: those that name it; a stop alone places none."""
+    answer = await evaluations_allocations(context, request, text)
+    if answer.body.strip() != b"[]":
+        return answer
     return await _answer(context, request, options, text, "", lambda _: b"[]")
 
 

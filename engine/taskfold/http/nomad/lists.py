@@ -36,6 +36,8 @@ class Stub(Struct, frozen=True, gc=False):
 
     version: int
     text: bytes
+    job_index: int = 0
+    """The CreateIndex of its job: that of another job of the same ID is another one."""
 
     @property
     def size(self) -> int:

@@ -101,6 +101,9 @@ class Peers:
     but not in clear text over a network.
     """
 
+    _error_prefix = _RPC_ERROR
+    """What an error that comes from there begins with."""
+
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
         self.urls = dict(urls)
         self.tokens = dict(tokens or {})
@@ -139,7 +142,7 @@ class Peers:
         Raises TooMany for a blocked query too many, and Disconnected when the client is gone, which ends the request.
         """
         if request.header(FORWARDED):
-            return error(_FAILED, NO_PATH)
+            return self._circle()
         body = b""
         if request.method != "GET":
             body = await request.body(context.limits.body_bytes, context.limits.body_timeout)
@@ -156,7 +159,7 @@ class Peers:
             timeout = httpx.Timeout(_LONGEST_SECONDS, connect=_CONNECT_SECONDS)
             most = context.limits.blocked + context.limits.streams
             limits = httpx.Limits(max_connections=most, max_keepalive_connections=64)
-            self._client = httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+            self._client = self._new_client(timeout, limits)
         headers = [(name, value) for name, value in request.scope["headers"] if name in _PASSED_ON]
         headers += [
             *self._credentials(request, region),
@@ -173,7 +176,7 @@ class Peers:
             if request.status:
                 raise
             why = str(problem) or type(problem).__name__
-            return error(_FAILED, f"{_RPC_ERROR}failed to ask the server of region {region}: {why}")
+            return self._failure(region, why)
 
     async def _pass_back(self, context: Context, request: Request, answer: httpx.Response) -> Answer | None:
         """Send the answer of the peer, piece by piece; an error gets Nomad's prefix."""
@@ -182,7 +185,7 @@ class Peers:
         ]
         if answer.status_code == _FAILED:
             text = (await _short(answer)).decode(errors="surrogateescape")
-            return error(_FAILED, text if text.startswith(_RPC_ERROR) else _RPC_ERROR + text)
+            return error(_FAILED, text if text.startswith(self._error_prefix) else self._error_prefix + text)
         request.status = answer.status_code
         await context.send(
             request, {"type": "http.response.start", "status": answer.status_code, "headers": tuple(headers)}
@@ -191,6 +194,17 @@ class Peers:
             await context.send(request, {"type": "http.response.body", "body": piece, "more_body": True})
         await context.send(request, {"type": "http.response.body", "body": b""})
         return None
+
+    def _new_client(self, timeout: httpx.Timeout, limits: httpx.Limits) -> httpx.AsyncClient:
+        return httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+
+    def _circle(self) -> Answer:
+        """Return the answer to a request that was forwarded before."""
+        return error(_FAILED, NO_PATH)
+
+    def _failure(self, region: str, why: str) -> Answer:
+        """Return the answer where a server cannot be asked."""
+        return error(_FAILED, f"{_RPC_ERROR}failed to ask the server of region {region}: {why}")
 
     async def close(self) -> None:
         """Close the connections."""
