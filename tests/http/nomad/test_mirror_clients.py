@@ -13,7 +13,7 @@ from support.recordings import read_bytes
 from taskfold import Engine, observation_from_json
 from taskfold.http import App
 
-CLIENTS = Path(__file__).parents[1] / "data" / "clients" / "1.1.2"
+CLIENTS = Path(__file__).parents[2] / "data" / "clients" / "1.1.2"
 COMMANDS = [json.loads(line) for line in read_bytes(CLIENTS / "commands.jsonl.gz").split(b"\n") if line]
 BODIES = [line for line in read_bytes(CLIENTS / "bodies-before.jsonl.gz").split(b"\n") if line]
 
