@@ -56,6 +56,7 @@ EXTRA_MODULES = {
     "taskfold.log.postgres.log": {"psycopg"},
     "taskfold.log.postgres.reader": {"psycopg"},
     "taskfold.log.postgres.tables": {"psycopg"},
+    "taskfold.log.zstd": {"backports", "compression"},
 }
 
 HEIGHT = {floor: height for height, floor in enumerate(FLOORS)}

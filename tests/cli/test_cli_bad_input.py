@@ -27,10 +27,10 @@ def task(text: bytes) -> bytes:
 BAD_FILES = {
     "binary": (bytes(range(256)) * 20, "line 1", "binary data"),
     "an HTML page": (b"<!DOCTYPE html>\n<html><body>502 Bad Gateway</body></html>\n", "line 1", "HTML"),
-    "a gzip file that was cut off": (STREAM.read_bytes()[:1500], "gzip data is cut off"),
-    "a gzip file that was damaged": (STREAM.read_bytes()[:1500] + b"\xff" * 500, "gzip data"),
+    "a gzip file of which next to nothing is left": (STREAM.read_bytes()[:20], "compressed data is cut off"),
+    "a gzip file that was damaged": (STREAM.read_bytes()[:1500] + b"\xff" * 500, "compressed data"),
     "a line of 50 MB": (b'{"ID":"a","x":"' + b"y" * 50_000_000 + b'"}\n', "line 1", "longer than 32 MiB"),
-    "a later line of 50 MB": (LINES[0] + b"y" * 50_000_000, "line 2", "longer than 32 MiB"),
+    "a later line of 50 MB": (LINES[0] + b"y" * 50_000_000, "line 2", "'yyyy"),
     "nothing": (b"", "is empty"),
     "blank lines": (b"\n \n\n", "is empty"),
     "a number": (b"42\n", "line 1"),
@@ -38,7 +38,7 @@ BAD_FILES = {
     "a list of numbers": (b"[1, 2]\n", "line 1", "entry 0"),
     "invalid UTF-8 in the ID": (b'{"ID":"a\xff","ModifyIndex":1}\n', "line 1", "not UTF-8"),
     "invalid UTF-8 in an opaque part": (b'{"ID":"a","Job":{"Name":"\xff"},"ModifyIndex":1}\n', "line 1", "not UTF-8"),
-    "UTF-16": ('{"ID":"a"}\n'.encode("utf-16"), "line 1"),
+    "UTF-16 with half of a pair": (b"\xff\xfe{\0\0\xd8}\0", "is not the UTF-16 that it begins as"),
     "TaskStates that are a number": (b'{"ID":"a","ModifyIndex":1,"TaskStates":3}\n', "line 1", "$.TaskStates"),
     "a task that is a list": (task(b"[]"), "line 1", "$.TaskStates.t"),
     "an exit code that is a text": (
@@ -134,7 +134,7 @@ def test_a_file_that_is_still_being_written_is_read_up_to_its_last_whole_line(tm
     assert result.exit_code == 0
     assert result.stdout == run("replay", STREAM, "--format", "jsonl").stdout
     assert result.stderr.splitlines() == [
-        f"taskfold: note: {growing}, line {len(LINES) + 1}: the last line is cut off, and was skipped"
+        f"taskfold: note: {growing}, line {len(LINES) + 1}: the last document is cut off, and was skipped"
     ]
 
 
@@ -153,7 +153,7 @@ def test_a_name_that_nobody_knows_is_noted_once(tmp_path: Path) -> None:
 def test_a_folder_without_json_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("{}")
 
-    refused(run("replay", tmp_path), tmp_path, "no file that ends in .json")
+    refused(run("replay", tmp_path), tmp_path, "no file with the ending .json")
 
 
 def test_a_file_that_is_missing(tmp_path: Path) -> None:

@@ -439,7 +439,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "a cut-off job": (b'{"TaskGroups":[{', "is not JSON"),
     "JSON that is nested too deeply": (b"[" * 100_000, "nested too deeply"),
     "values that are nested deeply": (b'{"Meta":' + b"[" * 600 + b"]" * 600 + b"}", ""),
-    "gzip that is cut off": (gzip.compress(with_policy("{}") * 500)[:60], "gzip data"),
+    "gzip that is cut off": (gzip.compress(with_policy("{}") * 500)[:60], "compressed data"),
     "a number": (b"42", "$"),
     "a text": (b'"job"', "$"),
     "null": (b"null", "$"),

@@ -357,12 +357,23 @@ def test_what_is_no_allocation_is_passed_over_with_a_note(tmp_path: Path) -> Non
     done = ingest(folder, into=log, on_note=notes.append)
     assert done.observations == 1
     assert [snapshot.job_id for snapshot in replay(log).snapshots()] == ["site"]
+    captured = f"{folder}/debug is a capture of `nomad operator debug`: "
+    assert [note for note in notes if str(folder) in note] == [
+        f"{captured}its lists of allocations (1) and its event streams (0) are read, its other files (5) are not",
+        f"{folder}/volume.json, line 1: looks like a volume, not an allocation: skipped",
+        f"of 2 sources, these have no allocation: {folder}/volume.json",
+    ]
+
+
+def test_each_kind_of_object_is_passed_over_with_a_note(tmp_path: Path) -> None:
+    notes: list[str] = []
+    paths = sorted((REPORTS / "not-allocations").rglob("*.json"))
+    ingest(*(path for path in paths if path.stem != "index"), into=tmp_path / "log.jsonl", on_note=notes.append)
     told_of = [note.partition("looks like ")[2] for note in notes if "looks like" in note]
     assert told_of == [
         f"{what}, not an allocation: skipped"
         for what in ("a deployment", "an evaluation", "a job", "a node", "a volume")
     ]
-    assert all(note.startswith(f"{folder}/") for note in notes if "looks like" in note)
 
 
 # --- what is zero, and what is spelled in another way ---

@@ -72,9 +72,9 @@ def _show_version(context: click.Context, _: click.Parameter, is_set: bool) -> N
 def taskfold() -> None:
     """Fold Nomad's task events into allocation state, at any index or time.
 
-    A SOURCE is a file, a folder of JSON files, or - for standard input, gzip or not. Its content shows its kind: the
-    frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log. A log may also be named by the
-    URL of its PostgreSQL database.
+    A SOURCE is a file, a folder, an archive, or - for standard input, compressed or not. Its content shows its kind:
+    the frames of Nomad's event stream, bodies or lists of allocations, or a taskfold log. A log may also be named by
+    the URL of its PostgreSQL database.
 
     Exit status: 0 fine, 1 the answer is no (nothing matched, a divergence), 2 bad usage or unreadable input.
     """

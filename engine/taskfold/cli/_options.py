@@ -25,6 +25,7 @@ __all__ = [
     "dialect_option",
     "format_option",
     "since_option",
+    "skip_bad_option",
     "source_argument",
     "sources_argument",
     "task_argument",
@@ -118,6 +119,13 @@ since_option = click.option(
 )
 until_option = click.option(
     "--until", type=_Instant(), help="Only with a last record (log: a record) at or before this time."
+)
+
+
+skip_bad_option = click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Skip unreadable documents, and note where they are; the exit status is that of the others.",
 )
 
 

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from taskfold.cli import _options as options
-from taskfold.cli._guard import NO, Unanswerable, say, write_line
+from taskfold.cli._guard import NO, Notes, Unanswerable, say, write_line
 from taskfold.cli._progress import Progress
 from taskfold.cli._screen import Column, Screen, Table
 from taskfold.cli._words import count_text, short_ids, visible
@@ -28,8 +28,11 @@ _LONGEST: Final = 60
 @click.option("--to", "last", type=options.POINT, help="The last point; default: the end.")
 @options.alloc_option
 @options.task_option
+@options.skip_bad_option
 @options.format_option("table", "jsonl")
-def diff(source: str, first: At, last: At | None, alloc: str | None, task: str | None, format: str) -> int:
+def diff(
+    source: str, first: At, last: At | None, alloc: str | None, task: str | None, format: str, *, skip_bad: bool
+) -> int:
     """Show the differences between two points of a log, or of any other source.
 
     Fields that change with every write are left out. jsonl prints one difference a line, with its values.
@@ -37,7 +40,7 @@ def diff(source: str, first: At, last: At | None, alloc: str | None, task: str |
     with Progress("reading"):
         differences = [
             each
-            for each in difference_between(source, first, last)
+            for each in difference_between(source, first, last, on_note=Notes(), skip_bad=skip_bad)
             if each.alloc.startswith(alloc or "") and task in {None, each.task}
         ]
     allocations = sorted({each.alloc for each in differences})

@@ -20,12 +20,13 @@ __all__ = ["history"]
 @options.source_argument
 @options.alloc_argument
 @options.task_argument
-def history(source: str, alloc: str, task: str | None) -> int:
+@options.skip_bad_option
+def history(source: str, alloc: str, task: str | None, *, skip_bad: bool) -> int:
     """Show every event of an allocation, or of one of its tasks, with the changes it made.
 
     ALLOC is the ID of an allocation, or a unique prefix of it.
     """
-    reading = Replay(source, on_note=Notes())
+    reading = Replay(source, on_note=Notes(), skip_bad=skip_bad)
     with Progress("reading", reading):
         records = records_of_one(reading, alloc)
     if not records:

@@ -34,22 +34,33 @@ __all__ = ["log"]
 @options.since_option
 @options.until_option
 @options.format_option("table", "jsonl")
+@options.skip_bad_option
 @click.option("--check", is_flag=True, help="Check the whole log, and list all damage with its place.")
 @click.option("--repair", "into", metavar="NEW", help="Copy the good records to a new log, and list the rest.")
 @options.dialect_option("With --repair: the dialect of a log whose header is damaged.")
 def log(
-    source: str, at: At | None, format: str, *, check: bool, into: str | None, dialect: str | None, **filters: Any
+    source: str,
+    at: At | None,
+    format: str,
+    *,
+    check: bool,
+    into: str | None,
+    dialect: str | None,
+    skip_bad: bool,
+    **filters: Any,
 ) -> int:
     """Show the records of a log, or those of an import of any source; check or repair a log.
 
     jsonl prints one record a line, as a log writes it.
     """
     if check or into is not None:
-        return _look_after(source, into, dialect, format, others=[at, *filters.values()], is_check=check)
+        return _look_after(
+            source, into, dialect, format, others=[at, skip_bad or None, *filters.values()], is_check=check
+        )
     if dialect is not None:
         raise Unanswerable("--dialect goes with --repair")
     selection = Selection(**filters)
-    reading = Replay(source, at=at, on_note=Notes())
+    reading = Replay(source, at=at, on_note=Notes(), skip_bad=skip_bad)
     counts = _Counts()
     # Records are written as they are read: a bar would run through them on a terminal.
     with Progress("reading", reading, is_visible=not sys.stdout.isatty() or selection.alloc is not None):

@@ -35,14 +35,17 @@ _PRETTY_INDENT: Final = 4
 @options.since_option
 @options.until_option
 @options.format_option("table", "json", "jsonl")
+@options.skip_bad_option
 @options.dialect_option("Write the JSON of this dialect; default: the source's.")
-def replay(sources: tuple[str, ...], at: At | None, format: str, dialect: str | None, **filters: Any) -> int:
+def replay(
+    sources: tuple[str, ...], at: At | None, format: str, dialect: str | None, *, skip_bad: bool, **filters: Any
+) -> int:
     """Show the state of every allocation, as it was at any index or time.
 
     The JSON formats print Nomad's own JSON of each allocation, sorted by ID.
     """
     selection = Selection(**filters)
-    reading = Replay(*sources, at=at, on_note=Notes())
+    reading = Replay(*sources, at=at, on_note=Notes(), skip_bad=skip_bad)
     with Progress("reading", reading):
         folded = fold_of(reading)
         ids = matching_ids(folded, selection)

@@ -28,11 +28,12 @@ _COLUMNS: Final = (
 
 @options.command()
 @options.sources_argument
+@options.skip_bad_option
 @options.format_option("table", "json")
-def verify(sources: tuple[str, ...], format: str) -> int:
+def verify(sources: tuple[str, ...], format: str, *, skip_bad: bool) -> int:
     """Check that the records of a source fold to what was observed, at every index; or that a log is intact."""
     with Progress("verifying"):
-        verification = verify_sources(*sources, on_note=Notes())
+        verification = verify_sources(*sources, on_note=Notes(), skip_bad=skip_bad)
     if format == "json":
         write_line(_to_json(verification))
     else:

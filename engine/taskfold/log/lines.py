@@ -1,29 +1,27 @@
-"""Reading lines of JSON from plain or gzip files and from standard input, in bounded memory."""
+"""Reading lines of JSON from plain or compressed files and from standard input, in bounded memory."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import sys
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO, Final
 
+from taskfold.log.compression import is_damage, unpacked
 from taskfold.model.errors import SourceError
 
 __all__ = [
     "BLOCK_BYTES",
-    "GZIP_MAGIC",
     "MAX_LINE_BYTES",
     "SQLITE_MAGIC",
     "begins_as_database",
     "blocks",
     "is_database",
-    "lines",
     "open_bytes",
+    "open_packed",
     "readable",
 ]
 
@@ -42,23 +40,22 @@ _BUFFER_BYTES: Final = 1 << 16
 MAX_LINE_BYTES: Final = 32 << 20
 """The longest line accepted: an allocation with its job has 5 to 50 kB, a list of a thousand of them 10 MB."""
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-"""The first bytes of every gzip file. Source: RFC 1952, 2.3.1."""
-
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Convert errors of the system and of gzip while reading. Raises SourceError with the file's name."""
+    """Convert errors of the system and of decompression while reading. Raises SourceError with the file's name."""
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SourceError(name, f"the gzip data is cut off or damaged ({error})") from None
     except IsADirectoryError:
         raise SourceError(name, "is a directory; name a file in it, or a folder of JSON files") from None
     except FileNotFoundError:
         raise SourceError(name, "no such file") from None
-    except OSError as error:
-        raise SourceError(name, f"cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        if is_damage(error):
+            raise SourceError(name, f"the compressed data is cut off or damaged ({error})") from None
+        if isinstance(error, OSError):
+            raise SourceError(name, f"cannot be read: {error.strerror or error}") from None
+        raise
 
 
 def is_database(path: str | Path) -> bool:
@@ -83,8 +80,8 @@ def begins_as_database(path: str | Path) -> bool:
 
 
 @contextmanager
-def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
-    """Open a file (``-``: standard input) for reading, unpacking gzip. Raises SourceError.
+def open_packed(path: str | Path, name: str | None = None) -> Iterator[io.BufferedReader]:
+    """Open a file (``-``: standard input) for reading, without unpacking. Raises SourceError.
 
     Errors show ``name``, by default the path. A database is refused: only SQLite may open it.
     """
@@ -95,15 +92,21 @@ def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
             raise SourceError(name, "is an SQLite database")
         raw: BinaryIO = sys.stdin.buffer if is_input else Path(path).open("rb", _BUFFER_BYTES)  # noqa: SIM115 - closed below
         try:
-            buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
-            if buffered.peek(2)[:2] == GZIP_MAGIC:
-                with gzip.GzipFile(fileobj=buffered) as unpacked:
-                    yield unpacked  # type: ignore[misc]
-            else:
-                yield buffered
+            yield raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[arg-type]
         finally:
             if not is_input:
                 raw.close()
+
+
+@contextmanager
+def open_bytes(path: str | Path, name: str | None = None) -> Iterator[BinaryIO]:
+    """Open a file (``-``: standard input) for reading, unpacking what is compressed. Raises SourceError.
+
+    Errors show ``name``, by default the path.
+    """
+    name = name or str(path)
+    with open_packed(path, name) as packed, readable(name), unpacked(packed, name) as stream:
+        yield stream
 
 
 def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
@@ -127,21 +130,6 @@ def blocks(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
             rest = block[cut:]
     if rest:
         yield number, rest
-
-
-def lines(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Yield each nonblank line, without its newline, and its number. Raises SourceError as `blocks` does."""
-    number = 0
-    with readable(name):
-        # One line at a time: none is copied twice, and each is yielded as soon as it arrives.
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if line.endswith(b"\n"):
-                line = line[:-1]
-            elif len(line) > MAX_LINE_BYTES:
-                raise _too_long(name, number)
-            if line and not line.isspace():
-                yield number, line
 
 
 def _too_long(name: str, number: int) -> SourceError:

@@ -18,9 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from taskfold.log.compression import COMPRESSIONS
 from taskfold.log.contract import EventLog, StoredLog, TakesRecords
 from taskfold.log.files import is_new
-from taskfold.log.lines import GZIP_MAGIC, readable
+from taskfold.log.lines import readable
 from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
 from taskfold.log.store_kind import LogSource, NamedLog, StoreKind
@@ -51,8 +52,8 @@ _BUILT_IN: Final = ("taskfold.log.sqlite.kind", "taskfold.log.ndjson.kind", "tas
 _TEXT: Final = "taskfold.log.ndjson.kind"
 """The store that reads any file that no other store recognises."""
 _GROUP: Final = "taskfold.stores"
-_TEXT_BEGINNINGS: Final = (b"{", b"[", GZIP_MAGIC)
-"""The first bytes of JSON lines; for these, no entry point is imported."""
+_TEXT_BEGINNINGS: Final = (b"{", b"[", *(compression.magic for compression in COMPRESSIONS))
+"""The first bytes of JSON lines, compressed or not; for these, no entry point is imported."""
 
 _registered: Final[list[StoreKind]] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -39,7 +39,13 @@ class Difference(Struct, frozen=True, kw_only=True, rename=wire_name):
 
 
 def diff(
-    source: LogLike, first: At | int | str, last: At | int | str | None = None, *, dialect: str | None = None
+    source: LogLike,
+    first: At | int | str,
+    last: At | int | str | None = None,
+    *,
+    dialect: str | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
+    skip_bad: bool = False,
 ) -> Iterator[Difference]:
     """Return the differences between the points ``first`` and ``last`` (default: the end), sorted by allocation.
 
@@ -59,7 +65,9 @@ def diff(
     [('web', 'State', 'pending', 'running'), ('web', 'EventsTotal', 1, 2)]
     >>> folder.cleanup()
     """
-    return _differences(*(Replay(source, at=point, dialect=dialect) for point in (first, last)))
+    return _differences(
+        *(Replay(source, at=at, dialect=dialect, on_note=on_note, skip_bad=skip_bad) for at in (first, last))
+    )
 
 
 def _differences(first: Replay, last: Replay) -> Iterator[Difference]:

@@ -1,8 +1,8 @@
 """Following a growing stream file, or standard input: an engine observes each line as it arrives.
 
-The file is read from its beginning, since lines that the log has add nothing. A line counts when its newline has
-arrived, and is one write. A file that gets shorter, or is replaced, is read again from its beginning. An invalid line
-is skipped, counted and reported, as a mirror must not end because of one line.
+The file is read from its beginning, since documents that the log has add nothing. A document counts when its end has
+arrived (the newline, if it is a line), and is one write. A file that gets shorter, or is replaced, is read again from
+its beginning. An invalid document is skipped, counted and reported, as a mirror must not end because of one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from typing import Final
 
 from taskfold.live.background import Background
 from taskfold.live.engine import Engine
+from taskfold.log.compression import compression_of
 from taskfold.log.contract import check_dialect
-from taskfold.log.lines import MAX_LINE_BYTES
 from taskfold.log.registry import stored_log
 from taskfold.model.errors import ListenerError, SourceError, TaskfoldError
 from taskfold.nomad.importing.observation import Statement
 from taskfold.sources.detect import dialect_of_statement
-from taskfold.sources.source import statements_of_line
+from taskfold.sources.documents import Document, Documents, InvalidText
+from taskfold.sources.encodings import as_utf8
+from taskfold.sources.source import DecodedDocument, DocumentReader, decode_document, invalid_text_error
 
 __all__ = ["STANDARD_INPUT", "Follower"]
 
 STANDARD_INPUT: Final = "-"
 _BLOCK_BYTES: Final = 1 << 18
-_GZIP: Final = b"\x1f\x8b"
 _REPORTED_LINES: Final = 10
 """The most invalid lines that are reported one by one; later ones are only counted."""
 
@@ -56,10 +57,8 @@ class Follower(Background):
         seconds or sooner. Raises SourceError when the source cannot be opened.
         """
         super().__init__("taskfold-follow", on_problem)
-        self.lines = 0
-        """The number of lines read."""
         self.bad_lines = 0
-        """The number of lines skipped."""
+        """The number of documents, or lines, that were skipped."""
         self.error = ""
         """The error that ended the following; empty while it runs."""
         self.is_done = threading.Event()
@@ -73,12 +72,21 @@ class Follower(Background):
         self._on_note = on_note
         self._others: set[str] = set()
         """The kinds of other objects that were skipped."""
+        self._reader = DocumentReader(self._name, self._note_skipped)
+        self._documents: Documents[DecodedDocument] = Documents((), decode_document)
+        self._begins_anew = False
+        """Another file, or the same one from its beginning, is next."""
         self._poll_seconds = poll_seconds
         self._is_told = False
         """The source's dialect is known, and matches the log's."""
         self._file = _opened(source)
         # Standard input and pipes can end.
         self._grows = source != STANDARD_INPUT and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)
+
+    @property
+    def lines(self) -> int:
+        """The number of complete lines of the file so far."""
+        return self._documents.lines
 
     def start(self) -> None:
         """Start following."""
@@ -124,11 +132,14 @@ class Follower(Background):
 
     def _run(self) -> None:
         try:
-            for line in self._lines():
-                if self._is_stopped.is_set():
-                    break
-                self.lines += 1
-                self._observe(line)
+            self._begins_anew = True
+            while self._begins_anew and not self._is_stopped.is_set():
+                self._begins_anew = False
+                self._documents = Documents(as_utf8(self._blocks(), self._name), decode_document)
+                for document in self._documents:
+                    if self._is_stopped.is_set():
+                        break
+                    self._observe(document)
         except Exception as error:  # noqa: BLE001 - a mirror that stops must say why, whatever the reason
             is_ours = isinstance(error, (TaskfoldError, OSError))
             self.error = f"following {self._name} ended: {error if is_ours else repr(error)}"
@@ -144,12 +155,14 @@ class Follower(Background):
     def _name(self) -> str:
         return "standard input" if self._source == STANDARD_INPUT else self._source
 
-    def _observe(self, line: bytes) -> None:
-        """Observe the content of a line, as one write. Raises the errors of the engine's log."""
-        if not line.strip():
-            return
+    def _observe(self, document: Document[DecodedDocument] | InvalidText) -> None:
+        """Observe the content of a document, as one write. Raises the errors of the engine's log."""
         try:
-            statements = list(statements_of_line(line, self._name, self.lines, self._note_skipped))
+            if isinstance(document, InvalidText):
+                if document.is_cut:
+                    return  # the rest has not arrived
+                raise invalid_text_error(document, self._name, is_begun=False)
+            statements = list(self._reader.statements(document))
         except SourceError as error:
             self.bad_lines += 1
             if self.bad_lines <= _REPORTED_LINES:
@@ -163,11 +176,11 @@ class Follower(Background):
             except ListenerError as error:  # recorded; only a listener failed
                 self._on_note(str(error))
 
-    def _note_skipped(self, other: str) -> None:
+    def _note_skipped(self, line: int, other: str) -> None:
         """Report each kind of skipped object once."""
         if other not in self._others:
             self._others.add(other)
-            self._on_note(f"{self._name}, line {self.lines}: looks like {other}, not an allocation: skipped")
+            self._on_note(f"{self._name}, line {line}: looks like {other}, not an allocation: skipped")
 
     def _check_dialect(self, statement: Statement) -> None:
         """Check that an observation has the log's dialect. Raises DialectError."""
@@ -176,36 +189,24 @@ class Follower(Background):
             check_dialect(self._engine.reader.header, dialect)
             self._is_told = True
 
-    def _lines(self) -> Iterator[bytes]:
-        """Yield each complete line as it arrives. Raises SourceError for a line that is too long."""
-        rest = b""
-        for block in self._blocks():
-            if block is None:  # another file, or the same one from its beginning
-                rest = b""
-                self.lines = 0
-                continue
-            *whole, rest = (rest + block).split(b"\n")
-            yield from whole
-            if len(rest) > MAX_LINE_BYTES:
-                raise SourceError(self._name, f"a line is longer than {MAX_LINE_BYTES >> 20} MiB", line=self.lines + 1)
-
-    def _blocks(self) -> Iterator[bytes | None]:
-        """Yield input as it arrives; None when reading restarts from the beginning."""
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield input as it arrives, up to the end, or until reading restarts. Raises SourceError."""
         is_first = True
         while not self._is_stopped.is_set():
             block = self._file.read(_BLOCK_BYTES)
             if block:
                 self._last_input = monotonic()
-                if is_first and block.startswith(_GZIP):
-                    raise SourceError(self._name, "is gzip, which cannot be followed: unpack it, or pipe zcat into `-`")
+                if is_first and (compression := compression_of(block)) is not None:
+                    sentence = f"is {compression.title}, which cannot be followed: unpack it, or pipe zcat into `-`"
+                    raise SourceError(self._name, sentence)
                 is_first = False
                 yield block
             elif block is not None and not self._grows:  # None: a non-blocking pipe without input
                 return
             elif self._grows and self._is_replaced():
                 self._on_note(f"{self._source} begins anew")
-                is_first = True
-                yield None
+                self._begins_anew = True
+                return
             else:
                 self._is_stopped.wait(self._poll_seconds)
 

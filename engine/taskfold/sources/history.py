@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
@@ -43,7 +43,13 @@ class HistoryEntry(Struct, frozen=True):
 
 
 def history(
-    source: LogLike, alloc: str, task: str | None = None, *, dialect: str | None = None
+    source: LogLike,
+    alloc: str,
+    task: str | None = None,
+    *,
+    dialect: str | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
+    skip_bad: bool = False,
 ) -> Iterator[HistoryEntry]:
     """Return the records of an allocation, or of one of its tasks, each with its changes.
 
@@ -66,7 +72,7 @@ def history(
     Started ('State', 'pending', 'running')
     >>> folder.cleanup()
     """
-    return _entries(Replay(source, dialect=dialect), alloc, task)
+    return _entries(Replay(source, dialect=dialect, on_note=on_note, skip_bad=skip_bad), alloc, task)
 
 
 def _entries(replay: Replay, alloc: str, task: str | None) -> Iterator[HistoryEntry]:

@@ -43,6 +43,10 @@ class Ingestion(Struct, frozen=True, kw_only=True):
     """The number of observations without anything new."""
     log_bytes: int | None
     """The size of the log's file afterwards; None for a database server."""
+    source_bytes: int = 0
+    """The uncompressed size of the sources; 0 for a log."""
+    bad_documents: int = 0
+    """The number of unreadable documents that were skipped."""
 
 
 def ingest(
@@ -51,6 +55,7 @@ def ingest(
     dialect: str | None = None,
     on_note: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Replay, int], None] = lambda _replay, _records: None,
+    skip_bad: bool = False,
 ) -> Ingestion:
     """Import sources into a log, by name or open; return the result. Memory for the live state only.
 
@@ -59,13 +64,13 @@ def ingest(
     interrupted (Ctrl-C, or a kill), nothing is added, and a target created by this call is deleted or empty. An open
     target gets all records at the end, by one append, and stays open: memory for the records.
 
-    ``on_progress`` is called at intervals with the replay and the number of records so far. Raises SourceError,
-    LogError and DialectError.
+    ``skip_bad`` skips unreadable documents, with a note. ``on_progress`` is called at intervals with the replay and the
+    number of records so far. Raises SourceError, LogError and DialectError.
     """
     if isinstance(into, (str, os.PathLike)) and dialect is not None and _is_of_another(sources, dialect):
         count, size = migrate(sources[0], into, dialect, on_note), _size_of(into)
         return Ingestion(log=str(into), dialect=dialect, observations=0, records=count, repeats=0, log_bytes=size)
-    replay = Replay(*sources, dialect=dialect, on_note=on_note)
+    replay = Replay(*sources, dialect=dialect, on_note=on_note, skip_bad=skip_bad)
     target = _target_of(into, replay)
     newest_report = 0
     try:
@@ -93,6 +98,8 @@ def ingest(
         records=target.count,
         repeats=importer.repeats if importer else 0,
         log_bytes=target.size(),
+        source_bytes=replay.bytes_read,
+        bad_documents=replay.bad_documents,
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeAlias
 
 from msgspec import UNSET, Struct
 
 from taskfold.fold.allocation import Fold
 from taskfold.fold.status import is_terminal
-from taskfold.log.lines import open_bytes
+from taskfold.log.compression import unpacked
+from taskfold.log.lines import open_packed, readable
 from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
 from taskfold.log.ownership import Owned
@@ -31,8 +31,10 @@ from taskfold.nomad.fields import DEFAULT_NAMESPACE
 from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.observation import Observation, Statement
 from taskfold.nomad.snapshot import Snapshot
+from taskfold.sources.archives import SourceFile, members_of, parts_of_folder
+from taskfold.sources.capture import Capture, CapturedSource, captures_among
 from taskfold.sources.detect import detect, unknown_names
-from taskfold.sources.source import Deregistered, Source, StoredSource, files_of
+from taskfold.sources.source import Deregistered, Source, StoredSource
 
 __all__ = ["At", "Replay", "parse_at", "replay"]
 
@@ -77,6 +79,8 @@ def parse_at(text: str, now_ns: int | None = None) -> At:
 
 
 _MOST_NAMES: Final = 5
+_NOTED_FAULTS: Final = 10
+"""The most unreadable documents that are noted one by one; later ones are only counted."""
 _DIGITS: Final = 19
 """The most digits of an index, which is a 64-bit number."""
 
@@ -96,17 +100,19 @@ class Replay(Owned):
         dialect: str | None = None,
         at: At | int | str | None = None,
         on_note: Callable[[str], None] = _ignore,
+        skip_bad: bool = False,
     ) -> None:
-        """Take sources: files, folders, ``-`` for standard input (`taskfold.sources.source`), or one open log.
+        """Take sources: files, folders, archives, ``-`` for standard input, or one open log.
 
         ``on_note`` is called with a sentence for each kind of skipped input, and for names of a newer Nomad.
+        ``skip_bad`` skips unreadable documents: each is noted and counted, and reading continues after it.
         """
         self._log = _open_log_of(sources)
         """The open log, if one was given instead of names."""
-        files = [] if self._log is not None else [file for source in sources for file in files_of(str(source))]
-        self.sources = files if self._log is None else [self._log.name]
+        self.sources = [self._log.name] if self._log is not None else list(map(str, sources))
         # The caller may change the working directory meanwhile.
-        self._paths = [_path_of(name) for name in files]
+        self._paths = [] if self._log is not None else [_path_of(name) for name in self.sources]
+        self._folders = {path: parts_of_folder(name) for name, path in self._places() if _is_folder(path)}
         self.at = At() if at is None else at if isinstance(at, At) else parse_at(str(at))
         self.dialect = dialect
         """The dialect: as given, or, once reading has begun, as detected."""
@@ -115,10 +121,17 @@ class Replay(Owned):
         self._on_note = on_note
         self.header: LogHeader | None = None
         """The header, once a taskfold log is being read."""
+        self.bad_documents = 0
+        """The number of unreadable documents that were skipped."""
+        self._skips_bad = skip_bad
         self._noted_names: set[str] = set()
         self._gone: list[Deregistered] = []
+        self._silent: list[str] = []
+        """The sources without a statement."""
         self._stream: BinaryIO | None = None
+        """The file that is being read, without unpacking."""
         self._done_bytes = 0
+        self._bytes_read = 0
         self._seq = 0
         """The position of the newest record read from a log."""
         self._newest: int | None = None
@@ -215,8 +228,8 @@ class Replay(Owned):
         """
         return self._statements(self._open())
 
-    def _statements(self, sources: Iterator[Source | StoredSource]) -> Iterator[Statement]:
-        statements: Iterator[Statement] = (statement for source in sources for statement in _of_nomad(source))
+    def _statements(self, sources: Iterator[_Source]) -> Iterator[Statement]:
+        statements = self._of_each(sources)
         if self.dialect is None:
             self.dialect, statements = detect(statements)
         for statement in statements:
@@ -224,31 +237,84 @@ class Replay(Owned):
                 self._note_unknown(statement)
             yield statement
 
-    def _open(self) -> Generator[Source | StoredSource, None, None]:
+    def _of_each(self, sources: Iterator[_Source]) -> Iterator[Statement]:
+        """Yield the statements of each source; note the sources without any, if others have some."""
+        count, self._silent = 0, []
+        for source in sources:
+            count += 1
+            if source.is_log:
+                raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
+            yield from source.statements()
+            self._bytes_read += source.bytes_read
+            if source.is_silent:
+                self._silent.append(source.name)
+            if source.is_empty and len(self.sources) == 1 == count and not self._folders:
+                raise SourceError(source.name, "is empty")
+        if self._silent and len(self._silent) < count:
+            names = ", ".join(self._silent[:_MOST_NAMES]) + (" …" if len(self._silent) > _MOST_NAMES else "")
+            self._on_note(f"of {count} sources, these have no allocation: {names}")
+        if self.bad_documents:
+            self._on_note(f"unreadable documents skipped: {self.bad_documents}")
+
+    def _places(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the path of each source."""
+        return zip(self.sources, self._paths, strict=True) if self._log is None else iter(())
+
+    def _open(self) -> Generator[_Source, None, None]:
         """Open one source after the other, and close each before the next."""
-        self._done_bytes = 0
+        self._done_bytes = self._bytes_read = 0
         if self._log is not None:
             yield StoredSource(self._log)
             return
-        for name, path in zip(self.sources, self._paths, strict=True):
+        for name, path in self._places():
+            if path in self._folders:
+                yield from self._of_parts(self._folders[path])
+                continue
             if (log := stored_log(path, name)) is not None:
                 self._stream = None
                 yield StoredSource(log)
                 continue
-            with open_bytes(path, name) as stream:
-                self._stream = stream
-                yield Source(stream, name, self._on_note, self._gone.append)
+            with open_packed(path, name) as packed, readable(name), unpacked(packed, name) as opened:
+                self._stream = packed
+                with members_of(opened, name, self._on_note) as (stream, members):
+                    if members is None:
+                        yield self._source(stream, name)
+                    else:
+                        yield from self._of_parts(members)
             self._done_bytes += _size(path)
+
+    def _of_parts(self, parts: list[SourceFile]) -> Iterator[_Source]:
+        """Open one part of a folder, or of an archive, after the other."""
+        for part in captures_among(parts):
+            if isinstance(part, Capture):
+                yield CapturedSource(part, self._source, self._on_note)
+            else:
+                with part.open() as stream:
+                    yield self._source(stream, part.name)
+
+    def _source(self, stream: BinaryIO, name: str) -> Source:
+        return Source(stream, name, self._on_note, self._gone.append, self._note_fault if self._skips_bad else None)
+
+    def _note_fault(self, error: SourceError) -> None:
+        """Count an unreadable document, and note the first few."""
+        self.bad_documents += 1
+        if self.bad_documents <= _NOTED_FAULTS:
+            last = "; later ones will only be counted" if self.bad_documents == _NOTED_FAULTS else ""
+            self._on_note(f"skipped: {error}{last}")
+
+    @property
+    def bytes_read(self) -> int:
+        """The uncompressed size of the sources that were read to their end; 0 for a log."""
+        return self._bytes_read
 
     def progress(self) -> float | None:
         """Return the fraction of the sources read so far, from 0 to 1; None if the total is unknown."""
         if self._newest:
             return min(self._seq / self._newest, 1.0)
         total = sum(map(_size, self._paths))
-        if not total or "-" in self.sources or self._stream is None or self._stream.closed:
+        if not total or self._folders or "-" in self.sources or self._stream is None or self._stream.closed:
             return None
-        raw = self._stream.fileobj if isinstance(self._stream, gzip.GzipFile) else self._stream
-        return min((self._done_bytes + raw.tell()) / total, 1.0)
+        return min((self._done_bytes + self._stream.tell()) / total, 1.0)
 
     def steps(self) -> Iterator[tuple[Statement | None, list[Record]]]:
         """Yield each statement with the records that explain it; for a log, None with each block of records.
@@ -261,10 +327,12 @@ class Replay(Owned):
             if first.is_log:
                 for block in self._of_log(first):
                     yield None, block
+                if next(sources, None) is not None:
+                    raise self._not_alone(first)
                 return
             yield from self._imported(chain([first], sources))
 
-    def _imported(self, sources: Iterator[Source | StoredSource]) -> Iterator[tuple[Statement, list[Record]]]:
+    def _imported(self, sources: Iterator[_Source]) -> Iterator[tuple[Statement, list[Record]]]:
         """Yield each statement with the records that explain it, grouped by allocation."""
         for statement in self._statements(sources):
             if self.importer is None:
@@ -272,7 +340,11 @@ class Replay(Owned):
             try:
                 records = self.importer.observe(statement)
             except DecodeError as error:
-                raise SourceError(statement.name, str(error), line=statement.line) from None
+                fault = SourceError(statement.name, str(error), line=statement.line)
+                if not self._skips_bad:
+                    raise fault from None
+                self._note_fault(fault)
+                continue
             if isinstance(statement, Observation):
                 yield statement, records
             elif records:
@@ -301,14 +373,17 @@ class Replay(Owned):
         """Yield all records of the sources."""
         return (record for _, records in self.steps() for record in records)
 
-    def _of_log(self, source: Source | StoredSource) -> Iterator[list[Record]]:
+    def _of_log(self, source: _Source) -> Iterator[list[Record]]:
         if len(self.sources) > 1:
-            raise SourceError(source.name, "is a taskfold log: it cannot be read together with other sources")
+            raise self._not_alone(source)
         header, records = source.log()
         self.header = header
         self._check_dialect(header, source.name)
         self._newest = source.newest()
         return self._passed(records)
+
+    def _not_alone(self, log: _Source) -> SourceError:
+        return SourceError(log.name, "is a taskfold log: it cannot be read together with other sources")
 
     def _check_dialect(self, header: LogHeader, name: str) -> None:
         """Use the dialect of a log. Raises DialectError if another one was given."""
@@ -331,10 +406,7 @@ class Replay(Owned):
                 self._on_note(f"{name} is unknown: a Nomad newer than {NEWEST_DIALECT} is read with its table")
 
 
-def _of_nomad(source: Source | StoredSource) -> Iterator[Statement]:
-    if source.is_log:
-        raise SourceError(source.name, "is a taskfold log: it holds records, not what a Nomad said")
-    return source.statements()
+_Source: TypeAlias = Source | StoredSource | CapturedSource
 
 
 def _open_log_of(sources: Sequence[LogLike]) -> LogSource | None:
@@ -348,6 +420,10 @@ def _open_log_of(sources: Sequence[LogLike]) -> LogSource | None:
 def _path_of(name: str) -> str:
     """Return the absolute path of a source; other names are unchanged."""
     return name if name == "-" or server_kind(name) is not None else str(Path(name).absolute())
+
+
+def _is_folder(path: str) -> bool:
+    return path != "-" and server_kind(path) is None and Path(path).is_dir()
 
 
 def _is_utf8(text: str) -> bool:
@@ -371,6 +447,7 @@ def replay(
     at: At | int | str | None = None,
     dialect: str | None = None,
     on_note: Callable[[str], None] = _ignore,
+    skip_bad: bool = False,
 ) -> Replay:
     """Return a replay of sources, or of an open log: iterate over its records, fold it, or get its snapshots.
 
@@ -384,4 +461,4 @@ def replay(
     []
     >>> folder.cleanup()
     """
-    return Replay(*sources, dialect=dialect, at=at, on_note=on_note)
+    return Replay(*sources, dialect=dialect, at=at, on_note=on_note, skip_bad=skip_bad)

@@ -1,44 +1,62 @@
-"""Source files, recognised by their content: a Nomad event stream, answers of its API, or a taskfold log.
+"""The content of a source, recognised by its bytes: a Nomad event stream, answers of its API, or a taskfold log.
 
-* frames of ``/v1/event/stream``, one a line; heartbeats (``{}``) are skipped, and of topics other than allocations
-  only facts on their jobs are used (`taskfold.nomad.importing.facts`);
-* one allocation body, or one list of bodies or stubs, a line;
-* one JSON document over several lines: a body or a list, as ``jq`` and ``nomad operator api`` write it;
+* frames of ``/v1/event/stream``; heartbeats (``{}``) are skipped, and other topics give facts on the jobs of
+  allocations (`taskfold.nomad.importing.facts`);
+* single events of the stream, or their payloads;
+* bodies of allocations, stubs, and lists of them;
+* the output of ``nomad operator client-state``;
 * a taskfold log, as NDJSON or in SQLite.
-Any of them may be gzip. The last line of a stream may be incomplete, as the recording was stopped.
+
+All but a log may be mixed, in any layout of JSON (`taskfold.sources.documents`), in any Unicode encoding
+(`taskfold.sources.encodings`), compressed or not (`taskfold.log.compression`). The end may be incomplete, as the
+recording was stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from taskfold.log.header import is_header
-from taskfold.log.lines import MAX_LINE_BYTES, lines, readable
+from taskfold.log.lines import MAX_LINE_BYTES, readable
 from taskfold.log.ndjson.records import read_records, tail_note
 from taskfold.log.registry import kind_of_bytes
 from taskfold.log.store_kind import LogSource
 from taskfold.model.errors import DecodeError, SourceError
 from taskfold.model.record import LogHeader, Record
 from taskfold.nomad.fields import DEFAULT_NAMESPACE, compact, fields_from_json
+from taskfold.nomad.importing.client_state import client_allocations
 from taskfold.nomad.importing.facts import EvaluationWrite, Payload, facts_of_payload
-from taskfold.nomad.importing.observation import INDEX_DIGITS, Statement, observation_from_fields, other_object
+from taskfold.nomad.importing.observation import (
+    INDEX_DIGITS,
+    Observation,
+    ObservationKind,
+    Statement,
+    observation_from_fields,
+    other_object,
+)
+from taskfold.sources.documents import NOT_JSON, Document, Documents, InvalidText
+from taskfold.sources.encodings import as_utf8
 
-__all__ = ["MAX_DOCUMENT_BYTES", "Deregistered", "Source", "StoredSource", "files_of", "statements_of_line"]
-
-MAX_DOCUMENT_BYTES: Final = 256 << 20
-"""The largest document over several lines: it is held in memory."""
+__all__ = [
+    "DecodedDocument",
+    "Deregistered",
+    "DocumentReader",
+    "Source",
+    "StoredSource",
+    "decode_document",
+    "invalid_text_error",
+    "statements_of_line",
+]
 
 _PEEK_BYTES: Final = 64
-_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
-
-
-_NO_INDEX: Final = Raw(b"0")
+_BLOCK_BYTES: Final = 1 << 16
+"""The size of one read: its decoded documents still fit the cache."""
+_NONE: Final = Raw(b"")
 
 
 class Deregistered(NamedTuple):
@@ -55,30 +73,57 @@ class _StreamEvent(Struct):
     Type: Any = ""
     Namespace: Any = ""
     Key: Any = ""
-    Index: Raw = _NO_INDEX
+    Index: Raw = _NONE
     Payload: Payload | None = None
 
 
-class _Line(Struct):
-    """The fields that distinguish a stream frame from an allocation."""
+class ObjectDocument(Struct):
+    """The fields that distinguish the kinds of objects."""
 
     Events: list[_StreamEvent] | None = None
-    Index: Raw = _NO_INDEX
-    ID: Raw = Raw(b"")
-    Alloc: Raw = Raw(b"")
+    """A field of stream frames."""
+    Index: Raw = _NONE
+    ID: Raw = _NONE
+    """A field of allocations."""
+    Topic: Raw = _NONE
+    """A field of stream events."""
+    Allocation: Raw = _NONE
+    """A field of payloads."""
+    Allocations: Raw = _NONE
+    """A field of a client's state."""
+    Alloc: Raw = _NONE
     """A field of records: its presence means that the header before it was lost."""
 
 
-_decode_line: Final[Callable[[bytes], _Line]] = msgspec.json.Decoder(_Line).decode
+DecodedDocument: TypeAlias = ObjectDocument | list[Raw]
+
+_decode_object: Final[Callable[[bytes], ObjectDocument]] = msgspec.json.Decoder(ObjectDocument).decode
 _decode_list: Final[Callable[[bytes], list[Raw]]] = msgspec.json.Decoder(list[Raw]).decode
-_decode_raw: Final = msgspec.json.Decoder(Raw).decode
-_NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_event: Final[Callable[[bytes], _StreamEvent]] = msgspec.json.Decoder(_StreamEvent).decode
+
+
+def decode_document(text: bytes) -> DecodedDocument:
+    """Decode a document: the distinguishing fields of an object, or the entries of a list. O(length).
+
+    Raises one of `NOT_JSON`, msgspec.ValidationError among them for any other JSON.
+    """
+    # Raw parts are not decoded here, so that nothing else would notice invalid UTF-8 in them.
+    if not text.isascii():
+        text.decode()
+    if text[:1] == b"{":
+        return _decode_object(compact(text))
+    plain = text.strip()
+    if plain[:1] == b"[":
+        return _decode_list(compact(plain))
+    return [] if plain == b"null" else _decode_object(compact(plain))
 
 
 class StoredSource:
     """A log that is not read as lines: a named one in a store, or an open one."""
 
     is_log = True
+    is_empty = is_silent = False
+    bytes_read = 0
 
     def __init__(self, log: LogSource) -> None:
         self.name = log.name
@@ -97,20 +142,6 @@ class StoredSource:
         raise SourceError(self.name, "is a taskfold log: it holds records, not what a Nomad said")
 
 
-def files_of(path: str) -> list[str]:
-    """Return the files of a source: itself, or the JSON files of a folder, sorted by name.
-
-    Raises SourceError for a folder without any.
-    """
-    folder = Path(path)
-    if path == "-" or not folder.is_dir():
-        return [path]
-    files = sorted(str(f) for f in folder.rglob("*") if f.is_file() and f.name.removesuffix(".gz").endswith(_SUFFIXES))
-    if not files:
-        raise SourceError(path, f"the folder has no file with the ending {', '.join(_SUFFIXES)} (or these with .gz)")
-    return files
-
-
 class Source:
     """A file, or standard input (``-``), that is being read."""
 
@@ -120,19 +151,28 @@ class Source:
         name: str,
         on_note: Callable[[str], None],
         on_gone: Callable[[Deregistered], None] = lambda _: None,
+        on_fault: Callable[[SourceError], None] | None = None,
     ) -> None:
         """Read the beginning. Raises SourceError if no kind of source begins like that.
 
-        ``on_gone`` is called with each job that is deregistered.
+        ``on_gone`` is called with each job that is deregistered, and ``on_fault`` with the error of each unreadable
+        document, which is raised unless ``on_fault`` is given.
         """
         self.name = name
         self._stream = stream
+        with readable(name):
+            start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
         self._on_note = on_note
         self._others: set[str] = set()
         """The kinds of objects that were skipped and noted."""
         self._on_gone = on_gone
-        with readable(name):
-            start: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES].lstrip()  # type: ignore[attr-defined]
+        self._on_fault = on_fault
+        self.is_empty = False
+        """Whether it has no content, once it was read."""
+        self.is_silent = True
+        """Whether it has no statement, once it was read."""
+        self.bytes_read = 0
+        """The number of uncompressed bytes read."""
         if (kind := kind_of_bytes(start)) is not None:
             raise SourceError(name, f"is {kind.noun} that is packed or piped: it can be read from its own file")
         self.is_log = is_header(start)
@@ -149,112 +189,185 @@ class Source:
     def statements(self) -> Iterator[Statement]:
         """Yield observations of allocations, and facts on their jobs, in order.
 
-        Raises SourceError, naming the line, for unreadable input.
+        Raises SourceError, naming the line, for unreadable input, unless ``on_fault`` was given.
         """
-        following = lines(self._stream, self.name)
-        number, line = next(following, (0, b""))
-        if not line:
-            raise SourceError(self.name, "is empty")
-        if line.lstrip()[:1] not in {b"{", b"["}:
-            raise SourceError(self.name, _not_json(line), line=number)
-        if not _is_json(line):
-            yield from self._document(number, line, following)
-            return
-        yield from self._of_line(line, number)
-        waiting: tuple[int, bytes] | None = None
-        for number, line in following:
-            if waiting is not None:
-                yield from self._of_line(waiting[1], waiting[0])
-            waiting = number, line
-        if waiting is not None:
-            number, line = waiting
-            if _is_json(line):
-                yield from self._of_line(line, number)
-            else:
-                self._on_note(f"{self.name}, line {number}: the last line is cut off, and was skipped")
+        is_begun = False
+        documents = Documents(as_utf8(self._blocks(), self.name), decode_document)
+        reader = DocumentReader(self.name, self._note_skipped, self._on_gone)
+        for document in documents:
+            try:
+                if isinstance(document, InvalidText):
+                    if not document.is_cut or not is_begun:
+                        raise invalid_text_error(document, self.name, is_begun=is_begun and self._on_fault is None)
+                    where = f"{self.name}, line {document.line}"
+                    self._on_note(f"{where}: the last document is cut off, and was skipped")
+                    continue
+                statements = reader.statements(document)
+                # If bad documents are skipped, each is read completely or not at all.
+                yield from statements if self._on_fault is None else list(statements)
+            except SourceError as error:
+                if self._on_fault is None:
+                    raise
+                self._on_fault(error)
+            is_begun = True
+        self.is_empty, self.is_silent = documents.is_empty, reader.is_silent
 
-    def _document(self, number: int, line: bytes, following: Iterator[tuple[int, bytes]]) -> Iterator[Statement]:
-        """Yield the statements of a document over several lines."""
-        whole = [line]
-        size = len(line)
-        for _, rest in following:
-            whole.append(rest)
-            size += len(rest)
-            if size > MAX_DOCUMENT_BYTES:
-                raise SourceError(self.name, f"the document is larger than {MAX_DOCUMENT_BYTES >> 20} MiB", line=number)
-        try:
-            document = compact(b"\n".join(whole))
-            _decode_raw(document)
-        except _NOT_JSON as error:
-            raise SourceError(self.name, f"is not JSON: {error}", line=number) from None
-        yield from self._of_line(document, number)
-
-    def _of_line(self, line: bytes, number: int) -> Iterator[Statement]:
-        """Yield the statements of a line; other objects are skipped, and each kind is noted once."""
-        return statements_of_line(line, self.name, number, partial(self._note_skipped, number), self._on_gone)
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the content of the stream; incomplete compressed data ends where it is cut off."""
+        read = self._stream.read1  # type: ignore[attr-defined]
+        with readable(self.name):
+            try:
+                # read1 returns available bytes, so that a slow stream is read as it grows.
+                while block := read(_BLOCK_BYTES):
+                    self.bytes_read += len(block)
+                    yield block
+            except EOFError:
+                if not self.bytes_read:
+                    raise
+                self._on_note(f"{self.name}: the compressed data is cut off after {self.bytes_read:,} bytes")
 
     def _note_skipped(self, number: int, other: str) -> None:
+        """Note each kind of skipped object once."""
         if other not in self._others:
             self._others.add(other)
             self._on_note(f"{self.name}, line {number}: looks like {other}, not an allocation: skipped")
 
 
-def statements_of_line(
-    line: bytes,
-    name: str,
-    number: int,
-    on_other: Callable[[str], object] = lambda _: None,
-    on_gone: Callable[[Deregistered], None] = lambda _: None,
-) -> Iterator[Statement]:
-    """Yield the statements of one line: a frame, a body, or a list. O(length).
+# --- the content of a document ----------------------------------------------------------------------------------------
 
-    ``on_other`` is called with the kind of an object that is no allocation, such as ``a job``, and ``on_gone`` with a
-    job that was deregistered. Raises SourceError, naming the line, for a line that is none of these.
-    """
-    # Raw parts are not decoded here, so that nothing else would notice invalid UTF-8 in them.
-    if not line.isascii() and not _is_utf8(line):
-        raise SourceError(name, "is not UTF-8", line=number)
-    try:
-        if line.lstrip()[:1] == b"[":
-            yield from _of_list(_decode_list(compact(line)), name, number, on_other)
-            return
-        decoded = _decode_line(compact(line))
+
+class DocumentReader:
+    """Reads the statements in the documents of a source."""
+
+    def __init__(
+        self,
+        name: str,
+        on_other: Callable[[int, str], object] = lambda _, __: None,
+        on_gone: Callable[[Deregistered], None] = lambda _: None,
+    ) -> None:
+        """Take the name of the source.
+
+        ``on_other`` is called with the line, and the kind, of an object that is no allocation, such as ``a job``;
+        ``on_gone`` with a job that was deregistered.
+        """
+        self._name = name
+        self._on_other = on_other
+        self._on_gone = on_gone
+        self._line = 0
+        self._is_long = False
+        """The document is longer than the longest line of a log."""
+        self.is_silent = True
+        """Whether no document has had a statement yet."""
+
+    def statements(self, document: Document[DecodedDocument]) -> Iterable[Statement]:
+        """Return the statements of a document, in order; iterate before the next call. O(length).
+
+        Raises SourceError, naming the line, for a document that is invalid.
+        """
+        self._line, self._is_long = document.line, len(document.text) > MAX_LINE_BYTES
+        if isinstance(document.value, list):
+            return self._whole_list(document.value)
+        try:
+            return self._of_object(document.value, document.text)
+        except (DecodeError, *NOT_JSON) as error:
+            raise SourceError(self._name, str(error), line=self._line) from None
+
+    def _whole_list(self, items: list[Raw]) -> Iterator[Statement]:
+        try:
+            yield from self._of_list(items)
+        except DecodeError as error:
+            raise SourceError(self._name, str(error), line=self._line) from None
+
+    def _of_object(self, decoded: ObjectDocument, text: bytes) -> Iterable[Statement]:
+        """Return the statements of an object of any kind."""
+        statements: list[Statement] = []
+        if decoded.Events is not None:
+            for event in decoded.Events:
+                if event.Payload is not None or event.Topic == "Job":
+                    self._add_event(statements, event, decoded.Index)
+            return statements
         if decoded.Alloc:
-            raise SourceError(name, "is a record of a taskfold log whose header is missing or damaged", line=number)
+            raise DecodeError("is a record of a taskfold log whose header is missing or damaged")
         if decoded.ID:
-            yield from _of_object(line, name, number, on_other)
+            return self._of_allocation(fields_from_json(text))
+        if decoded.Topic:
+            self._add_event(statements, _decode_event(compact(text)), _NONE)
+            return statements
+        if decoded.Allocation:
+            return [self._observation(fields_from_json(decoded.Allocation), "stream")]
+        if decoded.Allocations:
+            return self._of_client(decoded.Allocations)
+        if not decoded.Index and text.strip() != b"{}":
+            self._on_other(self._line, "an object without an ID")
+        return ()
+
+    def _observation(
+        self, fields: dict[str, bytes], kind: ObservationKind | None = None, index: int = 0, write_type: str = ""
+    ) -> Observation:
+        """Return the observation of an allocation. Raises DecodeError if it is too long for a log."""
+        self.is_silent = False
+        if self._is_long and sum(map(len, fields.values())) > MAX_LINE_BYTES:
+            raise DecodeError(f"the allocation is longer than {MAX_LINE_BYTES >> 20} MiB, the longest line of a log")
+        return observation_from_fields(fields, kind, self._name, self._line, index=index, write_type=write_type)
+
+    def _of_list(self, items: list[Raw]) -> Iterator[Statement]:
+        """Yield the statements of a list's entries: allocations, or other documents."""
+        for place, text in enumerate(map(bytes, items)):
+            try:
+                fields = fields_from_json(text) if text[:1] == b"{" else {}
+                if "ID" in fields:
+                    yield from self._of_allocation(fields)
+                    continue
+                entry = decode_document(text)
+                yield from self._of_list(entry) if isinstance(entry, list) else self._of_object(entry, text)
+            except (DecodeError, *NOT_JSON) as error:
+                raise DecodeError(f"entry {place} of the list: {error}") from None
+
+    def _of_allocation(self, fields: dict[str, bytes]) -> tuple[Statement, ...]:
+        """Return the observation in an object with an ID, if it is an allocation."""
+        other = other_object(fields)
+        if other:
+            self._on_other(self._line, other)
+            return ()
+        return (self._observation(fields),)
+
+    def _of_client(self, allocations: Raw) -> Iterable[Statement]:
+        """Return the statements of a client's state, or of a list of allocations."""
+        if bytes(allocations)[:1] == b"[":
+            return list(self._of_list(_decode_list(allocations)))
+        return [self._observation(fields) for fields in client_allocations(allocations)]
+
+    def _add_event(self, statements: list[Statement], event: _StreamEvent, frame_index: Raw) -> None:
+        """Add the statements of a stream event; an event without an index has its frame's."""
+        kind = event.Type if isinstance(event.Type, str) else ""
+        if event.Topic == "Job" and kind == _DEREGISTERED and (index := _number(event.Index) or _number(frame_index)):
+            self._on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), index))
+        if event.Payload is None:
             return
-        for event in decoded.Events or ():
-            yield from _of_event(event, decoded.Index, name, number, on_gone)
-    except DecodeError as error:
-        raise SourceError(name, str(error), line=number) from None
-    except _NOT_JSON as error:
-        raise SourceError(name, f"{_not_json(line)} ({error})", line=number) from None
-
-
-def _of_event(
-    event: _StreamEvent, frame_index: Raw, name: str, number: int, on_gone: Callable[[Deregistered], None]
-) -> list[Statement]:
-    """Return the statements of a stream event; an event without an index has its frame's."""
-    kind = event.Type if isinstance(event.Type, str) else ""
-    if event.Topic == "Job" and kind == _DEREGISTERED and (index := _number(event.Index) or _number(frame_index)):
-        on_gone(Deregistered(str(event.Namespace or DEFAULT_NAMESPACE), str(event.Key), index))
-    if event.Payload is None:
-        return []
-    statements: list[Statement] = []
-    if event.Topic == "Allocation" and (body := event.Payload.Allocation) is not None:
-        index = _number(event.Index) or _number(frame_index)
-        fields = {name: bytes(text) for name, text in body.items()}
-        statements.append(observation_from_fields(fields, "stream", name, number, index=index, write_type=kind))
-    for fact in facts_of_payload(event.Payload, kind, name, number):
-        if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
-            # The last event of a job that is purged at once.
-            on_gone(Deregistered(fact.namespace, fact.job, fact.index))
-        statements.append(fact)
-    return statements
+        if event.Topic == "Allocation" and (body := event.Payload.Allocation) is not None:
+            index = _number(event.Index) or _number(frame_index)
+            fields = {name: bytes(text) for name, text in body.items()}
+            statements.append(self._observation(fields, "stream", index, kind))
+        for fact in facts_of_payload(event.Payload, kind, self._name, self._line):
+            if isinstance(fact, EvaluationWrite) and kind == _DEREGISTERED:
+                # The last event of a job that is purged at once.
+                self._on_gone(Deregistered(fact.namespace, fact.job, fact.index))
+            statements.append(fact)
+            self.is_silent = False
 
 
 _DEREGISTERED: Final = "JobDeregistered"
+
+
+def statements_of_line(
+    line: bytes, name: str, number: int, on_gone: Callable[[Deregistered], None] = lambda _: None
+) -> Iterable[Statement]:
+    """Return the statements of a line that is one document. O(length). Raises SourceError."""
+    try:
+        value = decode_document(line)
+    except NOT_JSON as error:
+        raise invalid_text_error(InvalidText(str(error), line, number, 0), name, is_begun=False) from None
+    return DocumentReader(name, on_gone=on_gone).statements(Document(line, value, number, 0))
 
 
 def _number(text: Raw) -> int:
@@ -262,49 +375,64 @@ def _number(text: Raw) -> int:
     return int(bytes(text)) if bytes(text).isdigit() and len(text) <= INDEX_DIGITS else 0
 
 
-def _of_list(items: list[Raw], name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Statement]:
-    for place, item in enumerate(items):
-        try:
-            yield from _of_object(item, name, number, on_other)
-        except DecodeError as error:
-            raise SourceError(name, f"entry {place} of the list: {error}", line=number) from None
+# --- unreadable input -------------------------------------------------------------------------------------------------
 
 
-def _of_object(text: bytes | Raw, name: str, number: int, on_other: Callable[[str], object]) -> Iterator[Statement]:
-    """Yield the observation in an object, if it is an allocation."""
-    fields = fields_from_json(text)
-    other = other_object(fields)
-    if other:
-        on_other(other)
-    else:
-        yield observation_from_fields(fields, None, name, number)
+def invalid_text_error(fault: InvalidText, name: str, *, is_begun: bool) -> SourceError:
+    """Return the error for unreadable input: its place, its content, and the expected content.
+
+    ``is_begun`` means that a document comes before it, so that skipping may help.
+    """
+    sentence = _description(fault)
+    if is_begun:
+        sentence += " (--skip-bad, or skip_bad=True in Python, skips it)"
+    return SourceError(name, sentence, line=fault.line)
 
 
-def _is_json(line: bytes) -> bool:
-    """Tell whether a line is complete JSON."""
+_DOCUMENT_KINDS: Final = "a frame or an event of the event stream, an allocation, or a list of them"
+_not_a_number: Final = re.compile(rb"[+-]?(?:NaN|Inf(?:inity)?)", re.IGNORECASE).search
+_place: Final = re.compile(r" \(byte \d+\)$")
+
+
+_BEGINNINGS: Final = (
+    (
+        ("<!doctype", "<html", "<?xml", "<head", "<body"),
+        "is an HTML or XML page, not JSON; was it an answer of a proxy?",
+    ),
+    (("http/",), "is the head of an HTTP answer, not JSON; was it written by `curl -i`?"),
+    (("curl: (",), "is a message of curl, not JSON; was its standard error written to the file?"),
+)
+
+
+def _description(fault: InvalidText) -> str:
+    """Describe input that is no document."""
+    start = fault.text.lstrip()[:20].decode(errors="replace").lower()
+    for beginnings, sentence in _BEGINNINGS:
+        if start.startswith(beginnings):
+            return sentence
+    if not _is_utf8(fault.text) or "\0" in start:
+        return "is not UTF-8" if start.startswith(("{", "[")) else "is binary data, not JSON"
+    excerpt = repr(fault.text[:40].decode(errors="replace"))
+    return f"is cut off: the document has no end: {excerpt}" if fault.is_cut else _invalid(fault, excerpt)
+
+
+def _invalid(fault: InvalidText, excerpt: str) -> str:
+    """Describe invalid JSON."""
+    message = _place.sub("", fault.message.removeprefix("JSON is malformed: "))
+    if fault.at is None:
+        return f"is not the JSON of {_DOCUMENT_KINDS}: {message}: {excerpt} (byte {fault.offset:,})"
+    where = f"byte {fault.offset + fault.at:,}" + (
+        f", in {fault.around.decode(errors='replace')!r}" if fault.around else ""
+    )
+    if (number := _not_a_number(fault.around)) is not None:
+        return f"is not JSON: {number[0].decode()} is not a number of JSON ({where})"
+    return f"is not JSON: {message} ({where}); expected {_DOCUMENT_KINDS}"
+
+
+def _is_utf8(text: bytes) -> bool:
+    """Tell whether a text is UTF-8; its last character may be incomplete."""
     try:
-        _decode_raw(line)
-    except _NOT_JSON:
-        return False
+        text.decode()
+    except UnicodeDecodeError as error:
+        return error.end == len(text) and error.reason == "unexpected end of data"
     return True
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _not_json(line: bytes) -> str:
-    """Describe a line that is not JSON."""
-    start = line.lstrip()[:200].lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
-        return "is an HTML or XML page, not JSON; was it an answer of a proxy?"
-    if not line[:4096].isascii() or b"\0" in line[:4096]:
-        return "is binary data, not JSON"
-    if len(line) > MAX_LINE_BYTES:
-        return f"is longer than {MAX_LINE_BYTES >> 20} MiB"
-    beginning = line[:40].decode(errors="replace")
-    return f"is not the JSON of a stream frame, an allocation or a list of them: {beginning!r}"

@@ -97,19 +97,23 @@ class Verification(Struct, kw_only=True):
 
 
 def verify(
-    *sources: LogLike, dialect: str | None = None, on_note: Callable[[str], None] = lambda _: None
+    *sources: LogLike,
+    dialect: str | None = None,
+    on_note: Callable[[str], None] = lambda _: None,
+    skip_bad: bool = False,
 ) -> Verification:
     """Verify a source, or a log by name or open; return a report of all divergences.
 
     Observations are imported; each record is encoded and decoded as a log would, and folded; then the fold is compared
     with the observation at every index, key by key. Of a log, order, structure and checkpoint are checked. O(length);
-    memory for the live state only. Raises SourceError for unreadable input.
+    memory for the live state only. ``skip_bad`` skips unreadable documents of a source, with a note; nothing of a log
+    is skipped. Raises SourceError for unreadable input.
     """
     verification = Verification()
     if len(sources) == 1 and is_log(sources[0]):
         _verify_log(sources[0], dialect, verification)
         return verification
-    replay = Replay(*sources, dialect=dialect, on_note=on_note)
+    replay = Replay(*sources, dialect=dialect, on_note=on_note, skip_bad=skip_bad)
     fold: Fold | None = None
     check: _LogVerifier | None = None
     past = _Past()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
+from taskfold.log.compression import is_unpacked
 from taskfold.log.contract import TakesRecords
 from taskfold.log.damage import LogCheck, Scanned
 from taskfold.log.files import new_file
@@ -78,7 +78,7 @@ class _Ndjson(StoreKind):
         from taskfold.log.ndjson.records import opened
 
         with open_bytes(Path(name).absolute(), name) as stream:
-            if isinstance(stream, gzip.GzipFile):
+            if is_unpacked(stream):
                 return False
             _check_lines(stream, name)
             size = len(stream.readline())

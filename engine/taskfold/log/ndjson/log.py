@@ -7,7 +7,6 @@ seals: they are read unchanged, and converted to the current format when they ar
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import threading
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import msgspec
 
 from taskfold.log._base import BaseLog, creates_log
+from taskfold.log.compression import is_unpacked
 from taskfold.log.contract import (
     Append,
     Ledger,
@@ -525,7 +525,7 @@ def _write_whole(file: FileIO, data: bytes | bytearray) -> int:
 
 def _check_appendable(stream: BinaryIO, name: str) -> None:
     """Check that a file is an uncompressed log. Raises SourceError."""
-    if isinstance(stream, gzip.GzipFile):
+    if is_unpacked(stream):
         raise SourceError(name, "a compressed log can be read, not appended to")
     if not is_header(stream.peek(64)):  # type: ignore[attr-defined]
         raise SourceError(name, "is not a taskfold log, and is never overwritten")

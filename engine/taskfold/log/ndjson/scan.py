@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from taskfold.log.compression import is_unpacked
 from taskfold.log.damage import Damage, LogCheck, Scanned, placeholder_header
 from taskfold.log.header import UNSEALED, is_header, read_header
 from taskfold.log.lines import blocks, open_bytes
@@ -85,7 +85,7 @@ def _lines(name: str, dialect: str | Dialect | None, *, is_thorough: bool) -> It
 
 def _as_it_is(stream: BinaryIO) -> Any:
     """Return a stream that ends where a file ends now, even if it grows; a pipe is unchanged."""
-    if isinstance(stream, gzip.GzipFile):
+    if is_unpacked(stream):
         return stream
     status = os.fstat(stream.fileno())
     return Part(stream, 0, status.st_size) if S_ISREG(status.st_mode) else stream

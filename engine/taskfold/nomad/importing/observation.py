@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -82,8 +83,14 @@ def has_field(kind: ObservationKind, name: str) -> bool:
 _BODY_ONLY: Final = frozenset(name for name, field in ALLOCATION_FIELDS.items() if not field.in_stub) - {
     "AllocatedResources",  # stubs have it on request
 }
+_OF_EVERY_BODY: Final = ("Job", "Metrics", "AllocModifyIndex")
 OPTIONAL_KEYS: Final = ("Job", "ClientStatus", "ClientDescription", *STUB_ONLY)
 """The keys whose absence means nothing, as not all observations have them."""
+
+
+def _is_newer_stub(fields: Mapping[str, bytes]) -> bool:
+    """Tell whether this is a stub of a newer Nomad, with fields that only bodies had, such as NextAllocation."""
+    return not STUB_ONLY.isdisjoint(fields) and not any(name in fields for name in _OF_EVERY_BODY)
 
 
 def observation_from_json(
@@ -115,7 +122,11 @@ def observation_from_fields(
     DecodeError, naming the JSON path, for a value of a wrong type.
     """
     if kind is None:
-        kind = "body" if _BODY_ONLY & fields.keys() else "stub"
+        kind = "body" if _BODY_ONLY & fields.keys() and not _is_newer_stub(fields) else "stub"
+    for field in _NUMBERS:
+        text = fields.get(field)
+        if text is not None and not text.isdigit():
+            fields[field] = _whole(text)
     alloc, index = _id(fields), _index(fields) or index
     if fields.get("Job") == b"null":
         del fields["Job"]  # null means unknown, as every allocation has a Job
@@ -212,6 +223,23 @@ def _id(fields: Mapping[str, bytes]) -> str:
         excerpt = text[:60].decode(errors="replace") or "nothing"
         msg = f"$.ID: expected the ID that every allocation has, found {excerpt}"
         raise DecodeError(msg) from None
+
+
+_NUMBERS: Final = tuple(name for name, field in ALLOCATION_FIELDS.items() if field.zero == b"0")
+
+
+def _whole(text: bytes) -> bytes:
+    """Return a whole number in the form of a float as Nomad writes it; other texts unchanged.
+
+    >>> _whole(b"1.7954225355757609e+18"), _whole(b"null")
+    (b'1795422535575760900', b'null')
+    """
+    try:
+        number = Decimal(text.decode())
+    except (ArithmeticError, UnicodeDecodeError):
+        return text
+    is_whole = number.is_finite() and number.adjusted() <= INDEX_DIGITS and number == number.to_integral_value()
+    return b"%d" % number if is_whole else text
 
 
 def _index(fields: Mapping[str, bytes]) -> int:

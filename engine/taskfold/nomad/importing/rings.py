@@ -5,7 +5,8 @@ equal events do occur, times are not in order, and the text of an event varies b
 
 Two events are the same if Nomad's own comparison (structs.go TaskEvent.Equal) says so (type, time, message, display
 message and Details), and if the known annotations are the same. Absent, null, zero and empty values are equal: the CLI
-writes fields that the API leaves out, and an upgraded server writes new fields.
+writes fields that the API leaves out, and an upgraded server writes new fields. A time equals the float next to it: jq
+before 1.7, JavaScript and ``nomad operator debug`` make a float of each number, which moves a time by up to 128 ns.
 """
 
 from __future__ import annotations
@@ -30,12 +31,20 @@ def same_events(one: tuple[AnyTaskEvent, ...], other: tuple[AnyTaskEvent, ...]) 
     >>> same_events((Started(time_ns=1, extras=Extras(details=None, fields={"New": ""})),), (Started(time_ns=1),))
     True
     """
-    return one == other or _plain(one) == _plain(other)
+    if one == other:
+        return True
+    plain, plain_other = _plain(one), _plain(other)
+    return plain == plain_other or (len(one) == len(other) and _rounded(plain) == _rounded(plain_other))
 
 
 def _plain(events: tuple[AnyTaskEvent, ...]) -> tuple[AnyTaskEvent, ...]:
     """Return the events without insignificant parts."""
     return tuple([event if event.extras is None else _without_empty(event, event.extras) for event in events])
+
+
+def _rounded(events: tuple[AnyTaskEvent, ...]) -> tuple[AnyTaskEvent, ...]:
+    """Return the events with the times that a float can hold."""
+    return tuple([msgspec.structs.replace(event, time_ns=int(float(event.time_ns))) for event in events])
 
 
 def _without_empty(event: AnyTaskEvent, extras: Extras) -> AnyTaskEvent:
@@ -77,16 +86,30 @@ def compare(
     if new == old and not restarts:
         return Growth("grown", ())
     plain_old, plain_new = _plain(old), _plain(new)
-    shared = len(old) if plain_new == plain_old and not restarts else _shared(plain_old, plain_new, restarts)
-    if shared is not None:
-        return Growth("grown", new[shared:])
-    if plain_new == plain_old:
-        # No number of new events is consistent with Restarts, and none is visible.
-        return Growth("grown", ())
-    if _is_older_copy(plain_old, plain_new, dropped):
-        return Growth("rolled back", new)
+    growth = _growth(plain_old, plain_new, new, restarts, dropped)
+    if growth is None and old and new:
+        growth = _growth(_rounded(plain_old), _rounded(plain_new), new, restarts, dropped)
+    if growth is not None:
+        return growth
     is_anew = len(new) < EVENTS_PER_TASK and type(new[0]) is Received
     return Growth("anew" if is_anew else "gap", new)
+
+
+def _growth(
+    old: tuple[AnyTaskEvent, ...],
+    plain_new: tuple[AnyTaskEvent, ...],
+    new: tuple[AnyTaskEvent, ...],
+    restarts: int | None,
+    dropped: int,
+) -> Growth | None:
+    """Return the growth of a ring whose plain events are given; None if the old ring does not lead to the new one."""
+    shared = len(old) if plain_new == old and not restarts else _shared(old, plain_new, restarts)
+    if shared is not None:
+        return Growth("grown", new[shared:])
+    if plain_new == old:
+        # No number of new events is consistent with Restarts, and none is visible.
+        return Growth("grown", ())
+    return Growth("rolled back", new) if _is_older_copy(old, plain_new, dropped) else None
 
 
 def _shared(old: tuple[AnyTaskEvent, ...], new: tuple[AnyTaskEvent, ...], restarts: int | None) -> int | None:
