@@ -20,7 +20,7 @@ from taskfold import Engine, events
 from taskfold.live.background import LogListener, Retainer
 from taskfold.log.check import check_log
 from taskfold.log.sqlite.log import SqliteLog
-from taskfold.run.process import Handle, Process
+from taskfold.run.process import ExecutorHandle, Process
 from taskfold.run.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
@@ -104,7 +104,7 @@ ONCE: dict[str, Callable[[Path], Any]] = {
     "SqliteLog": lambda path: SqliteLog(path / "x.db", "1.1.2"),
     "Replay": lambda path: tf.replay(path / "x.jsonl"),
     "Supervisor": lambda path: Supervisor(_engine(), path),
-    "Process": lambda path: Process(path, Handle(os.getpid(), 1)),
+    "Process": lambda path: Process(path, ExecutorHandle(os.getpid(), 1)),
     "LogListener": lambda _: LogListener(_engine()),
     "Retainer": lambda _: Retainer(_engine(), tf.Retention(keep=0)),
 }
@@ -128,7 +128,7 @@ HOLDERS = """
 import os, sys, types
 from pathlib import Path
 from taskfold import Engine, Retention
-from taskfold.run.process import Handle, Process
+from taskfold.run.process import ExecutorHandle, Process
 from taskfold.errors import LogError
 from taskfold.live.background import Retainer
 from taskfold.live.background import LogListener
@@ -137,7 +137,7 @@ from taskfold.run.supervisor import Supervisor
 engine = Engine(dialect="1.1.2")
 folder = Path(sys.argv[1])
 held = Supervisor(engine, folder), LogListener(engine), Retainer(engine, Retention(keep=0))
-process = Process(folder, Handle(os.getpid(), 1))
+process = Process(folder, ExecutorHandle(os.getpid(), 1))
 
 @types.coroutine
 def never():

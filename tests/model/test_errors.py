@@ -30,6 +30,7 @@ from taskfold.errors import (
     VersionConflict,
 )
 from taskfold.model import errors as module_of_errors
+from taskfold.testing.deviations import FieldDeviation
 
 
 def errors_of_the_tree() -> list[type[Exception]]:
@@ -57,6 +58,7 @@ VALUES: dict[str, Any] = {
     "Sequence[str]": ["it is wrong", "so is this"],
     "Sequence[Exception]": [ValueError("of a listener"), KeyError("x")],
     "Sequence[object]": ["a record"],
+    "Sequence[FieldDeviation]": [FieldDeviation("web", "state", "dead", "running")],
     "Sequence[tuple[int, TaskfoldError]]": [(3, VersionConflict(allocation="a", expected_version=1, actual_version=2))],
 }
 """What an error is made of, by the type of its argument: one of another type is added here."""

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,7 +31,7 @@ from support.supervising import (
 from taskfold import Engine, LogError, ManualClock, events, inputs
 from taskfold.log.memory import MemoryLog
 from taskfold.run.executor import is_running
-from taskfold.run.process import Handle, Process
+from taskfold.run.process import ExecutorHandle, Process
 from taskfold.run.supervisor import PROCESSES, Supervisor
 from taskfold.run.task_directory import TaskDirectory
 
@@ -55,8 +56,8 @@ def only(engine: Engine) -> str:
     return alloc
 
 
-def handles(engine: Engine) -> dict[str, Handle]:
-    return msgspec.json.decode(engine.snapshot(only(engine)).fields[PROCESSES], type=dict[str, Handle])
+def handles(engine: Engine) -> dict[str, dict[str, Any]]:
+    return msgspec.json.decode(engine.snapshot(only(engine)).fields[PROCESSES])
 
 
 def report(said: inputs.Input, task: str = "main"):
@@ -306,7 +307,7 @@ def test_a_log_that_cannot_be_written_ends_every_process(tmp_path):
 
 def test_without_its_executor_a_process_is_ended_and_started_again(tmp_path):
     async def kill_executor(supervisor: Supervisor) -> None:
-        os.kill(handles(supervisor.engine)["main"].pid, signal.SIGKILL)
+        os.kill(handles(supervisor.engine)["main"]["Pid"], signal.SIGKILL)
         await eventually(lambda: supervisor.engine.task(only(supervisor.engine), "main").restarts == 1)
 
     engine = run(job_of(script("main", FOREVER), attempts=1), tmp_path, kill_executor, stop)
@@ -381,7 +382,7 @@ def found_again(job, directory: Path, *, meanwhile=lambda _: None, acts=(stop,))
 def test_a_process_that_still_runs_is_reattached_and_no_event_tells_of_it(tmp_path):
     engine = found_again(job_of(script("main", f"echo $$; {FOREVER}")), tmp_path)
 
-    assert handles(engine)["main"].recovery == "reattached"
+    assert handles(engine)["main"]["Found"] == "reattached"
     assert types_of(engine, "main") == ["Received", "Task Setup", "Started", "Killing", "Terminated", "Killed"]
     assert len(output(tmp_path, only(engine)).read_text(encoding="utf-8").split()) == 1
 
@@ -395,7 +396,7 @@ def test_how_a_process_ended_meanwhile_is_known(tmp_path):
 
     engine = found_again(job_of(script("main", text)), tmp_path, meanwhile=let_it_end, acts=())
 
-    assert handles(engine)["main"].recovery == "ended"
+    assert handles(engine)["main"]["Found"] == "ended"
     told = events_of(engine, only(engine), "main")[-2]
     assert isinstance(told, events.Terminated)
     assert told.exit_code == 6
@@ -403,12 +404,12 @@ def test_how_a_process_ended_meanwhile_is_known(tmp_path):
 
 def wait_until_gone(engine: Engine) -> None:
     handle = handles(engine)["main"]
-    until(lambda: not is_running(handle.pid, handle.start_time))
+    until(lambda: not is_running(handle["Pid"], handle["StartTime"]))
 
 
 def test_a_process_that_lost_its_executor_is_ended_and_started_anew(tmp_path):
     def kill_executor(engine: Engine) -> None:
-        os.kill(handles(engine)["main"].pid, signal.SIGKILL)
+        os.kill(handles(engine)["main"]["Pid"], signal.SIGKILL)
         wait_until_gone(engine)
 
     engine = found_again(job_of(script("main", f"echo $$; {FOREVER}")), tmp_path, meanwhile=kill_executor)
@@ -443,7 +444,7 @@ def test_a_delay_that_is_over_meanwhile_ends_in_a_start(tmp_path):
 def test_another_process_with_the_same_pid_is_not_touched(tmp_path):
     stranger = os.getpid()
 
-    process = Process(tmp_path, Handle(stranger, 1))
+    process = Process(tmp_path, ExecutorHandle(stranger, 1))
 
     assert not process.is_alive
     (tmp_path / "executor").write_text(f"pid {stranger}\nstart_time 1\n", encoding="utf-8")
@@ -452,7 +453,7 @@ def test_another_process_with_the_same_pid_is_not_touched(tmp_path):
 
 
 def test_a_process_that_was_prepared_and_never_told_to_go_starts_nothing(tmp_path):
-    process = Process.prepare(TaskDirectory(tmp_path, "alloc", "main"), is_bound=False)
+    process = Process.prepare(TaskDirectory(tmp_path, "alloc", "main"), "/bin/true", ["true"], {}, is_bound=False)
     process.send("SIGINT")  # which closes the way to it
 
     asyncio.run(eventually(lambda: left_in(tmp_path) == []))

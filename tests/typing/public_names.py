@@ -65,3 +65,33 @@ reveal_type(tf.details(tf.events.Started()))  # reveal: dict[str, str] | None
 reveal_type(tf.events.Terminated().exit_code)  # reveal: int | None
 reveal_type(tf.events.Restarting().start_delay_ns)  # reveal: int
 reveal_type(engine.bind("a", "web", object()))  # reveal: taskfold.fold.binding.Binding
+status = tf.testing.AllocationStatus(tasks={"web": tf.testing.TaskStatus(state="running", restarts=1)})
+reveal_type(status.tasks["web"].due_ns)  # reveal: int | None
+reveal_type(tf.testing.Deviation("scheduler", "1.1.2", [], []).steps)  # reveal: tuple[str, ...]
+
+
+class Fold:
+    def apply(self, record: str) -> str:
+        return record
+
+
+class FoldMachine(tf.testing.LifecycleMachine):
+    def make_fold(self) -> tf.testing.FoldAdapter:
+        return Fold()
+
+
+reveal_type(FoldMachine.ignored_keys)  # reveal: frozenset[str]
+
+
+class MyDriverContract(tf.testing.DriverContract):
+    def make_task(self, run: tf.testing.Run) -> dict[str, object]:
+        return {"Driver": "mine", "Config": {"code": run.exit_code}}
+
+
+reveal_type(MyDriverContract().patience_s)  # reveal: float
+reveal_type(MyDriverContract().make_driver())  # reveal: taskfold.run.driver.TaskDriver
+
+
+def ends(process: tf.testing.DriverProcess) -> bool:
+    reveal_type(process.handle)  # reveal: collections.abc.Mapping[str, Any]
+    return process.is_over

@@ -19,9 +19,10 @@ from taskfold.log.files import own_file
 from taskfold.log.ownership import Owned
 from taskfold.model.inputs import Exited, ProcessStarted, StartFailed
 from taskfold.run import executor
+from taskfold.run.driver import Handle
 from taskfold.run.task_directory import TaskDirectory
 
-__all__ = ["Handle", "Process"]
+__all__ = ["ExecutorHandle", "Process"]
 
 _INHERITED: Final = ("LC_ALL", "LC_CTYPE", "LANG", "LD_LIBRARY_PATH", "LD_PRELOAD")
 """All variables that an executor inherits, so that it is the same interpreter and encodes names as this one does.
@@ -31,25 +32,22 @@ A task can read the environment of its parent, so that nothing else is in it.
 _GONE: Final = "the executor of the process is gone"
 
 
-class Handle(msgspec.Struct, frozen=True, rename="pascal"):
-    """The record of an executor, by which a later supervisor finds it; its pid alone may be another process by then."""
+class ExecutorHandle(msgspec.Struct, frozen=True, rename="pascal"):
+    """What an executor is found by; its pid alone may be another process by then."""
 
     pid: int
     start_time: int
     """Clock ticks after boot."""
-    recovery: str = msgspec.field(default="", name="Found")
-    """How a later supervisor found the process: ``reattached``, ``ended`` (meanwhile) or ``lost``."""
 
 
 class Process(Owned):
     """The process of a task, behind its executor."""
 
-    def __init__(self, directory: Path, handle: Handle, parent: subprocess.Popen[bytes] | None = None) -> None:
+    def __init__(self, directory: Path, handle: ExecutorHandle, parent: subprocess.Popen[bytes] | None = None) -> None:
         """Take hold of the executor of a handle, if it still runs."""
-        self.handle = handle
+        self._handle = handle
         self._own(f"the executor {handle.pid}", "leave its process to that one")
-        self.attempt = 0
-        """The newest attempt to end it."""
+        self._order: tuple[str, list[str], dict[str, str]] | None = None
         self._status_file = directory / executor.STATUS
         self._parent = parent
         self._pidfd: int | None = None
@@ -61,8 +59,10 @@ class Process(Owned):
         self.is_started = "pid" in self.status
 
     @classmethod
-    def prepare(cls, directory: TaskDirectory, *, is_bound: bool) -> Process:
-        """Start an executor, which waits for `go`. Raises OSError."""
+    def prepare(
+        cls, directory: TaskDirectory, path: str, argv: list[str], env: dict[str, str], *, is_bound: bool
+    ) -> Process:
+        """Start an executor, which waits for `go` to run a command. Raises OSError."""
         directory.make()
         (directory.path / executor.STATUS).unlink(missing_ok=True)
         command = [sys.executable, "-I", "-S", "-B", executor.__file__, "bound" if is_bound else "free"]
@@ -81,14 +81,22 @@ class Process(Owned):
                 stdout=stdout,
                 stderr=stderr,
             )
-        return cls(directory.path, Handle(parent.pid, executor.start_time_of(parent.pid)), parent)
+        process = cls(directory.path, ExecutorHandle(parent.pid, executor.start_time_of(parent.pid)), parent)
+        process._order = (path, argv, env)
+        return process
 
-    def go(self, path: str, argv: list[str], env: dict[str, str]) -> None:
+    @property
+    def handle(self) -> Handle:
+        """What a later supervisor finds it by."""
+        handle: dict[str, int] = msgspec.to_builtins(self._handle)
+        return handle
+
+    def go(self) -> None:
         """Order the executor to start the process."""
         assert self._parent is not None
         assert self._parent.stdin is not None
         with suppress(BrokenPipeError), self._parent.stdin as pipe:
-            pipe.write(marshal.dumps((path, argv, env)))
+            pipe.write(marshal.dumps(self._order))
 
     @property
     def is_alive(self) -> bool:

@@ -12,10 +12,12 @@ import msgspec
 
 from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.views.job import TaskView
+from taskfold.run.driver import Handle
 from taskfold.run.environment import Environment, Placement, environment_of
+from taskfold.run.process import ExecutorHandle, Process
 from taskfold.run.task_directory import TaskDirectory
 
-__all__ = ["DRIVER", "command_line_of", "find_command", "notes_of", "problem_of"]
+__all__ = ["DRIVER", "RawExec", "command_line_of", "find_command", "notes_of", "problem_of"]
 
 DRIVER: Final = "raw_exec"
 _UNSUPPORTED: Final = ("artifacts", "templates", "user", "vault", "dispatch_payload", "volume_mounts")
@@ -34,6 +36,24 @@ class _Config(msgspec.Struct):
 
     command: str = ""
     args: list[str] = []
+
+
+class RawExec:
+    """The driver: processes of this machine, each with a parent of its own that outlives the supervisor."""
+
+    def __init__(self, *, is_bound: bool = False) -> None:
+        """Bound processes end when this one does, whatever ends it."""
+        self._is_bound = is_bound
+
+    def prepare(self, task: TaskView, environment: Environment, directory: TaskDirectory) -> Process:
+        """Start the executor of a task. Raises ValueError and OSError, as `TaskDriver.prepare` does."""
+        argv = command_line_of(task, environment)
+        path = find_command(argv[0], directory, environment)
+        return Process.prepare(directory, path, argv, dict(environment.variables), is_bound=self._is_bound)
+
+    def find(self, handle: Handle, directory: TaskDirectory) -> Process:
+        """Return the process of a handle."""
+        return Process(directory.path, msgspec.convert(handle, ExecutorHandle))
 
 
 def command_line_of(task: TaskView, environment: Environment) -> list[str]:

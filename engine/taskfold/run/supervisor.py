@@ -20,6 +20,7 @@ from taskfold.live.engine import Engine
 from taskfold.log.ownership import Owned
 from taskfold.model import inputs
 from taskfold.model.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step
+from taskfold.model.errors import LogError
 from taskfold.model.events import wire_type
 from taskfold.model.go.durations import NS_PER_SECOND
 from taskfold.model.go.quoting import go_quoted
@@ -28,15 +29,20 @@ from taskfold.nomad.jobs.canonical import canonical_job
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.nomad.views.decode import view
 from taskfold.nomad.views.job import Job, TaskGroup, TaskView
+from taskfold.run.driver import DriverProcess, Handle, TaskDriver
 from taskfold.run.environment import Placement, environment_of
-from taskfold.run.process import Handle, Process
-from taskfold.run.raw_exec import command_line_of, find_command, notes_of
+from taskfold.run.raw_exec import DRIVER, RawExec, notes_of
 from taskfold.run.task_directory import TaskDirectory
 
 __all__ = ["PROCESSES", "Supervisor"]
 
 PROCESSES: Final = "Processes"
 """The field of an allocation for the handles of its processes; allocations without it are not the supervisor's."""
+
+_DRIVER: Final = "Driver"
+"""The key beside those of a handle for the driver that has it; raw_exec where it is missing."""
+_RECOVERY: Final = "Found"
+"""The key for how a later supervisor found the process: ``reattached``, ``ended`` (meanwhile) or ``lost``."""
 
 _Key: TypeAlias = tuple[str, str]
 """An allocation and one of its tasks."""
@@ -45,17 +51,29 @@ _Key: TypeAlias = tuple[str, str]
 class Supervisor(Owned):
     """Runs the tasks of the allocations that it places, on one event loop."""
 
-    def __init__(self, engine: Engine, directory: Path, *, is_bound: bool = False) -> None:
-        """Take over the allocations of the engine's log; bound processes end with this one, whatever ends it."""
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Path,
+        *,
+        is_bound: bool = False,
+        drivers: Mapping[str, TaskDriver] | None = None,
+    ) -> None:
+        """Take over the allocations of the engine's log; bound processes end with this one, whatever ends it.
+
+        Beside raw_exec, tasks may have the `drivers`, by the name that jobs have for them.
+        """
         self.engine = engine
         self.on_note: Callable[[str], object] = lambda _: None
         """Called with a sentence about each process that is found again, and about variables that a task lacks."""
         self._directory = directory.absolute()
         self._own_with(engine.reader)
-        self._is_bound = is_bound
+        self._drivers: dict[str, TaskDriver] = {DRIVER: RawExec(is_bound=is_bound), **(drivers or {})}
         self._is_stopping = False
         self._over = asyncio.Event()
-        self._processes: dict[_Key, Process] = {}
+        self._processes: dict[_Key, DriverProcess] = {}
+        self._attempts: dict[_Key, int] = {}
+        """The newest attempt to end each process."""
         own = [snapshot for snapshot in engine.allocations() if PROCESSES in snapshot.fields]
         self.allocations = {snapshot.id or "" for snapshot in own}
         """The IDs of the allocations that it runs or has run."""
@@ -176,9 +194,7 @@ class Supervisor(Owned):
         try:
             placement, task = self._placement_of(snapshot, key[1])
             environment = environment_of(placement, task, directory)
-            argv = command_line_of(task, environment)
-            path = find_command(argv[0], directory, environment)
-            process = Process.prepare(directory, is_bound=self._is_bound)
+            process = self._driver_of(task).prepare(task, environment, directory)
         except ValueError as error:
             self._report(*key, inputs.ValidationFailed(error=str(error)))
         except OSError as error:
@@ -188,8 +204,14 @@ class Supervisor(Owned):
             self._processes[key] = process
             self._group.create_task(self._follow(key, process))
             # The handle is recorded before the process runs: after a crash it is found, or has never begun.
-            self._remember(key, process.handle)
-            process.go(path, argv, dict(environment.variables))
+            self._remember(key, {**process.handle, _RECOVERY: "", _DRIVER: task.driver})
+            process.go()
+
+    def _driver_of(self, task: TaskView) -> TaskDriver:
+        """Return the driver of a task. Raises ValueError if there is none."""
+        if task.driver not in self._drivers:
+            raise ValueError(f"driver {task.driver!r} is not known here; there is {', '.join(self._drivers)}")
+        return self._drivers[task.driver]
 
     def _worded(self, key: _Key, failure: inputs.StartFailed) -> inputs.StartFailed:
         """Return a failed start in the words of the dialect's driver."""
@@ -203,28 +225,29 @@ class Supervisor(Owned):
         process = self._processes.get(key)
         if process is None:
             self._report(*key, inputs.Exited(exit_code=None))
-        elif process.is_started and process.attempt < effect.attempt:
-            process.attempt = effect.attempt
+        elif process.is_started and self._attempts.get(key, 0) < effect.attempt:
+            self._attempts[key] = effect.attempt
             process.send(effect.signal)
             wait_ns = max(effect.hard_at_ns - self.engine.clock.time_ns(), 0)
             asyncio.get_running_loop().call_later(wait_ns / NS_PER_SECOND, process.send, "SIGKILL")
 
     # --- reports ---
 
-    async def _follow(self, key: _Key, process: Process) -> None:
+    async def _follow(self, key: _Key, process: DriverProcess) -> None:
         """Report the start and the end of a process."""
         with closing(process):
             async for report in process.reports():
                 if not isinstance(report, inputs.ProcessStarted):
                     del self._processes[key]
+                    self._attempts.pop(key, None)
                 self._report_of(key, process, report)
         self._check_over()
 
-    def _report_of(self, key: _Key, process: Process, input: inputs.Input) -> None:
+    def _report_of(self, key: _Key, process: DriverProcess, input: inputs.Input) -> None:
         """Report an input of a process, with an ID, since a supervisor that finds it again may report it again."""
         report = self._worded(key, input) if isinstance(input, inputs.StartFailed) else input
-        handle = process.handle
-        self._report(*key, report, id=f"{'/'.join(key)}/{handle.pid}/{handle.start_time}/{wire_type(input)}")
+        name = "/".join(map(str, process.handle.values()))
+        self._report(*key, report, id=f"{'/'.join(key)}/{name}/{wire_type(input)}")
 
     def _report(self, alloc: str, task: str, input: inputs.Input, id: str | None = None) -> None:
         # A clock that went back between two runs does not keep reports from being recorded.
@@ -243,13 +266,18 @@ class Supervisor(Owned):
         if alloc in self.live:
             self._report(alloc, "", inputs.PlacementReceived())  # a crash may have come between its placement and this
         snapshot = self.engine.snapshot(alloc)
-        for name, handle in _handles(snapshot).items():
-            key, process = (alloc, name), Process(self._directory_of((alloc, name)).path, handle)
+        for name, entry in _handles(snapshot).items():
+            key, driver = (alloc, name), self._drivers.get(entry.get(_DRIVER, DRIVER))
+            if driver is None:
+                raise LogError(f"task {name!r} of {alloc} was started by driver {entry[_DRIVER]!r}, which is not here")
+            handle = {field: value for field, value in entry.items() if field not in {_DRIVER, _RECOVERY}}
+            process = driver.find(handle, self._directory_of(key))
             is_running = snapshot.tasks[name].state == RUNNING
             recovery = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
-                self._remember(key, msgspec.structs.replace(handle, recovery=recovery))
-                self.on_note(f"task {name!r} of {alloc}: its process is {recovery} (executor {handle.pid})")
+                self._remember(key, {**entry, _RECOVERY: recovery})
+                what = ", ".join(f"{field} {value}" for field, value in handle.items())
+                self.on_note(f"task {name!r} of {alloc}: its process is {recovery} ({what})")
             if process.is_alive:
                 self._processes[key] = process
                 self._group.create_task(self._follow(key, process))
@@ -286,8 +314,8 @@ class Supervisor(Owned):
         return Placement(self.engine.dialect, region, job, group, name)
 
 
-def _handles(snapshot: Snapshot) -> dict[str, Handle]:
-    return msgspec.json.decode(snapshot.fields[PROCESSES], type=dict[str, Handle])
+def _handles(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    return msgspec.json.decode(snapshot.fields[PROCESSES], type=dict[str, dict[str, Any]])
 
 
 def _is_dead(snapshot: Snapshot) -> bool:

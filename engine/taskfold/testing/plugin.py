@@ -28,8 +28,8 @@ _WATCH = pytest.StashKey[ExitStack]()
 _OUTPUT = "taskfold_reached"
 
 
-# So that a promise of a log that is broken is shown with its values.
-pytest.register_assert_rewrite("taskfold.testing.logs")
+# So that a promise that a log or a driver breaks is shown with its values.
+pytest.register_assert_rewrite("taskfold.testing.logs", "taskfold.testing.drivers")
 
 
 # --- fixtures ---
