@@ -139,7 +139,7 @@ def test_a_file_that_is_no_job_is_refused(tmp_path, content, sentence):
     [
         (["--log", "{tmp}/tasks.txt"], "a log ends in .db"),
         (["--log", "{tmp}/none/tasks.db"], "none"),
-        (["--log", "postgresql://localhost/x"], "name a file"),
+        (["--log", "postgresql://localhost/x"], "--log must be a file"),
         (["--serve", "4646"], "expected HOST:PORT"),
         (["--serve", "0.0.0.0:0"], "--token-file"),
         (["--dialect", "9.9"], "9.9"),

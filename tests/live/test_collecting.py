@@ -411,7 +411,7 @@ def test_the_command_collects_and_compacts(path):
     ("given", "told"),
     [
         ([], "nothing to do"),
-        (["--collect-status", "failed"], "says of what, but not when"),
+        (["--collect-status", "failed"], "needs --collect-after or --collect-beyond"),
         (["--collect-after", "-1s"], "negative"),
         (["--collect-after", "soon"], "soon"),
         (["--collect-beyond", "-1"], "-1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import json
 from collections.abc import Iterator
@@ -208,8 +209,8 @@ def test_what_is_open_is_taken_into_what_is_open(memory: tf.MemoryLog) -> None:
 def test_an_import_that_fails_adds_nothing_to_a_log_that_is_open(tmp_path: Path) -> None:
     into = tf.MemoryLog("1.1.2")
     broken = tmp_path / "broken.jsonl"
-    lines = EXAMPLE.read_bytes()
-    broken.write_bytes(lines[: len(lines) // 2])
+    lines = gzip.decompress(EXAMPLE.read_bytes()).splitlines(keepends=True)
+    broken.write_bytes(b"".join([*lines[:40], b"{no JSON}\n", *lines[40:]]))
 
     with pytest.raises(tf.errors.SourceError):
         tf.ingest(broken, into=into)

@@ -434,7 +434,7 @@ def test_a_compacted_log_is_whole(path, tmp_path):
         (["nowhere.jsonl", "--check"], "no such file"),
         (["nowhere.db", "--repair", "y.db"], "no such file"),
         (["diary.txt", "--check"], "is not a taskfold log"),
-        (["diary.txt", "--repair", "y.db"], "if it is a log whose header is damaged, --dialect names"),
+        (["diary.txt", "--repair", "y.db"], "if it is a log with a damaged header, give its dialect with --dialect"),
         (["x.jsonl", "--repair", "x.jsonl"], "exists already, and is never overwritten"),
         (["x.jsonl", "--repair", "y.csv"], "a log ends in"),
         (["x.jsonl", "--check", "--repair", "y.db"], "leave the other options out"),

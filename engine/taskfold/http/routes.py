@@ -381,15 +381,15 @@ ROUTES: Final = {
 
 # --- what else is Nomad's ---
 
-_SERVED_BELOW: Final = "allocation|allocations|client|event|metrics|regions"
-"""Whose paths have an endpoint here, or the answer that Nomad has for what is none."""
+_PARTS_WITH_ENDPOINTS: Final = "allocation|allocations|client|event|metrics|regions"
+"""The parts of the API that have endpoints here, and Nomad's own answer for other paths below them."""
 
-_UNSERVED: Final = re.compile(
+_WITHOUT_ENDPOINTS: Final = re.compile(
     r"/v1/(?:acl|agent|deployment|deployments|evaluation|evaluations|job|jobs|namespace|namespaces|node|nodes|operator|"
     r"plugin|plugins|quota|quotas|quota-usages|recommendation|recommendations|scaling|search|sentinel|status|system|"
     r"validate|var|vars|volume|volumes)(?:/|$)"
 )
-_SERVED: Final = re.compile(rf"/v1/(?:{_SERVED_BELOW})(?:/|$)")
+_WITH_ENDPOINTS: Final = re.compile(rf"/v1/(?:{_PARTS_WITH_ENDPOINTS})(?:/|$)")
 _READS: Final = re.compile(r"/v1/(?:search(?:/fuzzy)?|jobs/parse|validate/job|job/.+/plan)$")
 
 
@@ -399,12 +399,12 @@ def is_nomads(path: str) -> bool:
     >>> is_nomads("/v1/nodes"), is_nomads("/v1/allocations"), is_nomads("/v1/nodesque"), is_nomads("/ui/")
     (True, True, False, False)
     """
-    return _UNSERVED.match(path) is not None or _SERVED.match(path) is not None
+    return _WITHOUT_ENDPOINTS.match(path) is not None or _WITH_ENDPOINTS.match(path) is not None
 
 
 def is_unserved(path: str) -> bool:
     """Return whether a path is of a part of Nomad's API that has no endpoint here, where none was found. O(length)."""
-    return _UNSERVED.match(path) is not None
+    return _WITHOUT_ENDPOINTS.match(path) is not None
 
 
 def changes_nothing(path: str) -> bool:

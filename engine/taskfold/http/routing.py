@@ -85,7 +85,7 @@ class Route(Struct, frozen=True):
     is_open: bool = False
     """It needs no token."""
     only_asks: bool = False
-    """What is sent to it is a question, and changes nothing."""
+    """A request with a body is a question, and changes nothing."""
     acts_on_get: bool = False
     """A GET also writes, as with Nomad's agents."""
     is_owners: bool = False

@@ -1,4 +1,4 @@
-"""What a driver has to do for the supervisor: start the process of a task, say how it ends, and find it again.
+"""The protocol of drivers: start the process of a task, report how it ends, and find it again.
 
 A driver of one's own is any class with these methods. `taskfold.testing.DriverContract` has their promises as tests.
 """
@@ -16,7 +16,7 @@ from taskfold.run.task_directory import TaskDirectory
 __all__ = ["DriverProcess", "Handle", "TaskDriver"]
 
 Handle: TypeAlias = Mapping[str, Any]
-"""What a process is found by, also by a supervisor that comes later: a JSON object that no other process ever had.
+"""The handle of a process, also for a later supervisor: a JSON object that no other process ever had.
 
 It is kept in the log before the process runs. ``Driver`` and ``Found`` are the supervisor's own keys.
 """
@@ -27,7 +27,7 @@ class DriverProcess(Protocol):
 
     @property
     def handle(self) -> Handle:
-        """What it is found by."""
+        """The handle of the process."""
         ...
 
     @property
@@ -66,11 +66,11 @@ class DriverProcess(Protocol):
         """End what is left of a process that is not alive, and of which nobody knows how it ended."""
 
     def close(self) -> None:
-        """End it, if it runs, and let go of what the object holds; a second call does nothing."""
+        """End it, if it runs, and release what the object holds; a second call does nothing."""
 
 
 class TaskDriver(Protocol):
-    """What starts processes of one kind, and finds them again."""
+    """A driver: starts processes of one kind, and finds them again."""
 
     def prepare(self, task: TaskView, environment: Environment, directory: TaskDirectory) -> DriverProcess:
         """Return a process for a task that runs when it is told to `go`.

@@ -33,7 +33,7 @@ _GONE: Final = "the executor of the process is gone"
 
 
 class ExecutorHandle(msgspec.Struct, frozen=True, rename="pascal"):
-    """What an executor is found by; its pid alone may be another process by then."""
+    """The handle of an executor; its pid alone may be another process by then."""
 
     pid: int
     start_time: int
@@ -87,7 +87,7 @@ class Process(Owned):
 
     @property
     def handle(self) -> Handle:
-        """What a later supervisor finds it by."""
+        """The handle by which a later supervisor finds it."""
         handle: dict[str, int] = msgspec.to_builtins(self._handle)
         return handle
 

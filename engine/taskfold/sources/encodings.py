@@ -29,8 +29,8 @@ def as_utf8(blocks: Iterable[bytes], name: str) -> Iterator[bytes]:
 
     Raises SourceError for invalid text. An incomplete character at the end is dropped.
 
-    >>> list(as_utf8([b"\xff\xfe{", b"\0}\0"], "x"))
-    [b'{', b'}']
+    >>> b"".join(as_utf8([b"\xff\xfe{", b"\0}\0"], "x"))
+    b'{}'
     """
     rest = iter(blocks)
     start = b""

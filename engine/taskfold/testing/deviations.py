@@ -1,4 +1,4 @@
-"""Where something that is tested deviates from the model: values for a program, and a text short enough to be read."""
+"""Deviations of a tested subject from the model: values for a program, and a text short enough to be read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FieldDeviation(NamedTuple):
 
 
 class Deviation(AssertionError):
-    """What is tested deviates from the model: in which fields, and after which steps.
+    """The tested subject deviates from the model: in which fields, and after which steps.
 
     >>> raise Deviation("scheduler", "1.1.2", [FieldDeviation("web", "restarts", 1, 0)], ["start web", "exit web 1"])
     Traceback (most recent call last):
@@ -49,12 +49,12 @@ class Deviation(AssertionError):
 
     def __init__(self, noun: str, dialect: str, fields: Sequence[FieldDeviation], steps: Sequence[str]) -> None:
         self.noun = noun
-        """What is tested: a scheduler, a fold."""
+        """The tested subject: a scheduler, a fold."""
         self.dialect = dialect
         self.fields = tuple(fields)
         """The fields that are not what the model has."""
         self.steps = tuple(steps)
-        """What was done so far; the last step is the one after which they deviate."""
+        """The steps so far; they deviate after the last one."""
         lines = [f"  {field.text(noun)}" for field in self.fields[:_MOST_FIELDS]]
         if len(self.fields) > _MOST_FIELDS:
             lines.append(f"  and {len(self.fields) - _MOST_FIELDS} more")

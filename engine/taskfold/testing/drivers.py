@@ -39,7 +39,7 @@ _BROKEN: Final = Run(fails_to_start="no such command")
 
 
 class DriverContract:
-    """What every driver keeps: starts, ends, signals, and that a process is found again.
+    """The contract of drivers: starts, ends, signals, and that a process is found again.
 
     A subclass says how a driver is made, and which task behaves as a `Run` says. `make_driver` is called anew where a
     supervisor comes again: the new driver must find what the one before has started.
@@ -101,7 +101,7 @@ class DriverContract:
         self._run(check())
 
     def test_what_a_signal_ended_has_the_signal_and_128_more_as_exit_code(self, tmp_path: Path) -> None:
-        """What a signal ended has the signal, and 128 more as its exit code."""
+        """A process that a signal ended has the signal, and 128 more as its exit code."""
 
         async def check() -> None:
             with closing(await self._start(_STAYS, tmp_path)) as process:
@@ -111,7 +111,7 @@ class DriverContract:
         self._run(check())
 
     def test_what_ignores_its_signal_is_ended_by_sigkill(self, tmp_path: Path) -> None:
-        """What ignores its signal runs on, and is ended by SIGKILL."""
+        """A process that ignores its signal runs on, and is ended by SIGKILL."""
 
         async def check() -> None:
             with closing(await self._start(_STUBBORN, tmp_path)) as process:
@@ -148,7 +148,7 @@ class DriverContract:
         self._run(check())
 
     def test_what_cannot_start_says_why_and_has_no_exit(self, tmp_path: Path) -> None:
-        """What cannot start says why, by a report or by an error, and has no exit."""
+        """A task that cannot start says why, by a report or by an error, and has no exit."""
 
         async def check() -> None:
             try:

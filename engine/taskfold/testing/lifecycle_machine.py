@@ -31,11 +31,11 @@ __all__ = ["FoldAdapter", "LifecycleMachine"]
 _TASKS: Final = ("web", "db")
 _SECOND: Final = 1_000_000_000
 _ZEROS: Final[tuple[Any, ...]] = (None, False, 0, "", [], {}, ZERO_TIME)
-"""What a key may hold, or be left out for."""
+"""The values that a key may have, or be left out for."""
 
 
 class FoldAdapter(Protocol):
-    """What a fold has to do to be driven by `LifecycleMachine`."""
+    """The adapter of a fold that `LifecycleMachine` drives."""
 
     def apply(self, record: str) -> str:
         """Take the next record of an allocation; return how its task stands after it, as JSON.

@@ -75,7 +75,7 @@ class AllocationStatus(Struct, frozen=True, kw_only=True):
 
 
 class SchedulerAdapter(Protocol):
-    """What a scheduler has to do to be driven by `SchedulerMachine`.
+    """The adapter of a scheduler that `SchedulerMachine` drives.
 
     Its processes are simulated by the adapter: one that is started runs, one that is killed has ended with exit code
     143, both at once. What it cannot do, of `kill`, `restart`, `signal` and `crash`, `SchedulerMachine.without` names:
@@ -132,7 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     dialect: ClassVar[str] = DEFAULT_DIALECT
     """The Nomad whose rules the scheduler keeps."""
     without: ClassVar[frozenset[str]] = frozenset()
-    """What the scheduler cannot do, of ``kill``, ``restart``, ``signal`` and ``crash``: it is never asked for that."""
+    """The actions that the scheduler lacks: some of ``kill``, ``restart``, ``signal``, ``crash``. None of them is asked for."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -363,7 +363,7 @@ class _Model:
         self._carry_out(self.core.due(now_ns, rng=self.choices), now_ns)
 
     def crash(self, now_ns: int) -> None:
-        """Go on from the records; the processes are found again."""
+        """Continue from the records; the processes are found again."""
         self._records += self.core.ready()
         self.core = Core(self.core.dialect)
         self.core.apply(self._records)

@@ -92,7 +92,7 @@ _EXTRAS: Final = st.none() | st.builds(
     details=st.just(UNSET) | st.none() | st.dictionaries(_TEXTS, _TEXTS, max_size=3),
     fields=st.dictionaries(_TEXTS, _JSON, max_size=3),
 )
-"""What a Nomad that nobody knows yet may say beside the annotations."""
+"""Fields that an unknown, newer Nomad may send beside the annotations."""
 
 # One character is one choice: a text is drawn, and shrunk, many times as fast as a list of numbers.
 _FIRST: Final = ord("0")
@@ -130,7 +130,7 @@ def events(
 
 
 def _nasty_event(cls: type[TaskEvent], *, is_known: bool = False) -> SearchStrategy[TaskEvent]:
-    """Events of a type with annotations at the edges of their types; what is known has no fields beside them."""
+    """Events of a type with annotations at the edges of their types; a known type has no fields beside them."""
     values: dict[str, SearchStrategy[Any]] = {"extras": st.none() if is_known else _EXTRAS}
     for name, default in zip(cls.__struct_fields__, cls.__struct_defaults__, strict=True):
         if name not in values:
@@ -249,6 +249,7 @@ def jobs(
     `leader` and `hooks` say whether one task leads and whether tasks have lifecycle hooks: always, never, or (None) at
     times. Hooks are left out where the dialect has none; a job that has them has two tasks at least, since one is
     none's hook. `tasks` is how many tasks there are, or their names; without it there are `min_tasks` to `max_tasks`.
+    Raises ValueError for fewer tasks than a job with hooks needs.
 
     >>> from hypothesis import find
     >>> job = find(jobs("1.1.2", tasks=["web", "proxy"], hooks=True), lambda _: True)
@@ -588,7 +589,7 @@ def register() -> None:
     """Have ``st.from_type`` and ``st.builds`` make every public struct; installed, Hypothesis calls it.
 
     What comparisons answer (`Verification`, `HistoryEntry` and their parts), and the settings `Retention` and
-    `AgentSettings`, are left out: whoever imports Hypothesis would wait for the modules that they are in.
+    `AgentSettings`, are left out: an import of Hypothesis would wait for the modules that they are in.
     """
     for row in EVENT_TYPES:
         st.register_type_strategy(row.cls, events(types=[row.cls]))

@@ -62,7 +62,7 @@ _STUB: Final = (
     "SubmitTime",
     "Type",
 )
-"""What the stub of a job has of it as it is."""
+"""The fields that the stub of a job has as they are."""
 
 _MATCHES_AT_ONCE: Final = 20
 """How many matches of a kind a search tells. Source: nomad/search_endpoint.go truncateLimit."""
@@ -94,7 +94,7 @@ _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
 class _Member(Struct):
-    """What a job is asked for of each of its allocations."""
+    """The fields of an allocation that tell of its job."""
 
     JobID: str | None = None
     Namespace: str | None = None
@@ -172,7 +172,7 @@ class KnownJob:
 
 def known_jobs(states: Iterable[AllocationState]) -> dict[tuple[str, str], KnownJob]:
     """Return the jobs of allocations, by ID and namespace. O(length of their fields)."""
-    known: dict[tuple[str, str], KnownJob] = {}
+    by_id: dict[tuple[str, str], KnownJob] = {}
     texts: dict[bytes, dict[str, Raw] | None] = {}
     for state in states:
         fields = current_fields(state.placed_body, state.updates)
@@ -181,8 +181,8 @@ def known_jobs(states: Iterable[AllocationState]) -> dict[tuple[str, str], Known
         text = fields.get("Job", b"null")
         if text not in texts:
             texts[text] = None if text == b"null" else _decode_job(text)
-        known.setdefault(key, KnownJob(key[1], key[0])).add(state, member, texts[text])
-    return dict(sorted(known.items()))
+        by_id.setdefault(key, KnownJob(key[1], key[0])).add(state, member, texts[text])
+    return dict(sorted(by_id.items()))
 
 
 def _member_of(fields: Mapping[str, bytes]) -> _Member:
@@ -208,33 +208,33 @@ def _number(job: Mapping[str, Raw], name: str) -> int:
 async def jobs(context: Context, request: Request, options: Options) -> Answer:
     """Answer ``GET /v1/jobs``: those that have allocations here."""
 
-    def stubs(known: dict[tuple[str, str], KnownJob]) -> list[dict[str, Any]]:
-        return [job.stub() for job in known.values() if job.id.startswith(options.prefix)]
+    def stubs(by_id: dict[tuple[str, str], KnownJob]) -> list[dict[str, Any]]:
+        return [job.stub() for job in by_id.values() if job.id.startswith(options.prefix)]
 
     return await _answer(context, request, options, stubs)
 
 
 async def job_summary(context: Context, request: Request, options: Options, job: str) -> Answer:
     """Answer ``GET /v1/job/<id>/summary``."""
-    return await _answer(context, request, options, lambda known: _one(known, job, KnownJob.summary), job=job)
+    return await _answer(context, request, options, lambda by_id: _one(by_id, job, KnownJob.summary), job=job)
 
 
 async def job_versions(context: Context, request: Request, options: Options, job: str) -> Answer:
     """Answer ``GET /v1/job/<id>/versions``: those that its allocations have, newest first."""
     index = context.engine.index
 
-    def versions(known: KnownJob) -> dict[str, Any]:
-        texts = [known.versions[version][1] for version in sorted(known.versions, reverse=True)]
+    def versions(one: KnownJob) -> dict[str, Any]:
+        texts = [one.versions[version][1] for version in sorted(one.versions, reverse=True)]
         return {"Diffs": None, "Index": index, "KnownLeader": True, "LastContact": 0, "Versions": texts}
 
-    return await _answer(context, request, options, lambda known: _one(known, job, versions), job=job)
+    return await _answer(context, request, options, lambda by_id: _one(by_id, job, versions), job=job)
 
 
 def _one(
-    known: dict[tuple[str, str], KnownJob], job: str, show: Callable[[KnownJob], dict[str, Any]]
+    by_id: dict[tuple[str, str], KnownJob], job: str, show: Callable[[KnownJob], dict[str, Any]]
 ) -> dict[str, Any] | None:
     """Return what is shown of a job; None where it has no allocation here."""
-    return next((show(one) for one in known.values() if one.id == job), None)
+    return next((show(one) for one in by_id.values() if one.id == job), None)
 
 
 async def _answer(
@@ -315,8 +315,8 @@ async def search(context: Context, request: Request, options: Options) -> Answer
     }
     if order.Context not in {"all", *kinds}:
         return error(501, "taskfold searches allocs and jobs: ask an agent of Nomad for the rest")
-    wanted = kinds if order.Context == "all" else {order.Context: kinds[order.Context]}
-    matches = {kind: list_of() for kind, list_of in wanted.items()}
+    chosen_kinds = kinds if order.Context == "all" else {order.Context: kinds[order.Context]}
+    matches = {kind: list_of() for kind, list_of in chosen_kinds.items()}
     answer = {
         "Index": reader.index,
         "KnownLeader": True,

@@ -102,7 +102,7 @@ class Peers:
     """
 
     _error_prefix = _RPC_ERROR
-    """What an error that comes from there begins with."""
+    """The prefix of errors that come from there."""
 
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
         self.urls = dict(urls)
