@@ -132,7 +132,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     dialect: ClassVar[str] = DEFAULT_DIALECT
     """The Nomad whose rules the scheduler keeps."""
     without: ClassVar[frozenset[str]] = frozenset()
-    """The actions that the scheduler lacks: some of ``kill``, ``restart``, ``signal``, ``crash``. None of them is asked for."""
+    """The actions that the scheduler lacks: some of ``kill``, ``restart``, ``signal``, ``crash``. None is asked for."""
 
     def __init__(self) -> None:
         super().__init__()
