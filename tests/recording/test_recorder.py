@@ -381,7 +381,7 @@ def test_an_agent_without_an_event_stream_is_followed_by_its_list():
             assert any("wait=" in request for request in agent.requests)
             requests = len(agent.requests)
             await asyncio.sleep(0.2)
-            assert len(agent.requests) <= requests + 1
+            assert len(agent.requests) <= requests + 5, "it asks again and again"
 
     run(story)
 
