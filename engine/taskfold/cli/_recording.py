@@ -68,7 +68,10 @@ def upstream_of(settings: AgentSettings, kind: str | None) -> Upstream | None:
 def agent_settings(sources: Sequence[str], token_file: str | None, namespace: str | None) -> AgentSettings:
     """Return the settings of agents, from their addresses, options and NOMAD_…. Raises SourceError and Unanswerable."""
     if others := [source for source in sources if not is_agent(source)]:
-        raise Unanswerable(f"{others[0]} is no address of an agent: several sources must be agents of one region")
+        raise Unanswerable(
+            f"{others[0]} is no address of an agent; expected http://HOST:PORT, https://HOST:PORT or unix:PATH "
+            "(a file is read with `taskfold import`, or with `taskfold serve --follow FILE`)"
+        )
     settings = AgentSettings.from_environment(None, *sources)
     changes = {"token_file": token_file or "", "namespace": namespace or settings.namespace}
     return msgspec.structs.replace(settings, **changes)
