@@ -27,6 +27,9 @@ _LONGEST_LINE: Final = 32 << 20
 _EXCERPT_BYTES: Final = 4096
 _AROUND_BYTES: Final = 20
 
+_MAX_DEPTH: Final = 1_000
+"""The deepest nesting of a document. Without a limit of its own, some Pythons would decode ten thousand levels."""
+
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _skip: Final[Callable[[bytes], Raw]] = msgspec.json.Decoder(Raw).decode
 
@@ -266,6 +269,8 @@ class Documents(Generic[T]):
                 # Otherwise, the whole stream would be read before an early fault is noticed.
                 message, size_before = _problem(b"".join(parts)), size
                 may_begin = bool(message) and _next_start(b"".join(parts)) is not None
+            if not message and walk.depth > _MAX_DEPTH:
+                message, may_begin = f"it is nested in more than {_MAX_DEPTH:,} levels", _next_start(part) is not None
             if size > MAX_DOCUMENT_BYTES:
                 message = f"it is larger than {MAX_DOCUMENT_BYTES >> 20} MiB"
             is_over = size > MAX_DOCUMENT_BYTES or (bool(message) and may_begin)
