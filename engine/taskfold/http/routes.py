@@ -131,7 +131,7 @@ ROUTES: Final = {
             "job",
             "/v1/job/{job}",
             _GET,
-            allocations.job,
+            jobs.job,
             "Read the job of allocations.",
             _READ,
             {200: "object", 404: "text"},
@@ -298,10 +298,10 @@ ROUTES: Final = {
             "client_stats",
             "/v1/client/allocation/{id}/stats",
             _GET,
-            jobs.client_stats,
+            actions.client_stats,
             "Tell what the tasks of an allocation use: nothing is measured here.",
             (_PRETTY,),
-            {200: "object"},
+            {200: "object", 404: "text"},
             is_regional=False,
         ),
         Route(
@@ -381,16 +381,58 @@ ROUTES: Final = {
 
 # --- what else is Nomad's ---
 
-_PARTS_WITH_ENDPOINTS: Final = "allocation|allocations|client|event|metrics|regions"
-"""The parts of the API that have endpoints here, and Nomad's own answer for other paths below them."""
-
-_WITHOUT_ENDPOINTS: Final = re.compile(
-    r"/v1/(?:acl|agent|deployment|deployments|evaluation|evaluations|job|jobs|namespace|namespaces|node|nodes|operator|"
-    r"plugin|plugins|quota|quotas|quota-usages|recommendation|recommendations|scaling|search|sentinel|status|system|"
-    r"validate|var|vars|volume|volumes)(?:/|$)"
+_PARTS: Final = frozenset(
+    (
+        "acl",
+        "agent",
+        "allocation",
+        "allocations",
+        "client",
+        "deployment",
+        "deployments",
+        "evaluation",
+        "evaluations",
+        "event",
+        "job",
+        "jobs",
+        "metrics",
+        "namespace",
+        "namespaces",
+        "node",
+        "nodes",
+        "operator",
+        "plugin",
+        "plugins",
+        "quota",
+        "quota-usages",
+        "quotas",
+        "recommendation",
+        "recommendations",
+        "regions",
+        "scaling",
+        "search",
+        "sentinel",
+        "status",
+        "system",
+        "validate",
+        "var",
+        "vars",
+        "volume",
+        "volumes",
+    )
 )
-_WITH_ENDPOINTS: Final = re.compile(rf"/v1/(?:{_PARTS_WITH_ENDPOINTS})(?:/|$)")
+"""The parts of Nomad's API: what comes after ``/v1/``."""
+
+_WITH_STRAYS: Final = frozenset(("allocation", "allocations", "client", "event", "metrics", "regions"))
+"""Those that are served here as a whole: other paths below them have Nomad's own answer."""
+
 _READS: Final = re.compile(r"/v1/(?:search(?:/fuzzy)?|jobs/parse|validate/job|job/.+/plan)$")
+
+
+def _part_of(path: str) -> str:
+    """Return the part of Nomad's API that a path is of; an empty text for none."""
+    part = path.removeprefix("/v1/").partition("/")[0]
+    return part if path.startswith("/v1/") and part in _PARTS else ""
 
 
 def is_nomads(path: str) -> bool:
@@ -399,12 +441,13 @@ def is_nomads(path: str) -> bool:
     >>> is_nomads("/v1/nodes"), is_nomads("/v1/allocations"), is_nomads("/v1/nodesque"), is_nomads("/ui/")
     (True, True, False, False)
     """
-    return _WITHOUT_ENDPOINTS.match(path) is not None or _WITH_ENDPOINTS.match(path) is not None
+    return _part_of(path) != ""
 
 
 def is_unserved(path: str) -> bool:
-    """Return whether a path is of a part of Nomad's API that has no endpoint here, where none was found. O(length)."""
-    return _WITHOUT_ENDPOINTS.match(path) is not None
+    """Return whether a path that has no endpoint here is of a part of Nomad's API that is not served. O(length)."""
+    part = _part_of(path)
+    return part != "" and part not in _WITH_STRAYS
 
 
 def changes_nothing(path: str) -> bool:

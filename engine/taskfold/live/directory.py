@@ -234,12 +234,20 @@ class Directory:
         key = key_of(Filter(**keys))
         return [alloc for alloc in candidates if key_of(entries[alloc]) == key]
 
-    def jobs(self) -> list[str]:
-        """Return the IDs of the jobs that have allocations, sorted. O(jobs × log n)."""
-        order, jobs, start = self._orders["job"], [], 0
+    def jobs(self, namespace: str | None = None) -> list[str]:
+        """Return the IDs of the jobs that have allocations, in a namespace or in any, sorted.
+
+        O(jobs × log n), and O(allocations of other namespaces).
+        """
+        order = self._orders["job"]
+        jobs: list[str] = []
+        start = 0
         while start < len(order):
-            jobs.append(order[start][0])
-            start = order.bisect_left(_after_key(order[start][0]))
+            job, alloc = order[start]
+            is_here = namespace is None or self._entries[alloc].namespace == namespace
+            if is_here:
+                jobs.append(job)
+            start = order.bisect_left(_after_key(job)) if is_here else start + 1
         return jobs
 
     def written_after(self, index: int) -> Iterator[str]:

@@ -193,11 +193,11 @@ class Reader:
             self._store.check_whole()
             return self._store.directory.ids(namespace=namespace, prefix=prefix)
 
-    def jobs(self) -> list[str]:
-        """Return the IDs of the jobs that have allocations, sorted. O(jobs × log n). Raises LogError."""
+    def jobs(self, namespace: str | None = None) -> list[str]:
+        """Return the IDs of the jobs that have allocations, in a namespace or in any, sorted. Raises LogError."""
         with self._store.lock:
             self._store.check_whole()
-            return self._store.directory.jobs()
+            return self._store.directory.jobs(namespace)
 
     def listing(
         self,

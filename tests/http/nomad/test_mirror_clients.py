@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -95,6 +96,8 @@ def test_a_search_finds_jobs_and_allocations(mirror: App):
 def test_the_use_of_an_allocation_is_that_of_one_that_has_ended(mirror: App):
     theirs, ours = answered(mirror, "/v1/client/allocation/6fb838e5-92ba-443b-a859-419a8311389b/stats")
     assert ours == theirs
+    unknown = ask(mirror, "GET /v1/client/allocation/00000000-0000-0000-0000-000000000000/stats")
+    assert (unknown.status, unknown.text.partition('"')[0]) == (404, "Unknown allocation ")
 
 
 def test_the_allocations_of_a_node_an_evaluation_and_a_deployment_are_those_that_name_it(mirror: App):
@@ -124,6 +127,51 @@ def test_allocations_of_a_job_that_was_purged_and_run_again_are_listed_where_all
     assert listed("/v1/job/site/allocations") == ["00000002"]
     assert listed("/v1/job/site/allocations?all=false") == ["00000002"]
     assert listed("/v1/job/site/allocations?all=true") == ["00000001", "00000002"]
+
+
+def test_of_a_job_that_was_purged_the_newest_version_is_no_version_of_the_next_one():
+    engine = Engine(dialect="1.1.2")
+    for number, (index, version) in enumerate(((5, 3), (9, 0))):
+        job = {"ID": "site", "CreateIndex": index, "JobModifyIndex": index, "ModifyIndex": index, "Version": version}
+        engine.place({"ID": f"0000000{number}-0000-0000-0000-000000000000", "JobID": "site", "Job": job})
+    app = App(engine)
+
+    assert json.loads(ask(app, "GET /v1/job/site").body)["CreateIndex"] == 9
+    assert [job["Version"] for job in json.loads(ask(app, "GET /v1/job/site/versions").body)["Versions"]] == [0]
+    assert json.loads(ask(app, "GET /v1/jobs").body)[0]["JobModifyIndex"] == 9
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/jobs",
+        "/v1/job/svc/summary",
+        "/v1/job/svc/versions",
+        "/v1/node/ddeced86-15c2-f534-3339-683327db44b4/allocations",
+        "/v1/deployment/allocations/7cf344ea-7426-39de-f0e2-ccb5cd62dc3a",
+    ],
+)
+def test_a_read_waits_for_what_is_newer_than_its_index(mirror: App, path: str):
+    begin = perf_counter()
+    reply = ask(mirror, f"GET {path}?index={mirror.engine.index}&wait=300ms")
+    assert perf_counter() - begin >= 0.3
+    assert reply.status == 200
+
+
+def test_a_search_tells_of_its_namespace_only():
+    engine = Engine(dialect="1.1.2")
+    for number, namespace in enumerate(("default", "team")):
+        alloc = f"0000000{number}-0000-0000-0000-000000000000"
+        engine.place({"ID": alloc, "JobID": f"site-{namespace}", "Namespace": namespace})
+    app = App(engine)
+
+    def found(namespace: str) -> list[str]:
+        body = json.dumps({"Prefix": "site", "Context": "jobs", "Namespace": namespace}).encode()
+        return json.loads(ask(app, "PUT /v1/search", body=body).body)["Matches"]["jobs"]
+
+    assert found("team") == ["site-team"]
+    assert found("default") == ["site-default"]
+    assert found("*") == ["site-default", "site-team"]
 
 
 @pytest.mark.parametrize("path", ["/v1/nodes", "/v1/deployments", "/v1/operator/raft/configuration", "/v1/job/a/plan"])

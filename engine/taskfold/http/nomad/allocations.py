@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from taskfold.fold.allocation import AllocationState, current_fields
+from taskfold.fold.allocation import AllocationState
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import ask
 from taskfold.http.nomad.identifiers import LOOKUP_FAILED, InvalidIdentifier, canonical, uuid_key
+from taskfold.http.nomad.jobs import job_order, namespace_of
 from taskfold.http.nomad.lists import Stub
 from taskfold.http.nomad.options import Options
 from taskfold.http.nomad.stand_in import stand_in
@@ -30,11 +29,9 @@ from taskfold.live.waiters import Question
 from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.snapshot import Snapshot
 
-__all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job", "job_allocations"]
+__all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job_allocations"]
 
 NOT_FOUND: Final = "alloc not found"
-JOB_NOT_FOUND: Final = "job not found"
-ALL_NAMESPACES: Final = "*"
 _STUBS_AT_ONCE: Final = 16
 """How many entries of a list are written before other tasks run."""
 
@@ -94,7 +91,7 @@ async def allocations(context: Context, request: Request, options: Options) -> A
             return error(500, f"{LOOKUP_FAILED}{problem}")
     resources, task_states = choices
     selection = _Selection(
-        prefix=prefix, namespace=_namespace(context, options), resources=resources, task_states=task_states
+        prefix=prefix, namespace=namespace_of(context, options), resources=resources, task_states=task_states
     )
     return await _list(context, request, options, selection)
 
@@ -106,71 +103,8 @@ async def job_allocations(context: Context, request: Request, options: Options, 
     AllocsByJob, which compares Job.CreateIndex.
     """
     has_all = go_bool(request.query.get("all") or "false")
-    selection = _Selection(job=job, namespace=_namespace(context, options), is_current=not has_all)
+    selection = _Selection(job=job, namespace=namespace_of(context, options), is_current=not has_all)
     return await _list(context, request, options, selection)
-
-
-async def job(context: Context, request: Request, options: Options, job: str) -> Answer:
-    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
-    selection = _Selection(job=job, namespace=_namespace(context, options))
-    is_indented = is_pretty(request.query)
-    if options.index:
-        await ask(context, request, options, _list_question(context, options, selection))
-    listing = context.engine.reader.listing(job=job, namespace=selection.namespace)
-    newest = await asyncio.to_thread(_newest_job, listing)
-    if newest is None:
-        return error(404, JOB_NOT_FOUND, listing.index)
-    return json_answer(pretty(newest) if is_indented else newest, listing.index)
-
-
-class _Created(Struct):
-    CreateIndex: int = 0
-
-
-class _Version(Struct):
-    """The numbers that order the versions of a job."""
-
-    Version: int = 0
-    JobModifyIndex: int = 0
-    ModifyIndex: int = 0
-
-
-_decode_created: Final = msgspec.json.Decoder(_Created, strict=False).decode
-_decode_version: Final = msgspec.json.Decoder(_Version, strict=False).decode
-
-
-@lru_cache(maxsize=1_024)
-def _create_index(job: bytes) -> int:
-    """Return the CreateIndex of a job; 0 where it has none that can be read."""
-    try:
-        return _decode_created(job).CreateIndex if job != b"null" else 0
-    except msgspec.ValidationError:
-        return 0
-
-
-def _version_of(job: bytes) -> tuple[int, int, int]:
-    """Return the numbers that order a job among its versions; zeros where they cannot be read."""
-    try:
-        version = _decode_version(job)
-    except msgspec.ValidationError:
-        version = _Version()
-    return version.Version, version.JobModifyIndex, version.ModifyIndex
-
-
-def _newest_job(listing: Listing) -> bytes | None:
-    """Return the newest job that an allocation has, as JSON; None where none has one. O(allocations)."""
-    versions: dict[bytes, tuple[int, int, int, int]] = {}
-    for state in listing.states():
-        text = current_fields(state.placed_body, state.updates).get("Job", b"null")
-        if text != b"null" and text not in versions:
-            versions[text] = (*_version_of(text), state.modify_index)
-    return max(versions, key=versions.__getitem__, default=None)
-
-
-def _namespace(context: Context, options: Options) -> str | None:
-    """Return the namespace of a list; None for all of them."""
-    has_one = context.engine.dialect.has_namespaces and options.namespace != ALL_NAMESPACES
-    return options.namespace if has_one else None
 
 
 def _choices(context: Context, request: Request) -> tuple[bool, bool] | Answer:
@@ -266,7 +200,7 @@ class _StubList:
         text = snapshot.to_stub_json(resources=self.selection.resources, task_states=self.selection.task_states)
         if self.is_pretty:
             text = pretty(text)[:-1].replace(b"\n", b"\n    ")
-        return Stub(state.version, text, _create_index(snapshot.fields.get("Job", b"null")))
+        return Stub(state.version, text, job_order(snapshot.fields.get("Job", b"null")).create_index)
 
     def _pieces(self) -> Iterator[bytes]:
         """Yield the text of the list, some entries at a time."""

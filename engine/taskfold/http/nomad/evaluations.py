@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -12,7 +13,7 @@ from taskfold.http.context import Context
 from taskfold.http.nomad.blocking import ask
 from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.identifiers import InvalidIdentifier, canonical, uuid_key
-from taskfold.http.nomad.jobs import evaluations_allocations
+from taskfold.http.nomad.jobs import stubs_naming
 from taskfold.http.nomad.options import Options
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request
@@ -33,10 +34,15 @@ async def evaluation(context: Context, request: Request, options: Options, text:
 
 async def evaluation_allocations(context: Context, request: Request, options: Options, text: str) -> Answer:
     """Answer ``GET /v1/evaluation/<id>/allocations``: those that name it; a stop alone places none."""
-    answer = await evaluations_allocations(context, request, text)
-    if answer.body.strip() != b"[]":
+    answer = await _answer(context, request, options, text, "", lambda _: b"[]")
+    if answer.status not in {200, 404}:
         return answer
-    return await _answer(context, request, options, text, "", lambda _: b"[]")
+    listing = context.engine.reader.listing()
+    stubs = await asyncio.to_thread(stubs_naming, context, listing, "EvalID", canonical(uuid_key(text)))
+    if not stubs:
+        return answer
+    body = b"[" + b",".join(stubs) + b"]"
+    return json_answer(pretty(body) if is_pretty(request.query) else body, listing.index)
 
 
 async def _answer(

@@ -9,31 +9,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from taskfold.fold.allocation import AllocationState, current_fields
+from taskfold.fold.lifecycle import PENDING
 from taskfold.fold.status import is_client_terminal
 from taskfold.http.answers import Answer, error, json_answer, pretty
 from taskfold.http.context import Context
+from taskfold.http.nomad.blocking import ask
 from taskfold.http.nomad.options import Options
 from taskfold.http.query import is_pretty
 from taskfold.http.request import Request, decode_json
+from taskfold.live.directory import Filter
+from taskfold.live.store import Listing
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 from taskfold.nomad.snapshot import Snapshot
 
 __all__ = [
-    "client_stats",
+    "JobOrder",
     "deployment_allocations",
-    "evaluations_allocations",
+    "job",
+    "job_order",
     "job_summary",
     "job_versions",
     "jobs",
     "leader",
+    "namespace_of",
     "node_allocations",
     "search",
+    "stubs_naming",
 ]
 
 _NOT_FOUND: Final = "job not found"
@@ -67,29 +76,40 @@ _STUB: Final = (
 _MATCHES_AT_ONCE: Final = 20
 """How many matches of a kind a search tells. Source: nomad/search_endpoint.go truncateLimit."""
 
-_NO_USAGE: Final = {
-    "CpuStats": {
-        "Measured": None,
-        "Percent": 0.0,
-        "SystemMode": 0.0,
-        "ThrottledPeriods": 0,
-        "ThrottledTime": 0,
-        "TotalTicks": 0.0,
-        "UserMode": 0.0,
-    },
-    "DeviceStats": [],
-    "MemoryStats": {
-        "Cache": 0,
-        "KernelMaxUsage": 0,
-        "KernelUsage": 0,
-        "MaxUsage": 0,
-        "Measured": None,
-        "RSS": 0,
-        "Swap": 0,
-        "Usage": 0,
-    },
-}
 _decode_job: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class JobOrder(NamedTuple):
+    """The numbers that order the texts of a job; zeros if they cannot be read.
+
+    A job that was purged and registered again is another one: it has another CreateIndex, and begins at version 0.
+    """
+
+    create_index: int = 0
+    version: int = 0
+    job_modify_index: int = 0
+    modify_index: int = 0
+
+
+class _Numbers(Struct):
+    CreateIndex: int = 0
+    Version: int = 0
+    JobModifyIndex: int = 0
+    ModifyIndex: int = 0
+
+
+_decode_numbers: Final = msgspec.json.Decoder(_Numbers, strict=False).decode
+
+
+@lru_cache(maxsize=1_024)
+def job_order(job: bytes) -> JobOrder:
+    """Return the place of a job's text among its texts. O(length), or O(1) if it was asked for of late."""
+    try:
+        return JobOrder(*msgspec.structs.astuple(_decode_numbers(job)))
+    except msgspec.ValidationError:
+        return JobOrder()  # null, or a value of another type
+
+
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -111,8 +131,8 @@ class KnownJob:
     def __init__(self, namespace: str, id: str) -> None:
         self.namespace = namespace
         self.id = id
-        self.versions: dict[int, tuple[int, dict[str, Raw]]] = {}
-        """By version, the ModifyIndex of the newest text, and that."""
+        self.texts: dict[bytes, JobOrder] = {}
+        """The texts of the job that allocations have."""
         self.counts: dict[str, dict[str, int]] = {}
         """By task group, how many allocations there are of each status."""
         self.modify_index = 0
@@ -120,28 +140,33 @@ class KnownJob:
         self.is_alive = False
         """One of its allocations has not ended."""
 
-    def add(self, state: AllocationState, member: _Member, job: dict[str, Raw] | None) -> None:
-        """Take in what an allocation tells."""
-        status = member.ClientStatus or state.client_status or "pending"
+    def add(self, state: AllocationState, member: _Member, job: bytes) -> None:
+        """Add an allocation, and the text of its job."""
+        status = member.ClientStatus or state.client_status or PENDING
         counts = self.counts.setdefault(member.TaskGroup or "", dict.fromkeys(_COUNTS, 0))
         if status in _COUNT_OF:
             counts[_COUNT_OF[status]] += 1
         self.is_alive |= not is_client_terminal(status)
         self.modify_index = max(self.modify_index, state.modify_index)
-        if job is not None:
-            version, index = _number(job, "Version"), _number(job, "ModifyIndex")
-            if version not in self.versions or self.versions[version][0] < index:
-                self.versions[version] = index, job
+        if job != b"null":
+            self.texts[job] = job_order(job)
 
     @property
-    def newest(self) -> dict[str, Raw]:
-        """The newest version, by field; empty where no allocation has it."""
-        return self.versions[max(self.versions)][1] if self.versions else {}
+    def newest(self) -> bytes | None:
+        """The newest text of the job; None if no allocation has one."""
+        return max(self.texts, key=self.texts.__getitem__, default=None)
 
-    @property
-    def status(self) -> str:
-        """The status that follows: a job lives while an allocation does, and a system job until it is stopped."""
-        job = self.newest
+    def versions(self) -> list[bytes]:
+        """Return the newest text of each version, newest first; those of a job that was purged are left out."""
+        newest: dict[int, bytes] = {}
+        current = max((order.create_index for order in self.texts.values()), default=0)
+        for text, order in sorted(self.texts.items(), key=itemgetter(1)):
+            if order.create_index == current:
+                newest[order.version] = text
+        return [newest[version] for version in sorted(newest, reverse=True)]
+
+    def status(self, job: Mapping[str, Raw]) -> str:
+        """Return the status that follows: a job runs while an allocation does, and a system job until it is stopped."""
         is_kept = _text(job, "Type") == b'"system"' and _text(job, "Stop") != b"true"
         return "running" if self.is_alive or is_kept else "dead"
 
@@ -149,7 +174,7 @@ class KnownJob:
         """Return the summary: how many allocations of each group are of which status."""
         return {
             "Children": {"Dead": 0, "Pending": 0, "Running": 0},
-            "CreateIndex": _number(self.newest, "CreateIndex"),
+            "CreateIndex": job_order(self.newest or b"null").create_index,
             "JobID": self.id,
             "ModifyIndex": self.modify_index,
             "Namespace": self.namespace,
@@ -157,31 +182,29 @@ class KnownJob:
         }
 
     def stub(self) -> dict[str, Any]:
-        """Return its entry in a list of jobs."""
-        job = self.newest
-        fields: dict[str, Any] = {name: job.get(name, Raw(b"null")) for name in _STUB}
+        """Return its entry in a list of jobs: what its newest text has of it, and what follows from allocations."""
+        job = _decode_job(self.newest or b"{}")
+        fields: dict[str, Any] = {name: job[name] for name in _STUB if name in job}
         return fields | {
             "ID": self.id,
             "JobSummary": self.summary(),
             "Namespace": self.namespace,
             "ParameterizedJob": _text(job, "ParameterizedJob") != b"null",
             "Periodic": _text(job, "Periodic") != b"null",
-            "Status": self.status,
+            "Status": self.status(job),
         }
 
 
 def known_jobs(states: Iterable[AllocationState]) -> dict[tuple[str, str], KnownJob]:
     """Return the jobs of allocations, by ID and namespace. O(length of their fields)."""
     by_id: dict[tuple[str, str], KnownJob] = {}
-    texts: dict[bytes, dict[str, Raw] | None] = {}
     for state in states:
         fields = current_fields(state.placed_body, state.updates)
         member = _member_of(fields)
         key = member.JobID or "", member.Namespace or DEFAULT_NAMESPACE
-        text = fields.get("Job", b"null")
-        if text not in texts:
-            texts[text] = None if text == b"null" else _decode_job(text)
-        by_id.setdefault(key, KnownJob(key[1], key[0])).add(state, member, texts[text])
+        if key not in by_id:
+            by_id[key] = KnownJob(key[1], key[0])
+        by_id[key].add(state, member, fields.get("Job", b"null"))
     return dict(sorted(by_id.items()))
 
 
@@ -197,42 +220,49 @@ def _text(job: Mapping[str, Raw], name: str) -> bytes:
     return bytes(job.get(name, b"null"))
 
 
-def _number(job: Mapping[str, Raw], name: str) -> int:
-    text = _text(job, name)
-    return int(text) if text.isdigit() and len(text) <= len("18446744073709551615") else 0
-
-
 # --- the endpoints ---
+
+KnownJobs: TypeAlias = dict[tuple[str, str], KnownJob]
 
 
 async def jobs(context: Context, request: Request, options: Options) -> Answer:
     """Answer ``GET /v1/jobs``: those that have allocations here."""
 
-    def stubs(by_id: dict[tuple[str, str], KnownJob]) -> list[dict[str, Any]]:
-        return [job.stub() for job in by_id.values() if job.id.startswith(options.prefix)]
+    def stubs(by_id: KnownJobs, _: int) -> bytes:
+        return _encode([job.stub() for job in by_id.values() if job.id.startswith(options.prefix)])
 
     return await _answer(context, request, options, stubs)
 
 
+async def job(context: Context, request: Request, options: Options, job: str) -> Answer:
+    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
+    return await _answer(context, request, options, lambda by_id, _: _of_job(by_id, job, lambda one: one.newest), job)
+
+
 async def job_summary(context: Context, request: Request, options: Options, job: str) -> Answer:
     """Answer ``GET /v1/job/<id>/summary``."""
-    return await _answer(context, request, options, lambda by_id: _one(by_id, job, KnownJob.summary), job=job)
+
+    def summary(by_id: KnownJobs, _: int) -> bytes | None:
+        return _of_job(by_id, job, lambda one: _encode(one.summary()))
+
+    return await _answer(context, request, options, summary, job)
 
 
 async def job_versions(context: Context, request: Request, options: Options, job: str) -> Answer:
     """Answer ``GET /v1/job/<id>/versions``: those that its allocations have, newest first."""
-    index = context.engine.index
 
-    def versions(one: KnownJob) -> dict[str, Any]:
-        texts = [one.versions[version][1] for version in sorted(one.versions, reverse=True)]
-        return {"Diffs": None, "Index": index, "KnownLeader": True, "LastContact": 0, "Versions": texts}
+    def versions(by_id: KnownJobs, index: int) -> bytes | None:
+        return _of_job(by_id, job, lambda one: _encode(_versions(one, index)))
 
-    return await _answer(context, request, options, lambda by_id: _one(by_id, job, versions), job=job)
+    return await _answer(context, request, options, versions, job)
 
 
-def _one(
-    by_id: dict[tuple[str, str], KnownJob], job: str, show: Callable[[KnownJob], dict[str, Any]]
-) -> dict[str, Any] | None:
+def _versions(job: KnownJob, index: int) -> dict[str, Any]:
+    texts = list(map(Raw, job.versions()))
+    return {"Diffs": None, "Index": index, "KnownLeader": True, "LastContact": 0, "Versions": texts}
+
+
+def _of_job(by_id: KnownJobs, job: str, show: Callable[[KnownJob], bytes | None]) -> bytes | None:
     """Return what is shown of a job; None where it has no allocation here."""
     return next((show(one) for one in by_id.values() if one.id == job), None)
 
@@ -241,57 +271,63 @@ async def _answer(
     context: Context,
     request: Request,
     options: Options,
-    show: Callable[[dict[tuple[str, str], KnownJob]], Any],
-    *,
+    show: Callable[[KnownJobs, int], bytes | None],
     job: str | None = None,
 ) -> Answer:
-    """Answer with what is shown of the jobs that are known; with a 404 where that is None."""
-    namespace = options.namespace if context.dialect.has_namespaces and options.namespace != _ALL else None
-    listing = context.engine.reader.listing(job=job, namespace=namespace)
-    value = await asyncio.to_thread(lambda: show(known_jobs(listing.states())))
-    if value is None:
+    """Answer with what is shown of the known jobs at an index; with a 404 where that is None."""
+    query = Filter(job=job, namespace=namespace_of(context, options))
+    is_indented = is_pretty(request.query)
+    listing = await _listing(context, request, options, query)
+    body = await asyncio.to_thread(lambda: show(known_jobs(listing.states()), listing.index))
+    if body is None:
         return error(404, _NOT_FOUND, listing.index)
-    body = _encode(value)
-    return json_answer(pretty(body) if is_pretty(request.query) else body, listing.index)
+    return json_answer(pretty(body) if is_indented else body, listing.index)
 
 
-async def node_allocations(context: Context, request: Request, _: Options, node: str) -> Answer:
+async def node_allocations(context: Context, request: Request, options: Options, node: str) -> Answer:
     """Answer ``GET /v1/node/<id>/allocations``: whole allocations, as Nomad does."""
-    listing = context.engine.reader.listing(node=node)
-
-    def bodies() -> bytes:
-        texts = (Snapshot.of(state, context.dialect).to_json() for state in listing.states())
-        return b"[" + b",".join(texts) + b"]"
-
-    body = await asyncio.to_thread(bodies)
-    return json_answer(pretty(body) if is_pretty(request.query) else body, listing.index)
+    listing = await _listing(context, request, options, Filter(node=node))
+    texts = (Snapshot.of(state, context.dialect).to_json() for state in listing.states())
+    return _json(request, await asyncio.to_thread(lambda: _json_list(texts)), listing.index)
 
 
-async def evaluations_allocations(context: Context, request: Request, evaluation: str) -> Answer:
-    """Answer with the stubs of the allocations that an evaluation placed, or stopped, last."""
-    return await _naming(context, request, "EvalID", evaluation)
-
-
-async def deployment_allocations(context: Context, request: Request, _: Options, deployment: str) -> Answer:
+async def deployment_allocations(context: Context, request: Request, options: Options, deployment: str) -> Answer:
     """Answer ``GET /v1/deployment/allocations/<id>``."""
-    return await _naming(context, request, "DeploymentID", deployment)
+    listing = await _listing(context, request, options, Filter())
+    stubs = await asyncio.to_thread(stubs_naming, context, listing, "DeploymentID", deployment)
+    return _json(request, _json_list(stubs), listing.index)
 
 
-async def _naming(context: Context, request: Request, field: str, value: str) -> Answer:
-    """Answer with the stubs of the allocations that name something in a field. O(allocations)."""
-    listing = context.engine.reader.listing()
+def stubs_naming(context: Context, listing: Listing, field: str, value: str) -> list[bytes]:
+    """Return the stubs of the allocations that name something in a field. O(allocations)."""
     text = msgspec.json.encode(value)
+    return [
+        Snapshot.of(state, context.dialect).to_stub_json()
+        for state in listing.states()
+        if current_fields(state.placed_body, state.updates).get(field) == text
+    ]
 
-    def stubs() -> bytes:
-        texts = (
-            Snapshot.of(state, context.dialect).to_stub_json()
-            for state in listing.states()
-            if current_fields(state.placed_body, state.updates).get(field) == text
-        )
-        return b"[" + b",".join(texts) + b"]"
 
-    body = await asyncio.to_thread(stubs)
-    return json_answer(pretty(body) if is_pretty(request.query) else body, listing.index)
+async def _listing(context: Context, request: Request, options: Options, query: Filter) -> Listing:
+    """Return the allocations that match, at once, or when something newer than the index was written."""
+    reader = context.engine.reader
+    if options.index:
+        await ask(context, request, options, reader.list_question(query, options.index))
+    return reader.listing(job=query.job, node=query.node, namespace=query.namespace)
+
+
+def namespace_of(context: Context, options: Options) -> str | None:
+    """Return the namespace of a list; None for all of them."""
+    return options.namespace if context.dialect.has_namespaces and options.namespace != _ALL else None
+
+
+def _json_list(texts: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(texts) + b"]"
+
+
+def _json(request: Request, body: bytes, index: int) -> Answer:
+    """Return an answer in JSON, indented where that is asked for."""
+    return json_answer(pretty(body) if is_pretty(request.query) else body, index)
 
 
 class _Search(Struct):
@@ -307,11 +343,12 @@ async def search(context: Context, request: Request, options: Options) -> Answer
         order = msgspec.convert(decode_json(msgspec.json.decode, body), _Search)
     except (msgspec.ValidationError, ValueError) as problem:
         return error(400, str(problem))
-    namespace = order.Namespace or options.namespace
+    name = order.Namespace or options.namespace
+    namespace = None if name == _ALL else name
     reader = context.engine.reader
     kinds: dict[str, Callable[[], list[str]]] = {
-        "allocs": lambda: reader.ids(namespace=None if namespace == _ALL else namespace, prefix=order.Prefix),
-        "jobs": lambda: [job for job in reader.jobs() if job.startswith(order.Prefix)],
+        "allocs": lambda: reader.ids(namespace, prefix=order.Prefix),
+        "jobs": lambda: [job for job in reader.jobs(namespace) if job.startswith(order.Prefix)],
     }
     if order.Context not in {"all", *kinds}:
         return error(501, "taskfold searches allocs and jobs: ask an agent of Nomad for the rest")
@@ -331,10 +368,3 @@ async def leader(_: Context, request: Request) -> Answer:
     """Answer ``GET /v1/status/leader`` with this server's own address: it leads itself."""
     host, port = request.scope.get("server") or ("", None)
     return json_answer(_encode(host if port is None else f"{host}:{port}"))
-
-
-async def client_stats(context: Context, request: Request, alloc: str) -> Answer:
-    """Answer ``GET /v1/client/allocation/<id>/stats`` as a client does of what has ended: nothing is measured here."""
-    del context, alloc
-    body = _encode({"ResourceUsage": _NO_USAGE, "Tasks": {}, "Timestamp": 0})
-    return json_answer(pretty(body) if is_pretty(request.query) else body)
