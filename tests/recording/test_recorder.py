@@ -19,7 +19,7 @@ from support.agents import FakeAgent, Faults, close_agents, frames_of, until
 from support.postgres import Server, server
 from support.recordings import Scenario, read_bytes, scenarios, stream_lines
 from taskfold import AgentSettings, Engine, Recorder
-from taskfold.errors import DialectError, LogError, SourceError, SourceUnavailable
+from taskfold.errors import DecodeError, DialectError, LogError, SourceError, SourceUnavailable
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Collected, Gap
 from taskfold.recording.agents import Agents
@@ -435,6 +435,30 @@ def test_a_frame_that_cannot_be_read_is_told_and_what_it_said_is_read_elsewhere(
             await until_recorded(engine, agent, recorder)
             assert recorder.status.bad_frames == 1
             assert sum("passed over" in note for note in notes) == 1
+
+    run(story)
+
+
+def test_what_cannot_be_recorded_does_not_cost_what_came_with_it(monkeypatch: pytest.MonkeyPatch):
+    async def story() -> None:
+        agent = FakeAgent(CLIENT_FRAMES)
+        agent.advance(len(CLIENT_FRAMES))
+        engine, notes, bad = Engine(), [], next(iter(agent.bodies))
+        observe = engine.observe
+
+        def without_one(*statements: Any) -> Any:
+            if any(getattr(statement, "alloc", "") == bad for statement in statements):
+                raise DecodeError("$.ModifyIndex: expected the index of this write")
+            return observe(*statements)
+
+        monkeypatch.setattr(engine, "observe", without_one)
+        async with recording(engine, await agent.serve(), notes=notes, compare_seconds=0.05) as recorder:
+            await until(lambda: differences(engine, agent) == {bad: ["was not recorded"]})
+            requests = sum(bad in request for request in agent.requests)
+            await until(lambda: sum("allocations?task_states" in request for request in agent.requests) > 4)
+            assert sum(bad in request for request in agent.requests) == requests, "it is read again and again"
+            assert recorder.status.bad_frames > 0
+            assert any("expected the index of this write" in note for note in notes)
 
     run(story)
 

@@ -307,7 +307,7 @@ class Recorder:
 
     async def _read_all(self, versions: Sequence[ListedVersion]) -> None:
         """Read bodies and record them, in their order: some are written while the next ones are read."""
-        writing: asyncio.Future[None] | None = None
+        writing: asyncio.Future[bool] | None = None
         try:
             for place in range(0, len(versions), _BODIES_AT_ONCE):
                 observations = await self._read(versions[place : place + _BODIES_AT_ONCE])
@@ -391,8 +391,7 @@ class Recorder:
                     self._pass_over(str(error))
                     is_whole = False
             statements, has_jobs = await self._with_jobs(statements)
-            is_whole &= has_jobs
-            await self._observe(statements)
+            is_whole &= has_jobs & await self._observe(statements)
             self._index = max(self._index, max((s.index for s in statements if isinstance(s, Observation)), default=0))
         return is_whole
 
@@ -449,10 +448,10 @@ class Recorder:
 
     # --- recording ---
 
-    async def _observe(self, statements: Sequence[Statement]) -> None:
-        """Record statements as one write. Raises DialectError and LogError."""
+    async def _observe(self, statements: Sequence[Statement]) -> bool:
+        """Record statements as one write; return whether all could be. Raises DialectError and LogError."""
         if not statements:
-            return
+            return True
         self._check_dialect(statements)
         try:
             records = await self._call(self._engine.observe, *statements)
@@ -460,8 +459,12 @@ class Recorder:
             self._on_note(str(error))
             records = error.records
         except DecodeError as error:
+            if len(statements) > 1:  # one of them is invalid, and must not cost the others
+                return all([await self._observe([statement]) for statement in statements])
             self._pass_over(str(error))
-            return
+            if isinstance(statements[0], Observation):
+                self._unreadable[statements[0].alloc] = statements[0].index
+            return False
         self._note_records(records)
         # What the engine does not know now was collected here.
         self._known_collected.update(
@@ -469,6 +472,7 @@ class Recorder:
             for statement in statements
             if isinstance(statement, Observation) and statement.alloc not in self._reader
         )
+        return True
 
     def _note_records(self, records: Iterable[Record]) -> None:
         for record in records:
