@@ -200,6 +200,24 @@ def test_what_cannot_be_followed_is_refused_in_one_sentence(tmp_path: Path, argu
     assert "Traceback" not in result.stderr
 
 
+def test_no_log_is_begun_once_for_an_agent_that_is_away(tmp_path: Path):
+    refused(run("follow", "http://127.0.0.1:1", "--into", tmp_path / "cluster.db", "--once"), "cannot be asked")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--pass-through", "reads"], "name one with --follow URL"),
+        (["x.db", "--follow", "http://127.0.0.1:1", "--pass-through", "reads", "--workers", "2"], "in one process"),
+        (["--follow", "a.ndjson", "--follow", "b.ndjson"], "several sources must be agents"),
+        (["--follow", "a.ndjson", "--follow-token-file", "token"], "is for agents"),
+    ],
+)
+def test_what_serve_cannot_follow_is_refused_in_one_sentence(arguments: list[str], part: str):
+    refused(run("serve", *arguments), part)
+
+
 def test_a_log_that_something_else_writes_is_refused(tmp_path: Path):
     with Engine.open(tmp_path / "own.db") as engine:
         engine.place({"ID": "a", "JobID": "example"})

@@ -39,12 +39,12 @@ class Lines:
     def __init__(self, format: str) -> None:
         self._is_json = format == "json"
 
-    def __call__(self, text: str, **fields: object) -> None:
-        """Write a line; as JSON with more fields."""
+    def __call__(self, text: str) -> None:
+        """Write a line."""
         if not self._is_json:
             say(text)
             return
-        line = {"time_ns": SystemClock().time_ns(), "message": text, **fields}
+        line = {"time_ns": SystemClock().time_ns(), "message": text}
         with suppress(OSError):
             click.echo(msgspec.json.encode(line), err=True)
 
@@ -77,8 +77,11 @@ def agent_settings(sources: Sequence[str], token_file: str | None, namespace: st
     return msgspec.structs.replace(settings, **changes)
 
 
-def agents_dialect(settings: AgentSettings, note: Callable[[str], object]) -> str:
-    """Return the dialect for a new log of what agents say; the newest where they cannot be asked now."""
+def agents_dialect(settings: AgentSettings, note: Callable[[str], object], *, is_required: bool = False) -> str:
+    """Return the dialect for a new log of what agents say; the newest where they cannot be asked now.
+
+    Raises SourceUnavailable where it is required, so that no log is begun in vain.
+    """
     from taskfold.recording.agents import Agents
 
     async def ask() -> str:
@@ -91,6 +94,8 @@ def agents_dialect(settings: AgentSettings, note: Callable[[str], object]) -> st
     try:
         return asyncio.run(ask())
     except SourceUnavailable as problem:
+        if is_required:
+            raise
         note(f"{problem}; the new log is of dialect {NEWEST_DIALECT}; --dialect names another")
         return NEWEST_DIALECT
 

@@ -23,6 +23,7 @@ from taskfold.cli._recording import (
     recorder_of,
     upstream_of,
 )
+from taskfold.cli._serving import server_beside
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.serve import check_extra
@@ -106,12 +107,14 @@ def follow(  # noqa: PLR0913 - an option each
     settings = agent_settings(sources, token_file, namespace)
     with ExitStack() as stack:
         begins = is_new_log(log)
-        name = dialect or (agents_dialect(settings, note) if begins else None)
+        name = dialect or (agents_dialect(settings, note, is_required=once) if begins else None)
         engine = stack.enter_context(Engine.open(log, dialect=name))
         check_mirror(engine, shown_name(log))
         recorder = recorder_of(engine, settings, compare_ns=compare_ns, silence_ns=silence_ns, note=note)
-        server = None if bind is None else _server(engine, recorder, bind, serve_token_file, stack, note)
-        if server is not None:
+        server = None
+        if bind is not None:
+            server = server_beside(engine, bind, serve_token_file, stack, note=note, is_mirror=True)
+            server.app.context.source = recorder
             server.app.upstream = upstream_of(settings, pass_through)
         if retention is not None:
             stack.enter_context(
@@ -126,27 +129,6 @@ def follow(  # noqa: PLR0913 - an option each
         gaps = f", {count_text(status.gaps, 'gap')}" if status.gaps else ""
         note(f"{what}, {count_text(status.records, 'new record')}{gaps}")
     return 0
-
-
-def _server(
-    engine: Engine, recorder: Recorder, bind: str, token_file: str | None, stack: ExitStack, note: Lines
-) -> Server:
-    """Return the server of the mirror. Raises ServeError."""
-    from taskfold.http.app import App
-    from taskfold.http.serve.descriptors import raise_descriptor_limit
-    from taskfold.http.serve.secrets import read_token
-    from taskfold.http.serve.server import Server, check_exposure, parse_bind
-
-    host, port = parse_bind(bind)
-    token = read_token(None, token_file, on_note=note)
-    check_exposure(host, token)
-    app = App(engine, token=token, is_mirror=True)
-    app.context.source = recorder
-    raise_descriptor_limit()
-    server = Server(app, host=host, port=port)
-    stack.callback(server.close)
-    note(f"serving at {server.url}")
-    return server
 
 
 async def _run(recorder: Recorder, server: Server | None) -> None:

@@ -17,6 +17,7 @@ from taskfold.cli import _options as options
 from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import NO, Unanswerable, say
 from taskfold.cli._jobs import runnable_job
+from taskfold.cli._serving import server_beside
 from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.cli.serve import check_extra
 from taskfold.live.core import Core
@@ -60,7 +61,10 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         opened = MemoryLog(name or "") if log is None else open_log(log, name, reader=core)
         engine = stack.enter_context(Engine(opened, core=core))
         document = document or runnable_job(job, engine.dialect)
-        server = None if bind is None else _server(engine, bind, stack)
+        server = None
+        if bind is not None:
+            check_extra()
+            server = server_beside(engine, bind, None, stack, note=say)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
         _lock(directory, stack)
         engine.catch_up()
@@ -69,8 +73,6 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         supervisor = Supervisor(engine, directory.absolute(), is_bound=log is None)
         supervisor.on_note = lambda text: say(f"note: {text}")
         shown_ids = set(supervisor.live)
-        if server is not None:
-            say(f"serving at {server.url}")
         say(f"running job {document['ID']}; the output of its tasks is in {directory}")
         _show(supervisor, shown_ids, stack)
         shown_ids.update(new := supervisor.place(document))
@@ -100,21 +102,6 @@ def _lock(directory: Path, stack: ExitStack) -> None:
         raise Unanswerable(f"{directory}: another taskfold run uses this directory") from None
     except OSError as error:
         raise Unanswerable(f"{directory}: cannot be written: {error.strerror or error}") from None
-
-
-def _server(engine: Engine, bind: str, stack: ExitStack) -> Server:
-    """Return the server of the HTTP API. Raises Unanswerable and ServeError."""
-    check_extra()
-    from taskfold.http.app import App
-    from taskfold.http.serve.secrets import read_token
-    from taskfold.http.serve.server import Server, check_exposure, parse_bind
-
-    host, port = parse_bind(bind)
-    token = read_token(None, None, on_note=say)
-    check_exposure(host, token)
-    server = Server(App(engine, region=engine.reader.region, token=token), host=host, port=port)
-    stack.callback(server.close)
-    return server
 
 
 async def _run(supervisor: Supervisor, server: Server | None) -> None:

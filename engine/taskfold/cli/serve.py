@@ -128,8 +128,8 @@ def serve(
         raise Unanswerable("--follow-silence must not be negative")
     host, port = parse_bind(bind)
     agents, pass_through = _agents(follow, more.pop("follow_token_file")), more.pop("pass_through")
-    if pass_through is not None and agents is None:
-        raise Unanswerable("--pass-through asks the agents that are followed: name one with --follow URL")
+    if pass_through is not None:
+        _check_pass_through(agents, workers)
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
     check_exposure(host, secret)
@@ -210,6 +210,14 @@ def _agents(follow: tuple[str, ...], token_file: str | None) -> AgentSettings | 
     if token_file is not None:
         raise Unanswerable("--follow-token-file is for agents: name one with --follow URL")
     return None
+
+
+def _check_pass_through(agents: AgentSettings | None, workers: int) -> None:
+    """Refuse to pass requests on where nobody is followed, and from several processes. Raises Unanswerable."""
+    if agents is None:
+        raise Unanswerable("--pass-through asks the agents that are followed: name one with --follow URL")
+    if workers > 1:
+        raise Unanswerable("--pass-through works in one process: leave --workers out")
 
 
 def _source(
