@@ -193,6 +193,24 @@ def test_an_allocation_that_nomad_collected_is_removed_and_its_history_stays():
     run(story)
 
 
+def test_a_proxy_that_has_lost_its_agent_removes_nothing():
+    async def story() -> None:
+        agent = FakeAgent(CLIENT_FRAMES)
+        agent.advance(len(CLIENT_FRAMES))
+        engine = Engine()
+        async with recording(engine, await agent.serve(), compare_seconds=0.05) as recorder:
+            await until_recorded(engine, agent, recorder)
+            agent.is_proxy_alone = True
+            await until(lambda: recorder.status.problem)
+            assert "is it an agent of Nomad?" in recorder.status.problem
+            assert len(engine.reader) == len(agent.bodies)
+            agent.is_proxy_alone = False
+            await until_recorded(engine, agent, recorder)
+            assert (recorder.status.removed, recorder.status.epochs) == (0, 0)
+
+    run(story)
+
+
 def test_a_job_that_was_deregistered_is_the_reason_why_its_allocation_is_gone():
     async def story() -> None:
         agent = FakeAgent(CLIENT_FRAMES)

@@ -63,6 +63,8 @@ class FakeAgent:
     token: str | None = None
     faults: Faults = field(default_factory=Faults)
     heartbeat_seconds: float = 0.2
+    is_proxy_alone: bool = False
+    """A proxy answers in its place: 404, and a page."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -238,6 +240,8 @@ class FakeAgent:
 
     def _failure(self, headers: dict[str, str]) -> tuple[int, bytes, list[str]] | None:
         """Return an error, by chance or since the token is wrong."""
+        if self.is_proxy_alone:
+            return 404, b"<html>no such site</html>", []
         chance = self.rng.random()
         if chance < self.faults.error:
             return 500, b"rpc error: No cluster leader", []

@@ -41,7 +41,13 @@ _LOOKED_AT: Final = 10
 _ATTEMPTS: Final = 6
 _BUSY: Final = frozenset({429, 503})
 _FORBIDDEN: Final = frozenset({401, 403})
-_NOT_THERE: Final = frozenset({404, 405, 501})
+_NOT_FOUND: Final = 404
+_NO_STREAM: Final = frozenset({_NOT_FOUND, 405, 501})
+"""The answers of agents without an event stream."""
+
+_ALLOC_NOT_FOUND: Final = "alloc not found"
+"""Nomad's answer for an unknown allocation, in every version."""
+
 _ERROR: Final = 400
 _EXCERPT: Final = 200
 _TOPICS: Final = ("Allocation", "Job", "Evaluation", "Deployment")
@@ -145,7 +151,7 @@ class Agents:
             if problem.is_refusal:
                 return ""
             raise
-        return "" if answer is None else _version_in(answer.content)
+        return _version_in(answer.content) if answer.is_success else ""
 
     async def dialect(self) -> Dialect:
         """Return the dialect that the agents speak: told by a body, else by the version of one."""
@@ -158,8 +164,7 @@ class Agents:
 
     async def index(self) -> int:
         """Return the index of the newest write of any allocation, without their list."""
-        answer = await self._get("/v1/allocations", {"prefix": _NO_SUCH_PREFIX, **self._namespace()})
-        return _index_of(answer)
+        return self._index_of(await self._get("/v1/allocations", {"prefix": _NO_SUCH_PREFIX, **self._namespace()}))
 
     async def allocations(self, *, after: int = 0, wait_seconds: float = 0) -> AllocationList:
         """Return the allocations; with ``after``, at a greater index or the timeout. Raises SourceUnavailable."""
@@ -169,16 +174,20 @@ class Agents:
             params |= {"index": str(after), "wait": f"{int(wait_seconds * 1_000)}ms"}
             read_seconds = wait_seconds * 17 / 16 + _POLL_MARGIN_SECONDS
         answer = await self._get("/v1/allocations", params, read_seconds)
+        index = self._index_of(answer)
         try:
-            stubs = None if answer is None else _decode_stubs(answer.content)
-        except msgspec.DecodeError as error:
+            return AllocationList(index, _decode_stubs(answer.content) or [])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SourceUnavailable(f"{self.name}: its list of allocations cannot be read: {error}") from None
-        return AllocationList(_index_of(answer), stubs or [])
 
     async def allocation(self, alloc: str, namespace: str) -> bytes | None:
         """Return the body of an allocation; None where the agents have none of this ID."""
         answer = await self._get(f"/v1/allocation/{alloc}", {"namespace": namespace})
-        return None if answer is None else answer.content
+        if answer.is_success:
+            return answer.content
+        if answer.text.strip() != _ALLOC_NOT_FOUND:  # a proxy's word does not end an allocation
+            raise self._refusal(answer)
+        return None
 
     @asynccontextmanager
     async def stream(self, index: int, silence_seconds: float) -> AsyncIterator[AsyncIterator[bytes] | None]:
@@ -200,7 +209,7 @@ class Agents:
                 timeout=timeout,
                 extensions=self._extensions,
             ) as answer:
-                if answer.status_code in _NOT_THERE:
+                if answer.status_code in _NO_STREAM:
                     yield None
                     return
                 if answer.status_code >= _ERROR:
@@ -227,10 +236,8 @@ class Agents:
 
     # --- asking ---
 
-    async def _get(
-        self, path: str, params: Mapping[str, str], read_seconds: float = _READ_SECONDS
-    ) -> httpx.Response | None:
-        """Return the answer of the first agent that gives one; None where that is 404. Raises SourceUnavailable."""
+    async def _get(self, path: str, params: Mapping[str, str], read_seconds: float = _READ_SECONDS) -> httpx.Response:
+        """Return the answer of the first agent that gives one, a 404 among them. Raises SourceUnavailable."""
         backoff = self.backoff()
         for attempt in count(1):
             problem = SourceUnavailable("no agent was asked")
@@ -247,8 +254,8 @@ class Agents:
             await asyncio.sleep(max(problem.retry_after_seconds, backoff.next_seconds()))
         raise AssertionError  # it counts without an end
 
-    async def _ask(self, path: str, params: Mapping[str, str], read_seconds: float) -> httpx.Response | None:
-        """Ask one agent once. Raises SourceUnavailable."""
+    async def _ask(self, path: str, params: Mapping[str, str], read_seconds: float) -> httpx.Response:
+        """Ask one agent once; return its answer, a 404 among them. Raises SourceUnavailable."""
         import httpx
 
         try:
@@ -261,9 +268,7 @@ class Agents:
             )
         except httpx.HTTPError as error:
             raise SourceUnavailable(f"{self.name}: {_reason(error)}") from None
-        if answer.status_code in _NOT_THERE:
-            return None
-        if answer.status_code >= _ERROR:
+        if answer.status_code >= _ERROR and answer.status_code != _NOT_FOUND:
             raise self._refusal(answer)
         return answer
 
@@ -279,6 +284,13 @@ class Agents:
             if pause.isascii() and pause.isdigit() and len(pause) < len("10000")
             else 0,
         )
+
+    def _index_of(self, answer: httpx.Response) -> int:
+        """Return the index of a list. Raises SourceUnavailable for an answer that no agent gives."""
+        text = answer.headers.get("X-Nomad-Index", "")
+        if not answer.is_success or not (text.isascii() and text.isdigit()):
+            raise SourceUnavailable(f"{self.name}: its answer has no X-Nomad-Index: is it an agent of Nomad?")
+        return int(text)
 
     def _turn(self) -> None:
         """Ask the next agent from now on."""
@@ -329,11 +341,6 @@ def new_client(
         return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=timeout)
     verify: Any = False if context is None else context
     return httpx.AsyncClient(base_url=address, verify=verify, limits=limits, timeout=timeout, trust_env=False)
-
-
-def _index_of(answer: httpx.Response | None) -> int:
-    text = "" if answer is None else answer.headers.get("X-Nomad-Index", "")
-    return int(text) if text.isascii() and text.isdigit() else 0
 
 
 def _version_in(body: bytes) -> str:
