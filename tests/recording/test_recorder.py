@@ -211,6 +211,45 @@ def test_a_proxy_that_has_lost_its_agent_removes_nothing():
     run(story)
 
 
+def test_what_a_token_may_not_see_any_more_is_not_removed():
+    async def story() -> None:
+        agent = FakeAgent(CLIENT_FRAMES)
+        agent.advance(len(CLIENT_FRAMES))
+        engine = Engine()
+        async with recording(engine, await agent.serve(), compare_seconds=0.05) as recorder:
+            await until_recorded(engine, agent, recorder)
+            agent.hidden = frozenset(list(agent.bodies)[:2])
+            await until(
+                lambda: any("prefix" not in path and alloc in path for path in agent.requests for alloc in agent.hidden)
+            )
+            requests = len(agent.requests)
+            await until(lambda: len(agent.requests) > requests + 6)
+            assert not differences(engine, agent)
+            assert (recorder.status.is_connected, recorder.status.removed) == (True, 0)
+
+    run(story)
+
+
+def test_a_listener_that_raises_does_not_end_the_recorder():
+    async def story() -> None:
+        agent = FakeAgent(CLIENT_FRAMES)
+        agent.advance(len(CLIENT_FRAMES))
+        engine, notes = Engine(), []
+
+        def listener(*_: object) -> None:
+            raise ValueError("of a listener")
+
+        engine.on_collect(listener)
+        async with recording(engine, await agent.serve(), notes=notes, compare_seconds=0.05) as recorder:
+            await until_recorded(engine, agent, recorder)
+            agent.collect(next(iter(agent.bodies)))
+            await until_recorded(engine, agent, recorder)
+            await until(lambda: recorder.status.removed == 1)
+            assert any("of a listener" in note for note in notes)
+
+    run(story)
+
+
 def test_a_job_that_was_deregistered_is_the_reason_why_its_allocation_is_gone():
     async def story() -> None:
         agent = FakeAgent(CLIENT_FRAMES)

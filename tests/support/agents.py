@@ -63,6 +63,8 @@ class FakeAgent:
     token: str | None = None
     faults: Faults = field(default_factory=Faults)
     heartbeat_seconds: float = 0.2
+    hidden: frozenset[str] = frozenset()
+    """Allocations that the token may not see: they are left out of lists."""
     is_proxy_alone: bool = False
     """A proxy answers in its place: 404, and a page."""
 
@@ -229,11 +231,10 @@ class FakeAgent:
             case ["allocations"]:
                 await self._block(query)
                 prefix = query.get("prefix", [""])[0]
-                return (
-                    200,
-                    json.dumps([_stub(b) for b in self.bodies.values() if b["ID"].startswith(prefix)]).encode(),
-                    [],
-                )
+                shown = [body for alloc, body in self.bodies.items() if alloc not in self.hidden]
+                return 200, json.dumps([_stub(body) for body in shown if body["ID"].startswith(prefix)]).encode(), []
+            case ["allocation", alloc] if alloc in self.hidden:
+                return 403, b"Permission denied", []
             case ["allocation", alloc] if alloc in self.bodies:
                 return 200, json.dumps(self.bodies[alloc]).encode(), []
         return 404, b"alloc not found", []

@@ -343,16 +343,23 @@ class Recorder:
         reasons = {}
         for alloc in allocs:
             namespace = self._reader.namespace(alloc)
-            if namespace is not None and await self._agents.allocation(alloc, namespace) is None:
+            if namespace is not None and not await self._is_there(alloc, namespace):
                 reasons[alloc] = self._why_removed(alloc)
         if reasons:
-            records = await self._call(self._engine.observe_removal, reasons, index)
-            self._note_records(records)
-            self._removed += len(records)
+            self._removed += len(await self._record(self._engine.observe_removal, reasons, index))
             for alloc, reason in list(reasons.items())[:_NOTED_LINES]:
                 self._on_note(f"{alloc}: {reason}")
             if len(reasons) > _NOTED_LINES:
                 self._on_note(f"and {len(reasons) - _NOTED_LINES} more allocations that Nomad has no more")
+
+    async def _is_there(self, alloc: str, namespace: str) -> bool:
+        """Return whether the agents have an allocation, or do not let this token see it. Raises SourceUnavailable."""
+        try:
+            return await self._agents.allocation(alloc, namespace) is not None
+        except SourceUnavailable as problem:
+            if not problem.is_refusal:
+                raise
+            return True
 
     def _why_removed(self, alloc: str) -> str:
         index = self._deregistered.get((self._reader.namespace(alloc) or "", self._reader.job(alloc) or ""))
@@ -454,10 +461,7 @@ class Recorder:
             return True
         self._check_dialect(statements)
         try:
-            records = await self._call(self._engine.observe, *statements)
-        except ListenerError as error:  # it is recorded, and nothing of it is lost
-            self._on_note(str(error))
-            records = error.records
+            await self._record(self._engine.observe, *statements)
         except DecodeError as error:
             if len(statements) > 1:  # one of them is invalid, and must not cost the others
                 return all([await self._observe([statement]) for statement in statements])
@@ -465,7 +469,6 @@ class Recorder:
             if isinstance(statements[0], Observation):
                 self._unreadable[statements[0].alloc] = statements[0].index
             return False
-        self._note_records(records)
         # What the engine does not know now was collected here.
         self._known_collected.update(
             statement.alloc
@@ -474,10 +477,16 @@ class Recorder:
         )
         return True
 
-    def _note_records(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._records += 1
-            self._gaps += isinstance(record.event, Gap)
+    async def _record(self, write: Callable[..., list[Record]], *arguments: Any) -> list[Record]:
+        """Have the engine write; return the records, and count them. Raises what the engine raises."""
+        try:
+            records = await self._call(write, *arguments)
+        except ListenerError as error:  # it is recorded, and nothing of it is lost
+            self._on_note(str(error))
+            records = error.records
+        self._records += len(records)
+        self._gaps += sum(isinstance(record.event, Gap) for record in records)
+        return records
 
     def _check_dialect(self, statements: Iterable[Statement]) -> None:
         """Refuse what another Nomad says than the log is of. Raises DialectError."""
