@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -27,6 +28,8 @@ from taskfold.inputs import INPUTS
 from taskfold.log.check import check_log
 from taskfold.log.seals import unsealed
 from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
+from taskfold.recording import agents, recorder
+from taskfold.recording.agents import Backoff
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -295,6 +298,16 @@ def test_the_unit_and_the_job_of_the_guide_to_recording_call_the_command_as_it_i
         context = follow.make_context("follow", rest)
         assert context.params["log"].endswith("cluster.db")
         assert context.params["bind"]
+
+
+def test_the_numbers_of_the_guide_to_recording_are_those_of_the_code():
+    backoff = Backoff(Random(1))
+    words = " ".join(RECORDING.split())
+
+    assert f"for {recorder._READS_AT_ONCE} allocations at a time at most, over {agents._MOST_CONNECTIONS} conn" in words
+    assert f"after {backoff._first_seconds} seconds" in words
+    assert f"up to {backoff._most_seconds:.0f} seconds" in words
+    assert f"every {recorder.COMPARE_SECONDS / 60:.0f} minutes" in words
 
 
 def test_every_variable_of_nomad_that_the_guide_names_is_read():
