@@ -9,12 +9,12 @@ import sys
 import traceback
 from pathlib import Path
 
-import hypothesis
 import msgspec
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from support.machines import QUICK, SPARE, finds_faults
 from taskfold import Fold, IllegalEvent, Snapshot
 from taskfold.events import Restarting
 from taskfold.model.dialect import DIALECTS
@@ -23,21 +23,7 @@ from taskfold.testing import Deviation, LifecycleMachine
 from taskfold.testing.lifecycle_machine import Happening
 
 SCRIPT = Path(__file__).parents[1] / "support" / "toy_fold.py"
-SPARE = 4
-"""How many steps more may be left: what Hypothesis draws depends on which modules are imported."""
-finds_faults = pytest.mark.skipif(
-    hypothesis.__version_info__ < (6, 150), reason="older releases of Hypothesis take minutes to find them"
-)
-QUICK = settings(
-    max_examples=60,
-    stateful_step_count=20,
-    phases=[Phase.generate, Phase.shrink],
-    derandomize=True,
-    database=None,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+FEW = settings(QUICK, max_examples=60, stateful_step_count=20)
 
 
 class FoldProcess:
@@ -63,7 +49,7 @@ class FoldProcess:
 
 def run(fold, examples=60, **more):
     machine = type("Machine", (LifecycleMachine,), {"dialect": "1.1.2", "make_fold": lambda _: fold, **more})
-    run_state_machine_as_test(machine, settings=settings(QUICK, max_examples=examples))
+    run_state_machine_as_test(machine, settings=settings(FEW, max_examples=examples))
 
 
 def test_a_fold_in_another_process_that_is_right_passes():
@@ -162,4 +148,4 @@ def test_a_fold_that_refuses_nothing_is_never_given_what_is_illegal():
 
 def test_a_machine_that_does_not_say_how_a_fold_is_made_is_told_what_to_write():
     with pytest.raises(NotImplementedError, match="def make_fold"):
-        run_state_machine_as_test(LifecycleMachine, settings=QUICK)
+        run_state_machine_as_test(LifecycleMachine, settings=FEW)

@@ -5,33 +5,17 @@ from __future__ import annotations
 import traceback
 from collections import deque
 
-import hypothesis
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from support.machines import QUICK, SPARE, finds_faults
 from support.toy_scheduler import ToyScheduler
 from taskfold import Engine, ManualClock, MemoryLog, effects, inputs
 from taskfold.events import wire_type
 from taskfold.model.dialect import DIALECTS
 from taskfold.testing import AllocationStatus, Deviation, SchedulerMachine, TaskStatus
 from taskfold.testing import strategies as kit
-
-SPARE = 4
-"""How many steps more may be left: what Hypothesis draws depends on which modules are imported."""
-finds_faults = pytest.mark.skipif(
-    hypothesis.__version_info__ < (6, 150), reason="older releases of Hypothesis take minutes to find them"
-)
-QUICK = settings(
-    max_examples=5000,
-    stateful_step_count=25,
-    phases=[Phase.generate, Phase.shrink],
-    derandomize=True,
-    database=None,
-    deadline=None,
-    report_multiple_bugs=False,
-    suppress_health_check=[HealthCheck.too_slow],
-)
 
 
 def machine_of(scheduler, dialect="1.1.2", **more):
