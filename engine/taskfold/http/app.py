@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Awaitable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +33,7 @@ from taskfold.http.context import Context, Services
 from taskfold.http.nomad.options import parse_options
 from taskfold.http.own.metrics import counts_of
 from taskfold.http.request import BodyTooLarge, BodyTooSlow, Disconnected, Request
-from taskfold.http.routes import ROUTES, is_nomads, is_unserved
+from taskfold.http.routes import ROUTES, changes_nothing, is_nomads, is_unserved
 from taskfold.http.routing import Match, Route, Router
 from taskfold.http.serve.counts import Counts
 from taskfold.http.serve.limits import Limits, TooMany
@@ -244,17 +244,17 @@ class App:
         if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
             return error(403, PERMISSION_DENIED)
         if target is None:
-            elsewhere = self._elsewhere(request)
-            return self._unknown(request) if elsewhere is None else await elsewhere
+            return await self._elsewhere(request, self._unknown(request))
         if isinstance(target, Answer):
-            return target
+            return await self._elsewhere(request, target) if target.status in _NOT_KNOWN else target
         return await self._here(request, *target)
 
     async def _here(self, request: Request, route: Route, arguments: tuple[Any, ...]) -> Answer | None:
         """Answer at an endpoint, or have the agent answer for what is not known here."""
         request.route, request.is_endless = route.name, route.is_endless
         if request.method not in route.methods:
-            return error(405, INVALID_METHOD, extra=route.extra)
+            invalid = error(405, INVALID_METHOD, extra=route.extra)
+            return invalid if route.is_own else await self._elsewhere(request, invalid)
         if refusal := self._refused(request, route):
             return refusal
         upstream = None if route.is_own else self._upstream_of(request)
@@ -265,15 +265,22 @@ class App:
             return await self._ask(upstream, request)
         return answer
 
-    def _elsewhere(self, request: Request) -> Awaitable[Answer | None] | None:
-        """Have somebody else answer for a path that no endpoint has; None where nobody is asked."""
-        if not is_nomads(request.path):
-            return None
-        region = request.query.get("region")
-        if region and region != self.context.region:
-            return self._forward(request, region)
-        upstream = self._upstream_of(request)
-        return None if upstream is None else self._ask(upstream, request)
+    async def _elsewhere(self, request: Request, otherwise: Answer) -> Answer | None:
+        """Have somebody else answer what has no endpoint here; ``otherwise`` is the answer if nobody is asked.
+
+        What may write is refused here where a web page sent it: nobody else sees the headers of a browser.
+        """
+        region, upstream = request.query.get("region"), self._upstream_of(request)
+        is_regional = bool(region) and region != self.context.region
+        if not is_nomads(request.path) or not (is_regional or upstream is not None):
+            return otherwise
+        if not changes_nothing(request.method, request.path):
+            refusal = refused_write(request, is_get=request.method == "GET")
+            if refusal is not None:
+                return refusal
+        if is_regional or upstream is None:
+            return await self._forward(request, region)
+        return await self._ask(upstream, request)
 
     def _find(self, request: Request) -> Match | Answer | None:
         """Return the endpoint of a request, or the answer if there is none."""

@@ -426,6 +426,7 @@ _PARTS: Final = frozenset(
 _WITH_STRAYS: Final = frozenset(("allocation", "allocations", "client", "event", "metrics", "regions"))
 """Those that are served here as a whole: other paths below them have Nomad's own answer."""
 
+_ACTS_ON_GET: Final = re.compile(r"/v1/client/(?:gc|allocation/.+/(?:exec|gc|restart|signal))/?$")
 _READS: Final = re.compile(r"/v1/(?:search(?:/fuzzy)?|jobs/parse|validate/job|job/.+/plan)$")
 
 
@@ -450,10 +451,14 @@ def is_unserved(path: str) -> bool:
     return part != "" and part not in _WITH_STRAYS
 
 
-def changes_nothing(path: str) -> bool:
-    """Return whether what is sent to a path is a question: a search, or a job that is only looked at. O(length).
+def changes_nothing(method: str, path: str) -> bool:
+    """Return whether a request to Nomad only asks: it reads, searches, or has a job looked at. O(length).
 
-    >>> changes_nothing("/v1/search"), changes_nothing("/v1/job/site/plan"), changes_nothing("/v1/jobs")
+    Some of Nomad's endpoints act on a GET, too. Source: command/agent/alloc_endpoint.go and client_endpoint.go.
+
+    >>> changes_nothing("GET", "/v1/nodes"), changes_nothing("PUT", "/v1/search"), changes_nothing("PUT", "/v1/jobs")
     (True, True, False)
+    >>> changes_nothing("GET", "/v1/client/gc"), changes_nothing("GET", "/v1/client/allocation/2032/restart")
+    (False, False)
     """
-    return _READS.match(path) is not None
+    return (_ACTS_ON_GET.match(path) is None) if method in {"GET", "HEAD"} else _READS.match(path) is not None

@@ -58,6 +58,31 @@ def test_writes_stay_here_unless_they_are_allowed(agent: str):
     assert "EvalID" in asked(mirror(agent, passes_writes=True), "PUT", path).json()
 
 
+@pytest.mark.parametrize("path", ["/v1/system/gc", "/v1/job/site", "/v1/system/gc?region=eu"])
+def test_a_write_that_a_page_of_another_site_sends_is_not_passed_on(agent: str, path: str):
+    app = mirror(agent, passes_writes=True)
+    app.peers = Peers({"eu": agent})
+    headers = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    assert asked(app, "DELETE", path, headers=headers).status_code == 403
+    assert asked(app, "DELETE", path).status_code in {405, 500, 501}, "what the agent itself answers"
+
+
+@pytest.mark.parametrize(
+    "path", [f"/v1/client/allocation/{ID}/restart", f"/v1/client/allocation/{ID}/gc", "/v1/client/gc"]
+)
+def test_a_get_that_acts_is_a_write(path: str):
+    assert asked(mirror("http://127.0.0.1:1"), "GET", path).status_code != 502, "the agent was asked"
+    app = mirror("http://127.0.0.1:1", passes_writes=True)
+    assert asked(app, "GET", path).status_code == 502
+    assert asked(app, "GET", path, headers={"User-Agent": "Mozilla/5.0"}).status_code == 403
+
+
+def test_a_method_that_the_mirror_does_not_take_is_the_agents_to_take(agent: str):
+    assert asked(mirror(agent), "DELETE", "/v1/job/site").status_code == 405
+    app = mirror("http://127.0.0.1:1", passes_writes=True)
+    assert asked(app, "DELETE", "/v1/job/site").status_code == 502, "the agent was asked"
+
+
 def test_our_own_endpoints_are_never_passed_on(agent: str):
     answer = asked(mirror(agent, passes_writes=True), "POST", "/v1/allocations/events", json={"Alloc": "a"})
     assert answer.status_code == 409

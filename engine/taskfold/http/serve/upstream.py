@@ -37,8 +37,7 @@ class Upstream(Peers):
 
     def passes(self, request: Request) -> bool:
         """Return whether a request is passed on: a path of Nomad's, and a read, or writes are allowed."""
-        is_read = request.method in {"GET", "HEAD"} or changes_nothing(request.path)
-        return is_nomads(request.path) and (is_read or self.passes_writes)
+        return is_nomads(request.path) and (self.passes_writes or changes_nothing(request.method, request.path))
 
     def _new_client(self, timeout: httpx.Timeout, limits: httpx.Limits) -> httpx.AsyncClient:
         return new_client(self._settings.addresses[0], self._context, limits, timeout)
