@@ -125,7 +125,7 @@ class Agents:
         context, timeout = settings.tls_context(), httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
         limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS)
         self._clients = [new_client(address, context, limits, timeout) for address in settings.addresses]
-        self._extensions = {"sni_hostname": settings.tls_server_name} if settings.tls_server_name else {}
+        self._extensions = settings.extensions
 
     @property
     def name(self) -> str:

@@ -102,6 +102,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True):
             skip_verify=skip_verify in _TRUE,
         )
 
+    @property
+    def extensions(self) -> dict[str, str]:
+        """The extensions of requests by httpx: the name that the agent's certificate has, if that is another."""
+        return {"sni_hostname": self.tls_server_name} if self.tls_server_name else {}
+
     def tls_context(self) -> ssl.SSLContext | None:
         """Return the context of connections by https; None where no address needs one. Raises SourceError."""
         if not any(address.startswith("https:") for address in self.addresses):

@@ -104,6 +104,9 @@ class Peers:
     _error_prefix = _RPC_ERROR
     """The prefix of errors that come from there."""
 
+    _extensions: Mapping[str, str] = {}
+    """The extensions of requests by httpx."""
+
     def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
         self.urls = dict(urls)
         self.tokens = dict(tokens or {})
@@ -168,7 +171,9 @@ class Peers:
         ]
         try:
             url = _target(self.urls[region], request)
-            async with self._client.stream(request.method, url, headers=headers, content=body or None) as answer:
+            async with self._client.stream(
+                request.method, url, headers=headers, content=body or None, extensions=self._extensions
+            ) as answer:
                 return await self._pass_back(context, request, answer)
         except httpx.InvalidURL as problem:
             return error(400, f"this path cannot be passed on: {problem}")

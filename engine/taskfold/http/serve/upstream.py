@@ -31,6 +31,7 @@ class Upstream(Peers):
         """Pass requests on to the first of these agents. Raises SourceError for certificates that cannot be used."""
         self._settings = settings
         self._context = settings.tls_context()
+        self._extensions = settings.extensions
         url = settings.addresses[0]
         super().__init__({_AGENT: "http://localhost" if url.startswith("unix:") else url})
         self.passes_writes = passes_writes
