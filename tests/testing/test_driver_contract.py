@@ -83,6 +83,16 @@ class ExitsWhenItCannotStart(ToyProcess):
             self.life.end = Exited(exit_code=127)
 
 
+class ReportsToOneAtATime(ToyProcess):
+    async def reports(self):
+        if getattr(self.life, "is_awaited", False):
+            await asyncio.Event().wait()
+        self.life.is_awaited = True
+        async for report in super().reports():
+            yield report
+        self.life.is_awaited = False
+
+
 class FindsNothing(ToyDriver):
     def find(self, handle, directory):
         process = super().find(handle, directory)
@@ -129,6 +139,7 @@ FAULTS = {
     "test_an_exit_code_is_reported_as_it_was": AlwaysEndsWell,
     "test_what_a_signal_ended_has_the_signal_and_128_more_as_exit_code": SaysTheSignalAlone,
     "test_what_ignores_its_signal_is_ended_by_sigkill": CannotKill,
+    "test_an_end_is_reported_to_each_who_waits_whoever_gives_up": ReportsToOneAtATime,
     "test_a_signal_to_what_is_over_does_nothing": Raises,
     "test_nothing_runs_before_it_is_told_to_go": GoesAtOnce,
     "test_what_cannot_start_says_why_and_has_no_exit": ExitsWhenItCannotStart,

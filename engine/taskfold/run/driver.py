@@ -55,7 +55,10 @@ class DriverProcess(Protocol):
         """
 
     def reports(self) -> AsyncIterator[ProcessStarted | StartFailed | Exited]:
-        """Yield that it runs, then how it ended; or only why it could not begin. Each comes when it happens."""
+        """Yield that it runs, then how it ended; or only why it could not begin.
+
+        Each comes when it happens. Several may wait at a time, and one that gives up takes nothing from the others.
+        """
         ...
 
     def end(self) -> StartFailed | Exited:

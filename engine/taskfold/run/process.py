@@ -129,15 +129,18 @@ class Process(Owned):
 
     async def reports(self) -> AsyncIterator[ProcessStarted | StartFailed | Exited]:
         """Yield the start of the process, then its end, each when it happens."""
-        end = asyncio.get_running_loop().create_task(_readable(self._pidfd))
-        wait_s = 0.004
-        while not self.status and not end.done():
-            await asyncio.wait({end}, timeout=wait_s)
-            wait_s *= 1.5
-        if "pid" in self.status:
-            self.is_started = True
-            yield ProcessStarted()
-        await end
+        end = asyncio.get_running_loop().create_task(_ended(self._pidfd))
+        try:
+            wait_s = 0.004
+            while not self.status and not end.done():
+                await asyncio.wait({end}, timeout=wait_s)
+                wait_s *= 1.5
+            if "pid" in self.status:
+                self.is_started = True
+                yield ProcessStarted()
+            await end
+        finally:
+            end.cancel()
         self._release()
         yield self.end()
 
@@ -183,13 +186,17 @@ def _blocked(numbers: frozenset[int]) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-async def _readable(descriptor: int | None) -> None:
+async def _ended(pidfd: int | None) -> None:
     """Wait until the process of a pidfd has ended."""
-    if descriptor is not None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(descriptor, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(descriptor)
+    if pidfd is None:
+        return
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    # An event loop has one reader of each descriptor: whoever waits has a descriptor that nobody else waits for.
+    own = os.dup(pidfd)
+    loop.add_reader(own, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(own)
+        os.close(own)

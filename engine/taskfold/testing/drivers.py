@@ -6,6 +6,7 @@ Inherit from `DriverContract`, say how a driver is made, and let pytest find it.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
@@ -120,6 +121,21 @@ class DriverContract:
                 assert not process.is_over
                 process.send("SIGKILL")
                 assert await self._end(process) == Exited(exit_code=137, signal=9)
+
+        self._run(check())
+
+    def test_an_end_is_reported_to_each_who_waits_whoever_gives_up(self, tmp_path: Path) -> None:
+        """An end is reported to each who waits for it, also when another one gives up."""
+
+        async def check() -> None:
+            with closing(await self._start(_STAYS, tmp_path)) as process:
+                one, other = (asyncio.ensure_future(self._end(process)) for _ in range(2))
+                await asyncio.sleep(_WHILE_S)
+                one.cancel()
+                await asyncio.wait({one})
+                gc.collect()
+                process.send("SIGTERM")
+                assert await other == Exited(exit_code=143, signal=15)
 
         self._run(check())
 
