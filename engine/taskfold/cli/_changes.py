@@ -9,7 +9,6 @@ import msgspec
 from rich.text import Text
 
 from taskfold.cli._reading import naming
-from taskfold.cli._record_words import scalar_text
 from taskfold.cli._screen import FAILED_STYLE, STATE_STYLES, STATUS_STYLES
 from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.fold.allocation import AllocationState, Fold, client_status
@@ -17,6 +16,7 @@ from taskfold.fold.lifecycle import PENDING
 from taskfold.fold.task import Task
 from taskfold.model.go.timestamps import parse_time_ns
 from taskfold.model.record import Finished, Observed, Record, Updated
+from taskfold.nomad.record_texts import scalar_text
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.diff import Difference, differences
 

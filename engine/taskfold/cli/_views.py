@@ -10,7 +10,6 @@ from rich.text import Text
 
 from taskfold.cli._changes import Changes
 from taskfold.cli._reading import Folded, naming
-from taskfold.cli._record_words import event_text, message_text
 from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Screen, Table, TableRow, state_cell
 from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
 from taskfold.fold.task import TaskState
@@ -19,6 +18,7 @@ from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.go.timestamps import is_known_time
 from taskfold.model.record import Gap, InternalEvent, Record, Updated
 from taskfold.nomad.messages import display_message
+from taskfold.nomad.record_texts import event_text, message_text
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.replay import At
 

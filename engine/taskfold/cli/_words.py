@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from taskfold.model.go.timestamps import is_known_time
+from taskfold.model.words import count_text, visible
 
 __all__ = [
     "age_text",
@@ -28,17 +29,6 @@ _TEN_SECONDS: Final = 10
 _KILO: Final = 1000
 _ID_LENGTHS: Final = (8, 13, 18, 23)
 """The lengths at which a UUID may be cut off: before its dashes."""
-
-
-def visible(text: str) -> str:
-    r"""Return a text with unprintable characters escaped, so that it cannot move the cursor.
-
-    >>> print(visible("red\x1b[31m\n"))
-    red\x1b[31m\n
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def one_line(text: str) -> str:
@@ -97,15 +87,6 @@ def bytes_text(size: int) -> str:
             break
         scaled, unit = scaled / _KILO, larger
     return f"{scaled:.1f} {unit}"
-
-
-def count_text(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> count_text(1, "task"), count_text(2, "task"), count_text(46_000, "record")
-    ('1 task', '2 tasks', '46,000 records')
-    """
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def short_ids(ids: Iterable[str]) -> dict[str, str]:

@@ -14,13 +14,11 @@ from taskfold.log.registry import LogLike
 from taskfold.model.events import wire_name
 from taskfold.model.go.timestamps import time_text
 from taskfold.nomad.fields import shown_fields
+from taskfold.nomad.record_texts import ALWAYS_DIFFERENT
 from taskfold.nomad.task_states import TASK_FIELDS
 from taskfold.sources.replay import At, Replay
 
-__all__ = ["ALWAYS_DIFFERENT", "Difference", "diff", "differences"]
-
-ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
-"""Fields that change with every write, and are therefore not reported."""
+__all__ = ["Difference", "diff", "differences"]
 
 _TIMES: Final = ("started_at_ns", "finished_at_ns", "last_restart_ns")
 _FACTS: Final = ("state", "failed", "restarts", "events_total", *_TIMES)

@@ -7,15 +7,17 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from taskfold.cli._words import count_text, visible
 from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.go.timestamps import time_text
 from taskfold.model.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
+from taskfold.model.words import count_text, visible
 from taskfold.nomad.fields import fields_from_json
 from taskfold.nomad.messages import display_message
-from taskfold.sources.diff import ALWAYS_DIFFERENT
 
-__all__ = ["event_text", "message_text", "scalar_text", "significant_fields"]
+__all__ = ["ALWAYS_DIFFERENT", "event_text", "message_text", "scalar_text", "significant_fields"]
+
+ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
+"""Fields that change with every write, and are therefore not reported."""
 
 
 def scalar_text(text: bytes | None) -> str:
