@@ -25,16 +25,16 @@ def main() -> None:
         "--write-pages", type=Path, nargs="?", const=report.ROOT, metavar="DIR",
         help="only put the results that are there between the markers of the pages of this checkout, or of DIR",
     )  # fmt: skip
-    asked = parser.parse_args()
-    if unknown := set(asked.subjects) - set(report.SUBJECTS):
+    arguments = parser.parse_args()
+    if unknown := set(arguments.subjects) - set(report.SUBJECTS):
         parser.error(f"there is no subject {', '.join(sorted(unknown))}")
-    folder: Path | None = asked.results or (None if asked.quick else report.RESULTS)
-    if asked.table:
+    folder: Path | None = arguments.results or (None if arguments.quick else report.RESULTS)
+    if arguments.table:
         print(report.table(folder or report.RESULTS), end="")
-    elif asked.write_pages:
-        report.write_pages(asked.write_pages, folder or report.RESULTS)
+    elif arguments.write_pages:
+        report.write_pages(arguments.write_pages, folder or report.RESULTS)
     else:
-        run(asked.subjects or list(report.SUBJECTS), folder, quick=asked.quick)
+        run(arguments.subjects or list(report.SUBJECTS), folder, quick=arguments.quick)
 
 
 def run(subjects: list[str], folder: Path | None, *, quick: bool) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from benchmarks.harness import Budget, Row, Run, millions_a_second, named, seconds_of_blocks, take_turns
+from benchmarks.harness import Budget, Row, Run, label, millions_a_second, seconds_of_blocks, take_turns
 from benchmarks.histories import DIALECT, Population
 from taskfold.events import Restarting, Started, Terminated
 from taskfold.fold.lifecycle import PENDING, build_machine, lifecycle_of, trigger_name
 from taskfold.fold.task import apply
 from taskfold.model.record import Record
 
-TRIGGER = named("transitions", "bare trigger")
+TRIGGER = label("transitions", "bare trigger")
 FLOOR = "floor: one dict update"
 RING = (
     "the ring is a tuple, at which the garbage collector does not look; with a list an event in the processor's caches "
@@ -77,11 +77,11 @@ def at_random(tasks: int, count: int) -> Row:
     """Measure tasks picked at random; every repetition goes on with their lives where the last one ended."""
     population = Population(tasks)
     fold = population.filled()
-    known = {alloc: allocation.tasks["web"] for alloc, allocation in fold.allocations.items()}
+    states = {alloc: allocation.tasks["web"] for alloc, allocation in fold.allocations.items()}
 
     def direct(records: list[Record]) -> None:
         for record in records:
-            apply(known[record.alloc], record, LIFECYCLE)
+            apply(states[record.alloc], record, LIFECYCLE)
 
     def one_by_one(records: list[Record]) -> None:
         for record in records:

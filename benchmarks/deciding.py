@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any
 
-from benchmarks.harness import REPETITIONS, Budget, Row, Run, microseconds_each, named, seconds, take_turns
+from benchmarks.harness import REPETITIONS, Budget, Row, Run, label, microseconds_each, seconds, take_turns
 from taskfold import Engine, ManualClock, inputs
 from taskfold.decision.rules import decide
 from taskfold.events import Restarting, Started, Terminated
@@ -22,7 +22,7 @@ from taskfold.fold.lifecycle import PENDING, build_machine, trigger_name
 from taskfold.live.timers import Alarm, Timers
 
 DIALECT = "1.1.2"
-TRIGGERS = named("transitions", "bare triggers of the same events")
+TRIGGERS = label("transitions", "bare triggers of the same events")
 HEAP = "heapq, push"
 REPORTS = (
     "each report takes its turn, decides, is encoded and decoded again before it counts, folds, and moves timers and "
@@ -55,11 +55,11 @@ class Crowd:
 
     def cycles(self, count: int) -> Callable[[], None]:
         """Return work: so many tasks, chosen at random, are started and exit."""
-        chosen = [(self.rng.choice(self.allocs), f"task-{self.rng.randrange(TASKS)}") for _ in range(count)]
+        subjects = [(self.rng.choice(self.allocs), f"task-{self.rng.randrange(TASKS)}") for _ in range(count)]
         report = self.engine.report
 
         def work() -> None:
-            for alloc, task in chosen:
+            for alloc, task in subjects:
                 report(alloc, task, STARTED)
                 report(alloc, task, EXITED)
 
@@ -188,9 +188,9 @@ def growth(small: Crowd, large: Crowd, count: int) -> Row:
             work = crowd.cycles(count // 2)
             start = perf_counter()
             work()
-            taken = (perf_counter() - start) / count * 1e6
+            each_us = (perf_counter() - start) / count * 1e6
             if repetition:
-                values[name].append(taken)
+                values[name].append(each_us)
     return Row(
         "a report of a task chosen at random",
         "µs",

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.harness import Budget, Row, Run, microseconds_each, named, take_turns
+from benchmarks.harness import Budget, Row, Run, label, microseconds_each, take_turns
 from benchmarks.histories import Population
 from benchmarks.streams import RECORDINGS
 from taskfold import Engine, Importer, MemoryLog, Snapshot, events, observation_from_json
@@ -26,7 +26,7 @@ from taskfold.nomad import events as codec
 from taskfold.nomad.snapshot import AllocationTexts
 
 DUMPS = "json.dumps"
-ENCODE, DECODE = named("msgspec", "json.encode of a dict"), named("msgspec", "json.decode to a dict")
+ENCODE, DECODE = label("msgspec", "json.encode of a dict"), label("msgspec", "json.decode to a dict")
 ALL_ANEW = "the same, all of it written anew"
 TEXTS_BYTES = 16 << 20
 FLAT = "what is left is flat: the state is frozen, times are written, texts are joined"
@@ -47,10 +47,10 @@ def folded(body: bytes) -> Any:
     return importer.fold[observation.alloc]
 
 
-def distinct(body: bytes, wanted: int) -> list[bytes]:
+def distinct(body: bytes, size: int) -> list[bytes]:
     """Return bodies of other allocations, whose events have times and delays of their own."""
     bodies = []
-    for number in range(wanted):
+    for number in range(size):
         value = json.loads(body)
         value["ID"] = value["ID"][:-8] + f"{number:08x}"
         for task in value["TaskStates"].values():
@@ -84,13 +84,13 @@ def cold(calls: int, call: Callable[[], object]) -> Run:
     """Return a run of calls, before each of which the texts are forgotten."""
 
     def run() -> float:
-        taken = 0.0
+        elapsed = 0.0
         for _ in range(calls):
             forget()
             start = perf_counter()
             call()
-            taken += perf_counter() - start
-        return taken / calls * 1e6
+            elapsed += perf_counter() - start
+        return elapsed / calls * 1e6
 
     return run
 
@@ -131,29 +131,29 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 def reading_after_writes(body: bytes, reads: int, writers: Mapping[str, Run]) -> Row:
     """Measure one allocation that is read after each of its events."""
-    told = observation_from_json(body)
+    first = observation_from_json(body)
     engine = Engine(MemoryLog(NEWEST_DIALECT))
-    engine.observe(told)
-    [task] = engine.snapshot(told.alloc).tasks
+    engine.observe(first)
+    [task] = engine.snapshot(first.alloc).tasks
     life = task_life()
 
     def run(read: Callable[[], object]) -> Run:
         def once() -> float:
-            taken = 0.0
+            elapsed = 0.0
             for _ in range(reads):
-                engine.record(told.alloc, task, next(life))
+                engine.record(first.alloc, task, next(life))
                 start = perf_counter()
                 read()
-                taken += perf_counter() - start
-            return taken / reads * 1e6
+                elapsed += perf_counter() - start
+            return elapsed / reads * 1e6
 
         return once
 
     store = engine.store
     values = take_turns(
         {
-            "taskfold, Engine.snapshot(id).to_json()": run(lambda: engine.snapshot(told.alloc).to_json()),
-            ALL_ANEW: run(lambda: Snapshot.of(store.read(told.alloc), NEWEST_DIALECT).to_json()),
+            "taskfold, Engine.snapshot(id).to_json()": run(lambda: engine.snapshot(first.alloc).to_json()),
+            ALL_ANEW: run(lambda: Snapshot.of(store.read(first.alloc), NEWEST_DIALECT).to_json()),
             **writers,
         }
     )

@@ -42,9 +42,9 @@ def of_logs(paths: dict[int, Path], tasks: int, suffix: str) -> Row:
     few, many = sorted(paths)
     idle = in_child("folding", "idle")
     fold = {count: in_child("folding", "fold", path)["peak"] - idle["peak"] for count, path in paths.items()}
-    listed = in_child("folding", "list", paths[many])["peak"] - idle["peak"]
+    list_peak = in_child("folding", "list", paths[many])["peak"] - idle["peak"]
     # A tenth of what the records need, or what the live tasks need where that is more; and what a process maps unused.
-    limit = max(listed // 10, int(1.3 * fold[few]))
+    limit = max(list_peak // 10, int(1.3 * fold[few]))
     assert in_child("folding", "limited", paths[many], limit)["tasks"] == tasks
     return Row(
         f"folding a log of {tasks:,} tasks in .{suffix}: peak of the process",
@@ -52,7 +52,7 @@ def of_logs(paths: dict[int, Path], tasks: int, suffix: str) -> Row:
         {
             f"taskfold, {MANY.format(count=many)}": [fold[many] / 1e6],
             f"taskfold, {FEW.format(count=few)}": [fold[few] / 1e6],
-            LISTED: [listed / 1e6],
+            LISTED: [list_peak / 1e6],
         },
         budgets=(Budget("≤", 1.3, f"taskfold, {FEW.format(count=few)}"),),
         note=f"also folded where the process could have no more than {limit / 1e6:,.0f} MB beyond its start",
@@ -72,11 +72,11 @@ def child(what: str, path: str = "", limit: str = "0") -> None:
         # Beyond what is mapped already; the allocator maps whole arenas.
         most = mapped + int(limit) + (32 << 20)
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    kept = list(tf.replay(path)) if what == "list" else tf.replay(path).fold() if path else None
-    found = {"peak": peak_bytes()}
-    if isinstance(kept, tf.Fold):
-        found["tasks"] = sum(len(allocation.tasks) for allocation in kept.allocations.values())
-    tell(found)
+    state = list(tf.replay(path)) if what == "list" else tf.replay(path).fold() if path else None
+    measures = {"peak": peak_bytes()}
+    if isinstance(state, tf.Fold):
+        measures["tasks"] = sum(len(allocation.tasks) for allocation in state.allocations.values())
+    tell(measures)
 
 
 if __name__ == "__main__":

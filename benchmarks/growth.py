@@ -15,11 +15,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from benchmarks.harness import REPETITIONS, Budget, Row, named
+from benchmarks.harness import REPETITIONS, Budget, Row, label
 from benchmarks.histories import Population
 from taskfold.model.record import Record
 
-DICT = named("msgspec", "dict of structs")
+DICT = label("msgspec", "dict of structs")
 TOGETHER = 10
 
 
@@ -37,7 +37,7 @@ class Crowd:
     def __init__(self, count: int) -> None:
         self.population = Population(count)
         self.fold = self.population.filled()
-        self.seen = {alloc: Seen() for alloc in self.fold.allocations}
+        self.versions = {alloc: Seen() for alloc in self.fold.allocations}
 
     def costs(self, events: int, burst: int) -> tuple[float, float]:
         """Return the nanoseconds that an event costs taskfold and the dict."""
@@ -53,9 +53,9 @@ class Crowd:
         return ours / events * 1e9, theirs / events * 1e9
 
     def _touch(self, records: list[Record]) -> None:
-        seen = self.seen
+        versions = self.versions
         for record in records:
-            task = seen[record.alloc]
+            task = versions[record.alloc]
             task.count += 1
             task.time_ns = record.time_ns
             task.event = record.event

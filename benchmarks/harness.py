@@ -76,7 +76,7 @@ class Row:
 SIZE: Final = ("smaller", "larger")
 
 
-def named(distribution: str, what: str) -> str:
+def label(distribution: str, what: str) -> str:
     """Return the name of a rival with its version."""
     return f"{distribution} {version(distribution)}, {what}"
 
@@ -85,21 +85,21 @@ def seconds(work: Callable[[], object]) -> float:
     """Return how long the work takes; what it returns is freed after the clock has stopped."""
     gc.collect()
     start = perf_counter()
-    kept = work()
-    taken = perf_counter() - start
-    del kept
-    return taken
+    result = work()
+    elapsed = perf_counter() - start
+    del result
+    return elapsed
 
 
 def seconds_of_blocks(blocks: Iterable[T], work: Callable[[T], object]) -> float:
     """Return how long the work takes in all; making the blocks is not counted."""
     gc.collect()
-    taken = 0.0
+    elapsed = 0.0
     for block in blocks:
         start = perf_counter()
         work(block)
-        taken += perf_counter() - start
-    return taken
+        elapsed += perf_counter() - start
+    return elapsed
 
 
 def millions_a_second(count: int, work: Callable[[], object]) -> Run:

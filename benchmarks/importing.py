@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 import taskfold as tf
-from benchmarks.harness import SIZE, Budget, Row, in_child, named, peak_bytes, seconds, take_turns, tell
+from benchmarks.harness import SIZE, Budget, Row, in_child, label, peak_bytes, seconds, take_turns, tell
 from benchmarks.streams import growing, interleaved
 from taskfold.model.record import Gap, Observed
 
@@ -115,8 +115,8 @@ def speed(path: Path, lines: int, at_once: int) -> Row:
     values = take_turns(
         {
             "taskfold, replay(path).fold()": _rate(path, lambda: tf.replay(path).fold()),
-            named("msgspec", "only the needed fields"): _each_line(path, msgspec.json.Decoder(Frame).decode),
-            named("msgspec", "everything"): _each_line(path, msgspec.json.Decoder().decode),
+            label("msgspec", "only the needed fields"): _each_line(path, msgspec.json.Decoder(Frame).decode),
+            label("msgspec", "everything"): _each_line(path, msgspec.json.Decoder().decode),
             "json.loads": _each_line(path, json.loads),
         }
     )

@@ -23,7 +23,7 @@ from benchmarks.harness import (
     Row,
     Run,
     in_child,
-    named,
+    label,
     peak_bytes,
     resident_bytes,
     take_turns,
@@ -36,7 +36,7 @@ from taskfold.fold.lifecycle import build_machine
 MODELS = 1_000
 DICTS = "dict of dicts, deque of event dicts"
 OBJECTS = "an event is an object of Python, and each of its header, time and place in a tuple costs; columns would not"
-ADD_MODEL = named("transitions", "a model for each, no history")
+ADD_MODEL = label("transitions", "a model for each, no history")
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -107,19 +107,19 @@ def _blocks(count: int, steps: int, tasks_each: int) -> Iterator[bytes]:
 
 def taskfold(count: int, steps: int, tasks_each: int) -> tuple[object, float]:
     """Build a fold; return it, and the seconds without the decoding."""
-    fold, taken = Fold(DIALECT), 0.0
+    fold, elapsed = Fold(DIALECT), 0.0
     for block in _blocks(count, steps, tasks_each):
         records = decode_lines(block)
         start = perf_counter()
         fold.apply_all(records)
-        taken += perf_counter() - start
-    return fold, taken
+        elapsed += perf_counter() - start
+    return fold, elapsed
 
 
 def dicts(count: int, steps: int, tasks_each: int) -> tuple[object, float]:
     """Build what one would write without a library."""
     allocations: dict[str, Any] = {}
-    decode, taken = msgspec.json.Decoder().decode_lines, 0.0
+    decode, elapsed = msgspec.json.Decoder().decode_lines, 0.0
     for block in _blocks(count, steps, tasks_each):
         records = decode(block)
         start = perf_counter()
@@ -133,8 +133,8 @@ def dicts(count: int, steps: int, tasks_each: int) -> tuple[object, float]:
                 }  # fmt: skip
             if record["Event"]["Type"] != "Finished":
                 task["Events"].append(record["Event"])
-        taken += perf_counter() - start
-    return allocations, taken
+        elapsed += perf_counter() - start
+    return allocations, elapsed
 
 
 def models(count: int, _steps: int, _tasks_each: int) -> tuple[object, float]:
@@ -158,11 +158,11 @@ def child(kind: str, count: int, steps: int, tasks_each: int, *, traced: bool) -
     if traced:
         tracemalloc.start()
     before = resident_bytes()
-    kept, taken = build(count, steps, tasks_each)
+    state, elapsed = build(count, steps, tasks_each)
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] if traced else resident_bytes() - before
-    assert kept
-    return {"bytes": grown / count, "peak": peak_bytes(), "seconds": taken}
+    assert state
+    return {"bytes": grown / count, "peak": peak_bytes(), "seconds": elapsed}
 
 
 if __name__ == "__main__":

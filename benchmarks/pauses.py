@@ -46,16 +46,16 @@ def measure(*, quick: bool) -> Iterator[Row]:
 
 def engine(count: int) -> object:
     """Build an engine of so many allocations with a task each."""
-    made = Engine(dialect=DIALECT)
+    full = Engine(dialect=DIALECT)
     for first in range(0, count, _BATCH):
         numbers = range(first, min(first + _BATCH, count))
-        made.append(Write(alloc=alloc_id(number), event=_placed(number)) for number in numbers)
+        full.append(Write(alloc=alloc_id(number), event=_placement(number)) for number in numbers)
         for event in _EVENTS:
-            made.append(Write(alloc=alloc_id(number), task="web", event=event) for number in numbers)
-    return made
+            full.append(Write(alloc=alloc_id(number), task="web", event=event) for number in numbers)
+    return full
 
 
-def _placed(number: int) -> Placed:
+def _placement(number: int) -> Placed:
     body = f'{{"ID":"{alloc_id(number)}","JobID":"job{number // 100}","NodeID":"node{number % 1_000}"}}'
     return Placed(body=Raw(body.encode()))
 
@@ -72,15 +72,15 @@ def dicts(count: int) -> object:
 
 def child(kind: str, count: int) -> dict[str, Any]:
     """Build, and return how long each of some full collections takes (milliseconds)."""
-    kept = {"engine": engine, "dicts": dicts}[kind](count)
+    state = {"engine": engine, "dicts": dicts}[kind](count)
     gc.collect()
-    taken = []
+    pauses = []
     for _ in range(REPETITIONS):
         start = perf_counter()
         gc.collect()
-        taken.append((perf_counter() - start) * 1e3)
-    assert kept
-    return {"tracked": len(gc.get_objects()), "milliseconds": taken}
+        pauses.append((perf_counter() - start) * 1e3)
+    assert state
+    return {"tracked": len(gc.get_objects()), "milliseconds": pauses}
 
 
 if __name__ == "__main__":

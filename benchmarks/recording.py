@@ -20,10 +20,10 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.encode import distinct, recorded_body
-from benchmarks.harness import REPETITIONS, ROOT, SIZE, Budget, Row, environment, in_child, named, resident_bytes, tell
+from benchmarks.harness import REPETITIONS, ROOT, SIZE, Budget, Row, environment, in_child, label, resident_bytes, tell
 
 SEEDED = "taskfold, Recorder into SQLite"
-READ = named("httpx", "the same bodies, four at a time, json.loads")
+READ = label("httpx", "the same bodies, four at a time, json.loads")
 TOLD = "taskfold, an engine that was told the same bodies"
 MIRROR, AGENT = "taskfold follow --serve", "the agent itself"
 THREE_MINUTES = 100_000 / 180

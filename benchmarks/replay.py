@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 import taskfold as tf
-from benchmarks.harness import Budget, Row, named, seconds, take_turns
+from benchmarks.harness import Budget, Row, label, seconds, take_turns
 from benchmarks.histories import write_log
 from taskfold.model.record import Record
 
@@ -26,8 +26,8 @@ class _Line(Record, frozen=True, kw_only=True):
 
 
 decode_lines = msgspec.json.Decoder(_Line).decode_lines
-DECODE = named("msgspec", "decode_lines of the whole file at once")
-FLOOR = named("msgspec", "the same and one dict update per record")
+DECODE = label("msgspec", "decode_lines of the whole file at once")
+FLOOR = label("msgspec", "the same and one dict update per record")
 MEMORY_LATENCY = "each record waits for the memory of its task; a fold over columns, not over objects, would be needed"
 
 

@@ -110,8 +110,8 @@ def _from_json(row: dict[str, Any]) -> Row:
 
 
 def _met(row: Row, budget: Budget) -> bool:
-    found = row.measured(budget)
-    return found >= budget.limit if budget.sense == "≥" else found <= budget.limit
+    ratio = row.measured(budget)
+    return ratio >= budget.limit if budget.sense == "≥" else ratio <= budget.limit
 
 
 def _number(value: float) -> str:
@@ -156,9 +156,9 @@ def table(folder: Path = RESULTS) -> str:
     """Return the markdown table of all results in a folder."""
     results = _results(folder)
     out = []
-    for told in sorted({_told(result) for result in results}):
-        names = [result["subject"] for result in results if _told(result) == told]
-        out.append(told + ("" if len(names) == len(results) else f" ({', '.join(names)})") + "\n")
+    for sentence in sorted({_line(result) for result in results}):
+        names = [result["subject"] for result in results if _line(result) == sentence]
+        out.append(sentence + ("" if len(names) == len(results) else f" ({', '.join(names)})") + "\n")
     out.append("| | median | min – max | the first is | budget |\n|---|---|---|---|---|")
     for result in results:
         for row in map(_from_json, result["rows"]):
@@ -188,7 +188,7 @@ def _results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def _told(result: dict[str, Any]) -> str:
+def _line(result: dict[str, Any]) -> str:
     of = result["machine"]
     libraries = ", ".join(f"{name} {number}" for name, number in of["libraries"].items())
     quick = " Small sizes, for a smoke test: the numbers mean nothing." if result["quick"] else ""
@@ -199,8 +199,8 @@ def write_pages(root: Path, folder: Path) -> None:
     """Put the results between the markers of the pages that show them: all in PAGE, a few in README."""
     for name, text in ((PAGE, table(folder)), (README, headlines(folder))):
         page = root / name
-        shown = page.read_text(encoding="utf-8")
-        if shown.count(BEGIN) != 1 or shown.count(END) != 1:
+        contents = page.read_text(encoding="utf-8")
+        if contents.count(BEGIN) != 1 or contents.count(END) != 1:
             sys.exit(f"{page} must have {BEGIN} and {END} once")
-        before, after = shown.partition(BEGIN)[0], shown.partition(END)[2]
+        before, after = contents.partition(BEGIN)[0], contents.partition(END)[2]
         page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")

@@ -36,7 +36,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import taskfold.http.serve.server
 from benchmarks.encode import recorded_body
-from benchmarks.harness import REPETITIONS, ROOT, SIZE, Budget, Row, environment, named, resident_bytes, take_turns
+from benchmarks.harness import REPETITIONS, ROOT, SIZE, Budget, Row, environment, label, resident_bytes, take_turns
 from taskfold import Engine, EventLog, MemoryLog, NdjsonLog, observation_from_json
 from taskfold import events as ev
 from taskfold.http.answers import json_answer
@@ -47,7 +47,7 @@ from taskfold.log.sqlite.log import SqliteLog
 
 WORKERS = "taskfold serve --workers 2"
 OURS, EMBEDDED = "taskfold serve", "taskfold, embedded"
-CONSTANT = named("uvicorn", "the same settings, a constant body")
+CONSTANT = label("uvicorn", "the same settings, a constant body")
 GUARDED = "the same with our guard of connections"
 BARE = "the same server, an application that waits for a future"
 ON_ONE_MACHINE = "what sends them takes a processor, too"
@@ -62,13 +62,13 @@ SPARE_FILES = 200
 def measure(*, quick: bool) -> Iterator[Row]:
     """Measure the server in a process of its own, from this one."""
     seconds, turns, allocations = (1, 1, 20) if quick else (1, 15, 1_000)
-    others, held, wakes, repetitions = (20, 50, 10, 1) if quick else (1_000, 10_000, 400, REPETITIONS)
+    others, held_count, wakes, repetitions = (20, 50, 10, 1) if quick else (1_000, 10_000, 400, REPETITIONS)
     files = _raise_limit(20_000)
     # The server takes at most half of the connections that its files leave room for from one client.
     room = min(files - SPARE_FILES, room_for_connections(files, has_peers=False) // 2)
-    if room < held:
+    if room < held_count:
         print(f"   this machine allows {files:,} open files to a process: fewer queries are held")
-        held = room
+        held_count = room
     if shutil.which("wrk"):
         yield from _requests(seconds, turns, allocations)
         yield from _workers(seconds, turns, allocations)
@@ -76,7 +76,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
     else:
         print("   wrk is not installed: requests a second are not measured (apt install wrk)")
     yield from _wake_ups(others, wakes, repetitions)
-    yield from _held(held, repetitions=1 if quick else 3)
+    yield from _held_polls(held_count, repetitions=1 if quick else 3)
 
 
 def _requests(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
@@ -84,17 +84,17 @@ def _requests(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
 
     Turns are short and many: on a machine that others use, the speed of one second says little of the next.
     """
-    with TemporaryDirectory() as folder, ExitStack() as held:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "log.jsonl"
         with _engine(NdjsonLog(log, DIALECT), allocations):
             pass
         urls = {
-            OURS: held.enter_context(_command_line(log)).url,
-            CONSTANT: held.enter_context(_child("plain", BODY_BYTES)).url,
-            GUARDED: held.enter_context(_child("constant", BODY_BYTES)).url,
+            OURS: stack.enter_context(_command_line(log)).url,
+            CONSTANT: stack.enter_context(_child("plain", BODY_BYTES)).url,
+            GUARDED: stack.enter_context(_child("constant", BODY_BYTES)).url,
         }
         if importlib.util.find_spec("granian"):
-            urls[named("granian", "a constant body")] = held.enter_context(_granian())
+            urls[label("granian", "a constant body")] = stack.enter_context(_granian())
         for connections in (16, 64):
             runs = {name: partial(_wrk, url, connections, seconds) for name, url in urls.items()}
             yield Row(
@@ -113,21 +113,21 @@ def _workers(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
     if not Path("/proc/self/stat").exists():
         print("   this system does not tell the time of other processes as Linux does: workers are not measured")
         return
-    with TemporaryDirectory() as folder, ExitStack() as held:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         servers = {}
         for name, count in ((WORKERS, 2), (OURS, 1)):
             log = Path(folder) / f"{count}.db"
             with _engine(SqliteLog(log, DIALECT), allocations):
                 pass
-            servers[name] = held.enter_context(_command_line(log, "--workers", str(count)))
-        answered: dict[str, list[float]] = {name: [] for name in servers}
+            servers[name] = stack.enter_context(_command_line(log, "--workers", str(count)))
+        rates: dict[str, list[float]] = {name: [] for name in servers}
 
         def ask(name: str) -> float:
             """Return thousands of requests for each second of a processor, and note those for each second."""
             server = servers[name]
             before = server.seconds()
-            answered[name].append(_wrk(server.url, 64, seconds))
-            return answered[name][-1] * seconds / (server.seconds() - before)
+            rates[name].append(_wrk(server.url, 64, seconds))
+            return rates[name][-1] * seconds / (server.seconds() - before)
 
         spent = take_turns({name: partial(ask, name) for name in servers}, turns)
         yield Row(
@@ -138,16 +138,16 @@ def _workers(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
             budgets=(Budget("≥", 0.85, OURS),),
             note=f"one of {allocations:,} allocations of a log in SQLite; the time of all its processes",
         )
-        yield Row("the same for each second of a clock", "k/s", answered, better="higher", note=ON_ONE_MACHINE)
+        yield Row("the same for each second of a clock", "k/s", rates, better="higher", note=ON_ONE_MACHINE)
 
 
 def _lists(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
     """Measure the lists that clients poll: of a job with one allocation, of a prefix, and of a job with many."""
-    with TemporaryDirectory() as folder, ExitStack() as held:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         log = Path(folder) / "log.jsonl"
         with _engine(NdjsonLog(log, DIALECT), allocations):
             pass
-        server = held.enter_context(_command_line(log)).url.removesuffix(path_of(0))
+        server = stack.enter_context(_command_line(log)).url.removesuffix(path_of(0))
         many = min(MANY, allocations - 1)
         for what, target in (
             ("a job's list of one stub", "/v1/job/one/allocations"),
@@ -165,10 +165,10 @@ def _lists(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
 def _wrk(url: str, connections: int, seconds: int) -> float:
     """Return thousands of requests a second."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in told, told
-    assert "Socket errors" not in told, told
-    line = next(line for line in told.splitlines() if line.startswith("Requests/sec"))
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in output, output
+    assert "Socket errors" not in output, output
+    line = next(line for line in output.splitlines() if line.startswith("Requests/sec"))
     return float(line.split()[1]) / 1_000
 
 
@@ -177,7 +177,7 @@ def _wake_ups(others: int, wakes: int, repetitions: int) -> Iterator[Row]:
 
     The clock is one for all processes of a machine (CLOCK_MONOTONIC).
     """
-    told: dict[str, dict[str, list[float]]] = {part: {EMBEDDED: [], BARE: []} for part in ("p50", "p99")}
+    latencies: dict[str, dict[str, list[float]]] = {part: {EMBEDDED: [], BARE: []} for part in ("p50", "p99")}
     for _ in range(repetitions):
         for name, role in ((EMBEDDED, "taskfold"), (BARE, "bare")):
             with _child(role, others + 1) as child, ExitStack() as crowd:
@@ -185,13 +185,13 @@ def _wake_ups(others: int, wakes: int, repetitions: int) -> Iterator[Row]:
                     crowd.enter_context(child.block(number))
                 child.settle(others)
                 cuts = quantiles([_wake(child, others) for _ in range(wakes)], n=100, method="inclusive")
-                told["p50"][name].append(cuts[49])
-                told["p99"][name].append(cuts[98])
+                latencies["p50"][name].append(cuts[49])
+                latencies["p99"][name].append(cuts[98])
     for part, limit in (("p50", 1), ("p99", 5)):
         yield Row(
             f"a blocked query is woken by a write, {part} of {wakes}",
             "ms",
-            told[part],
+            latencies[part],
             budgets=(Budget("≤", limit),),
             note=f"{others:,} clients wait for other allocations; the bare application has no write, lock or body",
         )
@@ -205,22 +205,22 @@ def _wake(child: Child, others: int) -> float:
         return (_answered_at(opened) - began) / 1e6
 
 
-def _held(count: int, repetitions: int) -> Iterator[Row]:
+def _held_polls(count: int, repetitions: int) -> Iterator[Row]:
     """Measure what blocked queries cost, all of one allocation, and how long it takes to answer them all."""
     sizes: dict[str, list[float]] = {EMBEDDED: [], BARE: []}
-    answered: dict[str, list[float]] = {EMBEDDED: [], BARE: []}
+    latencies: dict[str, list[float]] = {EMBEDDED: [], BARE: []}
     for _ in range(repetitions):
         for name, role in ((EMBEDDED, "taskfold"), (BARE, "bare")):
-            with _child(role, 1) as child, ExitStack() as held:
+            with _child(role, 1) as child, ExitStack() as stack:
                 before = child.ask("rss")
-                waiting = [held.enter_context(child.block(0)) for _ in range(count)]
+                waiting = [stack.enter_context(child.block(0)) for _ in range(count)]
                 child.settle(count)
                 sizes[name].append((child.ask("rss") - before) / count / 1e3)
                 began = child.ask("write")
-                answered[name].append((max(map(_answered_at, waiting)) - began) / 1e6)
+                latencies[name].append((max(map(_answered_at, waiting)) - began) / 1e6)
     note = "growth of the server's process"
     yield Row(f"{count:,} blocked queries: each", "kB", sizes, budgets=(Budget("≤", 30),), words=SIZE, note=note)
-    yield Row(f"{count:,} blocked queries of one allocation: all answered after a write of it", "ms", answered)
+    yield Row(f"{count:,} blocked queries of one allocation: all answered after a write of it", "ms", latencies)
 
 
 def _answered_at(opened: socket.socket) -> int:

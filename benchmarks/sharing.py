@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from benchmarks.harness import ROOT, Budget, Row, microseconds_each, named, seconds, take_turns
+from benchmarks.harness import ROOT, Budget, Row, label, microseconds_each, seconds, take_turns
 from benchmarks.storing import BATCH, records
 from taskfold.log.entries import entry_of
 from taskfold.log.postgres.log import PostgresLog
@@ -18,8 +18,8 @@ from taskfold.log.postgres.tables import COPIED_TYPES, COPY, connect, row_of
 sys.path.append(str(ROOT / "tests"))  # where the server of the tests is started and stopped
 from support.postgres import Server, server
 
-COPIED = named("psycopg", "COPY of the same rows, which are ready")
-COMMIT = named("psycopg", "raw one-row insert and commit")
+COPIED = label("psycopg", "COPY of the same rows, which are ready")
+COMMIT = label("psycopg", "raw one-row insert and commit")
 INSERT = "INSERT INTO taskfold_records VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
 
 
@@ -74,13 +74,13 @@ def batches(running: Server, count: int) -> Row:
 
 def single(running: Server, count: int) -> Row:
     """Measure one record after the other, each acknowledged when it is committed."""
-    found = records(count * 10)[:count]
-    rows = [row_of(entry_of(append.records[0])) for append in found]
+    batch = records(count * 10)[:count]
+    rows = [row_of(entry_of(append.records[0])) for append in batch]
     rows = [(seq, *row[1:]) for seq, row in enumerate(rows, start=1)]
 
     def ours(url: str) -> float:
         with PostgresLog(url, "1.1.2") as log:
-            return microseconds_each(count, lambda: [log.append(one.alloc, 0, one.records[:1]) for one in found])()
+            return microseconds_each(count, lambda: [log.append(one.alloc, 0, one.records[:1]) for one in batch])()
 
     def theirs(url: str) -> float:
         PostgresLog(url, "1.1.2").close()

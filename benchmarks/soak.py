@@ -72,12 +72,12 @@ def wave(engine: Engine, number: int) -> None:
 def soak(seconds: float) -> Iterator[tuple[int, float]]:
     """Yield, while it runs, how many records were written and how much memory the process has (MB)."""
     with tempfile.TemporaryDirectory() as folder, Engine.open(f"{folder}/soak.db", dialect="1.1.2", seed=1) as engine:
-        began, number, taken = monotonic(), 0, 0
+        began, number, steps = monotonic(), 0, 0
         while (passed := monotonic() - began) < seconds:
             wave(engine, number)
             number += 1
-            if passed >= taken * seconds / SAMPLES:
-                taken += 1
+            if passed >= steps * seconds / SAMPLES:
+                steps += 1
                 gc.collect()
                 yield engine.store.seq, resident_bytes() / 1e6
         engine._check()  # noqa: SLF001 - nothing is kept of what is gone

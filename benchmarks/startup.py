@@ -52,10 +52,10 @@ def measure(*, quick: bool) -> Iterator[Row]:
     repetitions = 2 if quick else 5
     with tempfile.TemporaryDirectory() as folder:
         # The warm-up leaves what it compiles.
-        found = Interpreter(Path(folder, "compiled"), is_kept=True)
+        warm = Interpreter(Path(folder, "compiled"), is_kept=True)
         missing = Interpreter(Path(folder, "nothing"), is_kept=False)
         for interpreter, what, budgets in (
-            (found, "the statement, compiled before", (Budget("≤", 60), Budget("≤", 2, ALONE))),
+            (warm, "the statement, compiled before", (Budget("≤", 60), Budget("≤", 2, ALONE))),
             (missing, "the statement, compiled by it", ()),
         ):
             values = take_turns(
@@ -71,10 +71,10 @@ def measure(*, quick: bool) -> Iterator[Row]:
             yield Row(what, "ms", values, budgets=budgets)
         values = take_turns(
             {
-                "python -c 'import taskfold'": lambda: found.process("import taskfold"),
-                "taskfold --help": lambda: found.process("import sys; sys.argv[1:] = ['--help']; " + COMMAND_LINE),
-                ALONE: lambda: found.process(LIBRARIES),
-                "python -c pass": lambda: found.process("pass"),
+                "python -c 'import taskfold'": lambda: warm.process("import taskfold"),
+                "taskfold --help": lambda: warm.process("import sys; sys.argv[1:] = ['--help']; " + COMMAND_LINE),
+                ALONE: lambda: warm.process(LIBRARIES),
+                "python -c pass": lambda: warm.process("pass"),
             },
             repetitions,
         )

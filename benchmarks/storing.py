@@ -26,7 +26,7 @@ from eventsourcing.domain import DomainEvent
 from eventsourcing.persistence import DatetimeAsISO, JSONTranscoder, Mapper, UUIDAsHex
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
 
-from benchmarks.harness import Budget, Row, Run, microseconds_each, named, seconds, take_turns
+from benchmarks.harness import Budget, Row, Run, label, microseconds_each, seconds, take_turns
 from benchmarks.histories import write_log
 from taskfold.events import Received, Started, Terminated
 from taskfold.inputs import Exited, PlacementReceived
@@ -41,7 +41,7 @@ from taskfold.model.record import Record
 from taskfold.sources.replay import replay
 
 BATCH = 1_000
-LIBRARY = named("eventsourcing", "its SQLite recorder and mapper")
+LIBRARY = label("eventsourcing", "its SQLite recorder and mapper")
 RAW = "sqlite3, raw executemany of the same rows"
 COMMIT = "sqlite3, raw one-row commit of the same"
 BEYOND = "taskfold, Engine.open beyond reading the checkpoint"

@@ -71,12 +71,12 @@ def interleaved(path: Path, size: int, at_once: int, seed: int = 1) -> int:
     rng = random.Random(seed)
     stories = [Story(recording) for recording in sorted(RECORDINGS.glob("*/stream.ndjson.gz"))]
     going: list[deque[bytes]] = []
-    begun = lines = 0
+    total = lines = 0
     with path.open("wb") as file:
-        while begun < size or going:
-            while len(going) < at_once and begun < size:
+        while total < size or going:
+            while len(going) < at_once and total < size:
                 story = rng.choice(stories).copy(rng)
-                begun += sum(map(len, story))
+                total += sum(map(len, story))
                 going.append(deque(story))
             place = rng.randrange(len(going))
             file.write(going[place].popleft())
@@ -97,14 +97,14 @@ class Life:
             "Failed": False, "FinishedAt": None, "LastRestart": None, "Restarts": 0, "StartedAt": None,
             "State": "pending", "TaskHandle": None,
         }  # fmt: skip
-        self.told = 0
+        self.frames = 0
 
     def frame(self, index: int) -> bytes:
         """Return the next frame."""
         time_ns = 1_795_422_000_000_000_000 + index * 1_000_003
         event = self._next(time_ns)
         self.ring.append(event_to_object(event, dialect_of(DIALECT)))
-        self.told += 1
+        self.frames += 1
         self.body |= {
             "ModifyIndex": index,
             "ModifyTime": time_ns,
@@ -114,12 +114,12 @@ class Life:
         return msgspec.json.encode({"Events": [payload], "Index": index}) + b"\n"
 
     def _next(self, time_ns: int) -> ev.TaskEvent:
-        if self.told == 0:
+        if self.frames == 0:
             return ev.Received(time_ns=time_ns)
-        if self.told % 3 == 1:
+        if self.frames % 3 == 1:
             self.state |= {"State": "running", "StartedAt": time_text(time_ns)}
             return ev.Started(time_ns=time_ns)
-        if self.told % 3 == 2:
+        if self.frames % 3 == 2:
             return ev.Terminated(
                 time_ns=time_ns, exit_code=1, message="Docker container exited with non-zero exit code: 1"
             )

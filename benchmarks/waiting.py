@@ -42,10 +42,10 @@ def measure(*, quick: bool) -> Iterator[Row]:
     )
     yield Row("a write into a log in memory", "µs", values, budgets=(Budget("≤", 1.2, "the same with none"),))
     for what, kind in (("a waiter that is a thread's", "sync"), ("a waiter on an event loop, with its task", "async")):
-        told = {f"taskfold, {waiters:,} of them": [in_child("waiting", kind, waiters) for _ in range(repetitions)]}
-        yield Row(what, "B", told, words=SIZE, note="registered for keys of their own; a thread's stack not included")
-    told = {"taskfold": [in_child("waiting", "directory", allocations) for _ in range(repetitions)]}
-    yield Row("an entry of the directory, in all its orders", "B", told, words=SIZE, note=f"of {allocations:,}")
+        runs = {f"taskfold, {waiters:,} of them": [in_child("waiting", kind, waiters) for _ in range(repetitions)]}
+        yield Row(what, "B", runs, words=SIZE, note="registered for keys of their own; a thread's stack not included")
+    runs = {"taskfold": [in_child("waiting", "directory", allocations) for _ in range(repetitions)]}
+    yield Row("an entry of the directory, in all its orders", "B", runs, words=SIZE, note=f"of {allocations:,}")
 
 
 def _microseconds(engine: Engine) -> float:
@@ -76,10 +76,10 @@ def _async(count: int) -> int:
         tasks = [asyncio.create_task(engine.wait_async(key, after=count, timeout=300)) for key in keys]
         await asyncio.sleep(0)  # each of them runs until it waits
         assert len(engine.store.watches) == count
-        held = resident_bytes() - before
+        growth = resident_bytes() - before
         assert len(tasks) == count
-        tell(held / count)
-        return held
+        tell(growth / count)
+        return growth
 
     return asyncio.run(hold())
 

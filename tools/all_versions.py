@@ -53,8 +53,8 @@ class Environment(NamedTuple):
 
     def make(self) -> None:
         """Install it, unless it is there and what is required has not changed. Raises CalledProcessError."""
-        told = (ROOT / "pyproject.toml").read_bytes() + repr(self).encode()
-        stamp, digest = self.folder / ".installed", hashlib.sha256(told).hexdigest()
+        content = (ROOT / "pyproject.toml").read_bytes() + repr(self).encode()
+        stamp, digest = self.folder / ".installed", hashlib.sha256(content).hexdigest()
         if stamp.exists() and stamp.read_text(encoding="ascii") == digest:
             return
         uv = [sys.executable, "-m", "uv"]
@@ -73,8 +73,8 @@ def environments(pythons: dict[str, str], tested: str) -> Iterator[Environment]:
     """Yield what is to be run, the lowest versions first."""
     suite = [f"--ignore=tests/{name}.py" for name in OF_TOOLS]
     lowest = next(iter(pythons.items()))
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    tools = [each for each in told["optional-dependencies"]["dev"] if _named(each) not in NOT_LOWEST]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    tools = [each for each in project["optional-dependencies"]["dev"] if _name_of(each) not in NOT_LOWEST]
     own = ["--editable", ".[cli,http,postgres,testing,zstd]", *tools]
     yield Environment("lowest", lowest[1], own, "lowest-direct", suite)
     files = [f"tests/{name}.py" for name in OF_TOOLS if name != "test_benchmarks"]
@@ -84,28 +84,28 @@ def environments(pythons: dict[str, str], tested: str) -> Iterator[Environment]:
             yield Environment(version, python, ["--editable", ".[dev]"], "highest", suite)
 
 
-def _named(requirement: str) -> str:
+def _name_of(requirement: str) -> str:
     return re.split(r"[^\w-]", requirement, maxsplit=1)[0]
 
 
-def found_pythons() -> dict[str, str]:
+def pythons_here() -> dict[str, str]:
     """Return the Pythons of this machine, by version: on PATH, or of pyenv."""
-    found = {}
+    paths = {}
     roots = {Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"), Path.home() / ".pyenv"}
     for version in PYTHONS:
         of_pyenv = sorted(each for root in roots for each in root.glob(f"versions/{version}.*/bin/python"))
         for python in (*map(str, reversed(of_pyenv)), shutil.which(f"python{version}"), sys.executable):
             if python is not None and version_of(python) == version:
-                found[version] = python
+                paths[version] = python
                 break
-    return found
+    return paths
 
 
 def version_of(python: str) -> str:
     """Return the version of a Python such as 3.12; nothing where it does not run, as a stub of pyenv's does not."""
-    asked = [python, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
+    command = [python, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
     try:
-        run = subprocess.run(asked, check=False, capture_output=True, text=True)
+        run = subprocess.run(command, check=False, capture_output=True, text=True)
     except OSError:
         return ""
     return run.stdout.strip() if not run.returncode else ""
@@ -137,26 +137,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tested", metavar="PYTHON", default="", help="a Python that has passed the suite already")
     parser.add_argument("--only", metavar="NAME", action="append", help="only this environment, such as lowest or 3.13")
-    asked, options = parser.parse_known_args()
-    pythons = found_pythons()
-    tested = version_of(asked.tested) if asked.tested else ""
-    told, crossing, has_failed = [], {tested: Path(asked.tested)} if tested else {}, False
+    arguments, options = parser.parse_known_args()
+    pythons = pythons_here()
+    tested = version_of(arguments.tested) if arguments.tested else ""
+    lines, crossing, has_failed = [], {tested: Path(arguments.tested)} if tested else {}, False
     for environment in environments(pythons, tested):
-        if asked.only and environment.name not in asked.only:
+        if arguments.only and environment.name not in arguments.only:
             continue
         say(f"{environment.name}: {environment.python}, {environment.resolution} versions")
         began = perf_counter()
         environment.make()
         has_passed = environment.run(options)
         has_failed |= not has_passed
-        told.append(f"{environment.name} {'passed' if has_passed else 'FAILED'} ({perf_counter() - began:.0f} s)")
+        lines.append(f"{environment.name} {'passed' if has_passed else 'FAILED'} ({perf_counter() - began:.0f} s)")
         crossing[environment.name] = environment.executable
     problems = cross(crossing)
-    told += problems or [f"logs of {', '.join(crossing)} are read on each other"]
+    lines += problems or [f"logs of {', '.join(crossing)} are read on each other"]
     if tested:
-        told.append(f"{tested} was tested before")
-    told += [f"Python {version} is missing" for version in PYTHONS if version not in pythons]
-    say("; ".join(told))
+        lines.append(f"{tested} was tested before")
+    lines += [f"Python {version} is missing" for version in PYTHONS if version not in pythons]
+    say("; ".join(lines))
     return int(has_failed or bool(problems))
 
 

@@ -166,7 +166,7 @@ class _Mutations(cst.CSTVisitor):
         self.name = name
         self.source = text.encode()
         self.scope: list[str] = []
-        self.seen: set[str] = {text}
+        self.texts: set[str] = {text}
         self.mutations: list[Mutation] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
@@ -200,8 +200,8 @@ class _Mutations(cst.CSTVisitor):
             bare = after.with_changes(lpar=(), rpar=()) if getattr(node, "lpar", ()) else after
             code = cst.Module([]).code_for_node(bare)
             text = (self.source[:start] + code.strip().encode() + self.source[end:]).decode()
-            if text not in self.seen and _compiles(text):
-                self.seen.add(text)
+            if text not in self.texts and _compiles(text):
+                self.texts.add(text)
                 scope = ".".join(self.scope)
                 change = Change.between(self.name, scope, self.source.decode(), text)
                 self.mutations.append(Mutation(change, text))
@@ -329,15 +329,15 @@ def _say(line: str, stream: TextIO = sys.stdout) -> None:
     stream.flush()
 
 
-def _chosen(only: Sequence[str]) -> list[str]:
+def _selection(only: Sequence[str]) -> list[str]:
     """Return the modules that are asked for: by their path, or that of a folder. Exits where one names none."""
-    chosen: list[str] = []
+    modules: list[str] = []
     for part in only or [""]:
         names = [name for name in AREAS if name.startswith(part.removeprefix("engine/taskfold/"))]
         if not names:
             sys.exit(f"ONLY={part} names none of: {', '.join(AREAS)}")
-        chosen += [name for name in names if name not in chosen]
-    return chosen
+        modules += [name for name in names if name not in modules]
+    return modules
 
 
 def _survivors_of(name: str, mutations: Sequence[Mutation], *, is_verbose: bool) -> Iterator[Change]:
@@ -362,10 +362,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="how many changes of each module")
     parser.add_argument("--seed", type=int, default=1, help="chooses the sample")
     parser.add_argument("--verbose", action="store_true", help="print every change")
-    chosen = parser.parse_args(arguments)
-    names = _chosen(chosen.only)
+    options = parser.parse_args(arguments)
+    names = _selection(options.only)
     _prepare()
-    listed = {survivor.change: survivor for survivor in listed_survivors()}
+    survivors = {survivor.change: survivor for survivor in listed_survivors()}
     news: list[Survivor] = []
     is_failed = False
     for name in names:
@@ -373,15 +373,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         every = mutations_of(name)
         possible = {mutation.change for mutation in every}
         run = every
-        if chosen.sample is not None and chosen.sample < len(every):
-            run = random.Random(f"{chosen.seed} {name}").sample(every, chosen.sample)  # noqa: S311 - to be repeated
+        if options.sample is not None and options.sample < len(every):
+            run = random.Random(f"{options.seed} {name}").sample(every, options.sample)  # noqa: S311 - to be repeated
         alive = set()
-        for change in _survivors_of(name, run, is_verbose=chosen.verbose):
+        for change in _survivors_of(name, run, is_verbose=options.verbose):
             alive.add(change)
-            if change not in listed:
+            if change not in survivors:
                 news.append(Survivor(change, ""))
                 _say(news[-1].as_toml())
-        of_module = {change for change in listed if change.module == name}
+        of_module = {change for change in survivors if change.module == name}
         for change in sorted(of_module - possible):
             _say(f"listed, and no change of today's source: {change}")
             is_failed = True

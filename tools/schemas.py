@@ -62,7 +62,7 @@ Schema: TypeAlias = dict[str, Any]
 
 def documents() -> dict[str, bytes]:
     """Return every generated file: its text by name. The same types give the same bytes."""
-    made = {
+    files = {
         "event-types": event_types(),
         f"log-header-{FORMAT}": log_header_schema(),
         f"record-{FORMAT}": record_schema(),
@@ -70,20 +70,20 @@ def documents() -> dict[str, bytes]:
         f"input-{FORMAT}": input_schema(),
     }
     for dialect in DIALECTS.values():
-        made[f"allocation-{dialect.name}"] = allocation_schema(dialect)
-        made[f"stub-{dialect.name}"] = stub_schema(dialect)
-    return {f"{name}.json": as_text(made[name]) for name in sorted(made)}
+        files[f"allocation-{dialect.name}"] = allocation_schema(dialect)
+        files[f"stub-{dialect.name}"] = stub_schema(dialect)
+    return {f"{name}.json": as_text(files[name]) for name in sorted(files)}
 
 
 def allocation_schema(dialect: Dialect) -> Schema:
     """Return the schema of the body of ``/v1/allocation/<id>`` in a dialect."""
-    written = Snapshot.of(_BARE, dialect).to_json()
+    body = Snapshot.of(_BARE, dialect).to_json()
     description = f"The body of GET /v1/allocation/<id> as Nomad {dialect.name} sends it."
     if dialect.omits_empty:
         description += " What is empty is left out: a property that is missing has its default."
     return _document(
         f"allocation-{dialect.name}",
-        _wire_definitions(dialect, allocation_fields(dialect), _keys(written)),
+        _wire_definitions(dialect, allocation_fields(dialect), _keys(body)),
         AllocationView,
         {"title": f"Allocation of Nomad {dialect.name}", "description": description},
     )
@@ -91,11 +91,12 @@ def allocation_schema(dialect: Dialect) -> Schema:
 
 def stub_schema(dialect: Dialect) -> Schema:
     """Return the schema of an entry of the list of ``/v1/allocations`` in a dialect."""
-    written, largest = (Snapshot.of(_BARE, dialect).to_stub_json(resources=asked) for asked in (False, True))
+    bare = Snapshot.of(_BARE, dialect)
+    body, largest = (bare.to_stub_json(resources=with_resources) for with_resources in (False, True))
     description = f"An entry of the list that GET /v1/allocations gives, as Nomad {dialect.name} sends it."
     return _document(
         f"stub-{dialect.name}",
-        _wire_definitions(dialect, _keys(largest), _keys(written)),
+        _wire_definitions(dialect, _keys(largest), _keys(body)),
         AllocationView,
         {"title": f"Entry of a list of allocations of Nomad {dialect.name}", "description": description},
     )
@@ -180,8 +181,8 @@ def _wire_definitions(dialect: Dialect, names: Sequence[str], required: Sequence
     return definitions
 
 
-def _keys(written: bytes) -> list[str]:
-    return list(json.loads(written))
+def _keys(body: bytes) -> list[str]:
+    return list(json.loads(body))
 
 
 def _keep(definition: Schema, names: Sequence[str], required: Sequence[str]) -> None:
@@ -192,9 +193,9 @@ def _keep(definition: Schema, names: Sequence[str], required: Sequence[str]) -> 
 
 def _type_schema(dialect: Dialect) -> Schema:
     """Return what an event's Type may be: one that the dialect knows, or, since types are open, any other text."""
-    known = {_spelling(row, dialect): row.meaning for row in EVENT_TYPES if dialect.has(row.since)}
-    lines = ["What happened. Known types, others are fine:", *(f"{wire}: {said}" for wire, said in known.items())]
-    return {"description": "\n".join(lines), "anyOf": [{"enum": list(known)}, {"type": "string"}]}
+    meanings = {_spelling(row, dialect): row.meaning for row in EVENT_TYPES if dialect.has(row.since)}
+    lines = ["What happened. Known types, others are fine:", *(f"{wire}: {text}" for wire, text in meanings.items())]
+    return {"description": "\n".join(lines), "anyOf": [{"enum": list(meanings)}, {"type": "string"}]}
 
 
 def _spelling(row: EventType, dialect: Dialect) -> str:
@@ -217,18 +218,18 @@ def _name(cls_name: str) -> str:
     return cls_name.removesuffix("View")
 
 
-def _structs(kind: types.Type, seen: frozenset[type[Struct]] = frozenset()) -> Iterator[type[Struct]]:
+def _structs(kind: types.Type, ancestors: frozenset[type[Struct]] = frozenset()) -> Iterator[type[Struct]]:
     """Yield every struct of a type, at every level; some come more than once."""
     match kind:
-        case types.StructType(cls=cls, fields=fields) if cls not in seen:
+        case types.StructType(cls=cls, fields=fields) if cls not in ancestors:
             yield cls
             for field in fields:
-                yield from _structs(field.type, seen | {cls})
+                yield from _structs(field.type, ancestors | {cls})
         case types.Metadata(type=inner) | types.VarTupleType(item_type=inner) | types.DictType(value_type=inner):
-            yield from _structs(inner, seen)
+            yield from _structs(inner, ancestors)
         case types.UnionType(types=members):
             for member in members:
-                yield from _structs(member, seen)
+                yield from _structs(member, ancestors)
 
 
 def _describe(schema: Schema, cls: type[Struct]) -> None:
@@ -263,7 +264,7 @@ def _in_words_of_the_wire(text: str, names: Mapping[str, str]) -> str:
     prose = inspect.cleandoc(text).partition(">>>")[0].strip()
     prose = re.sub(r"(?<!\n)\n(?!\n)", " ", prose)
     prose = re.sub(r"\bNone\b", "null", prose)
-    return re.sub(r"`+([^`]*)`+", lambda found: names.get(found[1], found[1]), prose)
+    return re.sub(r"`+([^`]*)`+", lambda match: names.get(match[1], match[1]), prose)
 
 
 _MARKS: Final = ("x-since", "x-until")
@@ -304,9 +305,9 @@ _HOME: Final = "https://taskfold.invalid/schemas"
 """A name to resolve references against, also by who knows no URN. No host has it (RFC 2606): nobody fetches it."""
 
 
-def _document(name: str, definitions: dict[str, Schema], root: type[Struct], said: Schema) -> Schema:
+def _document(name: str, definitions: dict[str, Schema], root: type[Struct], root_schema: Schema) -> Schema:
     """Return the document whose root is this struct, with those definitions that it needs."""
-    top = definitions[_name(root.__name__)] | said
+    top = definitions[_name(root.__name__)] | root_schema
     needed = _needed(top, definitions)
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{_HOME}/{name}.json"} | top
     return document | ({"$defs": {each: definitions[each] for each in needed}} if needed else {})
@@ -314,13 +315,13 @@ def _document(name: str, definitions: dict[str, Schema], root: type[Struct], sai
 
 def _needed(schema: Schema, definitions: Mapping[str, Schema]) -> set[str]:
     """Return the names of the definitions that a schema refers to, and those that these refer to."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [schema]
     while waiting:
-        new = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(waiting.pop()))) - found
-        found |= new
+        new = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(waiting.pop()))) - names
+        names |= new
         waiting.extend(definitions[name] for name in new)
-    return found
+    return names
 
 
 # --- the command ---
@@ -364,11 +365,12 @@ def write_or_check(
     return 1 if stale else 0
 
 
-def _stale_files(folder: Path, made: Mapping[str, bytes], there: set[str]) -> list[str]:
+def _stale_files(folder: Path, files: Mapping[str, bytes], there: set[str]) -> list[str]:
     """Return a sentence for each file of a folder that is not what the types say."""
-    said = dict.fromkeys(made.keys() - there, "is missing") | dict.fromkeys(there - made.keys(), "no type makes it")
-    said |= {name: "is stale" for name in made.keys() & there if (folder / name).read_bytes() != made[name]}
-    return [f"{folder / name}: {said[name]}" for name in sorted(said)]
+    problems = dict.fromkeys(files.keys() - there, "is missing")
+    problems |= dict.fromkeys(there - files.keys(), "no type makes it")
+    problems |= {name: "is stale" for name in files.keys() & there if (folder / name).read_bytes() != files[name]}
+    return [f"{folder / name}: {problems[name]}" for name in sorted(problems)]
 
 
 def as_text(value: object, *, is_sorted: bool = True) -> bytes:
