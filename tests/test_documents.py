@@ -9,6 +9,8 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -215,6 +217,34 @@ def test_every_test_that_a_document_names_is_there(document):
     assert sorted(set(re.findall(r"\btest_\w+\.py\b", text)) - set(files)) == []
     for path, name in re.findall(r"`tests/([\w/]+\.py)::(test_\w+)`", text):
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+def is_there(name: str) -> bool:
+    """Tell whether a module of the package has this dotted name, or an object in it, or one in an object."""
+    for end in range(name.count(".") + 1, 0, -1):
+        module, attributes = name.split(".")[:end], name.split(".")[end:]
+        with suppress(ModuleNotFoundError):
+            thing = import_module(".".join(["taskfold", *module]))
+            return all((thing := getattr(thing, attribute, None)) is not None for attribute in attributes)
+    return False
+
+
+@pytest.mark.parametrize("document", [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_every_module_that_a_document_names_is_there(document):
+    text = document.read_text(encoding="utf-8")
+    package = ROOT / "engine" / "taskfold"
+    roots = (ROOT, package, ROOT / "tests")
+    folders = {path.name for path in package.iterdir() if path.is_dir()}
+    dotted = {name.removeprefix("taskfold.") for name in re.findall(r"`((?:taskfold\.)?[a-z_]+(?:\.\w+)+)`", text)}
+    paths = set(re.findall(r"`((?:\w+/)+\w+\.py)`", text))
+
+    assert {name for name in dotted if name.partition(".")[0] in folders and not is_there(name)} == set()
+    assert {path for path in paths if not any((root / path).exists() for root in roots)} == set()
+
+
+@pytest.mark.parametrize("name", ["http.lists", "fold.task.apply_nothing", "decision.rules.decide.nothing"])
+def test_a_module_that_is_not_there_is_seen(name):
+    assert not is_there(name)
 
 
 @pytest.mark.parametrize("document", [*PAGES, *ROOT.glob("*.md")], ids=name_of)
