@@ -18,6 +18,7 @@ _NAMES = {
     "decision.rules": "decide",
     "fold.allocation": "AllocationState Fold client_status",
     "fold.binding": "Binding",
+    "fold.course": "Death Interval deaths intervals",
     "fold.diagram": "diagram",
     "fold.lifecycle": "Lifecycle lifecycle_of",
     "fold.ring": "EventRing",

@@ -15,6 +15,10 @@ from taskfold.fold.allocation import AllocationState as AllocationState
 from taskfold.fold.allocation import Fold as Fold
 from taskfold.fold.allocation import client_status as client_status
 from taskfold.fold.binding import Binding as Binding
+from taskfold.fold.course import Death as Death
+from taskfold.fold.course import Interval as Interval
+from taskfold.fold.course import deaths as deaths
+from taskfold.fold.course import intervals as intervals
 from taskfold.fold.diagram import diagram as diagram
 from taskfold.fold.lifecycle import Lifecycle as Lifecycle
 from taskfold.fold.lifecycle import lifecycle_of as lifecycle_of
