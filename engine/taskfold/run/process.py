@@ -192,7 +192,7 @@ async def _ended(pidfd: int | None) -> None:
         return
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
-    # An event loop has one reader of each descriptor: whoever waits has a descriptor that nobody else waits for.
+    # An event loop has one reader of each descriptor: each waiter has a descriptor of its own.
     own = os.dup(pidfd)
     loop.add_reader(own, ready.set)
     try:

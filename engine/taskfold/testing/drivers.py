@@ -125,7 +125,7 @@ class DriverContract:
         self._run(check())
 
     def test_an_end_is_reported_to_each_who_waits_whoever_gives_up(self, tmp_path: Path) -> None:
-        """An end is reported to each who waits for it, also when another one gives up."""
+        """An end is reported to each waiter, also when another one gives up."""
 
         async def check() -> None:
             with closing(await self._start(_STAYS, tmp_path)) as process:
