@@ -53,7 +53,7 @@ _REASONS: Final = {
     200: "The answer.",
     400: "A parameter or a body that cannot be understood.",
     403: "The token is missing or wrong.",
-    404: "There is no such allocation, evaluation or job.",
+    404: "There is no such allocation, evaluation, deployment or job.",
     405: "The endpoint is not asked so.",
     408: "The body did not come in time.",
     409: "Something was refused, or this server mirrors a Nomad; nothing was recorded.",
@@ -63,12 +63,18 @@ _REASONS: Final = {
     415: "The body is compressed.",
     429: "The client has as many requests of this kind as it may have.",
     500: "What is no ID, as Nomad answers it; a region that cannot be asked; or a log that cannot be written.",
-    501: "This server takes no jobs.",
+    501: "This server takes no jobs, and does not know this: an agent of Nomad does.",
     503: "The server is unhealthy; the body says why.",
 }
 _PREFIXES: Final = {"LineResults": "Event"}
 """What stands before the names of the definitions below a struct: some events have the name of a part of a job."""
 
+_PLAIN: Final[dict[str, Schema]] = {
+    "text": _TEXT,
+    "string": _TEXT,
+    "object": {"type": "object"},
+    "null": {"type": "null"},
+}
 _COMMON: Final[dict[int, AnswerBody]] = dict.fromkeys((403, 405, 414), "text")
 _REGIONAL: Final[dict[int, AnswerBody]] = dict.fromkeys((400, 429, 500), "text")
 
@@ -149,7 +155,7 @@ def _content(body: AnswerBody) -> Schema:
     for each in _parts(body):
         name = each if isinstance(each, str) else each.__name__
         item = name.removesuffix("[]")
-        schema = {"text": _TEXT, "string": _TEXT, "object": {"type": "object"}}.get(item, {"$ref": _REF + item})
+        schema = _PLAIN.get(item, {"$ref": _REF + item})
         if name == "text":
             content["text/plain"] = {"schema": schema}
         else:

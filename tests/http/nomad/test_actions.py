@@ -14,6 +14,7 @@ from taskfold.effects import KillTask, SignalTask, StartTask, Step
 from taskfold.events import wire_type
 from taskfold.http.app import App
 
+PLACED = "2902818a-93ea-964b-31e4-301c0bf05874"
 BY_NAME = {scenario.name: scenario for scenario in scenarios("1.1.2")}
 
 
@@ -358,6 +359,58 @@ def test_an_evaluation_that_is_not_known_is_not_found() -> None:
     assert (reply.status, reply.text) == (500, "eval lookup failed: index error: UUID must be 36 characters")
     assert ask(app, f"PUT /v1/evaluation/{ALLOC}").status == 405
     assert ask(App(Engine(dialect="0.5.6")), f"GET /v1/evaluation/{ALLOC}").status == 501
+
+
+def test_the_evaluations_of_a_jobs_stops_are_listed_and_those_of_nobody_else() -> None:
+    app = app_with("main", Priority=70, JobModifyIndex=7)
+    assert ask(app, "GET /v1/job/example/evaluations").text == "[]"
+    told = sorted((json.loads(put(app, "stop").text) for _ in range(2)), key=lambda each: each["EvalID"])
+    bodies = [json.loads(ask(app, f"GET /v1/evaluation/{each['EvalID']}").text) for each in told]
+
+    for path in ("/v1/evaluations", "/v1/job/example/evaluations", "/v1/evaluations?pretty&namespace=*"):
+        reply = ask(app, f"GET {path}")
+        assert json.loads(reply.text) == bodies
+        assert reply.header("X-Nomad-Index") == str(max(each["Index"] for each in told))
+    assert json.loads(ask(app, f"GET /v1/evaluations?prefix={told[0]['EvalID'][:8].upper()}").text) == bodies[:1]
+    assert ask(app, "GET /v1/job/other/evaluations").text == "[]"
+    assert ask(app, "GET /v1/evaluations?namespace=other").text == "[]"
+    assert ask(app, "GET /v1/evaluations?prefix=x").status == 500
+
+
+def test_a_list_of_evaluations_waits_for_a_newer_one() -> None:
+    app = app_with("main")
+    index = json.loads(put(app, "stop").text)["Index"]
+
+    reply = ask(app, f"GET /v1/job/example/evaluations?index={index}&wait=1s")
+
+    assert (reply.status, reply.header("X-Nomad-Index")) == (200, str(index))
+    newer = json.loads(put(app, "stop").text)["Index"]
+    assert ask(app, f"GET /v1/evaluations?index={index}").header("X-Nomad-Index") == str(newer)
+
+
+def test_an_evaluation_that_only_allocations_name_is_a_sentence_and_no_half_of_one() -> None:
+    other = "4f1e7cbe-6a84-e215-8425-744661e8f44a"
+    app = app_with("main")
+    app.engine.place({"ID": PLACED, "JobID": "placed", "Namespace": "default", "EvalID": other})
+    told = json.loads(put(app, "stop").text)["EvalID"]
+
+    for path in (f"evaluation/{other}", "job/placed/evaluations", "evaluations", f"evaluations?prefix={other[:4]}"):
+        reply = ask(app, f"GET /v1/{path}")
+        assert (reply.status, reply.text.endswith("ask an agent of Nomad for this")) == (501, True)
+    for path in (f"evaluation/{told}", "job/example/evaluations", f"evaluations?prefix={told[:8]}"):
+        assert told in ask(app, f"GET /v1/{path}").text
+    [stub] = json.loads(ask(app, f"GET /v1/evaluation/{other}/allocations").text)
+    assert stub["ID"] == PLACED
+
+
+def test_an_allocation_that_is_placed_anew_for_a_stop_may_name_its_evaluation() -> None:
+    app = app_with("main")
+    told = json.loads(put(app, "stop").text)["EvalID"]
+    app.engine.place({"ID": PLACED, "JobID": "example", "Namespace": "default", "EvalID": told})
+
+    assert [each["ID"] for each in json.loads(ask(app, "GET /v1/job/example/evaluations").text)] == [told]
+    [stub] = json.loads(ask(app, f"GET /v1/evaluation/{told}/allocations").text)
+    assert stub["ID"] == PLACED
 
 
 def test_of_evaluations_the_newest_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,9 +90,9 @@ def test_an_id_may_have_slashes_and_what_nomad_has_below_a_job_is_no_part_of_it(
 
     assert ask(app, "GET /v1/job/a/periodic-1").status == 200
     assert ask(app, "GET /v1/job/a%2Fperiodic-1").status == 200
-    for below in ("summary", "versions"):
+    for below in ("summary", "versions", "evaluations", "deployment", "deployments"):
         assert ask(app, f"GET /v1/job/a/periodic-1/{below}").status == 200
-    for below in ("evaluations", "deployment", "deployments", "plan", "periodic/force"):
+    for below in ("plan", "periodic/force"):
         assert ask(app, f"GET /v1/job/a/periodic-1/{below}").status == 501
     assert ask(app, "GET /v1/job/").status == 501
     assert ask(app, "PUT /v1/job/a/periodic-1").status == 405

@@ -174,7 +174,7 @@ def test_a_search_tells_of_its_namespace_only():
     assert found("*") == ["site-default", "site-team"]
 
 
-@pytest.mark.parametrize("path", ["/v1/nodes", "/v1/deployments", "/v1/operator/raft/configuration", "/v1/job/a/plan"])
+@pytest.mark.parametrize("path", ["/v1/nodes", "/v1/namespaces", "/v1/operator/raft/configuration", "/v1/job/a/plan"])
 def test_what_is_nomads_and_not_served_is_told_in_a_sentence(mirror: App, path: str):
     reply = ask(mirror, f"GET {path}")
     assert (reply.status, reply.text) == (

@@ -76,3 +76,7 @@ class Evaluations:
     def get(self, key: str) -> Evaluation | None:
         """Return an evaluation, if it is cached."""
         return self._evaluations.get(key)
+
+    def all(self) -> list[Evaluation]:
+        """Return every evaluation, by ID. O(n log n)."""
+        return [self._evaluations[key] for key in sorted(self._evaluations)]

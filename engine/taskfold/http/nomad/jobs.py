@@ -8,7 +8,7 @@ status and summary follow from theirs. Nomad has more of each: where an agent is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -33,6 +33,7 @@ from taskfold.nomad.snapshot import Snapshot
 __all__ = [
     "JobOrder",
     "deployment_allocations",
+    "is_named",
     "job",
     "job_order",
     "job_summary",
@@ -306,6 +307,33 @@ def stubs_naming(context: Context, listing: Listing, field: str, value: str) -> 
         for state in listing.states()
         if current_fields(state.placed_body, state.updates).get(field) == text
     ]
+
+
+async def is_named(
+    context: Context,
+    field: str,
+    prefix: str = "",
+    *,
+    job: str | None = None,
+    namespace: str | None = None,
+    own: Collection[str] = (),
+) -> bool:
+    """Return whether an allocation names in a field what is not known, with an ID that begins so. O(allocations).
+
+    Always true of a mirror: its Nomad may have what no allocation names.
+    """
+    if context.is_mirror:
+        return True
+    listing = context.engine.reader.listing(job=job, namespace=namespace)
+    return await asyncio.to_thread(
+        lambda: any(name.startswith(prefix) and name not in own for name in _names_in(listing, field))
+    )
+
+
+def _names_in(listing: Listing, field: str) -> set[str]:
+    """Return the IDs in a field of allocations; an empty one names nothing."""
+    texts = {current_fields(state.placed_body, state.updates).get(field, b"null") for state in listing.states()}
+    return {name for name in map(msgspec.json.decode, texts) if isinstance(name, str) and name}
 
 
 async def _listing(context: Context, request: Request, options: Options, query: Filter) -> Listing:
