@@ -21,6 +21,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -55,6 +56,9 @@ BODY_BYTES = 10_240
 MANY = 133
 """How many allocations the larger job has."""
 
+WRITE_SECONDS = 0.002
+"""How often an allocation is written beside the requests of lists."""
+
 DIALECT = "1.1.2"
 SPARE_FILES = 200
 
@@ -73,6 +77,7 @@ def measure(*, quick: bool) -> Iterator[Row]:
         yield from _requests(seconds, turns, allocations)
         yield from _workers(seconds, turns, allocations)
         yield from _lists(seconds, max(turns // 3, 1), allocations)
+        yield from _lists_beside_writes(seconds, max(turns // 3, 1), allocations)
     else:
         print("   wrk is not installed: requests a second are not measured (apt install wrk)")
     yield from _wake_ups(others, wakes, repetitions)
@@ -160,6 +165,25 @@ def _lists(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
                 runs = {name: partial(_wrk, url, 16, seconds) for name, url in urls.items()}
                 note = f"of {allocations:,} allocations of a log; {size:,} B, as the constant body"
                 yield Row(f"requests of {what}", "k/s", take_turns(runs, turns), better="higher", note=note)
+
+
+def _lists_beside_writes(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
+    """Measure the same lists while an allocation that is in none of them is written again and again."""
+    with _child("taskfold", allocations) as child, ExitStack() as held:
+        child.ask("begin")
+        server = child.url.removesuffix(path_of(0))
+        many = min(MANY, allocations - 2)
+        for what, target in (("one stub", "/v1/job/one/allocations"), (f"{many} stubs", "/v1/job/many/allocations")):
+            constant_body = held.enter_context(_child("plain", len(httpx.get(server + target).content)))
+            urls = {EMBEDDED: server + target, CONSTANT: constant_body.url}
+            runs = {name: partial(_wrk, url, 16, seconds) for name, url in urls.items()}
+            yield Row(
+                f"requests of a job's list of {what}, beside writes",
+                "k/s",
+                take_turns(runs, turns),
+                better="higher",
+                note=f"another job's allocation is written each {1_000 * WRITE_SECONDS:g} ms by a thread of the server",
+            )
 
 
 def _wrk(url: str, connections: int, seconds: int) -> float:
@@ -432,6 +456,10 @@ def _serve(role: str, size: int) -> None:
                     began = time.monotonic_ns()
                     _write(app, engine, task)
                     print(began, flush=True)
+                case "begin":
+                    arguments = engine, alloc_id(size - 1), task
+                    threading.Thread(target=_write_on, args=arguments, daemon=True).start()
+                    print(0, flush=True)
                 case "index":
                     print(engine.index, flush=True)
                 case "rss":
@@ -447,6 +475,13 @@ def _write(app: Any, engine: Engine, task: str) -> None:
         futures[0].get_loop().call_soon_threadsafe(_release, futures)
     else:
         engine.record(alloc_id(0), task, ev.AllocUnhealthy())
+
+
+def _write_on(engine: Engine, alloc: str, task: str) -> None:
+    """Write an allocation again and again."""
+    while True:
+        engine.record(alloc, task, ev.AllocUnhealthy())
+        time.sleep(WRITE_SECONDS)
 
 
 def _release(futures: list[asyncio.Future[None]]) -> None:

@@ -6,8 +6,10 @@ to none. Methods that document LogError raise it when a write was interrupted, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeVar
+
+from msgspec import Struct
 
 from taskfold.fold.allocation import AllocationState, current_field
 from taskfold.live.changes import Change
@@ -18,9 +20,21 @@ from taskfold.model.dialect import Dialect
 from taskfold.model.record import LogHeader, Record
 from taskfold.nomad.snapshot import Snapshot
 
-__all__ = ["Reader"]
+__all__ = ["COMPARED_AT_MOST", "Reader", "StatePosition"]
 
 T = TypeVar("T")
+
+COMPARED_AT_MOST: Final = 1_024
+"""How many allocations are looked at under the lock at most, to tell whether a list is still the same."""
+
+
+class StatePosition(Struct, frozen=True, gc=False):
+    """The position of the folded state."""
+
+    index: int
+    """The index of its newest write; 0 if there is none."""
+    seq: int
+    """The position of its newest record; 0 if there is none."""
 
 
 class Reader:
@@ -29,7 +43,7 @@ class Reader:
     Positions: `index`, `seq`, `oldest_index`, `oldest_seq`, `removed_index`, `position_before`, `is_current`.
     One allocation: ``in``, `version`, `modify_index`, `namespace`, `job`, `field`, `has_task`, `read`, `find`,
     `snapshot`, `records`.
-    Many: ``len``, `ids`, `jobs`, `listing`, `count_by_status`.
+    Many: ``len``, `ids`, `jobs`, `listing`, `position_if_same`, `count_by_status`.
     Changes: `follow`, `recent`, `unfollow`, and the cursor of `taskfold.live.cursor`.
     Waiting: questions (`allocation_question`, `job_question`, `list_question`, `newest_index`, `newest_seq`), which
     `ask` answers at once, and `taskfold.live.waiters` waits for.
@@ -213,6 +227,20 @@ class Reader:
         O(log n + the narrowest range). Writers continue meanwhile: it locks for a limited number of IDs at a time.
         """
         return self._store.listing(prefix=prefix, job=job, node=node, status=status, namespace=namespace)
+
+    def position_if_same(self, query: Filter, versions: Mapping[str, int]) -> StatePosition | None:
+        """Return the position of the state if exactly these allocations match, at these versions; else None.
+
+        O(log n + the narrowest range), of a limited number of candidates; None with more. Raises LogError.
+        """
+        store = self._store
+        with store.lock:
+            store.check_whole()
+            page = store.directory.page(query, None, COMPARED_AT_MOST)
+            allocations = store.fold.allocations
+            if page.last is not None or {alloc: allocations[alloc].version for alloc in page.ids} != versions:
+                return None
+            return StatePosition(store.index, store.seq)
 
     def count_by_status(self) -> dict[str, int]:
         """Return the number of allocations by client status. O(statuses × log n). Raises LogError."""

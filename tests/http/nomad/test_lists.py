@@ -17,6 +17,9 @@ from support.asgi import Call, Reply, ask
 from taskfold import Engine, ManualClock, MemoryLog, events
 from taskfold.errors import TaskfoldError
 from taskfold.http.app import App
+from taskfold.http.nomad import allocations
+from taskfold.http.nomad.lists import KeptList
+from taskfold.http.request import Request
 from taskfold.http.serve.limits import Limits
 from taskfold.http.serve.regions import Peers
 from taskfold.model.dialect import DIALECTS
@@ -128,8 +131,10 @@ def test_what_is_written_between_two_lists_is_in_the_second(dialect: str) -> Non
         check_answers(kept, plain)
 
 
-def test_a_list_that_changes_on_its_way_is_of_one_index() -> None:
-    """Between two pieces of a long list others write, and ask for lists, too."""
+@pytest.mark.parametrize("whole_bytes", [5_000, 1_048_576])
+def test_a_list_that_changes_on_its_way_is_of_one_index(monkeypatch: pytest.MonkeyPatch, whole_bytes: int) -> None:
+    """Between two pieces of a long list others write, and ask for lists, too: those of one in pieces, or whole."""
+    monkeypatch.setattr(allocations, "_WHOLE_BYTES", whole_bytes)
     engine = filled(Engine(MemoryLog("1.1.2"), clock=ManualClock()), count=60)
     kept, plain = apps(engine)
 
@@ -137,10 +142,14 @@ def test_a_list_that_changes_on_its_way_is_of_one_index() -> None:
         for _ in range(3):
             expected = await asked(plain, "/v1/allocations?namespace=*", {})
             call = Call(kept, "GET /v1/allocations?namespace=*")
-            await call.until(lambda reply: bool(reply.parts))
+            call.takes.clear()  # so that the list is still on its way
+            for _ in range(3):
+                await asyncio.sleep(0)
             for number in (0, 30, 59):
                 engine.record(named(number, prefix=3), "web", events.Signaling() if number else events.Received())
             other = await asked(kept, "/v1/allocations?namespace=*", {})
+            assert not call.reply.parts
+            call.takes.set()
             assert (await call.finished()).body == expected.body
             assert other.body == (await asked(plain, "/v1/allocations?namespace=*", {})).body != expected.body
 
@@ -188,6 +197,43 @@ def test_an_entry_is_written_once_however_often_lists_are_asked_for(monkeypatch:
     engine.record(named(1, prefix=1), "web", events.Started())
     asyncio.run(story())
     assert written[first:] == [named(1, prefix=1)] * 2, "what has changed, plain and indented"
+
+
+def test_a_list_stays_as_it_is_after_writes_of_others() -> None:
+    engine = filled(Engine(MemoryLog("1.1.2"), clock=ManualClock()))
+    kept, plain = apps(engine)
+    targets = ("/v1/job/example/allocations", "/v1/allocations?prefix=00000001", "/v1/job/nobody/allocations")
+
+    def entries() -> list[KeptList]:
+        got = [kept.context.list_cache.current(request_of(target)) for target in targets]
+        return [entry for entry in got if entry is not None]
+
+    check_answers(kept, plain)
+    before = entries()
+    engine.record(named(1, prefix=3), "web", events.Started())
+    after = entries()
+    assert len(after) == len(before) == len(targets)
+    assert all(one.answer.body is other.answer.body for one, other in zip(before, after, strict=True))
+    assert all((b"X-Nomad-Index", b"%d" % engine.index) in entry.answer.headers for entry in after)
+    check_answers(kept, plain)
+    engine.record(named(1, prefix=1), "web", events.Started())
+    assert [entry.answer.body for entry in entries()] == [b"[]"], "of nobody's job: the others have changed"
+
+
+def request_of(target: str) -> Request:
+    path, _, query = target.encode().partition(b"?")
+    return Request({"method": "GET", "path": path.decode(), "query_string": query, "headers": []}, *[None] * 2)  # type: ignore[arg-type]  # nothing is sent
+
+
+def test_a_list_of_many_entries_is_kept_whole_up_to_a_size() -> None:
+    engine = filled(Engine(MemoryLog("1.1.2"), clock=ManualClock()), count=100)
+    app, small, plain = (App(engine, limits=each) for each in (Limits(), Limits(lists_bytes=200_000), NOTHING_KEPT))
+    target = "/v1/job/example/allocations"
+    for headers in ({}, GZIP):
+        replies = [asyncio.run(asked(each, target, headers)) for each in (app, app, small, small, plain)]
+        assert len({(reply.status, tuple(reply.headers), reply.text) for reply in replies}) == 1
+    assert app.context.list_cache.current(request_of(target)) is not None
+    assert small.context.list_cache.current(request_of(target)) is None, "it would evict many others"
 
 
 def test_a_list_that_could_not_be_written_whole_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ from taskfold.http.query import go_bool, is_pretty
 from taskfold.http.request import Request
 from taskfold.http.serve.compression import gzip_body
 from taskfold.live.directory import Filter
+from taskfold.live.reader import COMPARED_AT_MOST
 from taskfold.live.store import Listing
-from taskfold.live.waiters import Question
 from taskfold.model.go.quoting import go_quoted
 from taskfold.nomad.snapshot import Snapshot
 
@@ -34,6 +34,12 @@ __all__ = ["NOT_FOUND", "allocation", "allocations", "find", "job_allocations"]
 NOT_FOUND: Final = "alloc not found"
 _STUBS_AT_ONCE: Final = 16
 """How many entries of a list are written before other tasks run."""
+
+_WHOLE_BYTES: Final = 1_048_576
+"""The size of a list from which on it is sent in pieces, and not as one answer."""
+
+_PACKED_AT_ONCE: Final = 65_536
+"""The size of a list from which on it is compressed in another thread."""
 
 
 def find(context: Context, text: str) -> str | Answer:
@@ -122,29 +128,28 @@ def _choices(context: Context, request: Request) -> tuple[bool, bool] | Answer:
 
 async def _list(context: Context, request: Request, options: Options, selection: _Selection) -> Answer | None:
     """Answer with the stubs of a selection, all as of one index."""
+    query = Filter(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
     if options.index:
-        await ask(context, request, options, _list_question(context, options, selection))
+        # Once it waits, only changes of the selection count.
+        await ask(context, request, options, context.engine.reader.list_question(query, options.index))
     # Read before the listing: a write in between makes the answer newer than its position, which does no harm.
     seq = context.engine.reader.seq
-    listing = context.engine.reader.listing(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
+    listing = context.engine.reader.listing(prefix=query.prefix, job=query.job, namespace=query.namespace)
     stubs = _StubList(context, request, selection, listing)
     answer = await stubs.send()
-    if answer is None or options.index or stubs.is_broken:
-        return answer
+    if answer is None:
+        return None
     if request.accepts_gzip:
-        answer = replace(answer, gzipped=gzip_body(answer.body))
-    context.list_cache.keep(request, answer, seq)
+        is_short = len(answer.body) < _PACKED_AT_ONCE
+        packed = gzip_body(answer.body) if is_short else await asyncio.to_thread(gzip_body, answer.body)
+        answer = replace(answer, gzipped=packed)
+    if not (options.index or stubs.is_broken):
+        context.list_cache.keep(request, answer, seq, query, stubs.versions)
     return answer
 
 
-def _list_question(context: Context, options: Options, selection: _Selection) -> Question[None]:
-    """Return the question of a list; once it waits, only changes of the selection count."""
-    filters = Filter(prefix=selection.prefix, job=selection.job, namespace=selection.namespace)
-    return context.engine.reader.list_question(filters, options.index)
-
-
 class _StubList:
-    """The sending of a list: as one answer if it is short, else in pieces, in bounded memory."""
+    """The sending of a list: as one answer if it is not long, else in pieces, in bounded memory."""
 
     def __init__(self, context: Context, request: Request, selection: _Selection, listing: Listing) -> None:
         self.context = context
@@ -154,16 +159,28 @@ class _StubList:
         self.is_pretty = bool(request.query) and is_pretty(request.query)
         self.is_broken = False
         """An entry could not be written."""
+        self.versions: dict[str, int] = {}
+        """The version of each allocation that matches, by ID; none of more than are compared later."""
 
     async def send(self) -> Answer | None:
-        """Send the list; return it instead if it is short."""
+        """Send the list; return it instead if it is not long."""
         pieces = self._pieces()
-        first = next(pieces)
+        text = next(pieces)
         second = next(pieces, None)
         if second is None:
-            return json_answer(first, self.listing.index)
+            return json_answer(text, self.listing.index)
         with self.context.lists.hold(self.request.client):
-            await self._stream(first + second, pieces)
+            parts, size = [text, second], len(text) + len(second)
+            while size <= _WHOLE_BYTES:
+                await asyncio.sleep(0)  # lets other tasks run
+                piece = next(pieces, None)
+                if piece is None:
+                    return json_answer(b"".join(parts), self.listing.index)
+                parts.append(piece)
+                size += len(piece)
+            text = b"".join(parts)
+            del parts, second
+            await self._stream(text, pieces)
         return None
 
     def _stubs(self) -> Iterator[bytes]:
@@ -180,7 +197,11 @@ class _StubList:
         cache = self.context.list_cache
         choices = self.selection.resources, self.selection.task_states, self.is_pretty
         is_cached = cache.has_room_for(len(self.listing))
-        for entry in self.listing.states_unless(cache.stubs(choices)) if is_cached else self.listing.states():
+        entries = self.listing.states_unless(cache.stubs(choices)) if is_cached else self.listing.states()
+        is_compared = len(self.listing) <= COMPARED_AT_MOST
+        for alloc, entry in zip(self.listing.ids, entries, strict=True):
+            if is_compared:
+                self.versions[alloc] = entry.version
             if isinstance(entry, Stub):
                 yield entry
                 continue

@@ -1,18 +1,21 @@
 """The cache of lists, which clients poll: each is written once, however often it is read.
 
-The entry of an allocation is cached until its next record. A short list is cached as the whole answer to the very
-request that asked for it, until the next write of the store, whatever that is of.
+The entry of an allocation is cached until its next record. A list that is not long is cached as the whole answer to the
+very request that asked for it, as long as the same allocations match, at the same versions: after writes of others, the
+body stays, and the headers are made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from taskfold.http.answers import Answer
+from taskfold.http.answers import Answer, json_answer
 from taskfold.http.request import Request
+from taskfold.live.directory import Filter
 from taskfold.live.reader import Reader
 from taskfold.model.cache import Cache
 
@@ -20,6 +23,12 @@ __all__ = ["KeptList", "Lists", "Stub"]
 
 _SMALL: Final = 512
 """The bytes of an entry of the cache beside its text, about."""
+
+_LISTS_AT_LEAST: Final = 8
+"""How many lists there is room for, however long they are."""
+
+_VERSION: Final = 128
+"""The bytes of an allocation's version beside a cached list, about."""
 
 _USUAL: Final = 4_096
 """The bytes of an entry of a list, as long as there is none to measure."""
@@ -46,17 +55,20 @@ class Stub(Struct, frozen=True, gc=False):
 
 
 class KeptList(Struct, frozen=True, gc=False):
-    """A complete list, as of the newest record of the log."""
+    """A complete list, as of a record of the log."""
 
     seq: int
     route: str
     """The endpoint that answered it."""
     answer: Answer
+    query: Filter
+    versions: Mapping[str, int]
+    """The version of each allocation that matched, by ID; none of more than can be compared."""
     size: int
 
 
 class Lists:
-    """The list entries and short lists read last: half of a limited size each."""
+    """The list entries and whole lists read last: half of a limited size each."""
 
     def __init__(self, reader: Reader, limit_bytes: int) -> None:
         self._reader = reader
@@ -88,17 +100,30 @@ class Lists:
         self._stubs.keep((alloc, choices), stub)
 
     def current(self, request: Request) -> KeptList | None:
-        """Return the list for a request, if it is cached and current; else None. O(1)."""
-        entry = self._lists.get(_target(request))
+        """Return the list for a request, if it is cached and current; else None.
+
+        O(1), or O(log n + its allocations) after a write.
+        """
+        target = _target(request)
+        entry = self._lists.get(target)
         if entry is None or (request.accepts_gzip and entry.answer.gzipped is None):
             return None
-        return entry if self._reader.is_current(entry.seq) else None
+        if self._reader.is_current(entry.seq):
+            return entry
+        position = self._reader.position_if_same(entry.query, entry.versions)
+        if position is None:
+            return None
+        answer = replace(entry.answer, headers=json_answer(b"", position.index).headers)
+        entry = replace(entry, seq=position.seq, answer=answer)
+        self._lists.keep(target, entry)
+        return entry
 
-    def keep(self, request: Request, answer: Answer, seq: int) -> None:
-        """Cache the answer to a request, as of exactly this position of the log."""
+    def keep(self, request: Request, answer: Answer, seq: int, query: Filter, versions: Mapping[str, int]) -> None:
+        """Cache the answer to a request, as of exactly this position; not one that would evict many others."""
         target = _target(request)
-        size = _SMALL + sum(map(len, target)) + len(answer.body) + len(answer.gzipped or b"")
-        self._lists.keep(target, KeptList(seq, request.route, answer, size))
+        size = _SMALL + sum(map(len, target)) + len(answer.body) + len(answer.gzipped or b"") + _VERSION * len(versions)
+        if size <= self._lists.limit_bytes // _LISTS_AT_LEAST:
+            self._lists.keep(target, KeptList(seq, request.route, answer, query, versions, size))
 
 
 def _target(request: Request) -> Target:

@@ -33,7 +33,7 @@ _MEANINGS: Final = {
     "connections": "Connections.",
     "unsent_bytes": "What clients that take nothing just now have not taken.",
     "kept_body_bytes": "Texts of allocations that are kept.",
-    "kept_list_bytes": "Entries of lists, and short lists, that are kept.",
+    "kept_list_bytes": "Entries of lists, and whole lists, that are kept.",
 }
 """The gauges of one process, by name."""
 

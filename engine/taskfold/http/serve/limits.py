@@ -50,7 +50,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     bodies_bytes: int = 64 * _MEBIBYTE
     """The cache of allocations as JSON."""
     lists_bytes: int = 64 * _MEBIBYTE
-    """The caches of list entries and of short lists as JSON: half of it each."""
+    """The caches of list entries and of whole lists as JSON: half of it each."""
     unsent_bytes: int = 128 * _MEBIBYTE
     """Unsent bytes of all connections; beyond, the connections that were idle longest are cut."""
     slow_records: int = 10_000
