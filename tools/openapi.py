@@ -70,11 +70,15 @@ _PREFIXES: Final = {"LineResults": "Event"}
 """What stands before the names of the definitions below a struct: some events have the name of a part of a job."""
 
 _PLAIN: Final[dict[str, Schema]] = {
+    "html": _TEXT,
     "text": _TEXT,
     "string": _TEXT,
     "object": {"type": "object"},
     "null": {"type": "null"},
 }
+_TYPES: Final = {"html": "text/html", "text": "text/plain"}
+"""The types of bodies that are no JSON."""
+
 _COMMON: Final[dict[int, AnswerBody]] = dict.fromkeys((403, 405, 414), "text")
 _REGIONAL: Final[dict[int, AnswerBody]] = dict.fromkeys((400, 429, 500), "text")
 
@@ -156,8 +160,8 @@ def _content(body: AnswerBody) -> Schema:
         name = each if isinstance(each, str) else each.__name__
         item = name.removesuffix("[]")
         schema = _PLAIN.get(item, {"$ref": _REF + item})
-        if name == "text":
-            content["text/plain"] = {"schema": schema}
+        if name in _TYPES:
+            content[_TYPES[name]] = {"schema": schema}
         else:
             content |= _json(schema if item == name else {"type": "array", "items": schema})
     return content

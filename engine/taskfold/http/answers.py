@@ -16,6 +16,7 @@ from taskfold.http.serve.compression import gzip_body
 from taskfold.model.dialect import Dialect
 
 __all__ = [
+    "HTML_TYPE",
     "INVALID_METHOD",
     "MIRROR",
     "NO_PATH",

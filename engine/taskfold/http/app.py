@@ -25,7 +25,6 @@ from taskfold.http.answers import (
     error,
     headers_and_body,
     not_found,
-    redirect,
     send_answer,
     send_stale,
 )
@@ -335,12 +334,9 @@ class App:
 
     def _unknown(self, request: Request) -> Answer:
         """Return the answer for a path without an endpoint."""
-        dialect = self.context.dialect
-        if request.path == "/" and dialect.has_ui:
-            return redirect(307, "Temporary Redirect", "/ui/", request.method)
         if is_unserved(request.path):
             return error(501, UNSERVED)
-        return not_found(dialect)
+        return not_found(self.context.dialect)
 
     def _may(self, request: Request) -> bool:
         """Return whether a request has the token, in constant time."""

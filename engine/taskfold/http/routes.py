@@ -13,7 +13,7 @@ from taskfold.http.nomad import actions, allocations, deployments, evaluations, 
 from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.frames import StreamFrame
 from taskfold.http.nomad.options import MAX_WAIT_NS
-from taskfold.http.own import health, history, metrics, openapi, record, report
+from taskfold.http.own import agent, health, history, home, metrics, openapi, record, report
 from taskfold.http.own.lines import LineErrors
 from taskfold.http.routing import AnswerBody, Parameter, Route
 from taskfold.model.dialect import Dialect
@@ -424,6 +424,16 @@ ROUTES: Final = {
             is_owners=True,
         ),
         Route(
+            "agent_self",
+            "/v1/agent/self",
+            _GET,
+            agent.agent_self,
+            "Tell the region, the version whose dialect is spoken, and numbers.",
+            (_PRETTY,),
+            {200: agent.AgentSelf},
+            is_regional=False,
+        ),
+        Route(
             "metrics",
             "/v1/metrics",
             _GET,
@@ -433,6 +443,16 @@ ROUTES: Final = {
             {200: (metrics.Numbers, "text")},
             is_regional=False,
             is_owners=True,
+        ),
+        Route(
+            "home",
+            "/",
+            _GET,
+            home.home,
+            "Tell a person with a browser what this is.",
+            answers={200: "html"},
+            is_own=True,
+            is_regional=False,
         ),
         Route(
             "openapi",

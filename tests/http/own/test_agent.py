@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import re
+from html.parser import HTMLParser
 from itertools import islice
 
+import httpx
 import pytest
 
 from support.asgi import Call, ask
-from taskfold import Engine, ManualClock
+from taskfold import DIALECTS, AgentSettings, Engine, ManualClock
 from taskfold import events as ev
-from taskfold.http.app import App
+from taskfold.http import App, running
 from taskfold.live.store import Listing
+from taskfold.recording.agents import Agents
 
 ID = "aaaaaaaa-0000-0000-0000-000000000000"
 OK = {"message": "ok", "ok": True}
@@ -163,3 +168,80 @@ def test_every_number_is_told_in_both_forms():
 
     in_json = {each["Name"].replace(".", "_") for kind in ("Counters", "Gauges") for each in told[kind]}
     assert in_json == in_text
+
+
+# --- the agent itself, and its page ---
+
+
+def test_an_agent_tells_what_clients_read_of_one():
+    told = json.loads(ask(app_of(region="eu"), "GET /v1/agent/self").body)
+
+    assert told["config"]["Region"] == told["member"]["Tags"]["region"] == "eu"
+    assert told["config"]["Datacenter"] == ""
+    assert told["config"]["Version"]["Version"] == "1.1.2"
+    assert told["member"]["Name"].endswith(".eu")
+    assert told["stats"]["taskfold"]["allocations"] == str(len(app_of().engine.reader))
+    assert all(isinstance(value, str) for part in told["stats"].values() for value in part.values())
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_recorder_knows_the_dialect_of_a_server_without_allocations(dialect):
+    async def dialect_of(url):
+        agents = Agents(AgentSettings(addresses=(url,)))
+        try:
+            return (await agents.dialect()).name
+        finally:
+            await agents.close()
+
+    with running(App(Engine(dialect=dialect))) as server:
+        assert asyncio.run(dialect_of(server.url)) == dialect
+        member = httpx.get(f"{server.url}/v1/agent/self?pretty").json()["member"]
+    assert (member["Addr"], member["Port"]) == ("127.0.0.1", server.port)
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.tags = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            assert name in {"lang", "charset", "name", "content", "href"}, "nothing is loaded, and nothing runs"
+            if name == "href":
+                self.links.append(value)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_page_of_a_server_loads_nothing_and_its_links_are_answered(dialect):
+    app = App(Engine(dialect=dialect))
+    reply = ask(app, "GET /", {"Accept": "text/html"})
+    page = Page(reply.text)
+
+    assert (reply.status, reply.header("Content-Type")) == (200, "text/html; charset=utf-8")
+    assert page.tags.isdisjoint({"script", "img", "link", "iframe", "form", "base"})
+    assert "/v1/agent/health" in page.links
+    assert "/v1/openapi.json" in page.links
+    for link in page.links:
+        assert ask(app, f"GET {link}").status == 200, link
+
+
+def test_the_policy_of_the_page_allows_its_style_and_nothing_else():
+    reply = ask(app_of(), "GET /")
+    style = reply.text.partition("<style>")[2].partition("</style>")[0].encode()
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+
+    rules = dict(rule.split(" ", 1) for rule in reply.header("Content-Security-Policy").split("; "))
+    assert rules.pop("style-src") == f"'sha256-{digest}'"
+    assert set(rules) == {"default-src", "base-uri", "form-action", "frame-ancestors"}
+    assert set(rules.values()) == {"'none'"}
+    assert reply.header("X-Content-Type-Options") == "nosniff"
+
+
+def test_the_page_and_the_agent_are_guarded_as_everything_else():
+    for path in ("/", "/v1/agent/self"):
+        assert ask(app_of(token="secret"), f"GET {path}").status == 403
+        assert ask(app_of(token="secret"), f"GET {path}", {"X-Nomad-Token": "secret"}).status == 200
+        assert ask(app_of(), f"GET {path}", {"Host": "evil.example"}).status == 403
+        assert ask(app_of(), f"PUT {path}").status == 405
