@@ -15,7 +15,21 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "engine" / "taskfold"
 
 # From low to high: the folders of the package. A folder imports from itself and from those before it.
-FLOORS = ("model", "fold", "decision", "nomad", "log", "live", "sources", "run", "recording", "http", "testing", "cli")
+FLOORS = (
+    "model",
+    "fold",
+    "decision",
+    "nomad",
+    "pictures",
+    "log",
+    "live",
+    "sources",
+    "run",
+    "recording",
+    "http",
+    "testing",
+    "cli",
+)
 FACES = ("http", "testing", "cli")
 # These gather what the package offers, from wherever it is; nothing else may import them but a face.
 UNBOUND = ("taskfold", "taskfold.__main__", *(f"taskfold.{name}" for name in ("effects", "errors", "events", "inputs")))

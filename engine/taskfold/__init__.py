@@ -45,12 +45,14 @@ _NAMES = {
     "nomad.messages": "details display_message",
     "nomad.importing.observation": "Observation observation_from_json",
     "nomad.snapshot": "Snapshot",
+    "pictures.timeline": "Timeline",
     "recording.recorder": "Recorder RecorderStatus",
     "recording.settings": "AgentSettings",
     "sources.diff": "Difference diff",
     "sources.history": "HistoryEntry history",
     "sources.ingest": "Ingestion ingest",
     "sources.replay": "At Replay parse_at replay",
+    "sources.timeline": "timeline",
     "sources.verify": "Divergence Verification verify",
 }
 """The public names, by module."""

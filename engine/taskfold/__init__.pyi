@@ -78,6 +78,7 @@ from taskfold.nomad.importing.observation import observation_from_json as observ
 from taskfold.nomad.messages import details as details
 from taskfold.nomad.messages import display_message as display_message
 from taskfold.nomad.snapshot import Snapshot as Snapshot
+from taskfold.pictures.timeline import Timeline as Timeline
 from taskfold.recording.recorder import Recorder as Recorder
 from taskfold.recording.recorder import RecorderStatus as RecorderStatus
 from taskfold.recording.settings import AgentSettings as AgentSettings
@@ -91,6 +92,7 @@ from taskfold.sources.replay import At as At
 from taskfold.sources.replay import Replay as Replay
 from taskfold.sources.replay import parse_at as parse_at
 from taskfold.sources.replay import replay as replay
+from taskfold.sources.timeline import timeline as timeline
 from taskfold.sources.verify import Divergence as Divergence
 from taskfold.sources.verify import Verification as Verification
 from taskfold.sources.verify import verify as verify

@@ -18,7 +18,7 @@ from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.history import unique_id
 from taskfold.sources.replay import At, Replay
 
-__all__ = ["Folded", "Selection", "fold_of", "matching_ids", "naming", "records_of_one"]
+__all__ = ["Folded", "Selection", "fold_of", "matching_ids", "naming", "records_of_one", "the_one"]
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -92,7 +92,7 @@ def matching_ids(folded: Folded, selection: Selection) -> list[str]:
     fold = folded.fold
     if selection.alloc is None:
         return sorted(alloc for alloc in fold if _matches(folded, alloc, selection))
-    one = _the_one(fold, selection.alloc)
+    one = the_one(fold, selection.alloc)
     return [one] if one is not None and _matches(folded, one, selection) else []
 
 
@@ -121,11 +121,11 @@ def records_of_one(replay: Replay, prefix: str) -> list[Record]:
     Raises Unanswerable when there are several. Cost: as `Replay.matching`.
     """
     matches = replay.matching(prefix)
-    one = _the_one(matches, prefix)
+    one = the_one(matches, prefix)
     return [] if one is None else matches[one]
 
 
-def _the_one(ids: Iterable[str], prefix: str) -> str | None:
+def the_one(ids: Iterable[str], prefix: str) -> str | None:
     """Return the one ID that begins with the prefix, or equals it. Raises Unanswerable when there are several."""
     try:
         return unique_id(ids, prefix)

@@ -72,6 +72,7 @@ from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.memory import Memory
 from taskfold.nomad.importing.observation import Observation, Statement, check_statement
 from taskfold.nomad.snapshot import Snapshot
+from taskfold.pictures.timeline import Timeline
 
 __all__ = ["Engine"]
 
@@ -90,7 +91,7 @@ class Engine(Owned):
       `observe_removal`, `begin_epoch`
     - decisions, made by taskfold: `report`, `report_all`, `report_batch`, `report_async`; `due`, `next_due`, `restore`,
       `group`
-    - reading: `task`, `snapshot`, `allocations`, `history`, `subscribe`, `index`; for servers, `reader`
+    - reading: `task`, `snapshot`, `allocations`, `history`, `timeline`, `subscribe`, `index`; for servers, `reader`
     - waiting: `wait`, `wait_job`, `wait_index`, each with an async twin; `release`
     - listeners: `on_step`, `on_collect`, `steps_async`; models: `bind`, `unbind`
     - retention: `collect`, `collectable`, `retain`, `is_collected`
@@ -541,6 +542,13 @@ class Engine(Owned):
                 f"version {version}"
             )
         return [record for record in records if task is None or record.task == task]
+
+    def timeline(self, *, title: str = "") -> Timeline:
+        """Return the timeline of the log's tasks, collected ones too: a page, a drawing, a trace. O(records).
+
+        Memory for all records. Raises LogError when the log cannot be read.
+        """
+        return Timeline(kept_records(self.store.log), self.dialect, title=title)
 
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
         """Yield every record after a position, without a gap, and wait for new ones.
