@@ -156,7 +156,7 @@ def test_a_trace_is_what_the_format_says(make):
     jsonschema.validate(trace, TRACE)
     lanes = [(one, lane) for one in timeline.allocations for lane in one.lanes]
     assert len([event for event in trace["traceEvents"] if event["ph"] == "X"]) == sum(
-        len(lane.intervals) for _, lane in lanes
+        len(lane.bars) for _, lane in lanes
     )
     names = [event for event in trace["traceEvents"] if event["name"] == "thread_name"]
     assert [event["args"]["name"] for event in names] == [lane.task for _, lane in lanes]

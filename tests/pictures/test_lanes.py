@@ -20,7 +20,7 @@ BEGIN = ((1, "web", events.Received()), (2, "web", events.Started()))
 
 def kinds(*happenings, end=20):
     (lane,) = lanes_of("a", life("a", *happenings), LIFECYCLE, at(end)).lanes
-    return [(KINDS[one.kind].name, (one.end_ns - one.start_ns) / 1e9) for one in lane.intervals]
+    return [(KINDS[one.kind].name, (one.end_ns - one.start_ns) / 1e9) for one in lane.bars]
 
 
 def test_a_task_is_pending_from_its_placement_on_and_runs_until_the_end_of_what_was_read():
@@ -103,11 +103,11 @@ def test_lanes_have_no_hole_begin_with_the_first_record_and_end_at_the_end(histo
     end_ns = max(record.time_ns for record in records) + more
 
     for lane in lanes_of(records[0].alloc, records, LIFECYCLE, end_ns).lanes:
-        for one, other in zip(lane.intervals, lane.intervals[1:], strict=False):
+        for one, other in zip(lane.bars, lane.bars[1:], strict=False):
             assert one.end_ns == other.start_ns
-        assert all(one.start_ns < one.end_ns for one in lane.intervals)
-        if lane.intervals:
-            assert lane.intervals[-1].end_ns == end_ns
+        assert all(one.start_ns < one.end_ns for one in lane.bars)
+        if lane.bars:
+            assert lane.bars[-1].end_ns == end_ns
 
 
 def test_a_cluster_has_the_tasks_and_the_intervals_that_were_asked_for():
@@ -118,4 +118,4 @@ def test_a_cluster_has_the_tasks_and_the_intervals_that_were_asked_for():
     lanes = [lane for alloc, each in records.items() for lane in lanes_of(alloc, each, LIFECYCLE, at(10**5)).lanes]
 
     assert len(lanes) == 7
-    assert all(21 <= len(lane.intervals) <= 22 for lane in lanes)
+    assert all(21 <= len(lane.bars) <= 22 for lane in lanes)

@@ -15,7 +15,7 @@ import taskfold as tf
 from support.lives import cluster, life
 from taskfold import events
 from taskfold.pictures import page
-from taskfold.pictures.bodies import Bodies
+from taskfold.pictures.bodies import BodyColumns
 
 STREAM = Path(__file__).parents[2] / "examples" / "nomad-1.1.2-stream.ndjson.gz"
 ASSETS = Path(page.__file__).parent / "assets"
@@ -98,7 +98,7 @@ def test_the_data_has_every_interval_and_every_record():
     for one in timeline.allocations:
         for lane in one.lanes:
             time_us = 0
-            for interval in lane.intervals:
+            for interval in lane.bars:
                 start_us = time_us + intervals["start"][at]
                 time_us = start_us + intervals["length"][at]
                 assert origin_ns + start_us * 1_000 == interval.start_ns // 1_000 * 1_000
@@ -176,7 +176,7 @@ def test_the_json_of_failed_allocations_comes_first_and_keeps_to_its_room():
 
 def test_an_allocation_that_does_not_fit_is_left_out_whole():
     numbers: dict[str, int] = {}
-    bodies = Bodies(lambda text: numbers.setdefault(text, len(numbers)), 10)
+    bodies = BodyColumns(lambda text: numbers.setdefault(text, len(numbers)), 10)
     records = life("a", (1, "web", events.Received()))
 
     assert bodies.steps("a", records, tf.lifecycle_of("1.1.2")) is None
@@ -190,7 +190,7 @@ def test_the_page_without_its_data_stays_small():
 
 def test_an_interval_takes_few_bytes():
     timeline = tf.Timeline(cluster(100, 101), "1.1.2")
-    intervals = sum(len(lane.intervals) for one in timeline.allocations for lane in one.lanes)
+    intervals = sum(len(lane.bars) for one in timeline.allocations for lane in one.lanes)
 
     size = len(timeline.to_html(json_bytes=0)) - len(tf.Timeline((), "1.1.2").to_html())
 

@@ -60,7 +60,7 @@ def timeline(
     The page has a lane for each task, with its states, its events and the gaps in the record; it filters, sorts and
     zooms, shows the history and the JSON of an allocation, and the state of all tasks at any time.
     """
-    chosen = format or Timeline.format_of(output)
+    output_format = format or Timeline.format_of(output)
     if any(Path(output).absolute() == Path(source).absolute() for source in sources if output != "-"):
         raise Unanswerable(f"{output}: is what is read, and is not overwritten")
     reading = Replay(*sources, at=at, on_note=Notes(), skip_bad=skip_bad)
@@ -69,9 +69,9 @@ def timeline(
     part = _selected(whole, Selection(**filters))
     if not part.allocations:
         return no_match(len(whole.allocations), "allocation")
-    if chosen == "html":
+    if output_format == "html":
         text = part.to_html(json_bytes=json_bytes)
-    elif chosen == "svg":
+    elif output_format == "svg":
         text = part.to_svg(width=width)
     else:
         text = part.to_perfetto()

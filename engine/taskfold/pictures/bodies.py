@@ -1,4 +1,4 @@
-"""The JSON of allocations at each index, in little room: every text once, and of each index what is new.
+"""The JSON of allocations at each index, in little room: every text once, and of each index the changes.
 
 A reader puts a body together without reading JSON: it is a list of members, each with its text as it is on the wire.
 """
@@ -18,9 +18,9 @@ from taskfold.fold.lifecycle import Lifecycle
 from taskfold.model.record import Record
 from taskfold.nomad.snapshot import Snapshot
 
-__all__ = ["Bodies", "Step"]
+__all__ = ["BodyChange", "BodyColumns"]
 
-Step: TypeAlias = list[Any]
+BodyChange: TypeAlias = list[Any]
 """An index: its number, its members as [name, text, …] (text -1: removed), its tasks as [name, members, dropped, …].
 
 A task is [name, members, number of dropped events or -1, [text, …] of the new events]; names and texts are numbers.
@@ -33,7 +33,7 @@ _STEP_BYTES: Final = 16
 """About what the numbers of a step, or of a member, take."""
 
 
-class Bodies:
+class BodyColumns:
     """The bodies of allocations, as many as fit."""
 
     def __init__(self, number_of: Callable[[str], int], limit_bytes: int) -> None:
@@ -42,12 +42,12 @@ class Bodies:
         self._room = limit_bytes
         self._numbers: dict[bytes, int] = {}
 
-    def steps(self, alloc: str, records: Sequence[Record], lifecycle: Lifecycle) -> list[Step] | None:
+    def steps(self, alloc: str, records: Sequence[Record], lifecycle: Lifecycle) -> list[BodyChange] | None:
         """Return the steps of an allocation, an index each; None when they do not fit. O(records, and their bodies)."""
         if self._room <= 0:
             return None
         allocation = Allocation(alloc)
-        steps: list[Step] = []
+        steps: list[BodyChange] = []
         members: dict[str, bytes] = {}
         tasks: dict[str, dict[str, Raw]] = {}
         for index, group in groupby(records, attrgetter("index")):

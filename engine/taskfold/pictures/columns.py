@@ -14,7 +14,7 @@ import msgspec
 from taskfold.fold.lifecycle import Lifecycle
 from taskfold.model.record import Record
 from taskfold.nomad.record_texts import event_text, message_text
-from taskfold.pictures.bodies import Bodies
+from taskfold.pictures.bodies import BodyColumns
 from taskfold.pictures.kinds import KINDS, MARKS, mark_of
 from taskfold.pictures.lanes import LanesOfOne
 
@@ -77,12 +77,12 @@ def columns_of(
     origin_ns = min((one.start_ns for one in allocations), default=end_ns) // _NS_PER_US * _NS_PER_US
     texts = _Texts()
     events = _Events(texts, origin_ns)
-    named: dict[str, list[int]] = {
+    facts: dict[str, list[int]] = {
         name: [] for name in ("job", "group", "node", "node_name", "namespace", "name", "status", "desired")
     }
-    allocs: dict[str, Any] = {"id": [], **named, "events": []}
+    allocs: dict[str, Any] = {"id": [], **facts, "events": []}
     lanes: dict[str, list[int]] = {
-        name: [] for name in ("alloc", "task", "state", "failed", "restarts", "intervals", "events")
+        name: [] for name in ("alloc", "task", "state", "reason", "restarts", "intervals", "events")
     }
     starts: list[int] = []
     lengths: list[int] = []
@@ -90,25 +90,25 @@ def columns_of(
     for number, one in enumerate(allocations):
         allocs["id"].append(one.id)
         values = (one.job, one.group, one.node, one.node_name, one.namespace, one.name)
-        for name, value in zip(named, (*values, one.client_status, one.desired_status), strict=True):
+        for name, value in zip(facts, (*values, one.client_status, one.desired_status), strict=True):
             allocs[name].append(texts(value))
         allocs["events"].append(events.add(one.records))
         for lane in one.lanes:
             lanes["alloc"].append(number)
             lanes["task"].append(texts(lane.task))
             lanes["state"].append(texts(lane.state))
-            lanes["failed"].append(int(lane.failed))
+            lanes["reason"].append(texts(lane.reason))
             lanes["restarts"].append(lane.restarts)
-            lanes["intervals"].append(len(lane.intervals))
+            lanes["intervals"].append(len(lane.bars))
             lanes["events"].append(events.add(lane.records))
             end_us = 0
-            for interval in lane.intervals:
-                start_us = (interval.start_ns - origin_ns) // _NS_PER_US
+            for bar in lane.bars:
+                start_us = (bar.start_ns - origin_ns) // _NS_PER_US
                 starts.append(start_us - end_us)
-                end_us = (interval.end_ns - origin_ns) // _NS_PER_US
+                end_us = (bar.end_ns - origin_ns) // _NS_PER_US
                 lengths.append(end_us - start_us)
-                kinds.append(interval.kind)
-    bodies = Bodies(texts, json_bytes)
+                kinds.append(bar.kind)
+    bodies = BodyColumns(texts, json_bytes)
     first = sorted(range(len(allocations)), key=lambda number: not _is_of_interest(allocations[number]))
     steps = [(n, bodies.steps(allocations[n].id, records[allocations[n].id], lifecycle)) for n in first]
     return {

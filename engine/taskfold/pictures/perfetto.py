@@ -59,8 +59,8 @@ def _events(allocations: Sequence[LanesOfOne]) -> Iterator[dict[str, Any]]:
                 yield _instant(record, pid, 0, scope="p")
         for tid, lane in enumerate(one.lanes, start=1):
             yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": lane.task}}
-            for interval in lane.intervals:
-                kind = KINDS[interval.kind]
+            for bar in lane.bars:
+                kind = KINDS[bar.kind]
                 yield {
                     "ph": "X",
                     "name": kind.words,
@@ -68,8 +68,8 @@ def _events(allocations: Sequence[LanesOfOne]) -> Iterator[dict[str, Any]]:
                     "cname": _COLOURS[kind.name],
                     "pid": pid,
                     "tid": tid,
-                    "ts": _us(interval.start_ns),
-                    "dur": _us(interval.end_ns - interval.start_ns),
+                    "ts": _us(bar.start_ns),
+                    "dur": _us(bar.end_ns - bar.start_ns),
                     "args": {"alloc": one.id, "job": one.job, "node": one.node},
                 }
             for record in lane.records:

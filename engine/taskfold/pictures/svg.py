@@ -11,7 +11,7 @@ from taskfold.model.go.timestamps import time_text
 from taskfold.model.words import count_text, visible
 from taskfold.nomad.record_texts import event_text, message_text
 from taskfold.pictures.kinds import KINDS, MARKS, mark_of
-from taskfold.pictures.lanes import Interval, Lane, LanesOfOne
+from taskfold.pictures.lanes import Bar, Lane, LanesOfOne
 
 __all__ = ["LEAST_WIDTH", "svg_of"]
 
@@ -62,23 +62,23 @@ _HATCH: Final = (
 
 def _text(words: str, most: int = _LABEL_LENGTH) -> str:
     """Return a text as XML may have it, cut off."""
-    shown = visible(words)
-    return escape(shown if len(shown) <= most else f"{shown[: most - 1]}…", quote=True)
+    text = visible(words)
+    return escape(text if len(text) <= most else f"{text[: most - 1]}…", quote=True)
 
 
 class _Scale:
     """The time axis."""
 
-    def __init__(self, start_ns: int, end_ns: int, left: float, right: float) -> None:
-        self.start_ns, self.end_ns, self.left, self.right = start_ns, max(end_ns, start_ns + 1_000), left, right
+    def __init__(self, start_ns: int, end_ns: int, first_x: float, last_x: float) -> None:
+        self.start_ns, self.end_ns, self.first_x, self.last_x = start_ns, max(end_ns, start_ns + 1_000), first_x, last_x
 
     def x(self, time_ns: int) -> float:
         share = (time_ns - self.start_ns) / (self.end_ns - self.start_ns)
-        return round(self.left + share * (self.right - self.left), 2)
+        return round(self.first_x + share * (self.last_x - self.first_x), 2)
 
     def ticks(self) -> Iterator[tuple[int, str]]:
         """Yield the times of the ticks (unix nanoseconds), and their texts."""
-        most = max((self.right - self.left) / _TICK_WIDTH, 1)
+        most = max((self.last_x - self.first_x) / _TICK_WIDTH, 1)
         span_s = (self.end_ns - self.start_ns) / _NS
         step_s = next((step for step in _STEPS_S if span_s / step <= most), _STEPS_S[-1])
         step_ns = max(round(step_s * _NS), 1_000)
@@ -92,12 +92,12 @@ def svg_of(allocations: Sequence[LanesOfOne], *, title: str, end_ns: int, width:
     """Return the drawing. O(records). Raises Refused for a width below `LEAST_WIDTH`."""
     if width < LEAST_WIDTH:
         raise Refused(f"expected a width of at least {LEAST_WIDTH} pixels, found {width}")
-    shown = [one for one in allocations if one.lanes]
-    tasks = sum(len(one.lanes) for one in shown)
-    height = _TOP + _ROW * (tasks + len(shown)) + _MARGIN
-    left = round(width * _LABEL_SHARE)
-    scale = _Scale(min((one.start_ns for one in shown), default=end_ns), end_ns, left, width - _MARGIN)
-    summary = f"{count_text(tasks, 'task')} of {count_text(len(shown), 'allocation')}"
+    with_lanes = [one for one in allocations if one.lanes]
+    tasks = sum(len(one.lanes) for one in with_lanes)
+    height = _TOP + _ROW * (tasks + len(with_lanes)) + _MARGIN
+    first_x = round(width * _LABEL_SHARE)
+    scale = _Scale(min((one.start_ns for one in with_lanes), default=end_ns), end_ns, first_x, width - _MARGIN)
+    summary = f"{count_text(tasks, 'task')} of {count_text(len(with_lanes), 'allocation')}"
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
@@ -113,13 +113,13 @@ def svg_of(allocations: Sequence[LanesOfOne], *, title: str, end_ns: int, width:
         parts.append(f'<line class="line" x1="{x}" x2="{x}" y1="{_TOP - 6}" y2="{height}"/>')
         parts.append(f'<text class="f" x="{x}" y="{_TOP - 10}" text-anchor="middle">{words}</text>')
     y = _TOP
-    for one in shown:
+    for one in with_lanes:
         parts.append(f'<rect class="band" x="0" y="{y}" width="{width}" height="{_ROW}"/>')
         heading = " · ".join(filter(None, (one.job, one.id[:8], one.client_status)))
         parts.append(f'<text class="g" x="{_MARGIN}" y="{y + 14}">{_text(heading, width // 8)}</text>')
         y += _ROW
         for lane in one.lanes:
-            parts.append(f'<g><text x="{_MARGIN + 12}" y="{y + 14}">{_text(lane.task, max(left // 8, 8))}</text>')
+            parts.append(f'<g><text x="{_MARGIN + 12}" y="{y + 14}">{_text(lane.task, max(first_x // 8, 8))}</text>')
             parts += _bars(lane, scale, y)
             parts += _marks(one, lane, scale, y)
             parts.append("</g>")
@@ -141,41 +141,41 @@ def _legend(width: int) -> Iterator[str]:
 
 
 def _bars(lane: Lane, scale: _Scale, y: int) -> Iterator[str]:
-    for intervals in _pixels(lane.intervals, scale):
+    for intervals in _pixels(lane.bars, scale):
         first, last = intervals[0], intervals[-1]
         kind = KINDS[first.kind if len(intervals) == 1 else max(intervals, key=_weight).kind]
-        x, right = scale.x(first.start_ns), scale.x(last.end_ns)
+        x, last_x = scale.x(first.start_ns), scale.x(last.end_ns)
         top, tall = _BARS.get(kind.name, _TALL)
         if len(intervals) == 1:
             words = f"{kind.words}, {time_text(first.start_ns)} to {time_text(first.end_ns)}"
         else:
             words = f"{len(intervals)} intervals, {time_text(first.start_ns)} to {time_text(last.end_ns)}"
         yield (
-            f'<rect class="{kind.name}" x="{x}" y="{y + top}" width="{max(round(right - x, 2), 1)}" height="{tall}">'
+            f'<rect class="{kind.name}" x="{x}" y="{y + top}" width="{max(round(last_x - x, 2), 1)}" height="{tall}">'
             f"<title>{_text(lane.task)}: {words}</title></rect>"
         )
 
 
-def _weight(interval: Interval) -> int:
+def _weight(bar: Bar) -> int:
     """Return how much an interval matters beside others in the same pixel: the worst is drawn."""
     order = ("dead", "done", "running", "pending", "delay", "killed", "gap", "dead_failed", "failed")
-    return order.index(KINDS[interval.kind].name)
+    return order.index(KINDS[bar.kind].name)
 
 
-def _pixels(intervals: Iterable[Interval], scale: _Scale) -> Iterator[list[Interval]]:
+def _pixels(intervals: Iterable[Bar], scale: _Scale) -> Iterator[list[Bar]]:
     """Yield each interval alone, or those together that share a pixel."""
-    group: list[Interval] = []
-    for interval in intervals:
-        if scale.x(interval.end_ns) - scale.x(interval.start_ns) >= 1:
+    group: list[Bar] = []
+    for bar in intervals:
+        if scale.x(bar.end_ns) - scale.x(bar.start_ns) >= 1:
             if group:
                 yield group
                 group = []
-            yield [interval]
-        elif group and int(scale.x(group[0].start_ns)) != int(scale.x(interval.start_ns)):
+            yield [bar]
+        elif group and int(scale.x(group[0].start_ns)) != int(scale.x(bar.start_ns)):
             yield group
-            group = [interval]
+            group = [bar]
         else:
-            group.append(interval)
+            group.append(bar)
     if group:
         yield group
 

@@ -63,7 +63,7 @@ class Timeline:
 
     @cached_property
     def end_ns(self) -> int:
-        """The end of what was read (unix nanoseconds): the newest time of any record; 0 without any."""
+        """The end of the records (unix nanoseconds): the newest time of any record; 0 without any."""
         return max((record.time_ns for records in self._records.values() for record in records), default=0)
 
     @cached_property

@@ -873,6 +873,7 @@ const select = (lane, event = -1) => {
   fact("Namespace", model.text("namespace", alloc));
   fact("Node", [model.text("node_name", alloc), model.text("node", alloc)].filter(Boolean).join(" "));
   fact("Status at the end", `${model.text("status", alloc)}, desired: ${model.text("desired", alloc) || "unknown"}`);
+  fact("Died since", model.texts[model.data.lanes.reason[lane]]);
   fact("Restarts", String(model.restarts[lane]));
   fact("Pending in all", durationText(model.pending[lane]));
   const table = element("table"), headRow = element("tr");
