@@ -24,6 +24,7 @@ FLOORS = (
     "log",
     "live",
     "sources",
+    "columnar",
     "run",
     "recording",
     "http",
@@ -60,6 +61,7 @@ IMPURE_BUT_ALLOWED = {("taskfold.model.clock", "time"), ("taskfold.model.clock",
 BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
 FLOOR_DEPENDENCIES = {
     "cli": {"click", "rich"},
+    "columnar": {"numpy", "pyarrow"},
     "recording": {"httpx"},
     "http": {"httptools", "httpx", "prometheus_client", "uvicorn", "uvloop"},
     "testing": {"hypothesis", "pytest"},

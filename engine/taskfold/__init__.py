@@ -5,7 +5,8 @@ the state of live tasks, and decides what follows; `Snapshot` reads and writes t
 task event, `inputs` what can be reported.
 
 A name is resolved when it is first used, so that ``import taskfold`` imports next to nothing. Public are the names
-here and in `effects`, `errors`, `events`, `inputs`, `http`, `log`, `nomad` and `testing`; other modules are internal.
+here and in `columnar`, `effects`, `errors`, `events`, `inputs`, `http`, `log`, `nomad` and `testing`; other modules are
+internal.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ _NAMES = {
     "sources.verify": "Divergence Verification verify",
 }
 """The public names, by module."""
-_MODULES = ("effects", "errors", "events", "http", "inputs", "log", "nomad", "testing")
-"""Modules that are public as a whole; ``taskfold.http`` and ``taskfold.testing`` need their extras."""
+_MODULES = ("columnar", "effects", "errors", "events", "http", "inputs", "log", "nomad", "testing")
+"""Modules that are public as a whole; ``columnar``, ``http`` and ``testing`` need their extras."""
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 __all__ = [*sorted(_HOME), "effects", "errors", "events", "inputs"]  # noqa: PLE0604 - made from the table

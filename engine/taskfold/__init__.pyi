@@ -1,4 +1,5 @@
 # Made by `make schemas` from the table of __init__.py.
+from taskfold import columnar as columnar
 from taskfold import effects as effects
 from taskfold import errors as errors
 from taskfold import events as events
