@@ -184,7 +184,7 @@ FAULTS: dict[str, tuple[str, object]] = {
     "one event less is shown": ("_Step", NineShown),
     "an illegal event is regular": ("ILLEGAL", 5),
     "a restart is one of another type": ("_RESTARTING", 0),
-    "a task that was created anew remembers what was decided": ("_DECIDED", -1),
+    "a task that was created anew remembers what was decided": ("_MEMORY", -1),
     "nobody shows an older copy": ("_ATTRIBUTES", {n: a for n, a in kernel._ATTRIBUTES.items() if n != "older"}),
 }
 

@@ -49,14 +49,16 @@ def test_a_stream_is_read_as_the_records_of_its_import(tmp_path: Path) -> None:
 
 
 def test_a_live_engine_is_read_while_it_lives() -> None:
-    engine = tf.Engine(dialect="1.1.2")
+    log = tf.MemoryLog("1.1.2")
+    engine = tf.Engine(log)
     engine.place({"ID": "a"})
     engine.record("a", "web", tf.events.Started())
     fold = ColumnarFold("1.1.2")
-    batches = list(read(engine.log))
+    batches = list(read(log))
     for batch in batches:
         fold.apply(batch)
-    assert fold.fold("a", batches) == engine["a"]
+    assert engine.snapshot("a").client_status == "running"
+    assert fold.fold("a", batches) == tf.replay(log).fold()["a"]
 
 
 def test_parquet_files_are_read_one_after_the_other_and_a_folder_as_its_files(tmp_path: Path) -> None:

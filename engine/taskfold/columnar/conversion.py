@@ -164,9 +164,9 @@ class BatchMaker:
             "version": pa.array([record.version for record in records], pa.int64()),
             "task": pa.array(tasks, pa.string()).dictionary_encode(),
             "task_key": pa.array([self._key(record.alloc, record.task) for record in records], pa.int64()),
-            "time": times_of(np.array([record.time_ns for record in records], np.int64)),
+            "time": times_of(np.array([record.time_ns for record in records], np.int64), 0),
             "type": pa.DictionaryArray.from_arrays(pa.array(codes), list(TYPE_NAMES)),
-            "event_time": times_of(event_times),
+            "event_time": times_of(event_times, 0),
             "fails_task": pa.array(fails),
         }
         for name, values in columns.items():
@@ -183,9 +183,9 @@ class BatchMaker:
         return self._files[number >> KEY_BITS] << KEY_BITS | (number & ((1 << KEY_BITS) - 1))
 
 
-def times_of(times_ns: Any, none: int = 0) -> Any:
-    """Return times (unix nanoseconds) as a column, with null for those that are none. O(rows)."""
-    return pa.array(times_ns, pa.int64(), mask=times_ns == none).cast(TIME)
+def times_of(times_ns: Any, *nothing: int) -> Any:
+    """Return times (unix nanoseconds) as a column, with null for those that mean nothing. O(rows)."""
+    return pa.array(times_ns, pa.int64(), mask=np.isin(times_ns, nothing)).cast(TIME)
 
 
 def with_header(schema: Any, header: LogHeader) -> Any:

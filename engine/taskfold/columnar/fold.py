@@ -7,18 +7,17 @@ sorted, and memory is needed for tasks alone, so that one allocation with ten mi
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import UNSET
-from numpy.typing import NDArray
 
 from taskfold.columnar.conversion import TYPE_NAMES, decode_event, header_of, records_of, times_of
 from taskfold.columnar.kernel import NO_TIME, Columns, Ended, Kernel, seq_of_cause, type_of_cause
 from taskfold.columnar.keys import Keys, dictionary_of
-from taskfold.columnar.maps import CODES, STATE_NAMES, TYPES, Bytes, Integers
+from taskfold.columnar.maps import CODES, STATE_NAMES, TYPES, Booleans, Bytes, Integers
 from taskfold.columnar.schemas import INTERVALS, TASKS
 from taskfold.fold.allocation import Allocation, AllocationState, apply_record
 from taskfold.fold.counts import packed
@@ -27,13 +26,11 @@ from taskfold.fold.task import TaskState
 from taskfold.model.dialect import EVENTS_PER_TASK, Dialect, dialect_of
 from taskfold.model.errors import DialectError, Gone, SourceError, UnknownAllocation
 from taskfold.model.events import UnknownEvent
-from taskfold.model.go.timestamps import time_text
+from taskfold.model.go.timestamps import ZERO_TIME_NS, time_text
 from taskfold.model.record import Decided, Event, Finished, Gap, LogHeader, Observed, Placed, Updated
 from taskfold.sources.replay import At, parse_at
 
 __all__ = ["ColumnarFold"]
-
-Booleans: TypeAlias = NDArray[np.bool_]
 
 _UNKNOWN: Final = CODES[UnknownEvent]
 _CODE_OF: Final = {name: code for code, name in enumerate(TYPE_NAMES)}
@@ -50,11 +47,12 @@ class ColumnarFold:
 
     >>> import taskfold as tf
     >>> from taskfold.columnar import ColumnarFold, read
-    >>> engine = tf.Engine(dialect="1.1.2")
+    >>> log = tf.MemoryLog("1.1.2")
+    >>> engine = tf.Engine(log)
     >>> engine.place({"ID": "a"})
     >>> _ = engine.record("a", "web", tf.events.Started())
     >>> fold = ColumnarFold("1.1.2")
-    >>> for batch in read(engine.log):
+    >>> for batch in read(log):
     ...     fold.apply(batch)
     >>> fold.tasks().select(["alloc", "task", "state"]).to_pylist()
     [{'alloc': 'a', 'task': 'web', 'state': 'running'}]
@@ -188,7 +186,7 @@ class ColumnarFold:
         ends = np.cumsum(visible)
         tasks = np.repeat(key, visible)
         number = np.arange(len(tasks)) - np.repeat(ends - kernel.total[key], visible)
-        shown = pa.ListArray.from_arrays(
+        ring = pa.ListArray.from_arrays(
             pa.array(np.concatenate(([0], ends)), pa.int32()), pa.array(kernel.ring[tasks, number % EVENTS_PER_TASK])
         )
         return pa.Table.from_arrays(
@@ -205,7 +203,7 @@ class ColumnarFold:
                 pa.array(kernel.total[key]),
                 pa.array(kernel.irregular[key]),
                 self._counts(key),
-                shown,
+                ring,
                 pa.array(kernel.hidden[key]),
             ],
             schema=TASKS,
@@ -254,9 +252,9 @@ class ColumnarFold:
                 _texts(pairs[:, 0], self._keys.allocs),
                 _texts(pairs[:, 1], self._keys.tasks),
                 _texts(each.state, STATE_NAMES),
-                times_of(each.since),
-                times_of(np.where(is_open, 0, each.until)),
-                pa.array(np.where(is_open, 0, each.until - each.since), mask=is_open),
+                times_of(each.since, *UNKNOWN_TIMES),
+                times_of(each.until, NO_TIME, *UNKNOWN_TIMES),
+                pa.array(np.maximum(each.until - each.since, 0), mask=is_open | _is_unknown(each.since, each.until)),
                 *causes,
                 pa.array(seq_of_cause(each.began)),
                 pa.array(seq_of_cause(each.ended), mask=is_open),
@@ -308,11 +306,11 @@ class ColumnarFold:
     def _references(self, key: int) -> list[int]:
         """Return the positions of the records that a task needs."""
         kernel = self._kernel
-        return [*kernel.shown(key), *(int(seq) for seq in (kernel.older[key], kernel.memory[key]) if seq >= 0)]
+        return [*kernel.shown_seqs(key), *(int(seq) for seq in (kernel.older[key], kernel.memory[key]) if seq >= 0)]
 
     def _state(self, key: int, events: dict[int, Event]) -> TaskState:
         kernel = self._kernel
-        newest: Any = tuple(events[seq] for seq in kernel.shown(key))
+        newest: Any = tuple(events[seq] for seq in kernel.shown_seqs(key))
         older: Any = events.get(int(kernel.older[key]))
         memory = events.get(int(kernel.memory[key]))
         counts = {TYPE_NAMES[code]: int(counts[key]) for code, counts in kernel.counts.items() if counts[key]}
@@ -332,6 +330,16 @@ class ColumnarFold:
             hidden=bool(kernel.hidden[key]),
             fields=kernel.fields.get(key, {}),
         )
+
+
+UNKNOWN_TIMES: Final = (0, ZERO_TIME_NS)
+"""The times that tell none, of records: nothing, and Go's zero time."""
+
+
+def _is_unknown(*times: Integers) -> Booleans:
+    """Tell of each row whether one of its times is none."""
+    is_unknown: Booleans = np.logical_or.reduce([np.isin(each, UNKNOWN_TIMES) for each in times])
+    return is_unknown
 
 
 def check_at(at: At, header: LogHeader) -> None:
@@ -369,8 +377,8 @@ def _corrections(batch: Any, types: Bytes) -> Iterable[tuple[int, Event]]:
 def _without(batch: Any, rows: Integers) -> Any:
     """Return these rows of what the kernel reads."""
     columns = [batch.column(name) for name in ("time", "event_time", "fails_task", "seq", "event")]
-    named = pa.RecordBatch.from_arrays(columns, ["time", "event_time", "fails_task", "seq", "event"])
-    return named.take(pa.array(rows))
+    rest = pa.RecordBatch.from_arrays(columns, ["time", "event_time", "fails_task", "seq", "event"])
+    return rest.take(pa.array(rows))
 
 
 def _integers(column: Any) -> Integers:

@@ -21,6 +21,7 @@ from taskfold.columnar.maps import (
     STATE_NAMES,
     TASK_EVENTS,
     TYPES,
+    Booleans,
     Bytes,
     Integers,
     maps_of,
@@ -33,12 +34,10 @@ from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Place
 
 __all__ = ["NO_TIME", "Columns", "Ended", "Kernel", "type_of_cause"]
 
-Booleans: TypeAlias = NDArray[np.bool_]
-
 NO_TIME: Final = int(np.iinfo(np.int64).min)
 """The time of what has none, and so no time of a record."""
 _PENDING, _RUNNING, _DEAD = (np.uint8(STATE_NAMES.index(state)) for state in (PENDING, RUNNING, DEAD))
-_RESTARTING, _FINISHED, _DECIDED = CODES[Restarting], CODES[Finished], CODES[Decided]
+_RESTARTING, _FINISHED, _MEMORY = CODES[Restarting], CODES[Finished], CODES[Decided]
 
 _TYPE_BITS: Final = 6
 """A cause of a move is the position of its record, with the code of its type in the lowest bits."""
@@ -138,7 +137,7 @@ class Kernel:
     >>> one = np.array([0, 0])
     >>> types = np.array([CODES[Received], CODES[Started]], np.uint8)
     >>> kernel.apply(Columns(one, types, np.array([5, 6]), np.array([5, 6]), np.zeros(2, bool), np.array([1, 2])))
-    >>> STATE_NAMES[kernel.state[0]], int(kernel.started_at[0]), kernel.shown(0)
+    >>> STATE_NAMES[kernel.state[0]], int(kernel.started_at[0]), kernel.shown_seqs(0)
     ('running', 6, [1, 2])
     """
 
@@ -215,7 +214,7 @@ class Kernel:
         step.remember_events()
         return step.end(intervals=intervals)
 
-    def shown(self, key: int) -> list[int]:
+    def shown_seqs(self, key: int) -> list[int]:
         """Return the positions of the newest events that a task shows, oldest first. O(1)."""
         total = int(self.total[key])
         return [
@@ -342,7 +341,7 @@ class _Step:
         nothing = np.empty(0, np.int64)
         self._write("hidden", nothing, nothing)
         _add(kernel.irregular, self.key[self.is_event & (self.target == ILLEGAL)])
-        deciding = np.flatnonzero(self.type == _DECIDED)
+        deciding = np.flatnonzero(self.type == _MEMORY)
         self._write("memory", deciding, columns.seq[self.line[deciding]])
 
     def remember_events(self) -> None:
@@ -366,8 +365,8 @@ class _Step:
         if self.cleared is not None:
             last = self.cleared[_lasts(self.key[self.cleared])]
             ends = np.searchsorted(self.key, self.key[last], "right")
-            shown = np.searchsorted(rows, ends) - np.searchsorted(rows, last)
-            kernel.visible[self.key[last]] = np.minimum(shown, EVENTS_PER_TASK)
+            visible = np.searchsorted(rows, ends) - np.searchsorted(rows, last)
+            kernel.visible[self.key[last]] = np.minimum(visible, EVENTS_PER_TASK)
         if "older" in self.sets or kernel.has_older:
             kernel.has_older = True
             self._write("older", rows, np.full(len(rows), -1))

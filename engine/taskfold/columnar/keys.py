@@ -105,17 +105,17 @@ class Keys:
         return self._of_texts(batch)
 
     def _of_numbers(self, batch: Any, file: int, numbers: Integers) -> Integers:
-        known = self._numbers.get(file, np.empty(0, np.int64))
+        keys = self._numbers.get(file, np.empty(0, np.int64))
         top = int(numbers.max()) + 1
-        if top > len(known):
-            more = np.full(max(top, 2 * len(known)) - len(known), _UNKNOWN)
-            known = self._numbers[file] = np.concatenate((known, more))
-        key = known[numbers]
+        if top > len(keys):
+            more = np.full(max(top, 2 * len(keys)) - len(keys), _UNKNOWN)
+            keys = self._numbers[file] = np.concatenate((keys, more))
+        key = keys[numbers]
         if (unknown := np.flatnonzero(key == _UNKNOWN)).size:
             _, first = np.unique(numbers[unknown], return_index=True)
             rows = unknown[np.sort(first)]
-            known[numbers[rows]] = self._of_texts(batch.take(pa.array(rows)))
-            key = known[numbers]
+            keys[numbers[rows]] = self._of_texts(batch.take(pa.array(rows)))
+            key = keys[numbers]
         elif not self._is_named(batch, int(key[0])):
             return self._of_texts(batch)  # another file has the number of this one
         return key

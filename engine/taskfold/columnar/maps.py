@@ -23,6 +23,7 @@ from taskfold.model.record import INTERNAL_EVENTS, InternalEvent
 
 __all__ = ["CODES", "ILLEGAL", "NO_RULE", "STATE_NAMES", "TASK_EVENTS", "TYPES", "Maps", "maps_of", "states_after"]
 
+Booleans: TypeAlias = NDArray[np.bool_]
 Bytes: TypeAlias = NDArray[np.uint8]
 Integers: TypeAlias = NDArray[np.int64]
 

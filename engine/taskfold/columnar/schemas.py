@@ -76,7 +76,7 @@ INTERVALS: Final[Any] = pa.schema(
         _field("state", TEXT, "the state it was in"),
         _field("since", TIME, "when it began", "nobody told"),
         _field("until", TIME, "when it ended", "it has not ended, or nobody told when"),
-        _field("duration_ns", pa.int64(), "how long it was", "it has not ended"),
+        _field("duration_ns", pa.int64(), "how long it was", "it has not ended, or nobody told when"),
         _field("began_with", TEXT, "the type of the record that began it"),
         _field("ended_with", TEXT, "the type of the record that ended it", "it has not ended"),
         _field("began_seq", pa.int64(), "the position of that which began it"),
