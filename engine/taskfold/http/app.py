@@ -257,7 +257,7 @@ class App:
         if refusal := self._refused(request, route):
             return refusal
         upstream = None if route.is_own else self._upstream_of(request)
-        if upstream is not None and route.writes(request.method):
+        if upstream is not None and (route.asks_agent or route.writes(request.method)):
             return await self._ask(upstream, request)
         answer = await self._run(request, route, arguments)
         if upstream is not None and answer is not None and answer.status in _NOT_KNOWN:

@@ -372,6 +372,7 @@ ROUTES: Final = {
             (_PRETTY,),
             {200: "object", 404: "text"},
             is_regional=False,
+            asks_agent=True,
         ),
         Route(
             "client_allocation",

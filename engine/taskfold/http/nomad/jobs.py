@@ -157,6 +157,13 @@ class KnownJob:
         """The newest text of the job; None if no allocation has one."""
         return max(self.texts, key=self.texts.__getitem__, default=None)
 
+    def current(self) -> bytes | None:
+        """Return its newest text with the status of today: that of the text is of when an allocation was placed."""
+        if self.newest is None:
+            return None
+        job = _decode_job(self.newest)
+        return _encode(job | {"Status": self.status(job)})
+
     def versions(self) -> list[bytes]:
         """Return the newest text of each version, newest first; those of a job that was purged are left out."""
         newest: dict[int, bytes] = {}
@@ -236,8 +243,12 @@ async def jobs(context: Context, request: Request, options: Options) -> Answer:
 
 
 async def job(context: Context, request: Request, options: Options, job: str) -> Answer:
-    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has."""
-    return await _answer(context, request, options, lambda by_id, _: _of_job(by_id, job, lambda one: one.newest), job)
+    """Answer ``GET /v1/job/<id>``: the newest version of it that an allocation has, with its status of today."""
+
+    def current(by_id: KnownJobs, _: int) -> bytes | None:
+        return _of_job(by_id, job, lambda one: one.current())
+
+    return await _answer(context, request, options, current, job)
 
 
 async def job_summary(context: Context, request: Request, options: Options, job: str) -> Answer:
