@@ -96,6 +96,14 @@ def test_what_a_page_shows_in_python_is_what_happens(page, monkeypatch):
     assert failed == 0
 
 
+@pytest.mark.parametrize("document", [*PAGES, *ROOT.glob("*.md")], ids=name_of)
+def test_every_block_of_code_begins_after_the_one_before_it_has_ended(document):
+    fences = re.findall(r"^ *```(\w*)", document.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert len(fences) % 2 == 0
+    assert set(fences[1::2]) <= {""}
+
+
 def test_the_examples_of_docstrings_can_be_pasted():
     sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "engine").rglob("*.py")}
 

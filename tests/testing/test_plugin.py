@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from importlib.metadata import entry_points
 
@@ -16,6 +17,7 @@ from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
 from taskfold.model.dialect import DIALECTS
 from taskfold.sources.shipped import EXAMPLE_STREAM, shipped
 from taskfold.testing.coverage import Reached, reachable, refusable, watched
+from taskfold.testing.plugin import _least, _picture_file
 
 TESTS = """
 import pytest
@@ -116,7 +118,7 @@ def test_a_run_shows_what_it_reached_and_draws_it(run, tmp_path, options):
     ],
 )
 def test_a_run_that_reached_too_little_fails(run, least, said):
-    code, output = run("--taskfold-coverage-min", least)
+    code, output = run("--taskfold-coverage-min", least, "-k", "one or another or world")
 
     assert (code, said in output) == (1 if said else 0, True), output
     assert output.count("fewer than") == (4 if least == "90" else bool(said))
@@ -131,22 +133,24 @@ def test_a_run_that_reached_nothing_of_what_is_asked_for_fails(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("read", "text", "error"),
     [
-        (
-            ["--taskfold-coverage-min", "many"],
-            "'many' is neither a percentage from 0 to 100 nor one with what it is of",
-        ),
-        (["--taskfold-coverage-min", "101"], "'101' is neither a percentage"),
-        (["--taskfold-coverage-min", "states=9"], "there are transitions, inputs, effects, restarts"),
-        (["--taskfold-coverage-diagram", "a.svg"], "'a.svg' ends with none of .md, .dot, .gv"),
-        (["--taskfold-coverage-diagram", "no/a.md"], "'no/a.md': there is no folder"),
+        (_least, "many", "'many' is neither a percentage from 0 to 100 nor one with what it is of"),
+        (_least, "101", "'101' is neither a percentage"),
+        (_least, "states=9", "there are transitions, inputs, effects, restarts"),
+        (_picture_file, "a.svg", "'a.svg' ends with none of .md, .dot, .gv"),
+        (_picture_file, "no/a.md", "'no/a.md': there is no folder"),
     ],
 )
-def test_an_option_that_says_nothing_is_refused_in_a_sentence(tmp_path, options, said):
-    code, output = pytest_in(tmp_path, *options)
+def test_the_value_of_an_option_that_says_nothing_is_refused_in_a_sentence(read, text, error):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(error)):
+        read(text)
 
-    assert (code, said in output) == (4, True), output
+
+def test_pytest_ends_where_the_value_of_an_option_is_refused(tmp_path):
+    code, output = pytest_in(tmp_path, "--taskfold-coverage-min", "101")
+
+    assert (code, "'101' is neither a percentage" in output) == (4, True), output
     assert "Traceback" not in output
 
 

@@ -278,8 +278,10 @@ FAULTS = [
 @finds_faults
 @pytest.mark.parametrize(("scheduler", "fields", "steps"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
 def test_a_fault_is_found_and_told_in_the_fewest_steps(scheduler, fields, steps):
+    # A fault that is about crashes alone takes many runs until the rest of them happens to be out of the way.
+    without = frozenset({"kill", "restart", "signal"}) if scheduler is ForgetsInACrash else frozenset()
     with pytest.raises(Deviation) as deviation:
-        run_state_machine_as_test(machine_of(scheduler), settings=QUICK)
+        run_state_machine_as_test(machine_of(scheduler, without=without), settings=QUICK)
 
     assert fields & {each.field for each in deviation.value.fields}
     assert steps <= len(deviation.value.steps) <= steps + SPARE

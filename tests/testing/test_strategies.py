@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -347,7 +348,7 @@ def test_a_job_is_what_is_asked_for(job):
 
 @pytest.mark.parametrize("options", [{"tasks": 0}, {"tasks": 1, "hooks": True}, {"max_tasks": 1, "hooks": True}])
 def test_a_job_that_there_cannot_be_is_refused(options):
-    with pytest.raises(ValueError, match="tasks at least, not"):
+    with pytest.raises(ValueError, match="tasks? at least, not"):
         kit.jobs("1.1.2", **options)
 
 
@@ -480,3 +481,20 @@ def test_the_types_are_known_whichever_is_imported_first(first):
 
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert (ran.stdout, ran.stderr) == ("Started\n", "")
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: kit.events(types=[]), "there is no event of no type"),
+        (lambda: kit.policies(mode="never"), "mode is '' or 'fail' or 'delay', not 'never'"),
+        (lambda: kit.policies(min_attempts=-1), "a policy has 0 attempts or more, not -1"),
+        (lambda: kit.jobs(type="cron"), "type is '' or 'service' or 'batch' or 'system', not 'cron'"),
+        (lambda: kit.jobs(tasks=[]), "a job has 1 task at least, not 0 to 0"),
+        (lambda: kit.inputs(of="node"), "of is 'task' or 'allocation', not 'node'"),
+        (lambda: kit.histories(tasks=5), "a history has 1 to 4 tasks, not 5"),
+    ],
+)
+def test_an_option_that_no_strategy_knows_is_refused_in_a_sentence(make, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        make()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from taskfold import Engine, Fold, LogError, MemoryLog, VersionConflict, events, inputs
 from taskfold.events import wire_type
-from taskfold.testing import FaultyLog, Run, World
+from taskfold.testing import FaultyLog, Run, World, history_of
 
 SECOND = 10**9
 POLICY = {"Attempts": 2, "Interval": 3600 * SECOND, "Delay": SECOND, "Mode": "fail"}
@@ -172,3 +173,44 @@ def test_a_slow_append_is_written_after_what_happens_meanwhile():
     engine.record("a", "web", events.Received())
 
     assert (meanwhile, faulty.log.seq) == ([1], 2)
+
+
+# --- bad input ---
+
+GROUP = {"Name": "group", "Tasks": [{"Name": "web"}]}
+GOOD = {"ID": "example", "TaskGroups": [GROUP]}
+
+
+@pytest.mark.parametrize(
+    ("bad", "missing"),
+    [
+        ({}, "there is no ID"),
+        ({"ID": "example"}, "there is no TaskGroups"),
+        ({"ID": "example", "TaskGroups": []}, "there is no TaskGroups"),
+        ({"ID": "example", "TaskGroups": [{}]}, "TaskGroups[0] has no Name"),
+        ({"ID": "example", "TaskGroups": [GROUP, {"Name": "other"}]}, "there is no TaskGroups[1].Tasks"),
+        ({"ID": "example", "TaskGroups": [{"Name": "group", "Tasks": [{}]}]}, "TaskGroups[0].Tasks[0] has no Name"),
+    ],
+)
+def test_a_world_says_what_its_job_needs_and_what_is_missing(bad, missing):
+    with pytest.raises(ValueError, match="a job needs an ID and TaskGroups; each group a Name and Tasks") as error:
+        World(bad)
+
+    assert str(error.value).endswith(missing)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: World(GOOD, scripts={"db": []}), "the job has no task 'db' for a script: it has web"),
+        (lambda: World(GOOD, failure_rate=20), "a failure rate is a number from 0 to 1, not 20"),
+        (lambda: Run(after_ns=-1), "a process runs 0 ns or longer, not -1"),
+        (lambda: FaultyLog(MemoryLog("1.1.2"), {0: "late"}), "appends count from 1"),
+        (lambda: FaultyLog(MemoryLog("1.1.2"), {1: "lost"}), "faults are refuse, conflict, late, slow"),
+        (lambda: history_of([1], "1.1.2", tasks=[]), "a history has one task at least"),
+        (lambda: history_of([-1], "1.1.2"), "a choice is a number from 0 to 16383, not -1"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(make, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        make()

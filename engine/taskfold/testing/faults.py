@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from taskfold.log.contract import Append, EventLog
 from taskfold.model.errors import LogError, VersionConflict
@@ -19,11 +19,14 @@ Fault: TypeAlias = Literal["refuse", "conflict", "late", "slow"]
 `on_slow` has been called.
 """
 
+_FAULTS: Final = get_args(Fault)
+
 
 class FaultyLog:
     """A log whose appends fail, by their number (1 is the first), or by a function of it.
 
-    Everything else is the wrapped log's; `log` is that one, for the test after a crash.
+    Everything else is the wrapped log's; `log` is that one, for the test after a crash. Raises ValueError for a number
+    below 1 and for a fault that there is not.
 
     >>> from taskfold import Engine, LogError, MemoryLog
     >>> faulty = FaultyLog(MemoryLog("1.1.2"), {2: "refuse"})
@@ -44,6 +47,9 @@ class FaultyLog:
         *,
         on_slow: Callable[[], object] = lambda: None,
     ) -> None:
+        for number, fault in faults.items() if isinstance(faults, Mapping) else ():
+            if number < 1 or fault not in _FAULTS:
+                raise ValueError(f"appends count from 1, and faults are {', '.join(_FAULTS)}: not {number}: {fault!r}")
         self.log = log
         self.appends = 0
         """How many appends there were."""

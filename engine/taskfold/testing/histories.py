@@ -17,7 +17,7 @@ from taskfold.fold.lifecycle import PENDING, lifecycle_of
 from taskfold.model.dialect import dialect_of
 from taskfold.model.events import AnyTaskEvent, TaskEvent, wire_type
 from taskfold.model.record import Finished, Placed, Record, Updated, Write
-from taskfold.testing._drawing import draw_of, event_of, moves, pick
+from taskfold.testing._drawing import CHOICES, draw_of, event_of, moves, pick
 
 __all__ = ["BEGIN_NS", "AllocationHistory", "history_of"]
 
@@ -86,17 +86,21 @@ def history_of(
     """Return the history that numbers below `CHOICES` stand for. O(numbers).
 
     Where it is to be legal, each event is one that the lifecycle table allows in the state its task is in by then;
-    else any that the dialect has.
+    else any that the dialect has. Raises ValueError without a task, and for a number that stands for nothing.
 
     >>> history_of([9, 10, 11], "1.1.2")
     <AllocationHistory 1.1.2: Started, Terminated, Restarting>
     """
+    if not tasks:
+        raise ValueError("a history has one task at least: tasks is empty")
     nomad = dialect_of(dialect)
     rules = lifecycle_of(nomad).rules
     states = dict.fromkeys(tasks, PENDING)
     time_ns = BEGIN_NS
     records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placement(alloc, tasks))]
     for version, number in enumerate(numbers, 2):
+        if not 0 <= number < CHOICES:
+            raise ValueError(f"a choice is a number from 0 to {CHOICES - 1}, not {number}")
         draw = draw_of(number)
         task = pick(tasks, draw.task)
         move = pick(moves(nomad, states[task] if legal else None), draw.move)

@@ -148,12 +148,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         raise NotImplementedError("say how the scheduler is made: def make_scheduler(self): return MyAdapter()")
 
     def jobs(self) -> SearchStrategy[Any]:
-        """Return the jobs to try, each of one group; those of `strategies.jobs` with short policies by default."""
+        """Return the jobs to try, each of one group; those of `strategies.jobs` with short policies by default.
+
+        It is asked once for each class: to make a strategy takes longer than to draw a job from it.
+        """
         return _short_jobs(self.dialect)
+
+    _jobs: ClassVar[SearchStrategy[dict[str, Any]]]
+    """The jobs that the class named."""
+
+    def _shown_jobs(self) -> SearchStrategy[dict[str, Any]]:
+        cls = type(self)
+        if "_jobs" not in vars(cls):
+            cls._jobs = self.jobs().map(_ShownJob)
+        return cls._jobs
 
     # --- what happens ---
 
-    @initialize(job=st.runner().flatmap(lambda machine: machine.jobs().map(_ShownJob)))
+    @initialize(job=st.runner().flatmap(lambda machine: machine._shown_jobs()))  # noqa: SLF001 - its own
     def start(self, job: dict[str, Any]) -> None:
         """Place the allocation."""
         self._steps.append(f"start {_ShownJob(job)}")

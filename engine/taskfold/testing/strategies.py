@@ -112,6 +112,8 @@ def events(
 ) -> SearchStrategy[TaskEvent]:
     """Task events of a dialect, of some types or of all that it has, with the annotations that apply to them.
 
+    Raises ValueError for no type at all.
+
     >>> from taskfold import events as ev
     >>> from hypothesis import find
     >>> find(events("0.5.6", [ev.Terminated]), lambda event: event.exit_code != 0).exit_code
@@ -119,6 +121,8 @@ def events(
     """
     nomad = dialect_of(dialect)
     classes = tuple(types) if types is not None else task_event_types(nomad)
+    if not classes:
+        raise ValueError("there is no event of no type: types is empty")
     if nasty:
         return st.sampled_from(classes).flatmap(_nasty_event)
     return st.builds(
@@ -178,6 +182,12 @@ def histories(
 _MOST_TASKS: Final = 4
 
 
+def _check_word(name: str, word: str, words: Sequence[str]) -> None:
+    """Raise ValueError for a word that an option does not know."""
+    if word not in words:
+        raise ValueError(f"{name} is {' or '.join(map(repr, words))}, not {word!r}")
+
+
 def _names(tasks: int | Sequence[str]) -> list[str]:
     """Return the names of tasks: so many, or those that are given."""
     return [f"task-{number}" for number in range(1, tasks + 1)] if isinstance(tasks, int) else [*tasks]
@@ -216,12 +226,15 @@ def illegal_steps(dialect: str | Dialect = DEFAULT_DIALECT, *, max_size: int = 2
 
 
 def policies(*, mode: Literal["", "fail", "delay"] = "", min_attempts: int = 0) -> SearchStrategy[RestartPolicy]:
-    """Restart policies that Nomad finds nothing wrong with.
+    """Restart policies that Nomad finds nothing wrong with. Raises ValueError for another mode, or fewer than 0.
 
     >>> from hypothesis import find
     >>> find(policies(min_attempts=1), lambda policy: True).errors()
     []
     """
+    _check_word("mode", mode, ["", MODE_FAIL, MODE_DELAY])
+    if min_attempts < 0:
+        raise ValueError(f"a policy has 0 attempts or more, not {min_attempts}")
 
     def policy(mode: str, attempts: int, delay_ns: int, spare_ns: int) -> RestartPolicy:
         if mode == MODE_DELAY:
@@ -249,13 +262,14 @@ def jobs(
     `leader` and `hooks` say whether one task leads and whether tasks have lifecycle hooks: always, never, or (None) at
     times. Hooks are left out where the dialect has none; a job that has them has two tasks at least, since one is
     none's hook. `tasks` is how many tasks there are, or their names; without it there are `min_tasks` to `max_tasks`.
-    Raises ValueError for fewer tasks than a job with hooks needs.
+    Raises ValueError for fewer tasks than a job with hooks needs, and for another type.
 
     >>> from hypothesis import find
     >>> job = find(jobs("1.1.2", tasks=["web", "proxy"], hooks=True), lambda _: True)
     >>> [(task["Name"], "Lifecycle" in task) for task in job["TaskGroups"][0]["Tasks"]]
     [('web', False), ('proxy', True)]
     """
+    _check_word("type", type, ["", "service", "batch", "system"])
     nomad = dialect_of(dialect)
     has_hooks = nomad.has_new_client and hooks is not False
     needs_hook = bool(hooks) and has_hooks
@@ -263,21 +277,29 @@ def jobs(
     least = len(names) if tasks is not None else max(min_tasks, 2 if needs_hook else 1)
     needs = 2 if needs_hook else 1
     if not needs <= least <= len(names):
-        raise ValueError(f"a job{' with hooks' * needs_hook} has {needs} tasks at least, not {least} to {len(names)}")
+        count = f"{needs} task{'s' * needs_hook} at least"
+        raise ValueError(f"a job{' with hooks' * needs_hook} has {count}, not {least} to {len(names)}")
+
+    # Made once: a strategy that is made for each draw takes longer to make than to draw from.
+    counts, places = (
+        st.integers(least, len(names)),
+        [st.integers(0, count - needs) for count in range(needs, len(names) + 1)],
+    )
+    kinds = st.just(type) if type else st.sampled_from(["service", "batch"])
+    restarts, all_hooks, some_hooks = policies(), st.sampled_from(_HOOKS), st.sampled_from(["", *_HOOKS])
 
     @st.composite
     def job(draw: DrawFn) -> _Job:
-        count = draw(st.integers(least, len(names)))
+        count = draw(counts)
         tasks: list[_Job] = [{"Name": name} for name in names[:count]]
-        if leader or (leader is None and draw(st.booleans())):
-            tasks[draw(st.integers(0, count - needs))]["Leader"] = True
-        if has_hooks and (hooks or draw(st.booleans())):
+        if leader or (leader is None and draw(_BOOLEANS)):
+            tasks[draw(places[count - needs])]["Leader"] = True
+        if has_hooks and (hooks or draw(_BOOLEANS)):
             for task in tasks[1:]:  # one main task at least
-                has_none = [] if needs_hook and task is tasks[-1] else [""]
-                hook = draw(st.sampled_from([*has_none, "prestart", "poststart", "poststop"]))
+                hook = draw(all_hooks if needs_hook and task is tasks[-1] else some_hooks)
                 if hook and not task.get("Leader"):
-                    task["Lifecycle"] = {"Hook": hook, "Sidecar": hook != "poststop" and draw(st.booleans())}
-        policy = draw(policies())
+                    task["Lifecycle"] = {"Hook": hook, "Sidecar": hook != "poststop" and draw(_BOOLEANS)}
+        policy = draw(restarts)
         group = {
             "Name": "group",
             "RestartPolicy": {
@@ -288,10 +310,13 @@ def jobs(
             },
             "Tasks": tasks,
         }
-        kind = type or draw(st.sampled_from(["service", "batch"]))
-        return {"ID": "example", "Name": "example", "Type": kind, "TaskGroups": [group]}
+        return {"ID": "example", "Name": "example", "Type": draw(kinds), "TaskGroups": [group]}
 
     return job()
+
+
+_BOOLEANS: Final = st.booleans()
+_HOOKS: Final = ("prestart", "poststart", "poststop")
 
 
 def groups(
@@ -369,6 +394,7 @@ def inputs(
         return st.sampled_from(fitting).flatmap(
             lambda pair: st.tuples(st.just(pair[0]), input_of(pair[1], subject.dialect))
         )
+    _check_word("of", of, ["task", "allocation"])
     nomad = dialect_of(subject)
     if of == "task":
         classes = [cls for cls in _input_types(nomad) if cls not in OF_ALLOCATION]

@@ -32,6 +32,7 @@ _START_NS: Final = 50_000_000
 """How long a process takes to start."""
 _KILL_NS: Final = 100_000_000
 """How long a process takes to end when it is told to."""
+_NEEDS: Final = "a job needs an ID and TaskGroups; each group a Name and Tasks, each task a Name"
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -46,6 +47,11 @@ class Run(Struct, frozen=True, kw_only=True):
     """The error of the driver, where the process cannot be started."""
     ignores_kill: bool = False
     """The process ends only when its time to end is over."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that no process can run."""
+        if self.after_ns is not None and self.after_ns < 0:
+            raise ValueError(f"a process runs 0 ns or longer, not {self.after_ns}; None runs until it is ended")
 
     def exit(self) -> inputs.Exited:
         """Return how the process ends by itself."""
@@ -70,11 +76,33 @@ class _Process(Struct):
         return f"{self.alloc}/{self.task}/{self.number}/{what}"
 
 
+def _names(things: Any, where: str) -> list[str]:
+    """Return the names of groups or tasks; raise ValueError where something has none."""
+    if not isinstance(things, Sequence) or isinstance(things, str) or not things:
+        raise ValueError(f"{_NEEDS}: there is no {where}")
+    for place, thing in enumerate(things):
+        if not isinstance(thing, Mapping) or not isinstance(thing.get("Name"), str) or not thing["Name"]:
+            raise ValueError(f"{_NEEDS}: {where}[{place}] has no Name")
+    return [thing["Name"] for thing in things]
+
+
+def _tasks_by_group(job: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the names of the tasks of each group of a job; raise ValueError where it lacks what a job needs."""
+    if not isinstance(job.get("ID"), str) or not job["ID"]:
+        raise ValueError(f"{_NEEDS}: there is no ID")
+    groups = _names(job.get("TaskGroups"), "TaskGroups")
+    return {
+        name: _names(job["TaskGroups"][place].get("Tasks"), f"TaskGroups[{place}].Tasks")
+        for place, name in enumerate(groups)
+    }
+
+
 class World:
     """Allocations that live on simulated drivers.
 
     `job` is a job in Nomad's JSON, with one group or more. `scripts` says for a task how its runs go, one after the
     other; the last one goes on. A task without a script runs for a while and fails at the rate `failure_rate`.
+    Raises ValueError for a job that lacks what it needs, and for scripts of tasks that it does not have.
 
     >>> job = {"ID": "example", "Type": "batch", "TaskGroups": [{"Name": "group", "Tasks": [{"Name": "web"}],
     ...     "RestartPolicy": {"Attempts": 3, "Interval": 10**12, "Delay": 10**9, "Mode": "fail"}}]}
@@ -95,6 +123,12 @@ class World:
         log: EventLog | None = None,
         count: int = 1,
     ) -> None:
+        tasks_by_group = _tasks_by_group(job)
+        tasks = {task for names in tasks_by_group.values() for task in names}
+        if strangers := sorted({*(scripts or {})} - tasks):
+            raise ValueError(f"the job has no task {strangers[0]!r} for a script: it has {', '.join(sorted(tasks))}")
+        if not 0 <= failure_rate <= 1:
+            raise ValueError(f"a failure rate is a number from 0 to 1, not {failure_rate}")
         self.dialect = dialect_of(dialect)
         self.job = job
         self.seed = seed
@@ -113,9 +147,9 @@ class World:
         self._processes: dict[tuple[str, str], _Process] = {}
         self._runs: dict[tuple[str, str], int] = {}
         self._begin()
-        for group in job["TaskGroups"]:
+        for group in tasks_by_group:
             for _ in range(count):
-                self.place(group["Name"])
+                self.place(group)
 
     def _begin(self) -> None:
         """Make an engine of the log."""
