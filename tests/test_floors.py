@@ -69,6 +69,7 @@ FLOOR_DEPENDENCIES = {
 
 # What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
 EXTRA_MODULES = {
+    "taskfold.cli._parquet": {"pyarrow"},
     "taskfold.log.postgres.log": {"psycopg"},
     "taskfold.log.postgres.reader": {"psycopg"},
     "taskfold.log.postgres.tables": {"psycopg"},

@@ -107,10 +107,11 @@ def test_the_table_has_a_row_for_each_task_and_counts_them() -> None:
     table = fine("replay", SIBLING)
 
     both = "0e263ec2  sibling_failed / group  failed  "
+    killing = "Killing: Sent interrupt. Waiting 2s before force killing"
     assert table.splitlines() == [
-        "ALLOC     JOB / GROUP             STATUS  TASK  STATE         RESTARTS   AGE  LAST EVENT",
-        f"{both}bad   dead, failed         0  0.0s  Killing: Sent interrupt. Waiting 2s before force killing",
-        f"{both}good  dead                 0  0.0s  Killed: Task successfully killed",
+        "ALLOC     JOB / GROUP             STATUS  TASK  STATE         RESTARTS   AGE  REASON          LAST EVENT",
+        f"{both}bad   dead, failed         0  0.0s  not-restarting  {killing}",
+        f"{both}good  dead                 0  0.0s  sibling         Killed: Task successfully killed",
         "",
         "1 allocation, 2 tasks; newest index 360; ages at 2026-11-23 08:28:35.410Z; dialect 1.1.2",
     ]
@@ -164,7 +165,7 @@ def test_an_allocation_is_named_once_on_a_terminal() -> None:
     table = without_colours(fine("replay", DEMO, env=on_a_terminal(80)))
 
     assert table.count("69e8e345  lifecycle_all / group  complete") == 1
-    assert "\n  presc     dead                 0    18s  Killed: Task successfully killed\n" in table
+    assert "\n  presc   dead                 0    18s  main-tasks      Killed: Task successfu…\n" in table
     assert without_colours(fine("replay", DEMO, env=on_a_terminal(200))).count("69e8e345") == 1
 
 

@@ -282,7 +282,7 @@ def test_whatever_the_system_says_is_one_sentence(error: Exception, part: str, m
 
 
 def test_a_bug_is_one_sentence_too_and_says_how_to_see_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, **_options: object) -> None:
         raise KeyError("oops")
 
     monkeypatch.setattr("taskfold.cli.replay.fold_of", fail)

@@ -101,8 +101,11 @@ def test_what_a_task_does_when_others_have_ended_it_is_no_reason() -> None:
     assert (killed.reason, killed.exit_code, killed.oom_killed) == ("kill", 137, True)
 
 
-def test_a_failure_before_a_kill_stays_the_reason() -> None:
-    assert death_of(*RUN, FAILURE, ev.Killing(), ev.Killed(), Finished()).reason == "exit-code"
+@pytest.mark.parametrize(("exit_code", "reason"), [(1, "exit-code"), (0, "success")])
+def test_an_end_before_a_kill_stays_the_reason(exit_code: int, reason: str) -> None:
+    exited = ev.Terminated(exit_code=exit_code)
+
+    assert death_of(*RUN, exited, ev.LeaderTaskDead(), ev.Killing(), ev.Killed(), Finished()).reason == reason
 
 
 def test_the_death_of_another_task_goes_before_a_kill_that_came_first() -> None:
@@ -145,6 +148,25 @@ def test_a_death_tells_the_end_of_the_last_process_and_which_restart_it_was() ->
         ran_ns=1,
         restarts=1,
     )
+
+
+@pytest.mark.parametrize(
+    ("events", "is_intended"),
+    [
+        ((*RUN, ev.Terminated(), Finished()), True),
+        ((*RUN, STOP, *KILLS), True),
+        ((*RUN, *KILLS), True),
+        ((*RUN, ev.Killing(fails_task=True), Finished()), False),
+        ((*RUN, ev.SiblingTaskFailed(), *KILLS), False),
+        ((*RUN, FAILURE, ev.NotRestarting()), False),
+        ((*RUN, LOST), False),
+        ((Gap(state="dead"),), False),
+    ],
+)
+def test_an_end_is_intended_where_somebody_wanted_it_and_nothing_failed(
+    events: Sequence[Event], is_intended: bool
+) -> None:
+    assert death_of(*events).is_intended is is_intended
 
 
 def test_a_process_ran_until_it_ended_and_not_until_its_task_was_dead() -> None:
@@ -253,6 +275,7 @@ def test_times_that_go_back_make_no_negative_duration() -> None:
 def check(records: Sequence[Record], dialect: str) -> Counter[str]:
     """Check the courses of all tasks beside the fold, record by record; return the reasons of their deaths."""
     fold, course = Fold(dialect, on_illegal="keep"), CourseFold(dialect)
+    happenings: list[Interval | Death] = []
     closed: dict[tuple[str, str], list[Interval]] = {}
     reasons: Counter[str] = Counter()
     for record in records:
@@ -260,6 +283,7 @@ def check(records: Sequence[Record], dialect: str) -> Counter[str]:
         before = known.tasks[record.task].state if known and record.task in known.tasks else None
         fold.apply(record)
         for each in course.apply(record):
+            happenings.append(each)
             if isinstance(each, Death):
                 reasons[each.reason] += 1
                 assert (each.time_ns or 0, each.index, each.seq) == (record.time_ns, record.index, record.seq)
@@ -271,6 +295,9 @@ def check(records: Sequence[Record], dialect: str) -> Counter[str]:
             now = course.open_interval(record.alloc, record.task)
             assert now is not None
             assert now.state == fold.owned(record.alloc).tasks[record.task].state
+    at_once = CourseFold(dialect)
+    assert at_once.apply_all(records) == happenings
+    assert all(at_once.fold[alloc] == course.fold[alloc] == fold[alloc] for alloc in fold)
     open_ones = list(course.open_intervals())
     assert {(i.alloc, i.task) for i in open_ones} == {(a, t) for a in fold for t in fold[a].tasks}
     for each in open_ones:
@@ -338,9 +365,8 @@ def test_the_course_of_every_recorded_stream_is_its_fold(scenario: recordings.Sc
 RECORDED = {
     ("stop", False): 35,
     ("not-restarting", True): 33,
-    ("success", False): 31,
+    ("success", False): 35,
     ("sibling", False): 6,
-    ("kill", False): 4,
     ("main-tasks", False): 4,
     ("leader", False): 2,
     ("lost-node", False): 1,

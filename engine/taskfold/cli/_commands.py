@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "log": "Show the records of a log, or those of an import of any source; check or repair a log.",
     "policy": "Show what a restart policy does with a task that fails again and again.",
     "replay": "Show the state of every allocation, as it was at any index or time.",
+    "report": "Show what tasks went through: restarts, times in each state, availability, and why they died.",
     "run": "Run the raw_exec tasks of a job as processes of this machine, until they have ended.",
     "serve": "Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.",
     "simulate": "Simulate a cluster that has every trouble there is, and check its engine after every step.",

@@ -13,9 +13,12 @@ from taskfold.model.dialect import DIALECTS
 from taskfold.model.go.durations import parse_duration_ns
 from taskfold.model.instants import parse_instant_ns
 from taskfold.sources.replay import At, parse_at
+from taskfold.sources.summary import Flapping
 
 __all__ = [
     "DURATION",
+    "FLAPPING",
+    "INSTANT",
     "NUMBERS",
     "POINT",
     "alloc_argument",
@@ -24,10 +27,13 @@ __all__ = [
     "command",
     "dialect_option",
     "format_option",
+    "job_option",
+    "node_option",
     "since_option",
     "skip_bad_option",
     "source_argument",
     "sources_argument",
+    "status_option",
     "task_argument",
     "task_option",
     "until_option",
@@ -79,6 +85,23 @@ class _Duration(_ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
+class _Flapping(_ParamType[Flapping]):
+    name = "N/DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Flapping:
+        """Parse a number of restarts and a span of time."""
+        if isinstance(value, Flapping):
+            return value
+        number, _, span = value.partition("/")
+        try:
+            flapping = Flapping(int(number), parse_duration_ns(span))
+        except ValueError:
+            self.fail(f"expected a number of restarts and a span of time, such as 5/1h, found {value!r}", param, ctx)
+        if flapping.restarts < 1 or flapping.within_ns < 0:
+            self.fail(f"{value!r}: a task flaps with 1 restart or more, within a span of time such as 1h", param, ctx)
+        return flapping
+
+
 class _Numbers(_ParamType[tuple[int, ...]]):
     name = "NUMBER,…"
 
@@ -104,6 +127,9 @@ task_argument = click.argument("task", required=False, shell_complete=complete_t
 POINT: Final = _Point()
 """The type of `--at`: an index, a time or a position."""
 DURATION: Final = _Duration()
+FLAPPING: Final = _Flapping()
+"""A threshold of restarts within a span of time, as ``5/1h``."""
+INSTANT: Final = _Instant()
 NUMBERS: Final = _Numbers()
 """Numbers with commas between them."""
 at_option = click.option("--at", type=POINT, help="The state at this index, time, or position (@7); default: the end.")
@@ -114,11 +140,18 @@ alloc_option = click.option(
     help="One allocation: its ID, or a unique prefix.",
 )
 task_option = click.option("--task", metavar="NAME", shell_complete=complete_task, help="Only tasks of this name.")
+job_option = click.option("--job", metavar="ID", help="Only allocations of this job.")
+node_option = click.option("--node", metavar="PREFIX", help="Only allocations on nodes whose ID starts with this.")
+status_option = click.option(
+    "--status",
+    type=click.Choice(("pending", "running", "complete", "failed", "lost", "unknown")),
+    help="Only allocations with this client status.",
+)
 since_option = click.option(
-    "--since", type=_Instant(), help="Only with a last record (log: a record) at or after this time."
+    "--since", type=INSTANT, help="Only with a last record (log: a record) at or after this time."
 )
 until_option = click.option(
-    "--until", type=_Instant(), help="Only with a last record (log: a record) at or before this time."
+    "--until", type=INSTANT, help="Only with a last record (log: a record) at or before this time."
 )
 
 

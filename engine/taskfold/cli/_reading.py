@@ -10,7 +10,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from taskfold.cli._guard import Unanswerable
-from taskfold.fold.allocation import Fold, newest_time_ns
+from taskfold.fold.allocation import Fold
+from taskfold.fold.course import CourseFold, Death
 from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.errors import DecodeError, UnknownAllocation
 from taskfold.model.record import Gap, Record
@@ -53,54 +54,53 @@ class Folded(NamedTuple):
     fold: Fold
     gaps: Counter[str]
     """The number of gaps, by allocation."""
-    last_ns: dict[str, int]
-    """The time of the last record (unix nanoseconds), by allocation."""
-
-    @property
-    def newest_ns(self) -> int:
-        """The newest time of any record or event (unix nanoseconds), from which ages count. O(tasks)."""
-        tasks = (task for allocation in self.fold.allocations.values() for task in allocation.tasks.values())
-        return max(newest_time_ns(tasks), max(self.last_ns.values(), default=0))
+    deaths: dict[tuple[str, str], Death]
+    """The last death of each task that died, by allocation and task; empty unless asked for."""
 
 
-def fold_of(replay: Replay) -> Folded:
+def fold_of(replay: Replay, *, with_deaths: bool = False) -> Folded:
     """Fold the records up to the point of the replay. O(records)."""
     gaps: Counter[str] = Counter()
-    last_ns: dict[str, int] = {}
+    deaths: dict[tuple[str, str], Death] = {}
     is_whole = replay.at == At()
     blocks = (records for _, records in replay.steps()) if is_whole else ([record] for record in replay)
     fold: Fold | None = None
+    course: CourseFold | None = None
     for records in blocks:
         for record in records:
-            last_ns[record.alloc] = record.time_ns
             if type(record.event) is Gap:
                 gaps[record.alloc] += 1
+        if with_deaths:
+            course = course or CourseFold(replay.dialect or NEWEST_DIALECT)
+            for happening in course.apply_all(records):
+                if isinstance(happening, Death):
+                    deaths[happening.alloc, happening.task] = happening
         # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
-        if not is_whole or replay.importer is None:
+        elif not is_whole or replay.importer is None:
             fold = fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep")
             fold.apply_all(records)
-    if is_whole and replay.importer is not None:
+    if course is not None:
+        fold = course.fold
+    elif is_whole and replay.importer is not None:
         fold = replay.importer.fold
-    return Folded(fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep"), gaps, last_ns)
+    return Folded(fold or Fold(replay.dialect or NEWEST_DIALECT, on_illegal="keep"), gaps, deaths)
 
 
-def matching_ids(folded: Folded, selection: Selection) -> list[str]:
+def matching_ids(fold: Fold, selection: Selection) -> list[str]:
     """Return the sorted IDs of the allocations that match. O(allocations).
 
     Raises Unanswerable when several IDs begin with the prefix.
     """
-    fold = folded.fold
     if selection.alloc is None:
-        return sorted(alloc for alloc in fold if _matches(folded, alloc, selection))
+        return sorted(alloc for alloc in fold if _matches(fold, alloc, selection))
     one = the_one(fold, selection.alloc)
-    return [one] if one is not None and _matches(folded, one, selection) else []
+    return [one] if one is not None and _matches(fold, one, selection) else []
 
 
-def _matches(folded: Folded, alloc: str, selection: Selection) -> bool:
-    fold = folded.fold
-    if not selection.has_time(folded.last_ns[alloc]):
-        return False
+def _matches(fold: Fold, alloc: str, selection: Selection) -> bool:
     allocation = fold.owned(alloc)
+    if not selection.has_time(allocation.modified_ns):
+        return False
     task = None if selection.task is None else allocation.tasks.get(selection.task)
     if selection.task is not None and (task is None or task.seldom.hidden):
         return False

@@ -12,6 +12,8 @@ from taskfold.cli._changes import Changes
 from taskfold.cli._reading import Folded, naming
 from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Screen, Table, TableRow, state_cell
 from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
+from taskfold.fold.course import Death
+from taskfold.fold.lifecycle import DEAD
 from taskfold.fold.task import TaskState
 from taskfold.live.engine import Engine
 from taskfold.model.events import TaskEvent, wire_type
@@ -34,6 +36,8 @@ _TASKS: Final = (
     Column("AGE", right=True),
     Column("LAST EVENT"),
 )
+_REASON: Final = Column("REASON")
+"""It stands before the last event, where deaths are known."""
 _LIVE: Final = (Column("ALLOCATION"), *_TASKS)
 _LOG: Final = (
     Column("SEQ", right=True),
@@ -62,7 +66,7 @@ _SHORT_LENGTH: Final = 8
 
 def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task: str | None) -> None:
     """Write a table of these allocations, a row per task, and a line of counts."""
-    fold, newest_ns, short = folded.fold, folded.newest_ns, short_ids(folded.fold)
+    fold, newest_ns, short = folded.fold, folded.fold.newest_time_ns(), short_ids(folded.fold)
     groups: list[tuple[tuple[str, int, str], list[TableRow]]] = []
     tasks_total = irregular = 0
     for alloc in ids:
@@ -73,10 +77,14 @@ def show_replay(screen: Screen, folded: Folded, ids: Sequence[str], at: At, task
         with naming(alloc):
             head = _allocation_cells(snapshot, short[alloc], is_collected=fold.owned(alloc).collected)
             key = (snapshot.job_id or "", snapshot.create_index or 0, alloc)
-        rows = [_task_cells(name, state, newest_ns) for name, state in tasks.items()] or [_NO_TASK]
+        rows = [
+            _with_reason(_task_cells(name, state, newest_ns), state, folded.deaths.get((alloc, name)), snapshot)
+            for name, state in tasks.items()
+        ] or [_with_reason(_NO_TASK, None, None, snapshot)]
         groups.append((key, list(_grouped(screen, head, rows))))
     groups.sort(key=lambda group: group[0])
-    columns = _TASKS if screen.is_narrow else (*_ALLOCATION, *_TASKS)
+    of_task = (*_TASKS[:-1], _REASON, _TASKS[-1])
+    columns = of_task if screen.is_narrow else (*_ALLOCATION, *of_task)
     Table(screen, columns).show(row for _, rows in groups for row in rows)
     of_all = "" if len(ids) == len(fold) else f"{len(ids):,} of "
     counted = counts_text(
@@ -132,6 +140,12 @@ def _task_cells(name: str, state: TaskState, newest_ns: int) -> list[Cell]:
 
 
 _NO_TASK: Final[list[Cell]] = ["-", "-", "-", "-", "no task state yet"]
+
+
+def _with_reason(cells: list[Cell], state: TaskState | None, death: Death | None, snapshot: Snapshot) -> list[Cell]:
+    """Return the cells with the reason why a task is dead, or its node is lost, before the last event."""
+    is_over = state is not None and (state.state == DEAD or snapshot.client_status == "lost")
+    return [*cells[:-1], death.reason if is_over and death is not None else "-", cells[-1]]
 
 
 def _event_cell(event: TaskEvent | None) -> Text:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import click
 import msgspec
 
 from taskfold.cli import _options as options
@@ -20,7 +19,6 @@ from taskfold.sources.replay import At, Replay
 
 __all__ = ["replay"]
 
-_STATUSES: Final = ("pending", "running", "complete", "failed", "lost", "unknown")
 _PRETTY_INDENT: Final = 4
 
 
@@ -29,9 +27,9 @@ _PRETTY_INDENT: Final = 4
 @options.at_option
 @options.alloc_option
 @options.task_option
-@click.option("--job", metavar="ID", help="Only allocations of this job.")
-@click.option("--node", metavar="PREFIX", help="Only allocations on nodes whose ID starts with this.")
-@click.option("--status", type=click.Choice(_STATUSES), help="Only allocations with this client status.")
+@options.job_option
+@options.node_option
+@options.status_option
 @options.since_option
 @options.until_option
 @options.format_option("table", "json", "jsonl")
@@ -47,8 +45,8 @@ def replay(
     selection = Selection(**filters)
     reading = Replay(*sources, at=at, on_note=Notes(), skip_bad=skip_bad)
     with Progress("reading", reading):
-        folded = fold_of(reading)
-        ids = matching_ids(folded, selection)
+        folded = fold_of(reading, with_deaths=format == "table")
+        ids = matching_ids(folded.fold, selection)
     if format == "table" and ids:
         show_replay(Screen(), folded, ids, reading.at, selection.task)
     elif format != "table":

@@ -289,6 +289,12 @@ class Fold:
             allocation.modify_index = record.index
             allocation.modified_ns = record.time_ns
 
+    def newest_time_ns(self) -> int:
+        """Return the newest time of any record or event (unix nanoseconds); 0 without any. O(tasks)."""
+        allocations = self.allocations.values()
+        tasks = (task for allocation in allocations for task in allocation.tasks.values())
+        return max(newest_time_ns(tasks), max((each.modified_ns for each in allocations), default=0))
+
     def __getitem__(self, alloc_id: str) -> AllocationState:
         """Return an allocation as it is now. Raises UnknownAllocation."""
         return self.owned(alloc_id).freeze()

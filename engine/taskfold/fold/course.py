@@ -9,8 +9,8 @@ Why a task died
 The last event of a dead task seldom tells why it died: a ``Killing`` or a ``Killed`` often follows the cause. So the
 reason is the first of `REASONS` that applies, in this order, to the last attempt: to what happened since the task was
 started again for the last time. What the process did after somebody had ended it is no reason: a task whose sibling
-failed ends with exit code 143, and died of its sibling. ``Not Restarting`` and the death of another task count all the
-same.
+failed ends with exit code 143, and died of its sibling. And what others did when the process had ended by itself is no
+reason either: a leader that ends is killed with its followers, and ended well. ``Not Restarting`` counts all the same.
 
 A task of a lost node has no end of its own: its state stays what it was. Its death is at the record that says that the
 allocation is lost, and what its client tells when it comes back is no second death.
@@ -19,14 +19,14 @@ allocation is lost, and what its client tells when it comes back is no second de
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from msgspec import Struct
 
 from taskfold.fold.allocation import Allocation, Fold, current_field
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING
 from taskfold.fold.status import SERVER_TERMINAL
-from taskfold.fold.task import Task
+from taskfold.fold.task import Task, apply
 from taskfold.model import events as ev
 from taskfold.model.dialect import Dialect
 from taskfold.model.events import wire_type
@@ -72,6 +72,8 @@ REASONS: Final[dict[DeathReason, str]] = {
     "none": "no event tells",
 }
 """Every reason in the order in which it applies, with its sentence."""
+
+_INTENDED: Final = frozenset[DeathReason](("success", "stop", "kill", "leader", "main-tasks"))
 
 _RANKS: Final = {reason: rank for rank, reason in enumerate(get_args(DeathReason))}
 _NONE: Final = _RANKS["none"]
@@ -167,11 +169,19 @@ class Death(Struct, frozen=True, kw_only=True, gc=False):
     restarts: int = 0
     """How often the task had been started again by then: 0 if it died in its first run."""
 
+    @property
+    def is_intended(self) -> bool:
+        """Whether it had to end: its process ended well, or somebody wanted its end, and it did not fail."""
+        return self.reason in _INTENDED and not self.failed
+
 
 class Course(Struct, gc=False):
     """The memory of a task: its open interval, and facts of its last attempt. Changed in place."""
 
+    task: Task
+    """The fold's own."""
     state: str
+    """The state of the open interval."""
     since_ns: int
     since_index: int
     since_seq: int
@@ -205,6 +215,13 @@ class Course(Struct, gc=False):
         self.is_over = False
 
 
+class _Courses(NamedTuple):
+    """The courses of the tasks of an allocation."""
+
+    allocation: Allocation
+    of_tasks: dict[str, Course]
+
+
 class CourseFold:
     """A fold that tells the intervals and deaths of all tasks, record by record.
 
@@ -225,7 +242,7 @@ class CourseFold:
 
     def __init__(self, dialect: str | Dialect) -> None:
         self.fold = Fold(dialect, on_illegal="keep")
-        self._courses: dict[str, dict[str, Course]] = {}
+        self._courses: dict[str, _Courses] = {}
 
     def apply(self, record: Record) -> tuple[Interval | Death, ...]:
         """Change the state by one record; return the interval that it ended, and the deaths that it tells. O(1).
@@ -233,75 +250,92 @@ class CourseFold:
         The record with which a node is lost tells the deaths of all tasks of an allocation: O(tasks).
         """
         allocation = self.fold.apply(record)
-        event = record.event
-        if not record.task:
-            return self._of_allocation(allocation, record) if type(event) is Updated else ()
-        task = allocation.tasks[record.task]
         courses = self._courses.get(record.alloc)
         if courses is None:
-            courses = self._courses[record.alloc] = {}
-        course = courses.get(record.task)
+            courses = self._courses[record.alloc] = _Courses(allocation, {})
+        if not record.task:
+            return _of_allocation(courses, record)
+        course = courses.of_tasks.get(record.task)
         if course is None:
-            course = courses[record.task] = _first_course(task, record)
-            moves, is_new = True, True
-        else:
-            moves, is_new = task.state != course.state, False
-        notable = type(event) in _NOTABLE
-        if not moves and not notable:
-            return ()
-        interval = None
-        if moves and not is_new:
-            interval = _interval(record.alloc, record.task, course, record)
-            _move(course, task, record)
-        if notable:
-            _note(course, record)
-        if moves and task.state == DEAD:
-            death = self._death(course, task, allocation, record)
-            return tuple(each for each in (interval, death) if each is not None)
-        return () if interval is None else (interval,)
+            task = allocation.tasks[record.task]
+            course = courses.of_tasks[record.task] = _first_course(task, record)
+            if type(record.event) in _NOTABLE:
+                _note(course, record)
+            return _deaths(courses, course, record) if task.state == DEAD else ()
+        return _of_task(courses, course, record)
+
+    def apply_all(self, records: Iterable[Record]) -> list[Interval | Death]:
+        """Change the state by many records; return the intervals that they ended, and the deaths. O(records)."""
+        courses_of, lifecycle = self._courses.get, self.fold.lifecycle
+        happenings: list[Interval | Death] = []
+        for record in records:
+            courses = courses_of(record.alloc)
+            course = None if courses is None else courses.of_tasks.get(record.task)
+            if courses is None or course is None:
+                happenings += self.apply(record)
+                continue
+            # What `apply` does, without its calls: most records belong to a task that is known, and move nothing.
+            task, allocation = course.task, courses.allocation
+            apply(task, record, lifecycle, "keep")
+            allocation.version = record.version
+            allocation.modify_index = record.index
+            allocation.modified_ns = record.time_ns
+            if task.state != course.state or type(record.event) in _NOTABLE:
+                happenings += _of_task(courses, course, record)
+        return happenings
 
     def open_interval(self, alloc: str, task: str) -> Interval | None:
         """Return the interval that a task is in; None for a task without a record. O(1)."""
-        course = self._courses.get(alloc, {}).get(task)
+        courses = self._courses.get(alloc)
+        course = None if courses is None else courses.of_tasks.get(task)
         return None if course is None else _interval(alloc, task, course)
 
     def open_intervals(self) -> Iterator[Interval]:
         """Yield the interval that each task is in, in the order in which the tasks were first seen. O(tasks)."""
         for alloc, courses in self._courses.items():
-            for task, course in courses.items():
+            for task, course in courses.of_tasks.items():
                 yield _interval(alloc, task, course)
 
-    def _of_allocation(self, allocation: Allocation, record: Record) -> tuple[Death, ...]:
-        """Return the deaths that an update of an allocation tells: those of the tasks of a lost node."""
-        event = record.event
-        assert isinstance(event, Updated)
-        status = event.fields.get("ClientStatus")
-        if status is None or bytes(status) != _LOST:
-            return ()
-        courses = self._courses.get(record.alloc, {})
-        lost_tasks = []
-        for name, task in allocation.tasks.items():
-            course = courses.get(name)
-            if course is None or task.state == DEAD or course.is_over:
-                continue
-            course.is_over = True
-            lost_tasks.append(_death(name, course, task, record, "lost-node", event))
-        return tuple(lost_tasks)
 
-    def _death(self, course: Course, task: Task, allocation: Allocation, record: Record) -> Death | None:
-        """Return the death of a task that is dead now; None where it was told before."""
-        if course.is_over:
-            return None
+def _of_task(courses: _Courses, course: Course, record: Record) -> tuple[Interval | Death, ...]:
+    """Return the interval and the death that a record of a known task tells; it is in the fold already."""
+    moves = course.task.state != course.state
+    notable = type(record.event) in _NOTABLE
+    if not moves:
+        if notable:
+            _note(course, record)
+        return ()
+    interval = _interval(record.alloc, record.task, course, record)
+    _move(course, record)
+    if notable:
+        _note(course, record)
+    return (interval, *_deaths(courses, course, record)) if course.state == DEAD else (interval,)
+
+
+def _of_allocation(courses: _Courses, record: Record) -> tuple[Death, ...]:
+    """Return the deaths that an update of an allocation tells: those of the tasks of a lost node."""
+    event = record.event
+    status = event.fields.get("ClientStatus") if isinstance(event, Updated) else None
+    if status is None or bytes(status) != _LOST:
+        return ()
+    lives = [(name, each) for name, each in courses.of_tasks.items() if each.state != DEAD and not each.is_over]
+    for _, course in lives:
         course.is_over = True
-        reason: DeathReason
-        event = record.event
-        if course.event is not None:
-            reason = _REASON_OF[course.rank]
-            if course.rank == _KILL and _is_stopped(allocation):
-                reason = "stop"
-            return _death(record.task, course, task, record, reason, course.event)
-        reason = "gap" if isinstance(event, (Gap, Observed, Placed)) else "none"
-        return _death(record.task, course, task, record, reason, None)
+    return tuple(_death(name, course, record, "lost-node", event) for name, course in lives)
+
+
+def _deaths(courses: _Courses, course: Course, record: Record) -> tuple[Death, ...]:
+    """Return the death of a task that is dead now; none where it was told before."""
+    if course.is_over:
+        return ()
+    course.is_over = True
+    reason: DeathReason
+    if course.event is not None:
+        is_stop = course.rank == _KILL and _is_stopped(courses.allocation)
+        reason = "stop" if is_stop else _REASON_OF[course.rank]
+    else:
+        reason = "gap" if isinstance(record.event, (Gap, Observed, Placed)) else "none"
+    return (_death(record.task, course, record, reason, course.event),)
 
 
 _REASON_OF: Final = get_args(DeathReason)
@@ -314,19 +348,19 @@ def _is_stopped(allocation: Allocation) -> bool:
 
 def _first_course(task: Task, record: Record) -> Course:
     """Return the course of a task that a record tells of for the first time."""
-    course = Course(task.state, record.time_ns, record.index, record.seq, wire_type(record.event))
+    course = Course(task, task.state, record.time_ns, record.index, record.seq, wire_type(record.event))
     if task.state == RUNNING:
         course.started_ns = record.time_ns
     return course
 
 
-def _move(course: Course, task: Task, record: Record) -> None:
+def _move(course: Course, record: Record) -> None:
     """Begin the next interval with a record."""
     if course.state == RUNNING and not course.ended_ns:
         course.ended_ns = record.time_ns
     if course.state == DEAD:
         course.begin_attempt()
-    course.state = task.state
+    course.state = course.task.state
     course.since_ns, course.since_index, course.since_seq = record.time_ns, record.index, record.seq
     course.began_with = wire_type(record.event)
     course.gaps = course.delay_ns = course.wait_ns = 0
@@ -376,10 +410,10 @@ def _is_ended_by_others(rank: int) -> bool:
 
 def _weigh(course: Course, rank: int, event: Event) -> None:
     """Take an event for the reason of the death to come, if it goes before the one so far."""
-    if rank >= course.rank:
-        return
-    # What a task does when others have ended it is no reason.
-    if not rank or not _is_ended_by_others(course.rank) or _is_ended_by_others(rank):
+    is_by_others, was_by_others = _is_ended_by_others(rank), _is_ended_by_others(course.rank)
+    # What a task does when others have ended it is no reason, nor is what they do when its process has ended by itself.
+    is_late = not is_by_others if was_by_others else is_by_others and course.exit is not None
+    if rank < course.rank and (not rank or not is_late):
         course.rank, course.event = rank, event
 
 
@@ -406,7 +440,7 @@ def _interval(alloc: str, task: str, course: Course, end: Record | None = None) 
     )
 
 
-def _death(name: str, course: Course, task: Task, record: Record, reason: DeathReason, event: Event | None) -> Death:
+def _death(name: str, course: Course, record: Record, reason: DeathReason, event: Event | None) -> Death:
     last_exit = course.exit
     ended_ns = course.ended_ns or record.time_ns
     return Death(
@@ -417,12 +451,12 @@ def _death(name: str, course: Course, task: Task, record: Record, reason: DeathR
         seq=record.seq,
         reason=reason,
         event=event,
-        failed=task.failed,
+        failed=course.task.failed,
         exit_code=None if last_exit is None else last_exit.exit_code,
         signal=0 if last_exit is None else last_exit.signal,
         oom_killed=last_exit is not None and last_exit.oom_killed,
         ran_ns=_between(_time(course.started_ns), _time(ended_ns)),
-        restarts=task.restarts,
+        restarts=course.task.restarts,
     )
 
 

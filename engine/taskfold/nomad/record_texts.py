@@ -7,14 +7,15 @@ from typing import Any, Final
 
 from msgspec import UNSET
 
-from taskfold.model.events import TaskEvent, wire_type
+from taskfold.fold.course import REASONS, Death
+from taskfold.model.events import Killing, SiblingTaskFailed, TaskEvent, wire_type
 from taskfold.model.go.timestamps import time_text
 from taskfold.model.record import Collected, Coordinated, Decided, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.model.words import count_text, visible
 from taskfold.nomad.fields import fields_from_json
 from taskfold.nomad.messages import display_message
 
-__all__ = ["ALWAYS_DIFFERENT", "event_text", "message_text", "scalar_text", "significant_fields"]
+__all__ = ["ALWAYS_DIFFERENT", "death_text", "event_text", "message_text", "scalar_text", "significant_fields"]
 
 ALWAYS_DIFFERENT: Final = frozenset(("ModifyTime", "AllocModifyIndex", "ModifyIndex"))
 """Fields that change with every write, and are therefore not reported."""
@@ -64,6 +65,31 @@ def message_text(record: Record) -> str:
     if isinstance(event, Placed) and record.task:
         return "the task was created again, with an empty history"
     return _INTERNAL_TEXTS[type(event)](event)
+
+
+_TELLING: Final = frozenset(("not-restarting", "driver-failure", "setup-failure", "validation-failure", "exit-code"))
+"""The reasons of deaths whose events say more."""
+
+
+def death_text(death: Death) -> str:
+    """Return why a task died, in words.
+
+    >>> from taskfold.model.events import Terminated
+    >>> death_text(Death(alloc="a", task="web", time_ns=7, index=3, reason="exit-code", event=Terminated(exit_code=2)))
+    'its process failed: Exit Code: 2'
+    """
+    event, more = death.event, ""
+    if isinstance(event, SiblingTaskFailed):
+        more = event.failed_sibling
+    elif isinstance(event, TaskEvent) and (death.reason in _TELLING or _has_text(event)):
+        more = display_message(event)
+    return visible(f"{REASONS[death.reason]}: {more}" if more else REASONS[death.reason])
+
+
+def _has_text(event: TaskEvent) -> bool:
+    """Tell whether somebody gave a reason for a kill."""
+    has_own = event.extras is not None and event.extras.display_message is not UNSET
+    return isinstance(event, Killing) and (has_own or bool(event.kill_reason))
 
 
 def _placed_text(event: Placed) -> str:
