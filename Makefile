@@ -49,7 +49,7 @@ torture: $(STAMP)  ## kill and interrupt writers, flip bits, read beside writers
 	$(BIN)/python -m pytest tests --hypothesis-profile explore -k "folding or whatever or begins_again or scan or counting or policy"
 
 mutants: $(STAMP) $(VENV)/.mutants  ## change the rules and see which change no test notices (hours; ONLY=fold/task.py SAMPLE=50)
-	$(BIN)/python -m tools.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tools.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(PART),--part $(PART))
 
 $(VENV)/.mutants: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutants]'

@@ -6,8 +6,9 @@ hours; ``make mutants ONLY=fold/task.py`` runs a module or a folder, and ``SAMPL
 chosen by ``SEED``.
 
 The operators that change code are mutmut's. mutmut itself changes functions only, and most of what is decided here
-stands in tables; Cosmic Ray starts pytest anew for each change. So the changes are made here, also of tables, and each
-is tested in a process that is forked from one that has imported pytest and Hypothesis, but nothing of taskfold.
+stands in tables; Cosmic Ray starts pytest anew for each change. So the changes are made here, also of tables. One
+inside a function is tried in a fork of a process that has collected the tests (`tools.trials`); for any other one
+everything is imported anew, in a fork of a process that has imported pytest and Hypothesis, but nothing of taskfold.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ import gc
 import importlib
 import importlib.machinery
 import importlib.util
+import json
+import logging
 import os
 import random
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from time import monotonic
 from types import CodeType
@@ -33,53 +37,10 @@ import libcst as cst
 from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
 from mutmut.mutation.mutators import mutation_operators
 
+from tools.areas import AREAS
 from tools.survivors import PACKAGE, ROOT, Change, Survivor, listed_survivors
 
-__all__ = ["AREAS", "Mutation", "mutations_of"]
-
-_DECISION: Final = (
-    "tests/stories",
-    "tests/decision/test_decide.py",
-    "tests/decision/test_decision.py",
-    "tests/decision/test_decides_like_nomad.py",
-    "tests/live/test_reports.py",
-    "tests/nomad/jobs",
-)
-_IMPORTING: Final = (
-    "tests/nomad/importing/test_observation.py",
-    "tests/nomad/importing/test_importer.py",
-    "tests/nomad/importing/test_importer_histories.py",
-    "tests/nomad/importing/test_job_finder.py",
-)
-AREAS: Final[dict[str, tuple[str, ...]]] = {
-    "fold/lifecycle.py": (
-        "tests/fold/test_diagram.py",
-        "tests/fold/test_lifecycle.py",
-        "tests/fold/test_binding.py",
-        "tests/fold/test_task_state.py",
-    ),
-    "fold/task.py": (
-        "tests/fold/test_task_state.py",
-        "tests/fold/test_lifecycle.py",
-        "tests/decision/test_decision.py",
-    ),
-    "decision/restart.py": ("tests/decision/test_restart_policy.py", "tests/stories"),
-    "decision/group.py": _DECISION,
-    "decision/decision.py": _DECISION,
-    "decision/nomad_0_5.py": _DECISION,
-    "decision/nomad_0_9.py": _DECISION,
-    "decision/rules.py": _DECISION,
-    "nomad/importing/facts.py": _IMPORTING,
-    "nomad/importing/importer.py": _IMPORTING,
-    "nomad/importing/job_finder.py": _IMPORTING,
-    "nomad/importing/memory.py": _IMPORTING,
-    "nomad/importing/observation.py": _IMPORTING,
-    "nomad/importing/repeats.py": _IMPORTING,
-    "nomad/importing/rings.py": _IMPORTING,
-    "nomad/importing/sights.py": _IMPORTING,
-    "nomad/importing/writes.py": _IMPORTING,
-}
-"""The tests of each module, those first that notice most; the doctests of the module itself come after them."""
+__all__ = ["Mutation", "mutations_of"]
 
 
 # --- which changes there are ---
@@ -166,6 +127,7 @@ class _Mutations(cst.CSTVisitor):
         self.name = name
         self.source = text.encode()
         self.scope: list[str] = []
+        self.parts = _parts(text)
         self.texts: set[str] = {text}
         self.mutations: list[Mutation] = []
 
@@ -200,11 +162,25 @@ class _Mutations(cst.CSTVisitor):
             bare = after.with_changes(lpar=(), rpar=()) if getattr(node, "lpar", ()) else after
             code = cst.Module([]).code_for_node(bare)
             text = (self.source[:start] + code.strip().encode() + self.source[end:]).decode()
-            if text not in self.texts and _compiles(text):
+            first, last = next(part for part in self.parts if part[0] <= start < part[1])
+            if text not in self.texts and _compiles(
+                text.encode()[first : len(text.encode()) - len(self.source) + last]
+            ):
                 self.texts.add(text)
                 scope = ".".join(self.scope)
                 change = Change.between(self.name, scope, self.source.decode(), text)
                 self.mutations.append(Mutation(change, text))
+
+
+def _parts(text: str) -> list[tuple[int, int]]:
+    """Return where each statement of a module begins and ends (bytes)."""
+    ends = list(accumulate(len(line.encode()) for line in text.splitlines(keepends=True)))
+    lines = [
+        min([node.lineno, *(mark.lineno for mark in getattr(node, "decorator_list", []))]) - 1
+        for node in ast.parse(text).body
+    ]
+    starts = [0, *(ends[line - 1] for line in lines[1:])]
+    return list(zip(starts, [*starts[1:], ends[-1]], strict=True))
 
 
 def _is_for_type_checkers(node: cst.CSTNode) -> bool:
@@ -218,7 +194,7 @@ def _is_for_type_checkers(node: cst.CSTNode) -> bool:
     return isinstance(target, cst.Name) and target.value in {"__all__", "__slots__"}
 
 
-def _compiles(text: str) -> bool:
+def _compiles(text: bytes) -> bool:
     try:
         ast.parse(text)
     except SyntaxError:
@@ -262,9 +238,70 @@ class Verdict(NamedTuple):
     cpu_seconds: float
 
 
-def _arguments(tests: str) -> list[str]:
+class _Answer(NamedTuple):
+    """What `Trials` says of a change."""
+
+    is_noticed: bool | None
+    """None if everything has to be imported anew to tell."""
+    cpu_seconds: float
+    by: str
+    """The test that noticed."""
+
+
+def _arguments(*tests: str) -> list[str]:
     plugins = [part for plugin in ("_hypothesis_pytestplugin", "pytest_timeout") for part in ("-p", plugin)]
-    return ["-x", "-q", *plugins, "-p", "no:cacheprovider", "--timeout=120", "--hypothesis-profile=mutants", tests]
+    return [
+        "-x",
+        "-q",
+        "--tb=native",
+        *plugins,
+        "-p",
+        "no:cacheprovider",
+        "--timeout=600",
+        "--hypothesis-profile=mutants",
+        *tests,
+    ]
+
+
+def _silence(log: Path | None = None) -> None:
+    """Write to a file, or nowhere, from now on."""
+    output = os.open(os.devnull if log is None else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(output, number)
+
+
+def _tried(modules: Sequence[str], mutations: Sequence[Mutation], *, part: str) -> Iterator[_Answer]:
+    """Try changes of modules that have the same tests, by `Trials`; yield an answer to each, in order.
+
+    Exits where a test fails without a change.
+    """
+    import pytest
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reader)
+            _silence()
+            from tools.trials import Trial, Trials
+
+            with os.fdopen(writer, "w", buffering=1) as pipe:
+                trials = [Trial(mutation.change.module, mutation.text, mutation.change) for mutation in mutations]
+                tests = [*AREAS[modules[0]], *(f"engine/taskfold/{module}" for module in modules)]
+                pytest.main(_arguments(*tests), plugins=[Trials(modules, trials, pipe.write, is_dry=part == "tables")])
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        for line in lines:
+            message = json.loads(line)
+            if "failed" in message:
+                sys.exit(f"a test fails without a change: {message['failed']}")
+            if "tests" in message and "n" not in message:
+                _say(f"{message['tests']} tests, {message['seconds']:.0f} s", sys.stderr)
+            else:
+                yield _Answer(message["noticed"], message.get("seconds", 0.0), message.get("by") or "")
+    os.waitpid(child, 0)
 
 
 def _run(name: str, text: str, *, cpu_seconds: int, log: Path | None = None) -> Verdict:
@@ -275,9 +312,7 @@ def _run(name: str, text: str, *, cpu_seconds: int, log: Path | None = None) -> 
     if not child:
         code = 2
         try:
-            output = os.open(os.devnull if log is None else log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            for number in (1, 2):
-                os.dup2(output, number)
+            _silence(log)
             resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
             resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -312,9 +347,11 @@ def _prepare() -> None:
     import transitions
 
     del msgspec, pytest, sortedcontainers, transitions
-    # One example that fails is enough: nobody asks for the shortest.
+    # One example that fails is enough: nobody asks for the shortest. What few examples do not notice is a survivor.
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
-    hypothesis.settings.register_profile("mutants", derandomize=True, deadline=None, database=None, phases=phases)
+    hypothesis.settings.register_profile(
+        "mutants", derandomize=True, deadline=None, database=None, phases=phases, max_examples=30
+    )
     assert "taskfold" not in sys.modules
     gc.freeze()
     os.chdir(ROOT)
@@ -340,19 +377,53 @@ def _selection(only: Sequence[str]) -> list[str]:
     return modules
 
 
-def _survivors_of(name: str, mutations: Sequence[Mutation], *, is_verbose: bool) -> Iterator[Change]:
-    """Yield the changes of a module that no test notices. Exits where the tests fail without one."""
-    text = (PACKAGE / name).read_text(encoding="utf-8")
-    verdict = _run(name, text, cpu_seconds=600)
-    if verdict.is_noticed:
-        sys.exit(f"the tests of {name} fail without a change: {', '.join(AREAS[name])}")
-    limit = 10 + int(3 * verdict.cpu_seconds)
-    for n, mutation in enumerate(mutations, start=1):
-        verdict = _run(name, mutation.text, cpu_seconds=limit)
-        if is_verbose:
-            _say(f"{n}/{len(mutations)} {verdict.cpu_seconds:.1f} s {mutation.change}", sys.stderr)
-        if not verdict.is_noticed:
-            yield mutation.change
+PARTS: Final = ("all", "functions", "tables")
+"""The changes that can be asked for: those inside functions, or those that an import runs."""
+
+
+class _Run(NamedTuple):
+    """The changes of a module that are run."""
+
+    module: str
+    possible: list[Mutation]
+    """All changes that there are."""
+    sample: list[Mutation]
+
+
+def _verdicts_of(runs: Sequence[_Run], *, part: str) -> Iterator[tuple[_Run, Iterator[tuple[Change, bool]]]]:
+    """Yield the changes of each module, and whether a test notices; the modules have the same tests."""
+    mutations = [mutation for run in runs for mutation in run.sample]
+    answers = _tried([run.module for run in runs], mutations, part=part)
+    for run in runs:
+        yield run, _verdicts_among(run, answers, part=part)
+
+
+def _verdicts_among(run: _Run, answers: Iterator[_Answer], *, part: str) -> Iterator[tuple[Change, bool]]:
+    """Yield the changes of a module, and whether a test notices; take an answer for each."""
+    name, limit = run.module, 0
+    for n, mutation in enumerate(run.sample, start=1):
+        is_noticed, seconds, by = next(answers)
+        if part == ("tables" if is_noticed is not None else "functions"):
+            continue
+        if is_noticed is None:
+            if not limit:
+                verdict = _run(name, (PACKAGE / name).read_text(encoding="utf-8"), cpu_seconds=600)
+                if verdict.is_noticed:
+                    sys.exit(f"the tests of {name} fail without a change: {', '.join(AREAS[name])}")
+                limit = 10 + int(3 * verdict.cpu_seconds)
+            is_noticed, seconds = _run(name, mutation.text, cpu_seconds=limit)
+            by = "anew"
+        logging.info("%d/%d %.1f s %s %s", n, len(run.sample), seconds, by, mutation.change)
+        yield mutation.change, is_noticed
+
+
+def _sample(mutations: list[Mutation], options: argparse.Namespace, name: str) -> list[Mutation]:
+    """Return the changes of a module that are to be run."""
+    if options.scope is not None:
+        mutations = [mutation for mutation in mutations if mutation.change.scope == options.scope]
+    if options.sample is None or options.sample >= len(mutations):
+        return mutations
+    return random.Random(f"{options.seed} {name}").sample(mutations, options.sample)  # noqa: S311 - to be repeated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -360,37 +431,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("only", nargs="*", help="modules, or folders of them, such as fold/task.py")
     parser.add_argument("--sample", type=int, help="how many changes of each module")
+    parser.add_argument("--part", choices=PARTS, default="all", help="the changes inside functions, or the others")
+    parser.add_argument("--scope", help="the function or class, such as Decision.task")
     parser.add_argument("--seed", type=int, default=1, help="chooses the sample")
     parser.add_argument("--verbose", action="store_true", help="print every change")
     options = parser.parse_args(arguments)
     names = _selection(options.only)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, format="%(message)s")
     _prepare()
     survivors = {survivor.change: survivor for survivor in listed_survivors()}
     news: list[Survivor] = []
     is_failed = False
-    for name in names:
-        begin = monotonic()
-        every = mutations_of(name)
-        possible = {mutation.change for mutation in every}
-        run = every
-        if options.sample is not None and options.sample < len(every):
-            run = random.Random(f"{options.seed} {name}").sample(every, options.sample)  # noqa: S311 - to be repeated
-        alive = set()
-        for change in _survivors_of(name, run, is_verbose=options.verbose):
-            alive.add(change)
-            if change not in survivors:
-                news.append(Survivor(change, ""))
-                _say(news[-1].as_toml())
-        of_module = {change for change in survivors if change.module == name}
-        for change in sorted(of_module - possible):
-            _say(f"listed, and no change of today's source: {change}")
-            is_failed = True
-        for change in sorted(of_module & {mutation.change for mutation in run} - alive):
-            _say(f"listed, and noticed by now: {change}")
-        _say(
-            f"{name}: {len(run)} of {len(every)} changes, {len(run) - len(alive)} noticed, {len(alive)} not, "
-            f"{len(alive - of_module)} of these not listed; {monotonic() - begin:.0f} s"
-        )
+    for tests in dict.fromkeys(AREAS[name] for name in names):
+        modules = [name for name in names if AREAS[name] == tests]
+        runs = [_Run(name, every := mutations_of(name), _sample(every, options, name)) for name in modules]
+        for run, verdicts in _verdicts_of(runs, part=options.part):
+            begin = monotonic()
+            tried: set[Change] = set()
+            alive: set[Change] = set()
+            for change, is_noticed in verdicts:
+                tried.add(change)
+                if is_noticed:
+                    continue
+                alive.add(change)
+                if change not in survivors:
+                    news.append(Survivor(change, ""))
+                    _say(news[-1].as_toml())
+            of_module = {change for change in survivors if change.module == run.module}
+            for change in sorted(of_module - {mutation.change for mutation in run.possible}):
+                _say(f"listed, and no change of today's source: {change}")
+                is_failed = True
+            for change in sorted(of_module & tried - alive):
+                _say(f"listed, and noticed by now: {change}")
+            _say(
+                f"{run.module}: {len(tried)} of {len(run.possible)} changes, {len(tried) - len(alive)} noticed, "
+                f"{len(alive)} not, {len(alive - of_module)} of these not listed; {monotonic() - begin:.0f} s"
+            )
     if news:
         _say(f"{len(news)} changes that no test notices are not listed in tests/mutants: write a test, or the reason")
     return 1 if news or is_failed else 0

@@ -19,7 +19,7 @@ from taskfold import Engine, Fold, ManualClock, inputs
 from taskfold import events as ev
 from taskfold.decision.group import Group, TaskPlan
 from taskfold.decision.rules import RULES, decide, due_of, owed
-from taskfold.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step
+from taskfold.effects import KillTask, ReleaseResources, SignalTask, StartTask, Step, Timer
 from taskfold.errors import (
     DecodeError,
     InputRefused,
@@ -28,6 +28,9 @@ from taskfold.errors import (
     UnknownTask,
 )
 from taskfold.events import wire_type
+from taskfold.fold.allocation import Allocation
+from taskfold.fold.status import DISCONNECTED
+from taskfold.fold.task import Task
 from taskfold.inputs import INPUTS, NEW_CLIENT_ONLY, OF_ALLOCATION, OF_EITHER, Input
 from taskfold.log.contract import Append
 from taskfold.log.memory import MemoryLog
@@ -137,6 +140,36 @@ def test_a_lost_allocation_is_what_its_client_says_again():
     body = json.loads(story.engine.snapshot("a").to_json())
     assert body["ClientStatus"] == "pending"
     assert "AllocStates" not in body
+
+
+def test_what_its_client_says_again_clears_what_the_servers_said_and_sets_nothing():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.NodeDisconnected())
+
+    step = story.say(inputs.DriverMessage(message="hello"), "web")
+
+    [update] = [write.event for write in step.writes if isinstance(write.event, Updated)]
+    assert (set(update.fields), set(update.cleared)) == ({"AllocStates"}, {"ClientStatus", "ClientDescription"})
+
+
+def test_what_is_lost_keeps_its_description():
+    story = Story("web")
+    story.run("web")
+    story.say(inputs.NodeDisconnected())
+    story.say(inputs.NodeLost())
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert (body["ClientStatus"], body["ClientDescription"]) == ("lost", DISCONNECTED)
+
+
+def test_a_shutdown_delay_of_a_nanosecond_is_one():
+    story = Story({"Name": "web", "ShutdownDelay": 1})
+    story.run("web")
+
+    step = story.say(inputs.KillRequested(), "web")
+
+    assert (step.effects, [timer.due_ns for timer in step.timers]) == ((), [story.clock.time_ns() + 1])
 
 
 def test_what_was_unknown_and_is_lost_is_listed_with_both():
@@ -493,6 +526,52 @@ def test_a_process_that_begins_again_goes_on_where_the_log_ends(case):
     assert again.next_due() is None
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_event_has_the_time_of_its_input_and_a_start_that_of_its_effect(dialect):
+    story = Story("web", dialect=dialect, policy=POLICY | {"Attempts": 1})
+    story.run("web")
+    story.clock.advance(SECOND)
+    failed_ns = story.clock.time_ns()
+
+    failure = story.say(inputs.Exited(exit_code=1), "web")
+    story.clock.advance(2 * SECOND)
+    story.say(inputs.ProcessStarted(), "web")
+    asked = story.say(inputs.RestartRequested(), "web")
+    again = story.say(inputs.Exited(exit_code=1), "web")
+    story.say(inputs.ProcessStarted(), "web")
+    end = story.say(inputs.Exited(exit_code=1), "web")
+
+    assert [event.time_ns for _, event in failure.events] == [failed_ns] * 2
+    assert {event.time_ns for step in (asked, again, end) for _, event in step.events} == {story.clock.time_ns()}
+    assert again.effects == (StartTask(task="web", at_ns=story.clock.time_ns()),)
+    assert wire_type(end.events[-1][1]) == "Not Restarting"
+
+
+def test_an_embedder_that_begins_again_owes_reports_of_the_times_that_are_to_come():
+    story = Story({"Name": "web", "ShutdownDelay": SECOND}, "db")
+    story.run("web", "db")
+    story.say(inputs.KillRequested(), "web")
+    story.say(inputs.Exited(exit_code=1), "db")
+    [web_ns, db_ns] = [due_of(story.state(task)) for task in ("web", "db")]
+    now_ns = story.clock.time_ns()
+
+    step = owed(story.engine.store.read("a"), story.engine.group("a"), now_ns=now_ns, rng=random.Random())
+
+    assert step.effects == ()
+    assert step.timers == (Timer(task="web", kind="kill", due_ns=web_ns), Timer(task="db", kind="start", due_ns=db_ns))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_end_of_a_process_is_recorded_as_it_was_reported(dialect):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+
+    step = story.say(inputs.Exited(exit_code=137, signal=9, error="OOM", oom_killed=True), "web")
+
+    end = ev.Terminated(time_ns=story.clock.time_ns(), exit_code=137, signal=9, message="OOM", oom_killed=True)
+    assert step.events[0] == ("web", end)
+
+
 def test_what_is_owed_changes_nothing():
     story = Story("web")
     story.run("web")
@@ -603,6 +682,17 @@ def test_a_policy_without_a_mode_has_that_of_the_default():
 
 def test_a_task_that_says_nothing_has_five_seconds_to_end():
     assert TaskPlan(name="web", policy=RestartPolicy()).kill_timeout_ns == 5 * SECOND
+
+
+@pytest.mark.parametrize(("dialect", "timeout_ns"), [(OLD, SECOND), (NEW, 0)])
+def test_a_plan_made_by_hand_that_gives_no_time_to_end_has_a_second_in_the_old_client(dialect, timeout_ns):
+    policy = RestartPolicy(attempts=1, interval_ns=60 * SECOND, delay_ns=SECOND, mode="fail")
+    group = Group.of([TaskPlan(name="web", policy=policy, kill_timeout_ns=0)], dialect)
+    allocation = Allocation("a", tasks={"web": Task(state="running", started_at_ns=1)})
+
+    step = decide(allocation, group, inputs.KillRequested(), task="web", now_ns=7, rng=random.Random(1))
+
+    assert [effect.timeout_ns for effect in step.effects] == [timeout_ns]
 
 
 def test_a_group_made_by_hand_refuses_a_bad_policy():

@@ -55,7 +55,7 @@ _AWAY: Final = ("lost", "unknown")
 class TaskInHand(Task, kw_only=True, gc=False):
     """A copy of a task, as it stands in the middle of a decision; `taskfold.fold.task.apply` moves it.
 
-    The copy has what rules ask of a task: state, failure, start and end. Its ring begins empty.
+    The copy has what rules ask of a task: state, failure and start. Its ring begins empty.
     """
 
     name: str
@@ -149,7 +149,6 @@ class Decision:
                 state=_STATES.get(state.state, PENDING),
                 failed=state.failed,
                 started_at_ns=state.started_at_ns,
-                finished_at_ns=state.finished_at_ns,
                 memory=memory,
                 memory_before=memory,
             )
@@ -182,14 +181,6 @@ class Decision:
         """Tell whether the time to start a pending task has come, so that a driver may be at it."""
         at_ns = task.memory.start_at_ns
         return at_ns is not None and at_ns <= self.now_ns
-
-    def is_started_anew(self, task: TaskInHand) -> bool:
-        """Tell whether a task that is shown as running is being started, since its process was not found again.
-
-        Only the old client does that: the start is then owed since a later time than the task runs.
-        """
-        at_ns, since_ns = task.memory.start_at_ns, task.started_at_ns
-        return task.is_running and at_ns is not None and since_ns is not None and at_ns > since_ns
 
     @property
     def client_status(self) -> str:
@@ -268,10 +259,14 @@ class Decision:
 
     def set_status(self, status: str | None, fields: Mapping[str, Any] | None = None) -> None:
         """Set a ClientStatus that does not follow from the tasks; None makes it follow from them again."""
-        changes = dict(fields or {}) if status is None else {**(fields or {}), "ClientStatus": status}
-        cleared = ["ClientStatus"] if status is None else []
-        if status is None and self.field("ClientDescription") == DISCONNECTED:
-            cleared.append("ClientDescription")
+        changes = dict(fields or {})
+        cleared: list[str] = []
+        if status is not None:
+            changes["ClientStatus"] = status
+        else:
+            cleared.append("ClientStatus")
+            if self.field("ClientDescription") == DISCONNECTED:
+                cleared.append("ClientDescription")
         states = msgspec.convert(self.field("AllocStates") or [], list[AllocState])
         if status == UNKNOWN or states or self.dialect.lists_lost:
             value = status or client_status(self.allocation.tasks.values()) or PENDING
@@ -347,10 +342,6 @@ class Decision:
         self._effects.append(SignalTask(task=task.name, signal=signal))
 
     # --- what both generations do ---
-
-    def started_anew(self, task: TaskInHand, report: inputs.Input) -> bool:  # noqa: ARG002 - for the old client
-        """Take the answer to a start of a task that is shown as running; tell whether it was one."""
-        return False
 
     def restart(self, task: TaskInHand, result: TaskEnd) -> None:
         """Apply the restart policy to a task that ended or could not be started."""

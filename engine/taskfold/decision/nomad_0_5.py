@@ -214,19 +214,28 @@ class Nomad05(Decision):
         elif task.is_pending:
             self.start(task)
         elif report.reattached:
-            if self.is_started_anew(task):
-                self.started_anew(task, inputs.ProcessStarted())
+            self.started_anew(task, inputs.ProcessStarted())
         else:
             # It is shown as running all the time; that a start is owed is told by its time, which is a later one.
             start_at_ns = max(self.now_ns, (task.started_at_ns or 0) + 1)
             self.remember(task, start_at_ns=start_at_ns)
             self.owe_start(task, start_at_ns)
 
+    def is_started_anew(self, task: TaskInHand) -> bool:
+        """Tell whether a task that is shown as running is being started, since its process was not found again.
+
+        Only this client does that: the start is then owed since a later time than the task runs.
+        """
+        at_ns, since_ns = task.memory.start_at_ns, task.started_at_ns
+        return task.is_running and at_ns is not None and since_ns is not None and at_ns > since_ns
+
     def started_anew(self, task: TaskInHand, report: inputs.Input) -> bool:
-        """Take the answer to the start of a task that is shown as running; tell whether it was one.
+        """Take the answer to the start of a task that is shown as running, if one is owed; tell whether it was one.
 
         No event tells of it but those of the restart policy: the others that could are of a pending task.
         """
+        if not self.is_started_anew(task):
+            return False
         match report:
             case inputs.ProcessStarted():
                 self.remember(task, start_at_ns=None)

@@ -161,7 +161,7 @@ def _of_task(decision: RuleBook, task: TaskInHand, report: Input) -> None:
     if place in fits:
         does(decision, task, report)
         return
-    if place == "running" and decision.is_started_anew(task) and decision.started_anew(task, report):
+    if place == "running" and isinstance(decision, Nomad05) and decision.started_anew(task, report):
         return
     outcome = otherwise.get(place, "late" if place == "dead" else "impossible")
     decision.note(task.name, _why(task, place, report), outcome)
@@ -460,6 +460,6 @@ def owed(allocation: FoldedAllocation, group: Group, *, now_ns: int, rng: Random
             decision.owe_start(task, due_ns)
         elif task.is_doomed and not task.is_dead:
             decision.owe_kill(task, max(task.memory.kill_attempts, 1))
-        elif decision.is_started_anew(task) and task.memory.start_at_ns is not None:
+        elif isinstance(decision, Nomad05) and decision.is_started_anew(task) and task.memory.start_at_ns is not None:
             decision.owe_start(task, task.memory.start_at_ns)
     return decision.step()
