@@ -43,6 +43,8 @@ from tools.survivors import PACKAGE, ROOT, Change, Survivor, listed_survivors
 __all__ = ["Mutation", "mutations_of"]
 
 
+_LOGGER: Final = logging.getLogger(__name__)
+
 # --- which changes there are ---
 
 
@@ -413,7 +415,7 @@ def _verdicts_among(run: _Run, answers: Iterator[_Answer], *, part: str) -> Iter
                 limit = 10 + int(3 * verdict.cpu_seconds)
             is_noticed, seconds = _run(name, mutation.text, cpu_seconds=limit)
             by = "anew"
-        logging.info("%d/%d %.1f s %s %s", n, len(run.sample), seconds, by, mutation.change)
+        _LOGGER.info("%d/%d %.1f s %s %s", n, len(run.sample), seconds, by, mutation.change)
         yield mutation.change, is_noticed
 
 
