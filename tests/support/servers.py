@@ -39,7 +39,7 @@ def served(*arguments, limits=None, cwd=None, **more):
 def url_of(process):
     """Return where a process serves, when it says so."""
     told = ""
-    while not (found := re.search(r"at (http://\S+|unix:\S+)$", told)):
+    while not (found := re.search(r"at (https?://\S+|unix:\S+)$", told)):
         told = process.stderr.readline().strip()
         assert told, "it ended before it served"
     return found[1]

@@ -23,7 +23,7 @@ from taskfold.cli._recording import (
     recorder_of,
     upstream_of,
 )
-from taskfold.cli._serving import server_beside
+from taskfold.cli._serving import TlsOptions, server_beside, tls_options
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.cli.serve import check_extra
@@ -46,6 +46,7 @@ _STATUS_SECONDS: Final = 1.0
 @click.option("--into", "log", metavar="LOG", required=True, help="Record into LOG (x.db, x.jsonl, postgresql://…).")
 @click.option("--once", is_flag=True, help="Read what the agents have now, and end.")
 @click.option("--serve", "bind", metavar="HOST:PORT|unix:PATH", help="Serve Nomad's HTTP API meanwhile.")
+@tls_options
 @click.option("--serve-token-file", metavar="FILE", help="A file whose first line is what clients must send.")
 @pass_through_option
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the agents' token; it may change.")
@@ -86,6 +87,7 @@ def follow(  # noqa: PLR0913 - an option each
     keep: int | None,
     statuses: tuple[str, ...],
     log_format: str,
+    tls: TlsOptions,
 ) -> int:
     """Record the events of a running Nomad in LOG, until stopped.
 
@@ -102,6 +104,7 @@ def follow(  # noqa: PLR0913 - an option each
         raise Unanswerable("--pass-through is for what is served: name an address with --serve")
     from taskfold.http.serve.server import new_loop
 
+    tls_of_server = tls.files(is_served=bind is not None)
     retention = retention_of(dead_for_ns, keep, statuses)
     note = Lines(log_format)
     settings = agent_settings(sources, token_file, namespace)
@@ -113,7 +116,7 @@ def follow(  # noqa: PLR0913 - an option each
         recorder = recorder_of(engine, settings, compare_ns=compare_ns, silence_ns=silence_ns, note=note)
         server = None
         if bind is not None:
-            server = server_beside(engine, bind, serve_token_file, stack, note=note, is_mirror=True)
+            server = server_beside(engine, bind, serve_token_file, stack, note=note, is_mirror=True, tls=tls_of_server)
             server.app.context.source = recorder
             server.app.upstream = upstream_of(settings, pass_through)
         if retention is not None:

@@ -17,7 +17,7 @@ from taskfold.cli import _options as options
 from taskfold.cli._collector import without_collecting_present_objects
 from taskfold.cli._guard import NO, Unanswerable, say
 from taskfold.cli._jobs import runnable_job
-from taskfold.cli._serving import server_beside
+from taskfold.cli._serving import TlsOptions, server_beside, tls_options
 from taskfold.cli._words import count_text, instant_text, visible
 from taskfold.cli.serve import check_extra
 from taskfold.live.core import Core
@@ -42,8 +42,9 @@ __all__ = ["run"]
 @click.argument("job", metavar="JOB.json|-")
 @click.option("--log", metavar="LOG", help="Record in LOG (x.db, x.jsonl), and continue from it after a crash.")
 @click.option("--serve", "bind", metavar="HOST:PORT", help="Serve Nomad's HTTP API meanwhile.")
+@tls_options
 @options.dialect_option(f"The dialect of a new log; default: {NEWEST_DIALECT}.")
-def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int:
+def run(job: str, log: str | None, bind: str | None, dialect: str | None, tls: TlsOptions) -> int:
     """Run the raw_exec tasks of a job as processes of this machine, until they have ended.
 
     JOB.json is a job in the JSON of Nomad's API. Ctrl-C stops the tasks as the job says, a second one at once. Their
@@ -53,6 +54,9 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         raise Unanswerable("taskfold run needs Linux, whose /proc identifies processes")
     if log is not None and server_kind(log) is not None:
         raise Unanswerable("--log must be a file (x.db, x.jsonl), since the processes run on this machine")
+    if bind is not None:
+        check_extra()
+    tls_of_server = tls.files(is_served=bind is not None)
     begins = log is None or is_new_log(log)
     name = dialect or (NEWEST_DIALECT if begins else None)
     document = runnable_job(job, dialect_of(name or NEWEST_DIALECT)) if begins else None
@@ -63,8 +67,7 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None) -> int
         document = document or runnable_job(job, engine.dialect)
         server = None
         if bind is not None:
-            check_extra()
-            server = server_beside(engine, bind, None, stack, note=say)
+            server = server_beside(engine, bind, None, stack, note=say, tls=tls_of_server)
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
         _lock(directory, stack)
         engine.catch_up()

@@ -21,6 +21,7 @@ from taskfold.cli._recording import (
     recorder_of,
     upstream_of,
 )
+from taskfold.cli._serving import TlsOptions, tls_options
 from taskfold.cli._words import count_text
 from taskfold.cli.collect import retention_of, retention_options
 from taskfold.live.background import LogListener, Retainer
@@ -39,6 +40,7 @@ from taskfold.sources.replay import Replay
 if TYPE_CHECKING:
     from taskfold.http.app import App
     from taskfold.http.serve.server import Server
+    from taskfold.http.serve.tls import TlsFiles
     from taskfold.recording.recorder import Recorder
 
 __all__ = ["check_extra", "serve"]
@@ -69,6 +71,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 )
 @click.option("--token", metavar="TEXT", help="The token that clients must send; safer in a file or in TASKFOLD_TOKEN.")
 @click.option("--token-file", metavar="FILE", help="A file whose first line is the token.")
+@tls_options
 @click.option(
     "--follow",
     metavar="URL|FILE|-",
@@ -106,7 +109,13 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
     "--max-connections-per-client", type=click.IntRange(1), metavar="N", help="The most connections of one address."
 )
 def serve(
-    log: str | None, bind: str, token: str | None, token_file: str | None, follow: tuple[str, ...], **more: Any
+    log: str | None,
+    bind: str,
+    token: str | None,
+    token_file: str | None,
+    follow: tuple[str, ...],
+    tls: TlsOptions,
+    **more: Any,
 ) -> int:
     """Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.
 
@@ -132,7 +141,8 @@ def serve(
         _check_pass_through(agents, workers)
     retention = retention_of(more.pop("dead_for_ns"), more.pop("keep"), more.pop("statuses"))
     secret = read_token(token, token_file, on_note=_note)
-    check_exposure(host, secret)
+    tls_of_server = tls.files()
+    check_exposure(host, secret, tls_of_server)
     with ExitStack() as stack:
         is_reader = more.pop("read_only")
         if is_reader and (log is None or follow or retention is not None or more["dialect"] is not None):
@@ -140,9 +150,9 @@ def serve(
         engine = stack.enter_context(
             _reader(str(log)) if is_reader else _engine(log, agents or follow, more["dialect"], more["region"])
         )
-        app = _app(engine, secret, is_mirror=bool(follow), **more)
+        app = _app(engine, secret, tls_of_server, is_mirror=bool(follow), **more)
         raise_descriptor_limit()
-        server = Server(app, host=host, port=port, workers=workers)
+        server = Server(app, host=host, port=port, workers=workers, tls=tls_of_server)
         stack.callback(server.close)
         if app.context.connections.total < app.context.limits.connections_per_client:
             _note(f"{app.context.connections.total} connections at most, since it may not open more files (ulimit -n)")
@@ -182,6 +192,7 @@ async def _run(server: Server, log: str | None, token: str | None, source: Follo
             token=token,
             limits=app.context.limits,
             is_mirror=app.context.is_mirror,
+            tls=server.tls,
         )
         app.context.crew = Workers(app, settings, server.sockets, on_note=say)
     recording: list[asyncio.Task[None]] = []
@@ -307,12 +318,13 @@ def _detected_dialect(follow: str, *, is_asked: bool) -> str | None:
     return NEWEST_DIALECT
 
 
-def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any) -> App:
+def _app(engine: Engine, token: str | None, tls: TlsFiles | None, *, is_mirror: bool, **arguments: Any) -> App:
     """Return the application with these options. Raises ServeError."""
     from taskfold.http.app import App
     from taskfold.http.serve.limits import Limits
     from taskfold.http.serve.regions import Peers, parse_peer, parse_token_file
     from taskfold.http.serve.secrets import read_token
+    from taskfold.http.serve.tls import hosts_of
 
     own = arguments["region"] or engine.reader.region
     urls: dict[str, str] = {}
@@ -341,7 +353,15 @@ def _app(engine: Engine, token: str | None, *, is_mirror: bool, **arguments: Any
         )
         if arguments[option] is not None
     }
-    return App(engine, region=own, peers=peers, token=token, limits=Limits(**limits), is_mirror=is_mirror)
+    return App(
+        engine,
+        region=own,
+        peers=peers,
+        token=token,
+        hosts=hosts_of(tls),
+        limits=Limits(**limits),
+        is_mirror=is_mirror,
+    )
 
 
 def _problem(app: App) -> Any:

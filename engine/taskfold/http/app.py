@@ -37,6 +37,7 @@ from taskfold.http.routing import Match, Route, Router
 from taskfold.http.serve.counts import Counts
 from taskfold.http.serve.limits import Limits, TooMany
 from taskfold.http.serve.strangers import refused_host, refused_type, refused_write
+from taskfold.http.serve.tls import UNCERTIFIED
 from taskfold.live.engine import Engine
 from taskfold.model.errors import LogError
 
@@ -49,6 +50,7 @@ __all__ = ["App"]
 _logger: Final = logging.getLogger("taskfold.http")
 
 PERMISSION_DENIED: Final = "Permission denied"
+NO_CERTIFICATE: Final = "this server answers clients with a certificate, and without one about its health alone"
 UNSERVED: Final = "taskfold serves allocations, and what follows from them: ask an agent of Nomad for this"
 
 _NOT_KNOWN: Final = frozenset({404, 501})
@@ -63,8 +65,9 @@ class App:
 
     ``region`` is its own region (default: the log's); ``peers`` are the servers of others. With a ``token`` every
     request except health needs it. Without one, only requests for loopback, for the server's own address,
-    and for the given ``hosts`` are answered. ``is_mirror``: the engine follows a Nomad, and nothing
-    else may write to it. ``routes`` are its endpoints, by name. A ``seed`` makes the jitter of waits reproducible.
+    and for the given ``hosts`` are answered (None: for any, as where clients have certificates).
+    ``is_mirror``: the engine follows a Nomad, and nothing else may write to it. ``routes`` are its endpoints,
+    by name. A ``seed`` makes the jitter of waits reproducible.
 
     >>> from taskfold import Engine
     >>> from taskfold.http import App, running
@@ -81,7 +84,7 @@ class App:
         region: str | None = None,
         peers: Peers | None = None,
         token: str | None = None,
-        hosts: Collection[str] = (),
+        hosts: Collection[str] | None = (),
         limits: Limits | None = None,
         is_mirror: bool = False,
         seed: int | None = None,
@@ -104,7 +107,7 @@ class App:
         self._plain = routes["allocation"].name, routes["allocation"].prefix
         """The endpoint whose plain reads are cached, and the prefix of its paths."""
         self._token = None if token is None else token.encode()
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or a lifespan message of the server."""
@@ -146,7 +149,7 @@ class App:
         if context.is_out_of_date:
             request.send = partial(send_stale, request.send, context.contact_seconds)
         try:
-            answer = None if self._token is not None else refused_host(request.scope, self._hosts)
+            answer = self._refused_host(request.scope)
             answer = answer or self._at_hand(request) or await self.answer(request)
             if answer is not None:
                 request.status = answer.status
@@ -181,7 +184,7 @@ class App:
             return None
         path, _, query = target.partition(b"?")
         scope.update(method="GET", path=path.decode(), raw_path=path, query_string=query)
-        if self._token is None and refused_host(scope, self._hosts) is not None:
+        if self._refused_host(scope) is not None:
             return None
         request = Request(scope, _NO_CONNECTION, _NO_CONNECTION)
         answer = self._at_hand(request)
@@ -210,10 +213,16 @@ class App:
                 route, answer = entry.route, entry.answer
         except LogError:  # an uncached read raises it, too, and reports it
             return None
-        if answer is None or not (self._token is None or self._may(request)):
+        if answer is None or not self._may(request):
             return None
         request.route = route
         return answer
+
+    def _refused_host(self, scope: Scope) -> Answer | None:
+        """Return the 403 for a request to a name that is none of this server's, which a token makes needless."""
+        if self._token is not None or self._hosts is None:
+            return None
+        return refused_host(scope, self._hosts)
 
     async def answer(self, request: Request) -> Answer | None:
         """Return the answer to a request, whatever goes wrong; None when it is sent already."""
@@ -240,8 +249,8 @@ class App:
             return error(414, f"the query is longer than {limit} bytes")
         target = self._find(request)
         route = target[0] if isinstance(target, tuple) else None
-        if not (self._token is None or (route is not None and route.is_open) or self._may(request)):
-            return error(403, PERMISSION_DENIED)
+        if not ((route is not None and route.is_open) or self._may(request)):
+            return error(403, NO_CERTIFICATE if request.scope.get(UNCERTIFIED) else PERMISSION_DENIED)
         if target is None:
             return await self._elsewhere(request, self._unknown(request))
         if isinstance(target, Answer):
@@ -339,8 +348,11 @@ class App:
         return not_found(self.context.dialect)
 
     def _may(self, request: Request) -> bool:
-        """Return whether a request has the token, in constant time."""
-        assert self._token is not None
+        """Return whether a request has the certificate and the token that are asked for; in constant time."""
+        if request.scope.get(UNCERTIFIED):
+            return False
+        if self._token is None:
+            return True
         token = request.header(b"x-nomad-token")
         if not token:
             scheme, _, token = request.header(b"authorization").partition(b" ")

@@ -18,6 +18,7 @@ from msgspec import Struct
 from taskfold.http.answers import Answer, Header
 from taskfold.http.serve.counts import Counts
 from taskfold.http.serve.limits import Limits
+from taskfold.http.serve.tls import TlsFiles
 
 __all__ = [
     "BeginFailure",
@@ -53,6 +54,7 @@ class Settings(Struct, tag=True, kw_only=True):
     token: str | None
     limits: Limits
     is_mirror: bool
+    tls: TlsFiles | None = None
 
 
 class Ready(Struct, tag=True):

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from taskfold.http.answers import Header
 from taskfold.http.serve.limits import Limits, Slots, TooMany, Unsent
+from taskfold.http.serve.strangers import is_loopback
+from taskfold.http.serve.tls import UNCERTIFIED
 
 __all__ = ["NEEDED", "guarded"]
 
@@ -52,8 +54,10 @@ class AnswersAtOnce(Protocol):
         """Return the headers and the body of the 200 for a GET; None if the application must be called."""
 
 
+_NO_CERTIFICATE: Final = b"this server takes requests of clients with a certificate alone"
 _REFUSALS: Final = {
     400: b"Bad Request",
+    403: b"Forbidden",
     408: b"Request Timeout",
     431: b"Request Header Fields Too Large",
     503: b"Service Unavailable",
@@ -69,6 +73,8 @@ class _Guarded(HttpToolsProtocol):
     unsent: Unsent
     reader: AnswersAtOnce | None = None
     """Has cached answers; without it, every request is a task."""
+    needs_certificate: bool = False
+    """Clients must have a certificate; without one, this machine alone is answered, and about health alone."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
@@ -90,13 +96,17 @@ class _Guarded(HttpToolsProtocol):
         self._is_counted = False
         self._is_answered = False
         """The present request was answered from the cache."""
+        self._is_uncertified = self.needs_certificate and not transport.get_extra_info("peercert")
         try:
             self.slots.take(self._address)
         except TooMany as reason:
             self._refuse(503, str(reason).encode())
         else:
             self._is_counted = True
-            self._wait_for_head()
+            if self._is_uncertified and not is_loopback(self._address):
+                self._refuse(403, _NO_CERTIFICATE)
+            else:
+                self._wait_for_head()
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(self.limits.header_timeout, self._refuse, 408)
@@ -128,6 +138,8 @@ class _Guarded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if self._is_uncertified:
+            self.scope[UNCERTIFIED] = True  # type: ignore[typeddict-unknown-key]  # a key of ours
         self._is_head = True
         self._is_answered = False
 
@@ -152,7 +164,7 @@ class _Guarded(HttpToolsProtocol):
         request.
         """
         parser, reader = self.parser, self.reader
-        if reader is None or not reader.may_answer_at_once(self.url):
+        if reader is None or self._is_uncertified or not reader.may_answer_at_once(self.url):
             return False
         if self._is_answering or self.pipeline or self.flow.write_paused:
             return False  # it waits for what is before it
@@ -270,7 +282,20 @@ class _Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
-def guarded(limits: Limits, slots: Slots, unsent: Unsent, reader: AnswersAtOnce | None = None) -> Callable[..., Any]:
+def guarded(
+    limits: Limits,
+    slots: Slots,
+    unsent: Unsent,
+    reader: AnswersAtOnce | None = None,
+    *,
+    needs_certificate: bool = False,
+) -> Callable[..., Any]:
     """Return the protocol with these limits, as uvicorn wants it: a class."""
-    members = {"limits": limits, "slots": slots, "unsent": unsent, "reader": reader}
+    members = {
+        "limits": limits,
+        "slots": slots,
+        "unsent": unsent,
+        "reader": reader,
+        "needs_certificate": needs_certificate,
+    }
     return type("GuardedProtocol", (_Guarded,), members)

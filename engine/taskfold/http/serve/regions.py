@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,6 +16,7 @@ from taskfold.http.nomad.options import MAX_WAIT_NS
 from taskfold.http.request import Disconnected, Request
 from taskfold.http.serve.strangers import is_loopback
 from taskfold.model.errors import ServeError
+from taskfold.recording.settings import AgentSettings
 
 __all__ = ["FORWARDED", "Peers", "is_private", "parse_peer", "parse_token_file"]
 
@@ -107,7 +108,21 @@ class Peers:
     _extensions: Mapping[str, str] = {}
     """The extensions of requests by httpx."""
 
-    def __init__(self, urls: Mapping[str, str], tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        urls: Mapping[str, str],
+        tokens: Mapping[str, str] | None = None,
+        *,
+        settings: AgentSettings | None = None,
+    ) -> None:
+        """Take their addresses, and their tokens. Raises SourceError for certificates that cannot be used.
+
+        Those of https are asked with the certificates of the settings, which are those that NOMAD_CACERT, NOMAD_CAPATH,
+        NOMAD_CLIENT_CERT, NOMAD_CLIENT_KEY and NOMAD_SKIP_VERIFY name, as Nomad's own command reads them.
+        """
+        if settings is None and urls:
+            settings = AgentSettings.from_environment(None, *urls.values())
+        self._tls_context = None if settings is None else settings.tls_context()
         self.urls = dict(urls)
         self.tokens = dict(tokens or {})
         self._client: httpx.AsyncClient | None = None
@@ -201,7 +216,8 @@ class Peers:
         return None
 
     def _new_client(self, timeout: httpx.Timeout, limits: httpx.Limits) -> httpx.AsyncClient:
-        return httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
+        verify: Any = True if self._tls_context is None else self._tls_context
+        return httpx.AsyncClient(verify=verify, timeout=timeout, limits=limits, trust_env=False)
 
     def _circle(self) -> Answer:
         """Return the answer to a request that was forwarded before."""

@@ -27,6 +27,7 @@ from taskfold.http.app import App
 from taskfold.http.serve.descriptors import backlog_for, descriptor_limit, room_for_connections
 from taskfold.http.serve.protocol import guarded
 from taskfold.http.serve.strangers import is_loopback
+from taskfold.http.serve.tls import ServedTls, TlsFiles
 from taskfold.model.errors import ServeError
 
 __all__ = ["Server", "check_exposure", "new_loop", "parse_bind", "running"]
@@ -61,11 +62,20 @@ def parse_bind(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def check_exposure(host: str, token: str | None) -> None:
-    """Check that a server that other machines can reach has a token. Raises ServeError."""
-    if token is None and not host.startswith(_UNIX) and not is_loopback(host):
+def check_exposure(host: str, token: str | None, tls: TlsFiles | None = None) -> None:
+    """Check that a server that other machines can reach has a token, or clients with certificates. Raises ServeError.
+
+    A socket of the file system is opened by its owner alone: https is refused there.
+    """
+    if host.startswith(_UNIX):
+        if tls is not None:
+            raise ServeError(f"--tls-cert: {host} is no network, and only its owner can open it: leave https out")
+        return
+    has_certificates = tls is not None and bool(tls.client_ca)
+    if token is None and not has_certificates and not is_loopback(host):
         raise ServeError(
-            f"{host} can be reached from other machines: give a token (--token-file FILE), or listen on 127.0.0.1"
+            f"{host} can be reached from other machines: give a token (--token-file FILE), ask clients for certificates"
+            " (--tls-client-ca FILE), or listen on 127.0.0.1"
         )
 
 
@@ -107,13 +117,16 @@ class Server:
         port: int = 0,
         workers: int = 1,
         listening: socket.socket | None = None,
+        tls: TlsFiles | None = None,
     ) -> None:
         """Start to listen; port 0 picks a free one, and a host ``unix:PATH`` is a Unix socket.
 
         With several ``workers``, `sockets` has listening sockets for the others. A ``listening`` socket is used
-        in place of an address. Raises ServeError.
+        in place of an address. With ``tls`` it speaks https. Raises ServeError.
         """
         self.app = app
+        self.tls = tls
+        self._tls = None if tls is None else ServedTls(tls)
         descriptors = descriptor_limit()
         app.context.connections.bound(room_for_connections(descriptors, has_peers=bool(app.peers and app.peers.urls)))
         backlog = backlog_for(descriptors)
@@ -129,7 +142,7 @@ class Server:
             self._socket, *self.sockets = _listen(host, port, backlog, workers)
             self.port = int(self._socket.getsockname()[1])
             authority = f"[{host}]" if ":" in host else host
-            self.url = f"http://{authority}:{self.port}"
+            self.url = f"{'http' if tls is None else 'https'}://{authority}:{self.port}"
         else:
             self._socket = _listen_at(self._path, backlog)
             self.sockets = [self._socket.dup() for _ in range(workers - 1)]
@@ -138,21 +151,29 @@ class Server:
         limits = app.context.limits
         # uvicorn's messages on single clients are useless; the application logs its own errors.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        self._uvicorn = _Uvicorn(
-            uvicorn.Config(
-                app,
-                http=guarded(limits, app.context.connections, app.context.unsent, app),  # type: ignore[arg-type]  # a class, as uvicorn's own
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=backlog,
-                timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
-                timeout_graceful_shutdown=math.ceil(limits.shutdown_timeout),
-            )
+        protocol = guarded(
+            limits,
+            app.context.connections,
+            app.context.unsent,
+            app,
+            needs_certificate=tls is not None and bool(tls.client_ca),
         )
+        config = uvicorn.Config(
+            app,
+            http=protocol,  # type: ignore[arg-type]  # a class, as uvicorn's own
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=backlog,
+            timeout_keep_alive=math.ceil(limits.keep_alive_timeout),
+            timeout_graceful_shutdown=math.ceil(limits.shutdown_timeout),
+        )
+        config.load()
+        config.ssl = None if self._tls is None else self._tls.context
+        self._uvicorn = _Uvicorn(config)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopped = False
 
@@ -164,11 +185,14 @@ class Server:
         if handles_signals:
             self._handle_signals(self._loop)
         self._uvicorn.on_ready = on_ready
+        keeping = None if self._tls is None else self._loop.create_task(self._tls.keep())
         try:
             if self.app.context.crew is not None:
                 await self.app.context.crew.begin()
             await self._uvicorn.serve(sockets=[self._socket])
         finally:
+            if keeping is not None:
+                keeping.cancel()
             self._remove_path()
             await self.app.end()
 
@@ -284,12 +308,12 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextlib.contextmanager
-def running(app: App, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+def running(app: App, *, host: str = "127.0.0.1", port: int = 0, tls: TlsFiles | None = None) -> Iterator[Server]:
     """Serve from a separate thread while the block runs; the engine stays open. Raises ServeError.
 
     For embedders that have no event loop, and for tests.
     """
-    server = Server(app, host=host, port=port)
+    server = Server(app, host=host, port=port, tls=tls)
     is_ready = threading.Event()
 
     def run() -> None:

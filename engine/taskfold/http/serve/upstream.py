@@ -30,10 +30,9 @@ class Upstream(Peers):
     def __init__(self, settings: AgentSettings, *, passes_writes: bool = False) -> None:
         """Pass requests on to the first of these agents. Raises SourceError for certificates that cannot be used."""
         self._settings = settings
-        self._context = settings.tls_context()
         self._extensions = settings.extensions
         url = settings.addresses[0]
-        super().__init__({_AGENT: "http://localhost" if url.startswith("unix:") else url})
+        super().__init__({_AGENT: "http://localhost" if url.startswith("unix:") else url}, settings=settings)
         self.passes_writes = passes_writes
 
     def passes(self, request: Request) -> bool:
@@ -41,7 +40,7 @@ class Upstream(Peers):
         return is_nomads(request.path) and (self.passes_writes or changes_nothing(request.method, request.path))
 
     def _new_client(self, timeout: httpx.Timeout, limits: httpx.Limits) -> httpx.AsyncClient:
-        return new_client(self._settings.addresses[0], self._context, limits, timeout)
+        return new_client(self._settings.addresses[0], self._tls_context, limits, timeout)
 
     def _circle(self) -> Answer:
         return error(_BAD_GATEWAY, "this was passed on before: a mirror does not ask a mirror that asks it")

@@ -38,6 +38,7 @@ from taskfold.http.serve.channel import (
 from taskfold.http.serve.crew import NO_LEADER, Cells, Crew
 from taskfold.http.serve.regions import Peers
 from taskfold.http.serve.server import Server, new_loop
+from taskfold.http.serve.tls import hosts_of
 from taskfold.live.background import LogListener
 from taskfold.live.engine import Engine
 from taskfold.log.registry import open_reader
@@ -151,10 +152,11 @@ def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: S
             region=settings.region,
             peers=Peers(settings.peers, settings.peer_tokens),
             token=settings.token,
+            hosts=hosts_of(settings.tls),
             limits=settings.limits,
             is_mirror=settings.is_mirror,
         )
-        server = Server(app, listening=listening)
+        server = Server(app, listening=listening, tls=settings.tls)
         worker = app.context.crew = Worker(app, server, Cells(cells, settings.workers), settings.number)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(worker.run(end))
