@@ -25,10 +25,12 @@ demo: $(STAMP)  ## replay a recorded event stream, show one task's history, run 
 
 test: $(STAMP)  ## run the tests and the doctests
 	@$(BIN)/python tests/support/postgres.py
+	@$(BIN)/python tests/support/chromium.py
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP)  ## run the tests with the lowest versions admitted, and on every supported Python there is
 	@$(BIN)/python tests/support/postgres.py
+	@$(BIN)/python tests/support/chromium.py
 	$(BIN)/python tools/all_versions.py --tested "$(TESTED)" $(PARALLEL)
 
 lint: $(STAMP)  ## check rules and formatting

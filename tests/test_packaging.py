@@ -66,6 +66,12 @@ def test_every_module_and_every_schema_is_in_the_wheel(wheel: zipfile.ZipFile) -
     assert modules | schemas <= set(wheel.namelist())
 
 
+def test_what_a_page_is_made_of_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    folder = ROOT / "engine" / "taskfold" / "pictures" / "assets"
+    for path in folder.iterdir():
+        assert wheel.read(f"taskfold/pictures/assets/{path.name}") == path.read_bytes()
+
+
 def test_a_shipped_schema_is_the_one_in_the_repository(wheel: zipfile.ZipFile) -> None:
     for path in (ROOT / "schemas").glob("*.json"):
         assert wheel.read(f"taskfold/schemas/{path.name}") == path.read_bytes()

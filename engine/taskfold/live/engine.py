@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Raw
 
@@ -72,7 +72,9 @@ from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.memory import Memory
 from taskfold.nomad.importing.observation import Observation, Statement, check_statement
 from taskfold.nomad.snapshot import Snapshot
-from taskfold.pictures.timeline import Timeline
+
+if TYPE_CHECKING:
+    from taskfold.pictures.timeline import Timeline
 
 __all__ = ["Engine"]
 
@@ -548,6 +550,8 @@ class Engine(Owned):
 
         Memory for all records. Raises LogError when the log cannot be read.
         """
+        from taskfold.pictures.timeline import Timeline  # few engines are drawn
+
         return Timeline(kept_records(self.store.log), self.dialect, title=title)
 
     def subscribe(self, after: int = 0, *, timeout: float | None = None) -> Iterator[Record]:
