@@ -61,7 +61,7 @@ IMPURE_BUT_ALLOWED = {("taskfold.model.clock", "time"), ("taskfold.model.clock",
 BASE_DEPENDENCIES = {"msgspec", "sortedcontainers", "transitions"}
 FLOOR_DEPENDENCIES = {
     "cli": {"click", "rich"},
-    "columnar": {"numpy", "pyarrow"},
+    "columnar": {"duckdb", "numpy", "pyarrow"},
     "recording": {"httpx"},
     "http": {"httptools", "httpx", "prometheus_client", "uvicorn", "uvloop"},
     "testing": {"hypothesis", "pytest"},

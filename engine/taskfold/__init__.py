@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 
 _NAMES = {
+    "columnar.exporting": "ExportSummary export",
+    "columnar.tables": "DataTable DataTables tables",
     "decision.group": "Group TaskPlan",
     "decision.restart": "simulate",
     "decision.rules": "decide",

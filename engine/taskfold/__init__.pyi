@@ -8,6 +8,11 @@ from taskfold import inputs as inputs
 from taskfold import log as log
 from taskfold import nomad as nomad
 from taskfold import testing as testing
+from taskfold.columnar.exporting import ExportSummary as ExportSummary
+from taskfold.columnar.exporting import export as export
+from taskfold.columnar.tables import DataTable as DataTable
+from taskfold.columnar.tables import DataTables as DataTables
+from taskfold.columnar.tables import tables as tables
 from taskfold.decision.group import Group as Group
 from taskfold.decision.group import TaskPlan as TaskPlan
 from taskfold.decision.restart import simulate as simulate

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "run": "Run the raw_exec tasks of a job as processes of this machine, until they have ended.",
     "serve": "Serve the allocations of LOG as Nomad's agents do: reads, blocking queries, the event stream.",
     "simulate": "Simulate a cluster that has every trouble there is, and check its engine after every step.",
+    "export": "Write the tables of the sources: records, tasks, intervals, allocations, deaths.",
     "timeline": "Draw the lives of tasks side by side, as one HTML file that needs no network, as SVG, or as a trace.",
     "verify": "Check that the records of a source fold to what was observed, at every index; or that a log is intact.",
 }

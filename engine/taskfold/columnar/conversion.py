@@ -159,7 +159,7 @@ class BatchMaker:
         tasks = [record.task or None for record in records]
         arrays = {
             "seq": pa.array([record.seq for record in records], pa.int64()),
-            "index": pa.array([record.index for record in records], pa.int64()),
+            "modify_index": pa.array([record.index for record in records], pa.int64()),
             "alloc": pa.array([record.alloc for record in records], pa.string()).dictionary_encode(),
             "version": pa.array([record.version for record in records], pa.int64()),
             "task": pa.array(tasks, pa.string()).dictionary_encode(),
@@ -218,7 +218,7 @@ def records_of(batch: Any) -> Iterator[Record]:
         key = row["id"] if row["id"] is not None else row["ordinal"]
         yield Record(
             seq=row["seq"],
-            index=row["index"],
+            index=row["modify_index"],
             alloc=row["alloc"],
             version=row["version"],
             task=row["task"] or "",

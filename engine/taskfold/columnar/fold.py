@@ -35,7 +35,18 @@ __all__ = ["ColumnarFold"]
 _UNKNOWN: Final = CODES[UnknownEvent]
 _CODE_OF: Final = {name: code for code, name in enumerate(TYPE_NAMES)}
 _CORRECTING: Final = tuple(CODES[cls] for cls in (Observed, Gap, Placed, Updated, Finished))
-_NEEDED: Final = ("seq", "index", "alloc", "version", "task", "time", "type", "event_time", "fails_task", "event")
+_NEEDED: Final = (
+    "seq",
+    "modify_index",
+    "alloc",
+    "version",
+    "task",
+    "time",
+    "type",
+    "event_time",
+    "fails_task",
+    "event",
+)
 """The columns without which nothing can be folded."""
 
 
@@ -130,7 +141,7 @@ class ColumnarFold:
         if self.at.seq is not None:
             mask &= _integers(batch.column("seq")) <= self.at.seq
         if self.at.index is not None:
-            mask &= _integers(batch.column("index")) <= self.at.index
+            mask &= _integers(batch.column("modify_index")) <= self.at.index
         if self.at.time_ns is not None:
             late = mask & (_integers(batch.column("time")) > self.at.time_ns)
             mask &= self._before_late(self._alloc_codes(key), np.flatnonzero(late))
@@ -169,7 +180,7 @@ class ColumnarFold:
         np.maximum.at(newest, alloc, rows)
         changed = np.flatnonzero(newest >= 0)
         rows = pa.array(newest[changed])
-        for place, name in enumerate(("version", "index", "time")):
+        for place, name in enumerate(("version", "modify_index", "time")):
             self._versions[place, changed] = _integers(batch.column(name).take(rows))
 
     def _kernel_size(self) -> int:

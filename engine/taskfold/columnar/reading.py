@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,15 +15,17 @@ from taskfold.columnar.schemas import RECORDS
 from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.log.registry import LogLike
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.model.errors import SourceError
+from taskfold.model.errors import DecodeError, SourceError
 from taskfold.model.record import FORMAT, LogHeader, Record
 from taskfold.sources.replay import Replay
 
-__all__ = ["ROWS", "read"]
+__all__ = ["ROWS", "SLOT", "header_of_file", "read", "steps"]
 
 ROWS: Final = 1 << 18
 """The records of a batch: enough to be worth a sort, and few enough for the cache."""
 
+SLOT: Final = b"taskfold.slot"
+"""The metadata of a file of records with its slot and their number, as ``3/16``."""
 _MAGIC: Final = b"PAR1"
 _ENCODED: Final = ("alloc", "task", "type", "reason", "message")
 
@@ -34,16 +36,25 @@ def read(*sources: LogLike, dialect: str | None = None, rows: int = ROWS) -> Ite
     A source is whatever `taskfold.replay` reads, or Parquet files that `taskfold export` has made, or a folder of such.
     The metadata of each batch has the header of the log. Raises SourceError, DialectError as `replay` does.
     """
-    paths = _parquet_files(sources)
-    if paths:
-        yield from _of_parquet(paths, rows)
+    return (batch for batch, _ in steps(*sources, dialect=dialect, rows=rows))
+
+
+def steps(
+    *sources: LogLike,
+    dialect: str | None = None,
+    rows: int = ROWS,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Iterator[tuple[Any, Sequence[Record] | None]]:
+    """Yield the batches of sources, each with its records where they were decoded anyway. Raises as `read` does."""
+    if paths := _parquet_files(sources):
+        yield from ((batch, None) for batch in _of_parquet(paths, rows))
         return
-    replay = Replay(*sources, dialect=dialect)
+    replay = Replay(*sources, dialect=dialect, on_note=on_note)
     maker: BatchMaker | None = None
     for records in _blocks(replay, rows):
         if maker is None:
             maker = BatchMaker(_header(replay))
-        yield maker.batch(records)
+        yield maker.batch(records), records
 
 
 def _header(replay: Replay) -> LogHeader:
@@ -88,18 +99,42 @@ def _is_parquet(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
+def header_of_file(path: Path, label: str = "") -> LogHeader:
+    """Return the header in a Parquet file of records. Raises SourceError for another file, or one slot of several."""
+    label = label or str(path)
+    with _readable(label), pq.ParquetFile(path) as file:
+        header = _own_header(file.schema_arrow, label)
+        slot = (file.schema_arrow.metadata or {}).get(SLOT)
+    if slot is not None:
+        raise SourceError(
+            label, f"has only slot {slot.decode()} of the records: `taskfold.columnar.read` reads all slots"
+        )
+    return header
+
+
+def _own_header(schema: Any, label: str) -> LogHeader:
+    header = header_of(schema)
+    if header is None or schema.names != RECORDS.names:
+        raise SourceError(label, "has not the columns of records: `taskfold export` makes them")
+    return header
+
+
+@contextmanager
+def _readable(label: str) -> Iterator[None]:
+    """Convert errors of reading Parquet. Raises SourceError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, DecodeError) as error:
+        raise SourceError(label, f"cannot be read: {error}") from None
+
+
 def _of_parquet(paths: Sequence[Path], rows: int) -> Iterator[Any]:
     """Yield the batches of Parquet files, one file after the other."""
     header: LogHeader | None = None
     for path in paths:
-        try:
-            with pq.ParquetFile(path, read_dictionary=list(_ENCODED)) as file:
-                own = header_of(file.schema_arrow)
-                if own is None or file.schema_arrow.names != RECORDS.names:
-                    raise SourceError(str(path), "has not the columns of records: `taskfold export` makes them")
-                header = header or own
-                if (own.dialect, own.region, own.uuid) != (header.dialect, header.region, header.uuid):
-                    raise SourceError(str(path), f"is of another log than {paths[0]}")
-                yield from file.iter_batches(rows, use_threads=False)
-        except (pa.ArrowException, OSError, msgspec.MsgspecError) as error:
-            raise SourceError(str(path), f"cannot be read: {error}") from None
+        with _readable(str(path)), pq.ParquetFile(path, read_dictionary=list(_ENCODED)) as file:
+            own = _own_header(file.schema_arrow, str(path))
+            header = header or own
+            if (own.dialect, own.region, own.uuid) != (header.dialect, header.region, header.uuid):
+                raise SourceError(str(path), f"is of another log than {paths[0]}")
+            yield from file.iter_batches(rows, use_threads=False)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-__all__ = ["INTERVALS", "RECORDS", "TASKS", "TEXT", "TIME"]
+__all__ = ["ALLOCATIONS", "DEATHS", "INTERVALS", "RECORDS", "SCHEMAS", "TASKS", "TEXT", "TIME"]
 
 TIME: Final[Any] = pa.timestamp("ns", tz="UTC")
 TEXT: Final[Any] = pa.dictionary(pa.int32(), pa.string())
@@ -27,7 +27,7 @@ _ALLOC: Final[Any] = _field("alloc", TEXT, "the allocation")
 RECORDS: Final[Any] = pa.schema(
     [
         _field("seq", pa.int64(), "the position in the log: 1, 2, 3 …"),
-        _field("index", pa.int64(), "the write it belongs to: Nomad's ModifyIndex when imported"),
+        _field("modify_index", pa.int64(), "the write it belongs to: Nomad's ModifyIndex when imported"),
         _ALLOC,
         _field("version", pa.int64(), "1, 2, 3 … inside the allocation"),
         _field("task", TEXT, "the task", "it is of the allocation itself"),
@@ -84,3 +84,52 @@ INTERVALS: Final[Any] = pa.schema(
     ]
 )
 """The intervals in which each task was in one state."""
+
+ALLOCATIONS: Final[Any] = pa.schema(
+    [
+        _ALLOC,
+        _field("name", pa.string(), "its name", "not told"),
+        _field("namespace", TEXT, "its namespace", "not told"),
+        _field("job", TEXT, "the ID of its job", "not told"),
+        _field("task_group", TEXT, "its group of the job", "not told"),
+        _field("node", TEXT, "the ID of its node", "not told"),
+        _field("node_name", TEXT, "the name of its node", "not told"),
+        _field("eval", TEXT, "the evaluation that placed it", "not told"),
+        _field("desired_status", TEXT, "the status that the servers want", "not told"),
+        _field("client_status", TEXT, "the status that its client tells", "no task tells one"),
+        _field("created_at", TIME, "when it was created", "not told"),
+        _field("modified_at", TIME, "the time of its newest record", "nobody told"),
+        _field("modify_index", pa.int64(), "the index of its newest record"),
+        _field("version", pa.int64(), "how many records it has"),
+        _field("collected", pa.bool_(), "whether it was collected"),
+    ]
+)
+"""The allocations: job, group, node, statuses."""
+
+DEATHS: Final[Any] = pa.schema(
+    [
+        _ALLOC,
+        _field("task", TEXT, "the task"),
+        _field("time", TIME, "when it died", "nobody told"),
+        _field("modify_index", pa.int64(), "the index of the record that says so"),
+        _field("seq", pa.int64(), "the position of the record that says so"),
+        _field("reason", TEXT, "the first reason that applies"),
+        _field("event_type", TEXT, "the type of the event that tells the reason", "none does"),
+        _field("failed", pa.bool_(), "whether the task failed, as Nomad has it"),
+        _field("exit_code", pa.int64(), "the exit code of the last process", "none ended, or nobody knows"),
+        _field("signal", pa.int64(), "the signal that ended it", "none"),
+        _field("oom_killed", pa.bool_(), "whether the kernel killed it for want of memory"),
+        _field("ran_ns", pa.int64(), "how long the last process ran", "none was started, or nobody told when"),
+        _field("restarts", pa.int64(), "how often it had been started again by then"),
+    ]
+)
+"""The deaths of tasks: one row for each."""
+
+SCHEMAS: Final[dict[str, Any]] = {
+    "records": RECORDS,
+    "tasks": TASKS,
+    "intervals": INTERVALS,
+    "allocations": ALLOCATIONS,
+    "deaths": DEATHS,
+}
+"""The schemas of all tables, by name."""

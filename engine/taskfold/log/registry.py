@@ -206,7 +206,8 @@ def open_log(
     text = str(name)
     kind = kind_named(text)
     if kind is None:
-        raise LogError(f"{text}: a log {', or '.join(map(_names_of, kinds()))}")
+        writable = (each for each in kinds() if each.endings or each.schemes)
+        raise LogError(f"{text}: a log {', or '.join(map(_names_of, writable))}")
     return kind.open(text, dialect, region, reader=reader)
 
 
