@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "export": "Write the tables of the sources: records, tasks, intervals, allocations, deaths.",
     "timeline": "Draw the lives of tasks side by side, as one HTML file that needs no network, as SVG, or as a trace.",
     "verify": "Check that the records of a source fold to what was observed, at every index; or that a log is intact.",
+    "why": "Show why a task is dead, or was started again: what led to it, in sentences, in order.",
 }
 """The subcommands, each with the first sentence of its help, so that the list of them needs none of them."""
 
