@@ -38,6 +38,8 @@ from taskfold.model.dialect import DIALECTS, dialect_of
 from taskfold.model.policy import RestartPolicy
 from taskfold.model.record import Updated
 
+RESTARTS = RestartPolicy(attempts=1, interval_ns=60 * SECOND, delay_ns=SECOND, mode="fail")
+
 # --- the vectors of the group's rules ---
 
 
@@ -215,6 +217,15 @@ def test_who_is_not_at_fault_is_not_said_to_be_unhealthy(ran_ns, is_at_fault):
     assert bool(step.notes) != is_at_fault
 
 
+def test_a_task_that_runs_since_nobody_knows_when_has_not_run_long_enough():
+    group = Group.of([TaskPlan(name="web", policy=RESTARTS)], NEW)
+    allocation = Allocation("a", tasks={"web": Task(state="running")})
+
+    step = decide(allocation, group, inputs.HealthFailed(), now_ns=60 * SECOND, rng=random.Random(1))
+
+    assert [event.message for _, event in step.events] == ["Task not running for min_healthy_time of 10s by deadline"]
+
+
 def test_a_task_that_ended_though_it_has_to_run_on_is_at_fault():
     story = Story("web", "db", Type="batch")
     story.run("web", "db")
@@ -233,6 +244,19 @@ def test_a_wish_to_migrate_leaves_the_other_wishes():
 
     body = json.loads(story.engine.snapshot("a").to_json())
     assert body["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": True}
+
+
+def test_what_was_stopped_before_its_client_had_it_tells_the_network_too():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a", "DesiredStatus": "stop", "TaskGroup": "group", "Job": job("web")})
+
+    engine.report("a", "", inputs.PlacementReceived())
+
+    assert json.loads(engine.snapshot("a").to_json())["NetworkStatus"] == {
+        "Address": "",
+        "DNS": None,
+        "InterfaceName": "",
+    }
 
 
 @pytest.mark.parametrize("status", [None, {"Address": "10.0.0.7", "DNS": None, "InterfaceName": "eth0"}])
@@ -686,8 +710,7 @@ def test_a_task_that_says_nothing_has_five_seconds_to_end():
 
 @pytest.mark.parametrize(("dialect", "timeout_ns"), [(OLD, SECOND), (NEW, 0)])
 def test_a_plan_made_by_hand_that_gives_no_time_to_end_has_a_second_in_the_old_client(dialect, timeout_ns):
-    policy = RestartPolicy(attempts=1, interval_ns=60 * SECOND, delay_ns=SECOND, mode="fail")
-    group = Group.of([TaskPlan(name="web", policy=policy, kill_timeout_ns=0)], dialect)
+    group = Group.of([TaskPlan(name="web", policy=RESTARTS, kill_timeout_ns=0)], dialect)
     allocation = Allocation("a", tasks={"web": Task(state="running", started_at_ns=1)})
 
     step = decide(allocation, group, inputs.KillRequested(), task="web", now_ns=7, rng=random.Random(1))
@@ -813,6 +836,34 @@ def test_what_is_reported_together_is_known_by_one_id():
     outcomes = [story.engine.report_all("a", ends, id="ends").outcome for _ in range(2)]
 
     assert outcomes == ["decided", "repeated"]
+
+
+@pytest.mark.parametrize(
+    ("reports", "outcome"),
+    [
+        ([("main", inputs.SetUp()), ("side", inputs.Exited())], "decided"),
+        ([("main", inputs.SetUp()), ("side", inputs.ProcessStarted())], "late"),
+        ([("side", inputs.ProcessStarted()), ("main", inputs.SetUp())], "repeated"),
+    ],
+)
+def test_what_is_reported_together_is_decided_if_any_of_it_is(reports, outcome):
+    assert main_and_sidecar().engine.report_all("a", reports).outcome == outcome
+
+
+@pytest.mark.parametrize("said", [inputs.RestartRequested(), inputs.SignalRequested(), inputs.Restored()])
+def test_what_is_said_of_every_task_of_an_allocation_without_any_changes_nothing(said):
+    step = Story("web").say(said)
+
+    assert (step.outcome, step.writes, step.notes) == ("decided", (), ())
+
+
+def test_what_is_not_found_again_starts_later_than_it_ran():
+    story = Story("web", dialect=OLD)
+    story.run("web")
+
+    step = story.say(inputs.Restored(reattached=False), "web")
+
+    assert step.effects == (StartTask(task="web", at_ns=story.clock.time_ns() + 1),)
 
 
 # --- a group of the old client, whose tasks are being started ---

@@ -96,15 +96,19 @@ class Nomad05(Decision):
 
     def exited(self, task: TaskInHand, exit: inputs.Exited) -> None:
         """The process of a running task ended."""
-        if task.memory.killed:
-            self.emit(task, ev.Killed())
-            self.finish(task)
-        elif task.memory.restart:
-            self.emit(task, ev.Killed())
-            self.restart(task, TaskEnd(restart="asked"))
+        if task.is_doomed:
+            self._gone(task)
         else:
             self.emit(task, self.terminated(exit))
             self.restart(task, TaskEnd(exit_code=exit.exit_code, signal=exit.signal, error=exit.error))
+
+    def _gone(self, task: TaskInHand) -> None:
+        """The process that was being ended is gone, in whatever way it ended."""
+        self.emit(task, ev.Killed())
+        if task.memory.killed:
+            self.finish(task)
+        else:
+            self.restart(task, TaskEnd(restart="asked"))
 
     def aborted(self, task: TaskInHand) -> None:
         """The start of a pending task was given up, if one was under way."""
@@ -210,7 +214,7 @@ class Nomad05(Decision):
                 self.emit(task, ev.Killed())
                 self.finish(task)
         elif task.is_running and not report.reattached and task.is_doomed:
-            self.exited(task, inputs.Exited(exit_code=None))
+            self._gone(task)
         elif task.is_pending:
             self.start(task)
         elif report.reattached:
@@ -250,22 +254,10 @@ class Nomad05(Decision):
     # --- the group ---
 
     def settle(self) -> None:
-        """Destroy the siblings and followers of each dead task, until nothing more follows."""
-        settled: set[str] = set()
-        while self.has_death:
-            self.has_death = False
+        """Destroy the others if a death is the end of them: that destroys all, so no second death adds anything."""
+        event = self._doom_of_all() if self.has_death else None
+        if event is not None:
             for task in self.tasks():
-                if task.is_dead and task.name not in settled:
-                    settled.add(task.name)
-                    self._doom(task)
-        self.has_death = bool(settled)
-
-    def _doom(self, dead: TaskInHand) -> None:
-        event = self._doom_of(dead)
-        if event is None:
-            return
-        for task in self.tasks():
-            if task is not dead:
                 self._destroy(task, event)
 
     def _doom_of(self, dead: TaskInHand) -> TaskEvent | None:
@@ -274,7 +266,7 @@ class Nomad05(Decision):
         return event if (dead.failed or dead.plan.leader) and self.has_event(event) else None
 
     def _doom_of_all(self) -> TaskEvent | None:
-        """Return the event by which the others were destroyed; a failure goes first."""
+        """Return the event by which deaths destroy the others, or None; a failure goes first."""
         dead = sorted((task for task in self.tasks() if task.is_dead), key=lambda task: not task.failed)
         return next(filter(None, map(self._doom_of, dead)), None)
 

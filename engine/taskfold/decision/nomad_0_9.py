@@ -124,8 +124,6 @@ class Nomad09(Decision):
             self.finish(task)
         elif memory.killed:
             self.restart(task, TaskEnd(killed=True))
-        elif memory.restart == "asked":
-            self.restart(task, TaskEnd(restart="asked"))
         else:
             self.restart(
                 task,
@@ -204,7 +202,7 @@ class Nomad09(Decision):
             return
         # The process is being ended for a restart, and needs no second signal: it will not be started again.
         is_ending = bool(task.memory.restart) and task.memory.kill_at_ns is None
-        self.remember(task, killed=True, restart="")
+        self.remember(task, killed=True)
         if not is_ending:
             self.kill(task, task.plan.shutdown_delay_ns if task.is_running else 0)
 
@@ -274,8 +272,7 @@ class Nomad09(Decision):
     def server_contacted(self) -> None:
         """The client reached its servers: tasks that could not be restored start, unless they have to end."""
         for task in self.tasks():
-            waits = task.is_pending and task.memory.awaits_server and not task.memory.killed
-            if waits and not self.is_unwanted(task):
+            if task.is_pending and task.memory.awaits_server and not self.is_unwanted(task):
                 self.remember(task, awaits_server=False)
                 self.start(task)
 
