@@ -11,6 +11,7 @@ _DECISION: Final = (
     "tests/decision/test_deciding_page.py",
     "tests/decision/test_decide.py",
     "tests/decision/test_decision.py",
+    "tests/decision/test_group.py",
     "tests/decision/test_decides_like_nomad.py",
     "tests/live/test_reports.py",
 )

@@ -174,6 +174,16 @@ def test_a_shutdown_delay_of_a_nanosecond_is_one():
     assert (step.effects, [timer.due_ns for timer in step.timers]) == ((), [story.clock.time_ns() + 1])
 
 
+def test_a_process_that_ends_during_its_shutdown_delay_is_not_killed_any_more():
+    story = Story({"Name": "web", "ShutdownDelay": SECOND})
+    story.run("web")
+    story.say(inputs.KillRequested(), "web")
+
+    story.say(inputs.Exited(exit_code=0), "web")
+
+    assert (due_of(story.state("web")), story.engine.next_due(), story.engine.restore()) == (None, None, [])
+
+
 def test_what_was_unknown_and_is_lost_is_listed_with_both():
     story = Story("web")
     story.run("web")
@@ -244,6 +254,15 @@ def test_a_wish_to_migrate_leaves_the_other_wishes():
 
     body = json.loads(story.engine.snapshot("a").to_json())
     assert body["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": True}
+
+
+def test_a_wish_to_migrate_names_the_wishes_that_nobody_has():
+    story = Story("web")
+
+    story.say(inputs.StopRequested(migrate=True))
+
+    body = json.loads(story.engine.snapshot("a").to_json())
+    assert body["DesiredTransition"] == {"ForceReschedule": None, "Migrate": True, "Reschedule": None}
 
 
 def test_what_was_stopped_before_its_client_had_it_tells_the_network_too():
@@ -850,6 +869,17 @@ def test_what_is_reported_together_is_decided_if_any_of_it_is(reports, outcome):
     assert main_and_sidecar().engine.report_all("a", reports).outcome == outcome
 
 
+@pytest.mark.parametrize("said", [inputs.RestartRequested(), inputs.SignalRequested(signal="SIGHUP")])
+def test_what_is_asked_of_every_task_is_decided_if_any_of_them_runs(said):
+    story = Story("web", "db")
+    story.run()
+    assert story.say(said).outcome == "impossible"
+
+    story.say(inputs.ProcessStarted(), "web")
+
+    assert story.say(said).outcome == "decided"
+
+
 @pytest.mark.parametrize("said", [inputs.RestartRequested(), inputs.SignalRequested(), inputs.Restored()])
 def test_what_is_said_of_every_task_of_an_allocation_without_any_changes_nothing(said):
     step = Story("web").say(said)
@@ -864,6 +894,7 @@ def test_what_is_not_found_again_starts_later_than_it_ran():
     step = story.say(inputs.Restored(reattached=False), "web")
 
     assert step.effects == (StartTask(task="web", at_ns=story.clock.time_ns() + 1),)
+    assert [again.effects for again in story.engine.restore()] == [step.effects]
 
 
 # --- a group of the old client, whose tasks are being started ---

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from taskfold.decision.restart import Hook, default_policy, restarts_after_success
+from taskfold.decision.restart import Hook, default_policy
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING
 from taskfold.model.dialect import Dialect, dialect_of
 from taskfold.model.errors import PolicyRefused, UnknownTask
@@ -143,12 +143,8 @@ class Group(Struct, frozen=True, kw_only=True, eq=False, gc=False):
 
 
 def _default_plan(task: str, dialect: Dialect) -> TaskPlan:
-    """Return the plan of a task that no job describes."""
-    return TaskPlan(
-        name=task,
-        policy=default_policy("service", dialect) or RestartPolicy(),
-        after_success=restarts_after_success("service", "", sidecar=False, dialect=dialect),
-    )
+    """Return the plan of a task that no job describes: that of a service, which is started again whatever its end."""
+    return TaskPlan(name=task, policy=default_policy("service", dialect) or RestartPolicy())
 
 
 # --- in which order tasks start ---

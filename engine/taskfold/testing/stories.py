@@ -514,7 +514,8 @@ def _step_lines(step: Step) -> Iterator[str]:
     """Yield what a step says."""
     outcome = "" if step.outcome == "decided" else f" {step.outcome}"
     for task, sentence in step.notes:
-        yield f"{task or 'allocation'}{outcome or ' note'}: {sentence}"
+        subject = "allocation" if task == "" else task
+        yield f"{subject}{outcome or ' note'}: {sentence}"
     if outcome and not step.notes:
         yield step.outcome
     for task, event in step.events:
