@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types torture mutants bench soak schemas docs build clean
+.PHONY: help demo test test-all lint types torture mutants bench soak pictures schemas docs build clean
 
 # The tests of several files at a time, those of one file in one process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -63,6 +63,10 @@ bench: $(STAMP)  ## run the benchmarks beside their rivals
 soak: $(STAMP)  ## ten minutes of simulated clusters without a violation, and a scheduler whose process does not grow
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.simulating
 	PYTHONPATH=engine $(BIN)/python -m benchmarks.soak
+
+pictures: $(STAMP)  ## draw the pictures of the documents anew, from the recordings
+	@$(BIN)/python tests/support/chromium.py
+	PYTHONPATH=engine:tests $(BIN)/python -m tools.pictures
 
 schemas: $(STAMP)  ## write anew what is generated and committed: schemas/, the face for type checkers
 	$(BIN)/python -m tools.schemas --write schemas

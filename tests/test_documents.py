@@ -32,6 +32,7 @@ from taskfold.log.seals import unsealed
 from taskfold.model.record import INTERNAL_EVENTS, LogHeader, Record, Write
 from taskfold.recording import agents, recorder
 from taskfold.recording.agents import Backoff
+from tools import pictures
 
 ROOT = Path(__file__).parent.parent
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -263,7 +264,8 @@ def test_every_link_leads_somewhere(document):
             continue
         page = document.parent / path if path else document
         assert page.exists(), target
-        assert not anchor or anchor in anchors(page), target
+        # A picture for light or dark pages only has a mark that is no heading.
+        assert not anchor or page.suffix != ".md" or anchor in anchors(page), target
 
 
 def test_every_file_that_readme_names_is_in_the_source_distribution_and_nothing_is_a_link_to_it():
@@ -353,3 +355,19 @@ def test_every_variable_of_nomad_that_the_guide_names_is_read():
     read = set(re.findall(r'"(NOMAD_[A-Z_]+)"', inspect.getsource(AgentSettings)))
 
     assert named == read
+
+
+def test_the_drawing_of_the_page_about_looking_is_drawn_today(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    assert pictures.DRAWING.read_text(encoding="utf-8") == pictures.drawing()
+
+
+def test_each_picture_of_a_page_is_there_and_is_shown():
+    shown = set()
+    for page in PAGES:
+        names = re.findall(r"!\[[^\]]+\]\(([^)#]+)|(?:src|srcset)=\"([^\"]+)\"", page.read_text("utf-8"))
+        shown |= {(page.parent / (one or other)).resolve() for one, other in names}
+
+    assert shown == set(pictures.FOLDER.iterdir())
+    assert shown == {pictures.DRAWING, *(pictures.FOLDER / name for name, *_ in pictures.SHOTS)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -19,7 +20,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def test_a_demo_shows_a_state_a_history_a_proof_and_a_run_and_writes_nothing_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
 
     result = run("demo")
 
@@ -32,7 +37,11 @@ def test_a_demo_shows_a_state_a_history_a_proof_and_a_run_and_writes_nothing_her
     ):
         assert line in result.stdout
     assert "1 allocation complete" in result.stderr
-    assert not list(tmp_path.iterdir())
+    assert not list(here.iterdir())
+    (page,) = elsewhere.rglob("life.html")
+    assert f"$ taskfold timeline {EXAMPLES / EXAMPLE_STREAM} -o {page}" in result.stdout
+    assert f"wrote {page} (" in result.stderr
+    assert page.read_text("utf-8").startswith("<!doctype html>")
 
 
 def test_a_demo_writes_its_files_and_overwrites_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +26,17 @@ _ALLOCATION: Final = "e368643b"
 def demo(context: click.Context, folder: str | None) -> int:
     """Show taskfold at work on a recorded event stream of a real Nomad, and run a job.
 
-    The job runs real processes, one of which fails at first. --write copies the files, for experiments of your own.
+    A timeline of the stream is written to a new temporary folder, for a browser to open. The job runs real processes,
+    one of which fails at first. --write copies the files, for experiments of your own.
     """
     if folder is not None:
         _write(Path(folder))
         return 0
     stream, job = str(_examples() / EXAMPLE_STREAM), str(_examples() / EXAMPLE_JOB)
     lines = [("replay", stream), ("history", stream, _ALLOCATION, "main"), ("verify", stream)]
+    # Not in the working directory, where nobody asked for it.
+    page = Path(tempfile.mkdtemp(prefix="taskfold-demo-")) / "life.html"
+    lines.append(("timeline", stream, "-o", str(page)))
     if sys.platform == "linux":
         lines.append(("run", job))
     for line in lines:
