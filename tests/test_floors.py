@@ -70,6 +70,7 @@ FLOOR_DEPENDENCIES = {
 # What one module needs that is no face: it comes with an extra, and whoever imports the module does so in a function.
 EXTRA_MODULES = {
     "taskfold.cli._parquet": {"pyarrow"},
+    "taskfold.cli._top_screen": {"textual"},
     "taskfold.log.postgres.log": {"psycopg"},
     "taskfold.log.postgres.reader": {"psycopg"},
     "taskfold.log.postgres.tables": {"psycopg"},

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "simulate": "Simulate a cluster that has every trouble there is, and check its engine after every step.",
     "export": "Write the tables of the sources: records, tasks, intervals, allocations, deaths.",
     "timeline": "Draw the lives of tasks side by side, as one HTML file that needs no network, as SVG, or as a trace.",
+    "top": "Show the tasks of SOURCE on a live screen: events, restarts, filters, and the past, write by write.",
     "verify": "Check that the records of a source fold to what was observed, at every index; or that a log is intact.",
     "why": "Show why a task is dead, or was started again: what led to it, in sentences, in order.",
 }

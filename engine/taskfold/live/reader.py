@@ -16,6 +16,7 @@ from taskfold.live.changes import Change
 from taskfold.live.directory import Filter
 from taskfold.live.store import Listing, Store
 from taskfold.live.waiters import Question, Reply, Waiter
+from taskfold.log.contract import kept_records
 from taskfold.model.dialect import Dialect
 from taskfold.model.record import LogHeader, Record
 from taskfold.nomad.snapshot import Snapshot
@@ -265,6 +266,10 @@ class Reader:
     def log_after(self, seq: int) -> Iterator[Record]:
         """Yield every record of the log after a position. May wait for a disk. Raises Gone and LogError."""
         return iter(self._store.log.read_all(seq))
+
+    def kept_after(self, seq: int) -> Iterator[Record]:
+        """Yield the records after a position that no compaction has removed. May wait for a disk. Raises LogError."""
+        return kept_records(self._store.log, seq)
 
     def wake_follower(self) -> None:
         """Wake the thread that follows a shared log, after a write of another process. Else do nothing."""
