@@ -75,7 +75,7 @@ def environments(pythons: dict[str, str], tested: str) -> Iterator[Environment]:
     lowest = next(iter(pythons.items()))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     tools = [each for each in project["optional-dependencies"]["dev"] if _name_of(each) not in NOT_LOWEST]
-    own = ["--editable", ".[cli,columnar,duckdb,http,postgres,testing,zstd]", *tools]
+    own = ["--editable", ".[cli,columnar,duckdb,http,postgres,testing,tui,zstd]", *tools]
     yield Environment("lowest", lowest[1], own, "lowest-direct", suite)
     files = [f"tests/{name}.py" for name in OF_TOOLS if name != "test_benchmarks"]
     yield Environment("lowest-tools", lowest[1], ["--editable", ".[dev]"], "lowest-direct", files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import select
 import sys
 import time
@@ -186,6 +187,18 @@ def test_help_names_every_key(engine):
         assert rows_of(pilot.app)
 
     drive(TopApp(engine, "memory"), steps)
+
+
+def test_the_document_has_every_key_that_the_screen_has():
+    page = (
+        (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8").partition("## The live screen")[2]
+    )
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", page, re.MULTILINE)[2:]
+    keys = {key for row in rows for key in re.findall(r"`([^`]+)`", row[0])}
+    bound = {key for binding in TopApp.BINDINGS for key in binding.key.split(",")}
+    named = {"slash": "/", "question_mark": "?"}
+
+    assert keys - {"up", "down"} == {named.get(key, key) for key in bound} - {"shift+left", "shift+right", "escape"}
 
 
 def test_names_with_markup_are_shown_as_text(engine):
