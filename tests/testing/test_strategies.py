@@ -348,7 +348,7 @@ def test_a_job_is_what_is_asked_for(job):
 
 @pytest.mark.parametrize("options", [{"tasks": 0}, {"tasks": 1, "hooks": True}, {"max_tasks": 1, "hooks": True}])
 def test_a_job_that_there_cannot_be_is_refused(options):
-    with pytest.raises(ValueError, match="tasks? at least, not"):
+    with pytest.raises(ValueError, match=r"tasks? at least, not"):
         kit.jobs("1.1.2", **options)
 
 
