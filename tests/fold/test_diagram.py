@@ -1,12 +1,15 @@
 """Diagrams are drawn from the machine; the documentation shows those that the machine draws today."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from taskfold import TaskfoldError, diagram
+from taskfold import TaskfoldError, diagram, replay
+from taskfold.events import Terminated, UnknownEvent
+from taskfold.fold.diagram import path_of
 from taskfold.fold.lifecycle import STATES, TABLES, lifecycle_of
-from taskfold.model.record import Finished
+from taskfold.model.record import Finished, Record
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"
 
@@ -44,3 +47,47 @@ def test_the_page_of_the_lifecycle_shows_the_diagram_of_today(dialect):
     page = PAGE.read_text(encoding="utf-8")
 
     assert f"## Dialect {dialect}\n\n```mermaid\n{diagram(dialect, 'mermaid')}```" in page
+
+
+STREAM = Path(__file__).parents[2] / "examples" / "nomad-1.1.2-stream.ndjson.gz"
+
+
+def path_of_example():
+    records = [record for record in replay(STREAM) if record.alloc.startswith("e368643b") and record.task]
+    return records, path_of(records, "1.1.2")
+
+
+def test_a_path_has_every_record_of_the_task_once_and_restarts_as_the_fold_counts_them():
+    records, path = path_of_example()
+
+    assert sum(path.values()) == len(records)
+    assert path["pending", "Started", "running"] == 9
+    assert path["running", "Not Restarting", "dead"] == 1
+    # Those that were lost are in no record.
+    assert sum(count for (_, name, _), count in path.items() if name == "Restarting") == 8
+
+
+@pytest.mark.parametrize("form", ["mermaid", "dot", "table"])
+def test_a_path_is_drawn_with_the_times_of_each_move_and_with_no_other_move(form):
+    _, path = path_of_example()
+    picture = diagram("1.1.2", form, path=path)
+
+    for name in {name for _, name, _ in path}:
+        assert name in picture
+    assert "Killing" not in picture
+    times = re.findall(r"×(\d+)" if form != "table" else r"\| (\d+) \|$", picture, re.MULTILINE)
+    assert sorted(map(int, times)) == sorted(path.values())
+
+
+def test_an_event_that_the_table_refuses_is_a_move_that_stays():
+    records = [Record(index=1, alloc="a", version=1, task="web", event=Terminated())]
+
+    assert dict(path_of(records, "1.1.2")) == {("pending", "Terminated", "pending"): 1}
+
+
+def test_no_text_of_an_unknown_type_ends_the_label_that_it_stands_in():
+    event = UnknownEvent(wire_type='x" ];\n<b>| %%')
+    path = path_of([Record(index=1, alloc="a", version=1, task="web", event=event)], "1.1.2")
+
+    assert "[label=\"x' ]''n'b'' %% ×1\", style=dashed];" in diagram("1.1.2", "dot", path=path)
+    assert diagram("1.1.2", "table", path=path).splitlines()[2].count("|") == 5

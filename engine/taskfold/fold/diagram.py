@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Container, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from taskfold.fold.lifecycle import PENDING, STATES, TABLES, Lifecycle, lifecycle_of, trigger_name
+from taskfold.fold.task import Task, apply
 from taskfold.model.dialect import Dialect
 from taskfold.model.errors import Refused
-from taskfold.model.record import Finished
+from taskfold.model.events import wire_type
+from taskfold.model.record import Finished, Record
+from taskfold.model.words import visible
 
-__all__ = ["FORMATS", "diagram"]
+__all__ = ["FORMATS", "TaskPath", "diagram", "path_of"]
 
 _END_WITHOUT_EVENT: Final = "(no event)"
 """How the internal event that ends a task is shown: on the wire it is the absence of one."""
@@ -40,6 +44,30 @@ ReachedPairs: TypeAlias = Container[tuple[str, str]] | None
 """The (state, wire type) pairs that were reached, ``Finished`` among the types; None where nobody asks."""
 
 _Labels: TypeAlias = dict[tuple[str, str], list[_Label]]
+
+TaskPath: TypeAlias = Mapping[tuple[str, str, str], int]
+"""The moves of one task: the state before, the type of the event, and the state after, with how often it moved so.
+
+The type is that of the wire, or of an internal event such as ``Finished``; a state that nobody knows is empty.
+"""
+
+
+def path_of(records: Iterable[Record], dialect: str | Dialect) -> TaskPath:
+    """Return the path that a task took, from its records in order, and nothing else's. O(records).
+
+    >>> from taskfold.events import Restarting, Started, Terminated
+    >>> events = [Started(), Terminated(exit_code=1), Restarting(), Started()]
+    >>> records = [Record(index=n, alloc="a", version=n, task="web", event=each) for n, each in enumerate(events, 1)]
+    >>> path = path_of(records, "1.1.2")
+    >>> path["pending", "Started", "running"], path["running", "Restarting", "pending"]
+    (2, 1)
+    """
+    lifecycle, task, moves = lifecycle_of(dialect), Task(), Counter[tuple[str, str, str]]()
+    for record in records:
+        before = task.state
+        apply(task, record, lifecycle, "keep")
+        moves[before, wire_type(record.event), task.state] += 1
+    return moves
 
 
 def _label(cls: type[Any], state: str, reached: ReachedPairs) -> _Label:
@@ -83,6 +111,55 @@ def _dot(lifecycle: Lifecycle, reached: ReachedPairs) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
+def _moves(path: TaskPath) -> dict[tuple[str, str], list[str]]:
+    """Return the events of a path with their counts, by the states before and after, in the order of the states."""
+    order = (*STATES, "")
+    labels: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for before, name, after in sorted(path, key=lambda move: (order.index(move[0]), order.index(move[2]))):
+        # An unknown type may be any text, and must not end the label that it stands in.
+        event = _END_WITHOUT_EVENT if name == "Finished" else _QUOTES.sub("'", visible(name))
+        labels[before or _UNKNOWN, after or _UNKNOWN].append(f"{event} ×{path[before, name, after]}")
+    return labels
+
+
+_UNKNOWN: Final = "unknown"
+_QUOTES: Final = re.compile(r"[\"|<>:;\\]")
+
+
+def _mermaid_path(path: TaskPath) -> str:
+    lines = ["stateDiagram-v2", f"    [*] --> {PENDING}"]
+    moves = {ends: "<br/>".join(labels) for ends, labels in _moves(path).items()}
+    lines += [f"    {a} --> {b}: {labels}" for (a, b), labels in moves.items() if a != b]
+    lines += [f"    note right of {a}: stays {a}<br/>{labels}" for (a, b), labels in moves.items() if a == b]
+    return "\n".join(lines) + "\n"
+
+
+def _dot_path(path: TaskPath) -> str:
+    lines = ["digraph path {", "    rankdir=LR;", "    node [shape=box, style=rounded];"]
+    lines += ["    start [shape=point];", f"    start -> {PENDING};"]
+    for (before, after), labels in _moves(path).items():
+        style = ", style=dashed" if before == after else ""
+        label = "\\n".join(labels)
+        lines.append(f'    {before} -> {after} [label="{label}"{style}];')
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _table_path(path: TaskPath) -> str:
+    lines = ["| from | event | to | times |", "|---|---|---|--:|"]
+    for (before, after), labels in _moves(path).items():
+        for label in labels:
+            name, _, times = label.rpartition(" ×")
+            lines.append(f"| {before} | {name} | {'=' if before == after else f'**{after}**'} | {times} |")
+    return "\n".join(lines) + "\n"
+
+
+_PATH_FORMATS: Final[dict[str, Callable[[TaskPath], str]]] = {
+    "mermaid": _mermaid_path,
+    "dot": _dot_path,
+    "table": _table_path,
+}
+
+
 def _is_missing(label: _Label) -> bool:
     return label.is_reached is False
 
@@ -114,11 +191,15 @@ FORMATS: Final[dict[str, Callable[[Lifecycle, ReachedPairs], str]]] = {
 """The formats of a diagram."""
 
 
-def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: ReachedPairs = None) -> str:
+def diagram(
+    dialect: str | Dialect, format: str = "mermaid", *, reached: ReachedPairs = None, path: TaskPath | None = None
+) -> str:
     """Return the lifecycle of a dialect as a text in one of `FORMATS`.
 
     With the (state, wire type) pairs that were `reached`, each event is marked: ✓ where it was, ✗ where it was not; a
     `dot` has them in two colours.
+
+    With the `path` of a task, only its moves are drawn, each with how often it was made.
 
     In the table, ``=`` is a state that stays, and a dash an event that is illegal there.
 
@@ -134,4 +215,6 @@ def diagram(dialect: str | Dialect, format: str = "mermaid", *, reached: Reached
     except KeyError:
         msg = f"{format!r} is not a format of diagrams; there are {', '.join(FORMATS)}"
         raise Refused(msg) from None
+    if path is not None:
+        return _PATH_FORMATS[format](path)
     return draw(lifecycle_of(dialect), reached)
