@@ -250,9 +250,12 @@ const ticksOf = (model, from, to, most) => {
 const canvasContext = (canvas, width, height) => {
   const ratio = window.devicePixelRatio || 1;
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
-  if (canvas.width !== w || canvas.height !== h) { canvas.width = w; canvas.height = h; }
-  canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+  }
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   return context;
@@ -325,6 +328,7 @@ class Chart {
     this.font = getComputedStyle(document.body).fontFamily;
     this.frames = 0;
     this.paperHeight = 0;
+    this.top = 0;
   }
 
   get labelWidth() { return Math.min(250, Math.round(this.width * 0.3)); }
@@ -332,7 +336,7 @@ class Chart {
   get rowCount() { return this.rows.length; }
   x(us) { return this.labelWidth + (us - this.from) / (this.to - this.from) * this.plotWidth; }
   us(x) { return this.from + (x - this.labelWidth) / this.plotWidth * (this.to - this.from); }
-  rowY(row) { return AXIS + row * this.laneHeight - this.scroller.scrollTop; }
+  rowY(row) { return Math.round(AXIS + row * this.laneHeight - this.top); }
   rowAt(y) {
     const row = Math.floor((y - AXIS + this.scroller.scrollTop) / this.laneHeight);
     return y >= AXIS && row >= 0 && row < this.rowCount ? row : -1;
@@ -408,7 +412,8 @@ class Chart {
     const context = canvasContext(this.canvas, this.width, height);
     this.pattern ||= hatchOf(context, this.ink, this.ground);
     const { laneHeight: tall, labelWidth, width } = this;
-    const first = fullHeight ? 0 : Math.floor(this.scroller.scrollTop / tall);
+    this.top = fullHeight ? 0 : this.scroller.scrollTop;
+    const first = Math.floor(this.top / tall);
     const last = Math.min(this.rowCount, first + Math.ceil((height - AXIS) / tall) + 1);
     context.fillStyle = this.ground;
     context.fillRect(0, 0, width, height);
@@ -458,15 +463,16 @@ class Chart {
       let seen = -1, best = -1;
       for (let at = firstAbove(end, from, intervalsOf[lane], stop); at < stop && start[at] < to; at += 1) {
         const one = kind[at];
-        const x = Math.max(left + (start[at] - from) * scale, left - 2);
-        const right = Math.min(left + (end[at] - from) * scale, this.width + 2);
+        // Whole pixels are drawn faster, and sharp.
+        const x = Math.round(Math.max(left + (start[at] - from) * scale, left - 2));
+        const right = Math.round(Math.min(left + (end[at] - from) * scale, this.width + 2));
         if (right - x < 1) {
           // Of several in one pixel the worst is drawn.
-          const pixel = Math.floor(x), rank = this.ranks[one];
-          if (pixel === seen && rank <= best) continue;
-          best = pixel === seen ? Math.max(best, rank) : rank;
-          seen = pixel;
-          rectangles[one].push(pixel, y, 1);
+          const rank = this.ranks[one];
+          if (x === seen && rank <= best) continue;
+          best = x === seen ? Math.max(best, rank) : rank;
+          seen = x;
+          rectangles[one].push(x, y, 1);
         } else rectangles[one].push(x, y, right - x);
       }
     }
@@ -476,12 +482,13 @@ class Chart {
       const [top, part] = barOf(name);
       const dy = Math.round(top * tall), dh = Math.max(Math.round(part * tall), 1);
       context.fillStyle = name === "gap" ? this.pattern : this.colours[one];
-      const inner = tall > 8 ? 0.5 : 0;
-      for (let at = 0; at < list.length; at += 3) context.fillRect(list[at], list[at + 1] + dy, Math.max(list[at + 2] - (list[at + 2] > 4 ? inner : 0), 1), dh);
+      // Two runs beside each other have a line between them.
+      const space = tall > 8 ? 1 : 0;
+      for (let at = 0; at < list.length; at += 3) context.fillRect(list[at], list[at + 1] + dy, list[at + 2] - (list[at + 2] > 4 ? space : 0), dh);
       if (name === "failed" && tall >= MARK_FROM) {
         // A failure has a dark cap, so that its colour is not all that tells it.
         context.fillStyle = this.ink;
-        for (let at = 0; at < list.length; at += 3) if (list[at + 2] > 5) context.fillRect(list[at] + list[at + 2] - 2.5, list[at + 1] + dy, 2.5, dh);
+        for (let at = 0; at < list.length; at += 3) if (list[at + 2] > 5) context.fillRect(list[at] + list[at + 2] - 3, list[at + 1] + dy, 2, dh);
       }
       if (name === "gap" && tall >= MARK_FROM) {
         context.strokeStyle = this.ink;
