@@ -37,6 +37,7 @@ from taskfold.log.memory import MemoryLog
 from taskfold.model.dialect import DIALECTS, dialect_of
 from taskfold.model.policy import RestartPolicy
 from taskfold.model.record import Updated
+from taskfold.testing import strategies as kit
 
 RESTARTS = RestartPolicy(attempts=1, interval_ns=60 * SECOND, delay_ns=SECOND, mode="fail")
 
@@ -416,42 +417,14 @@ def test_what_has_ended_is_not_lost(said):
 
 # --- it is recorded, and found again ---
 
-SAID: list[st.SearchStrategy[Input]] = [
-    st.sampled_from(
-        [
-            inputs.SetUp(),
-            inputs.DownloadBegun(),
-            inputs.DownloadFailed(error="e"),
-            inputs.DownloadFailed(recoverable=False),
-            inputs.HookFailed(hook="h", error="e"),
-            inputs.ValidationFailed(error="e"),
-            inputs.SetupFailed(error="e"),
-            inputs.StartFailed(error="e", recoverable=True),
-            inputs.StartFailed(error="e"),
-            inputs.DriverMessage(message="m"),
-            inputs.KillRequested(reason="r"),
-            inputs.KillRequested(fails_task=True),
-            inputs.KillFailed(error="e"),
-            inputs.RestartRequested(),
-            inputs.RestartRequested(failure=True),
-            inputs.SignalRequested(signal="SIGHUP"),
-            inputs.TemplateChanged(change_mode="restart"),
-            inputs.TemplateChanged(change_mode="signal", signal="SIGHUP"),
-            inputs.TemplateChanged(change_mode="noop"),
-            inputs.TemplateBlocked(missing=("b", "a")),
-            inputs.Restored(reattached=False),
-            inputs.Restored(reattached=True),
-            inputs.TimerDue(kind="start"),
-            inputs.TimerDue(kind="kill"),
-        ]
-    ),
-    # What happens most.
-    st.just(inputs.ProcessStarted()),
-    st.builds(inputs.Exited, exit_code=st.sampled_from([0, 1, None]), signal=st.sampled_from([0, 9])),
-    st.sampled_from(
-        [kind() for kind in sorted(OF_ALLOCATION | {inputs.PlacementReceived, inputs.SetupFailed}, key=str)]
-    ),
-]
+REPORTED = st.one_of(
+    # Also what only the new client can say, which the old one refuses.
+    kit.inputs("1.1.2"),
+    kit.inputs("1.1.2", of="allocation"),
+    # What happens most, and what only a clock can say.
+    st.sampled_from([inputs.ProcessStarted(), inputs.Exited(exit_code=0), inputs.Exited(exit_code=1)]),
+    st.sampled_from([inputs.PlacementReceived(), inputs.TimerDue(kind="start"), inputs.TimerDue(kind="kill")]),
+)
 
 GROUPS = {
     "one task": (job("web"), ("web",)),
@@ -474,7 +447,7 @@ def told(draw: st.DrawFn) -> tuple[str, str, list[tuple[int, str, Input]]]:
     dialect = draw(st.sampled_from(sorted(DIALECTS)))
     group = draw(st.sampled_from(sorted(GROUPS)))
     tasks = st.sampled_from(["", *GROUPS[group][1]])
-    step = st.tuples(st.sampled_from([0, 1, SECOND, 20 * SECOND, 100 * SECOND]), tasks, st.one_of(*SAID))
+    step = st.tuples(st.sampled_from([0, 1, SECOND, 20 * SECOND, 100 * SECOND]), tasks, REPORTED)
     return dialect, group, draw(st.lists(step, max_size=25))
 
 

@@ -16,11 +16,12 @@ from taskfold import events as ev
 from taskfold.errors import IllegalEvent
 from taskfold.events import EVENT_TYPES, TaskEvent
 from taskfold.fold.allocation import CLIENT_DESCRIPTIONS, client_status
-from taskfold.fold.lifecycle import STATES, lifecycle_of
+from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.fold.task import Task, TaskState, apply, evolve
 from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.nomad.events import event_from_object
+from taskfold.testing import strategies as kit
 
 SECOND = 1_000_000_000
 DIALECT_OF = {"v0.5.6": "0.5.6", "main": "1.1.2"}
@@ -284,28 +285,11 @@ def test_what_few_tasks_have_takes_no_room_in_the_others() -> None:
 # --- any history ------------------------------------------------------------------------------------------------------
 
 TIMES = st.integers(0, 30)
-TASK_EVENTS = st.builds(
-    event_of, st.sampled_from([*(row.cls for row in EVENT_TYPES), ev.UnknownEvent]), TIMES, fails=st.booleans()
-)
-OBSERVED = st.builds(
-    Observed,
-    state=st.sampled_from(STATES),
-    failed=st.booleans(),
-    restarts=st.integers(0, 3),
-    older_events=st.none() | st.lists(TASK_EVENTS, max_size=3).map(tuple),
-    hidden=st.booleans(),
-)
-INTERNAL = (
-    OBSERVED
-    | st.builds(Finished, dies=st.booleans(), finished_at_ns=st.none() | TIMES)
-    | st.builds(Gap, state=st.sampled_from(STATES), failed=st.booleans(), restarts=st.integers(0, 3))
-    | st.builds(Placed)
-    | st.builds(Updated, fields=st.dictionaries(st.sampled_from("ab"), st.just(msgspec.Raw(b"1")), max_size=2))
-)
+TYPES = [*(row.cls for row in EVENT_TYPES), ev.UnknownEvent]
+TASK_EVENTS = kit.events(types=TYPES, nasty=True) | st.sampled_from(TYPES).map(lambda cls: event_of(cls, fails=True))
+INTERNAL = kit.internal_events(types=[Observed, Finished, Gap, Placed, Updated])
 # Mostly events of a plain life, so that legal runs are long.
-LIFE = st.sampled_from([ev.Received, ev.Started, ev.Terminated, ev.Restarting, ev.Killing]).flatmap(
-    lambda cls: st.builds(cls, time_ns=TIMES)
-)
+LIFE = kit.events(types=[ev.Received, ev.Started, ev.Terminated, ev.Restarting, ev.Killing])
 HISTORIES = st.lists(st.tuples(LIFE | LIFE | TASK_EVENTS | INTERNAL, TIMES), max_size=40)
 
 
@@ -352,7 +336,7 @@ def test_ring_and_counts_are_those_of_a_plain_list(dialect: str, history: Sequen
         elif isinstance(event, Gap | Placed):
             visible.clear()
             failed = isinstance(event, Gap) and event.failed
-        elif isinstance(event, Observed):
+        elif isinstance(event, Observed) and event.failed is not msgspec.UNSET:
             failed = event.failed
     state = task.freeze()
     assert (state.events if state.newest_events is None else state.newest_events) == tuple(visible[-10:])

@@ -21,7 +21,8 @@ from taskfold.log.checkpoint import CHECKPOINT_FORMAT, Checkpoint, _Head, from_p
 from taskfold.log.index_map import Positions
 from taskfold.log.sqlite.log import SqliteLog
 from taskfold.model.dialect import DIALECTS
-from taskfold.model.record import Finished, Gap, Observed, Placed, Updated
+from taskfold.model.record import INTERNAL_EVENTS, Collected
+from taskfold.testing import strategies as kit
 
 SECOND = 10**9
 JOB = {"TaskGroups": [{"Name": "g", "Tasks": [{"Name": "web", "Leader": True}, {"Name": "db"}]}]}
@@ -182,22 +183,11 @@ def test_a_recorded_state_comes_back_whole(scenario, tmp_path):
             assert again.snapshot(alloc).to_json() == engine.snapshot(alloc).to_json()
 
 
-EVENTS = st.one_of(
-    st.sampled_from(
-        [
-            events.Received(time_ns=1),
-            events.Started(time_ns=2),
-            events.Terminated(time_ns=3, exit_code=None, message="é"),
-            events.Restarting(time_ns=4, start_delay_ns=5, restart_reason="why"),
-            events.Signaling(extras=events.Extras(details={"signal": "x"}, fields={"New": [1, None]})),
-            events.UnknownEvent(wire_type="Something New", fails_task=True),
-            Finished(),
-            Observed(state="dead", older_events=(events.Started(time_ns=9),), hidden=True),
-            Gap(restarts=5, state="running", started_at_ns=7),
-            Placed(),
-            Updated(fields={"TaskHandle": msgspec.Raw(b'{"a":1}')}),
-        ]
-    )
+INTERNAL = [cls for cls in INTERNAL_EVENTS if cls is not Collected]  # after that one nothing comes
+EVENTS = (
+    kit.events("1.1.2")
+    | kit.events("1.1.2", [*(row.cls for row in events.EVENT_TYPES), events.UnknownEvent], nasty=True)
+    | kit.internal_events("1.1.2", INTERNAL)
 )
 
 

@@ -18,7 +18,8 @@ from taskfold.log.contract import Ledger, new_header
 from taskfold.log.ndjson import records as ndjson_records
 from taskfold.log.ndjson.log import NdjsonLog
 from taskfold.log.registry import open_log
-from taskfold.model.record import Collected, Placed
+from taskfold.model.record import Collected, Gap, Placed, Updated
+from taskfold.testing import strategies as kit
 
 SECOND = 1_000_000_000
 
@@ -124,9 +125,9 @@ def test_what_was_folded_of_less_than_the_log_has_is_not_taken_for_its_state(tmp
         assert "a" in Store(log, core=core).fold
 
 
-STEPS = st.lists(
-    st.tuples(st.sampled_from("abc"), st.sampled_from(["event", "event", "event", "placed", "collected"])), max_size=30
-)
+TASK_EVENTS = kit.events("1.1.2")
+EVENTS = TASK_EVENTS | TASK_EVENTS | kit.internal_events("1.1.2", [Placed, Collected, Updated, Gap])
+STEPS = st.lists(st.tuples(st.sampled_from("abc"), EVENTS), max_size=30)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -134,14 +135,11 @@ STEPS = st.lists(
 def test_records_give_the_same_state_in_whatever_pieces_they_are_taken_in(steps, cuts):
     versions: dict[str, int] = {}
     records = []
-    for seq, (alloc, what) in enumerate(steps, start=1):
+    for seq, (alloc, event) in enumerate(steps, start=1):
         versions[alloc] = versions.get(alloc, 0) + 1
-        event: Any = {
-            "event": events.Started(time_ns=seq),
-            "placed": Placed(body=msgspec.Raw(b'{"ID":"%b"}' % alloc.encode())),
-            "collected": Collected(reason="ended"),
-        }[what]
-        task = "web" if what == "event" else ""
+        if isinstance(event, Placed):
+            event = Placed(body=msgspec.Raw(b'{"ID":"%b"}' % alloc.encode()))  # noqa: PLW2901
+        task = "web" if isinstance(event, events.TaskEvent | Gap) else ""
         records.append(Record(seq=seq, index=seq, alloc=alloc, version=versions[alloc], task=task, event=event))
     one, other = Core("1.1.2"), Core("1.1.2")
     for record in records:

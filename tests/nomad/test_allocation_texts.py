@@ -24,6 +24,7 @@ from taskfold.model.dialect import DIALECTS
 from taskfold.model.record import Updated, Write
 from taskfold.nomad import snapshot
 from taskfold.nomad.snapshot import AllocationTexts, Snapshot
+from taskfold.testing import strategies as kit
 
 PLENTY = 1 << 20
 
@@ -70,10 +71,8 @@ ODD = st.sampled_from(
     ["", "plain", "%b %d", '"\\', "\u2028\u2029", "é\U0001f600", "\0", "\0ModifyIndex\0", "</script>"]
 )
 TOLD = st.one_of(
-    st.builds(lambda text: events.Driver(time_ns=7, driver_message=text), ODD),
-    st.builds(lambda code: events.Terminated(time_ns=7, exit_code=code), st.integers(0, 3)),
-    st.builds(lambda delay, text: events.Restarting(start_delay_ns=delay, restart_reason=text), st.integers(0, 9), ODD),
-    st.just(events.Started(time_ns=7)),
+    kit.events("1.1.2"),
+    kit.events("1.1.2", [events.Driver, events.Terminated, events.Restarting, events.Started], nasty=True),
     st.just(Updated(fields={"TaskHandle": b'{"Driver":"docker"}'})),
     st.just(Updated(cleared=("TaskHandle",))),
 )

@@ -29,6 +29,7 @@ from taskfold.nomad.events import (
     events_to_json,
 )
 from taskfold.nomad.messages import derived_details, derived_message
+from taskfold.testing import strategies as kit
 
 NEWEST = DIALECTS["1.1.2"]
 
@@ -286,23 +287,6 @@ def test_the_text_of_an_event_is_its_object(event: TaskEvent, dialect: Any) -> N
 # --- the text of events -----------------------------------------------------------------------------------------------
 
 CLASSES = [*(row.cls for row in ev.EVENT_TYPES), ev.UnknownEvent]
-SAID = TEXTS | st.sampled_from(
-    ["1234567891", "1.234567891s", "1 234567891s", "%", "%d", "%(delay)d", "{}", "0s", "é<&>"]
-)
-KEPT = st.builds(
-    ev.Extras,
-    display_message=st.just(msgspec.UNSET) | SAID,
-    details=st.just(msgspec.UNSET) | st.none() | st.dictionaries(SAID, SAID, max_size=2),
-)
-
-
-def any_of(cls: type[TaskEvent]) -> st.SearchStrategy[TaskEvent]:
-    """Return the strategy for a type: every annotation may have any value, and what the wire says may be kept."""
-    kinds = {int: INTEGERS, str: SAID, bool: st.booleans(), type(None): st.none() | KEPT}
-    values = {field.name: kinds[type(field.default)] for field in msgspec.structs.fields(cls)}
-    if cls is ev.Terminated:
-        values["exit_code"] = INTEGERS | st.none()
-    return st.builds(cls, **values)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -311,7 +295,7 @@ def any_of(cls: type[TaskEvent]) -> st.SearchStrategy[TaskEvent]:
 def test_the_text_of_an_event_is_that_of_its_object_also_when_it_is_remembered(
     cls: type[TaskEvent], data: st.DataObject
 ) -> None:
-    event = data.draw(any_of(cls))
+    event = data.draw(kit.events(types=[cls], nasty=True))
     # Whatever differs from event to event: what else they say is the same.
     others = {name: INTEGERS for name in ("time_ns", "start_delay_ns") if name in cls.__struct_fields__}
     another = msgspec.structs.replace(event, **data.draw(st.fixed_dictionaries(others)))

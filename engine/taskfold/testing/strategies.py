@@ -41,7 +41,14 @@ from taskfold.model.inputs import (
     TimerDue,
 )
 from taskfold.model.policy import MINIMUM_INTERVAL_NS, MODE_DELAY, MODE_FAIL, RestartPolicy
-from taskfold.model.record import Finished, Placed, Record, Updated, Write
+from taskfold.model.record import (
+    INTERNAL_EVENTS,
+    Finished,
+    InternalEvent,
+    Placed,
+    Record,
+    Write,
+)
 from taskfold.nomad.groups import group_of
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.testing._drawing import CHOICES, event_of, illegal_moves, pick, task_event_of, task_event_types
@@ -60,6 +67,7 @@ __all__ = [
     "histories",
     "illegal_steps",
     "inputs",
+    "internal_events",
     "jobs",
     "policies",
     "register",
@@ -74,7 +82,11 @@ _SECOND: Final = 1_000_000_000
 _HOUR: Final = 3600 * _SECOND
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
-_EDGES: Final = ("", '"', "\\", "\u2028\u2029", "</script>", "\x00\x7f", "naïve ☃ 🂡", "x" * 10_000, "a\nb\r\n")
+_EDGES: Final = (
+    "", '"', "\\", "\u2028\u2029", "</script>", "\x00\x7f", "naïve ☃ 🂡", "x" * 10_000, "a\nb\r\n",
+    # Those that a format, a number or a duration could be taken for.
+    "%d%(delay)s", "{}{0}", "unknown", "1234567891", "1.234567891s",
+)  # fmt: skip
 _TEXTS = st.one_of(
     # By their place: a strategy that has them would show all of them in each of its names.
     st.integers(0, len(_EDGES) - 1).map(_EDGES.__getitem__),
@@ -144,6 +156,63 @@ def _nasty_event(cls: type[TaskEvent], *, is_known: bool = False) -> SearchStrat
     if cls is Terminated:
         values["exit_code"] = _INT64 | st.none()
     return st.builds(cls, **values)
+
+
+def internal_events(
+    dialect: str | Dialect = DEFAULT_DIALECT, types: Iterable[type[InternalEvent]] | None = None
+) -> SearchStrategy[InternalEvent]:
+    """Return what a log has beside task events: placements, updates, gaps, corrections, ends, memories.
+
+    They are of some types or of all; what reads a log has to expect each of them. Raises ValueError for no type at all.
+
+    >>> from hypothesis import find
+    >>> find(internal_events(types=[Finished]), lambda event: not event.dies)
+    Finished(dies=False)
+    """
+    classes = tuple(types) if types is not None else INTERNAL_EVENTS
+    if not classes:
+        raise ValueError("there is no event of no type: types is empty")
+    nomad = dialect_of(dialect)
+    return st.one_of(*(_internal_event(cls, nomad) for cls in classes))
+
+
+_WIRE_FIELDS = st.sampled_from(["ClientStatus", "DesiredStatus", "NodeID", "Meta"])
+_RAW = _JSON.map(lambda value: Raw(json.dumps(value).encode()))
+
+
+def _internal_event(cls: type[InternalEvent], dialect: Dialect) -> SearchStrategy[InternalEvent]:
+    """Events of a type with any values; a placement without the body that only the first record has."""
+    values: dict[str, SearchStrategy[Any]] = {
+        "cleared": st.lists(_WIRE_FIELDS, max_size=2, unique=True).map(tuple),
+        "fields": st.dictionaries(_WIRE_FIELDS, _RAW, max_size=3),
+        "hidden": _BOOLEANS,
+        "failed": _BOOLEANS,
+        "older_events": st.none() | st.lists(events(dialect), max_size=3).map(tuple),
+        "reason": st.sampled_from(["it has ended", ""]),
+        "restart": st.sampled_from(["", "asked", "failed"]),
+        "restarts": _COUNTS,
+        "state": st.sampled_from(STATES),
+    }
+    required: dict[str, SearchStrategy[Any]] = {}
+    optional: dict[str, SearchStrategy[Any]] = {}
+    for each in structs.fields(cls):
+        if each.name.endswith("_ns"):
+            value = st.none() | _MOMENTS
+        elif isinstance(each.default, bool):
+            value = _BOOLEANS
+        elif isinstance(each.default, int):
+            value = _COUNTS
+        elif each.name in values:
+            value = values[each.name]
+        else:
+            continue
+        (required if each.required else optional)[each.name] = value
+    return st.fixed_dictionaries(required, optional=optional).map(lambda drawn: cls(**drawn))
+
+
+_BOOLEANS: Final = st.booleans()
+_COUNTS: Final = st.integers(0, 3)
+_MOMENTS: Final = st.integers(1, 2**60)
 
 
 def histories(
@@ -315,7 +384,6 @@ def jobs(
     return job()
 
 
-_BOOLEANS: Final = st.booleans()
 _HOOKS: Final = ("prestart", "poststart", "poststop")
 
 
@@ -645,9 +713,9 @@ def register() -> None:
     st.register_type_strategy(
         StepWrite, _steps().filter(_has_writes).flatmap(lambda step: st.sampled_from(step.writes))
     )
-    texts = _JSON.map(lambda value: Raw(json.dumps(value).encode()))
-    names = st.sampled_from(["ClientStatus", "DesiredStatus", "NodeID", "Meta"])
-    st.register_type_strategy(Updated, st.builds(Updated, fields=st.dictionaries(names, texts, max_size=3)))
+    for internal in INTERNAL_EVENTS:
+        if internal is not Placed:
+            st.register_type_strategy(internal, internal_events(types=[internal]))
 
 
 def _ring(history: AllocationHistory) -> EventRing:

@@ -1,6 +1,6 @@
 """The importer on any history a Nomad could have: what is seen of it, now and then, is what the records fold to.
 
-A history is a run of legal events of one task, made with the lifecycle table. An observer sees the state and the ring
+A history is a run of legal events of one task, which the testing kit makes. An observer sees the state and the ring
 of the newest ten events at some moments. What the importer can know is bounded by that, and these tests say how far:
 with fewer than ten events since the last look nothing is lost, with more than ten something certainly is.
 """
@@ -19,14 +19,16 @@ from msgspec import UNSET
 from taskfold import events as ev
 from taskfold.events import TaskEvent
 from taskfold.fold.allocation import Fold, client_status
-from taskfold.fold.lifecycle import Lifecycle, lifecycle_of
+from taskfold.fold.lifecycle import lifecycle_of
 from taskfold.fold.task import Task, TaskState, apply
 from taskfold.model.dialect import DIALECTS
-from taskfold.model.record import Finished, Gap, Observed, Placed, Record
+from taskfold.model.record import Gap, Observed, Placed, Record
 from taskfold.nomad.importing.importer import Importer
 from taskfold.nomad.importing.observation import Observation, mismatches
 from taskfold.nomad.importing.rings import compare
 from taskfold.nomad.task_states import WireTask
+from taskfold.testing import history_of
+from taskfold.testing._drawing import CHOICES
 
 RING = 10
 SECOND = 1_000_000_000
@@ -88,11 +90,11 @@ def types_of(records: Iterable[Record]) -> Counter[type]:
 
 
 class History:
-    """A task that lives: every step is an event that the table allows, picked by a number."""
+    """A task that lives: the history that numbers stand for, one part after the other."""
 
     def __init__(self, dialect: str, *, unique_times: bool = True, clock: int = 0) -> None:
         self.dialect = dialect
-        self.lifecycle: Lifecycle = lifecycle_of(dialect)
+        self.numbers: list[int] = []
         self.task = Task()
         self.events: list[TaskEvent] = []
         self.clock = clock
@@ -100,20 +102,20 @@ class History:
 
     def live(self, picks: Iterable[int]) -> None:
         """Let an event happen for each of these numbers."""
-        for pick in picks:
+        begin = len(self.numbers)
+        self.numbers += picks  # 0 is Received, as long as that is legal
+        new = history_of(self.numbers, self.dialect).events[begin:]
+        for pick, (_, event) in zip(self.numbers[begin:], new, strict=True):
             self.clock += 1
-            legal = [cls for cls in self.lifecycle.rules if self.lifecycle.may(self.task.state, cls)]
-            cls = legal[pick % len(legal)]  # 0 is Received, as long as that is legal
-            if cls is Finished:
-                event: TaskEvent | Finished = Finished()
-            else:
+            if isinstance(event, TaskEvent):
                 # Events are made before they are stored, so that their times are neither in order nor all different.
                 time_ns = self.clock * SECOND if self.unique_times else pick % 3 * SECOND
-                event = cls(time_ns=time_ns, extras=FAILS if pick % 11 == 0 else None)
+                extras = FAILS if pick % 11 == 0 else None
+                event = msgspec.structs.replace(event, time_ns=time_ns, extras=extras)  # noqa: PLW2901
                 self.events.append(event)
             # When it is applied is another time, a little later.
             record = Record(index=1, alloc="a", version=1, task="web", time_ns=self.clock * SECOND + 7, event=event)
-            apply(self.task, record, self.lifecycle)
+            apply(self.task, record, lifecycle_of(self.dialect))
 
     def told(self) -> WireTask:
         return told_of(self.task.freeze(), self.dialect)
@@ -124,7 +126,7 @@ class History:
 
 
 DIALECT_NAMES = st.sampled_from(list(DIALECTS))
-PICKS = st.integers(0, 400)
+PICKS = st.integers(0, CHOICES - 1)
 STEPS = st.lists(st.lists(PICKS, max_size=14), min_size=1, max_size=8)
 SMALL_STEPS = st.lists(st.lists(PICKS, max_size=RING - 1), min_size=1, max_size=8)
 FIELDS = st.fixed_dictionaries(
