@@ -23,10 +23,12 @@ __all__ = [
     "CHOICES",
     "Draw",
     "Move",
+    "MoveOutcome",
     "draw_of",
     "event_of",
     "illegal_moves",
     "moves",
+    "outcomes",
     "pick",
     "task_event_of",
     "task_event_types",
@@ -130,6 +132,31 @@ def moves(dialect: str | Dialect, state: str | None) -> Sequence[Move]:
     """
     nomad = dialect_of(dialect)
     return _every(nomad) if state is None else _legal(nomad, state)
+
+
+class MoveOutcome(NamedTuple):
+    """What a choice does in a state."""
+
+    cls: type[Any]
+    variants: Sequence[Mapping[str, Any]]
+    """The annotations of the event, for each variant; nothing for `Finished`."""
+    state: str
+    """The state of the task after it."""
+
+
+@cache
+def outcomes(dialect: Dialect, state: str, *, legal: bool) -> Sequence[MoveOutcome]:
+    """Return what each choice does in a state, in the order of `moves`; made once, since each event asks for it."""
+    rules = lifecycle_of(dialect).rules
+    return tuple(
+        MoveOutcome(
+            cls,
+            () if issubclass(cls, Finished) else _variants(cls, dialect),
+            # With `get`, which is not noted as reached.
+            rules[cls].targets.get(state) or state,
+        )
+        for cls in moves(dialect, state if legal else None)
+    )
 
 
 @cache

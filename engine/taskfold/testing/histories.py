@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final
 
 from msgspec import Raw, Struct
 
 from taskfold.fold.allocation import AllocationState, Fold
-from taskfold.fold.lifecycle import PENDING, lifecycle_of
+from taskfold.fold.lifecycle import PENDING
 from taskfold.model.dialect import dialect_of
 from taskfold.model.events import AnyTaskEvent, TaskEvent, wire_type
 from taskfold.model.record import Finished, Placed, Record, Updated, Write
-from taskfold.testing._drawing import CHOICES, draw_of, event_of, moves, pick
+from taskfold.testing._drawing import CHOICES, draw_of, outcomes
 
 __all__ = ["BEGIN_NS", "AllocationHistory", "history_of"]
 
@@ -94,20 +95,19 @@ def history_of(
     if not tasks:
         raise ValueError("a history has one task at least: tasks is empty")
     nomad = dialect_of(dialect)
-    rules = lifecycle_of(nomad).rules
     states = dict.fromkeys(tasks, PENDING)
     time_ns = BEGIN_NS
-    records = [Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placement(alloc, tasks))]
+    records = [
+        Record(index=first_index, alloc=alloc, version=1, time_ns=time_ns, event=_placement(alloc, tuple(tasks)))
+    ]
     for version, number in enumerate(numbers, 2):
         if not 0 <= number < CHOICES:
             raise ValueError(f"a choice is a number from 0 to {CHOICES - 1}, not {number}")
-        draw = draw_of(number)
-        task = pick(tasks, draw.task)
-        move = pick(moves(nomad, states[task] if legal else None), draw.move)
-        time_ns += pick(_GAPS_NS, draw.variant)
-        event = event_of(move, draw.variant, nomad, time_ns)
-        # With `get`, which is not noted as reached.
-        states[task] = rules[move].targets.get(states[task]) or states[task]
+        move, task_number, variant = draw_of(number)
+        task = tasks[task_number % len(tasks)]
+        cls, variants, states[task] = outcomes(nomad, states[task], legal=legal)[move]
+        time_ns += _GAPS_NS[variant % len(_GAPS_NS)]
+        event = cls(time_ns=time_ns, **variants[variant % len(variants)]) if variants else Finished()
         records.append(
             Record(
                 index=first_index + version - 1, alloc=alloc, version=version, task=task, time_ns=time_ns, event=event
@@ -116,7 +116,8 @@ def history_of(
     return AllocationHistory(dialect=nomad.name, records=tuple(records))
 
 
-def _placement(alloc: str, tasks: Sequence[str]) -> Placed:
+@cache
+def _placement(alloc: str, tasks: tuple[str, ...]) -> Placed:
     """Return how the allocation is placed."""
     body = {
         "ID": alloc,
