@@ -135,7 +135,7 @@ def moves(dialect: str | Dialect, state: str | None) -> Sequence[Move]:
 
 
 class MoveOutcome(NamedTuple):
-    """What a choice does in a state."""
+    """The outcome of a choice in a state."""
 
     cls: type[Any]
     variants: Sequence[Mapping[str, Any]]
