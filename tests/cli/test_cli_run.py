@@ -403,6 +403,42 @@ def served(directory: Path, text: str):
         process.communicate()
 
 
+def test_nomads_client_reads_output_files_and_use_of_the_processes(tmp_path):
+    busy = f"echo begun; echo trouble >&2; echo kept > $NOMAD_ALLOC_DIR/data/file; {FOREVER}"
+    with served(tmp_path, busy) as (process, url):
+        host, port = url.removeprefix("http://").split(":")
+        client = nomad.Nomad(host=host, port=int(port), timeout=LATEST_S)
+        (stub,) = client.allocations.get_allocations()
+        alloc, client = stub["ID"], client.client
+
+        assert client.stream_logs.stream(alloc, "main", "stdout", plain=True) == "begun\n"
+        assert client.stream_logs.stream(alloc, "main", "stderr", plain=True) == "trouble\n"
+        assert {entry["Name"] for entry in client.ls.list_files(alloc)} == {"alloc", "main"}
+        assert {entry["Name"] for entry in client.ls.list_files(alloc, "alloc/logs")} == {
+            "main.stdout.0",
+            "main.stderr.0",
+        }
+        assert client.cat.read_file(alloc, "alloc/data/file") == "kept\n"
+        assert client.stat.stat_file(alloc, "alloc/data/file")["Size"] == 5
+
+        told = client.allocation.read_allocation_stats(alloc)
+        assert told["Tasks"]["main"]["Pids"], "the shell of the task, and what it runs"
+        assert told["ResourceUsage"]["MemoryStats"]["RSS"] > 100_000
+        assert told["ResourceUsage"]["CpuStats"]["Measured"] == ["System Mode", "User Mode", "Percent"]
+
+        logs = httpx.stream(
+            "GET",
+            f"{url}/v1/client/fs/logs/{alloc}?task=main&type=stdout&follow=true&plain=true",
+            timeout=LATEST_S,
+        )
+        with logs as answer:
+            pieces = answer.iter_text()
+            assert next(pieces) == "begun\n"
+            process.send_signal(signal.SIGINT)  # the task is stopped, and with the last one the server
+            assert "".join(pieces) == ""
+        assert process.wait(LATEST_S) == 0
+
+
 def test_nomads_client_acts_on_the_processes_and_blocked_queries_wake(tmp_path):
     with served(tmp_path, f"trap 'echo hup' HUP; echo began; {FOREVER}") as (process, url):
         host, port = url.removeprefix("http://").split(":")

@@ -71,9 +71,12 @@ def run(job: str, log: str | None, bind: str | None, dialect: str | None, tls: T
         directory = Path(tempfile.mkdtemp(prefix="taskfold-run-") if log is None else f"{log}.run")
         _lock(directory, stack)
         engine.catch_up()
+        from taskfold.run.inspection import Inspection
         from taskfold.run.supervisor import Supervisor
 
         supervisor = Supervisor(engine, directory.absolute(), is_bound=log is None)
+        if server is not None:
+            server.app.context.tasks = Inspection(supervisor)
         supervisor.on_note = lambda text: say(f"note: {text}")
         shown_ids = set(supervisor.live)
         say(f"running job {document['ID']}; the output of its tasks is in {directory}")

@@ -29,8 +29,10 @@ from taskfold.live.engine import Engine
 from taskfold.model.effects import Step
 from taskfold.model.errors import ListenerError
 from taskfold.model.inputs import Input
+from taskfold.run.allocation_files import AllocationFiles
+from taskfold.run.usage import ProcessUsage
 
-__all__ = ["Context", "FollowedSource", "Services"]
+__all__ = ["Context", "FollowedSource", "Services", "TaskHost"]
 
 T = TypeVar("T")
 
@@ -61,6 +63,22 @@ class FollowedSource(Protocol):
 
     def numbers(self) -> Iterable[tuple[str, str, float]]:
         """Return its numbers: name, meaning, value."""
+        ...
+
+
+class TaskHost(Protocol):
+    """The tasks that run beside a server: `taskfold.run.inspection.Inspection`."""
+
+    def files(self, alloc: str) -> AllocationFiles | None:
+        """Return the files of an allocation; None where it does not run here."""
+        ...
+
+    def output(self, alloc: str, task: str, stream: str) -> str:
+        """Return the path of a task's ``stdout`` or ``stderr`` among the files of its allocation."""
+        ...
+
+    async def usage(self, alloc: str) -> dict[str, dict[int, ProcessUsage]] | None:
+        """Return what the processes of each running task use, by pid; None where it does not run here."""
         ...
 
 
@@ -110,6 +128,8 @@ class Context:
         """The problem of writing or reading the log, for health; empty if there is none."""
         self.source: FollowedSource | None = None
         """The source that a mirror follows; health and the headers of reads show when it is away."""
+        self.tasks: TaskHost | None = None
+        """The tasks that run beside this server, if any do."""
         self.crew: Crew | None = None
         """The workers, if several processes serve the log."""
         self.is_closing = asyncio.Event()

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from taskfold.http.answers import Answer, error
-from taskfold.http.nomad import actions, allocations, deployments, evaluations, jobs, stream
+from taskfold.http.nomad import actions, allocations, deployments, evaluations, files, jobs, stream, usage
 from taskfold.http.nomad.evaluation_cache import Evaluation
 from taskfold.http.nomad.frames import StreamFrame
 from taskfold.http.nomad.options import MAX_WAIT_NS
@@ -54,6 +54,11 @@ _PER_PAGE: Final = Parameter(
     _NUMBER,
     f"How many records a page has at most: {history.DEFAULT_PAGE} by default, within the server's limit.",
 )
+
+_PATH: Final = Parameter("path", _TEXT, "A path from the directory of the allocation.")
+_OFFSET: Final = Parameter("offset", _NUMBER, "Where to begin, in bytes.")
+_ORIGIN_OF_OFFSET: Final = Parameter("origin", _TEXT, "What the offset is counted from: start (the default), or end.")
+_FOLLOW: Final = Parameter("follow", _FLAG, "Go on with what is written later: the default of a stream, not of logs.")
 
 _REGIONAL: Final = (_REGION, _NAMESPACE, _PREFIX, _INDEX, _WAIT, _STALE, _CONSISTENT)
 """The parameters that every regional endpoint parses, as Nomad does, whether it uses them or not."""
@@ -367,12 +372,74 @@ ROUTES: Final = {
             "client_stats",
             "/v1/client/allocation/{id}/stats",
             _GET,
-            actions.client_stats,
-            "Tell what the tasks of an allocation use: nothing is measured here.",
-            (_PRETTY,),
+            usage.client_stats,
+            "Tell what the tasks of an allocation use, where they run beside this server.",
+            _READ,
             {200: "object", 404: "text"},
-            is_regional=False,
-            asks_agent=True,
+        ),
+        Route(
+            "list_files",
+            "/v1/client/fs/ls/{id}",
+            _GET,
+            files.list_files,
+            "List a directory of an allocation that runs beside this server.",
+            (*_READ, _PATH),
+            {200: "AllocationFile[]", 404: "text"},
+        ),
+        Route(
+            "stat_file",
+            "/v1/client/fs/stat/{id}",
+            _GET,
+            files.stat_file,
+            "Tell what is at a path of such an allocation.",
+            (*_READ, _PATH),
+            {200: files.AllocationFile, 404: "text"},
+        ),
+        Route(
+            "cat_file",
+            "/v1/client/fs/cat/{id}",
+            _GET,
+            files.cat_file,
+            "Read a file of such an allocation.",
+            (*_REGIONAL, _PATH),
+            {200: "text", 404: "text"},
+        ),
+        Route(
+            "read_file",
+            "/v1/client/fs/readat/{id}",
+            _GET,
+            files.read_file,
+            "Read a part of a file of such an allocation.",
+            (*_REGIONAL, _PATH, _OFFSET, Parameter("limit", _NUMBER, "The most bytes; 0 for all of them.")),
+            {200: "text", 404: "text"},
+        ),
+        Route(
+            "stream_file",
+            "/v1/client/fs/stream/{id}",
+            _GET,
+            files.stream_file,
+            "Read a file of such an allocation as it grows, in frames.",
+            (*_REGIONAL, _PATH, _OFFSET, _ORIGIN_OF_OFFSET, _FOLLOW),
+            {200: files.FileFrame, 404: "text"},
+            is_endless=True,
+        ),
+        Route(
+            "task_logs",
+            "/v1/client/fs/logs/{id}",
+            _GET,
+            files.task_logs,
+            "Read the output of a task of such an allocation, in frames.",
+            (
+                *_REGIONAL,
+                Parameter("task", _TEXT, "The name of the task."),
+                Parameter("type", _TEXT, "stdout or stderr."),
+                _OFFSET,
+                _ORIGIN_OF_OFFSET,
+                _FOLLOW,
+                Parameter("plain", _FLAG, "Send the output as it is, in place of frames."),
+            ),
+            {200: (files.FileFrame, "text"), 404: "text"},
+            is_endless=True,
         ),
         Route(
             "client_allocation",

@@ -6,14 +6,14 @@ A driver of one's own is any class with these methods. `taskfold.testing.DriverC
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from taskfold.model.inputs import Exited, ProcessStarted, StartFailed
 from taskfold.nomad.views.job import TaskView
 from taskfold.run.environment import Environment
 from taskfold.run.task_directory import TaskDirectory
 
-__all__ = ["DriverProcess", "Handle", "TaskDriver"]
+__all__ = ["DriverProcess", "Handle", "MeasuredProcess", "TaskDriver"]
 
 Handle: TypeAlias = Mapping[str, Any]
 """The handle of a process, also for a later supervisor: a JSON object that no other process ever had.
@@ -70,6 +70,15 @@ class DriverProcess(Protocol):
 
     def close(self) -> None:
         """End it, if it runs, and release what the object holds; a second call does nothing."""
+
+
+@runtime_checkable
+class MeasuredProcess(Protocol):
+    """A process of which can be told what it uses; a `DriverProcess` may be one."""
+
+    def pids(self) -> list[int]:
+        """Return the processes of the task on this machine, as of now; called in another thread."""
+        ...
 
 
 class TaskDriver(Protocol):

@@ -21,6 +21,7 @@ from taskfold.model.inputs import Exited, ProcessStarted, StartFailed
 from taskfold.run import executor
 from taskfold.run.driver import Handle
 from taskfold.run.task_directory import TaskDirectory
+from taskfold.run.usage import descendants
 
 __all__ = ["ExecutorHandle", "Process"]
 
@@ -162,6 +163,10 @@ class Process(Owned):
             if executor.is_running(pid, start_time):
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
+
+    def pids(self) -> list[int]:
+        """Return the processes that its executor has started, and theirs. O(processes of the machine)."""
+        return descendants(self._handle.pid) if self.is_alive else []
 
     def close(self) -> None:
         """Kill the process, if it still runs, and release its descriptors."""

@@ -163,6 +163,16 @@ class Supervisor(Owned):
         for alloc in tuple(self.live):
             self._report(alloc, "", inputs.StopRequested())
 
+    # --- for a reader ---
+
+    def directory_of(self, alloc: str, task: str) -> TaskDirectory:
+        """Return the directories of a task."""
+        return TaskDirectory(self._directory, alloc, task)
+
+    def processes_of(self, alloc: str) -> dict[str, object]:
+        """Return the processes of an allocation that run now, by task."""
+        return {task: process for (owner, task), process in self._processes.items() if owner == alloc}
+
     # --- effects ---
 
     async def _carry_out(self, steps: AsyncIterator[Step]) -> None:
@@ -190,7 +200,7 @@ class Supervisor(Owned):
         if key in self._processes:
             return
         self._report(*key, inputs.SetUp(), id=f"{'/'.join(key)}/SetUp")
-        snapshot, directory = self.engine.snapshot(key[0]), self._directory_of(key)
+        snapshot, directory = self.engine.snapshot(key[0]), self.directory_of(*key)
         try:
             placement, task = self._placement_of(snapshot, key[1])
             environment = environment_of(placement, task, directory)
@@ -271,7 +281,7 @@ class Supervisor(Owned):
             if driver is None:
                 raise LogError(f"task {name!r} of {alloc} was started by driver {entry[_DRIVER]!r}, which is not here")
             handle = {field: value for field, value in entry.items() if field not in {_DRIVER, _RECOVERY}}
-            process = driver.find(handle, self._directory_of(key))
+            process = driver.find(handle, self.directory_of(*key))
             is_running = snapshot.tasks[name].state == RUNNING
             recovery = "reattached" if process.is_alive else "ended" if process.is_over else "lost"
             if is_running or process.is_alive:
@@ -296,9 +306,6 @@ class Supervisor(Owned):
         """Record the handle of a task's process."""
         alloc, name = key
         self.engine.update(alloc, {PROCESSES: {**_handles(self.engine.snapshot(alloc)), name: handle}})
-
-    def _directory_of(self, key: _Key) -> TaskDirectory:
-        return TaskDirectory(self._directory, *key)
 
     def _placement_of(self, snapshot: Snapshot, name: str) -> tuple[Placement, TaskView]:
         """Return the placement of a task, and the task as the job has it now. Raises ValueError if it has none."""

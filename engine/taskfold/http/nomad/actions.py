@@ -15,19 +15,18 @@ import msgspec
 from msgspec import Struct
 
 from taskfold.decision.decision import NOT_RUNNING
-from taskfold.http.answers import INVALID_METHOD, Answer, Uint64, error, json_answer, pretty
+from taskfold.http.answers import INVALID_METHOD, Answer, Uint64, error, json_answer
 from taskfold.http.context import Context
 from taskfold.http.nomad.allocations import find
 from taskfold.http.nomad.jobs import jobs as list_jobs
 from taskfold.http.nomad.options import Options
-from taskfold.http.query import is_pretty
 from taskfold.http.request import Request, decode_json
 from taskfold.log.entries import MAX_DEPTH, is_deep
 from taskfold.model.effects import Step
 from taskfold.model.errors import DecodeError, LogError, TaskfoldError
 from taskfold.model.inputs import Input, RestartRequested, SignalRequested, StopRequested
 
-__all__ = ["CLIENT_ACTIONS", "Acted", "Stopped", "client_allocation", "client_stats", "jobs", "stop"]
+__all__ = ["CLIENT_ACTIONS", "Acted", "Stopped", "client_allocation", "jobs", "stop"]
 
 CLIENT_ACTIONS: Final = ("restart", "signal")
 
@@ -73,30 +72,6 @@ class _Registration(Struct):
     Job: dict[str, Any] | None = None
 
 
-_NO_USAGE: Final = {
-    "CpuStats": {
-        "Measured": None,
-        "Percent": 0.0,
-        "SystemMode": 0.0,
-        "ThrottledPeriods": 0,
-        "ThrottledTime": 0,
-        "TotalTicks": 0.0,
-        "UserMode": 0.0,
-    },
-    "DeviceStats": [],
-    "MemoryStats": {
-        "Cache": 0,
-        "KernelMaxUsage": 0,
-        "KernelUsage": 0,
-        "MaxUsage": 0,
-        "Measured": None,
-        "RSS": 0,
-        "Swap": 0,
-        "Usage": 0,
-    },
-}
-"""The use of resources by an allocation of which nothing is measured."""
-
 T = TypeVar("T", _Restart, _Signal, _Registration)
 
 
@@ -130,15 +105,6 @@ async def stop(context: Context, _: Request, __: Options, text: str) -> Answer:
     evaluation = context.evaluations.add(context.engine.snapshot(alloc))
     body = _encode(Stopped(evaluation.id, evaluation.modify_index))
     return json_answer(body, extra=((b"X-Nomad-Index", b"%d" % evaluation.modify_index),))
-
-
-async def client_stats(context: Context, request: Request, text: str) -> Answer:
-    """Answer ``GET /v1/client/allocation/<id>/stats`` as a client does of what has ended: nothing is measured here."""
-    alloc = find(context, text)
-    if isinstance(alloc, Answer) or alloc not in context.engine.reader:
-        return error(404, f'Unknown allocation "{text}"')
-    body = _encode({"ResourceUsage": _NO_USAGE, "Tasks": {}, "Timestamp": 0})
-    return json_answer(pretty(body) if is_pretty(request.query) else body)
 
 
 async def client_allocation(context: Context, request: Request, _: Options, text: str, action: str) -> Answer:

@@ -46,7 +46,7 @@ async def agent_self(context: Context, request: Request) -> Answer:
     """Answer ``GET /v1/agent/self``."""
     host, port = request.scope.get("server") or ("", None)
     config = {
-        "Client": {"Enabled": False},
+        "Client": {"Enabled": context.tasks is not None},
         "Datacenter": "",
         "Region": context.region,
         "Server": {"Enabled": True},
