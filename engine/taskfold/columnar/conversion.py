@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
@@ -19,7 +20,7 @@ from taskfold.columnar.schemas import RECORDS, TEXT, TIME
 from taskfold.log.entries import INT64
 from taskfold.model.errors import DecodeError
 from taskfold.model.events import TaskEvent
-from taskfold.model.record import Event, InternalEvent, LogHeader, Record
+from taskfold.model.record import Event, LogHeader, Record
 
 __all__ = ["HEADER", "TYPE_NAMES", "BatchMaker", "decode_event", "header_of", "records_of", "with_header"]
 
@@ -85,12 +86,6 @@ def _plans() -> dict[type, _Plan]:
     return plans
 
 
-def _value(column: str, value: Any, default: Any) -> Any:
-    """Return the value of a column: null where it is the default of a field for which null says so."""
-    # The exit code 0 is a fact, and so is that a process was not killed for want of memory.
-    return None if value == default and column not in {"exit_code", "oom_killed"} else value
-
-
 class BatchMaker:
     """A maker of record batches from decoded records: it remembers the keys of allocations and tasks.
 
@@ -103,58 +98,48 @@ class BatchMaker:
 
     def __init__(self, header: LogHeader) -> None:
         self.schema = with_header(RECORDS, header)
-        self._keys: dict[tuple[str, str], int] = {}
+        self._pairs = _Pairs()
         self._files: list[int] = []
         """The number of this maker, and another one whenever the pairs of one are used up."""
 
     def batch(self, records: Sequence[Record]) -> Any:
         """Return records as one batch. O(records). Raises DecodeError for a number that no column can hold."""
         columns: dict[str, list[Any]] = {name: [None] * len(records) for name in (*_COLUMNS, "event", "ordinal", "id")}
-        plans = _plans()
-        codes = np.empty(len(records), np.int32)
-        fails = np.zeros(len(records), np.bool_)
-        event_times = np.zeros(len(records), np.int64)
         for row, record in enumerate(records):
-            event = record.event
-            plan = plans[type(event)]
-            codes[row] = plan.code
-            if isinstance(event, TaskEvent):
-                self._check_time(event.time_ns, record)
-                event_times[row] = event.time_ns
-                fails[row] = event.fails_task
-            self._check_time(record.time_ns, record)
-            self._tell(columns, row, event, plan)
             if record.id is not UNSET:
                 columns["id" if isinstance(record.id, str) else "ordinal"][row] = record.id
+        # Class by class, so that what a class has is looked up once.
+        rows_of: dict[type, list[int]] = defaultdict(list)
+        for row, record in enumerate(records):
+            rows_of[type(record.event)].append(row)
+        codes = np.empty(len(records), np.int32)
+        fails = np.zeros(len(records), np.bool_)
         try:
-            return self._of_columns(records, columns, codes, fails, event_times)
+            times = np.array([record.time_ns for record in records], np.int64)
+            event_times = np.zeros(len(records), np.int64)
+            for cls, rows in rows_of.items():
+                plan, events = _plans()[cls], [records[row].event for row in rows]
+                codes[rows] = plan.code
+                if issubclass(cls, TaskEvent):
+                    event_times[rows] = [event.time_ns for event in events]  # type: ignore[union-attr]
+                    fails[rows] = [event.fails_task for event in events]  # type: ignore[union-attr]
+                for row in _tell(columns, rows, events, plan):
+                    columns["event"][row] = _encode(records[row].event).decode()
+            batch = self._of_columns(records, columns, codes, fails, times, event_times)
         except (OverflowError, pa.ArrowInvalid) as error:
-            raise DecodeError(f"a record between {records[0].seq} and {records[-1].seq}: {error}") from None
-
-    def _tell(self, columns: dict[str, list[Any]], row: int, event: Event, plan: _Plan) -> None:
-        """Put the annotations of an event into columns, and its JSON where they do not say everything."""
-        needs_json = event != plan.defaults if isinstance(event, InternalEvent) else False
-        for name, default in plan.others if not needs_json else ():
-            if getattr(event, name) != default:
-                needs_json = True
-                break
-        for column, name, default in plan.columns:
-            value = getattr(event, name)
-            if column in _NUMBERS and value is not None and not -INT64 <= value < INT64:
-                needs_json = True
-                continue
-            columns[column][row] = _value(column, value, default)
-        if needs_json:
-            columns["event"][row] = _encode(event).decode()
-
-    def _check_time(self, time_ns: int, record: Record) -> None:
-        if not NO_TIME < time_ns < INT64:
-            raise DecodeError(
-                f"record {record.seq}: {time_ns} is no time in 64 bits with a sign: no column can hold it"
-            )
+            raise _unholdable(records, str(error)) from None
+        if (times == NO_TIME).any() or (event_times == NO_TIME).any():
+            raise _unholdable(records, "a time is beyond 64 bits with a sign")
+        return batch
 
     def _of_columns(
-        self, records: Sequence[Record], columns: dict[str, list[Any]], codes: Any, fails: Any, event_times: Any
+        self,
+        records: Sequence[Record],
+        columns: dict[str, list[Any]],
+        codes: Any,
+        fails: Any,
+        times: Any,
+        event_times: Any,
     ) -> Any:
         tasks = [record.task or None for record in records]
         arrays = {
@@ -163,8 +148,8 @@ class BatchMaker:
             "alloc": pa.array([record.alloc for record in records], pa.string()).dictionary_encode(),
             "version": pa.array([record.version for record in records], pa.int64()),
             "task": pa.array(tasks, pa.string()).dictionary_encode(),
-            "task_key": pa.array([self._key(record.alloc, record.task) for record in records], pa.int64()),
-            "time": times_of(np.array([record.time_ns for record in records], np.int64), 0),
+            "task_key": self._key_column(records),
+            "time": times_of(times, 0),
             "type": pa.DictionaryArray.from_arrays(pa.array(codes), list(TYPE_NAMES)),
             "event_time": times_of(event_times, 0),
             "fails_task": pa.array(fails),
@@ -175,12 +160,55 @@ class BatchMaker:
             arrays[name] = array.dictionary_encode() if kind == TEXT else array
         return pa.RecordBatch.from_arrays([arrays[name] for name in RECORDS.names], schema=self.schema)
 
-    def _key(self, alloc: str, task: str) -> int:
-        """Return the number of a pair, with that of the file above."""
-        number = self._keys.setdefault((alloc, task), len(self._keys))
-        while number >> KEY_BITS >= len(self._files):
+    def _key_column(self, records: Sequence[Record]) -> Any:
+        """Return the numbers of pairs of allocation and task, with the number of the file above."""
+        pairs = self._pairs
+        numbers = np.array([pairs[record.alloc, record.task] for record in records], np.int64)
+        while len(pairs) >> KEY_BITS >= len(self._files):
             self._files.append(secrets.randbits(63 - KEY_BITS))
-        return self._files[number >> KEY_BITS] << KEY_BITS | (number & ((1 << KEY_BITS) - 1))
+        files = np.array(self._files, np.int64)[numbers >> KEY_BITS]
+        return pa.array(files << KEY_BITS | (numbers & ((1 << KEY_BITS) - 1)))
+
+
+class _Pairs(dict[tuple[str, str], int]):
+    """A number for each pair of allocation and task, in the order in which they come."""
+
+    def __missing__(self, pair: tuple[str, str]) -> int:
+        self[pair] = number = len(self)
+        return number
+
+
+def _tell(columns: dict[str, list[Any]], rows: Sequence[int], events: Sequence[Event], plan: _Plan) -> set[int]:
+    """Put the annotations of events of a class into columns; return the rows that need their JSON, too."""
+    if plan.code >= TASK_EVENTS:
+        return {row for row, event in zip(rows, events, strict=True) if event != plan.defaults}
+    needy: set[int] = set()
+    for name, default in plan.others:
+        needy.update(row for row, event in zip(rows, events, strict=True) if getattr(event, name) != default)
+    for column, name, default in plan.columns:
+        values = columns[column]
+        # The exit code 0 is a fact, and so is that a process was not killed for want of memory.
+        is_always = column in {"exit_code", "oom_killed"}
+        for row, event in zip(rows, events, strict=True):
+            value = getattr(event, name)
+            if is_always or value != default:
+                values[row] = value
+        if column in _NUMBERS:
+            large = [row for row in rows if (value := values[row]) is not None and not -INT64 <= value < INT64]
+            needy.update(large)
+            for row in large:
+                values[row] = None
+    return needy
+
+
+def _unholdable(records: Sequence[Record], problem: str) -> DecodeError:
+    """Return the error for records of which one has a number that no column can hold."""
+    for record in records:
+        for time_ns in (record.time_ns, getattr(record.event, "time_ns", 0)):
+            if not NO_TIME < time_ns < INT64:
+                sentence = f"record {record.seq}: {time_ns} is no time in 64 bits with a sign: no column can hold it"
+                return DecodeError(sentence)
+    return DecodeError(f"a record between {records[0].seq} and {records[-1].seq}: {problem}")
 
 
 def times_of(times_ns: Any, *nothing: int) -> Any:

@@ -19,7 +19,7 @@ from taskfold.model.errors import DecodeError, SourceError
 from taskfold.model.record import FORMAT, LogHeader, Record
 from taskfold.sources.replay import Replay
 
-__all__ = ["ROWS", "SLOT", "header_of_file", "read", "steps"]
+__all__ = ["ROWS", "SLOT", "header_of_file", "read", "slot_of_file", "steps"]
 
 ROWS: Final = 1 << 18
 """The records of a batch: enough to be worth a sort, and few enough for the cache."""
@@ -104,12 +104,16 @@ def header_of_file(path: Path, label: str = "") -> LogHeader:
     label = label or str(path)
     with _readable(label), pq.ParquetFile(path) as file:
         header = _own_header(file.schema_arrow, label)
-        slot = (file.schema_arrow.metadata or {}).get(SLOT)
-    if slot is not None:
-        raise SourceError(
-            label, f"has only slot {slot.decode()} of the records: `taskfold.columnar.read` reads all slots"
-        )
+    if (slot := slot_of_file(path)) is not None:
+        raise SourceError(label, f"has only slot {slot} of the records: `taskfold.columnar.read` reads all")
     return header
+
+
+def slot_of_file(path: Path) -> str | None:
+    """Return the slot that a file of records is, as ``3/16``; None for one that is no slot. Raises SourceError."""
+    with _readable(str(path)), pq.ParquetFile(path) as file:
+        slot = (file.schema_arrow.metadata or {}).get(SLOT)
+    return None if slot is None else slot.decode()
 
 
 def _own_header(schema: Any, label: str) -> LogHeader:
