@@ -260,7 +260,7 @@ def test_numbers_of_two_files_are_never_taken_for_each_other() -> None:
     numbers = {batch.column("task_key")[0].as_py() >> KEY_BITS for batch in batches}
     assert len(numbers) == 2
     # Rows of both in one batch, and a file that has the number of another one by chance.
-    mixed = pa.concat_batches(batches)
+    (mixed,) = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
     place = mixed.schema.get_field_index("task_key")
     forged = batches[1].set_column(place, batches[1].schema.field(place), batches[0].column("task_key"))
     for parts in ([mixed], [batches[0], forged]):
