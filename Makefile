@@ -9,7 +9,7 @@ PYTHON ?=
 CANDIDATES := $(PYTHON) python3.13 python3.12 python3.11 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types torture mutants bench soak pictures schemas docs build clean
+.PHONY: help demo test test-all lint types torture mutants bench soak clients pictures schemas docs build clean
 
 # The tests of several files at a time, those of one file in one process.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -67,6 +67,9 @@ soak: $(STAMP)  ## ten minutes of simulated clusters without a violation, and a 
 pictures: $(STAMP)  ## draw the pictures of the documents anew, from the recordings
 	@$(BIN)/python tests/support/chromium.py
 	PYTHONPATH=engine:tests $(BIN)/python -m tools.pictures
+
+clients: $(STAMP)  ## have clients of Nomad ask a server, and write the table of what they get (installs them; minutes)
+	PYTHONPATH=engine $(BIN)/python -m tools.clients
 
 schemas: $(STAMP)  ## write anew what is generated and committed: schemas/, the face for type checkers
 	$(BIN)/python -m tools.schemas --write schemas

@@ -1,14 +1,14 @@
 """Clients that were written for Nomad, pointed at `taskfold serve`: they get what Nomad answered.
 
-docs/serving.md has the table of what works; `CALLS` below is what it is compared with.
+docs/serving.md has the table of what works, which `make clients` writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -26,23 +26,11 @@ from taskfold import ingest, inputs
 from taskfold.http.app import App
 from taskfold.http.serve.server import running
 from taskfold.live.engine import Engine
+from tools.clients.asking import CLIENTS, SCRIPTS, ask, read_results, table
 
 DOCS = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 BY_NAME = {str(scenario): scenario for scenario in scenarios()}
 ABSENT = "00000000-0000-0000-0000-000000000000"
-
-CALLS = {
-    ("python-nomad", "`allocation.get_allocation`"),
-    ("python-nomad", "`allocation[id]`, `id in allocation`"),
-    ("python-nomad", "`allocation.request(id, params={index, wait})`"),
-    ("python-nomad", "`allocations.get_allocations`"),
-    ("python-nomad", "`job.get_allocations`"),
-    ("python-nomad", "`regions.get_regions`"),
-    ("python-nomad", "`event.stream.get_stream`"),
-    ("python-nomad", "`allocation.stop_allocation`"),
-    ("httpx", "blocking queries"),
-    ("httpx", "the event stream"),
-}
 
 
 @pytest.fixture(scope="module", params=["1.1.2/service_ring_mock", "0.5.6/service_ring_mock", "1.1.2/lifecycle_all"])
@@ -217,7 +205,12 @@ def test_httpx_follows_allocations_by_blocking_queries_and_the_stream():
     assert watched == followed == ["Received", "Started", "Terminated", "Restarting", "Started", "Killing"]
 
 
-def test_the_table_of_clients_is_what_is_tested():
-    rows = re.findall(r"^\| (python-nomad|httpx)[^|]*\| (.+?) \|", DOCS, re.MULTILINE)
+def test_the_table_of_clients_is_that_of_the_results():
+    assert f"<!-- clients -->\n{table(read_results())}<!-- /clients -->\n" in DOCS
+    assert [client.name for client in CLIENTS] == list(read_results())
 
-    assert set(rows) == CALLS
+
+def test_python_nomad_gets_today_what_the_results_say():
+    client = CLIENTS[0]
+    assert client.name == "python-nomad"
+    assert ask(client, [sys.executable, SCRIPTS / client.script]) == read_results()[client.name]

@@ -261,8 +261,9 @@ class App:
         """Answer at an endpoint, or have the agent answer for what is not known here."""
         request.route, request.is_endless = route.name, route.is_endless
         if request.method not in route.methods:
-            invalid = error(405, INVALID_METHOD, extra=route.extra)
-            return invalid if route.is_own else await self._elsewhere(request, invalid)
+            is_nomads_own = request.method in route.unserved_methods
+            otherwise = error(501, UNSERVED) if is_nomads_own else error(405, INVALID_METHOD, extra=route.extra)
+            return otherwise if route.is_own else await self._elsewhere(request, otherwise)
         if refusal := self._refused(request, route):
             return refusal
         upstream = None if route.is_own else self._upstream_of(request)

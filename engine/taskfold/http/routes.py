@@ -141,6 +141,7 @@ ROUTES: Final = {
             _READ,
             {200: "object", 404: "text"},
             parts={"job": _ONLY_JOB},
+            unserved_methods=(*_WRITE, "DELETE"),
         ),
         Route(
             "job_summary",

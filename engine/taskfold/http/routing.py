@@ -86,6 +86,8 @@ class Route(Struct, frozen=True):
     """It needs no token."""
     only_asks: bool = False
     """A request with a body is a question, and changes nothing."""
+    unserved_methods: tuple[str, ...] = ()
+    """Methods that Nomad has there, and that are not served: they are a 501, and no 405."""
     asks_agent: bool = False
     """A mirror has the agent answer it that it follows, if it may ask: what the mirror itself knows is less."""
     acts_on_get: bool = False

@@ -166,3 +166,34 @@ def test_the_status_of_a_job_is_todays_and_not_that_of_its_placement(engine: Eng
     told = {job["ID"]: job["Status"] for job in json.loads(ask(App(engine), "GET /v1/jobs").body)}
     assert told == {"bad": "dead", "ok": "dead", "svc": "running"}
     assert {name: json.loads(ask(App(engine), f"GET /v1/job/{name}").body)["Status"] for name in told} == told
+
+
+def general(command: dict[str, Any]) -> str:
+    """Return a command without the names of the recording."""
+    words = [
+        "<alloc>" if re.fullmatch(r"[0-9a-z-]{2,36}", word) and word[0] in "0269z" else word for word in command["args"]
+    ]
+    return " ".join("<job>" if word in {"svc", "bad", "ok", "nope"} else word for word in words)
+
+
+def table_of_commands() -> str:
+    """Return the table of docs/serving.md: what is the same of a mirror alone, and with its agent."""
+    rows = ["| command | a mirror alone | with its agent |", "|---|---|---|"]
+    for name in dict.fromkeys(map(general, RENDERED)):
+        commands = [command for command in RENDERED if general(command) == name]
+        if not all(command in OF_A_MIRROR for command in commands):
+            alone = beside = "the versions that allocations have"
+        elif all(command in OF_A_MIRROR_ALONE for command in commands):
+            alone = beside = "yes"
+        else:
+            asked = [of["path"] for command in commands for of in command["requests"]]
+            needs_more = any("/evaluations" in path for path in asked)
+            alone = "no: evaluations are not known" if needs_more else "all but what tasks use"
+            beside = "yes"
+        rows.append(f"| `nomad {name}` | {alone} | {beside} |")
+    return "".join(f"{row}\n" for row in rows)
+
+
+def test_the_table_of_commands_is_what_is_tested():
+    page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
+    assert f"<!-- command line -->\n{table_of_commands()}<!-- /command line -->\n" in page

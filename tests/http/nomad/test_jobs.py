@@ -95,7 +95,7 @@ def test_an_id_may_have_slashes_and_what_nomad_has_below_a_job_is_no_part_of_it(
     for below in ("plan", "periodic/force"):
         assert ask(app, f"GET /v1/job/a/periodic-1/{below}").status == 501
     assert ask(app, "GET /v1/job/").status == 501
-    assert ask(app, "PUT /v1/job/a/periodic-1").status == 405
+    assert ask(app, "PUT /v1/job/a/periodic-1").status == 501
 
 
 def test_a_blocking_read_of_a_job_waits_for_its_allocations() -> None:

@@ -182,3 +182,10 @@ def test_what_is_nomads_and_not_served_is_told_in_a_sentence(mirror: App, path: 
         "taskfold serves allocations, and what follows from them: ask an agent of Nomad for this",
     )
     assert ask(mirror, "GET /v1/nonsense").status == 404
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
+def test_a_job_is_neither_changed_nor_stopped_here_and_a_sentence_says_so(mirror: App, method: str):
+    reply = ask(mirror, f"{method} /v1/job/svc")
+    assert (reply.status, reply.text.partition(",")[0]) == (501, "taskfold serves allocations")
+    assert ask(mirror, "PATCH /v1/job/svc").status == 405

@@ -78,7 +78,7 @@ def test_a_get_that_acts_is_a_write(path: str):
 
 
 def test_a_method_that_the_mirror_does_not_take_is_the_agents_to_take(agent: str):
-    assert asked(mirror(agent), "DELETE", "/v1/job/site").status_code == 405
+    assert asked(mirror(agent), "DELETE", "/v1/job/site").status_code == 501
     app = mirror("http://127.0.0.1:1", passes_writes=True)
     assert asked(app, "DELETE", "/v1/job/site").status_code == 502, "the agent was asked"
 
