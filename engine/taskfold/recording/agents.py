@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
+from urllib.parse import quote, urlencode
 
 import msgspec
 from msgspec import Raw, Struct
@@ -18,16 +18,12 @@ from taskfold.model.dialect import Dialect, dialect_of, dialect_of_version
 from taskfold.model.errors import SourceError, SourceUnavailable
 from taskfold.nomad.fields import DEFAULT_NAMESPACE
 from taskfold.nomad.importing.observation import observation_from_json
+from taskfold.recording.connections import AgentAnswer, ConnectionProblem, Connections
 from taskfold.recording.settings import AgentSettings
 from taskfold.sources.detect import dialect_of_statement
 
-if TYPE_CHECKING:
-    import httpx
+__all__ = ["Agents", "AllocationList", "Backoff", "ListedVersion"]
 
-__all__ = ["Agents", "AllocationList", "Backoff", "ListedVersion", "new_client"]
-
-_UNIX: Final = "unix:"
-_CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 60.0
 _POLL_MARGIN_SECONDS: Final = 30.0
 """How much longer than its wait a blocked query may take: agents add a sixteenth, and then answer."""
@@ -114,18 +110,17 @@ class Agents:
 
         Before a second attempt it waits for ``first_pause_seconds`` at most, then twice as long, up to 30 seconds.
         """
-        import httpx
-
         self.settings = settings
         self.rng = random.Random() if rng is None else rng  # noqa: S311 - spreads retries, and is no secret
         self._first_pause_seconds = first_pause_seconds
         self._place = 0
         """The address that answered last."""
         self._token = _Token(settings)
-        context, timeout = settings.tls_context(), httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
-        limits = httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS)
-        self._clients = [new_client(address, context, limits, timeout) for address in settings.addresses]
-        self._extensions = settings.extensions
+        context = settings.tls_context()
+        self._clients = [
+            Connections(address, context, most=_MOST_CONNECTIONS, server_name=settings.tls_server_name)
+            for address in settings.addresses
+        ]
 
     @property
     def name(self) -> str:
@@ -135,7 +130,7 @@ class Agents:
     async def close(self) -> None:
         """Close the connections."""
         for client in self._clients:
-            await client.aclose()
+            await client.close()
 
     def backoff(self) -> Backoff:
         """Return how long to wait before attempts."""
@@ -151,7 +146,7 @@ class Agents:
             if problem.is_refusal:
                 return ""
             raise
-        return _version_in(answer.content) if answer.is_success else ""
+        return _version_in(answer.body) if answer.is_success else ""
 
     async def dialect(self) -> Dialect:
         """Return the dialect that the agents speak: told by a body, else by the version of one."""
@@ -176,15 +171,15 @@ class Agents:
         answer = await self._get("/v1/allocations", params, read_seconds)
         index = self._index_of(answer)
         try:
-            return AllocationList(index, _decode_stubs(answer.content) or [])
+            return AllocationList(index, _decode_stubs(answer.body) or [])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise SourceUnavailable(f"{self.name}: its list of allocations cannot be read: {error}") from None
 
     async def allocation(self, alloc: str, namespace: str) -> bytes | None:
         """Return the body of an allocation; None where the agents have none of this ID."""
-        answer = await self._get(f"/v1/allocation/{alloc}", {"namespace": namespace})
+        answer = await self._get(f"/v1/allocation/{quote(alloc, safe='')}", {"namespace": namespace})
         if answer.is_success:
-            return answer.content
+            return answer.body
         if answer.text.strip() != _ALLOC_NOT_FOUND:  # a proxy's word does not end an allocation
             raise self._refusal(answer)
         return None
@@ -195,40 +190,33 @@ class Agents:
 
         A stream that says nothing for so long is dead. Raises SourceUnavailable when it ends.
         """
-        import httpx
-
-        params: list[tuple[str, Any]] = [("index", str(index)), *(("topic", topic) for topic in _TOPICS)]
-        params += [*self._namespace().items(), *self._region().items()]
-        timeout = httpx.Timeout(silence_seconds, connect=_CONNECT_SECONDS)
+        params = [("index", str(index)), *(("topic", topic) for topic in _TOPICS)]
+        target = _target("/v1/event/stream", [*params, *self._namespace().items(), *self._region().items()])
         try:
-            async with self._clients[self._place].stream(
-                "GET",
-                "/v1/event/stream",
-                params=params,
-                headers=self._token.headers(),
-                timeout=timeout,
-                extensions=self._extensions,
-            ) as answer:
-                if answer.status_code in _NO_STREAM:
+            async with self._clients[self._place].stream(target, self._token.headers(), silence_seconds) as (
+                answer,
+                blocks,
+            ):
+                if answer.status in _NO_STREAM:
                     yield None
                     return
-                if answer.status_code >= _ERROR:
-                    await answer.aread()
+                if answer.status >= _ERROR:
+                    answer.body = b"".join([block async for block in blocks])
                     raise self._refusal(answer)
-                yield self._blocks(answer, silence_seconds)
-        except httpx.HTTPError as error:
-            problem = SourceUnavailable(f"{self.name}: {_reason(error)}")
+                yield self._blocks(blocks, silence_seconds)
+        except ConnectionProblem as error:
+            problem = SourceUnavailable(f"{self.name}: {error}")
             self._turn()
             raise problem from None
 
-    async def _blocks(self, answer: httpx.Response, silence_seconds: float) -> AsyncIterator[bytes]:
-        import httpx
-
+    async def _blocks(self, blocks: AsyncIterator[bytes], silence_seconds: float) -> AsyncIterator[bytes]:
         name = self.name
         try:
-            async for block in answer.aiter_bytes():
+            async for block in blocks:
                 yield block
-        except httpx.ReadTimeout:
+        except ConnectionProblem as error:
+            if not error.is_silence:
+                raise
             self._turn()
             raise SourceUnavailable(f"{name}: its event stream said nothing for {silence_seconds:g} seconds") from None
         self._turn()
@@ -236,7 +224,7 @@ class Agents:
 
     # --- asking ---
 
-    async def _get(self, path: str, params: Mapping[str, str], read_seconds: float = _READ_SECONDS) -> httpx.Response:
+    async def _get(self, path: str, params: Mapping[str, str], read_seconds: float = _READ_SECONDS) -> AgentAnswer:
         """Return the answer of the first agent that gives one, a 404 among them. Raises SourceUnavailable."""
         backoff = self.backoff()
         for attempt in count(1):
@@ -254,40 +242,34 @@ class Agents:
             await asyncio.sleep(max(problem.retry_after_seconds, backoff.next_seconds()))
         raise AssertionError  # it counts without an end
 
-    async def _ask(self, path: str, params: Mapping[str, str], read_seconds: float) -> httpx.Response:
+    async def _ask(self, path: str, params: Mapping[str, str], read_seconds: float) -> AgentAnswer:
         """Ask one agent once; return its answer, a 404 among them. Raises SourceUnavailable."""
-        import httpx
-
         try:
             answer = await self._clients[self._place].get(
-                path,
-                params={**params, **self._region()},
-                headers=self._token.headers(),
-                timeout=httpx.Timeout(read_seconds, connect=_CONNECT_SECONDS),
-                extensions=self._extensions,
+                _target(path, [*params.items(), *self._region().items()]), self._token.headers(), read_seconds
             )
-        except httpx.HTTPError as error:
-            raise SourceUnavailable(f"{self.name}: {_reason(error)}") from None
-        if answer.status_code >= _ERROR and answer.status_code != _NOT_FOUND:
+        except ConnectionProblem as error:
+            raise SourceUnavailable(f"{self.name}: {error}") from None
+        if answer.status >= _ERROR and answer.status != _NOT_FOUND:
             raise self._refusal(answer)
         return answer
 
-    def _refusal(self, answer: httpx.Response) -> SourceUnavailable:
+    def _refusal(self, answer: AgentAnswer) -> SourceUnavailable:
         """Return the error of an answer that is one."""
-        text = answer.text[:_EXCERPT].strip() or answer.reason_phrase
-        pause = answer.headers.get("Retry-After", "")
+        text = answer.text[:_EXCERPT].strip() or answer.reason
+        pause = answer.headers.get("retry-after", "")
         return SourceUnavailable(
-            f"{self.name}: it answered {answer.status_code}: {text}",
-            is_refusal=answer.status_code in _FORBIDDEN,
-            is_busy=answer.status_code in _BUSY,
+            f"{self.name}: it answered {answer.status}: {text}",
+            is_refusal=answer.status in _FORBIDDEN,
+            is_busy=answer.status in _BUSY,
             retry_after_seconds=float(pause)
             if pause.isascii() and pause.isdigit() and len(pause) < len("10000")
             else 0,
         )
 
-    def _index_of(self, answer: httpx.Response) -> int:
+    def _index_of(self, answer: AgentAnswer) -> int:
         """Return the index of a list. Raises SourceUnavailable for an answer that no agent gives."""
-        text = answer.headers.get("X-Nomad-Index", "")
+        text = answer.headers.get("x-nomad-index", "")
         if not answer.is_success or not (text.isascii() and text.isdigit()):
             raise SourceUnavailable(f"{self.name}: its answer has no X-Nomad-Index: is it an agent of Nomad?")
         return int(text)
@@ -329,20 +311,6 @@ class _Token:
         return {"X-Nomad-Token": self._text} if self._text else {}
 
 
-def new_client(
-    address: str, context: ssl.SSLContext | None, limits: httpx.Limits, timeout: httpx.Timeout
-) -> httpx.AsyncClient:
-    """Return the client of one agent; ``context`` is for https."""
-    import httpx
-
-    path = address.removeprefix(_UNIX)
-    if path != address:
-        transport = httpx.AsyncHTTPTransport(uds=path, limits=limits)
-        return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=timeout)
-    verify: Any = False if context is None else context
-    return httpx.AsyncClient(base_url=address, verify=verify, limits=limits, timeout=timeout, trust_env=False)
-
-
 def _version_in(body: bytes) -> str:
     """Return the version in the answer of ``/v1/agent/self``: a text, or, since Nomad 0.9, an object that has it."""
     try:
@@ -354,13 +322,6 @@ def _version_in(body: bytes) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _reason(error: httpx.HTTPError) -> str:
-    """Return why an agent could not be asked, in words."""
-    import httpx
-
-    if isinstance(error, httpx.ConnectTimeout):
-        return f"it did not take the connection within {_CONNECT_SECONDS:g} seconds"
-    if isinstance(error, httpx.ReadTimeout):
-        return "it did not answer in time"
-    text = str(error) or type(error).__name__
-    return f"cannot be asked: {text}"
+def _target(path: str, params: Sequence[tuple[str, str]]) -> str:
+    """Return the target of a request: a path, and its parameters."""
+    return f"{path}?{urlencode(params, safe='*')}" if params else path

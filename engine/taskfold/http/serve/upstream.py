@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -10,11 +10,11 @@ from taskfold.http.answers import Answer, error
 from taskfold.http.request import Request
 from taskfold.http.routes import changes_nothing, is_nomads
 from taskfold.http.serve.regions import Peers
-from taskfold.recording.agents import new_client
 from taskfold.recording.settings import AgentSettings
 
 __all__ = ["Upstream"]
 
+_UNIX: Final = "unix:"
 _BAD_GATEWAY: Final = 502
 _AGENT: Final = ""
 
@@ -32,7 +32,7 @@ class Upstream(Peers):
         self._settings = settings
         self._extensions = settings.extensions
         url = settings.addresses[0]
-        super().__init__({_AGENT: "http://localhost" if url.startswith("unix:") else url}, settings=settings)
+        super().__init__({_AGENT: "http://localhost" if url.startswith(_UNIX) else url}, settings=settings)
         self.passes_writes = passes_writes
 
     def passes(self, request: Request) -> bool:
@@ -40,7 +40,13 @@ class Upstream(Peers):
         return is_nomads(request.path) and (self.passes_writes or changes_nothing(request.method, request.path))
 
     def _new_client(self, timeout: httpx.Timeout, limits: httpx.Limits) -> httpx.AsyncClient:
-        return new_client(self._settings.addresses[0], self._tls_context, limits, timeout)
+        address = self._settings.addresses[0]
+        path = address.removeprefix(_UNIX)
+        if path != address:
+            transport = httpx.AsyncHTTPTransport(uds=path, limits=limits)
+            return httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=timeout)
+        verify: Any = False if self._tls_context is None else self._tls_context
+        return httpx.AsyncClient(base_url=address, verify=verify, limits=limits, timeout=timeout, trust_env=False)
 
     def _circle(self) -> Answer:
         return error(_BAD_GATEWAY, "this was passed on before: a mirror does not ask a mirror that asks it")

@@ -65,6 +65,7 @@ class _Lookups(Ledger):
         version = self.versions.get(alloc)
         if version is None:
             version = self._one("SELECT max(version) FROM records WHERE alloc = ?", alloc)[0] or 0
+            self.versions[alloc] = version
         return version
 
     def digest_of(self, id: str) -> int | None:
@@ -73,12 +74,15 @@ class _Lookups(Ledger):
 
     def newest_imported(self, alloc: str) -> tuple[int, int]:
         newest = self._imported.get(alloc)
+        if newest is None and not self.version_of(alloc):
+            newest = (0, -1)
         if newest is None:
             query = (
                 "SELECT \"index\", id FROM records WHERE alloc = ? AND typeof(id) = 'integer' "
                 "ORDER BY version DESC LIMIT 1"
             )
-            newest = self._one(query, alloc) or (0, -1)
+            # An append asks for each of its records.
+            newest = self._imported[alloc] = self._one(query, alloc) or (0, -1)
         return newest
 
     def _take(self, record: Record) -> None:
@@ -89,7 +93,7 @@ class _Lookups(Ledger):
 
     def note_placed(self, records: Sequence[Record]) -> None:
         super().note_placed(records)
-        if len(self.versions) > _VERSIONS_KEPT:
+        if max(len(self.versions), len(self._imported)) > _VERSIONS_KEPT:
             self.versions.clear()
             self._imported.clear()
 
