@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -144,6 +144,30 @@ def test_what_is_recorded_is_served_and_health_tells_when_the_agent_is_away(tmp_
         process.send_signal(signal.SIGTERM)
         assert "allocations at index" in line_with(process, "new record")
         assert process.wait(60) == 0
+
+
+def test_every_worker_of_a_mirror_tells_when_the_agent_is_away(tmp_path: Path):
+    agent = FakeAgent(FRAMES)
+    agent.advance(30)
+    with (
+        agent_beside(agent) as url,
+        served(tmp_path / "cluster.db", "--follow", url, "--workers", 3) as (_, mirror),
+        ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(httpx.Client(base_url=mirror)) for _ in range(24)]
+
+        def headers(name: str) -> set[str]:
+            return {client.get("/v1/allocations?stale").headers[name] for client in clients}
+
+        until(lambda: headers("X-Nomad-Knownleader") == {"true"})
+        assert headers("X-Nomad-Lastcontact") == {"0"}
+        agent.is_away = True
+        agent.call(agent.disconnect)
+        until(lambda: headers("X-Nomad-Knownleader") == {"false"})
+        until(lambda: "0" not in headers("X-Nomad-Lastcontact"))
+        assert {client.get("/v1/agent/health").status_code for client in clients} == {503}
+        agent.is_away = False
+        until(lambda: headers("X-Nomad-Knownleader") == {"true"})
 
 
 def test_a_server_follows_an_agent_and_another_follows_that(tmp_path: Path):

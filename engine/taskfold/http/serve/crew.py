@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -21,7 +21,7 @@ from taskfold.http.serve.counts import Counts
 from taskfold.live.engine import Engine
 from taskfold.live.waiters import wait_async
 
-__all__ = ["NO_LEADER", "Cells", "Crew"]
+__all__ = ["NO_LEADER", "Cells", "Crew", "OwnersSource"]
 
 NO_LEADER: Final = "No cluster leader"
 """Nomad's error when a server cannot reach the leader. Source: nomad/structs/errors.go."""
@@ -31,9 +31,12 @@ _PATIENCE_SECONDS: Final = 5
 
 _CELL_BYTES: Final = 8
 
+_AWAY: Final = "the source that is followed is away"
+"""The owner has the words; health is asked of it."""
+
 
 class Cells:
-    """The position of each worker in the log, in memory that all workers share.
+    """The position of each worker in the log, and the owner's last contact, in memory that all workers share.
 
     >>> import tempfile
     >>> with tempfile.TemporaryFile() as file:
@@ -46,12 +49,13 @@ class Cells:
 
     def __init__(self, file: int, count: int) -> None:
         """Map the memory of ``count`` workers in an open file."""
-        self._cells = memoryview(mmap.mmap(file, count * _CELL_BYTES)).cast("Q")
+        cells = memoryview(mmap.mmap(file, (count + 1) * _CELL_BYTES)).cast("Q")
+        self._cells, self._contact = cells[:count], cells[count:]
 
     @classmethod
     def begin(cls, file: int, count: int) -> Cells:
         """Create the memory in an empty open file."""
-        os.truncate(file, count * _CELL_BYTES)
+        os.truncate(file, (count + 1) * _CELL_BYTES)
         return cls(file, count)
 
     def put(self, number: int, seq: int) -> None:
@@ -61,6 +65,49 @@ class Cells:
     def newest(self) -> int:
         """Return the newest position of all workers. O(workers)."""
         return max(self._cells)
+
+    def put_contact(self, contact_seconds: float | None) -> None:
+        """Publish for how long nothing was heard of the source that the owner follows; None while it is there."""
+        is_there = contact_seconds is None
+        self._contact[0] = 0 if is_there else max(1, int((monotonic() - (contact_seconds or 0)) * 1_000))
+
+    def contact_seconds(self) -> float | None:
+        """Return for how long nothing was heard of that source; None while it is there.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryFile() as file:
+        ...     first, second = Cells.begin(file.fileno(), 2), Cells(file.fileno(), 2)
+        >>> first.put_contact(6)
+        >>> second.contact_seconds() >= 6
+        True
+        >>> first.put_contact(None)
+        >>> second.contact_seconds() is None
+        True
+        """
+        # The monotonic clock is that of the machine, for all its processes.
+        at_ms = self._contact[0]
+        return max(0.0, monotonic() - at_ms / 1_000) if at_ms else None
+
+
+class OwnersSource:
+    """The source that the owner follows, from the view of a follower: a `taskfold.http.context.FollowedSource`."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    @property
+    def problem(self) -> str:
+        """Why what is served may be out of date; empty while it is not."""
+        return "" if self._cells.contact_seconds() is None else _AWAY
+
+    @property
+    def contact_seconds(self) -> float:
+        """For how long nothing was heard; 0 while what is served is up to date."""
+        return self._cells.contact_seconds() or 0.0
+
+    def numbers(self) -> Iterable[tuple[str, str, float]]:
+        """Return no numbers: the owner has them."""
+        return ()
 
 
 class Crew:

@@ -35,7 +35,7 @@ from taskfold.http.serve.channel import (
     read_frame,
     send_frame,
 )
-from taskfold.http.serve.crew import NO_LEADER, Cells, Crew
+from taskfold.http.serve.crew import NO_LEADER, Cells, Crew, OwnersSource
 from taskfold.http.serve.regions import Peers
 from taskfold.http.serve.server import Server, new_loop
 from taskfold.http.serve.tls import hosts_of
@@ -157,6 +157,8 @@ def _serve(end: socket.socket, listening: socket.socket, cells: int, settings: S
             is_mirror=settings.is_mirror,
         )
         server = Server(app, listening=listening, tls=settings.tls)
-        worker = app.context.crew = Worker(app, server, Cells(cells, settings.workers), settings.number)
+        shared = Cells(cells, settings.workers)
+        worker = app.context.crew = Worker(app, server, shared, settings.number)
+        app.context.source = OwnersSource(shared)
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(worker.run(end))

@@ -53,6 +53,8 @@ _OWNER: Final = 1
 _BEGIN: Final = "import sys; sys.path.append(sys.argv[1]); from taskfold.http.serve.worker import main; main()"
 _COUNT_SECONDS: Final = 1
 """How long a follower may take to return its metrics; a slower one is left out."""
+_CONTACT_SECONDS: Final = 0.1
+"""How often it is told whether the source of a mirror is away."""
 _STEADY_SECONDS: Final = 10
 """A follower that served for so long is restarted without delay."""
 _LEAST_PAUSE_SECONDS: Final = 0.5
@@ -81,7 +83,7 @@ class Workers(Crew):
             for number, listening in enumerate(sockets, start=_OWNER + 1)
         ]
         self._keeping: list[asyncio.Task[None]] = []
-        self._telling: asyncio.Task[None] | None = None
+        self._telling: list[asyncio.Task[None]] = []
 
     @property
     def problem(self) -> str:
@@ -92,7 +94,7 @@ class Workers(Crew):
         """Start the followers, and return when all of them serve, or are to stop. Raises ServeError."""
         cells = self._file.fileno()
         self._keeping = [asyncio.ensure_future(follower.keep(cells)) for follower in self._followers]
-        self._telling = asyncio.ensure_future(self._tell_changes())
+        self._telling = [asyncio.ensure_future(self._tell_changes()), asyncio.ensure_future(self._tell_contact())]
         await asyncio.gather(*(follower.first_service for follower in self._followers))
 
     async def _tell_changes(self) -> None:
@@ -105,6 +107,13 @@ class Workers(Crew):
             self.publish()
             for follower in self._followers:
                 follower.channel.send(Wake())
+
+    async def _tell_contact(self) -> None:
+        """Publish whether the source of a mirror is away, as the headers of every worker show it."""
+        context = self.app.context
+        while context.source is not None:
+            self._cells.put_contact(context.contact_seconds if context.is_out_of_date else None)
+            await asyncio.sleep(_CONTACT_SECONDS)
 
     async def counts(self) -> Mapping[str, Counts]:
         """Return the metrics of every worker that answers, by number."""
@@ -129,8 +138,8 @@ class Workers(Crew):
             for follower in self._followers if late else ():
                 follower.kill()
             await asyncio.wait(self._keeping)
-        if self._telling is not None:
-            self._telling.cancel()
+        for task in self._telling:
+            task.cancel()
         self._file.close()
 
 
