@@ -121,7 +121,7 @@ class Connections:
         self._idle.clear()
         for connection in list(self._open):
             self._drop(connection)
-        await asyncio.sleep(0)  # the loop lets go of the sockets
+        await asyncio.sleep(0)  # the loop closes the sockets
 
     def _request(self, target: str, headers: Mapping[str, str]) -> bytes:
         lines = [f"{name}: {value}" for name, value in {**self._headers, **headers}.items()]
@@ -240,7 +240,7 @@ class _Connection:
 
 
 _FAILURES: Final = (OSError, EOFError, ValueError, asyncio.LimitOverrunError)
-"""What reading an answer raises; TimeoutError is one of OSError, IncompleteReadError of EOFError."""
+"""The errors of reading an answer; TimeoutError is one of OSError, IncompleteReadError of EOFError."""
 
 
 def _head(text: bytes) -> AgentAnswer:
