@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import click
 import httpx
 import pytest
 
@@ -22,10 +25,17 @@ from support.command_line import refused, run
 from support.recordings import read_bytes
 from support.servers import served, until
 from taskfold import Engine
+from taskfold.cli.collect import collect as collect_command
+from taskfold.cli.diff import diff as diff_command
+from taskfold.cli.follow import follow as follow_command
+from taskfold.cli.replay import replay as replay_command
+from taskfold.cli.serve import serve as serve_command
+from taskfold.model.record import Collected
 
 FRAMES = frames_of(
     read_bytes(Path(__file__).parents[1] / "data" / "clients" / "1.1.2" / "stream.ndjson.gz").split(b"\n")
 )
+TERMINAL = frozenset(("complete", "failed", "lost"))
 KILLS = int(os.environ.get("TASKFOLD_KILLS", "4"))
 
 
@@ -199,6 +209,26 @@ def test_lines_of_json_have_the_message_and_the_time(tmp_path: Path):
     assert lines[0]["message"].startswith(f"following {url} into")
 
 
+def test_what_ended_is_collected_and_its_records_are_removed(tmp_path: Path):
+    agent = FakeAgent(FRAMES)
+    agent.advance(len(FRAMES))
+    log, options = tmp_path / "cluster.db", ("--collect-after", "0s", "--once")
+    with agent_beside(agent) as url:
+        assert run("follow", url, "--into", log, *options).exit_code == 0
+        with Engine.open(log, read_only=True) as engine:
+            whole = list(engine.subscribe(timeout=0))
+            ended = {record.alloc for record in whole if isinstance(record.event, Collected)}
+            assert ended == {alloc for alloc, body in agent.bodies.items() if body["ClientStatus"] in TERMINAL}
+        assert run("follow", url, "--into", log, *options, "--compact").exit_code == 0
+        again = run("follow", url, "--into", log, *options, "--compact")
+    assert again.stderr.splitlines()[-1].endswith("0 new records"), "what was collected here stays so"
+    with Engine.open(log, read_only=True) as engine:
+        rest = [record.alloc for record in engine.subscribe(after=whole[-1].seq - len(ended), timeout=0)]
+        assert sorted(rest) == sorted(ended)
+        assert recorded(log) == {alloc: body for alloc, body in agent.bodies.items() if alloc not in ended}
+    assert run("log", log, "--check").exit_code == 0
+
+
 # --- what is refused ---
 
 
@@ -248,6 +278,15 @@ def test_a_log_that_something_else_writes_is_refused(tmp_path: Path):
     refused(run("follow", "http://127.0.0.1:1", "--into", tmp_path / "own.db"), "with indexes of its own")
 
 
+def test_a_log_that_another_process_writes_now_is_refused(tmp_path: Path):
+    log = tmp_path / "cluster.db"
+    agent = FakeAgent(FRAMES)
+    agent.advance(20)
+    with agent_beside(agent) as url, following(url, "--into", log) as process:
+        line_with(process, "recorded up to")
+        refused(run("follow", url, "--into", log, "--once"), "cluster.db", "another process")
+
+
 def test_a_log_of_another_dialect_is_refused(tmp_path: Path):
     agent = FakeAgent(FRAMES)
     agent.advance(20)
@@ -255,3 +294,54 @@ def test_a_log_of_another_dialect_is_refused(tmp_path: Path):
     with agent_beside(agent) as url:
         sentence = run("follow", url, "--into", tmp_path / "old.db", "--once").stderr.splitlines()[-1]
     assert "0.5.0" in sentence
+
+
+# --- what the guide shows ---
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "recording.md").read_text("utf-8")
+COMMANDS: list[click.Command] = [follow_command, serve_command, collect_command, replay_command, diff_command]
+PARSERS = {command.name: command for command in COMMANDS}
+
+
+def words_of(parser: click.Command) -> set[str]:
+    return {word for parameter in parser.params for word in parameter.opts}
+
+
+def test_every_option_that_the_guide_names_is_there():
+    words = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", GUIDE))
+    assert words
+    assert words <= set().union(*map(words_of, PARSERS.values()))
+
+
+def shown_command(text: str) -> list[str]:
+    """Return the words of the command that a unit, or a job file, begins."""
+    if unit := re.search(r"^ExecStart=(.*)$", text, re.MULTILINE):
+        return shlex.split(unit[1])[1:]
+    arguments = re.search(r"args\s*=\s*(\[.*?\])", text, re.DOTALL)
+    assert arguments is not None
+    return [str(word) for word in json.loads(arguments[1])]
+
+
+@pytest.mark.parametrize("language", ["ini", "hcl"])
+def test_the_unit_and_the_job_of_the_guide_begin_a_command_that_there_is(language: str):
+    block = re.search(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+    assert block is not None
+    name, *arguments = shown_command(block[1])
+    context = PARSERS[name].make_context(name, arguments)
+    assert context.params["log"].endswith("cluster.db")
+    assert context.params["bind"]
+
+
+ANALYZE = shutil.which("systemd-analyze")
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="there is no systemd here")
+def test_the_unit_of_the_guide_is_one_for_systemd(tmp_path: Path):
+    block = re.search(r"```ini\n(.*?)```", GUIDE, re.DOTALL)
+    assert block is not None
+    unit = tmp_path / "taskfold.service"
+    unit.write_text(block[1].replace("/usr/local/bin/taskfold", sys.executable))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False
+    )
+    assert [line for line in (result.stdout + result.stderr).splitlines() if unit.name in line] == []

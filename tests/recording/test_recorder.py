@@ -20,6 +20,9 @@ from support.postgres import Server, server
 from support.recordings import Scenario, read_bytes, scenarios, stream_lines
 from taskfold import AgentSettings, Engine, Recorder
 from taskfold.errors import DecodeError, DialectError, LogError, SourceError, SourceUnavailable
+from taskfold.live.background import Retainer
+from taskfold.live.retention import Retention
+from taskfold.log.contract import kept_records
 from taskfold.model.events import TaskEvent
 from taskfold.model.record import Collected, Gap
 from taskfold.recording.agents import Agents
@@ -286,6 +289,29 @@ def test_what_was_collected_here_stays_so_though_nomad_lists_it():
             await until(lambda: len(agent.requests) > requests + 3)
             assert engine.is_collected(alloc)
             assert recorder.status.behind == 0
+
+    run(story)
+
+
+def test_a_log_is_collected_and_compacted_while_it_is_recorded(tmp_path: Path):
+    async def story() -> None:
+        agent = FakeAgent(CLIENT_FRAMES)
+        agent.advance(10)
+        with Engine.open(tmp_path / "cluster.db", dialect="1.1.2") as engine:
+            retainer = Retainer(engine, Retention(dead_for_ns=0), every_seconds=0.01, compact_every_seconds=0.01)
+            async with recording(engine, await agent.serve(), compare_seconds=0.05) as recorder:
+                with retainer:
+                    while agent.advance():
+                        await asyncio.sleep(0.005)
+                    await until_recorded(engine, agent, recorder)
+                    ended = [a for a, body in agent.bodies.items() if body["ClientStatus"] in {"complete", "failed"}]
+                    await until(lambda: all(map(engine.is_collected, ended)))
+                    await until(lambda: all(len(kept(engine, alloc)) == 1 for alloc in ended))
+                assert ended
+                assert recorder.status.reconnects == 0
+
+    def kept(engine: Engine, alloc: str) -> list[int]:
+        return [record.version for record in kept_records(engine.store.log) if record.alloc == alloc]
 
     run(story)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Final
+
 import click
 
 from taskfold.cli import _options as options
@@ -9,12 +12,15 @@ from taskfold.cli._guard import NO, Unanswerable
 from taskfold.cli._progress import Progress
 from taskfold.cli._words import count_text
 from taskfold.fold.status import CLIENT_TERMINAL
+from taskfold.live.background import Retainer
 from taskfold.live.engine import Engine
 from taskfold.live.retention import Retention
 from taskfold.log.names import shown_name
 from taskfold.log.registry import is_new_log
 
-__all__ = ["collect", "retention_of", "retention_options"]
+__all__ = ["collect", "compact_option", "retainer_of", "retention_of", "retention_options"]
+
+_COMPACT_SECONDS: Final = 3_600.0
 
 
 def retention_options(command: options.Command) -> options.Command:
@@ -51,6 +57,25 @@ def retention_of(dead_for_ns: int | None, keep: int | None, statuses: tuple[str,
     if dead_for_ns is not None and dead_for_ns < 0:
         raise Unanswerable("--collect-after must not be negative")
     return Retention(dead_for_ns=dead_for_ns, keep=keep, statuses=statuses or Retention.__struct_defaults__[2])
+
+
+compact_option = click.option(
+    "--compact", is_flag=True, help="Every hour, remove the records of collected allocations, except each one's last."
+)
+
+
+def retainer_of(
+    engine: Engine, retention: Retention | None, on_problem: Callable[[str], None], *, compact: bool
+) -> Retainer | None:
+    """Return what collects and compacts beside other work; None where nothing is to be done."""
+    if retention is None and not compact:
+        return None
+    return Retainer(
+        engine,
+        retention,
+        compact_every_seconds=_COMPACT_SECONDS if compact else None,
+        on_problem=on_problem,
+    )
 
 
 @options.command()

@@ -25,9 +25,8 @@ from taskfold.cli._recording import (
 )
 from taskfold.cli._serving import TlsOptions, server_beside, tls_options
 from taskfold.cli._words import count_text
-from taskfold.cli.collect import retention_of, retention_options
+from taskfold.cli.collect import compact_option, retainer_of, retention_of, retention_options
 from taskfold.cli.serve import check_extra
-from taskfold.live.background import Retainer
 from taskfold.live.engine import Engine
 from taskfold.log.names import shown_name
 from taskfold.log.registry import is_new_log
@@ -69,6 +68,7 @@ _STATUS_SECONDS: Final = 1.0
 )
 @options.dialect_option("The dialect of a new log; what the agents speak unless named.")
 @retention_options
+@compact_option
 @click.option("--log-format", "log_format", type=click.Choice(("text", "json")), default="text", show_default=True)
 def follow(  # noqa: PLR0913 - an option each
     sources: tuple[str, ...],
@@ -86,6 +86,7 @@ def follow(  # noqa: PLR0913 - an option each
     dead_for_ns: int | None,
     keep: int | None,
     statuses: tuple[str, ...],
+    compact: bool,
     log_format: str,
     tls: TlsOptions,
 ) -> int:
@@ -119,14 +120,15 @@ def follow(  # noqa: PLR0913 - an option each
             server = server_beside(engine, bind, serve_token_file, stack, note=note, is_mirror=True, tls=tls_of_server)
             server.app.context.source = recorder
             server.app.upstream = upstream_of(settings, pass_through)
-        if retention is not None:
-            stack.enter_context(
-                Retainer(engine, retention, on_problem=lambda problem: note(problem or "the log can be written again"))
-            )
+        retainer = retainer_of(engine, retention, note, compact=compact)
+        if retainer is not None and not once:
+            stack.enter_context(retainer)
         note(f"following {', '.join(settings.names)} into {shown_name(log)}, from index {engine.index}")
         stack.enter_context(without_collecting_present_objects())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(recorder.synchronise() if once else _run(recorder, server))
+        if retainer is not None and once:
+            retainer.retain()
         status = recorder.status
         what = f"{count_text(len(engine.reader), 'allocation')} at index {engine.index}"
         gaps = f", {count_text(status.gaps, 'gap')}" if status.gaps else ""

@@ -23,8 +23,8 @@ from taskfold.cli._recording import (
 )
 from taskfold.cli._serving import TlsOptions, tls_options
 from taskfold.cli._words import count_text
-from taskfold.cli.collect import retention_of, retention_options
-from taskfold.live.background import LogListener, Retainer
+from taskfold.cli.collect import compact_option, retainer_of, retention_of, retention_options
+from taskfold.live.background import LogListener
 from taskfold.live.core import Core
 from taskfold.live.engine import Engine
 from taskfold.log.memory import MemoryLog
@@ -89,6 +89,7 @@ _SILENCE_NS: Final = 120 * NS_PER_SECOND
 )
 @options.dialect_option("The dialect of a new log.")
 @retention_options
+@compact_option
 @click.option("--read-only", is_flag=True, help="Read LOG as another process writes it, and write nothing.")
 @click.option(
     "--workers",
@@ -144,8 +145,8 @@ def serve(
     tls_of_server = tls.files()
     check_exposure(host, secret, tls_of_server)
     with ExitStack() as stack:
-        is_reader = more.pop("read_only")
-        if is_reader and (log is None or follow or retention is not None or more["dialect"] is not None):
+        is_reader, compact = more.pop("read_only"), more.pop("compact")
+        if is_reader and (log is None or follow or retention is not None or compact or more["dialect"] is not None):
             raise Unanswerable("--read-only serves the log of another process: give its LOG, and no option that writes")
         engine = stack.enter_context(
             _reader(str(log)) if is_reader else _engine(log, agents or follow, more["dialect"], more["region"])
@@ -163,8 +164,9 @@ def serve(
         if isinstance(source, Follower):
             stack.callback(source.stop)
         stack.enter_context(LogListener(engine, on_problem=_problem(app)))
-        if retention is not None:
-            stack.enter_context(Retainer(engine, retention, on_problem=_problem(app)))
+        retainer = retainer_of(engine, retention, _problem(app), compact=compact)
+        if retainer is not None:
+            stack.enter_context(retainer)
         stack.enter_context(without_collecting_present_objects())
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_run(server, log, secret, source))

@@ -10,6 +10,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol, Self
 
 from taskfold.live.reader import Reader
@@ -95,6 +96,9 @@ class RetainingEngine(Protocol):
     def retain(self, retention: Retention) -> object:
         """Collect the allocations that a retention no longer keeps."""
 
+    def compact(self) -> int:
+        """Remove the records of collected allocations, except each one's last."""
+
 
 class LogListener(Background, Owned):
     """Lets an engine follow the appends of other processes to its log.
@@ -146,29 +150,44 @@ class LogListener(Background, Owned):
 
 
 class Retainer(Background, Owned):
-    """Lets an engine collect, at intervals, the allocations that a retention no longer keeps."""
+    """Lets an engine collect, at intervals, the allocations that a retention no longer keeps, and compact its log."""
 
     def __init__(
         self,
         engine: RetainingEngine,
-        retention: Retention,
+        retention: Retention | None,
         *,
         every_seconds: float = _EVERY_SECONDS,
+        compact_every_seconds: float | None = None,
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Take the engine and the retention; ``on_problem`` is called each time the log cannot be written."""
+        """Take the engine and the retention; without one nothing is collected.
+
+        The log is compacted every ``compact_every_seconds``, never without it. ``on_problem`` is called each time the
+        log cannot be written.
+        """
         super().__init__("taskfold-retain", on_problem)
         self._engine = engine
         self._retention = retention
         self._every_seconds = every_seconds
+        self._compact_every_seconds = compact_every_seconds
+        self._compact_at = 0.0
         self._own_with(engine.reader)
 
     def _run(self) -> None:
         while not self._engine.reader.is_closed:
             try:
-                self._engine.retain(self._retention)
+                self.retain()
             except TaskfoldError as error:  # an error of a listener does not end the thread
                 if not self._engine.reader.is_closed:
                     self._on_problem(str(error))
             if self._is_stopped.wait(self._every_seconds):
                 return
+
+    def retain(self) -> None:
+        """Collect, and compact where it is time. Raises LogError and ListenerError."""
+        if self._retention is not None:
+            self._engine.retain(self._retention)
+        if self._compact_every_seconds is not None and monotonic() >= self._compact_at:
+            self._engine.compact()
+            self._compact_at = monotonic() + self._compact_every_seconds
