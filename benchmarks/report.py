@@ -25,6 +25,7 @@ SUBJECTS: Final = (
     "growth",
     "deciding",
     "storing",
+    "copying",
     "sharing",
     "folding",
     "startup",

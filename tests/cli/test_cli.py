@@ -346,7 +346,9 @@ def test_a_log_that_is_imported_in_parts_is_the_log_of_the_whole(tmp_path: Path)
 def test_log_writes_the_records_as_a_log_does(tmp_path: Path) -> None:
     log = tmp_path / "x.jsonl"
     fine("import", DEMO, "--into", log)
-    records = unsealed(log.read_bytes()).decode().split("\n", 1)[1]
+    records = (
+        '{"taskfold":3,"dialect":"1.1.2","of":"records"}\n' + unsealed(log.read_bytes()).decode().split("\n", 1)[1]
+    )
 
     assert fine("log", log, "--format", "jsonl") == records
     assert fine("log", DEMO, "--format", "jsonl") == records
@@ -357,7 +359,7 @@ def test_filters_of_log_leave_the_positions() -> None:
         "log", DEMO, "--format", "jsonl", "--alloc", "0e263", "--task", "bad", "--until", "2026-11-23T08:28:35Z"
     )
 
-    assert [(json.loads(line)["Seq"], json.loads(line)["Event"]["Type"]) for line in printed.splitlines()] == [
+    assert [(json.loads(line)["Seq"], json.loads(line)["Event"]["Type"]) for line in printed.splitlines()[1:]] == [
         (64, "Received"),
         (65, "Task Setup"),
         (66, "Started"),

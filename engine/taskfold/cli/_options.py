@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -10,13 +11,16 @@ import click
 from taskfold.cli._completion import Completed, complete_allocation, complete_task
 from taskfold.model.clock import SystemClock
 from taskfold.model.dialect import DIALECTS
+from taskfold.model.events import BY_WIRE_TYPE
 from taskfold.model.go.durations import parse_duration_ns
 from taskfold.model.instants import parse_instant_ns
+from taskfold.model.record import INTERNAL_EVENTS
 from taskfold.sources.replay import At, parse_at
 from taskfold.sources.summary import Flapping
 
 __all__ = [
     "DURATION",
+    "EVENT_TYPES",
     "FLAPPING",
     "INSTANT",
     "NUMBERS",
@@ -36,6 +40,7 @@ __all__ = [
     "status_option",
     "task_argument",
     "task_option",
+    "type_option",
     "until_option",
 ]
 
@@ -102,6 +107,29 @@ class _Flapping(_ParamType[Flapping]):
         return flapping
 
 
+class _EventTypes(_ParamType[frozenset[str]]):
+    name = "TYPE,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        """Return types of events, in small letters; a name that nobody knows, but that is like one, is refused."""
+        if isinstance(value, frozenset):
+            return value
+        kinds = {name.lower(): name for name in (*BY_WIRE_TYPE, *map(_tag, INTERNAL_EVENTS))}
+        names = [name.strip().lower() for name in value.split(",") if name.strip()]
+        if not names:
+            self.fail("expected types of events with commas between them, such as Restarting,Terminated", param, ctx)
+        for name in names:
+            likely = [] if name in kinds else get_close_matches(name, kinds, n=1)
+            if likely:
+                self.fail(f"there is no type {name!r} of events; did you mean {kinds[likely[0]]!r}?", param, ctx)
+        return frozenset(names)
+
+
+def _tag(kind: type[Any]) -> str:
+    """Return the type of an internal event, as records have it."""
+    return str(kind.__struct_config__.tag)
+
+
 class _Numbers(_ParamType[tuple[int, ...]]):
     name = "NUMBER,…"
 
@@ -130,6 +158,8 @@ DURATION: Final = _Duration()
 FLAPPING: Final = _Flapping()
 """A threshold of restarts within a span of time, as ``5/1h``."""
 INSTANT: Final = _Instant()
+EVENT_TYPES: Final = _EventTypes()
+"""Types of events with commas between them, in any case of letters."""
 NUMBERS: Final = _Numbers()
 """Numbers with commas between them."""
 at_option = click.option("--at", type=POINT, help="The state at this index, time, or position (@7); default: the end.")
@@ -146,6 +176,9 @@ status_option = click.option(
     "--status",
     type=click.Choice(("pending", "running", "complete", "failed", "lost", "unknown")),
     help="Only allocations with this client status.",
+)
+type_option = click.option(
+    "--type", "types", type=EVENT_TYPES, help="Only events of these types, such as Restarting,Terminated."
 )
 since_option = click.option(
     "--since", type=INSTANT, help="Only with a last record (log: a record) at or after this time."

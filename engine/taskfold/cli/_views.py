@@ -10,6 +10,7 @@ from rich.text import Text
 
 from taskfold.cli._changes import Changes
 from taskfold.cli._reading import Folded, naming
+from taskfold.cli._record_rows import has_type
 from taskfold.cli._screen import STATUS_STYLES, Cell, Column, Screen, Table, TableRow, state_cell
 from taskfold.cli._words import age_text, count_text, instant_text, short_ids, visible
 from taskfold.fold.course import Death
@@ -204,10 +205,14 @@ def _style(record: Record) -> str:
     return "dim" if isinstance(record.event, InternalEvent) else ""
 
 
-def show_history(screen: Screen, records: Sequence[Record], changes: Changes, task: str | None) -> None:
+def show_history(
+    screen: Screen, records: Sequence[Record], changes: Changes, task: str | None, types: frozenset[str] | None = None
+) -> None:
     """Write every record of one allocation (or of one of its tasks) with its changes, and a line of counts."""
     pairs = [(record, changes.apply(record)) for record in records]
-    pairs_shown = [(record, changed) for record, changed in pairs if task in {None, record.task}]
+    pairs_shown = [
+        (record, changed) for record, changed in pairs if task in {None, record.task} and has_type(record, types)
+    ]
     days = {instant_text(record.time_ns)[:_DATE_LENGTH] for record, _ in pairs_shown}
     # On a terminal the day is written once, if it is the same for all.
     day = min(days) if len(days) == 1 and not screen.is_plain else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ import click
 import msgspec
 
 from taskfold.cli import _options as options
+from taskfold.cli._formats import write_rows
 from taskfold.cli._guard import NO, Notes, Unanswerable, no_match, say, write_line
 from taskfold.cli._progress import Progress
-from taskfold.cli._reading import Selection, records_of_one
+from taskfold.cli._reading import Selection, fold_of, matching_ids, records_of_one
+from taskfold.cli._record_rows import RECORD_COLUMNS, has_type, record_row
 from taskfold.cli._screen import Screen
 from taskfold.cli._views import counts_text, show_log
 from taskfold.cli._words import count_text, visible
 from taskfold.log.check import LogCheck, check_log, repair
 from taskfold.log.names import shown_name
+from taskfold.log.ndjson.listing import listing_line
+from taskfold.model.dialect import NEWEST_DIALECT
 from taskfold.model.errors import SourceError
 from taskfold.model.record import Gap, Record
 from taskfold.sources.replay import At, Replay
@@ -27,21 +31,26 @@ __all__ = ["log"]
 
 
 @options.command()
-@options.source_argument
+@options.sources_argument
 @options.alloc_option
 @options.task_option
+@options.job_option
+@options.node_option
+@options.status_option
+@options.type_option
 @options.at_option
 @options.since_option
 @options.until_option
-@options.format_option("table", "jsonl")
+@options.format_option("table", "csv", "jsonl", "parquet")
 @options.skip_bad_option
 @click.option("--check", is_flag=True, help="Check the whole log, and list all damage with its place.")
 @click.option("--repair", "into", metavar="NEW", help="Copy the good records to a new log, and list the rest.")
 @options.dialect_option("With --repair: the dialect of a log whose header is damaged.")
 def log(
-    source: str,
+    sources: tuple[str, ...],
     at: At | None,
-    format: str,
+    types: frozenset[str] | None,
+    format: Any,
     *,
     check: bool,
     into: str | None,
@@ -51,32 +60,59 @@ def log(
 ) -> int:
     """Show the records of a log, or those of an import of any source; check or repair a log.
 
-    jsonl prints one record a line, as a log writes it.
+    jsonl prints one record a line, as a log writes it, after a line that tells the dialect: it is a source again.
+    --job, --node and --status choose allocations as they are at the end, and read the sources twice.
     """
     if check or into is not None:
-        return _look_after(
-            source, into, dialect, format, others=[at, skip_bad or None, *filters.values()], is_check=check
-        )
+        if len(sources) > 1:
+            raise Unanswerable("--check and --repair look after one log: name one")
+        others = [at, types, skip_bad or None, *filters.values()]
+        return _look_after(sources[0], into, dialect, format, others=others, is_check=check)
     if dialect is not None:
         raise Unanswerable("--dialect goes with --repair")
     selection = Selection(**filters)
-    reading = Replay(source, at=at, on_note=Notes(), skip_bad=skip_bad)
+    ids = _allocations(sources, at, selection, skip_bad=skip_bad)
+    reading = Replay(*sources, at=at, on_note=Notes(), skip_bad=skip_bad)
     counts = _Counts()
+
+    def matching(records: Iterable[Record]) -> Iterator[Record]:
+        return counts.count(
+            record
+            for record in records
+            if selection.task in {None, record.task}
+            and (ids is None or record.alloc in ids)
+            and selection.has_time(record.time_ns)
+            and has_type(record, types)
+        )
+
     # Records are written as they are read: a bar would run through them on a terminal.
     with Progress("reading", reading, is_visible=not sys.stdout.isatty() or selection.alloc is not None):
-        records: Iterator[Record] = iter(
-            reading if selection.alloc is None else records_of_one(reading, selection.alloc)
-        )
-        records = counts.count(r for r in records if selection.task in {None, r.task} and selection.has_time(r.time_ns))
+        records = matching(reading if selection.alloc is None else records_of_one(reading, selection.alloc))
         if format == "jsonl":
-            for record in records:
+            for place, record in enumerate(records):
+                if not place:
+                    write_line(listing_line(reading.dialect or NEWEST_DIALECT))
                 write_line(msgspec.json.encode(record))
+        elif format != "table":
+            write_rows(RECORD_COLUMNS, (tuple(record_row(record)) for record in records), format)
         else:
             screen = Screen()
             show_log(screen, records)
             if counts.records:
                 screen.caption(counts_text(counts.texts(), gaps=counts.gaps))
     return 0 if counts.records else no_match(0, "record")
+
+
+def _allocations(sources: tuple[str, ...], at: At | None, selection: Selection, *, skip_bad: bool) -> set[str] | None:
+    """Return the allocations that match at the end of the sources; None where none of their fields is asked for."""
+    if selection.job is selection.node is selection.status is None:
+        return None
+    if "-" in sources:
+        raise Unanswerable("--job, --node and --status read the sources twice: name a file in place of -")
+    reading = Replay(*sources, at=at, skip_bad=skip_bad)
+    fields = Selection(job=selection.job, node=selection.node, status=selection.status)
+    with Progress("folding", reading):
+        return set(matching_ids(fold_of(reading).fold, fields))
 
 
 def _look_after(

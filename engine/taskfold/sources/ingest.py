@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -27,6 +29,10 @@ from taskfold.sources.replay import Replay
 __all__ = ["Ingestion", "ingest"]
 
 _RECORDS_PER_STEP: Final = 10_000
+_RECORDS_TOGETHER: Final = 1_000
+"""How many records go into a named log with one call."""
+_WRITE_OF: Final = attrgetter("alloc", "index")
+"""The allocation and the index of a record: the consecutive records of one write share them."""
 
 L = TypeVar("L", bound=EventLog)
 
@@ -166,8 +172,9 @@ class _Target(ABC, Generic[L]):
         """Append the records of one statement, or, without one, a block of another log's records."""
         log = self.begin()
         if statement is None:
-            for record in records:
-                self.add(Append(record.alloc, record.version - 1, [record]))
+            for (alloc, _), some in groupby(records, _WRITE_OF):
+                write = list(some)
+                self.add(Append(alloc, write[0].version - 1, write))
             return
         dialect = None if self._is_of_known_dialect else dialect_of_statement(statement)
         if dialect is not None:
@@ -182,6 +189,10 @@ class _NamedTarget(_Target[StoredLog]):
 
     def __init__(self, path: str | Path, replay: Replay) -> None:
         self.path = path
+        self._appends: list[Append] = []
+        """Appends that are to go into the log together."""
+        self._size = 0
+        """The number of their records."""
         log = None if is_new_log(path) else open_log(path, replay.dialect)
         try:
             super().__init__(shown_name(str(path)), replay, log)
@@ -196,13 +207,26 @@ class _NamedTarget(_Target[StoredLog]):
         return self.log
 
     def add(self, append: Append) -> None:
-        self.count += len(self.begin().append(*append[:3], sync=False))
+        self._appends.append(append)
+        self._size += len(append.records)
+        if self._size >= _RECORDS_TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Give the log the appends so far: one call for many is several times as fast."""
+        if self._appends:
+            log = self.begin()
+            appends = self._appends
+            self._appends, self._size = [], 0
+            self.count += len(log.append_all(appends, sync=False))
 
     def roll_back(self) -> None:
+        self._appends.clear()
         if self.log is not None:
             self.log.roll_back()
 
     def close(self) -> None:
+        self._flush()
         if self.log is not None:
             self.log.close()
 

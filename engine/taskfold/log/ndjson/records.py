@@ -11,6 +11,7 @@ import msgspec
 from taskfold.log.entries import decoder
 from taskfold.log.header import UNSEALED, read_header
 from taskfold.log.lines import blocks
+from taskfold.log.ndjson.listing import is_listing, listing_header
 from taskfold.log.seals import LineRun, Sealed, Tail
 from taskfold.log.upcast import upcaster
 from taskfold.model.errors import SourceError
@@ -35,20 +36,25 @@ def tail_note(name: str, tail: Tail) -> str:
 def read_records(
     stream: BinaryIO, name: str, on_tail: Callable[[Tail], None] = lambda _: None
 ) -> tuple[LogHeader, Iterator[list[Record]]]:
-    """Return the header of an NDJSON log, and its records in blocks, read lazily. O(records), in constant memory.
+    """Return the header of an NDJSON log, or of a listing, and its records in blocks, read lazily. O(records).
 
     Raises SourceError, naming the line, for an invalid line and for damage. ``on_tail`` is called with a torn write at
     the end.
     """
-    header, runs = opened(stream, name, on_tail)
+    header, runs = opened(stream, name, on_tail, with_listings=True)
     return header, (records for run in runs for records in decoded(run, name, header.taskfold))
 
 
-def opened(stream: BinaryIO, name: str, on_tail: Callable[[Tail], None]) -> tuple[LogHeader, Iterator[LineRun]]:
-    """Return the header of a log, and the runs of lines after it. Raises SourceError."""
+def opened(
+    stream: BinaryIO, name: str, on_tail: Callable[[Tail], None], *, with_listings: bool = False
+) -> tuple[LogHeader, Iterator[LineRun]]:
+    """Return the header of a log, or of a listing if that will do, and the runs of its lines. Raises SourceError."""
     of_blocks = blocks(stream, name)
     _, first = next(of_blocks, (1, b""))
     line, newline, rest = first.partition(b"\n")
+    if with_listings and is_listing(line):
+        lines = chain([(2, rest)], of_blocks)
+        return listing_header(line, name), unsealed_runs(lines, len(line) + len(newline), on_tail)
     header = read_header(line + newline, name)
     return header, runs_of(chain([(2, rest)], of_blocks), name, header, len(line) + len(newline), on_tail)
 
