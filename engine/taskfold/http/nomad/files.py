@@ -22,7 +22,7 @@ from taskfold.http.context import Context
 from taskfold.http.nomad.allocations import find
 from taskfold.http.nomad.blocking import while_connected
 from taskfold.http.nomad.options import Options
-from taskfold.http.query import Query, go_bool, is_pretty, parse_signed_error
+from taskfold.http.query import go_bool, is_pretty, parse_signed_error
 from taskfold.http.request import Request
 from taskfold.model.go.quoting import go_quoted
 from taskfold.model.go.timestamps import time_text
@@ -142,8 +142,9 @@ async def cat_file(context: Context, request: Request, _: Options, text: str) ->
 async def read_file(context: Context, request: Request, _: Options, text: str) -> Answer | None:
     """Answer ``GET /v1/client/fs/readat/<id>``: a part of a file."""
     query = request.query
+    path, start, most = query.get("path"), query.get("offset"), query.get("limit")
     try:
-        path, offset, limit = query.get("path"), _number(query, "offset", is_needed=True), _number(query, "limit")
+        offset, limit = _number("offset", start, is_needed=True), _number("limit", most)
     except _Wrong as problem:
         return error(400, str(problem))
     return await _send(context, request, text, _Reading(path, offset, limit=limit))
@@ -156,7 +157,7 @@ async def stream_file(context: Context, request: Request, _: Options, text: str)
     try:
         reading = _Reading(
             path,
-            _number(query, "offset"),
+            _number("offset", query.get("offset")),
             is_from_end=_is_from_end(origin),
             is_framed=True,
             follows=_flag("follow", follow, default=True),
@@ -172,7 +173,7 @@ async def task_logs(context: Context, request: Request, _: Options, text: str) -
     task, kind, origin = query.get("task"), query.get("type"), query.get("origin")
     follow, plain = query.get("follow"), query.get("plain")
     try:
-        offset = _number(query, "offset")
+        offset = _number("offset", query.get("offset"))
         _check_output(task, kind)
         reading = _Reading(
             "",
@@ -215,9 +216,8 @@ class _Reading(Struct, frozen=True):
     """The error for a file that is missing, if it is known what that means."""
 
 
-def _number(query: Query, name: str, *, is_needed: bool = False) -> int:
-    """Return a number of a query; 0 where it is not there, unless it is needed. Raises _Wrong."""
-    text = query.get(name)
+def _number(name: str, text: str, *, is_needed: bool = False) -> int:
+    """Return the number in a text; 0 for an empty one, unless it is needed. Raises _Wrong."""
     if not text and not is_needed:
         return 0
     number = parse_signed_error(text)
