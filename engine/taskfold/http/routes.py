@@ -377,6 +377,7 @@ ROUTES: Final = {
             "Tell what the tasks of an allocation use, where they run beside this server.",
             _READ,
             {200: "object", 404: "text"},
+            asks_agent=True,
         ),
         Route(
             "list_files",
