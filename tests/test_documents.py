@@ -151,7 +151,7 @@ def commands_of(page):
         yield pytest.param(shlex.split(command.removeprefix("$ "))[1:], output, id=command)
 
 
-@pytest.mark.parametrize(("arguments", "output"), commands_of(ROOT / "docs" / "data.md"))
+@pytest.mark.parametrize(("arguments", "output"), list(commands_of(ROOT / "docs" / "data.md")))
 def test_the_page_about_data_shows_what_each_command_prints(arguments, output, monkeypatch):
     monkeypatch.chdir(ROOT)
     result = run(*arguments)
