@@ -39,16 +39,16 @@ AREAS: Final[dict[str, tuple[str, ...]]] = {
     "decision/nomad_0_5.py": _DECISION,
     "decision/nomad_0_9.py": _DECISION,
     "decision/rules.py": _DECISION,
-    "nomad/importing/client_state.py": _IMPORTING,
-    "nomad/importing/facts.py": _IMPORTING,
-    "nomad/importing/field_cache.py": _IMPORTING,
+    "nomad/importing/client_state.py": ("tests/nomad/importing/test_client_state.py",),
+    "nomad/importing/facts.py": ("tests/nomad/importing/test_facts.py",),
+    "nomad/importing/field_cache.py": ("tests/nomad/importing/test_caches.py",),
     "nomad/importing/importer.py": _IMPORTING,
     "nomad/importing/job_finder.py": _IMPORTING,
     "nomad/importing/memory.py": _IMPORTING,
     "nomad/importing/observation.py": _IMPORTING,
-    "nomad/importing/repeats.py": _IMPORTING,
+    "nomad/importing/repeats.py": ("tests/nomad/importing/test_caches.py",),
     "nomad/importing/rings.py": _IMPORTING,
-    "nomad/importing/writes.py": _IMPORTING,
+    "nomad/importing/writes.py": ("tests/nomad/importing/test_writes.py",),
 }
 """The tests of each module, those first that notice most; the doctests of the module itself come after them."""
 

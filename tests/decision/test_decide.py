@@ -375,6 +375,17 @@ def test_a_client_that_was_away_ends_what_is_to_be_stopped_when_it_hears_of_it(t
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_client_that_receives_again_what_is_to_be_stopped_ends_it(dialect):
+    story = Story("web", dialect=dialect)
+    story.run("web")
+    story.say(inputs.NodeLost())
+
+    step = story.say(inputs.PlacementReceived())
+
+    assert (step.outcome, names(step, KillTask)) == ("repeated", ["web"])
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("before", ["running", "pending", "restarting"])
 def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_stopped(before, dialect):
     story = Story("web", dialect=dialect)

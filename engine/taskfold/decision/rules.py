@@ -24,7 +24,7 @@ The rule books of the two generations of Nomad's client are `nomad_0_5` and `nom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from taskfold.decision.decision import Decision, FoldedAllocation, TaskInHand
@@ -145,7 +145,7 @@ class _Rule(NamedTuple):
     does: Callable[[Any, TaskInHand, Any], None]
     """The consequences if the input fits."""
     fits: tuple[Place, ...]
-    otherwise: dict[Place, Outcome]
+    otherwise: Mapping[Place, Outcome] = {}
     """The outcome elsewhere; by default late for a dead task, else impossible."""
 
 
@@ -289,7 +289,7 @@ _LATE: Final[dict[Place, Outcome]] = {"running": "late", "ending": "late"}
 _REPEATED: Final[dict[Place, Outcome]] = {"running": "repeated", "ending": "repeated"}
 
 RULES: Final[dict[type[Input], _Rule]] = {
-    inputs.PlacementReceived: _Rule(_place_one, ("pending", "running", "ending", "dead"), {}),
+    inputs.PlacementReceived: _Rule(_place_one, ("pending", "running", "ending", "dead")),
     inputs.SetUp: _Rule(
         lambda decision, task, report: decision.emit(task, ev.TaskSetup(message=report.message)), ("pending",), _LATE
     ),
@@ -303,25 +303,24 @@ RULES: Final[dict[type[Input], _Rule]] = {
     inputs.ValidationFailed: _Rule(
         lambda decision, task, report: decision.validation_failed(task, report), ("pending",), _LATE
     ),
-    inputs.SetupFailed: _Rule(_setup_failed_of, ("pending", "running"), {}),
+    inputs.SetupFailed: _Rule(_setup_failed_of, ("pending", "running")),
     inputs.ProcessStarted: _Rule(_started, ("pending",), _REPEATED),
     inputs.StartFailed: _Rule(lambda decision, task, report: decision.start_failed(task, report), ("pending",), _LATE),
-    inputs.Exited: _Rule(_exited, ("pending", "running", "ending"), {}),
+    inputs.Exited: _Rule(_exited, ("pending", "running", "ending")),
     inputs.DriverMessage: _Rule(
-        lambda decision, task, report: decision.driver_message(task, report), ("pending", "running", "ending"), {}
+        lambda decision, task, report: decision.driver_message(task, report), ("pending", "running", "ending")
     ),
-    inputs.KillRequested: _Rule(_kill_one, ("pending", "running", "ending"), {}),
-    inputs.KillFailed: _Rule(_kill_failed, ("ending",), {}),
+    inputs.KillRequested: _Rule(_kill_one, ("pending", "running", "ending")),
+    inputs.KillFailed: _Rule(_kill_failed, ("ending",)),
     inputs.RestartRequested: _Rule(_restart, ("pending", "running", "dead"), {"ending": "repeated"}),
-    inputs.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead"), {}),
+    inputs.SignalRequested: _Rule(_signal, ("pending", "running", "ending", "dead")),
     inputs.TemplateChanged: _Rule(_template, ("pending", "running", "dead"), {"ending": "late"}),
     inputs.TemplateBlocked: _Rule(
         lambda decision, task, report: decision.template_blocked(task, report),
         ("pending", "running", "ending", "dead"),
-        {},
     ),
-    inputs.Restored: _Rule(_restored, ("pending", "running", "ending"), {}),
-    inputs.TimerDue: _Rule(_timer, ("pending", "running", "ending"), {}),
+    inputs.Restored: _Rule(_restored, ("pending", "running", "ending")),
+    inputs.TimerDue: _Rule(_timer, ("pending", "running", "ending")),
 }
 """The places where an input of a task fits, and the consequences there."""
 
