@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.areas import AREAS, FOLDERS
+from tools.areas import AREAS, FOLDERS, NAMED_ONLY
 from tools.survivors import PACKAGE, ROOT
 from tools.trials import changed_function, changed_lines
 
@@ -68,5 +68,6 @@ def test_every_module_of_the_folders_is_changed_and_every_area_exists():
         if path.name != "__init__.py"
     }
     assert modules <= set(AREAS)
+    assert set(AREAS) > NAMED_ONLY
     assert [module for module in AREAS if not (PACKAGE / module).exists()] == []
     assert [path for path in {path for tests in AREAS.values() for path in tests} if not (ROOT / path).exists()] == []

@@ -37,7 +37,7 @@ import libcst as cst
 from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
 from mutmut.mutation.mutators import mutation_operators
 
-from tools.areas import AREAS
+from tools.areas import AREAS, NAMED_ONLY
 from tools.survivors import PACKAGE, ROOT, Change, Survivor, listed_survivors
 
 __all__ = ["Mutation", "mutations_of"]
@@ -192,8 +192,11 @@ def _is_for_type_checkers(node: cst.CSTNode) -> bool:
     if isinstance(node, cst.AnnAssign):
         annotation = node.annotation.annotation
         return node.value is None or (isinstance(annotation, cst.Name) and annotation.value == "TypeAlias")
-    target = node.targets[0].target if isinstance(node, cst.Assign) else None
-    return isinstance(target, cst.Name) and target.value in {"__all__", "__slots__"}
+    if not isinstance(node, cst.Assign):
+        return False
+    target, value = node.targets[0].target, node.value
+    is_variable = isinstance(value, cst.Call) and isinstance(value.func, cst.Name) and value.func.value == "TypeVar"
+    return is_variable or (isinstance(target, cst.Name) and target.value in {"__all__", "__slots__"})
 
 
 def _compiles(text: bytes) -> bool:
@@ -372,7 +375,8 @@ def _selection(only: Sequence[str]) -> list[str]:
     """Return the modules that are asked for: by their path, or that of a folder. Exits where one names none."""
     modules: list[str] = []
     for part in only or [""]:
-        names = [name for name in AREAS if name.startswith(part.removeprefix("engine/taskfold/"))]
+        path = part.removeprefix("engine/taskfold/")
+        names = [name for name in AREAS if name.startswith(path) and (name == path or name not in NAMED_ONLY)]
         if not names:
             sys.exit(f"ONLY={part} names none of: {', '.join(AREAS)}")
         modules += [name for name in names if name not in modules]

@@ -68,6 +68,19 @@ def test_an_evaluation_tells_the_state_that_its_scheduler_used_when_it_has_ended
     assert (fact.is_done, fact.snapshot_index) == (is_done, 7 if is_done else 0)
 
 
+def test_an_evaluation_that_ended_without_a_state_tells_none():
+    [fact] = facts_of_payload(Payload(Evaluation=raw(EVALUATION | {"Status": "complete"})), "EvaluationUpdated")
+
+    assert isinstance(fact, EvaluationWrite)
+    assert fact.snapshot_index == 0
+
+
+def test_a_fact_that_was_read_from_no_file_names_none():
+    fact = DeploymentWrite(namespace="default", job="web", index=9, id="d", job_version=0, job_created_index=5)
+
+    assert (fact.name, fact.line) == ("", 0)
+
+
 LEAST = {"Job": JOB, "Evaluation": EVALUATION, "Deployment": DEPLOYMENT}
 
 
@@ -99,6 +112,6 @@ def test_an_index_has_63_bits(field, value):
     assert {"Version": fact.version, "CreateIndex": fact.created_index}[field] == value
 
 
-@pytest.mark.parametrize("text", [b'{"ID": "\xff"}', b"[" * 100_000, b"{"])
+@pytest.mark.parametrize("text", [b'{"ID": "\xff"}', b'{"X": ' + b"[" * 100_000, b"{"])
 def test_an_object_that_cannot_be_read_is_no_fact(text):
     assert facts_of_payload(Payload(Job=Raw(text), Evaluation=raw(EVALUATION)), "JobRegistered")[1:] == []

@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw
 
 from taskfold.events import Started
-from taskfold.model.record import Collected, Event, Placed, Record, Updated
+from taskfold.model.record import Collected, Coordinated, Event, Placed, Record, Updated
 from taskfold.nomad.importing.writes import naming, write_type
 
 
@@ -22,6 +22,7 @@ def updated(*names: str, cleared: tuple[str, ...] = (), stored: str = "") -> Upd
 
 IMPLIED = [
     (Placed(), "PlanResult"),
+    (Coordinated(), ""),
     (Collected(reason="gone"), "AllocationCollected"),
     (updated("DeploymentStatus"), "DeploymentAllocHealth"),
     (updated("DeploymentStatus", "AllocModifyIndex"), "DeploymentPromotion"),
