@@ -401,8 +401,9 @@ def test_what_its_client_does_not_find_again_is_not_started_when_it_is_to_be_sto
     assert story.types("web")[-1] == ("Killed" if dialect != NEW else "Killing")
 
 
-def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation():
-    engine = Engine(dialect=NEW, seed=1)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_task_that_no_death_dooms_ends_with_a_stop_of_a_failed_allocation(dialect):
+    engine = Engine(dialect=dialect, seed=1)
     engine.place({"ID": "a"})
     for task in ("web", "db"):
         engine.report("a", task, inputs.PlacementReceived())

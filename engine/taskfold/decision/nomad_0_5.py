@@ -170,7 +170,7 @@ class Nomad05(Decision):
         self.emit(task, ev.Killing(kill_timeout_ns=timeout_ns, kill_reason=reason, fails_task=fails))
         # The process is being ended for a restart, and needs no second signal: it will not be started again.
         is_ending = bool(task.memory.restart)
-        self.remember(task, killed=True, restart="")
+        self.remember(task, killed=True)
         if not is_ending:
             self.kill(task)
 

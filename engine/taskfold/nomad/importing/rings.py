@@ -132,12 +132,12 @@ def _is_older_copy(old: tuple[AnyTaskEvent, ...], new: tuple[AnyTaskEvent, ...],
 
     A scheduler of Nomad 0.5.x writes back the copy of the task states that it had read (fixed in 0.6.0).
     """
-    for shared in range(min(len(old), len(new)), -1, -1):
+    for shared in range(min(len(old), len(new)), 0, -1):
         before = len(new) - shared
         # A ring that is not full begins with the task's first event, so that the number of events before the old ring
         # is known.
         is_possible = before <= dropped if len(new) == EVENTS_PER_TASK else before == dropped
-        if is_possible and shared > 0 and new[before:] == old[:shared]:
+        if is_possible and new[before:] == old[:shared]:
             return True
     # Without an overlap, times decide, since events before the old ring are not kept.
     return not new or (bool(old) and dropped >= len(new) and max(e.time_ns for e in new) <= min(e.time_ns for e in old))
