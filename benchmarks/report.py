@@ -34,6 +34,7 @@ SUBJECTS: Final = (
     "serving",
     "recording",
     "testing",
+    "looking",
 )
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PAGE, README = Path("docs", "performance.md"), Path("README.md")

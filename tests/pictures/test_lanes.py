@@ -77,6 +77,10 @@ def test_a_state_that_nobody_knows_is_a_gap():
     ]
 
 
+def test_what_begins_with_the_last_record_is_the_last_bar_though_it_has_no_length():
+    assert kinds(*BEGIN, end=2) == [("pending", 2), ("running", 0)]
+
+
 def test_times_that_go_back_make_no_interval_of_a_negative_length():
     assert kinds((5, "web", events.Received()), (3, "web", events.Started())) == [("pending", 5), ("running", 15)]
 
@@ -105,9 +109,10 @@ def test_lanes_have_no_hole_begin_with_the_first_record_and_end_at_the_end(histo
     for lane in lanes_of(records[0].alloc, records, LIFECYCLE, end_ns).lanes:
         for one, other in zip(lane.bars, lane.bars[1:], strict=False):
             assert one.end_ns == other.start_ns
-        assert all(one.start_ns < one.end_ns for one in lane.bars)
-        if lane.bars:
-            assert lane.bars[-1].end_ns == end_ns
+        assert all(one.start_ns < one.end_ns for one in lane.bars[:-1])
+        assert lane.bars[-1].end_ns == end_ns
+        assert lane.bars[-1].start_ns <= end_ns
+        assert KINDS[lane.bars[-1].kind].state == lane.state
 
 
 def test_a_cluster_has_the_tasks_and_the_intervals_that_were_asked_for():

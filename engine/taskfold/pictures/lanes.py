@@ -135,10 +135,10 @@ class _Life:
         is_bad = self._end.exit_code or self._end.signal or self._end.oom_killed
         return _FAILED if is_bad else _WELL
 
-    def _close(self, kind: int) -> None:
-        """End the current bar now, as one of this kind."""
-        if self._now_ns > self._start_ns:
-            bars = self.lane.bars
+    def _close(self, kind: int, *, is_last: bool = False) -> None:
+        """End the current bar now, as one of this kind; the last one is there even without a length."""
+        bars = self.lane.bars
+        if self._now_ns > self._start_ns or (is_last and (not bars or bars[-1].kind != kind)):
             if bars and bars[-1].kind == kind and kind not in {_WELL, _FAILED, _KILLED}:
                 bars[-1] = Bar(bars[-1].start_ns, self._now_ns, kind)
             else:
@@ -149,7 +149,7 @@ class _Life:
     def finish(self, task: Task, end_ns: int) -> Lane:
         """End the last bar, and return the lane."""
         self._now_ns = max(self._now_ns, end_ns)
-        self._close(self._kind)
+        self._close(self._kind, is_last=True)
         self.lane.state, self.lane.failed, self.lane.restarts = task.state, task.failed, task.restarts
         if task.state != DEAD and self.lane.death is not None and self.lane.death.reason != "lost-node":
             self.lane.death = None
