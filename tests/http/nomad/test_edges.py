@@ -11,11 +11,15 @@ from support.asgi import Call, ask
 from support.recordings import VERSIONS, Edge, edges
 from taskfold import Engine, ManualClock, MemoryLog, observation_from_json
 from taskfold.http.app import App
+from taskfold.http.own.home import PAGE
 
 # What the recordings show, and is answered in another way on purpose: how.
 OTHERWISE = {
     # Nomad writes a 400 and then a 200 into it; one 400 is enough.
     ("1.1.2", "stream_index_negative"): (400, "Invalid index"),
+    # There is a page of ours where one Nomad has nothing, and the other leads to its user interface.
+    ("0.5.6", "root"): (200, PAGE.decode()),
+    ("1.1.2", "root"): (200, PAGE.decode()),
 }
 
 # Go's JSON decoder names the byte and its place in its own words; which is the status, and how the sentence begins, is

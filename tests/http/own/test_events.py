@@ -357,7 +357,8 @@ def test_an_id_that_is_no_uuid_is_found_as_it_is():
         assert ask(app, f"GET /v1/allocation/{spelled}").status == 200, spelled
 
 
-def test_a_long_list_is_sent_in_pieces_as_it_was_at_one_index():
+def test_a_long_list_is_sent_in_pieces_as_it_was_at_one_index(monkeypatch):
+    monkeypatch.setattr("taskfold.http.nomad.allocations._WHOLE_BYTES", 10_000)
     app = app_of()
     for number in range(300):
         app.engine.place({"ID": f"{number:08x}-0000-0000-0000-000000000000", "JobID": "job"})

@@ -16,7 +16,7 @@ from taskfold.http.request import Request
 __all__ = ["home"]
 
 _STYLE: Final = "body{font:1rem/1.5 sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}"
-_PAGE: Final = f"""<!DOCTYPE html>
+PAGE: Final = f"""<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
@@ -51,7 +51,7 @@ _ANSWER: Final = Answer(
         VARY,
         (b"X-Content-Type-Options", b"nosniff"),
     ),
-    _PAGE,
+    PAGE,
 )
 
 
