@@ -297,6 +297,8 @@ def check(records: Sequence[Record], dialect: str) -> Counter[str]:
             assert now.state == fold.owned(record.alloc).tasks[record.task].state
     at_once = CourseFold(dialect)
     assert at_once.apply_all(records) == happenings
+    only_deaths = CourseFold(dialect).apply_all(records, with_intervals=False)
+    assert only_deaths == [each for each in happenings if isinstance(each, Death)]
     assert all(at_once.fold[alloc] == course.fold[alloc] == fold[alloc] for alloc in fold)
     open_ones = list(course.open_intervals())
     assert {(i.alloc, i.task) for i in open_ones} == {(a, t) for a in fold for t in fold[a].tasks}

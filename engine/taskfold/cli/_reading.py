@@ -72,7 +72,7 @@ def fold_of(replay: Replay, *, with_deaths: bool = False) -> Folded:
                 gaps[record.alloc] += 1
         if with_deaths:
             course = course or CourseFold(replay.dialect or NEWEST_DIALECT)
-            for happening in course.apply_all(records):
+            for happening in course.apply_all(records, with_intervals=False):
                 if isinstance(happening, Death):
                     deaths[happening.alloc, happening.task] = happening
         # The importer has folded what it wrote, so that a fold of its own is needed for a point in between only.
