@@ -753,6 +753,14 @@ def test_a_task_of_a_name_that_the_job_has_not_is_refused():
             Story("web").say(said, "typo")
 
 
+def test_an_allocation_without_a_job_is_placed_by_the_names_of_its_tasks():
+    engine = Engine(dialect=NEW)
+    engine.place({"ID": "a"})
+
+    with pytest.raises(InputRefused, match="no job that tells its tasks: name the task that is placed"):
+        engine.report("a", "", inputs.PlacementReceived())
+
+
 def test_what_is_taken_for_a_task_where_no_job_tells_them_is_told_once():
     engine = Engine(dialect=NEW)
     engine.place({"ID": "a"})
