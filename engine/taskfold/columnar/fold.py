@@ -30,7 +30,7 @@ from taskfold.model.go.timestamps import ZERO_TIME_NS, time_text
 from taskfold.model.record import Decided, Event, Finished, Gap, LogHeader, Observed, Placed, Updated
 from taskfold.sources.replay import At, parse_at
 
-__all__ = ["ColumnarFold"]
+__all__ = ["FOLDED_COLUMNS", "ColumnarFold"]
 
 _UNKNOWN: Final = CODES[UnknownEvent]
 _CODE_OF: Final = {name: code for code, name in enumerate(TYPE_NAMES)}
@@ -48,6 +48,8 @@ _NEEDED: Final = (
     "event",
 )
 """The columns without which nothing can be folded."""
+FOLDED_COLUMNS: Final = (*_NEEDED, "task_key")
+"""The columns that a fold reads; with the last one it need not look at every text."""
 
 
 class ColumnarFold:

@@ -355,10 +355,13 @@ class _Step:
         begin = _firsts(key)
         size = np.diff(np.append(begin, len(key)))
         tasks = key[begin]
-        total = kernel.total[tasks]
-        number = np.arange(len(key)) + np.repeat(total - begin, size)
-        newest = np.flatnonzero(number >= np.repeat(total + size - EVENTS_PER_TASK, size))
-        places = key[newest] * EVENTS_PER_TASK + number[newest] % EVENTS_PER_TASK
+        # Only the newest ten of each task are looked at: where they begin among the rows, and among themselves.
+        fresh = np.minimum(size, EVENTS_PER_TASK)
+        place = np.arange(fresh.sum())
+        offset = np.cumsum(fresh) - fresh
+        newest = place + np.repeat(begin + size - fresh - offset, fresh)
+        number = place + np.repeat(kernel.total[tasks] + size - fresh - offset, fresh)
+        places = np.repeat(tasks * EVENTS_PER_TASK, fresh) + number % EVENTS_PER_TASK
         kernel.ring.reshape(-1)[places] = self.columns.seq[self.line[rows[newest]]]
         kernel.total[tasks] += size
         kernel.visible[tasks] = np.minimum(kernel.visible[tasks] + size, EVENTS_PER_TASK)

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from taskfold.columnar.conversion import header_of
-from taskfold.columnar.fold import ColumnarFold
+from taskfold.columnar.fold import FOLDED_COLUMNS, ColumnarFold
 from taskfold.columnar.reading import read, slot_of_file
 from taskfold.columnar.schemas import TASKS
 from taskfold.model.errors import SourceError, TaskfoldError
@@ -33,7 +33,7 @@ def fold_partition(
     """
     several = [paths] if isinstance(paths, (str, Path)) else list(paths)
     fold = None if dialect is None else ColumnarFold(dialect, at=at)
-    for batch in read(*several):
+    for batch in read(*several, columns=FOLDED_COLUMNS):
         if fold is None:
             header = header_of(batch.schema)
             assert header is not None, "a file that is read has the header of its log"

@@ -30,24 +30,28 @@ _MAGIC: Final = b"PAR1"
 _ENCODED: Final = ("alloc", "task", "type", "reason", "message")
 
 
-def read(*sources: LogLike, dialect: str | None = None, rows: int = ROWS) -> Iterator[Any]:
+def read(
+    *sources: LogLike, dialect: str | None = None, rows: int = ROWS, columns: Sequence[str] | None = None
+) -> Iterator[Any]:
     """Yield the records of sources as `pyarrow.RecordBatch`, at most so many in each. O(records); memory for one batch.
 
     A source is whatever `taskfold.replay` reads, or Parquet files that `taskfold export` has made, or a folder of such.
-    The metadata of each batch has the header of the log. Raises SourceError, DialectError as `replay` does.
+    The metadata of each batch has the header of the log. Of Parquet files only ``columns`` are read, if they are given:
+    `fold.FOLDED_COLUMNS` are those that a fold needs. Raises SourceError, DialectError as `replay` does.
     """
-    return (batch for batch, _ in steps(*sources, dialect=dialect, rows=rows))
+    return (batch for batch, _ in steps(*sources, dialect=dialect, rows=rows, columns=columns))
 
 
 def steps(
     *sources: LogLike,
     dialect: str | None = None,
     rows: int = ROWS,
+    columns: Sequence[str] | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[Any, Sequence[Record] | None]]:
     """Yield the batches of sources, each with its records where they were decoded anyway. Raises as `read` does."""
     if paths := _parquet_files(sources):
-        yield from ((batch, None) for batch in _of_parquet(paths, rows))
+        yield from ((batch, None) for batch in _of_parquet(paths, rows, columns))
         return
     replay = Replay(*sources, dialect=dialect, on_note=on_note)
     maker: BatchMaker | None = None
@@ -132,7 +136,7 @@ def _readable(label: str) -> Iterator[None]:
         raise SourceError(label, f"cannot be read: {error}") from None
 
 
-def _of_parquet(paths: Sequence[Path], rows: int) -> Iterator[Any]:
+def _of_parquet(paths: Sequence[Path], rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
     """Yield the batches of Parquet files, one file after the other."""
     header: LogHeader | None = None
     for path in paths:
@@ -141,4 +145,4 @@ def _of_parquet(paths: Sequence[Path], rows: int) -> Iterator[Any]:
             header = header or own
             if (own.dialect, own.region, own.uuid) != (header.dialect, header.region, header.uuid):
                 raise SourceError(str(path), f"is of another log than {paths[0]}")
-            yield from file.iter_batches(rows, use_threads=False)
+            yield from file.iter_batches(rows, columns=columns and list(columns), use_threads=False)
