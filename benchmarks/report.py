@@ -19,6 +19,7 @@ RESULTS: Final = ROOT / "benchmarks" / "results"
 SUBJECTS: Final = (
     "apply",
     "replay",
+    "columnar",
     "importing",
     "memory",
     "encode",

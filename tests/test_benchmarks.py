@@ -16,6 +16,7 @@ from benchmarks.report import BEGIN, END, PAGE, README, RESULTS
 ROOT = Path(__file__).parent.parent
 SUBJECTS = (
     "apply",
+    "columnar",
     "deciding",
     "encode",
     "folding",

@@ -114,7 +114,7 @@ class Keys:
         if (unknown := np.flatnonzero(key == _UNKNOWN)).size:
             _, first = np.unique(numbers[unknown], return_index=True)
             rows = unknown[np.sort(first)]
-            keys[numbers[rows]] = self._of_texts(batch.take(pa.array(rows)))
+            keys[numbers[rows]] = self._of_texts(batch.select(["alloc", "task"]).take(pa.array(rows)))
             key = keys[numbers]
         elif not self._is_named(batch, int(key[0])):
             return self._of_texts(batch)  # another file has the number of this one
