@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import hypothesis
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 SPARE = 4
 """How many steps more may be left: what Hypothesis draws depends on which modules are imported."""
-
-finds_faults = pytest.mark.skipif(
-    hypothesis.__version_info__ < (6, 150), reason="older releases of Hypothesis take minutes to find them"
-)
 
 QUICK = settings(
     max_examples=5000,

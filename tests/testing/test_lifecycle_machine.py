@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from support.machines import QUICK, SPARE, finds_faults
+from support.machines import QUICK, SPARE
 from taskfold import Fold, IllegalEvent, Snapshot
 from taskfold.events import Restarting
 from taskfold.model.dialect import DIALECTS
@@ -68,7 +68,6 @@ FAULTS = [
 ]
 
 
-@finds_faults
 @pytest.mark.parametrize(("fault", "key", "steps"), FAULTS, ids=[fault for fault, _, _ in FAULTS])
 def test_a_fault_is_found_and_told_in_the_fewest_events(fault, key, steps):
     with FoldProcess(fault) as fold, pytest.raises(Deviation) as deviation:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from support.machines import QUICK, SPARE, finds_faults
+from support.machines import QUICK, SPARE
 from support.toy_scheduler import ToyScheduler
 from taskfold import Engine, ManualClock, MemoryLog, effects, inputs
 from taskfold.events import wire_type
@@ -275,7 +275,6 @@ FAULTS = [
 ]
 
 
-@finds_faults
 @pytest.mark.parametrize(("scheduler", "fields", "steps"), FAULTS, ids=[fault.__name__ for fault, _, _ in FAULTS])
 def test_a_fault_is_found_and_told_in_the_fewest_steps(scheduler, fields, steps):
     # A fault that is about crashes alone takes many runs until the rest of them happens to be out of the way.

@@ -67,6 +67,11 @@ _LEGAL: Final = st.runner().flatmap(lambda machine: _NUMBERS.map(machine.legal_h
 _ILLEGAL: Final = st.runner().flatmap(lambda machine: _NUMBERS.map(machine.illegal_happening))
 
 
+def _tries_illegal(machine: LifecycleMachine) -> bool:
+    # No lambda: older releases of Hypothesis read its source each time.
+    return machine.tries_illegal
+
+
 class LifecycleMachine(RuleBasedStateMachine):
     """Gives a fold and the model the same records. Inherit, say how a fold is made, and let pytest run it.
 
@@ -129,7 +134,7 @@ class LifecycleMachine(RuleBasedStateMachine):
         tasks = json.loads(Snapshot.of(self._model[self._alloc], self.dialect).to_json())["TaskStates"]
         self._compare(happening.task, tasks[happening.task], text)
 
-    @precondition(lambda self: self.tries_illegal)
+    @precondition(_tries_illegal)
     @rule(happening=_ILLEGAL)
     def refuse(self, happening: Happening) -> None:
         """Let an event come that the lifecycle refuses."""
