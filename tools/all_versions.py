@@ -28,6 +28,18 @@ PYTHONS: Final = ("3.11", "3.12", "3.13")
 OF_TOOLS: Final = ("test_benchmarks", "http/test_openapi", "test_typing")
 """Tests of what the tools make of the code: no Python and no lower bound of a user's requirement changes that."""
 
+OF_TEXT: Final = (
+    "test_circles",
+    "test_floors",
+    "test_names",
+    "test_places",
+    "test_prose",
+    "test_survivors",
+    "test_trials",
+    "pictures/test_in_a_browser",
+)
+"""Tests that read the source as text, or have a browser run it: every Python gives them the same."""
+
 NOT_LOWEST: Final = ("schemathesis", "taskfold")
 """schemathesis asks for newer releases of rich, pytest and Hypothesis than the lowest that are admitted."""
 
@@ -71,7 +83,7 @@ class Environment(NamedTuple):
 
 def environments(pythons: dict[str, str], tested: str) -> Iterator[Environment]:
     """Yield what is to be run, the lowest versions first."""
-    suite = [f"--ignore=tests/{name}.py" for name in OF_TOOLS]
+    suite = [f"--ignore=tests/{name}.py" for name in (*OF_TOOLS, *OF_TEXT)]
     lowest = next(iter(pythons.items()))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     tools = [each for each in project["optional-dependencies"]["dev"] if _name_of(each) not in NOT_LOWEST]
