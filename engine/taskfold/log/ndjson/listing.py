@@ -17,7 +17,7 @@ from taskfold.model.record import FORMAT, LogHeader
 __all__ = ["is_listing", "listing_header", "listing_line"]
 
 
-class Listing(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="of", tag="records"):
+class ListingLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="of", tag="records"):
     """The first line of a listing."""
 
     taskfold: int
@@ -42,7 +42,7 @@ def is_listing(line: bytes) -> bool:
 def listing_header(line: bytes, name: str) -> LogHeader:
     """Return the header of the log that a listing was made of, as far as it tells. Raises SourceError."""
     try:
-        listing = msgspec.json.decode(line, type=Listing)
+        listing = msgspec.json.decode(line, type=ListingLine)
         check_format(listing.taskfold)
         dialect_of(listing.dialect)
     except (msgspec.DecodeError, UnicodeDecodeError, LogError, DialectError) as error:
