@@ -17,7 +17,6 @@ from random import Random
 import msgspec
 import pytest
 
-from support.command_line import run
 from taskfold import AgentSettings, Engine, Recorder, replay
 from taskfold.cli.follow import follow
 from taskfold.effects import Effect
@@ -142,22 +141,6 @@ def test_the_page_about_deciding_has_every_type_that_is_not_the_name_of_its_clas
     kinds = [*INPUTS, *Effect.__subclasses__()]
     types = {kind.__name__: kind.__struct_config__.tag for kind in kinds}
     assert table == {name: tag for name, tag in types.items() if tag != name}
-
-
-def commands_of(page):
-    """Yield each command of the console blocks of a page, with the output that the page shows."""
-    for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        command, _, output = block.partition("\n")
-        yield pytest.param(shlex.split(command.removeprefix("$ "))[1:], output, id=command)
-
-
-@pytest.mark.parametrize(("arguments", "output"), list(commands_of(ROOT / "docs" / "data.md")))
-def test_the_page_about_data_shows_what_each_command_prints(arguments, output, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    result = run(*arguments)
-
-    assert result.exit_code == 0, result.stderr
-    assert result.stdout == output
 
 
 def test_the_page_about_data_has_every_reason_of_a_death_in_order():
