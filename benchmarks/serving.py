@@ -447,7 +447,7 @@ def _serve(role: str, size: int) -> None:
     task = next(iter(engine.snapshot(alloc_id(0)).tasks))
     if role == "plain":
         # Put in its place, so that every other setting of uvicorn is the server's own.
-        taskfold.http.serve.server.guarded = lambda *_: HttpToolsProtocol
+        taskfold.http.serve.server.guarded = lambda *_, **__: HttpToolsProtocol
     with taskfold.http.serve.server.running(app) as server:
         print(json.dumps([server.port, path_of(0)]), flush=True)
         for command in sys.stdin:

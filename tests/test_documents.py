@@ -219,7 +219,7 @@ def test_the_pages_show_what_is_asked_most():
 def test_what_a_page_shows_on_the_command_line_is_what_is_printed(command, output):
     arguments, _, tail = command.partition(" | tail -n ")
     ran = subprocess.run(
-        [sys.executable, "-m", *arguments.split()], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", *shlex.split(arguments)], cwd=ROOT, capture_output=True, text=True, check=True
     )
     lines = ran.stdout.splitlines()
 

@@ -602,6 +602,7 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     child.stdin.write(gzip.decompress(SIBLING.read_bytes()))
     child.stdin.flush()
     # A record that has come back says that the command is running; now it waits for more.
+    assert child.stdout.readline().startswith(b'{"taskfold":')
     assert child.stdout.readline().startswith(b'{"Seq":1,')
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)

@@ -14,13 +14,13 @@ from taskfold.columnar.conversion import header_of
 from taskfold.columnar.fold import FOLDED_COLUMNS, ColumnarFold
 from taskfold.columnar.reading import read, slot_of_file
 from taskfold.columnar.schemas import TASKS
-from taskfold.model.errors import SourceError, TaskfoldError
+from taskfold.model.errors import SourceError, Unavailable
 from taskfold.sources.replay import At
 
 __all__ = ["WorkersLost", "fold_all", "fold_partition"]
 
 
-class WorkersLost(TaskfoldError):
+class WorkersLost(Unavailable):
     """Partitions whose worker died each time they were tried."""
 
 

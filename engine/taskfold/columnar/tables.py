@@ -17,7 +17,7 @@ from taskfold.columnar.schemas import ALLOCATIONS, DEATHS, INTERVALS, RECORDS, S
 from taskfold.fold.course import CourseFold, Death
 from taskfold.log.registry import LogLike
 from taskfold.model.dialect import NEWEST_DIALECT
-from taskfold.model.errors import TaskfoldError
+from taskfold.model.errors import Refused
 from taskfold.model.events import wire_type
 from taskfold.model.record import FORMAT, LogHeader, Record
 from taskfold.nomad.snapshot import Snapshot
@@ -27,7 +27,7 @@ __all__ = ["DataTable", "DataTables", "TableBuilder", "tables"]
 _ROWS_SHOWN: Final = 20
 
 
-class MissingExtra(TaskfoldError):
+class MissingExtra(Refused):
     """A distribution that an optional method needs is not installed."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, Self, TypeAlias, runtime_checkable
 from uuid import uuid4
 
 import msgspec
@@ -23,6 +23,7 @@ __all__ = [
     "EventLog",
     "Ledger",
     "RecoverableLog",
+    "SealingLog",
     "SharedLog",
     "StoredLog",
     "TakesRecords",
@@ -203,6 +204,13 @@ class RecoverableLog(Protocol):
         LogError when the store cannot be read; the next call tries again.
         """
         ...
+
+
+@runtime_checkable
+class SealingLog(Protocol):
+    """A log that seals each append: damage costs what comes after it, so that small appends lose less."""
+
+    seals_appends: ClassVar[bool]
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from msgspec import Struct
 
 from taskfold.fold.allocation import Fold
-from taskfold.log.contract import Append, EventLog, StoredLog, check_dialect, kept_records
+from taskfold.log.contract import Append, EventLog, SealingLog, StoredLog, check_dialect, kept_records
 from taskfold.log.log_source import OpenLog
 from taskfold.log.names import shown_name
 from taskfold.log.registry import LogLike, is_new_log, kind_named, open_log, server_kind
@@ -209,7 +209,7 @@ class _NamedTarget(_Target[StoredLog]):
     def add(self, append: Append) -> None:
         self._appends.append(append)
         self._size += len(append.records)
-        if self._size >= _RECORDS_TOGETHER:
+        if self._size >= _RECORDS_TOGETHER or isinstance(self.begin(), SealingLog):
             self._flush()
 
     def _flush(self) -> None:

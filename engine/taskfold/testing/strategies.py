@@ -166,8 +166,8 @@ def internal_events(
     They are of some types or of all; what reads a log has to expect each of them. Raises ValueError for no type at all.
 
     >>> from hypothesis import find
-    >>> find(internal_events(types=[Finished]), lambda event: not event.dies)
-    Finished(dies=False)
+    >>> find(internal_events(types=[Finished]), lambda event: not event.dies).dies
+    False
     """
     classes = tuple(types) if types is not None else INTERNAL_EVENTS
     if not classes:
@@ -682,8 +682,9 @@ def _frames(history: AllocationHistory, dialect: Dialect) -> list[tuple[bytes, S
 def register() -> None:
     """Have ``st.from_type`` and ``st.builds`` make every public struct; installed, Hypothesis calls it.
 
-    What comparisons answer (`Verification`, `HistoryEntry` and their parts), and the settings `Retention` and
-    `AgentSettings`, are left out: an import of Hypothesis would wait for the modules that they are in.
+    What comparisons and exports answer (`Verification`, `HistoryEntry`, `ExportSummary` and their parts), and the
+    settings `Retention` and `AgentSettings`, are left out: an import of Hypothesis would wait for the modules that they
+    are in.
     """
     for row in EVENT_TYPES:
         st.register_type_strategy(row.cls, events(types=[row.cls]))

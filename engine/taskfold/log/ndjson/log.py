@@ -16,7 +16,7 @@ from io import FileIO
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -70,6 +70,8 @@ class NdjsonLog(BaseLog):
     kept in memory, or, when it grows large, in a draft: a copy of the whole file that replaces the file when it is
     acknowledged.
     """
+
+    seals_appends: ClassVar[bool] = True
 
     def __init__(
         self,
