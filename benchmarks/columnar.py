@@ -71,18 +71,18 @@ def cpu_seconds(work: Callable[[], object]) -> Callable[[], float]:
 
 def kernel_columns(batches: list[Any]) -> list[kernel.Columns]:
     """Return batches as the kernel takes them: they are what `ColumnarFold` makes of the batches."""
-    seen: list[kernel.Columns] = []
+    batches_of_kernel: list[kernel.Columns] = []
 
     class Seen(kernel.Kernel):
         def apply(self, columns: kernel.Columns, *, intervals: bool = False) -> Any:
-            seen.append(columns)
+            batches_of_kernel.append(columns)
             return super().apply(columns, intervals=intervals)
 
     fold = ColumnarFold(DIALECT)
     fold._kernel = Seen(DIALECT)  # noqa: SLF001 - what stands between a batch and the kernel is measured apart
     for batch in batches:
         fold.apply(batch)
-    return seen
+    return batches_of_kernel
 
 
 def of_kernel(path: Path, batches: list[Any], count: int, order: str, repetitions: int) -> Iterator[Row]:
@@ -144,11 +144,11 @@ def of_files(path: Path, batches: list[Any], count: int, repetitions: int) -> It
     """Measure files end to end: from the disk to the table of tasks."""
     parquet = path.with_suffix(".parquet")
     write_parquet(batches, parquet)
-    expected = sum(1 for alloc in tf.replay(path).fold().allocations.values() for _ in alloc.tasks)
+    count = sum(1 for alloc in tf.replay(path).fold().allocations.values() for _ in alloc.tasks)
     assert (
         fold_all(read(parquet, columns=FOLDED_COLUMNS)).tasks().num_rows
         == fold_all(read(path)).tasks().num_rows
-        == expected
+        == count
     )
     values = take_turns(
         {

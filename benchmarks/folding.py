@@ -18,7 +18,7 @@ from benchmarks.harness import SIZE, Budget, Row, in_child, peak_bytes, tell
 from benchmarks.histories import write_log
 
 FEW, MANY = "{count:,} records", "{count:,} records, ten times as many"
-LISTED = "list(replay(path)), ten times as many"
+LIST = "list(replay(path)), ten times as many"
 
 
 def measure(*, quick: bool) -> Iterator[Row]:
@@ -52,7 +52,7 @@ def of_logs(paths: dict[int, Path], tasks: int, suffix: str) -> Row:
         {
             f"taskfold, {MANY.format(count=many)}": [fold[many] / 1e6],
             f"taskfold, {FEW.format(count=few)}": [fold[few] / 1e6],
-            LISTED: [list_peak / 1e6],
+            LIST: [list_peak / 1e6],
         },
         budgets=(Budget("≤", 1.3, f"taskfold, {FEW.format(count=few)}"),),
         note=f"also folded where the process could have no more than {limit / 1e6:,.0f} MB beyond its start",

@@ -25,7 +25,7 @@ from benchmarks.harness import ROOT, SIZE, Budget, Row, environment, in_child, l
 
 SEEDED = "taskfold, Recorder into SQLite"
 READ = label("httpx", "the same bodies, four at a time, json.loads")
-TOLD = "taskfold, an engine that was told the same bodies"
+ENGINE_ROW = "taskfold, an engine that was told the same bodies"
 MIRROR, AGENT = "taskfold follow --serve", "the agent itself"
 THREE_MINUTES = 100_000 / 180
 INDEX = 1_000
@@ -57,8 +57,8 @@ def measure(*, quick: bool) -> Iterator[Row]:
         budgets=(Budget("≤", 1e3 / THREE_MINUTES),),
         note="three minutes are 1.8 ms for each",
     )
-    sizes = {SEEDED: [record["bytes"]], TOLD: [observe["bytes"]]}
-    yield Row("memory of an allocation after that", "B", sizes, words=SIZE, budgets=(Budget("≤", 1.2, TOLD),))
+    sizes = {SEEDED: [record["bytes"]], ENGINE_ROW: [observe["bytes"]]}
+    yield Row("memory of an allocation after that", "B", sizes, words=SIZE, budgets=(Budget("≤", 1.2, ENGINE_ROW),))
     delays = _changes(changes)
     yield Row(
         f"a change of an agent, until who waits for it has it; median of {changes:,}",
@@ -246,7 +246,7 @@ def _changes(count: int) -> dict[str, list[float]]:
     from statistics import median
 
     delays = asyncio.run(_delays(count))
-    return {name: [median(told)] for name, told in delays.items()}
+    return {name: [median(values)] for name, values in delays.items()}
 
 
 async def _delays(count: int) -> dict[str, list[float]]:

@@ -169,12 +169,12 @@ def _lists(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
 
 def _lists_beside_writes(seconds: int, turns: int, allocations: int) -> Iterator[Row]:
     """Measure the same lists while an allocation that is in none of them is written again and again."""
-    with _child("taskfold", allocations) as child, ExitStack() as held:
+    with _child("taskfold", allocations) as child, ExitStack() as stack:
         child.ask("begin")
         server = child.url.removesuffix(path_of(0))
         many = min(MANY, allocations - 2)
         for what, target in (("one stub", "/v1/job/one/allocations"), (f"{many} stubs", "/v1/job/many/allocations")):
-            constant_body = held.enter_context(_child("plain", len(httpx.get(server + target).content)))
+            constant_body = stack.enter_context(_child("plain", len(httpx.get(server + target).content)))
             urls = {EMBEDDED: server + target, CONSTANT: constant_body.url}
             runs = {name: partial(_wrk, url, 16, seconds) for name, url in urls.items()}
             yield Row(

@@ -29,9 +29,9 @@ from taskfold.model.record import Placed
 NS = 1_000_000_000
 WAVE = 100
 """How many allocations are placed at a time."""
-REPORTED = 5
+REPORTING = 5
 """How many of a wave are decided for, one report after the other."""
-KEPT = 200
+KEEP = 200
 COMPACT_EVERY = 100
 """Waves between two compactions."""
 SAMPLES = 60
@@ -49,22 +49,22 @@ def wave(engine: Engine, number: int) -> None:
     job = f"job-{number}"
     fields = {"JobID": job, "NodeID": f"node-{number % 50}", "TaskGroup": "g"}
     fields["Job"] = {"ID": job, "Type": "batch", "TaskGroups": [GROUP]}
-    for alloc in allocs[:REPORTED]:
+    for alloc in allocs[:REPORTING]:
         engine.place({"ID": alloc, **fields})
         engine.report(alloc, "", inputs.PlacementReceived(), id=f"{alloc}-placed")
         engine.report(alloc, "web", inputs.ProcessStarted(), id=f"{alloc}-started")
         engine.report(alloc, "web", inputs.Exited(exit_code=1), id=f"{alloc}-exited")  # it waits for its restart
         engine.update(alloc, {"ClientStatus": "lost"})
     body = Raw(msgspec.json.encode(fields))
-    engine.append(Write(alloc=alloc, event=Placed(body=body)) for alloc in allocs[REPORTED:])
+    engine.append(Write(alloc=alloc, event=Placed(body=body)) for alloc in allocs[REPORTING:])
     life = (ev.Received(), ev.TaskSetup(), ev.Started(), ev.Terminated(), ev.NotRestarting())
     engine.append(
         Write(alloc=alloc, task="web", event=event, id=f"{alloc}-{place}")
-        for alloc in allocs[REPORTED:]
+        for alloc in allocs[REPORTING:]
         for place, event in enumerate(life)
     )
     engine.due()
-    engine.retain(Retention(keep=KEPT))
+    engine.retain(Retention(keep=KEEP))
     if number % COMPACT_EVERY == COMPACT_EVERY - 1:
         engine.compact()
 

@@ -30,7 +30,7 @@ from benchmarks.harness import Budget, Row, Run, label, microseconds_each, secon
 from benchmarks.histories import write_log
 from taskfold.events import Received, Started, Terminated
 from taskfold.inputs import Exited, PlacementReceived
-from taskfold.inputs import ProcessStarted as Begun
+from taskfold.inputs import ProcessStarted as StartInput
 from taskfold.live.arguments import Durability
 from taskfold.live.engine import Engine
 from taskfold.log.checkpoint import from_parts
@@ -49,7 +49,7 @@ READING = "taskfold, reading the checkpoint"
 WHOLE = "taskfold, Engine.open without a checkpoint"
 FOLDED = "taskfold, replay(path).fold()"
 BARE = "sqlite3, bare SELECT and msgspec decode"
-CHECKED = "each row has a checksum that is compared, and positions and versions are looked at for holes"
+CHECKS = "each row has a checksum that is compared, and positions and versions are looked at for holes"
 READ_BACK = "every record is encoded, decoded and compared before it is acknowledged; the rival has its rows ready"
 GROUPED = "64 reports take one wait for the disk and 64 decisions; a disk that takes longer needs more reporters"
 REPORTERS = 64
@@ -114,12 +114,12 @@ def fresh(folder: Path, run: Callable[[Path], float]) -> Run:
 def rows(appends: list[Append]) -> list[tuple[object, ...]]:
     """Return the rows as they are written."""
     encode = msgspec.json.Encoder().encode
-    made: list[tuple[object, ...]] = []
+    table: list[tuple[object, ...]] = []
     for append in appends:
         for record in append.records:
-            body = encode(msgspec.structs.replace(record, seq=len(made) + 1))
-            made.append((len(made) + 1, record.alloc, record.version, record.index, None, zlib.crc32(body), body))
-    return made
+            body = encode(msgspec.structs.replace(record, seq=len(table) + 1))
+            table.append((len(table) + 1, record.alloc, record.version, record.index, None, zlib.crc32(body), body))
+    return table
 
 
 @dataclass(frozen=True)
@@ -178,9 +178,9 @@ def batches(folder: Path, count: int) -> Row:
                 database.executemany(INSERT, ready[at : at + BATCH])
                 database.execute("COMMIT")
 
-        found = count / 1e3 / seconds(write)
+        rate = count / 1e3 / seconds(write)
         database.close()
-        return found
+        return rate
 
     def library(own: Path) -> float:
         recorder, mapper = eventsourcing_in(own / "x.db")
@@ -190,9 +190,9 @@ def batches(folder: Path, count: int) -> Row:
             for at in range(0, count, BATCH):
                 recorder.insert_events([mapper.to_stored_event(event) for event in happened[at : at + BATCH]])
 
-        found = count / 1e3 / seconds(write)
+        rate = count / 1e3 / seconds(write)
         recorder.datastore.close()
-        return found
+        return rate
 
     values = take_turns(
         {
@@ -213,12 +213,12 @@ def batches(folder: Path, count: int) -> Row:
 
 def single(folder: Path, count: int) -> Row:
     """Measure one record after the other, each acknowledged when it is on disk."""
-    found = records(count * 10)[:count]
-    ready = [row for row in rows(found) if row[2] == 1]
+    batch = records(count * 10)[:count]
+    ready = [row for row in rows(batch) if row[2] == 1]
 
     def ours(own: Path) -> float:
         with SqliteLog(own / "x.db", "1.1.2") as log:
-            return microseconds_each(count, lambda: [log.append(one.alloc, 0, one.records[:1]) for one in found])()
+            return microseconds_each(count, lambda: [log.append(one.alloc, 0, one.records[:1]) for one in batch])()
 
     def theirs(own: Path) -> float:
         database = raw(own / "x.db")
@@ -227,9 +227,9 @@ def single(folder: Path, count: int) -> Row:
             for row in ready:
                 database.execute(INSERT, row)
 
-        taken = microseconds_each(count, write)()
+        each_us = microseconds_each(count, write)()
         database.close()
-        return taken
+        return each_us
 
     values = take_turns({"taskfold, SqliteLog": fresh(folder, ours), COMMIT: fresh(folder, theirs)})
     return Row("one acknowledged append", "µs", values, budgets=(Budget("≤", 1.3, COMMIT, READ_BACK),))
@@ -244,7 +244,7 @@ def reporting(engine: Engine, reports: int) -> Callable[[], None]:
 
     def report(alloc: str) -> None:
         for number in range(reports):
-            step = engine.report(alloc, "web", Exited(exit_code=1) if number % 2 else Begun())
+            step = engine.report(alloc, "web", Exited(exit_code=1) if number % 2 else StartInput())
             assert step.writes
 
     threads = [threading.Thread(target=report, args=(alloc,)) for alloc in allocs]
@@ -260,8 +260,8 @@ def reporting(engine: Engine, reports: int) -> Callable[[], None]:
 
 def simultaneous(folder: Path, each: int) -> Row:
     """Measure reports of many threads, each acknowledged when it is on disk."""
-    found = records(REPORTERS * each * 10)[: REPORTERS * each]
-    ready = [row for row in rows(found) if row[2] == 1]
+    batch = records(REPORTERS * each * 10)[: REPORTERS * each]
+    ready = [row for row in rows(batch) if row[2] == 1]
 
     def ours(own: Path, durability: Durability, reports: int) -> float:
         with Engine.open(own / "x.db", dialect="1.1.2", seed=1, durability=durability) as engine:
@@ -274,9 +274,9 @@ def simultaneous(folder: Path, each: int) -> Row:
             for row in ready:
                 database.execute(INSERT, row)
 
-        taken = len(ready) / 1e3 / seconds(write)
+        rate = len(ready) / 1e3 / seconds(write)
         database.close()
-        return taken
+        return rate
 
     values = take_turns(
         {
@@ -305,20 +305,20 @@ def reading(folder: Path, count: int) -> Row:
         def bare() -> int:
             database = sqlite3.connect(path)
             rows = database.execute("SELECT body FROM records ORDER BY seq")
-            found = sum(1 for (body,) in rows if decode(body))
+            count_read = sum(1 for (body,) in rows if decode(body))
             database.close()
-            return found
+            return count_read
 
         recorder, mapper = eventsourcing_in(folder / "library.db")
-        stored = [mapper.to_stored_event(Happened.of(each)) for append in records(count) for each in append.records]
-        recorder.insert_events(stored)
+        events = [mapper.to_stored_event(Happened.of(each)) for append in records(count) for each in append.records]
+        recorder.insert_events(events)
 
         def library() -> int:
-            found, last = 0, 0
+            count_read, last = 0, 0
             while page := recorder.select_notifications(start=last or None, limit=BATCH, inclusive_of_start=False):
-                found += sum(1 for each in page if mapper.to_domain_event(each))
+                count_read += sum(1 for each in page if mapper.to_domain_event(each))
                 last = page[-1].id
-            return found
+            return count_read
 
         assert library() == bare() == count
         values = take_turns(
@@ -329,7 +329,7 @@ def reading(folder: Path, count: int) -> Row:
             }
         )
         recorder.datastore.close()
-    return Row("reading typed records", "k/s", values, better="higher", budgets=(Budget("≥", 0.5, BARE, why=CHECKED),))
+    return Row("reading typed records", "k/s", values, better="higher", budgets=(Budget("≥", 0.5, BARE, why=CHECKS),))
 
 
 def recovery(folder: Path, count: int) -> Row:
@@ -351,19 +351,19 @@ def recovery(folder: Path, count: int) -> Row:
 
     def opened() -> float:
         engines: list[Engine] = []
-        taken = seconds(lambda: engines.append(Engine.open(path)))
+        elapsed = seconds(lambda: engines.append(Engine.open(path)))
         assert engines[0].store.seq == count + 100
         engines[0].close()
-        return taken
+        return elapsed
 
     def whole() -> float:
         copy = folder / "whole.db"
         shutil.copyfile(path, copy)
         with SqliteLog(copy) as log:
             log.save_checkpoint([])
-        taken = seconds(lambda: Engine.open(copy).store.log.close())  # noqa: PLW0108 - opening is what is measured
+        elapsed = seconds(lambda: Engine.open(copy).store.log.close())  # noqa: PLW0108 - opening is what is measured
         copy.unlink()
-        return taken
+        return elapsed
 
     # On a busy machine, and at a hundredth of the size, the part may take longer than the whole.
     beyond = lambda: max(opened() - reading(), 1e-6)  # noqa: E731 - as the others have it
@@ -384,10 +384,10 @@ def opening(folder: Path, count: int, order: str, *, together: bool) -> Row:
 
     def opened() -> float:
         engines: list[Engine] = []
-        taken = microseconds_each(count, lambda: engines.append(Engine.open(path)))()
+        each_us = microseconds_each(count, lambda: engines.append(Engine.open(path)))()
         assert engines[0].store.seq == count
         engines[0].close()
-        return taken
+        return each_us
 
     values = take_turns(
         {"taskfold, Engine.open": opened, FOLDED: microseconds_each(count, lambda: replay(path).fold())}

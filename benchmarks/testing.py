@@ -91,8 +91,8 @@ def world(hours: float) -> float:
     lived = World(_JOB, seed=7, count=20, failure_rate=1.0)
     steps: list[object] = []
     lived.engine.on_step(steps.append)
-    taken = seconds(lambda: lived.run_for(int(hours * 3600 * 10**9)))
-    return len(steps) / taken / 1e3
+    elapsed = seconds(lambda: lived.run_for(int(hours * 3600 * 10**9)))
+    return len(steps) / elapsed / 1e3
 
 
 def simulation(allocations: int, dialect: str, *, checks: bool = True, into: str | None = None) -> float:
@@ -107,11 +107,11 @@ def simulation(allocations: int, dialect: str, *, checks: bool = True, into: str
             simulated._check_rest = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
         start = process_time()
         summary = simulated.run()
-        taken = process_time() - start
+        elapsed = process_time() - start
         assert not summary.violations, summary.violations
         if log is not None:
             log.close()
-    return summary.records / taken / 1e3
+    return summary.records / elapsed / 1e3
 
 
 def measure(*, quick: bool) -> Iterator[Row]:

@@ -87,7 +87,11 @@ def bare_participles(source: str) -> list[str]:
     return [f"{line}: {name}" for line, name in names if name.strip("_").lower() in PARTICIPLES]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+ROOT = Path(__file__).parents[1]
+SOURCES = [path for folder in (PACKAGE, ROOT / "tools", ROOT / "benchmarks") for path in sorted(folder.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_name_is_a_bare_participle(path: Path) -> None:
     assert bare_participles(path.read_text("utf-8")) == []
 

@@ -1,5 +1,6 @@
 """The suite on every Python that the project supports and this machine has, and with the lowest versions it admits.
 
+A Python between the oldest and the newest runs the part that touches the interpreter (`BETWEEN` is left out there).
 ``make test-all`` runs it. Each run has an environment of its own under .venvs/; ``--tested PYTHON`` names one that has
 passed the suite already, so that its version is not run again. In the end every Python opens the logs that every other
 one has written (`tests/support/crossing.py`). What was run, and which Pythons are missing, is told last.
@@ -30,15 +31,21 @@ OF_TOOLS: Final = ("test_benchmarks", "http/test_openapi", "test_typing")
 
 OF_TEXT: Final = (
     "test_circles",
+    "test_documents",
     "test_floors",
     "test_names",
     "test_places",
     "test_prose",
+    "test_schemas",
     "test_survivors",
     "test_trials",
     "pictures/test_in_a_browser",
 )
-"""Tests that read the source as text, or have a browser run it: every Python gives them the same."""
+"""Tests of text (the source, the documents, the schemas), or in a browser: every Python gives them the same."""
+
+BETWEEN: Final = ("columnar", "decision", "fold", "http/nomad", "nomad", "pictures", "sources", "testing")
+"""Tests that touch neither threads, event loops, processes nor files of logs: a Python that is neither the oldest nor
+the newest leaves them out."""
 
 NOT_LOWEST: Final = ("schemathesis", "taskfold")
 """schemathesis asks for newer releases of rich, pytest and Hypothesis than the lowest that are admitted."""
@@ -93,7 +100,8 @@ def environments(pythons: dict[str, str], tested: str) -> Iterator[Environment]:
     yield Environment("lowest-tools", lowest[1], ["--editable", ".[dev]"], "lowest-direct", files)
     for version, python in pythons.items():
         if version != tested:
-            yield Environment(version, python, ["--editable", ".[dev]"], "highest", suite)
+            less = [] if version in {PYTHONS[0], PYTHONS[-1]} else [f"--ignore=tests/{name}" for name in BETWEEN]
+            yield Environment(version, python, ["--editable", ".[dev]"], "highest", [*suite, *less])
 
 
 def _name_of(requirement: str) -> str:

@@ -99,8 +99,8 @@ def changed_lines(before: str, after: str) -> range:
     start = next((n for n in range(most) if old[n] != new[n]), most)
     end = next((n for n in range(most - start) if old[-1 - n] != new[-1 - n]), most - start)
     first, last = start + 1, max(len(old) - end, start + 1)
-    touched = [span for span in _spans(before) if span.start <= last and span.stop > first]
-    return range(min(span.start for span in touched), max(span.stop for span in touched)) if touched else range(0)
+    spans = [span for span in _spans(before) if span.start <= last and span.stop > first]
+    return range(min(span.start for span in spans), max(span.stop for span in spans)) if spans else range(0)
 
 
 @functools.cache
@@ -226,7 +226,7 @@ class Trials:
             return {"noticed": None}
         if self.is_dry:
             return {"noticed": True}
-        items = [item for item, seen in self.by_test.items() if places & seen]
+        items = [item for item, test_places in self.by_test.items() if places & test_places]
         wins = self.wins.setdefault(trial.change.scope, [])
         rank = {item: n for n, item in enumerate(wins)}
         items.sort(key=lambda item: (rank.get(item, len(rank)) // 4, self.seconds[item]))

@@ -4,7 +4,7 @@ import { NomadClient } from "nomad-client";
 const facts = JSON.parse(process.argv[2]);
 const client = new NomadClient({ baseUrl: process.env.NOMAD_ADDR });
 
-async function tell(asked: string, call: string, ask: () => Promise<unknown>): Promise<void> {
+async function tell(question: string, call: string, ask: () => Promise<unknown>): Promise<void> {
   let line: object;
   try {
     line = { got: await ask() };
@@ -12,12 +12,12 @@ async function tell(asked: string, call: string, ask: () => Promise<unknown>): P
     const status = /\b[45]\d\d\b/.exec(String(problem));
     line = { error: status ? `${status[0]}: ${problem.name}` : problem.name };
   }
-  console.log(JSON.stringify({ asked, call, ...line }));
+  console.log(JSON.stringify({ question, call, ...line }));
 }
 
 const ids = (entries: any[]) => entries.map((entry) => entry.ID).sort();
 
-function shown(alloc: any) {
+function comparable(alloc: any) {
   const events: any = {};
   for (const [name, state] of Object.entries<any>(alloc.TaskStates)) events[name] = state.Events.map((e: any) => e.Type);
   const { ID, JobID, ClientStatus, ModifyIndex } = alloc;
@@ -29,7 +29,7 @@ async function main() {
   await tell("list", "allocations.list", async () => ids((await client.allocations.list()).data));
   await tell("prefix", "allocations.list(prefix)", async () =>
     ids((await client.allocations.list({ prefix: alloc.slice(0, 8) } as any)).data));
-  await tell("read", "allocations.get", async () => shown(await client.allocations.get(alloc)));
+  await tell("read", "allocations.get", async () => comparable(await client.allocations.get(alloc)));
   await tell("jobs", "jobs.list", async () => ids((await client.jobs.list()).data as any[]));
   await tell("job", "jobs.get", async () => {
     const told: any = await client.jobs.get(job);

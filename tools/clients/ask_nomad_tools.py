@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from nomad_tools.nomadlib import Alloc, NomadConn
-from telling import ALLOC, COUNT, FACTS, JOB, TASK, ids, shown, tell
+from telling import ALLOC, COUNT, FACTS, JOB, TASK, ids, comparable, tell
 
 client = NomadConn(namespace="default")
 
@@ -32,7 +32,7 @@ def watch():
 
 tell("list", "NomadConn.get", lambda: ids(client.get("allocations")))
 tell("prefix", "NomadConn.get(prefix)", lambda: ids(client.get("allocations", params={"prefix": ALLOC[:8]})))
-tell("read", "NomadConn.get, Alloc", lambda: shown(Alloc(client.get(f"allocation/{ALLOC}")).asdict()))
+tell("read", "NomadConn.get, Alloc", lambda: comparable(Alloc(client.get(f"allocation/{ALLOC}")).asdict()))
 tell("jobs", "NomadConn.get", lambda: ids(client.get("jobs")))
 tell(
     "job",

@@ -6,7 +6,7 @@ from datetime import timedelta
 from time import perf_counter
 
 from nomadpy import Client, QueryOptions
-from telling import ALLOC, COUNT, ENDED, INDEX, JOB, OTHER, TASK, last_events, shown, tell
+from telling import ALLOC, COUNT, ENDED, INDEX, JOB, OTHER, TASK, last_events, comparable, tell
 
 client = Client()
 
@@ -32,12 +32,12 @@ def blocking():
 
 
 def stream():
-    seen: set[str] = set()
+    ids_seen: set[str] = set()
     for events in client.event_stream.stream({"Allocation": ["*"]}, index=1, timeout=30):
-        seen |= {event.allocation().id for event in events.events}
-        if len(seen) >= COUNT:
+        ids_seen |= {event.allocation().id for event in events.events}
+        if len(ids_seen) >= COUNT:
             break
-    return sorted(seen)
+    return sorted(ids_seen)
 
 
 def use():
@@ -61,7 +61,7 @@ def stop():
 
 tell("list", "allocations.list", lambda: names(client.allocations.list()[0]))
 tell("prefix", "allocations.prefix_list", lambda: names(client.allocations.prefix_list(ALLOC[:8])[0]))
-tell("read", "allocations.info", lambda: shown(read(ALLOC)))
+tell("read", "allocations.info", lambda: comparable(read(ALLOC)))
 tell("jobs", "jobs.list", lambda: names(client.jobs.list()[0]))
 tell("job", "jobs.info", job)
 tell("allocations of a job", "jobs.allocations", lambda: names(client.jobs.allocations(JOB)[0]))

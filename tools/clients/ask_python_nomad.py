@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import nomad
-from telling import ALLOC, COUNT, ENDED, HOST, INDEX, JOB, OTHER, PORT, TASK, ids, last_events, shown, tell
+from telling import ALLOC, COUNT, ENDED, HOST, INDEX, JOB, OTHER, PORT, TASK, ids, last_events, comparable, tell
 
 client = nomad.Nomad(host=HOST, port=PORT, timeout=30)
 
@@ -36,7 +36,7 @@ def stop():
 
 tell("list", "allocations.get_allocations", lambda: ids(client.allocations.get_allocations()))
 tell("prefix", "allocations.get_allocations(prefix)", lambda: ids(client.allocations.get_allocations(ALLOC[:8])))
-tell("read", "allocation.get_allocation", lambda: shown(client.allocation.get_allocation(ALLOC)))
+tell("read", "allocation.get_allocation", lambda: comparable(client.allocation.get_allocation(ALLOC)))
 tell("jobs", "jobs.get_jobs", lambda: ids(client.jobs.get_jobs()))
 tell("job", "job.get_job", lambda: [client.job.get_job(JOB)[name] for name in ("ID", "Version", "Status")])
 tell("allocations of a job", "job.get_allocations", lambda: ids(client.job.get_allocations(JOB)))

@@ -25,7 +25,7 @@ from taskfold.recording.settings import AgentSettings
 __all__ = ["CLIENTS", "RESULTS", "SCRIPTS", "Client", "Result", "ask", "read_results", "table", "write_results"]
 
 ROOT: Final = Path(__file__).parent.parent.parent
-RECORDED: Final = ROOT / "tests" / "data" / "clients" / "1.1.2"
+RECORDING: Final = ROOT / "tests" / "data" / "clients" / "1.1.2"
 RESULTS: Final = ROOT / "tests" / "data" / "clients" / "results.json"
 SCRIPTS: Final = Path(__file__).parent
 
@@ -64,7 +64,7 @@ CLIENTS: Final = (
 class Result:
     """What came of one question."""
 
-    asked: str
+    question: str
     call: str
     """The call of the client."""
     result: str
@@ -75,7 +75,7 @@ class Result:
 
 
 def _lines(name: str) -> list[Any]:
-    return [json.loads(line) for line in gzip.decompress((RECORDED / name).read_bytes()).split(b"\n") if line]
+    return [json.loads(line) for line in gzip.decompress((RECORDING / name).read_bytes()).split(b"\n") if line]
 
 
 def _exchanges() -> dict[str, tuple[int, str]]:
@@ -152,7 +152,7 @@ class _RecordedAgent(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, str]]:
+def serving() -> Iterator[tuple[str, str]]:
     """Serve the recorded cluster, to be written to, and a mirror of it beside its agent; yield both addresses."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -178,7 +178,7 @@ def served() -> Iterator[tuple[str, str]]:
 def ask(client: Client, interpreter: Sequence[str | Path]) -> list[Result]:
     """Have a client ask a server of its own, and return what came of each question."""
     right = expectations()
-    with served() as (url, mirror):
+    with serving() as (url, mirror):
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("NOMAD_", "PYTHONPATH"))
         }
@@ -193,7 +193,7 @@ def ask(client: Client, interpreter: Sequence[str | Path]) -> list[Result]:
     lines = [json.loads(line) for line in reply.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise RuntimeError(f"{client.name} told nothing: {reply.stderr[-2_000:]}")
-    return [Result(line["asked"], line["call"], _result(line, right[line["asked"]])) for line in lines]
+    return [Result(line["question"], line["call"], _result(line, right[line["question"]])) for line in lines]
 
 
 def _result(line: Mapping[str, Any], right: object) -> str:
@@ -231,30 +231,30 @@ def install(client: Client, folder: Path) -> list[str | Path]:
 def write_results(results: Mapping[str, Sequence[Result]]) -> None:
     """Write what came of each client."""
     packages = {client.name: client.package for client in CLIENTS}
-    told = [
+    entries = [
         {"client": name, "package": packages[name], "questions": [asdict(one) for one in of]}
         for name, of in results.items()
     ]
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
 def read_results() -> dict[str, list[Result]]:
     """Return what was written of each client."""
-    told = json.loads(RESULTS.read_text(encoding="utf-8"))
-    return {of["client"]: [Result(**question) for question in of["questions"]] for of in told}
+    entries = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return {of["client"]: [Result(**one) for one in of["questions"]] for of in entries}
 
 
 def table(results: Mapping[str, Sequence[Result]]) -> str:
     """Return the table of questions and clients, in Markdown."""
-    of_client = {name: {one.asked: one.result.partition(":")[0] for one in of} for name, of in results.items()}
+    of_client = {name: {one.question: one.result.partition(":")[0] for one in of} for name, of in results.items()}
     headings = [
         f"{client.name} {client.package[len(client.name) :].strip('=@')}"
         for client in CLIENTS
         if client.name in results
     ]
-    rows = [["asked", *headings], ["---"] * (len(headings) + 1)]
-    for asked in expectations():
-        cells = [of.get(asked, "") for of in of_client.values()]
+    rows = [["question", *headings], ["---"] * (len(headings) + 1)]
+    for question in expectations():
+        cells = [of.get(question, "") for of in of_client.values()]
         if any(cells):
-            rows.append([asked, *cells])
+            rows.append([question, *cells])
     return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|\n" for row in rows)

@@ -20,13 +20,13 @@ ALLOC, OTHER, TASK, JOB, INDEX, COUNT, ENDED = (
 )
 
 
-def tell(asked: str, call: str, function: Callable[[], object]) -> None:
+def tell(question: str, call: str, function: Callable[[], object]) -> None:
     """Ask by a call of the client, and tell what came of it."""
     try:
         line = {"got": function()}
     except BaseException as problem:  # noqa: BLE001 - a command of the client may exit
         line = {"error": _error(problem)}
-    print(json.dumps({"asked": asked, "call": call} | line), flush=True)
+    print(json.dumps({"question": question, "call": call} | line), flush=True)
 
 
 def _error(problem: BaseException) -> str:
@@ -43,7 +43,7 @@ def ids(entries: Iterable[dict]) -> list[str]:
     return sorted(entry["ID"] for entry in entries)
 
 
-def shown(alloc: dict) -> dict:
+def comparable(alloc: dict) -> dict:
     """Return what is compared of an allocation."""
     events = {name: [event["Type"] for event in state["Events"]] for name, state in alloc["TaskStates"].items()}
     return {name: alloc[name] for name in ("ID", "JobID", "ClientStatus", "ModifyIndex")} | {"Events": events}
