@@ -28,9 +28,10 @@ from taskfold.columnar.maps import (
     states_after,
 )
 from taskfold.fold.lifecycle import DEAD, PENDING, RUNNING, lifecycle_of
+from taskfold.fold.task import ANEW
 from taskfold.model.dialect import EVENTS_PER_TASK
 from taskfold.model.events import Restarting
-from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Updated
+from taskfold.model.record import Decided, Event, Finished, Gap, Placed, Updated
 
 __all__ = ["NO_TIME", "Columns", "Ended", "Kernel", "type_of_cause"]
 
@@ -71,16 +72,6 @@ _ATTRIBUTES: Final = {
     "finished_at": "finished_at_ns",
 }
 """The fields that a correction may set, with the attributes of events."""
-_ANEW: Final = Observed(
-    state=PENDING,
-    failed=False,
-    restarts=0,
-    last_restart_ns=None,
-    started_at_ns=None,
-    finished_at_ns=None,
-    older_events=None,
-    hidden=False,
-)
 
 Corrections: TypeAlias = Mapping[str, tuple[Integers, Integers]]
 """By field, the rows that set it, and the values."""
@@ -265,7 +256,7 @@ class _Step:
             if isinstance(event, Placed):
                 fields.pop(key, None)
                 sets.setdefault("memory", []).append((row, -1))
-            correction = _ANEW if isinstance(event, Placed) else event
+            correction = ANEW if isinstance(event, Placed) else event
             self._correct_move(row, correction, moves)
             for name, value in _values(correction, int(self.columns.seq[line])):
                 sets.setdefault(name, []).append((row, value))

@@ -33,14 +33,14 @@ from taskfold.model.events import AnyTaskEvent, Restarting, TaskEvent
 from taskfold.model.record import Decided, Event, Finished, Gap, Observed, Placed, Record, Updated
 from taskfold.model.texts import MESSAGES, remember_message
 
-__all__ = ["OnIllegal", "Task", "TaskState", "apply", "evolve"]
+__all__ = ["ANEW", "OnIllegal", "Task", "TaskState", "apply", "evolve"]
 
 OnIllegal: TypeAlias = Literal["raise", "keep"]
 """The treatment of an event that the table refuses: raise IllegalEvent, or keep it, count it and leave the state."""
 
 _TIMES = ("started_at_ns", "finished_at_ns", "last_restart_ns")
 _FIELDS = ("state", "failed", "restarts", *_TIMES, "older_events", "hidden")
-_ANEW = Observed(
+ANEW: Final = Observed(
     state=PENDING,
     failed=False,
     restarts=0,
@@ -50,6 +50,7 @@ _ANEW = Observed(
     older_events=None,
     hidden=False,
 )
+"""The state of a task whose allocation is placed anew."""
 _INTERNED = {state: state for state in STATES}
 
 
@@ -269,7 +270,7 @@ def _apply_other(task: Task, event: Event) -> None:
         task.clear()
         task.memory = None
         task.own_rest().fields = {}
-        _set_fields(task, _ANEW, _FIELDS)
+        _set_fields(task, ANEW, _FIELDS)
     elif isinstance(event, Updated):
         fields = {name: text for name, text in task.seldom.fields.items() if name not in event.cleared}
         task.own_rest().fields = fields | {name: bytes(text) for name, text in event.fields.items()}
