@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -104,7 +105,7 @@ def export(
     return ExportSummary(files=tuple(writer.files), rows=writer.rows)
 
 
-class _Writer:
+class _Writer(ABC):
     """A counter of rows; a subclass puts them into files."""
 
     def __init__(self) -> None:
@@ -116,13 +117,13 @@ class _Writer:
         self.rows[name] += table.num_rows
         self.put(name, table)
 
+    @abstractmethod
     def put(self, name: str, table: Any) -> None:
         """Put rows into a file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Write what waits, and close all files."""
-        raise NotImplementedError
 
     def abort(self) -> None:
         """Remove the files: half of an export is none."""
