@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -17,15 +18,14 @@ from textual.widgets import DataTable, Footer, Input, Static
 from taskfold.cli._changes import Changes
 from taskfold.cli._reading import naming
 from taskfold.cli._screen import STATUS_STYLES, state_cell
+from taskfold.cli._views import event_cell, short_id
 from taskfold.cli._words import age_text, count_text, instant_text, visible
 from taskfold.fold.allocation import AllocationState, Fold
 from taskfold.fold.task import TaskState
 from taskfold.live.engine import Engine
 from taskfold.model.errors import TaskfoldError
-from taskfold.model.events import TaskEvent, wire_type
 from taskfold.model.go.timestamps import is_known_time
 from taskfold.model.record import Record
-from taskfold.nomad.messages import display_message
 from taskfold.nomad.record_texts import event_text, message_text
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.playback import Playback
@@ -37,7 +37,6 @@ MOST_ALLOCATIONS: Final = 5_000
 """How many allocations are looked at for the table: the first ones by ID, of those that match the filter."""
 _MOST_ROWS: Final = 1_000
 _REFRESH_SECONDS: Final = 0.5
-_SHORT_LENGTH: Final = 8
 _FAR: Final = 50
 """How many writes a long step of the time travel has."""
 
@@ -197,6 +196,9 @@ class TopApp(App[None]):
         words = self._filter.lower().split()
         rows = [row for alloc in ids for row in self._rows_of(alloc) if all(word in row.words for word in words)]
         rows.sort(key=SORTS[self._sort])
+        if self._playback is None:
+            for alloc in self._rows.keys() - set(ids):  # collected meanwhile
+                del self._rows[alloc]
         selected = self._selected
         self._visible_rows = rows[:_MOST_ROWS]
         table = self._tasks
@@ -322,13 +324,13 @@ class TopApp(App[None]):
             self._problem = str(error)
             self.refresh_tasks()
             return
-        self._playback = playback
+        self._playback, self._problem = playback, ""
         self.refresh_tasks()
 
     def action_first(self) -> None:
         """Move to the first write."""
-        playback = self._playback or Playback(self._engine)
-        self.action_move(1 - playback.place)
+        self.action_move(-sys.maxsize)
+        self.action_move(1)
 
     def action_live(self) -> None:
         """Return to the present."""
@@ -404,7 +406,7 @@ def _rows(state: AllocationState, engine: Engine) -> Iterator[TaskRow]:
         status, job = snapshot.client_status or "-", snapshot.job_id or "-"
         group, node = snapshot.task_group or "", snapshot.node_id or ""
     where = " / ".join(visible(part) for part in (job, group) if part)
-    head = (visible(state.id[:_SHORT_LENGTH]), where, Text(visible(status), style=STATUS_STYLES.get(status, "")))
+    head = (visible(short_id(state.id)), where, Text(visible(status), style=STATUS_STYLES.get(status, "")))
     tasks: Sequence[tuple[str, TaskState | None]] = sorted(snapshot.tasks.items()) or [("", None)]
     for name, task in tasks:
         event = task.events[-1] if task is not None and task.events else None
@@ -415,17 +417,10 @@ def _rows(state: AllocationState, engine: Engine) -> Iterator[TaskRow]:
             "-" if task is None else state_cell(task.state, failed=task.failed),
             "-" if task is None else str(task.restarts),
             "",
-            _newest_event(event),
+            event_cell(event),
         )
         words = f"{state.id} {node} {' '.join(map(str, cells))}".lower()
         yield TaskRow(state.id, name, job, 0 if task is None else task.restarts, time_ns, words, cells)
-
-
-def _newest_event(event: TaskEvent | None) -> Text:
-    if event is None:
-        return Text("-")
-    cell, message = Text(visible(wire_type(event))), visible(display_message(event))
-    return cell.append(f": {message}", style="dim") if message else cell
 
 
 def _age(row: TaskRow, now_ns: int) -> str:

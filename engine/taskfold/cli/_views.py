@@ -25,7 +25,7 @@ from taskfold.nomad.record_texts import event_text, message_text
 from taskfold.nomad.snapshot import Snapshot
 from taskfold.sources.replay import At
 
-__all__ = ["counts_text", "live_table", "show_history", "show_log", "show_replay"]
+__all__ = ["counts_text", "event_cell", "live_table", "short_id", "show_history", "show_log", "show_replay"]
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ def live_table(engine: Engine, allocations: Iterable[str]) -> rich_table.Table:
 def _task_cells(name: str, state: TaskState, newest_ns: int) -> list[Cell]:
     event = state.events[-1] if state.events else None
     age = age_text(newest_ns - event.time_ns) if event is not None and is_known_time(event.time_ns) else "-"
-    return [visible(name), state_cell(state.state, failed=state.failed), str(state.restarts), age, _event_cell(event)]
+    return [visible(name), state_cell(state.state, failed=state.failed), str(state.restarts), age, event_cell(event)]
 
 
 _NO_TASK: Final[list[Cell]] = ["-", "-", "-", "-", "no task state yet"]
@@ -149,7 +149,8 @@ def _with_reason(cells: list[Cell], state: TaskState | None, death: Death | None
     return [*cells[:-1], death.reason if is_over and death is not None else "-", cells[-1]]
 
 
-def _event_cell(event: TaskEvent | None) -> Text:
+def event_cell(event: TaskEvent | None) -> Text:
+    """Return the newest event of a task in one cell; a dash without one."""
     if event is None:
         return Text("-")
     cell, message = Text(visible(wire_type(event))), visible(display_message(event))
@@ -174,7 +175,7 @@ def show_log(screen: Screen, records: Iterable[Record]) -> None:
             str(record.seq),
             str(record.index),
             instant_text(record.time_ns),
-            visible(_short(record.alloc)),
+            visible(short_id(record.alloc)),
             str(record.version),
             visible(record.task) or "-",
             *_event_cells(screen, record, message_text(record)),
@@ -192,7 +193,7 @@ def _event_cells(screen: Screen, record: Record, message: str) -> list[Cell]:
     return [event.append(f": {message}", style="" if style else "dim")] if message else [event]
 
 
-def _short(alloc: str) -> str:
+def short_id(alloc: str) -> str:
     """Return the first part of a UUID, and any other ID whole: other IDs of the log are unknown yet."""
     is_uuid = len(alloc) == _UUID_LENGTH and alloc[_SHORT_LENGTH] == "-"
     return alloc[:_SHORT_LENGTH] if is_uuid else alloc
